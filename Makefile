@@ -1,0 +1,29 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help demo test test-real lint clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(INSTALLED): setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)  ## install and run the whole way on a small generated data set
+	$(BIN)/python -m launch.demo
+
+test: lint  ## lint, and all but the slow tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-real: $(INSTALLED)  ## all tests, the slow ones and those on the real data too
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## ruff's linter and formatter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## remove the virtual environment and caches
+	rm -rf .venv .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,125 @@
+"""Augmentation of image batches on their stored integers: symmetries, shifts and brightness.
+
+Symmetries and shifts are one gather of pixel indices before any cast: that is many times faster than choosing between
+eight versions of every image. Every draw is stateless, so that a batch depends on its seed alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from eo_keras.errors import OptionError
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Which changes training images undergo; every example draws its own.
+
+    Attributes:
+        d4: whether to draw one of the eight symmetries of the square: nadir images have no preferred direction.
+        shift: largest shift in pixels along each axis, the border filled by reflection; 0 for none.
+        brightness: all bands of an image are multiplied by a factor from [1 - brightness, 1 + brightness]; 0 for none.
+    """
+
+    d4: bool = True
+    shift: int = 8
+    brightness: float = 0.1
+
+    def __post_init__(self):
+        """Refuses values that make no sense."""
+        if self.shift < 0:
+            raise OptionError("shift", f"{self.shift} is negative", "a number of pixels, or 0 for none")
+        if not 0 <= self.brightness < 1:
+            raise OptionError("brightness", f"{self.brightness} is out of range", "a number in [0, 1), or 0 for none")
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuses images that the symmetries or the shift do not fit.
+
+        Raises:
+            OptionError: if symmetries are asked for and the images are not square, or the shift exceeds the images.
+        """
+        if self.d4 and height != width:
+            raise OptionError("d4", f"images of {height} x {width} pixels are not square", remedy="switch d4 off")
+        if self.shift >= min(height, width):
+            raise OptionError("shift", f"{self.shift} pixels", f"less than the images' {min(height, width)} pixels")
+
+
+def augment_batch(images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+    """Augments a batch of images, as `augmentation` says and `seed` draws.
+
+    Args:
+        images: integers (batch, height, width, band); height and width statically known.
+        seed: two integers; the same two give the same result.
+        augmentation: what to do.
+
+    Returns:
+        The changed images, of the same shape and dtype.
+
+    Raises:
+        OptionError: if the images' size does not fit the augmentation.
+    """
+    augmentation.check_size(images.shape[1], images.shape[2])
+    # Three seeds whatever is switched on, so that one part's draws do not depend on another part's presence.
+    symmetry_seed, shift_seed, brightness_seed = tf.unstack(tf.random.split(tf.cast(seed, tf.int64), 3))
+    batch = tf.shape(images)[0]
+    if augmentation.d4 or augmentation.shift:
+        symmetry = shifts = None
+        if augmentation.d4:
+            symmetry = tf.random.stateless_uniform((batch,), symmetry_seed, 0, 8, tf.int32)
+        if augmentation.shift:
+            bound = augmentation.shift
+            shifts = tf.random.stateless_uniform((batch, 2), shift_seed, -bound, bound + 1, tf.int32)
+        images = move_pixels(images, symmetry, shifts)
+    if augmentation.brightness:
+        bound = augmentation.brightness
+        factors = tf.random.stateless_uniform((batch,), brightness_seed, 1 - bound, 1 + bound, tf.float32)
+        images = scale_brightness(images, factors)
+    return images
+
+
+def move_pixels(images: tf.Tensor, symmetry: tf.Tensor | None, shifts: tf.Tensor | None) -> tf.Tensor:
+    """Applies a symmetry and then a reflect-padded shift to every image.
+
+    Args:
+        images: (batch, height, width, band).
+        symmetry: (batch,) numbers 0..7, or None: bit 0 flips the columns, bit 1 the rows, bit 2 transposes after that.
+        shifts: (batch, 2) pixels by which the window moves down and right, or None.
+    """
+    height, width, bands = images.shape[1:]
+    batch = tf.shape(images)[0]
+    rows, columns = tf.range(height)[tf.newaxis], tf.range(width)[tf.newaxis]
+    if shifts is not None:
+        rows = _reflect(rows + shifts[:, :1], height)
+        columns = _reflect(columns + shifts[:, 1:], width)
+    row_step, column_step = width, 1
+    if symmetry is not None:
+        bits = tf.bitwise.bitwise_and(symmetry[:, tf.newaxis], [[1, 2, 4]]) > 0
+        flip_columns, flip_rows, transpose = bits[:, :1], bits[:, 1:2], bits[:, 2:]
+        # In a transposed image, going down a row means going right by a column in the source.
+        rows = tf.where(tf.where(transpose, flip_columns, flip_rows), height - 1 - rows, rows)
+        columns = tf.where(tf.where(transpose, flip_rows, flip_columns), width - 1 - columns, columns)
+        row_step, column_step = tf.where(transpose, 1, width), tf.where(transpose, width, 1)
+    first = (tf.range(batch) * (height * width))[:, tf.newaxis, tf.newaxis]
+    indices = first + (rows * row_step)[:, :, tf.newaxis] + (columns * column_step)[:, tf.newaxis, :]
+    moved = tf.gather(tf.reshape(images, (-1, bands)), indices)
+    return tf.ensure_shape(moved, images.shape)
+
+
+def scale_brightness(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
+    """Multiplies every image by its factor, rounds, and keeps "no data" (0 in all bands) and valid pixels apart."""
+    changed = tf.round(tf.cast(images, tf.float32) * factors[:, tf.newaxis, tf.newaxis, tf.newaxis])
+    changed = tf.cast(tf.clip_by_value(changed, 1.0, float(images.dtype.max)), images.dtype)
+
+    # 0 stands for "no data": valid pixels must not become 0, and pixels without data must not become valid.
+    def keep_nodata():
+        return changed * tf.cast(tf.reduce_any(images != 0, axis=-1, keepdims=True), images.dtype)
+
+    # Looking at all bands takes as long as all the rest, and most batches show by their first band that they are whole.
+    return tf.cond(tf.reduce_any(images[..., 0] == 0), keep_nodata, lambda: changed)
+
+
+def _reflect(index: tf.Tensor, size: int) -> tf.Tensor:
+    """Folds indices from beyond the border back inside, without repeating the edge."""
+    return size - 1 - tf.abs(size - 1 - tf.abs(index))

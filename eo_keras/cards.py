@@ -1,0 +1,287 @@
+"""The cards that travel with data and models: what the numbers are, where they come from, what the classes mean.
+
+`DataCard` is `card.json` in a records folder, `ModelCard` is `model_card.json` in a run folder and in an export. Both
+are frozen dataclasses; `to_json` and `from_json` convert them and everything inside them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from eo_keras import files
+from eo_keras.errors import EOKerasError, RecordsError, RunError
+from eo_keras.legends import Legend
+
+DATA_CARD_NAME = "card.json"
+MODEL_CARD_NAME = "model_card.json"
+SCHEMA = 1
+"""Version of both cards' layout; a card of a later layout is refused instead of misread."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reflectance:
+    """How stored numbers relate to reflectance: `reflectance = number * scale + offset`."""
+
+    scale: float
+    offset: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class BandStatistics:
+    """Statistics of one band over the training split, in stored numbers, no data left out.
+
+    Attributes:
+        band: the band's name.
+        mean: arithmetic mean.
+        std: population standard deviation.
+        minimum: smallest valid value.
+        maximum: largest valid value.
+        valid: number of valid pixels.
+        nodata: number of pixels without data.
+    """
+
+    band: str
+    mean: float
+    std: float
+    minimum: int
+    maximum: int
+    valid: int
+    nodata: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One TFRecord file of a split."""
+
+    name: str
+    examples: int
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One part of the data: its examples by class, and the shards that hold them."""
+
+    examples: int
+    classes: Mapping[str, int]
+    shards: tuple[Shard, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFile:
+    """Where the data came from: a file's name, size and SHA-256; of a folder, the hash over all its images."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DataCard:
+    """What a records folder holds. See the module's and the fields' comments.
+
+    Attributes:
+        dataset: the data set's name, also the beginning of the shards' names.
+        version: version of the records' content.
+        task: what the labels are for: `classification`.
+        bands: names of the stored bands, in stored order.
+        dtype: type of the stored numbers, `uint8` or `uint16`.
+        encoding: how an image is stored: `jpeg`, or `raw` little-endian numbers in height, width, band order.
+        level: Sentinel-2 processing level, `L1C` or `L2A`.
+        harmonised: whether the product's radiometric offset is already applied.
+        reflectance: relation of the numbers to reflectance.
+        nodata: the number that means "no data".
+        resolution_m: pixel size in metres.
+        patch_size: height and width of an image in pixels.
+        georeferenced: whether every record holds its CRS and transform.
+        legend: the classes.
+        splits: the parts by name (`train`, `val`, `test`).
+        split_method: how the parts were made: the options and the counts that came out of them.
+        statistics: one entry a band, over the training split.
+        sources: the files the records were made from.
+        products: Sentinel-2 product identifiers, where known.
+        attribution: whom to name when the data or a model trained on it is published.
+        fingerprint: SHA-256 over all of the above.
+    """
+
+    dataset: str
+    version: str
+    task: str
+    bands: tuple[str, ...]
+    dtype: str
+    encoding: str
+    level: str
+    harmonised: bool
+    reflectance: Reflectance
+    nodata: int
+    resolution_m: float
+    patch_size: int
+    georeferenced: bool
+    legend: Legend
+    splits: Mapping[str, Split]
+    split_method: Mapping[str, Any]
+    statistics: tuple[BandStatistics, ...]
+    sources: tuple[SourceFile, ...]
+    products: tuple[str, ...]
+    attribution: str
+    fingerprint: str = ""
+    schema: int = SCHEMA
+
+    def with_fingerprint(self) -> DataCard:
+        """Returns the card with its fingerprint filled in."""
+        content = to_json(dataclasses.replace(self, fingerprint=""))
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return dataclasses.replace(self, fingerprint=hashlib.sha256(text.encode()).hexdigest())
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What a trained model eats and answers, and how it came about.
+
+    Attributes:
+        model: name of the architecture, as `eo_keras.models.build` knows it.
+        dataset: the data set that it was trained on.
+        data_fingerprint: fingerprint of that data's card.
+        bands: the bands that the model takes, in order.
+        dtype: type of the numbers that the model takes.
+        level: their processing level.
+        reflectance: their relation to reflectance.
+        nodata: the number that means "no data".
+        resolution_m: pixel size in metres.
+        patch_size: height and width in pixels that it was trained with.
+        normalisation: means and standard deviations that the model holds inside, one a band.
+        legend: the classes, in the order of the probabilities.
+        parameters: number of weights.
+        initialisation: where the weights came from before training.
+        flags: the options that trained it.
+        selection: what chose the kept epoch: split, metric, value, epoch.
+        scores: scores by split, as `launch.evaluate` measured them.
+        versions: versions of the packages that trained it.
+        attribution: whom to name when the model is published.
+    """
+
+    model: str
+    dataset: str
+    data_fingerprint: str
+    bands: tuple[str, ...]
+    dtype: str
+    level: str
+    reflectance: Reflectance
+    nodata: int
+    resolution_m: float
+    patch_size: int
+    normalisation: Mapping[str, tuple[float, ...]]
+    legend: Legend
+    parameters: int
+    initialisation: str
+    flags: Mapping[str, Any]
+    selection: Mapping[str, Any]
+    scores: Mapping[str, Any]
+    versions: Mapping[str, str]
+    attribution: str
+    schema: int = SCHEMA
+
+
+def to_json(card: Any) -> Any:
+    """Turns a card, or any dataclass inside one, into what `json` can write."""
+    if dataclasses.is_dataclass(card):
+        return {field.name: to_json(getattr(card, field.name)) for field in dataclasses.fields(card)}
+    if isinstance(card, Mapping):
+        return {str(key): to_json(value) for key, value in card.items()}
+    if isinstance(card, (list, tuple)):
+        return [to_json(value) for value in card]
+    return card
+
+
+def from_json(kind: type, value: Any) -> Any:
+    """Builds a dataclass of type `kind` from parsed JSON.
+
+    Raises:
+        ValueError: if fields are missing, unknown or of the wrong type.
+    """
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        hints = _type_hints(kind)
+        if not isinstance(value, dict) or set(value) - set(hints):
+            raise ValueError(f"no {kind.__name__}: {str(value)[:80]}")
+        try:
+            return kind(**{name: from_json(hints[name], item) for name, item in value.items()})
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"no list: {str(value)[:80]}")
+        return tuple(from_json(typing.get_args(kind)[0], item) for item in value)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise ValueError(f"no object: {str(value)[:80]}")
+        content = typing.get_args(kind)[1]
+        return types.MappingProxyType({key: from_json(content, item) for key, item in value.items()})
+    if kind is Any:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{str(value)[:80]!r} is no {kind.__name__}")
+    return value
+
+
+@functools.cache
+def _type_hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def write_card(card: DataCard | ModelCard, folder: str | pathlib.Path) -> pathlib.Path:
+    """Writes a card into a folder under its fixed name and returns the path."""
+    path = pathlib.Path(folder) / (DATA_CARD_NAME if isinstance(card, DataCard) else MODEL_CARD_NAME)
+    files.write_json(path, to_json(card))
+    return path
+
+
+def read_data_card(records_dir: str | pathlib.Path) -> DataCard:
+    """Reads a records folder's card.
+
+    Raises:
+        RecordsError: if the folder or the card is missing, or the card cannot be read.
+    """
+    return _read_card(
+        DataCard, pathlib.Path(records_dir), DATA_CARD_NAME, RecordsError, "a folder made by launch.build"
+    )
+
+
+def read_model_card(run_dir: str | pathlib.Path) -> ModelCard:
+    """Reads a run folder's or an export's card.
+
+    Raises:
+        RunError: if the folder or the card is missing, or the card cannot be read.
+    """
+    return _read_card(ModelCard, pathlib.Path(run_dir), MODEL_CARD_NAME, RunError, "a folder made by launch.train")
+
+
+def _read_card(kind: type, folder: pathlib.Path, name: str, error: type[EOKerasError], expected: str) -> Any:
+    path = folder / name
+    if not folder.is_dir():
+        raise error(folder, "there is no such folder", expected)
+    if not path.is_file():
+        raise error(
+            folder,
+            f"it holds no {name}, so it is empty, unfinished or something else",
+            expected,
+            "let the command that makes it finish, or name another folder",
+        )
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and value.get("schema", SCHEMA) != SCHEMA:
+            raise ValueError(f"its layout has version {value['schema']}, this program reads version {SCHEMA}")
+        return from_json(kind, value)
+    except (ValueError, OSError) as problem:
+        raise error(path, f"it cannot be read ({problem})", "the card as it was written", "make it anew") from None

@@ -1,0 +1,151 @@
+"""Models by name: digital numbers in, probabilities over the legend out.
+
+Only Keras and numpy are used here, so that the same model also runs under `KERAS_BACKEND=jax` without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+
+import keras
+
+from eo_keras.errors import BandError, OptionError
+from eo_keras.models.normalisation import BandNormalisation, Normalisation
+from eo_keras.models.resnet import POLICIES, build_resnet
+from eo_keras.models.stems import STEM_MODES, check_stem
+from eo_keras.models.weights import InitialisationReport, input_scale, load_backbone, scratch_report
+
+__all__ = [
+    "INPUT_DTYPES",
+    "MODELS",
+    "POLICIES",
+    "STEM_MODES",
+    "Architecture",
+    "BandNormalisation",
+    "InitialisationReport",
+    "Normalisation",
+    "build",
+    "load_backbone",
+]
+
+INPUT_DTYPES = ("uint8", "uint16")
+"""The dtypes of digital numbers that models take: JPEGs' and Sentinel-2's own."""
+
+MIN_PATCH_SIZE = 32
+"""The stages halve the image five times: below this, the last one would see nothing but padding."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """One entry of the registry.
+
+    Attributes:
+        description: one sentence for the user.
+        builder: `build_resnet`, or a function with the same arguments.
+        arguments: what the builder is called with besides the user's choices.
+        imagenet: whether Keras has ImageNet weights for it.
+    """
+
+    description: str
+    builder: Callable[..., keras.Model]
+    arguments: dict[str, object]
+    imagenet: bool = False
+
+
+MODELS: dict[str, Architecture] = {
+    "resnet50": Architecture(
+        "ResNet-50 (He et al. 2015, table 1), 23.6 million parameters; takes ImageNet weights",
+        build_resnet,
+        {"blocks": (3, 4, 6, 3), "width": 64},
+        imagenet=True,
+    ),
+    "resnet14": Architecture(
+        "small bottleneck ResNet of one block a stage at half the width, 2.0 million parameters; for the demo",
+        build_resnet,
+        {"blocks": (1, 1, 1, 1), "width": 32},
+    ),
+}
+"""The architectures by name. `resnet14` is the demo's small network, with the depth of timm's ResNet-14t."""
+
+
+def build(
+    name: str,
+    *,
+    bands: Sequence[str],
+    num_classes: int,
+    normalisation: Normalisation,
+    input_dtype: str,
+    patch_size: int | None = None,
+    stem: str = "by_name",
+    weights: str | os.PathLike | None = None,
+    synchronized: bool = False,
+    dtype_policy: str | None = None,
+    seed: int | None = None,
+) -> tuple[keras.Model, InitialisationReport]:
+    """Builds a model and initialises it.
+
+    Args:
+        name: a key of `MODELS`.
+        bands: names of the input's bands in channel order.
+        num_classes: number of classes, at least 2.
+        normalisation: mean and standard deviation of each band in digital numbers.
+        input_dtype: dtype of the digital numbers, `uint8` or `uint16`.
+        patch_size: height and width of the input in pixels, at least 32; `None` takes any.
+        stem: `by_name` or `by_position`: which pretrained kernel each band takes, see `eo_keras.models.stems`.
+        weights: `None` for random weights, `imagenet`, or a file: weights of `keras.applications`, or a `.keras` model
+            of this package or of `keras.applications`.
+        synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
+        dtype_policy: `float32`, `mixed_bfloat16`, `mixed_float16`, `float64`, or `None` for Keras's global policy,
+            which is not changed.
+        seed: makes the initial weights repeatable.
+
+    Returns:
+        The model, from `image` `(batch, patch_size, patch_size, len(bands))`, digital numbers, to `probabilities`
+        `(batch, num_classes)`, float32 (float64 under that policy), the layer before being `logits`; and what was
+        loaded and what was initialised.
+
+    Raises:
+        BandError: if bands, stem and normalisation do not fit each other.
+        OptionError: if an option's value cannot work.
+        SourceError: if the weights cannot be read or do not fit.
+    """
+    bands = tuple(bands)
+    check_stem(bands, stem)
+    if name not in MODELS:
+        raise OptionError("model", f"'{name}'", f"one of {', '.join(MODELS)}")
+    if weights == "imagenet" and not MODELS[name].imagenet:
+        with_weights = ", ".join(key for key, value in MODELS.items() if value.imagenet)
+        raise OptionError("weights", f"there are no ImageNet weights for {name}", f"one of {with_weights}, or a file")
+    if input_dtype not in INPUT_DTYPES:
+        raise OptionError("input_dtype", f"'{input_dtype}'", f"one of {', '.join(INPUT_DTYPES)}")
+    if num_classes < 2:
+        raise OptionError("num_classes", f"{num_classes}", "at least 2")
+    if patch_size is not None and patch_size < MIN_PATCH_SIZE:
+        raise OptionError("patch_size", f"{patch_size} pixels", f"at least {MIN_PATCH_SIZE}")
+    if len(normalisation.mean) != len(bands):
+        raise BandError(
+            f"normalisation for bands {','.join(bands)}",
+            f"{len(normalisation.mean)} means",
+            f"one for each of the {len(bands)} bands",
+            "use the statistics of the same bands",
+        )
+    architecture = MODELS[name]
+    model = architecture.builder(
+        bands=bands,
+        num_classes=num_classes,
+        normalisation=normalisation,
+        input_dtype=input_dtype,
+        patch_size=patch_size,
+        scale=input_scale(weights, bands, stem),
+        synchronized=synchronized,
+        dtype_policy=dtype_policy,
+        seed=seed,
+        zero_last_gamma=weights is None,
+        name=name,
+        **architecture.arguments,
+    )
+    if weights is None:
+        return model, scratch_report(model)
+    return model, load_backbone(model, weights, bands, stem)

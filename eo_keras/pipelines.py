@@ -1,0 +1,360 @@
+"""From a records folder to batches: one training epoch, or one ordered pass over a split.
+
+What a batch holds is a function of the options, the epoch and the step alone, not of what was read before, so that a
+resumed run sees what the uninterrupted one would have seen. Numbers stay in their stored type; models cast them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from eo_keras import records as codec
+from eo_keras import sentinel2
+from eo_keras.augment import Augmentation, augment_batch
+from eo_keras.cards import DataCard, Split, read_data_card
+from eo_keras.errors import OptionError, RecordsError
+
+_PARSE_BATCH = 256
+_READ_BUFFER_BYTES = 8 << 20
+_PARALLEL_READS = 4
+_HASH_BUCKETS = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineOptions:
+    """How records become batches.
+
+    Attributes:
+        batch_size: examples in a batch, over all devices together.
+        bands: names of the bands to deliver, in this order; None for all that are stored.
+        seed: what order and augmentation are drawn from.
+        augmentation: changes to training images, or None.
+        shuffle_buffer: number of examples among which a streaming pipeline draws; kept in memory, every epoch's draw
+            is perfect.
+        cache: whether to keep the parsed examples in memory.
+        cache_limit_bytes: beyond this size, examples are streamed from the files in spite of `cache`. It also bounds
+            the shuffle buffer.
+    """
+
+    batch_size: int
+    bands: tuple[str, ...] | None = None
+    seed: int = 1
+    augmentation: Augmentation | None = None
+    shuffle_buffer: int = 10_000
+    cache: bool = True
+    cache_limit_bytes: int = 4 << 30
+
+    def __post_init__(self):
+        """Refuses values that make no sense."""
+        for name in ("batch_size", "shuffle_buffer"):
+            if getattr(self, name) < 1:
+                raise OptionError(name, f"{getattr(self, name)}", "1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One of the two parts into which a split's examples fall by a hash of their keys.
+
+    Attributes:
+        fraction: about this share of the examples is held out.
+        seed: another seed gives another division.
+        held_out: whether this is the part that is held out, or the one that is kept.
+    """
+
+    fraction: float
+    seed: int
+    held_out: bool
+
+    def __post_init__(self):
+        """Refuses values that make no sense."""
+        if not 0 < self.fraction < 1:
+            raise OptionError("holdout", f"a fraction of {self.fraction}", "a number between 0 and 1")
+
+    def contains(self, keys: Any) -> tf.Tensor:
+        """Tells for every key (string tensor or strings) whether its example belongs to this part."""
+        hashes = tf.strings.to_hash_bucket_fast(tf.strings.join([f"validation/{self.seed}/", keys]), _HASH_BUCKETS)
+        return (hashes < int(self.fraction * _HASH_BUCKETS)) == self.held_out
+
+
+def holdout(fraction: float, seed: int) -> tuple[Part, Part]:
+    """Returns the part that is kept and the part that is held out; every example is in exactly one."""
+    return Part(fraction, seed, False), Part(fraction, seed, True)
+
+
+class Records:
+    """A records folder.
+
+    Attributes:
+        folder: its path.
+        card: its card.
+    """
+
+    def __init__(self, records_dir: str | pathlib.Path):
+        """Reads the card.
+
+        Raises:
+            RecordsError: if the folder or its card is missing, or the card cannot be read.
+        """
+        self.folder = pathlib.Path(records_dir)
+        self.card: DataCard = read_data_card(self.folder)
+        self._part_counts: dict[tuple[str, Part], int] = {}
+
+    def split(self, name: str) -> Split:
+        """Returns a split's entry in the card.
+
+        Raises:
+            RecordsError: if there is no such split or it is empty.
+        """
+        available = ", ".join(other for other, split in self.card.splits.items() if split.examples)
+        if name not in self.card.splits:
+            raise RecordsError(self.folder, f"there is no split '{name}'", f"one of {available}")
+        if not self.card.splits[name].examples:
+            raise RecordsError(self.folder, f"the split '{name}' is empty", f"one of {available}")
+        return self.card.splits[name]
+
+    def files(self, split: str) -> list[str]:
+        """Returns the paths of a split's shards, after checking that they exist and are of full length.
+
+        Raises:
+            RecordsError: if the split is unknown or empty, or a shard is missing or of another length.
+        """
+        paths = []
+        for shard in self.split(split).shards:
+            path = self.folder / shard.name
+            remedy = "copy the folder again, or build the records again"
+            if not path.is_file():
+                raise RecordsError(path, "there is no such file", f"a shard of {shard.bytes} bytes", remedy)
+            if (size := path.stat().st_size) != shard.bytes:
+                raise RecordsError(path, f"it has {size} bytes", f"{shard.bytes} bytes, as the card says", remedy)
+            paths.append(str(path))
+        return paths
+
+    def count(self, split: str, part: Part | None = None) -> int:
+        """Returns the number of examples in a split, or in a part of it; the latter reads the split once."""
+        if part is None:
+            return self.split(split).examples
+        if (split, part) not in self._part_counts:
+            batches = _serialised(self.files(split)).batch(_PARSE_BATCH).map(_keys, num_parallel_calls=tf.data.AUTOTUNE)
+            held_out = dataclasses.replace(part, held_out=True)
+            masks = list(reading(self, batches.map(held_out.contains)))
+            # One pass settles both parts.
+            counts = {True: sum(int(mask.numpy().sum()) for mask in masks)}
+            counts[False] = sum(int(mask.shape[0]) for mask in masks) - counts[True]
+            for side, number in counts.items():
+                self._part_counts[split, dataclasses.replace(part, held_out=side)] = number
+        return self._part_counts[split, part]
+
+    def bands(self, bands: tuple[str, ...] | None) -> tuple[str, ...]:
+        """Returns the band names that a selection means.
+
+        Raises:
+            BandError: if a name is unknown, named twice or not stored here.
+        """
+        return self.card.bands if bands is None else sentinel2.parse_bands(",".join(bands), self.card.bands)
+
+
+def reading(records: Records, dataset: Any) -> Iterator[Any]:
+    """Yields a dataset's elements, and turns TensorFlow's errors about damaged records into ours.
+
+    Raises:
+        RecordsError: if a record is damaged, is not what the card says, or there are too few or too many.
+    """
+    try:
+        yield from dataset
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError) as error:
+        problem = error.message.split("\n")[0][:200]
+        raise RecordsError(
+            records.folder,
+            f"a record is damaged or not what the card says ({problem})",
+            "whole TFRecord files as the card describes them",
+            "copy the folder again, or build the records again",
+        ) from None
+
+
+class TrainingPipeline:
+    """The batches of a training run, epoch by epoch.
+
+    With `options.cache` the selected bands of all examples are read once, when the pipeline is made, and stay in
+    memory in their stored type. Else every epoch reads the shards in an order of its own and draws from a buffer; that
+    order depends on TensorFlow's global seed too.
+
+    Attributes:
+        bands: names of the delivered bands.
+        examples: number of examples to draw from.
+        steps: full batches in an epoch; the examples that are left over differ from epoch to epoch.
+        in_memory: whether the examples are kept in memory.
+    """
+
+    def __init__(self, records: Records, options: PipelineOptions, split: str = "train", part: Part | None = None):
+        """Checks everything that can be checked before the first batch, and fills the memory.
+
+        Raises:
+            RecordsError: if the split or one of its shards cannot be used.
+            BandError: if a band is not stored.
+            OptionError: if there are too few examples for a batch, or the augmentation does not fit the images.
+        """
+        self._records, self._options, self._split, self._part = records, options, split, part
+        self._files = records.files(split)
+        self.bands = records.bands(options.bands)
+        size = records.card.patch_size
+        if options.augmentation is not None:
+            options.augmentation.check_size(size, size)
+        self.examples = records.count(split, part)
+        self.steps = self.examples // options.batch_size
+        if not self.steps:
+            raise OptionError(
+                "batch_size",
+                f"{options.batch_size} is more than the {self.examples} examples of the split '{split}'",
+                f"{self.examples} or less",
+                "choose a smaller batch",
+            )
+        self.in_memory = options.cache and _fits(records, options, self.examples)
+        if self.in_memory:
+            self._images, self._labels = self._load()
+
+    def epoch(self, number: int, first_step: int = 0) -> tf.data.Dataset:
+        """Returns the batches of one epoch: `(image, label)`, shapes (batch, height, width, band) and (batch,).
+
+        Args:
+            number: which epoch, from 0.
+            first_step: the number of batches to leave out, for a run that goes on in the midst of an epoch.
+        """
+        options, seed = self._options, _number(self._options.seed, number)
+        if self.in_memory:
+            order = np.random.default_rng(seed).permutation(self.examples)[: self.steps * options.batch_size]
+            batches = tf.data.Dataset.from_tensor_slices(order.reshape(self.steps, options.batch_size)[first_step:])
+        else:
+            files = np.random.default_rng(seed).permutation(self._files).tolist()
+            split = self._records.split(self._split)
+            example_bytes = sum(shard.bytes for shard in split.shards) // split.examples
+            buffer = min(self.examples, options.shuffle_buffer, max(1, options.cache_limit_bytes // example_bytes))
+            batches = _serialised(files, self._part, parallel=_PARALLEL_READS)
+            batches = batches.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
+            # Skipped while still serialised: no image is decoded in vain.
+            batches = batches.batch(options.batch_size, drop_remainder=True).skip(first_step)
+            batches = batches.apply(tf.data.experimental.assert_cardinality(max(0, self.steps - first_step)))
+        steps = tf.data.Dataset.range(number * self.steps + first_step, (number + 1) * self.steps)
+
+        def produce(step, batch):
+            if self.in_memory:
+                image, label = tf.gather(self._images, batch), tf.gather(self._labels, batch)
+            else:
+                image, label, _ = _parse(batch, self._records.card, self.bands)
+            if options.augmentation is not None:
+                image = augment_batch(
+                    image, tf.stack([tf.constant(options.seed, tf.int64), step]), options.augmentation
+                )
+            return image, label
+
+        return _finish(tf.data.Dataset.zip((steps, batches)).map(produce, num_parallel_calls=tf.data.AUTOTUNE))
+
+    def _load(self) -> tuple[tf.Tensor, tf.Tensor]:
+        card = self._records.card
+        images = np.empty((self.examples, card.patch_size, card.patch_size, len(self.bands)), card.dtype)
+        labels = np.empty(self.examples, np.int32)
+        dataset = _serialised(self._files, self._part).batch(_PARSE_BATCH)
+        dataset = dataset.map(lambda batch: _parse(batch, card, self.bands)[:2], num_parallel_calls=tf.data.AUTOTUNE)
+        filled = 0
+        for image, label in reading(self._records, dataset.prefetch(2)):
+            end = filled + len(label)
+            if end <= self.examples:
+                images[filled:end], labels[filled:end] = image, label
+            filled = end
+        if filled != self.examples:
+            raise RecordsError(
+                self._records.folder,
+                f"the split '{self._split}' holds {filled} examples",
+                f"{self.examples}, as the card says",
+                "build the records again",
+            )
+        # The processor's memory: a GPU has better use for its own.
+        with tf.device("CPU:0"):
+            return tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+
+
+def evaluation(
+    records: Records, options: PipelineOptions, split: str, *, part: Part | None = None, with_keys: bool = False
+) -> tf.data.Dataset:
+    """Returns one ordered pass over a split: `(image, label, weight)`, or `(image, label, weight, key)`.
+
+    Every batch is full: the last one is filled up with zero images of weight 0, label 0 and empty key, so that every
+    example counts once and shapes are static. With `options.cache`, a second pass over the same object comes from
+    memory.
+
+    Raises:
+        RecordsError: if the split or one of its shards cannot be used, or the part is empty.
+        BandError: if a band is not stored.
+    """
+    files, bands, size = records.files(split), records.bands(options.bands), options.batch_size
+    examples = records.count(split, part)
+    if not examples:
+        raise RecordsError(records.folder, f"no example of the split '{split}' is in this part", remedy="hold out more")
+
+    def produce(batch):
+        values = _parse(batch, records.card, bands)
+        present = tf.shape(batch)[0]
+        padded = [*values[:2], tf.ones(present, tf.float32), values[2]][: 4 if with_keys else 3]
+        return tuple(_pad(value, size - present, size) for value in padded)
+
+    dataset = _serialised(files, part).batch(size).map(produce, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-examples // size)))
+    if options.cache and _fits(records, options, examples):
+        dataset = dataset.cache()
+    return _finish(dataset)
+
+
+def _serialised(files: list[str], part: Part | None = None, parallel: int | None = None) -> tf.data.Dataset:
+    """Returns the serialised examples of shards, or those of a part, in an order that is always the same."""
+    parallel = min(parallel, len(files)) if parallel else None
+    dataset = tf.data.TFRecordDataset(files, buffer_size=_READ_BUFFER_BYTES, num_parallel_reads=parallel)
+    if part is not None:
+        dataset = dataset.batch(_PARSE_BATCH)
+        dataset = dataset.map(lambda batch: tf.boolean_mask(batch, part.contains(_keys(batch)))).unbatch()
+    # Parallel reads are put in order by this, also where the caller forgets it.
+    return _finish(dataset, prefetch=False)
+
+
+def _keys(serialised: tf.Tensor) -> tf.Tensor:
+    return tf.io.parse_example(serialised, {codec.KEY: tf.io.FixedLenFeature([], tf.string)})[codec.KEY]
+
+
+def _parse(serialised: tf.Tensor, card: DataCard, bands: tuple[str, ...]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Parses a batch and selects bands on the stored integers."""
+    parsed = codec.parse_batch(serialised, card, with_keys=True)
+    image = parsed["image"]
+    if bands != card.bands:
+        image = tf.gather(image, [card.bands.index(band) for band in bands], axis=-1)
+    return image, parsed["label"], parsed["key"]
+
+
+def _pad(values: tf.Tensor, missing: tf.Tensor, size: int) -> tf.Tensor:
+    shape = tf.concat([[missing], tf.shape(values)[1:]], axis=0)
+    zero = tf.constant("" if values.dtype == tf.string else 0, values.dtype)
+    return tf.ensure_shape(tf.concat([values, tf.fill(shape, zero)], axis=0), (size, *values.shape[1:]))
+
+
+def _finish(dataset: tf.data.Dataset, prefetch: bool = True) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    # Shards of a split may be fewer than the workers, and an epoch in memory has no files at all.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return (dataset.prefetch(2) if prefetch else dataset).with_options(options)
+
+
+def _fits(records: Records, options: PipelineOptions, examples: int) -> bool:
+    card = records.card
+    pixels = examples * card.patch_size**2
+    size = pixels * len(records.bands(options.bands)) * np.dtype(card.dtype).itemsize
+    return size <= options.cache_limit_bytes
+
+
+def _number(seed: int, epoch: int) -> int:
+    """Returns a number that seed and epoch determine; neighbours have nothing in common."""
+    return int.from_bytes(hashlib.blake2b(f"order/{seed}/{epoch}".encode(), digest_size=7).digest(), "little")

@@ -1,0 +1,361 @@
+"""Figures of an evaluation or a training run, as PNG bytes, and the images that people look at.
+
+Figures are built from Matplotlib's objects, without pyplot: no global state, no window, any thread. Matplotlib is
+imported when the first figure is drawn, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from eo_keras.errors import BandError, RecordsError
+from eo_keras.metrics import ReliabilityBin
+from eo_keras.radiometry import stretch_like_eurosat_jpeg
+from eo_keras.sentinel2 import COMPOSITES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI = 150
+_TRAIN, _VALIDATION, _GREY = "#2166ac", "#d6604d", "#555555"
+_MOST_MISTAKES, _MISTAKE_COLUMNS = 40, 8
+_MOST_SAMPLES = 10
+
+
+def confusion_matrix_png(confusion: npt.ArrayLike, class_names: Sequence[str], title: str) -> bytes:
+    """Draws a confusion matrix: colour is the share of the true class, cells hold count and per cent.
+
+    The colour scale follows the square root of the share, or the errors of a good model would all look white.
+
+    Args:
+        confusion: (C, C) counts, rows true and columns predicted.
+        class_names: C names in the legend's order.
+        title: the figure's title.
+
+    Returns:
+        The figure as PNG.
+
+    Raises:
+        ValueError: if the matrix is not square or does not fit the names.
+    """
+    from matplotlib.colors import PowerNorm
+
+    confusion = np.asarray(confusion)
+    size = len(class_names)
+    if confusion.shape != (size, size):
+        raise ValueError(f"a confusion matrix of shape {confusion.shape} does not fit {size} class names")
+    support = confusion.sum(axis=1)
+    shares = confusion / np.maximum(support, 1)[:, None]
+
+    side = max(4.5, 0.78 * size)
+    figure = _new_figure(side + 2.4, side * 0.85 + 1.6, title)
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), aspect="auto")
+    for row, column in np.ndindex(size, size):
+        count, share = int(confusion[row, column]), shares[row, column]
+        # Zeros stay, but pale: they must not hide the cells in which something happened.
+        text = f"{count:,}\n{_per_cent(share)}" if count else "0"
+        colour = "#aaaaaa" if not count else "white" if share > 0.4 else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=colour, linespacing=1.25)
+    names = [_plain(name) for name in class_names]
+    axes.set_xticks(range(size), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), [f"{name} ({count:,})" for name, count in zip(names, support, strict=True)])
+    axes.set_xlabel("Predicted class", fontsize=11)
+    axes.set_ylabel("True class (number of examples)", fontsize=11)
+    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#dddddd", linewidth=0.6)
+    axes.tick_params(which="minor", length=0)
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
+    bar.ax.set_yticklabels(["0 %", "1 %", "5 %", "10 %", "25 %", "50 %", "75 %", "100 %"])
+    bar.ax.tick_params(which="minor", length=0)
+    bar.set_label("Share of the true class")
+    return _png(figure)
+
+
+def reliability_png(bins: Sequence[ReliabilityBin], ece: float, title: str) -> bytes:
+    """Draws a reliability diagram (Guo et al. 2017, section 2) above a histogram of the confidences.
+
+    Args:
+        bins: the bins of `metrics.score_classification`; empty ones have no bar.
+        ece: the expected calibration error, a fraction of 1.
+        title: the figure's title.
+
+    Returns:
+        The figure as PNG.
+    """
+    figure = _new_figure(6.2, 6.8, title)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    filled = [part for part in bins if part.count]
+    left = [part.lower for part in filled]
+    width = [part.upper - part.lower for part in filled]
+    accuracy = [part.accuracy for part in filled]
+    gap = [part.confidence - part.accuracy for part in filled]
+    style = {"align": "edge", "linewidth": 0.8}
+    upper.bar(left, accuracy, width, color="#92c5de", edgecolor=_TRAIN, label="Accuracy", **style)
+    hatched = {"facecolor": "none", "edgecolor": _VALIDATION, "hatch": "////"}
+    upper.bar(left, gap, width, bottom=accuracy, label="Gap to mean confidence", **hatched, **style)
+    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1.2, label="Perfect calibration")
+    upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="Accuracy")
+    # The histogram shares the width of the upper axes; the legend lies where a useful classifier has no bars.
+    upper.legend(loc="upper left", frameon=True, framealpha=0.95, title=f"ECE = {100 * ece:.2f} %")
+    lower.bar(left, [part.count for part in filled], width, color="#bbbbbb", edgecolor=_GREY, **style)
+    if filled:
+        # Most predictions of a good model are in the last bin: on a linear axis the others would not be seen.
+        lower.set_yscale("log")
+        lower.set_ylim(0.7, 2 * max(part.count for part in filled))
+    lower.set(xlabel="Confidence (top probability)", ylabel="Examples (log)")
+    for axes in (upper, lower):
+        axes.grid(axis="y", color="#e5e5e5", linewidth=0.7)
+        axes.set_axisbelow(True)
+    return _png(figure)
+
+
+def mistakes_png(
+    images: npt.ArrayLike,
+    true_names: Sequence[str],
+    predicted_names: Sequence[str],
+    confidences: npt.ArrayLike,
+    keys: Sequence[str],
+    title: str,
+) -> bytes:
+    """Draws the most confident mistakes, the surest first, 40 at the most.
+
+    Args:
+        images: (M, H, W, 3) uint8, the wrongly classified examples and no others.
+        true_names: M names of the true classes.
+        predicted_names: M names of the predicted classes.
+        confidences: (M,) probabilities of the predicted classes, fractions of 1.
+        keys: M keys of the examples; of long ones the end is shown.
+        title: the figure's title.
+
+    Returns:
+        The figure as PNG; without mistakes it says so.
+
+    Raises:
+        ValueError: if the arguments differ in length.
+    """
+    images, confidences = np.asarray(images), np.asarray(confidences, dtype=np.float64)
+    lengths = {len(images), len(true_names), len(predicted_names), len(confidences), len(keys)}
+    if len(lengths) != 1:
+        raise ValueError(f"images, names, confidences and keys have different lengths: {sorted(lengths)}")
+    if not len(images):
+        return _message_png("No mistake: every example was classified correctly.", title)
+    order = np.argsort(-confidences, kind="stable")[:_MOST_MISTAKES]
+    columns = min(_MISTAKE_COLUMNS, max(4, len(order)))
+    rows = -(-len(order) // columns)
+    # One unit is one column's width; a row is an image of one unit, three lines of caption and a gap.
+    unit, caption = 1.62, 0.42
+    count = (
+        f"{len(order)} most confident of {len(images)} mistakes"
+        if len(images) > len(order)
+        else f"{len(images)} mistakes"
+    )
+    count = "1 mistake" if len(images) == 1 else count
+    figure = _new_figure(unit * columns + 0.2, unit * rows * (1 + caption) + 0.9, f"{title}\n{count}")
+    axes = _tile_axes(figure, columns, rows * (1 + caption))
+    for place, index in enumerate(order):
+        left, top = place % columns, place // columns * (1 + caption)
+        _draw_tile(axes, images[index], left, top)
+        lines = (
+            _shortened(true_names[index], 24),
+            f"→ {_shortened(predicted_names[index], 22)} ({confidences[index]:.2f})",
+            _shortened(keys[index], 28),
+        )
+        for line, (text, colour) in enumerate(zip(lines, ("#1a7a1a", "#b2182b", _GREY), strict=True)):
+            axes.text(left + 0.47, top + 0.965 + 0.12 * line, text, ha="center", va="top", fontsize=6.5, color=colour)
+    return _png(figure)
+
+
+def contact_sheet_png(images_by_class: Mapping[str, Sequence[npt.ArrayLike]], title: str) -> bytes:
+    """Draws samples of every class: one row a class, ten samples at the most, the name at the left.
+
+    Args:
+        images_by_class: for each class name its (H, W, 3) uint8 images, in the order of the rows; sizes may differ.
+        title: the figure's title.
+
+    Returns:
+        The figure as PNG.
+    """
+    if not images_by_class:
+        return _message_png("No class, no image.", title)
+    columns = max(1, *(min(_MOST_SAMPLES, len(images)) for images in images_by_class.values()), 1)
+    rows = len(images_by_class)
+    unit = 0.95
+    figure = _new_figure(unit * columns + 2.2, unit * rows + 0.7, title)
+    axes = _tile_axes(figure, columns, rows)
+    for row, images in enumerate(images_by_class.values()):
+        for column, image in enumerate(images[:_MOST_SAMPLES]):
+            _draw_tile(axes, np.asarray(image), column, row)
+        if not len(images):
+            axes.text(0.05, row + 0.47, "no image", va="center", fontsize=9, color=_GREY, style="italic")
+    axes.set_axis_on()
+    axes.set_frame_on(False)
+    axes.set_xticks([])
+    axes.set_yticks(np.arange(rows) + 0.47, [_plain(name) for name in images_by_class], fontsize=10)
+    axes.tick_params(length=0)
+    return _png(figure)
+
+
+def training_curves_png(history: Mapping[str, Sequence[float]], title: str) -> bytes:
+    """Draws loss, accuracy and learning rate by epoch.
+
+    Args:
+        history: columns of equal meaning to Keras' history: `loss`, names that end in `accuracy`, both also with the
+            prefix `val_`, and `learning_rate`; what is absent is left out. `epoch`, where present, numbers the epochs,
+            which otherwise count from 1. Values that are not finite (an epoch without validation) are left out.
+        title: the figure's title.
+
+    Returns:
+        The figure as PNG.
+    """
+    series = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
+    bases = list(dict.fromkeys(name.removeprefix("val_") for name in series))
+    panels = [name for name in bases if name == "loss"]
+    panels += [name for name in bases if name.endswith("accuracy")]
+    panels += [name for name in bases if name == "learning_rate"]
+    if not any(np.isfinite(series.get(kind + name, ())).any() for name in panels for kind in ("", "val_")):
+        return _message_png("No epoch has been completed.", title)
+
+    figure = _new_figure(4.4 * max(len(panels), 2), 3.9, title)
+    for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        both = (("Training", name, _TRAIN), ("Validation", f"val_{name}", _VALIDATION))
+        for label, column, colour in both:
+            values = series.get(column, np.empty(0))
+            epochs = series.get("epoch", np.arange(1, len(values) + 1))[: len(values)]
+            there = np.isfinite(values)
+            if not there.any():
+                continue
+            if label == "Validation":
+                best = (np.nanargmin if name == "loss" else np.nanargmax)(np.where(there, values, np.nan))
+                label += f" (best {values[best]:.4f}, epoch {epochs[best]:.0f})"
+            # Markers, because one epoch alone would be a line without length.
+            marker = "o" if there.sum() <= 40 else None
+            axes.plot(epochs[there], values[there], color=colour, marker=marker, markersize=3, label=label)
+        _finish_curve(axes, name)
+    return _png(figure)
+
+
+def to_display(image: npt.ArrayLike, band_names: Sequence[str], dtype_name: str) -> np.ndarray:
+    """Turns stored numbers into an image for people to look at.
+
+    Args:
+        image: (..., H, W, B), numbers as they are in the records; any real dtype may hold them.
+        band_names: B names in stored order.
+        dtype_name: the dtype of the records: `uint8` is shown as it is, `uint16` holds harmonised digital numbers and is
+            stretched like EuroSAT's JPEGs.
+
+    Returns:
+        uint8 (..., H, W, 3). Three uint8 bands stay what they are. Otherwise: B04, B03, B02 where all are present, else
+        the first three bands, else (one or two bands) grey of the first. Where all B bands are 0 (no data) it is black.
+
+    Raises:
+        BandError: if the last axis does not fit the names.
+        RecordsError: if the dtype is neither `uint8` nor `uint16`.
+    """
+    image, band_names = np.asarray(image), tuple(band_names)
+    if image.ndim < 3 or image.shape[-1] != len(band_names) or not band_names:
+        raise BandError(
+            "image to display",
+            f"shape {image.shape}",
+            f"(..., height, width, {len(band_names)}) for the bands {','.join(band_names)}",
+        )
+    if dtype_name not in ("uint8", "uint16"):
+        raise RecordsError("image to display", f"dtype '{dtype_name}'", "uint8 or uint16")
+    as_they_are = dtype_name == "uint8" and len(band_names) == 3
+    shown = image if as_they_are else image[..., _displayed_bands(band_names)]
+    if dtype_name == "uint8":
+        return np.ascontiguousarray(np.clip(np.rint(shown), 0, 255).astype(np.uint8))
+    grey = stretch_like_eurosat_jpeg(shown)
+    # All stored bands are asked, not only those shown: a dark pixel may be 0 in one of them and hold data in the rest.
+    grey[(image == 0).all(axis=-1)] = 0
+    return grey
+
+
+def _displayed_bands(band_names: tuple[str, ...]) -> list[int]:
+    if set(COMPOSITES["RGB"]) <= set(band_names):
+        return [band_names.index(name) for name in COMPOSITES["RGB"]]
+    return [0, 1, 2] if len(band_names) >= 3 else [0, 0, 0]
+
+
+def _new_figure(width: float, height: float, title: str) -> Figure:
+    """Returns an empty figure with a title, sizes in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    # Matplotlib does not break titles; nine letters of this size take an inch.
+    lines = [textwrap.fill(line, max(20, int(9 * width))) for line in title.splitlines()]
+    figure.suptitle(_plain("\n".join(lines)), fontsize=13)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # Without the version of Matplotlib in the file equal figures are equal bytes for longer.
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _message_png(message: str, title: str) -> bytes:
+    figure = _new_figure(6.5, 2.2, title)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, message, ha="center", va="center", fontsize=12, color=_GREY, transform=axes.transAxes)
+    return _png(figure)
+
+
+def _tile_axes(figure: Figure, columns: float, rows: float) -> Axes:
+    """Returns axes whose unit is one tile: many small axes would take seconds to lay out."""
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    # The last gap is cut off, or the tiles would not be centred.
+    axes.set(xlim=(0, columns - 0.06), ylim=(rows, 0), aspect="equal")
+    return axes
+
+
+def _draw_tile(axes: Axes, image: np.ndarray, left: float, top: float) -> None:
+    height, width = image.shape[:2]
+    scale = 0.94 / max(height, width)
+    extent = (left, left + width * scale, top + height * scale, top)
+    limits = axes.get_xlim(), axes.get_ylim()
+    axes.imshow(image, extent=extent, interpolation="nearest", aspect="equal")
+    axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def _finish_curve(axes: Axes, name: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title(name.replace("_", " ").capitalize(), fontsize=11)
+    axes.set_xlabel("Epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(color="#e5e5e5", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    if name == "learning_rate":
+        drawn = np.concatenate([line.get_ydata() for line in axes.get_lines()] or [np.empty(0)])
+        if drawn.size and drawn.min() > 0 and drawn.max() > drawn.min():
+            axes.set_yscale("log")
+    elif axes.get_lines():
+        axes.legend(fontsize=8.5, frameon=True, framealpha=0.9)
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.0005 else "<0.1 %"
+
+
+def _plain(text: str) -> str:
+    """Keeps Matplotlib from reading a pair of dollar signs as a formula."""
+    return text.replace("$", r"\$")
+
+
+def _shortened(text: str, length: int) -> str:
+    # The end of a key tells examples apart, its beginning is the same folder for all.
+    return _plain(text if len(text) <= length else "…" + text[1 - length :])

@@ -1,0 +1,125 @@
+"""Sentinel-2 as this package knows it: bands by name, composites, and EuroSAT's stored band order.
+
+Band facts are those of ESA's Sentinel-2 MSI: centre wavelengths and native resolutions as in the EuroSAT paper's band
+table (Helber et al. 2019, IEEE JSTARS 12(7), table of bands).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from eo_keras.errors import BandError
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+    """One spectral band of the Sentinel-2 multispectral instrument.
+
+    Attributes:
+        name: ESA's name, for instance `B8A`.
+        title: what the band is called in the literature.
+        wavelength_nm: centre wavelength in nanometres.
+        resolution_m: native ground sampling distance in metres.
+        levels: the processing levels that hold the band; B10 (cirrus) is dropped in L2A.
+    """
+
+    name: str
+    title: str
+    wavelength_nm: int
+    resolution_m: int
+    levels: tuple[str, ...] = ("L1C", "L2A")
+
+
+BANDS: dict[str, Band] = {
+    band.name: band
+    for band in (
+        Band("B01", "Coastal aerosol", 443, 60),
+        Band("B02", "Blue", 490, 10),
+        Band("B03", "Green", 560, 10),
+        Band("B04", "Red", 665, 10),
+        Band("B05", "Red edge 1", 705, 20),
+        Band("B06", "Red edge 2", 740, 20),
+        Band("B07", "Red edge 3", 783, 20),
+        Band("B08", "Near infrared", 842, 10),
+        Band("B8A", "Red edge 4", 865, 20),
+        Band("B09", "Water vapour", 945, 60),
+        Band("B10", "Cirrus", 1375, 60, levels=("L1C",)),
+        Band("B11", "Shortwave infrared 1", 1610, 20),
+        Band("B12", "Shortwave infrared 2", 2190, 20),
+    )
+}
+"""All 13 bands, in Sentinel-2's nominal order (by wavelength, B8A in ninth place)."""
+
+NOMINAL_ORDER: tuple[str, ...] = tuple(BANDS)
+
+EUROSAT_ORDER: tuple[str, ...] = (*(name for name in NOMINAL_ORDER if name != "B8A"), "B8A")
+"""The order inside EuroSAT's 13-band GeoTIFFs: B8A is stored last, unlike in the paper's table."""
+
+COMPOSITES: dict[str, tuple[str, ...]] = {
+    "RGB": ("B04", "B03", "B02"),
+    "CI": ("B08", "B04", "B03"),
+    "SWIR": ("B12", "B8A", "B04"),
+}
+"""Three-band composites of the EuroSAT paper: true colour, colour infrared and shortwave infrared."""
+
+QUANTIFICATION = 10_000
+"""Harmonised digital numbers are reflectance times this value."""
+
+JPEG_STRETCH_DN = 2_750
+"""EuroSAT's JPEGs map DN 0..2750 linearly to 1..255 (`gdal_translate -scale 0 2750 1 255`, the authors' README)."""
+
+
+def parse_bands(text: str, available: Iterable[str] = NOMINAL_ORDER) -> tuple[str, ...]:
+    """Turns `RGB`, `CI`, `SWIR`, `all` or a comma-separated list of names into band names.
+
+    Args:
+        text: the name of a composite, `all`, or names such as `B04,B8A`; upper or lower case, `B4` and `B08A` are
+            understood as `B04` and `B8A`.
+        available: the bands that the data holds, in stored order; `all` means these.
+
+    Returns:
+        The band names, in the order asked for.
+
+    Raises:
+        BandError: if a name is unknown, is asked for twice, or is not available.
+    """
+    available = tuple(available)
+    stripped = text.strip()
+    if stripped.lower() == "all":
+        return available
+    if stripped.upper() in COMPOSITES:
+        names = COMPOSITES[stripped.upper()]
+    else:
+        names = tuple(_canonical_name(part) for part in stripped.split(","))
+    for name in names:
+        if name not in BANDS:
+            raise BandError(
+                f"bands '{text}'",
+                f"'{name}' is no Sentinel-2 band",
+                f"RGB, CI, SWIR, all or names out of {','.join(NOMINAL_ORDER)}",
+            )
+    if len(set(names)) != len(names):
+        raise BandError(f"bands '{text}'", "a band is named twice", "each band once")
+    missing = [name for name in names if name not in available]
+    if missing:
+        raise BandError(
+            f"bands '{text}'",
+            f"the data does not hold {','.join(missing)}",
+            f"bands out of {','.join(available)}",
+            "choose other bands, or build records from a source that holds them",
+        )
+    return names
+
+
+def _canonical_name(text: str) -> str:
+    name = text.strip().upper()
+    if name.startswith("B") and name[1:].rstrip("A").isdigit():
+        number = name[1:].rstrip("A").lstrip("0")
+        return f"B{number}A" if name.endswith("A") else f"B{number.zfill(2)}"
+    return name
+
+
+def nearest_band(name: str, candidates: Iterable[str]) -> str:
+    """Returns the candidate whose centre wavelength is nearest to that of `name`; the first of equals."""
+    return min(candidates, key=lambda other: abs(BANDS[other].wavelength_nm - BANDS[name].wavelength_nm))

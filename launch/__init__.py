@@ -1,0 +1,1 @@
+"""The commands: `python -m launch.NAME --flagfile=...`. Flags, progress and exit codes live here, and nothing else."""

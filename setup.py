@@ -1,0 +1,52 @@
+"""Metadata and dependencies of EO-Keras. Every range has its reason beside it."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "eo_keras/__init__.py").read_text()).group(1)
+
+setuptools.setup(
+    name="eo-keras",
+    version=VERSION,
+    description="Land use and land cover from Sentinel-2 with TensorFlow and Keras 3",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["eo_keras*", "tfrecords_builder*", "launch*"]),
+    package_data={"eo_keras": ["py.typed"], "tfrecords_builder": ["py.typed"], "launch": ["py.typed"]},
+    install_requires=[
+        "tensorflow>=2.20,<2.22",  # tf.data and the models' default backend; later releases are untested
+        "keras>=3.12,<3.16",  # the models; 3.12 is the first with safe .keras loading as relied on here
+        "tensorflow-datasets>=4.9.9,<5",  # reads the records folders too
+        "importlib_resources>=6,<8",  # TFDS 4.9 imports it on Python 3.11 without declaring it
+        "rasterio>=1.4,<1.6",  # GeoTIFFs, CRS and reprojection
+        "shapely>=2.0,<3",  # distances between patch footprints; 2.0 brought STRtree's dwithin
+        "numpy>=2.0,<3",  # arrays; 2.0's promotion rules are relied on
+        "absl-py>=2.1,<3",  # flags of the commands
+        "tensorboard>=2.20,<2.22",  # follows TensorFlow's version
+        "protobuf>=6.31.1,<8",  # tf.train.Example without TensorFlow; the range of TensorFlow 2.21
+        "google-crc32c>=1.5,<2",  # the checksums of TFRecords
+        "pillow>=10,<14",  # JPEGs outside TensorFlow
+        "matplotlib>=3.8,<4",  # figures
+        "tqdm>=4.66,<5",  # progress bars
+        "h5py>=3.11,<4",  # weights files, read as plain arrays
+    ],
+    extras_require={
+        "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],  # TensorFlow's own choice of CUDA libraries
+        "dev": [
+            "pytest>=8,<10",  # the tests
+            "ruff>=0.17,<0.18",  # linter and formatter; formatting changes with the minor version
+            "scikit-learn>=1.5,<2",  # scores are compared with it
+            "jax>=0.4.35,<0.11",  # shows that the models need no TensorFlow
+        ],
+    },
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: GIS",
+    ],
+)

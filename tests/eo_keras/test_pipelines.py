@@ -1,0 +1,294 @@
+import dataclasses
+import hashlib
+import io
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from eo_keras import cards, records, tfrecord
+from eo_keras.augment import Augmentation
+from eo_keras.errors import BandError, OptionError, RecordsError
+from eo_keras.legends import Legend, LegendClass
+from eo_keras.pipelines import PipelineOptions, Records, TrainingPipeline, evaluation, holdout, reading
+from eo_keras.sentinel2 import EUROSAT_ORDER
+
+RNG = np.random.default_rng(5)
+TRAIN, TEST, SHARDS = 50, 13, 3
+
+
+def _write(folder, splits, encoding="raw"):
+    """Writes a records folder; image n of a split holds n + 1 in its first pixel's first band where it is raw."""
+    raw = encoding == "raw"
+    bands, dtype, size = (EUROSAT_ORDER, "uint16", 16) if raw else (("B04", "B03", "B02"), "uint8", 64)
+    entries, images = {}, {}
+    for split, count in splits.items():
+        shards = []
+        for index, numbers in enumerate(np.array_split(np.arange(count), SHARDS)):
+            path = folder / f"test-{split}.tfrecord-{index:05d}-of-{SHARDS:05d}"
+            with open(path, "wb") as file:
+                for number in map(int, numbers):
+                    image = RNG.integers(1, 256, (size, size, len(bands))).astype(dtype)
+                    image[0, 0, 0] = number + 1
+                    if raw:
+                        data = image.astype("<u2").tobytes()
+                    else:
+                        stream = io.BytesIO()
+                        Image.fromarray(image).save(stream, "JPEG", quality=100)
+                        data = stream.getvalue()
+                        image = np.asarray(Image.open(stream))
+                    images[f"{split}-{number}"] = image
+                    tfrecord.write_record(file, records.encode(records.Example(data, number % 2, f"{split}-{number}")))
+            content = path.read_bytes()
+            shards.append(cards.Shard(path.name, len(numbers), len(content), hashlib.sha256(content).hexdigest()))
+        entries[split] = cards.Split(count, {"Forest": (count + 1) // 2, "River": count // 2}, tuple(shards))
+    legend = Legend("test", (LegendClass("Forest", "#00ff00"), LegendClass("River", "#0000ff")))
+    card = cards.DataCard(
+        "test", "1", "classification", bands, dtype, encoding, "L1C", True, cards.Reflectance(1e-4), 0, 10.0, size,
+        False, legend, entries, {}, (), (), (), "nobody",
+    )  # fmt: skip
+    cards.write_card(card.with_fingerprint(), folder)
+    return images
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw")
+    return folder, _write(folder, {"train": TRAIN, "test": TEST})
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder that a test may damage."""
+    _write(tmp_path, {"train": 12, "val": 0})
+    return tmp_path
+
+
+def _batches(dataset):
+    return [tuple(value.numpy() for value in batch) for batch in dataset]
+
+
+def _numbers(batches):
+    return [int(number) for image, *_ in batches for number in image[:, 0, 0, 0]]
+
+
+def _assert_same(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        for value, again in zip(one, other, strict=True):
+            np.testing.assert_array_equal(value, again)
+
+
+MODES = pytest.mark.parametrize("cache", [True, False], ids=["memory", "streamed"])
+
+
+@MODES
+def test_epochs_are_reproducible_permutations(raw, cache):
+    folder, images = raw
+    options = PipelineOptions(5, seed=4, augmentation=None, cache=cache, shuffle_buffer=30)
+    pipeline = TrainingPipeline(Records(folder), options)
+    assert (pipeline.examples, pipeline.steps, pipeline.in_memory) == (TRAIN, 10, cache)
+    epochs = [_batches(pipeline.epoch(number)) for number in range(3)]
+    for batches in epochs:
+        assert sorted(_numbers(batches)) == list(range(1, TRAIN + 1))
+        for image, label in batches:
+            assert image.shape == (5, 16, 16, 13) and image.dtype == np.uint16 and label.dtype == np.int32
+            for one, its_label in zip(image, label, strict=True):
+                number = int(one[0, 0, 0]) - 1
+                np.testing.assert_array_equal(one, images[f"train-{number}"])
+                assert its_label == number % 2
+    orders = [_numbers(batches) for batches in epochs]
+    assert all(one != other for one, other in itertools.combinations([*orders, sorted(orders[0])], 2))
+    assert _numbers(_batches(pipeline.epoch(1))) == orders[1]
+    other_seed = TrainingPipeline(Records(folder), dataclasses.replace(options, seed=5))
+    assert _numbers(_batches(other_seed.epoch(0))) != orders[0]
+
+
+@MODES
+def test_an_epoch_does_not_depend_on_what_was_read_before(raw, cache):
+    options = PipelineOptions(8, seed=2, augmentation=Augmentation(), cache=cache)
+    used = TrainingPipeline(Records(raw[0]), options)
+    for number in range(3):
+        next(iter(used.epoch(number)))
+    epoch = _batches(used.epoch(3))
+    assert len(epoch) == 6
+    fresh = TrainingPipeline(Records(raw[0]), options)
+    _assert_same(epoch, _batches(fresh.epoch(3)))
+    resumed = fresh.epoch(3, first_step=4)
+    assert resumed.cardinality() == 2
+    _assert_same(epoch[4:], _batches(resumed))
+    assert _batches(fresh.epoch(3, first_step=6)) == []
+
+
+def test_augmentation_differs_between_steps_and_epochs(raw):
+    options = PipelineOptions(TRAIN, augmentation=Augmentation(shift=0, brightness=0))
+    pipeline = TrainingPipeline(Records(raw[0]), options)
+    seen = []
+    for number in range(2):
+        ((image, _),) = _batches(pipeline.epoch(number))
+        order = np.argsort(image.reshape(TRAIN, -1).astype(np.int64).sum(axis=1), kind="stable")
+        seen.append(image[order])
+    assert (seen[0] != seen[1]).any(axis=(1, 2, 3)).mean() > 0.6
+
+
+@pytest.mark.parametrize("bands", [("B8A",), ("B04", "B03", "B02"), EUROSAT_ORDER[::-1]])
+@MODES
+def test_bands_are_selected_by_name(raw, bands, cache):
+    folder, images = raw
+    options = PipelineOptions(4, bands=bands, cache=cache)
+    columns = [EUROSAT_ORDER.index(band) for band in bands]
+    for image, _, weight, key in evaluation(Records(folder), options, "test", with_keys=True):
+        for one, counts, name in zip(image.numpy(), weight.numpy(), key.numpy(), strict=True):
+            if counts:
+                np.testing.assert_array_equal(one, images[name.decode()][..., columns])
+    pipeline = TrainingPipeline(Records(folder), options)
+    assert pipeline.bands == bands
+    expected = {images[f"train-{number}"][..., columns].tobytes() for number in range(TRAIN)}
+    assert {one.tobytes() for image, _ in _batches(pipeline.epoch(0)) for one in image} <= expected
+
+
+@MODES
+def test_evaluation_counts_every_example_once(raw, cache):
+    dataset = evaluation(Records(raw[0]), PipelineOptions(5, cache=cache), "test", with_keys=True)
+    assert dataset.cardinality() == 3
+    assert [spec.shape[0] for spec in dataset.element_spec] == [5] * 4
+    batches = _batches(dataset)
+    keys = [key.decode() for batch in batches for key in batch[3]]
+    assert keys == [f"test-{number}" for number in range(TEST)] + [""] * 2
+    np.testing.assert_array_equal(np.concatenate([batch[2] for batch in batches]), [1] * TEST + [0] * 2)
+    image, label, weight, _ = batches[-1]
+    assert not image[3:].any() and not label[3:].any() and weight.dtype == np.float32
+    _assert_same(batches, _batches(dataset))
+    assert len(evaluation(Records(raw[0]), PipelineOptions(5), "test").element_spec) == 3
+
+
+def test_whole_last_batch_is_not_padded(raw):
+    batches = _batches(evaluation(Records(raw[0]), PipelineOptions(TEST), "test"))
+    assert len(batches) == 1 and batches[0][2].all()
+
+
+def test_jpeg_pixels_are_those_of_pillow(tmp_path):
+    images = _write(tmp_path, {"train": 6}, "jpeg")
+    for image, _, weight, key in evaluation(Records(tmp_path), PipelineOptions(4), "train", with_keys=True):
+        for one, counts, name in zip(image.numpy(), weight.numpy(), key.numpy(), strict=True):
+            if counts:
+                np.testing.assert_array_equal(one, images[name.decode()])
+    memory, streamed = (
+        TrainingPipeline(Records(tmp_path), PipelineOptions(3, cache=cache, augmentation=None))
+        for cache in (True, False)
+    )
+    contents = [
+        sorted(one.tobytes() for image, _ in pipeline.epoch(0) for one in image.numpy())
+        for pipeline in (memory, streamed)
+    ]
+    assert contents[0] == contents[1] == sorted(image.tobytes() for image in images.values())
+
+
+def test_memory_limit(raw):
+    size = TRAIN * 16 * 16 * 2
+    for limit, in_memory in ((size, True), (size - 1, False)):
+        options = PipelineOptions(5, bands=("B04",), cache_limit_bytes=limit)
+        pipeline = TrainingPipeline(Records(raw[0]), options)
+        assert pipeline.in_memory == in_memory
+        assert len(_batches(pipeline.epoch(0))) == 10
+
+
+def test_holdout_divides_a_split(raw):
+    data = Records(raw[0])
+    kept, held_out = holdout(0.3, 1)
+    counts = data.count("train", kept), data.count("train", held_out)
+    assert sum(counts) == TRAIN == data.count("train") and min(counts) > 5
+    found = _batches(evaluation(data, PipelineOptions(1), "train", part=held_out))
+    for cache in (True, False):
+        pipeline = TrainingPipeline(data, PipelineOptions(1, cache=cache), part=kept)
+        numbers = _numbers(_batches(pipeline.epoch(0))) + _numbers(found)
+        assert sorted(numbers) == list(range(1, TRAIN + 1))
+    other = _numbers(_batches(evaluation(data, PipelineOptions(1), "train", part=holdout(0.3, 2)[1])))
+    assert other != _numbers(found)
+
+
+def test_holdout_fraction():
+    kept, held_out = holdout(0.1, 1)
+    keys = tf.constant([f"Forest/Forest_{number}.tif" for number in range(20_000)])
+    assert abs(float(tf.reduce_mean(tf.cast(held_out.contains(keys), tf.float32))) - 0.1) < 0.01
+    assert tf.reduce_all(held_out.contains(keys) != kept.contains(keys))
+    assert bool(held_out.contains(keys)[5]) == bool(held_out.contains("Forest/Forest_5.tif"))
+    with pytest.raises(OptionError, match="fraction"):
+        holdout(1.0, 1)
+
+
+def test_batches_are_distributed(raw):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    pipeline = TrainingPipeline(Records(raw[0]), PipelineOptions(10, augmentation=Augmentation()))
+    plain = _batches(pipeline.epoch(0))
+    distributed = strategy.experimental_distribute_dataset(pipeline.epoch(0))
+    _assert_same(plain, _batches(distributed))
+
+
+def test_options_that_cannot_work(raw):
+    data = Records(raw[0])
+    with pytest.raises(OptionError, match="more than the 50 examples"):
+        TrainingPipeline(data, PipelineOptions(51))
+    with pytest.raises(OptionError, match="batch_size: 0"):
+        PipelineOptions(0)
+    with pytest.raises(OptionError, match="less than the images' 16 pixels"):
+        TrainingPipeline(data, PipelineOptions(5, augmentation=Augmentation(shift=16)))
+    with pytest.raises(BandError, match="B99"):
+        TrainingPipeline(data, PipelineOptions(5, bands=("B04", "B99")))
+
+
+def test_bands_that_the_records_do_not_hold(tmp_path):
+    _write(tmp_path, {"train": 3}, "jpeg")
+    with pytest.raises(BandError, match="does not hold B08"):
+        evaluation(Records(tmp_path), PipelineOptions(1, bands=("B08",)), "train")
+
+
+def test_unknown_and_empty_splits(own):
+    data = Records(own)
+    with pytest.raises(RecordsError, match="there is no split 'tset'; expected one of train"):
+        data.files("tset")
+    with pytest.raises(RecordsError, match="'val' is empty"):
+        evaluation(data, PipelineOptions(1), "val")
+
+
+def test_missing_and_cut_shards(own):
+    data = Records(own)
+    path, other = own / data.card.splits["train"].shards[1].name, own / data.card.splits["train"].shards[0].name
+    content = path.read_bytes()
+    path.write_bytes(content[:-7])
+    with pytest.raises(RecordsError, match=rf"{path.name}: it has {len(content) - 7} bytes; expected {len(content)} b"):
+        TrainingPipeline(data, PipelineOptions(1))
+    path.write_bytes(content)
+    other.unlink()
+    with pytest.raises(RecordsError, match=f"{other.name}: there is no such file"):
+        evaluation(data, PipelineOptions(1), "train")
+
+
+@MODES
+def test_a_damaged_record_is_reported(own, cache):
+    data = Records(own)
+    path = own / data.card.splits["train"].shards[1].name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RecordsError, match="damaged"):
+        list(reading(data, TrainingPipeline(data, PipelineOptions(1, cache=cache)).epoch(0)))
+    with pytest.raises(RecordsError, match="damaged"):
+        list(reading(data, evaluation(data, PipelineOptions(1), "train")))
+
+
+@MODES
+def test_a_card_that_counts_wrongly_is_reported(own, cache):
+    card = cards.read_data_card(own)
+    split = dataclasses.replace(card.splits["train"], examples=14)
+    cards.write_card(dataclasses.replace(card, splits={"train": split}), own)
+    data = Records(own)
+    with pytest.raises(RecordsError):
+        list(reading(data, TrainingPipeline(data, PipelineOptions(1, cache=cache)).epoch(0)))
+
+
+def test_no_records_folder(tmp_path):
+    with pytest.raises(RecordsError, match="no card.json"):
+        Records(tmp_path)

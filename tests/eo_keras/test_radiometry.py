@@ -1,0 +1,55 @@
+"""Tests of eo_keras.radiometry."""
+
+import numpy as np
+import pytest
+
+from eo_keras import radiometry
+
+
+@pytest.mark.parametrize(
+    ("dn", "grey"),
+    # 1 + dn * 254 / 2750: 5 -> 1.462, 6 -> 1.554, 1118 -> 104.26, 1375 -> 128, 2744 -> 254.446, 2745 -> 254.538.
+    [
+        (0, 1),
+        (5, 1),
+        (6, 2),
+        (1118, 104),
+        (1375, 128),
+        (2744, 254),
+        (2745, 255),
+        (2750, 255),
+        (28000, 255),
+        (65535, 255),
+    ],
+)
+def test_stretch_by_hand(dn, grey):
+    value = radiometry.stretch_like_eurosat_jpeg(np.array([dn], np.uint16))
+    assert value.dtype == np.uint8
+    assert value[0] == grey
+
+
+def test_stretch_equals_exact_integer_arithmetic_for_every_dn():
+    dn = np.arange(65536, dtype=np.uint16)
+    exact = [1 + (2 * 254 * min(value, 2750) + 2750) // (2 * 2750) for value in range(65536)]
+    np.testing.assert_array_equal(radiometry.stretch_like_eurosat_jpeg(dn), exact)
+
+
+def test_stretch_keeps_shape_and_takes_other_dtypes():
+    dn = np.array([[[-20, 0, 1375]]])
+    for dtype in (np.int16, np.int32, np.float32, np.float64):
+        np.testing.assert_array_equal(radiometry.stretch_like_eurosat_jpeg(dn.astype(dtype)), [[[1, 1, 128]]])
+
+
+def test_reflectance_by_hand():
+    reflectance = radiometry.jpeg_to_reflectance(np.array([0, 1, 128, 255], np.uint8))
+    assert reflectance.dtype == np.float32
+    np.testing.assert_allclose(reflectance, [-0.00108268, 0.0, 0.1375, 0.275], rtol=1e-5, atol=1e-9)
+
+
+def test_inverse_is_right_to_half_a_grey_value():
+    dn = np.arange(2751, dtype=np.uint16)
+    back = radiometry.jpeg_to_reflectance(radiometry.stretch_like_eurosat_jpeg(dn)) * 10000
+    assert np.abs(back - dn).max() <= 2750 / 254 / 2 + 1e-2
+    grey = np.arange(1, 256, dtype=np.uint8)
+    again = radiometry.stretch_like_eurosat_jpeg(radiometry.jpeg_to_reflectance(grey) * 10000)
+    np.testing.assert_array_equal(again, grey)

@@ -1,0 +1,77 @@
+"""Noise that is a function of place: hashed lattices, so that a pixel's value does not depend on who asks for it."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+
+def salt(*parts: object) -> int:
+    """Returns a 32-bit salt for hashing, from anything whose `str` is stable (numbers and words)."""
+    return zlib.crc32("/".join(map(str, parts)).encode())
+
+
+def hashed(key: int, *integers: np.ndarray) -> np.ndarray:
+    """Hashes integer coordinates to uniform numbers.
+
+    Args:
+        key: the salt; different salts give independent numbers.
+        *integers: integer arrays that broadcast together; negative numbers are fine.
+
+    Returns:
+        float32 in [0, 1), of the broadcast shape.
+    """
+    state = np.full((1,), key, np.uint32)
+    for value in integers:
+        # Array arithmetic wraps silently in uint32, which is what a multiplicative hash wants.
+        state = state ^ (np.asarray(value).astype(np.int64).astype(np.uint32) * np.uint32(0x9E3779B1))
+        state = (state ^ (state >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+        state = (state ^ (state >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+        state = state ^ (state >> np.uint32(16))
+    return (state >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def _axis(start: int, count: int, period: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    position = (np.arange(start, start + count) + 0.5) / period
+    base = np.floor(position)
+    fraction = position - base
+    lattice = np.arange(int(base[0]), int(base[-1]) + 2)
+    weight = fraction * fraction * (3.0 - 2.0 * fraction)
+    return lattice, (base - base[0]).astype(np.intp), weight.astype(np.float32)
+
+
+def value_noise(row: int, col: int, height: int, width: int, period: float, key: int) -> np.ndarray:
+    """Smooth noise over a window of the pixel grid.
+
+    Args:
+        row: the window's first row.
+        col: the window's first column.
+        height: rows.
+        width: columns.
+        period: distance of the lattice points, in pixels.
+        key: the salt.
+
+    Returns:
+        float32 (height, width), in [0, 1), mean 0.5.
+    """
+    lattice_rows, r, weight_r = _axis(row, height, period)
+    lattice_cols, c, weight_c = _axis(col, width, period)
+    values = hashed(key, lattice_rows[:, None], lattice_cols[None, :])
+    rows = values[r] + (values[r + 1] - values[r]) * weight_r[:, None]
+    return rows[:, c] + (rows[:, c + 1] - rows[:, c]) * weight_c
+
+
+def fractal_noise(row: int, col: int, height: int, width: int, period: float, key: int, octaves: int = 3) -> np.ndarray:
+    """Sum of `octaves` value noises, each of half the period and 0.6 of the weight of the one before.
+
+    Returns:
+        float32 (height, width), in [0, 1), mean 0.5.
+    """
+    total = np.zeros((height, width), np.float32)
+    weights = 0.0
+    for octave in range(octaves):
+        weight = 0.6**octave
+        total += np.float32(weight) * value_noise(row, col, height, width, period / 2**octave, key + octave)
+        weights += weight
+    return total / np.float32(weights)

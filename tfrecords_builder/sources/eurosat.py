@@ -1,0 +1,314 @@
+"""EuroSAT: 27,000 patches of 64x64 pixels in ten classes, as RGB JPEGs or 13-band GeoTIFFs.
+
+Helber, Bischke, Dengel, Borth: "EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover
+Classification", IEEE JSTARS 12(7), 2019. Level-1C, all acquired before processing baseline 04.00, so that no
+radiometric offset applies. The GeoTIFFs store B8A last and carry no band names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import pathlib
+import re
+import warnings
+from collections import defaultdict
+
+import numpy as np
+
+from eo_keras import sentinel2
+from eo_keras.cards import Reflectance
+from eo_keras.errors import SourceError
+from eo_keras.legends import EUROSAT, Legend
+from tfrecords_builder.archives import Archive
+
+PATCH_SIZE = 64
+RESOLUTION_M = 10.0
+
+_IGNORED = re.compile(r"(^|/)(__MACOSX/|\.|Thumbs\.db$|desktop\.ini$)")
+"""What operating systems leave in folders and archives; never part of a data set."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One patch of a source: its key (`AnnualCrop_1`), its class, and its file inside the archive."""
+
+    key: str
+    class_name: str
+    member: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Patch:
+    """One patch as read.
+
+    Attributes:
+        stored: the bytes that a record holds: the untouched JPEG, or raw little-endian uint16.
+        pixels: the numbers, (64, 64, bands).
+        crs: `EPSG:n` or WKT, None for JPEGs.
+        transform: affine transform (a, b, c, d, e, f), None for JPEGs.
+    """
+
+    stored: bytes
+    pixels: np.ndarray
+    crs: str | None = None
+    transform: tuple[float, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EuroSAT:
+    """One of EuroSAT's two archives.
+
+    Attributes:
+        name: name of the data set on the command line and in the shards' names.
+        roots: folders inside the archive that hold the class folders, in the published layouts.
+        extensions: endings of the images' names.
+        bands: names of the bands in stored order.
+        dtype: type of the stored numbers.
+        encoding: `jpeg` or `raw`, see `eo_keras.cards.DataCard`.
+        reflectance: relation of the stored numbers to reflectance.
+        band_order_guard: whether to check the band order on the data.
+    """
+
+    name: str
+    roots: tuple[str, ...]
+    extensions: tuple[str, ...]
+    bands: tuple[str, ...]
+    dtype: str
+    encoding: str
+    reflectance: Reflectance
+    band_order_guard: bool
+    legend: Legend = EUROSAT
+    version: str = "1.0.0"
+    level: str = "L1C"
+    nodata: int = 0
+    patch_size: int = PATCH_SIZE
+    resolution_m: float = RESOLUTION_M
+    attribution: str = (
+        "EuroSAT, Helber, Bischke, Dengel, Borth (2019), doi:10.1109/JSTARS.2019.2918242, MIT licence; "
+        "contains modified Copernicus Sentinel data"
+    )
+
+    @property
+    def georeferenced(self) -> bool:
+        """Whether the source's images carry a CRS and a transform."""
+        return self.encoding == "raw"
+
+    def items(self, archive: Archive) -> list[Item]:
+        """Lists the patches of an archive, sorted by key.
+
+        Args:
+            archive: a zip or folder that holds one of `roots`, or the class folders themselves.
+
+        Raises:
+            SourceError: if there are no patches, a class folder is unknown, a file is not an image, or two files
+                have one key.
+        """
+        members = [member for member in archive.members() if not _IGNORED.search(member.path)]
+        root = self._root(archive.path, [member.path for member in members])
+        items, first_of = [], {}
+        for member in members:
+            if not member.path.startswith(root):
+                continue
+            class_name, _, file_name = member.path[len(root) :].partition("/")
+            if not file_name:
+                continue  # Lists and label maps that lie beside the class folders in some published archives.
+            item = self._item(f"{archive.path}: {member.path}", class_name, file_name, member.path)
+            if item.key in first_of:
+                raise SourceError(
+                    archive.path,
+                    f"{first_of[item.key]} and {item.member} have one key, {item.key}",
+                    "one file a key",
+                    "remove or rename one of them",
+                )
+            first_of[item.key] = item.member
+            items.append(item)
+        if not items:
+            raise SourceError(
+                archive.path,
+                "it holds no patches",
+                f"{self.roots[0]}<Class>/<Class>_<n>{self.extensions[0]}",
+                "give the published archive, a folder with its content, or the folder of class folders",
+            )
+        return sorted(items, key=lambda item: item.key)
+
+    def _root(self, where: pathlib.Path, paths: list[str]) -> str:
+        for root in self.roots:
+            if any(path.startswith(root) for path in paths):
+                return root
+        if archive_of_other := [
+            other for other in (RGB, MULTISPECTRAL) for path in paths[:1] if path.startswith(other.roots)
+        ]:
+            raise SourceError(
+                where,
+                f"this is an archive of {archive_of_other[0].name}",
+                f"one of {self.name}",
+                f"say --dataset={archive_of_other[0].name}",
+            )
+        return ""
+
+    def _item(self, where: str, class_name: str, file_name: str, member: str) -> Item:
+        if class_name not in self.legend.class_names:
+            raise SourceError(
+                where,
+                f"'{class_name}' is not a class folder",
+                f"one of {', '.join(self.legend.class_names)}",
+                "remove or rename the folder",
+            )
+        path = pathlib.PurePosixPath(file_name)
+        if path.suffix.lower() not in self.extensions or len(path.parts) != 1:
+            raise SourceError(
+                where,
+                "this is not an image of the data set",
+                f"files ending in {' or '.join(self.extensions)}, directly in the class folder",
+                "remove it from the source",
+            )
+        named = path.stem.rpartition("_")[0]
+        if named != class_name and named in self.legend.class_names:
+            raise SourceError(where, f"a patch named {path.stem} lies in class folder {class_name}", "one class")
+        return Item(path.stem, class_name, member)
+
+    def read(self, archive: Archive, item: Item) -> Patch:
+        """Reads and checks one patch.
+
+        Raises:
+            SourceError: if it is damaged or not of the form that the data set has.
+        """
+        data = archive.read(item.member)
+        where = f"{archive.path}: {item.member}"
+        return _read_geotiff(data, where, self) if self.encoding == "raw" else _read_jpeg(data, where)
+
+
+def _read_jpeg(data: bytes, where: str) -> Patch:
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=("JPEG",))
+            if (image.size, image.mode) != ((PATCH_SIZE, PATCH_SIZE), "RGB"):
+                raise SourceError(
+                    where,
+                    f"a JPEG of {image.size[0]}x{image.size[1]} pixels, mode {image.mode}",
+                    f"{PATCH_SIZE}x{PATCH_SIZE} pixels, RGB",
+                    "remove it or give the published archive",
+                )
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning) as error:
+        raise SourceError(
+            where, f"it cannot be decoded ({error})", "a whole JPEG image", "copy or download the source again"
+        ) from None
+    return Patch(data, pixels)
+
+
+def _read_geotiff(data: bytes, where: str, source: EuroSAT) -> Patch:
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+
+    if not data:
+        raise SourceError(where, "it cannot be read (the file is empty)", "a whole GeoTIFF", "copy the source again")
+    try:
+        with (
+            warnings.catch_warnings(),
+            # One driver only: others would follow paths that a file names.
+            rasterio.io.MemoryFile(data) as memory,
+        ):
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with memory.open(driver="GTiff") as dataset:
+                _check_geotiff(dataset, where, source)
+                pixels = np.ascontiguousarray(dataset.read().transpose(1, 2, 0))
+                crs, transform = _crs_name(dataset.crs.to_wkt()), tuple(dataset.transform)[:6]
+    except RasterioIOError as error:
+        raise SourceError(
+            where, f"it cannot be read ({error})", "a whole GeoTIFF", "copy or download the source again"
+        ) from None
+    return Patch(pixels.astype("<u2", copy=False).tobytes(), pixels, crs, transform)
+
+
+def _check_geotiff(dataset, where: str, source: EuroSAT) -> None:
+    def refuse(found: str, expected: str):
+        raise SourceError(where, found, expected, "remove it or give the published archive")
+
+    if dataset.count != len(source.bands):
+        refuse(f"a GeoTIFF of {dataset.count} bands", f"{len(source.bands)} bands ({','.join(source.bands)})")
+    if (dataset.height, dataset.width) != (PATCH_SIZE, PATCH_SIZE):
+        refuse(f"a GeoTIFF of {dataset.width}x{dataset.height} pixels", f"{PATCH_SIZE}x{PATCH_SIZE} pixels")
+    if set(dataset.dtypes) != {source.dtype}:
+        refuse(f"numbers of type {', '.join(sorted(set(dataset.dtypes)))}", f"{source.dtype} digital numbers")
+    if dataset.crs is None or dataset.transform.is_identity:
+        refuse("no coordinate reference system or no transform", "a georeferenced GeoTIFF")
+    named = tuple(description for description in dataset.descriptions if description)
+    if named and all(name in sentinel2.BANDS for name in named) and named != source.bands:
+        refuse(f"bands named {','.join(named)}", f"the order {','.join(source.bands)}")
+
+
+@functools.lru_cache(maxsize=256)
+def _crs_name(wkt: str) -> str:
+    from rasterio.crs import CRS
+
+    code = CRS.from_wkt(wkt).to_epsg()
+    return f"EPSG:{code}" if code else wkt
+
+
+CIRRUS_CONTRAST = 4.0
+"""How many times darker than the next band B10 must be on average: 61 times over 466 patches, 7.9 over sea alone."""
+
+GUARD_MIN_PATCHES = 20
+"""Below this number of patches the means say too little to refuse a build; a warning is given instead."""
+
+
+def band_order_problem(means: np.ndarray, bands: tuple[str, ...]) -> str | None:
+    """Checks on the data that B10 (cirrus) lies where the stored order says.
+
+    B10 sees almost nothing but high clouds: in Level-1C scenes without cirrus it is by far the darkest band.
+
+    Args:
+        means: mean of each band (13,), over the whole build, in the order found.
+        bands: the names that the positions should have.
+
+    Returns:
+        None if the order holds, else a sentence about the order that the data seem to have.
+    """
+    order = np.argsort(means)
+    darkest, contrast = int(order[0]), float(means[order[1]] / max(means[order[0]], 1e-9))
+    measured = f"the darkest band is number {darkest + 1} (mean {means[darkest]:.1f}, the next {means[order[1]]:.1f})"
+    if contrast < CIRRUS_CONTRAST:
+        return f"{measured}: no band looks like B10 (cirrus), so these seem not to be the 13 bands of Level-1C"
+    if bands[darkest] == "B10":
+        return None
+    known = defaultdict(list)
+    for title, names in (
+        ("Sentinel-2's nominal order, with B8A in ninth place", sentinel2.NOMINAL_ORDER),
+        ("that nominal order reversed", sentinel2.NOMINAL_ORDER[::-1]),
+        ("the stored order reversed", bands[::-1]),
+    ):
+        known[names.index("B10")].append(title)
+    seems = " or ".join(known[darkest]) or "no order known here"
+    return f"{measured}, which should be B10 (cirrus) in place {bands.index('B10') + 1}: it seems to be {seems}"
+
+
+_JPEG_STEP = sentinel2.JPEG_STRETCH_DN / 254 / sentinel2.QUANTIFICATION
+
+RGB = EuroSAT(
+    name="eurosat_rgb",
+    roots=("EuroSAT_RGB/", "2750/"),
+    extensions=(".jpg", ".jpeg"),
+    bands=sentinel2.COMPOSITES["RGB"],
+    dtype="uint8",
+    encoding="jpeg",
+    # The authors' stretch (DN - 1) * 2750 / 254 / 10000, see sentinel2.JPEG_STRETCH_DN.
+    reflectance=Reflectance(scale=_JPEG_STEP, offset=-_JPEG_STEP),
+    band_order_guard=False,
+)
+
+MULTISPECTRAL = EuroSAT(
+    name="eurosat_ms",
+    roots=("EuroSAT_MS/", "ds/images/remote_sensing/otherDatasets/sentinel_2/tif/"),
+    extensions=(".tif", ".tiff"),
+    bands=sentinel2.EUROSAT_ORDER,
+    dtype="uint16",
+    encoding="raw",
+    reflectance=Reflectance(scale=1 / sentinel2.QUANTIFICATION),
+    band_order_guard=True,
+)

@@ -1,0 +1,260 @@
+"""Who is train, validation and test: at random by class, by published lists, or by place.
+
+Patches with identical pixels are never divided between the parts of a random or a spatial split. Everything here is
+pure, apart from reading the lists and the coordinates; the order of the patches given does not matter.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from eo_keras.errors import OptionError, SourceError
+
+TRAIN, VAL, TEST = "train", "val", "test"
+METHODS = ("random", "lists", "spatial")
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitOptions:
+    """How to split.
+
+    Attributes:
+        method: one of `METHODS`.
+        test_fraction: share of the patches for testing.
+        val_fraction: share of the patches for validation.
+        seed: changes who is drawn.
+        lists: prefix of the lists' file names: PREFIX-train.txt, PREFIX-val.txt (may be absent), PREFIX-test.txt.
+        allow_missing_patches: whether lists may name patches that the source lacks.
+        block_km: edge of the blocks of a spatial split in kilometres; None splits by longitude.
+        buffer_km: patches of another part that are nearer than this, edge to edge in kilometres, are left out.
+        coordinates: CSV file with the header `patch,latitude,longitude`, in degrees.
+    """
+
+    method: str = "random"
+    test_fraction: float = 0.2
+    val_fraction: float = 0.0
+    seed: int = 1
+    lists: str | None = None
+    allow_missing_patches: bool = False
+    block_km: float | None = None
+    buffer_km: float = 0.0
+    coordinates: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Patches:
+    """What splitting needs to know of the patches; parallel sequences of N entries.
+
+    Attributes:
+        keys: unique keys.
+        classes: class names.
+        groups: int64 (N,); patches with identical pixels share a number.
+        crs: coordinate reference systems, or None.
+        transforms: float64 (N, 6) affine transforms, or None where the images are not georeferenced.
+        size_m: edge of a patch in metres.
+        pixels: edge of a patch in pixels.
+    """
+
+    keys: tuple[str, ...]
+    classes: tuple[str, ...]
+    groups: np.ndarray
+    crs: tuple[str | None, ...]
+    transforms: np.ndarray | None
+    size_m: float
+    pixels: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitResult:
+    """A split: each patch's part (None is left out), what the card says of it, and warnings."""
+
+    assignment: tuple[str | None, ...]
+    method: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+def hash_order(key: str, seed: int) -> bytes:
+    """Returns what patches are sorted by wherever an order must look random and yet follow from key and seed."""
+    return hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=16).digest()
+
+
+def check_options(options: SplitOptions) -> None:
+    """Checks that the options can work together.
+
+    Raises:
+        OptionError: if they cannot; the flag is named.
+    """
+    if options.method not in METHODS:
+        raise OptionError("--split", f"'{options.method}' is unknown", f"one of {', '.join(METHODS)}")
+    test, val = options.test_fraction, options.val_fraction
+    if not (0 < test < 1 and 0 <= val < 1 and test + val < 1):
+        raise OptionError(
+            "--test_fraction and --val_fraction",
+            f"{test:g} and {val:g}",
+            "shares between 0 and 1 that leave something for training, the test share above 0",
+        )
+    if (options.method == "lists") != (options.lists is not None):
+        raise OptionError("--lists", "it belongs to --split=lists, and that needs it", "both or neither")
+    if options.allow_missing_patches and options.method != "lists":
+        raise OptionError("--allow_missing_patches", f"it says nothing to --split={options.method}", "--split=lists")
+    if options.method != "spatial":
+        for flag, value in (
+            ("--block_km", options.block_km),
+            ("--buffer_km", options.buffer_km),
+            ("--coordinates", options.coordinates),
+        ):
+            if value:
+                raise OptionError(flag, f"it says nothing to --split={options.method}", "--split=spatial")
+    if options.block_km is not None and not options.block_km > 0:
+        raise OptionError("--block_km", f"{options.block_km:g}", "kilometres above 0")
+    if options.buffer_km < 0 or (options.buffer_km and options.block_km is None):
+        raise OptionError("--buffer_km", f"{options.buffer_km:g}", "kilometres, at least 0, together with --block_km")
+
+
+def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
+    """Splits patches.
+
+    Raises:
+        OptionError: if the options cannot work together, or need coordinates that are not there.
+        SourceError: if a list or the coordinates do not fit the patches, or a part comes out empty.
+    """
+    check_options(options)
+    if options.method == "lists":
+        result = _split_by_lists(patches, options)
+    elif options.method == "spatial":
+        from tfrecords_builder import spatial
+
+        result = spatial.split_by_place(patches, options)
+    else:
+        result = _split_at_random(patches, options)
+    wanted = {TRAIN, TEST} | ({VAL} if options.val_fraction and options.method != "lists" else set())
+    if empty := sorted(wanted - set(result.assignment)):
+        raise SourceError(
+            f"--split={options.method}",
+            f"of {len(patches.keys):,} patches none comes into {' and '.join(empty)}",
+            "patches in every part",
+            "change the fractions, blocks or buffer, or give more patches",
+        )
+    return result
+
+
+def describe_identical(patches: Patches) -> dict[str, int]:
+    """Counts the patches that share their pixels with another, and those among them that differ in class."""
+    classes = collections.defaultdict(list)
+    for group, class_name in zip(patches.groups.tolist(), patches.classes, strict=True):
+        classes[group].append(class_name)
+    shared = [names for names in classes.values() if len(names) > 1]
+    return {
+        "identical_images": sum(len(names) for names in shared),
+        "identical_with_different_classes": sum(len(names) for names in shared if len(set(names)) > 1),
+    }
+
+
+def quotas(count: int, options: SplitOptions) -> dict[str, int]:
+    """Returns how many of `count` patches testing and validation should get."""
+    return {TEST: round(count * options.test_fraction), VAL: round(count * options.val_fraction)}
+
+
+def fill(groups: Iterable[Sequence[int]], left: dict[str, int], assignment: list[str | None]) -> None:
+    """Gives whole groups of positions to the first part that still has room for them, the rest to training."""
+    for members in groups:
+        part = next((name for name, room in left.items() if len(members) <= room), TRAIN)
+        if part in left:
+            left[part] -= len(members)
+        for position in members:
+            assignment[position] = part
+
+
+def _split_at_random(patches: Patches, options: SplitOptions) -> SplitResult:
+    members = collections.defaultdict(list)
+    for position in sorted(range(len(patches.keys)), key=lambda position: patches.keys[position]):
+        members[int(patches.groups[position])].append(position)
+    by_class = collections.defaultdict(list)
+    for group in members.values():
+        # A group that has several classes counts with the class of its first key.
+        by_class[patches.classes[group[0]]].append(group)
+    assignment: list[str | None] = [None] * len(patches.keys)
+    for groups in by_class.values():
+        groups.sort(key=lambda group: hash_order(patches.keys[group[0]], options.seed))
+        fill(groups, quotas(sum(map(len, groups)), options), assignment)
+    method = {
+        "method": "random",
+        "test_fraction": options.test_fraction,
+        "val_fraction": options.val_fraction,
+        "seed": options.seed,
+        **describe_identical(patches),
+    }
+    return SplitResult(tuple(assignment), method)
+
+
+def _read_list(path: pathlib.Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(
+            path, f"the list cannot be read ({error})", "a text file with one patch a line", "see --lists in --help"
+        ) from None
+    names = [line.strip() for line in lines]
+    return [pathlib.PurePosixPath(name).stem for name in names if name and not name.startswith("#")]
+
+
+def _split_by_lists(patches: Patches, options: SplitOptions) -> SplitResult:
+    positions = {key: position for position, key in enumerate(patches.keys)}
+    assignment: list[str | None] = [None] * len(patches.keys)
+    missing: dict[str, int] = {}
+    checksums, list_of = {}, {}
+    for part in (TRAIN, VAL, TEST):
+        path = pathlib.Path(f"{options.lists}-{part}.txt")
+        if part == VAL and not path.exists():
+            continue
+        names = _read_list(path)
+        for name in names:
+            if name in list_of:
+                raise SourceError(
+                    path, f"{name} is listed already in {list_of[name]}", "every patch once", "mend the lists"
+                )
+            list_of[name] = path.name
+        absent = [name for name in names if name not in positions]
+        if absent and not options.allow_missing_patches:
+            raise SourceError(
+                path,
+                f"{len(absent):,} of its {len(names):,} patches are not in the source, first {absent[0]}",
+                "a source with every listed patch",
+                "give the whole archive, or say --allow_missing_patches if a part of it is meant",
+            )
+        missing[part] = len(absent)
+        for name in names:
+            if name in positions:
+                assignment[positions[name]] = part
+        checksums[part] = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    parts_of = collections.defaultdict(collections.Counter)
+    for group, part in zip(patches.groups.tolist(), assignment, strict=True):
+        if part is not None:
+            parts_of[group][part] += 1
+    across = sum(sum(parts.values()) for parts in parts_of.values() if len(parts) > 1)
+    unlisted = assignment.count(None)
+    method = {
+        "method": "lists",
+        "lists": os.path.basename(str(options.lists)),
+        "md5": checksums,
+        "missing": missing,
+        "unlisted": unlisted,
+        **describe_identical(patches),
+        # Published lists are followed to the letter, so that results stay comparable.
+        "identical_across_splits": across,
+        "seed": options.seed,
+    }
+    warnings = []
+    if unlisted:
+        warnings.append(f"{unlisted:,} patches are on no list and are left out")
+    if across:
+        warnings.append(f"{across:,} identical images lie in different parts of these lists")
+    return SplitResult(tuple(assignment), method, tuple(warnings))
