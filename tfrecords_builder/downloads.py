@@ -1,0 +1,123 @@
+"""Published archives by URL and checksum: fetched with resume, verified before they take their name."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+from eo_keras import files
+from eo_keras.errors import SourceError
+
+CHUNK_BYTES = 1 << 20
+ATTEMPTS = 4
+TIMEOUT_SECONDS = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedFile:
+    """A file as its publisher describes it: name, URL, size in bytes and MD5 (the checksum that Zenodo gives)."""
+
+    name: str
+    url: str
+    bytes: int
+    md5: str
+
+
+_ZENODO = "https://zenodo.org/records/7711810/files"
+
+PUBLISHED = {
+    "eurosat_rgb": PublishedFile(
+        "EuroSAT_RGB.zip", f"{_ZENODO}/EuroSAT_RGB.zip?download=1", 94_658_721, "f46e308c4d50d4bf32fedad2d3d62f3b"
+    ),
+    "eurosat_ms": PublishedFile(
+        "EuroSAT_MS.zip", f"{_ZENODO}/EuroSAT_MS.zip?download=1", 2_065_402_329, "091174add3c8e680a49244acf185b9f0"
+    ),
+}
+
+
+def download(
+    file: PublishedFile,
+    output_dir: str | pathlib.Path,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+    pause_seconds: float = 2.0,
+) -> pathlib.Path:
+    """Fetches a file unless it is there already; a download that was cut off continues where it stopped.
+
+    Args:
+        file: what to fetch.
+        output_dir: folder for it, made if need be.
+        progress: called with ("downloading", bytes done, bytes in all).
+        pause_seconds: wait before the second attempt, doubled for each further one.
+
+    Returns:
+        The file's path; its size and checksum are the published ones.
+
+    Raises:
+        SourceError: if the server does not give the file, or gives another one.
+        StorageError: if it cannot be written.
+    """
+    folder = files.make_folder(output_dir)
+    path, partial = folder / file.name, folder / f"{files.TEMPORARY_PREFIX}{file.name}"
+    if path.exists():
+        _verify(path, file, "remove it, then run the same command again")
+        return path
+    with files.FolderLock(folder, SourceError):
+        for attempt in range(ATTEMPTS):
+            try:
+                _fetch(file, partial, progress)
+                break
+            except urllib.error.HTTPError as error:
+                raise SourceError(
+                    file.url, f"the server answers {error.code} ({error.reason})", remedy="see BUILD.md for the source"
+                ) from None
+            except (OSError, EOFError) as error:
+                if attempt == ATTEMPTS - 1:
+                    raise SourceError(
+                        file.url,
+                        f"it cannot be fetched ({error})",
+                        remedy="check the network, then run the same command again: it continues where it stopped",
+                    ) from None
+                time.sleep(pause_seconds * 2**attempt)
+        try:
+            _verify(partial, file, "run the same command again; the wrong file has been removed")
+        except SourceError:
+            partial.unlink()
+            raise
+        partial.replace(path)
+    return path
+
+
+def _fetch(file: PublishedFile, partial: pathlib.Path, progress) -> None:
+    done = partial.stat().st_size if partial.exists() else 0
+    if done >= file.bytes:
+        return
+    request = urllib.request.Request(file.url, headers={"Range": f"bytes={done}-"} if done else {})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        # A server that does not know ranges sends the whole file with status 200.
+        done = done if response.status == 206 else 0
+        with files.storage_errors(partial):
+            target = open(partial, "ab" if done else "wb")
+        with target:
+            while chunk := response.read(CHUNK_BYTES):
+                with files.storage_errors(partial):
+                    target.write(chunk)
+                done += len(chunk)
+                if progress:
+                    progress("downloading", min(done, file.bytes), file.bytes)
+    if done < file.bytes:
+        raise EOFError(f"the connection ended after {done:,} of {file.bytes:,} bytes")
+
+
+def _verify(path: pathlib.Path, file: PublishedFile, remedy: str) -> None:
+    if (size := path.stat().st_size) != file.bytes:
+        raise SourceError(path, f"it has {size:,} bytes", f"{file.bytes:,} as published", remedy)
+    with open(path, "rb") as opened:
+        found = hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != file.md5:
+        raise SourceError(path, f"its MD5 is {found}", f"{file.md5} as published", remedy)
