@@ -13,7 +13,8 @@ $(INSTALLED): setup.py
 	touch $@
 
 demo: $(INSTALLED)  ## install and run the whole way on a small generated data set
-	$(BIN)/python -m launch.demo
+	@started=$$(date +%s); echo '$(BIN)/python -m launch.demo'; $(BIN)/python -m launch.demo && \
+		echo "demo: $$(($$(date +%s) - started)) s, without the installation"
 
 test: lint  ## lint, and all but the slow tests
 	$(BIN)/python -m pytest -m "not slow"
@@ -26,4 +27,5 @@ lint: $(INSTALLED)  ## ruff's linter and formatter
 	$(BIN)/ruff format --check .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,10 +17,14 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["eo_keras*", "tfrecords_builder*", "launch*"]),
-    package_data={"eo_keras": ["py.typed"], "tfrecords_builder": ["py.typed"], "launch": ["py.typed"]},
+    package_data={
+        "eo_keras": ["py.typed"],
+        "tfrecords_builder": ["py.typed"],
+        "launch": ["py.typed", "flagfiles/*.flags"],
+    },
     install_requires=[
         "tensorflow>=2.20,<2.22",  # tf.data and the models' default backend; later releases are untested
-        "keras>=3.12,<3.16",  # the models; 3.12 is the first with safe .keras loading as relied on here
+        "keras>=3.12,<3.16",  # the models; TensorFlow 2.21 asks for 3.12; later releases are untested
         "tensorflow-datasets>=4.9.9,<5",  # reads the records folders too
         "importlib_resources>=6,<8",  # TFDS 4.9 imports it on Python 3.11 without declaring it
         "rasterio>=1.4,<1.6",  # GeoTIFFs, CRS and reprojection

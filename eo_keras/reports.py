@@ -73,7 +73,9 @@ def confusion_matrix_png(confusion: npt.ArrayLike, class_names: Sequence[str], t
     axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#dddddd", linewidth=0.6)
     axes.tick_params(which="minor", length=0)
-    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
+    bar = figure.colorbar(
+        image, ax=axes, fraction=0.04, pad=0.02, aspect=30, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1]
+    )
     bar.ax.set_yticklabels(["0 %", "1 %", "5 %", "10 %", "25 %", "50 %", "75 %", "100 %"])
     bar.ax.tick_params(which="minor", length=0)
     bar.set_label("Share of the true class")
@@ -91,7 +93,7 @@ def reliability_png(bins: Sequence[ReliabilityBin], ece: float, title: str) -> b
     Returns:
         The figure as PNG.
     """
-    figure = _new_figure(6.2, 6.8, title)
+    figure = _new_figure(6.2, 7.2, f"{title}\nExpected calibration error: {100 * ece:.2f} %")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     filled = [part for part in bins if part.count]
     left = [part.lower for part in filled]
@@ -104,8 +106,8 @@ def reliability_png(bins: Sequence[ReliabilityBin], ece: float, title: str) -> b
     upper.bar(left, gap, width, bottom=accuracy, label="Gap to mean confidence", **hatched, **style)
     upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1.2, label="Perfect calibration")
     upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="Accuracy")
-    # The histogram shares the width of the upper axes; the legend lies where a useful classifier has no bars.
-    upper.legend(loc="upper left", frameon=True, framealpha=0.95, title=f"ECE = {100 * ece:.2f} %")
+    # Outside of the axes, where no bar can lie beneath it.
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     lower.bar(left, [part.count for part in filled], width, color="#bbbbbb", edgecolor=_GREY, **style)
     if filled:
         # Most predictions of a good model are in the last bin: on a linear axis the others would not be seen.
@@ -133,7 +135,7 @@ def mistakes_png(
         true_names: M names of the true classes.
         predicted_names: M names of the predicted classes.
         confidences: (M,) probabilities of the predicted classes, fractions of 1.
-        keys: M keys of the examples; of long ones the end is shown.
+        keys: M keys of the examples; of long ones the part after the last slash, or the end, is shown.
         title: the figure's title.
 
     Returns:
@@ -149,17 +151,14 @@ def mistakes_png(
     if not len(images):
         return _message_png("No mistake: every example was classified correctly.", title)
     order = np.argsort(-confidences, kind="stable")[:_MOST_MISTAKES]
-    columns = min(_MISTAKE_COLUMNS, max(4, len(order)))
+    columns = min(_MISTAKE_COLUMNS, len(order))
     rows = -(-len(order) // columns)
     # One unit is one column's width; a row is an image of one unit, three lines of caption and a gap.
-    unit, caption = 1.62, 0.42
-    count = (
-        f"{len(order)} most confident of {len(images)} mistakes"
-        if len(images) > len(order)
-        else f"{len(images)} mistakes"
-    )
-    count = "1 mistake" if len(images) == 1 else count
-    figure = _new_figure(unit * columns + 0.2, unit * rows * (1 + caption) + 0.9, f"{title}\n{count}")
+    unit, caption = 1.85, 0.38
+    count = "1 mistake" if len(images) == 1 else f"{len(images):,} mistakes"
+    if len(images) > len(order):
+        count = f"The {len(order)} most confident of {count}"
+    figure = _new_figure(max(unit * columns, 6) + 0.2, unit * rows * (1 + caption) + 0.7, f"{title}\n{count}")
     axes = _tile_axes(figure, columns, rows * (1 + caption))
     for place, index in enumerate(order):
         left, top = place % columns, place // columns * (1 + caption)
@@ -170,7 +169,7 @@ def mistakes_png(
             _shortened(keys[index], 28),
         )
         for line, (text, colour) in enumerate(zip(lines, ("#1a7a1a", "#b2182b", _GREY), strict=True)):
-            axes.text(left + 0.47, top + 0.965 + 0.12 * line, text, ha="center", va="top", fontsize=6.5, color=colour)
+            axes.text(left + 0.47, top + 0.965 + 0.09 * line, text, ha="center", va="top", fontsize=7.3, color=colour)
     return _png(figure)
 
 
@@ -249,8 +248,8 @@ def to_display(image: npt.ArrayLike, band_names: Sequence[str], dtype_name: str)
     Args:
         image: (..., H, W, B), numbers as they are in the records; any real dtype may hold them.
         band_names: B names in stored order.
-        dtype_name: the dtype of the records: `uint8` is shown as it is, `uint16` holds harmonised digital numbers and is
-            stretched like EuroSAT's JPEGs.
+        dtype_name: the dtype of the records: `uint8` is shown as it is, `uint16` holds harmonised digital numbers and
+            is stretched like EuroSAT's JPEGs.
 
     Returns:
         uint8 (..., H, W, 3). Three uint8 bands stay what they are. Otherwise: B04, B03, B02 where all are present, else
@@ -300,8 +299,9 @@ def _new_figure(width: float, height: float, title: str) -> Figure:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    # Without the version of Matplotlib in the file equal figures are equal bytes for longer.
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    # "tight", because constrained layout does not see labels beside axes of fixed aspect and would cut long names off.
+    # Without Matplotlib's version in the file equal pictures are equal bytes.
+    figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -337,6 +337,10 @@ def _finish_curve(axes: Axes, name: str) -> None:
     axes.set_title(name.replace("_", " ").capitalize(), fontsize=11)
     axes.set_xlabel("Epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    epochs = np.concatenate([line.get_xdata() for line in axes.get_lines()] or [np.empty(0)])
+    if epochs.size and epochs.min() == epochs.max():
+        # Matplotlib would divide the surroundings of a single epoch into hundredths.
+        axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
     axes.grid(color="#e5e5e5", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     if name == "learning_rate":
@@ -358,4 +362,6 @@ def _plain(text: str) -> str:
 
 def _shortened(text: str, length: int) -> str:
     # The end of a key tells examples apart, its beginning is the same folder for all.
+    if len(text) > length:
+        text = text.rstrip("/").rpartition("/")[2]
     return _plain(text if len(text) <= length else "…" + text[1 - length :])

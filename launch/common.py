@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tqdm
 from absl import flags
@@ -17,10 +20,37 @@ FLAGS = flags.FLAGS
 EXIT_BAD_INPUT = 2
 """Exit code for every mistake in flags or input; absl's own are 1 for unknown flags and 0 for stray arguments."""
 
-flags.DEFINE_bool("dry_run", False, "Whether to say what would be done, and write nothing.")
-flags.DEFINE_bool("debug", False, "Whether to show the whole traceback of an error.")
+_NOT_REPEATED = {"run_dir", "resume", "overwrite", "debug", "dry_run"}
+"""Flags that say where or how a command ran, not what it computes; a repetition sets its own."""
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the flags that every command has."""
+    where = {"flag_values": flag_values, "module_name": __name__}
+    flags.DEFINE_bool("dry_run", False, "Whether to say what would be done, and write nothing.", **where)
+    flags.DEFINE_bool("debug", False, "Whether to show the whole traceback of an error.", **where)
+
+
+define_flags(FLAGS)
 
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpfull", "-h", "-?"}
+
+
+def import_tensorflow_quietly() -> None:
+    """Imports TensorFlow without its log lines.
+
+    TensorFlow 2.21 writes some of them before it reads TF_CPP_MIN_LOG_LEVEL, straight to the process's standard error.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -32,60 +62,129 @@ def run(main: Callable[[], None]) -> None:
     sys.exit(_run(main, sys.argv))
 
 
-def _run(main: Callable[[], None], argv: list[str]) -> int:
+def _run(main: Callable[[], None], argv: list[str], flag_values: flags.FlagValues = FLAGS) -> int:
     module = sys.modules["__main__"]
     command = module.__spec__.name if module.__spec__ else argv[0]
-    if _HELP & set(argv[1:]):
-        print(_help(command, module.__doc__ or "", full=any(word.endswith("full") for word in argv[1:])))
-        return 0
+    asked = _HELP & set(argv[1:])
     try:
-        stray = FLAGS(argv)[1:]
+        if asked:
+            full = any(word.endswith("full") for word in asked)
+            print(_help(command, module.__doc__ or "", flag_values, full=full), flush=True)
+            return 0
+        stray = flag_values(argv)[1:]
         if stray:
             raise flags.Error(f"stray argument {stray[0]!r}; every option is written --name=value")
         main()
+        # Output that nobody reads any more is noticed here and not at the interpreter's end, where it is a fault.
+        sys.stdout.flush()
     except flags.Error as error:
         return _report(command, f"{error}; see python -m {command} --help")
     except EOKerasError as error:
-        if FLAGS.debug:
+        if flag_values.debug:
             traceback.print_exc()
         return _report(command, str(error))
     except KeyboardInterrupt:
-        return _report(command, "interrupted", code=130)
+        print(f"{command}: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # Whoever read the output has seen enough; Python must not complain about that on its way out.
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if FLAGS.is_parsed() and FLAGS.debug:
-            raise
-        message = f"a fault of the program: {type(error).__name__}: {error} (--debug shows where)"
+        if flag_values.is_parsed() and flag_values.debug:
+            traceback.print_exc()
+        message = f"a fault of the program: {type(error).__name__}: {error}; run again with --debug for the traceback"
         return _report(command, message, code=1)
     return 0
 
 
 def _report(command: str, message: str, code: int = EXIT_BAD_INPUT) -> int:
-    print(f"{command}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{command}: error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
-def _help(command: str, text: str, *, full: bool) -> str:
-    own = FLAGS.flags_by_module_dict()
-    modules = [name for name in own if name == "__main__" or full or name == __name__]
-    # The command's own flags first; absl names the module that runs by the script it started from.
-    ours = [flag for name in modules for flag in own[name]]
-    known = {flag.name for flag in ours}
-    running = [flag for flag in FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.name not in known]
+def _help(command: str, text: str, flag_values: flags.FlagValues, *, full: bool) -> str:
     lines = [text.strip(), "", f"usage: python -m {command} --name=value ...", ""]
-    for flag in [*running, *ours]:
-        default = "required" if flag.default is None and _is_required(flag) else f"default: {flag.default_as_str}"
+    for flag in _flags(flag_values, full=full):
+        if flag.default is None:
+            default = "required" if _is_required(flag) else "default: none"
+        else:
+            default = f"default: {flag.default_as_str}"
         lines += textwrap.wrap(
             f"--{flag.name}: {flag.help} ({default})", 110, initial_indent="  ", subsequent_indent=" " * 6
         )
     return "\n".join([*lines, "", "  --flagfile=FILE reads flags from a file, one a line."])
 
 
+def _flags(flag_values: flags.FlagValues, *, full: bool) -> list[flags.Flag]:
+    """Returns the command's own flags first, then those of every command and, if `full`, of all libraries."""
+    by_module = flag_values.flags_by_module_dict()
+    # absl names the module that runs by the script that it started from.
+    running = [name for name in by_module if name in ("__main__", sys.argv[0])]
+    launch = [name for name in by_module if name.startswith(f"{__package__}.")]
+    others = [name for name in by_module if full and name not in (*running, *launch)]
+    unique = {flag.name: flag for name in (*running, *launch, *others) for flag in by_module[name]}
+    return list(unique.values())
+
+
 def _is_required(flag: flags.Flag) -> bool:
     return any(flag.name in validator.get_flags_names() for validator in flag.validators)
+
+
+def own_flags(flag_values: flags.FlagValues = FLAGS) -> dict[str, Any]:
+    """Returns the values of the command's flags, given or by default, by name.
+
+    Neither absl's own flags are among them nor those that do not change what is computed (such as --overwrite).
+    """
+    return {flag.name: flag.value for flag in _repeated(flag_values)}
+
+
+def flags_text(flag_values: flags.FlagValues = FLAGS) -> str:
+    """Returns `own_flags` as the text of a flag file that repeats the command; flags without a value are left out."""
+    lines = []
+    for flag in _repeated(flag_values):
+        if flag.value is None:
+            continue
+        if flag.boolean:
+            lines.append(f"--{flag.name}={str(flag.value).lower()}")
+        else:
+            # A flag that may be given several times takes a line each time.
+            lines += flag.serialize().splitlines()
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _repeated(flag_values: flags.FlagValues) -> list[flags.Flag]:
+    return [flag for flag in _flags(flag_values, full=False) if flag.name not in _NOT_REPEATED]
+
+
+@contextlib.contextmanager
+def progress(total: int, description: str, *, unit: str = "it") -> Iterator[Callable[[int], None]]:
+    """Shows one progress bar, unless standard error is no terminal.
+
+    Args:
+        total: how many there are.
+        description: what is being done.
+        unit: what is counted.
+
+    Yields:
+        A function that moves the bar on by a number of units.
+    """
+    with _bar(total, description, unit) as bar:
+        yield lambda count=1: bar.update(count) and None
+
+
+def _bar(total: int, description: str, unit: str) -> tqdm.tqdm:
+    # disable=None: no bar where standard error is not a terminal.
+    # Bytes are shown in kilobytes, megabytes and so on.
+    scaled = unit == "bytes"
+    return tqdm.tqdm(
+        total=total,
+        desc=description,
+        unit="B" if scaled else f" {unit}",
+        unit_scale=scaled,
+        disable=None,
+        file=sys.stderr,
+    )
 
 
 class ProgressBars:
@@ -104,15 +203,17 @@ class ProgressBars:
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Moves the bar of a stage to `done` out of `total`."""
         if stage != self._stage:
-            self._close()
-            # disable=None: no bar where standard error is not a terminal.
-            self._bar = tqdm.tqdm(total=total, desc=stage, unit=f" {self._unit}", disable=None, file=sys.stderr)
+            self.close()
+            self._bar = _bar(total, stage, self._unit)
             self._stage = stage
+        self._bar.total = total
         self._bar.update(done - self._bar.n)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Closes the last bar."""
         if self._bar is not None:
             self._bar.close()
+        self._bar = self._stage = None
 
     def __enter__(self) -> ProgressBars:
         """Returns itself."""
@@ -120,4 +221,4 @@ class ProgressBars:
 
     def __exit__(self, *exception) -> None:
         """Closes the last bar."""
-        self._close()
+        self.close()

@@ -3,31 +3,47 @@
 Example: python -m launch.download --dataset=eurosat_rgb --output_dir=data
 """
 
+import pathlib
+import shlex
 import time
 
 from absl import flags
 
+from eo_keras import files
 from launch import common
 from tfrecords_builder import downloads
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_enum("dataset", None, sorted(downloads.PUBLISHED), "Data set to fetch.", required=True)
-flags.DEFINE_string("output_dir", "data", "Folder to put the archive in.")
+flags.DEFINE_string("output_dir", "data", "Folder to put the archive in; made if need be.")
 
 
 def main() -> None:
     """Runs the command."""
     file = downloads.PUBLISHED[FLAGS.dataset]
+    path = pathlib.Path(FLAGS.output_dir) / file.name
+    partial = path.with_name(files.TEMPORARY_PREFIX + file.name)
+    there = path.exists()
     if FLAGS.dry_run:
-        print(f"dry run: would fetch {file.url} ({file.bytes:,} bytes, MD5 {file.md5}) to {FLAGS.output_dir}")
+        if there:
+            plan = "verify the file that is there, and fetch nothing"
+        elif partial.exists():
+            plan = f"continue after the {partial.stat().st_size:,} bytes that are there"
+        else:
+            plan = "fetch the whole file"
+        print(f"URL:      {file.url}\nsize:     {file.bytes:,} bytes\nMD5:      {file.md5}\ntarget:   {path}")
+        print(f"dry run: would {plan}")
         return
     started = time.monotonic()
     with common.ProgressBars(unit="bytes") as progress:
-        path = downloads.download(file, FLAGS.output_dir, progress=progress)
-    print(f"{path}: {file.bytes:,} bytes, MD5 as published, {time.monotonic() - started:.1f} s")
+        downloads.download(file, FLAGS.output_dir, progress=progress)
+    seconds = time.monotonic() - started
+    done = "already there" if there else "fetched"
+    print(f"{path}: {done}, {file.bytes / 1e6:,.1f} MB, {seconds:.1f} s, size and MD5 verified")
+    source = shlex.quote(str(path))
     print(
-        f"next: python -m launch.build --dataset={FLAGS.dataset} --source={path} --output_dir=records/{FLAGS.dataset}"
+        f"next: python -m launch.build --dataset={FLAGS.dataset} --source={source} --output_dir=records/{FLAGS.dataset}"
     )
 
 

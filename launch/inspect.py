@@ -21,7 +21,7 @@ flags.DEFINE_string(
     "PNG file to draw the contact sheet to. Default: inspect/<name of the records folder>.png, outside that folder.",
 )
 flags.DEFINE_string("split", "train", "Split to take the samples from: train, val or test.")
-flags.DEFINE_integer("samples", 10, "Samples of each class on the contact sheet.", lower_bound=1, upper_bound=20)
+flags.DEFINE_integer("samples", 10, "Samples of each class on the contact sheet.", lower_bound=1, upper_bound=10)
 flags.DEFINE_bool("checksums", False, "Whether to compare every shard's SHA-256 with the card, beside its length.")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import http.client
+import os
 import pathlib
 import time
 import urllib.error
@@ -16,6 +18,8 @@ from eo_keras.errors import SourceError
 CHUNK_BYTES = 1 << 20
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 60
+_PASSING = (408, 429, 500, 502, 503, 504)
+"""Answers of a server that is busy or unwell, which may be another the next time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,29 +72,35 @@ def download(
         _verify(path, file, "remove it, then run the same command again")
         return path
     with files.FolderLock(folder, SourceError):
-        for attempt in range(ATTEMPTS):
-            try:
-                _fetch(file, partial, progress)
-                break
-            except urllib.error.HTTPError as error:
-                raise SourceError(
-                    file.url, f"the server answers {error.code} ({error.reason})", remedy="see BUILD.md for the source"
-                ) from None
-            except (OSError, EOFError) as error:
-                if attempt == ATTEMPTS - 1:
-                    raise SourceError(
-                        file.url,
-                        f"it cannot be fetched ({error})",
-                        remedy="check the network, then run the same command again: it continues where it stopped",
-                    ) from None
-                time.sleep(pause_seconds * 2**attempt)
+        _fetch_with_retries(file, partial, progress, pause_seconds)
         try:
             _verify(partial, file, "run the same command again; the wrong file has been removed")
         except SourceError:
             partial.unlink()
             raise
-        partial.replace(path)
+        with files.storage_errors(path):
+            partial.replace(path)
     return path
+
+
+def _fetch_with_retries(file: PublishedFile, partial: pathlib.Path, progress, pause_seconds: float) -> None:
+    for attempt in range(ATTEMPTS):
+        try:
+            return _fetch(file, partial, progress)
+        except urllib.error.HTTPError as error:
+            reason = f"the server answers {error.code} ({error.reason})"
+            if error.code == 416:
+                # The partial file is not the beginning of what the server has; it would be refused for ever.
+                partial.unlink(missing_ok=True)
+            elif error.code not in _PASSING:
+                raise SourceError(file.url, reason, remedy="see BUILD.md for the source") from None
+        except (OSError, EOFError, http.client.HTTPException) as error:
+            cause = getattr(error, "reason", error)
+            reason = f"it cannot be fetched ({cause or type(error).__name__})"
+        if attempt < ATTEMPTS - 1:
+            time.sleep(pause_seconds * 2**attempt)
+    remedy = "check the network, then run the same command again: it continues where it stopped"
+    raise SourceError(file.url, reason, remedy=remedy)
 
 
 def _fetch(file: PublishedFile, partial: pathlib.Path, progress) -> None:
@@ -104,17 +114,24 @@ def _fetch(file: PublishedFile, partial: pathlib.Path, progress) -> None:
         with files.storage_errors(partial):
             target = open(partial, "ab" if done else "wb")
         with target:
-            while chunk := response.read(CHUNK_BYTES):
+            # No more than one chunk beyond the published size is read: that it is another file is known by then.
+            while done <= file.bytes and (chunk := response.read(CHUNK_BYTES)):
                 with files.storage_errors(partial):
                     target.write(chunk)
+                    # Otherwise a full disk would show when the file is closed, and look like a dropped connection.
+                    target.flush()
                 done += len(chunk)
                 if progress:
                     progress("downloading", min(done, file.bytes), file.bytes)
+            with files.storage_errors(partial):
+                os.fsync(target.fileno())
     if done < file.bytes:
         raise EOFError(f"the connection ended after {done:,} of {file.bytes:,} bytes")
 
 
 def _verify(path: pathlib.Path, file: PublishedFile, remedy: str) -> None:
+    if not path.is_file():
+        raise SourceError(path, "it is no file", f"the archive {file.name}", remedy)
     if (size := path.stat().st_size) != file.bytes:
         raise SourceError(path, f"it has {size:,} bytes", f"{file.bytes:,} as published", remedy)
     with open(path, "rb") as opened:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import collections
 import csv
+import hashlib
+import io
 import pathlib
 
 import numpy as np
@@ -20,7 +22,6 @@ from tfrecords_builder.splits import (
     SplitOptions,
     SplitResult,
     describe_identical,
-    fill,
     hash_order,
     quotas,
 )
@@ -36,7 +37,6 @@ def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
         OptionError: if the places of the patches are not known.
         SourceError: if the coordinates file does not fit the patches.
     """
-    corners = _corners(patches, options)
     method = {
         "method": "spatial",
         "layout": "longitude" if options.block_km is None else "blocks",
@@ -45,8 +45,18 @@ def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
         "seed": options.seed,
         **describe_identical(patches),
     }
+    places = None
+    if options.coordinates is not None:
+        places, checksum = _read_coordinates(options.coordinates, patches.keys)
+        method |= {"coordinates": pathlib.Path(options.coordinates).name, "coordinates_md5": checksum}
+    if options.block_km is None and places is not None:
+        # As given and not by way of a projection, whose rounding would decide between equal longitudes.
+        return SplitResult(_by_longitude(patches, places[:, 0], options), method)
+    corners = _corners_from_transforms(patches) if places is None else _corners_from_centres(places, patches.size_m)
     if options.block_km is None:
-        return SplitResult(_by_longitude(patches, corners, options), method)
+        middles = {crs: (members, square.mean(axis=1, keepdims=True)) for crs, (members, square) in corners.items()}
+        longitude = _reproject(middles, "EPSG:4326")[:, 0, 0]
+        return SplitResult(_by_longitude(patches, longitude, options), method)
     projected = _reproject(corners, EQUAL_AREA_CRS)
     assignment, blocks = _by_blocks(patches, projected.mean(axis=1), options)
     left_out = _apply_buffer(projected, assignment, options.buffer_km * 1000)
@@ -59,14 +69,13 @@ def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
     return SplitResult(tuple(assignment), method)
 
 
-def _corners(patches: Patches, options: SplitOptions) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _corners_from_transforms(patches: Patches) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Returns the patches' corners by CRS: positions (n,) and corners (n, 4, 2) in that CRS."""
-    if options.coordinates is not None:
-        return _corners_from_centres(*_read_coordinates(options.coordinates, patches.keys), patches.size_m)
-    if patches.transforms is None:
+    if patches.transforms is None or not all(patches.crs):
+        without = sum(not crs for crs in patches.crs) if patches.transforms is not None else len(patches.keys)
         raise OptionError(
             "--split=spatial",
-            "the images carry no coordinates",
+            f"{without:,} of {len(patches.keys):,} images carry no coordinates",
             "georeferenced images, or a file of coordinates",
             "say --coordinates=FILE (header patch,latitude,longitude)",
         )
@@ -79,38 +88,41 @@ def _corners(patches: Patches, options: SplitOptions) -> dict[str, tuple[np.ndar
     return {crs: (np.array(members), corners[members]) for crs, members in positions.items()}
 
 
-def _read_coordinates(path: str, keys: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns longitudes and latitudes (N,) in degrees, in the order of the keys."""
+def _read_coordinates(path: str, keys: tuple[str, ...]) -> tuple[np.ndarray, str]:
+    """Returns longitudes and latitudes (N, 2) in degrees, in the order of the keys, and the file's MD5 checksum."""
+    found: dict[str, tuple[float, float]] = {}
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            found = {
-                pathlib.PurePosixPath(row["patch"]).stem: (float(row["longitude"]), float(row["latitude"]))
-                for row in rows
-            }
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        data = pathlib.Path(path).read_bytes()
+        for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")):
+            key = pathlib.PurePosixPath(row["patch"]).stem
+            if key in found:
+                raise ValueError(f"{key} has two rows")
+            found[key] = (float(row["longitude"]), float(row["latitude"]))
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise SourceError(
             path,
             f"it cannot be read ({type(error).__name__}: {error})",
-            "a CSV file with the header patch,latitude,longitude, in degrees",
+            "a CSV file with the header patch,latitude,longitude, in degrees, and one row a patch",
+            "mend the file",
         ) from None
     if absent := [key for key in keys if key not in found]:
         raise SourceError(
             path,
-            f"{len(absent):,} patches have no coordinates, first {absent[0]}",
+            f"{len(absent):,} patches have no coordinates, first {', '.join(absent[:3])}",
             "coordinates of every patch of the source",
             "complete the file",
         )
     places = np.array([found[key] for key in keys], np.float64)
     if not (np.abs(places) <= (180, 90)).all():
         raise SourceError(path, "a place lies outside the globe", "degrees: latitude to 90, longitude to 180")
-    return places[:, 0], places[:, 1]
+    return places, hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def _corners_from_centres(longitude: np.ndarray, latitude: np.ndarray, size_m: float):
+def _corners_from_centres(places: np.ndarray, size_m: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Lays a square around each centre, along the grid of the UTM zone that Sentinel-2 would deliver it in."""
     from rasterio.warp import transform
 
+    longitude, latitude = places.T
     zones = (np.floor((longitude + 180) / 6).astype(int) % 60) + 1
     codes = np.where(latitude >= 0, 32600, 32700) + zones
     half = size_m / 2
@@ -124,19 +136,19 @@ def _corners_from_centres(longitude: np.ndarray, latitude: np.ndarray, size_m: f
 
 
 def _reproject(corners: dict[str, tuple[np.ndarray, np.ndarray]], crs: str) -> np.ndarray:
-    """Returns all corners (N, 4, 2) in one CRS, in the patches' order."""
+    """Returns all corners, or other points (N, points, 2), in one CRS and in the patches' order."""
     from rasterio.warp import transform
 
-    projected = np.empty((sum(len(positions) for positions, _ in corners.values()), 4, 2))
+    points = next(iter(corners.values()))[1].shape[1]
+    projected = np.empty((sum(len(positions) for positions, _ in corners.values()), points, 2))
     for source, (positions, places) in corners.items():
         flat = places.reshape(-1, 2)
-        projected[positions] = np.stack(transform(source, crs, flat[:, 0], flat[:, 1]), axis=-1).reshape(-1, 4, 2)
+        projected[positions] = np.stack(transform(source, crs, flat[:, 0], flat[:, 1]), axis=-1).reshape(places.shape)
     return projected
 
 
-def _by_longitude(patches: Patches, corners, options: SplitOptions) -> tuple[str | None, ...]:
+def _by_longitude(patches: Patches, longitude: np.ndarray, options: SplitOptions) -> tuple[str | None, ...]:
     """Gives the west to training, what follows to validation and the east to testing."""
-    longitude = _reproject(corners, "EPSG:4326")[:, :, 0].mean(axis=1)
     order = sorted(range(len(longitude)), key=lambda position: (longitude[position], patches.keys[position]))
     quota = quotas(len(order), options)
     training = len(order) - quota[TEST] - quota[VAL]
@@ -150,6 +162,11 @@ def _by_longitude(patches: Patches, corners, options: SplitOptions) -> tuple[str
 
 
 def _by_blocks(patches: Patches, centres: np.ndarray, options: SplitOptions) -> tuple[list[str | None], int]:
+    """Gives whole blocks to the parts; also returns the number of blocks. Centres (N, 2) are in metres."""
+    if not np.isfinite(centres).all():
+        raise OptionError(
+            "--block_km", f"some patches have no place in {EQUAL_AREA_CRS}", "patches in Europe", "split by longitude"
+        )
     cells = np.floor(centres / (1000 * options.block_km)).astype(np.int64)
     names = [f"{x}/{y}" for x, y in cells.tolist()]
     # Blocks that share an identical image are joined, so that no image lies on both sides.
@@ -169,7 +186,14 @@ def _by_blocks(patches: Patches, centres: np.ndarray, options: SplitOptions) -> 
         members[root(name)].append(position)
     order = sorted(members, key=lambda name: hash_order(name, options.seed))
     assignment: list[str | None] = [None] * len(names)
-    fill((members[name] for name in order), quotas(len(names), options), assignment)
+    # A part takes blocks until it has its share at least: to pick those that fit exactly would favour small blocks.
+    left = quotas(len(names), options)
+    for name in order:
+        part = next((part for part, room in left.items() if room > 0), TRAIN)
+        if part in left:
+            left[part] -= len(members[name])
+        for position in members[name]:
+            assignment[position] = part
     return assignment, len(set(names))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import math
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -108,14 +109,15 @@ def check_options(options: SplitOptions) -> None:
     if options.method != "spatial":
         for flag, value in (
             ("--block_km", options.block_km),
-            ("--buffer_km", options.buffer_km),
+            ("--buffer_km", options.buffer_km or None),
             ("--coordinates", options.coordinates),
         ):
-            if value:
+            if value is not None:
                 raise OptionError(flag, f"it says nothing to --split={options.method}", "--split=spatial")
-    if options.block_km is not None and not options.block_km > 0:
+    # Written so that NaN, which compares as false, is refused too.
+    if options.block_km is not None and not 0 < options.block_km < math.inf:
         raise OptionError("--block_km", f"{options.block_km:g}", "kilometres above 0")
-    if options.buffer_km < 0 or (options.buffer_km and options.block_km is None):
+    if not 0 <= options.buffer_km < math.inf or (options.buffer_km and options.block_km is None):
         raise OptionError("--buffer_km", f"{options.buffer_km:g}", "kilometres, at least 0, together with --block_km")
 
 
@@ -141,19 +143,27 @@ def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
             f"--split={options.method}",
             f"of {len(patches.keys):,} patches none comes into {' and '.join(empty)}",
             "patches in every part",
-            "change the fractions, blocks or buffer, or give more patches",
+            _REMEDIES_OF_EMPTY_PARTS[options.method],
         )
     return result
 
 
+_REMEDIES_OF_EMPTY_PARTS = {
+    "random": "change --test_fraction or --val_fraction, or give more patches",
+    "lists": "give lists that name patches of this source",
+    "spatial": "change --test_fraction or --val_fraction, make --block_km or --buffer_km smaller, or give more patches",
+}
+
+
 def describe_identical(patches: Patches) -> dict[str, int]:
-    """Counts the patches that share their pixels with another, and those among them that differ in class."""
+    """Counts the patches that share their pixels with another, their groups, and those of groups of several classes."""
     classes = collections.defaultdict(list)
     for group, class_name in zip(patches.groups.tolist(), patches.classes, strict=True):
         classes[group].append(class_name)
     shared = [names for names in classes.values() if len(names) > 1]
     return {
         "identical_images": sum(len(names) for names in shared),
+        "identical_groups": len(shared),
         "identical_with_different_classes": sum(len(names) for names in shared if len(set(names)) > 1),
     }
 
@@ -195,27 +205,35 @@ def _split_at_random(patches: Patches, options: SplitOptions) -> SplitResult:
     return SplitResult(tuple(assignment), method)
 
 
-def _read_list(path: pathlib.Path) -> list[str]:
+def _read_list(path: pathlib.Path) -> tuple[list[str], str]:
+    """Returns the keys that a list names, and the MD5 checksum of its file."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        data = path.read_bytes()
+        # A byte order mark, as some editors write it, would become part of the first name.
+        lines = data.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
-            path, f"the list cannot be read ({error})", "a text file with one patch a line", "see --lists in --help"
+            path,
+            f"the list cannot be read ({error})",
+            "a text file with one patch a line",
+            "give --lists=PREFIX so that PREFIX-train.txt and PREFIX-test.txt exist; PREFIX-val.txt may be absent",
         ) from None
     names = [line.strip() for line in lines]
-    return [pathlib.PurePosixPath(name).stem for name in names if name and not name.startswith("#")]
+    keys = [pathlib.PurePosixPath(name).stem for name in names if name and not name.startswith("#")]
+    return keys, hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _split_by_lists(patches: Patches, options: SplitOptions) -> SplitResult:
     positions = {key: position for position, key in enumerate(patches.keys)}
     assignment: list[str | None] = [None] * len(patches.keys)
     missing: dict[str, int] = {}
-    checksums, list_of = {}, {}
+    checksums: dict[str, str] = {}
+    list_of: dict[str, str] = {}
     for part in (TRAIN, VAL, TEST):
         path = pathlib.Path(f"{options.lists}-{part}.txt")
         if part == VAL and not path.exists():
             continue
-        names = _read_list(path)
+        names, checksums[part] = _read_list(path)
         for name in names:
             if name in list_of:
                 raise SourceError(
@@ -226,7 +244,7 @@ def _split_by_lists(patches: Patches, options: SplitOptions) -> SplitResult:
         if absent and not options.allow_missing_patches:
             raise SourceError(
                 path,
-                f"{len(absent):,} of its {len(names):,} patches are not in the source, first {absent[0]}",
+                f"{len(absent):,} of its {len(names):,} patches are not in the source, first {', '.join(absent[:3])}",
                 "a source with every listed patch",
                 "give the whole archive, or say --allow_missing_patches if a part of it is meant",
             )
@@ -234,7 +252,6 @@ def _split_by_lists(patches: Patches, options: SplitOptions) -> SplitResult:
         for name in names:
             if name in positions:
                 assignment[positions[name]] = part
-        checksums[part] = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     parts_of = collections.defaultdict(collections.Counter)
     for group, part in zip(patches.groups.tolist(), assignment, strict=True):
         if part is not None:

@@ -1,9 +1,14 @@
 """Tests of eo_keras.radiometry."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from eo_keras import radiometry
+from eo_keras.sentinel2 import COMPOSITES, EUROSAT_ORDER
 
 
 @pytest.mark.parametrize(
@@ -53,3 +58,22 @@ def test_inverse_is_right_to_half_a_grey_value():
     grey = np.arange(1, 256, dtype=np.uint8)
     again = radiometry.stretch_like_eurosat_jpeg(radiometry.jpeg_to_reflectance(grey) * 10000)
     np.testing.assert_array_equal(again, grey)
+
+
+@pytest.mark.real_data
+def test_stretch_rounds_to_nearest_like_the_published_jpegs(real_data):
+    rasterio = pytest.importorskip("rasterio")
+    archives = real_data / "eurosat"
+    differences = []
+    with zipfile.ZipFile(archives / "EuroSAT_RGB.zip") as jpegs:
+        for name in ("AnnualCrop_1", "Forest_1", "Pasture_5", "River_10", "SeaLake_5"):
+            folder = name.split("_")[0]
+            path = f"/vsizip/{archives}/EuroSAT_MS_sample.zip/EuroSAT_MS/{folder}/{name}.tif"
+            with rasterio.open(path) as raster:
+                bands = [EUROSAT_ORDER.index(band) + 1 for band in COMPOSITES["RGB"]]
+                stretched = radiometry.stretch_like_eurosat_jpeg(raster.read(bands).transpose(1, 2, 0))
+            with Image.open(io.BytesIO(jpegs.read(f"EuroSAT_RGB/{folder}/{name}.jpg"))) as image:
+                differences.append(np.asarray(image).astype(np.float64) - stretched)
+    # Compression moves single pixels and hardly the mean; cutting the fractions off would leave a bias of one half.
+    assert abs(np.mean(differences)) < 0.1
+    assert np.abs(differences).mean() < 4

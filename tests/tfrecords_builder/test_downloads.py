@@ -1,10 +1,13 @@
 import hashlib
 import http.server
+import resource
+import signal
 import threading
 
 import pytest
 
-from eo_keras.errors import SourceError
+from eo_keras import files
+from eo_keras.errors import SourceError, StorageError
 from tfrecords_builder import downloads
 
 CONTENT = bytes(range(256)) * 4000
@@ -18,6 +21,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.server.ranges.append(asked)
         if self.path != "/file.zip":
             return self.send_error(404)
+        if self.server.answers:
+            return self.send_error(self.server.answers.pop(0))
         first = int(asked[6:-1]) if asked and self.server.knows_ranges else 0
         self.send_response(206 if first else 200)
         self.send_header("Content-Length", str(len(CONTENT) - first))
@@ -32,7 +37,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
-        running.ranges, running.cuts, running.knows_ranges = [], [], True
+        running.ranges, running.cuts, running.answers, running.knows_ranges = [], [], [], True
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
         running.shutdown()
@@ -94,3 +99,36 @@ def test_no_network(tmp_path):
     file = downloads.PublishedFile("a.zip", "http://127.0.0.1:9/a.zip", 5, "0" * 32)
     with pytest.raises(SourceError, match="cannot be fetched.*continues where it stopped"):
         downloads.download(file, tmp_path, pause_seconds=0)
+
+
+def test_a_busy_server_is_asked_again(server, tmp_path):
+    server.answers = [503, 429]
+    assert downloads.download(published(server), tmp_path, pause_seconds=0).read_bytes() == CONTENT
+    server.answers = [503] * downloads.ATTEMPTS
+    with pytest.raises(SourceError, match="answers 503"):
+        downloads.download(published(server), tmp_path / "other", pause_seconds=0)
+
+
+def test_a_partial_file_that_the_server_refuses_is_fetched_anew(server, tmp_path):
+    (tmp_path / ".partial-a.zip").write_bytes(b"x" * 1000)
+    server.answers = [416]
+    assert downloads.download(published(server), tmp_path, pause_seconds=0).read_bytes() == CONTENT
+    assert server.ranges == ["bytes=1000-", None]
+
+
+def test_two_downloads_at_once(server, tmp_path):
+    with files.FolderLock(tmp_path, SourceError), pytest.raises(SourceError, match="another process"):
+        downloads.download(published(server), tmp_path)
+
+
+def test_a_full_disk_is_no_network_error(server, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="no room is left"):
+            downloads.download(published(server), tmp_path, pause_seconds=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert len(server.ranges) == 1

@@ -189,7 +189,7 @@ def _herbaceous(ground: Ground, rng: np.random.Generator) -> Painting:
     tone = _tone(rng)
     period = rng.uniform(12, 22)
     blotch = ground.fractal(period, "blotch", 4) - 0.5
-    shrub = np.clip((ground.fractal(period * 0.6, "shrub", 3) - 0.56) * 7.0, 0.0, 1.0)
+    shrub = np.clip((ground.fractal(period * 0.6, "shrub", 3) - rng.uniform(0.5, 0.75)) * 7.0, 0.0, 1.0)
     _open_land(
         painting,
         tone.green + 1.5 * blotch,
@@ -250,7 +250,7 @@ def _river(ground: Ground, rng: np.random.Generator) -> Painting:
     painting = _countryside(ground, rng)
     distance = _line(ground, rng, rng.uniform(5, 11), (45.0, 95.0))
     distance = distance + 3.0 * (ground.noise(14.0, "bank") - 0.5)
-    half_width = rng.uniform(3.0, 7.0)
+    half_width = rng.uniform(2.0, 5.0)
     painting.overlay(_band(distance, half_width + 1.5 + 2.0 * ground.noise(6.0, "wood")), tree=0.65, green=0.35)
     water = _band(distance, half_width)
     turbid = rng.uniform(0.2, 1.0)
@@ -284,6 +284,8 @@ def _residential(ground: Ground, rng: np.random.Generator) -> Painting:
     along, across = ground.turned(angle)
     garden = ground.noise(5.0, "garden") - 0.5
     _open_land(painting, 0.3 + 0.6 * tone.green + 0.4 * garden, np.full(ground.shape, tone.dry), garden * 0 + tone.pale)
+    # From garden suburb to paved old town.
+    painting.overlay(np.clip(rng.uniform(0.0, 0.9) + 0.5 * garden, 0.0, 1.0), asphalt=0.7, tile=0.3)
     painting.overlay(0.7 * np.clip((ground.noise(4.0, "trees") - 0.6) * 6, 0, 1), tree=1.0)
     # Houses stand on plots of about 30 m; some plots are empty.
     pitch = rng.uniform(2.7, 3.5)
@@ -291,8 +293,11 @@ def _residential(ground: Ground, rng: np.random.Generator) -> Painting:
     centred = np.maximum(np.abs(along / pitch - i - 0.5), np.abs(across / pitch - j - 0.5)) * pitch
     house = _band(centred, pitch * 0.3) * (hashed(ground.key("plot"), i, j) < rng.uniform(0.5, 0.95))
     red = hashed(ground.key("roof"), i, j)
+    shiny = rng.uniform(0.2, 0.8)
     roof = 0.75 + 0.6 * hashed(ground.key("shine"), i, j)
-    painting.overlay(house, light=roof, tile=red, bright=0.35 * (1 - red), asphalt=0.65 * (1 - red))
+    painting.overlay(
+        house, light=roof, tile=0.7 * red, bright=shiny * (1 - 0.7 * red), asphalt=(1 - shiny) * (1 - 0.7 * red)
+    )
     spacing = pitch * rng.integers(3, 5)
     street = np.maximum(
         _band(np.abs(along / (2 * spacing) - np.round(along / (2 * spacing))) * 2 * spacing, 0.5),
@@ -306,17 +311,18 @@ def _industrial(ground: Ground, rng: np.random.Generator) -> Painting:
     painting = _blank(ground, "Industrial")
     tone = _tone(rng)
     angle = rng.uniform(0, np.pi)
-    lawn = np.clip((ground.noise(16.0, "lawn") - rng.uniform(0.35, 0.8)) * 8.0, 0.0, 1.0)
+    lawn = np.clip((ground.noise(16.0, "lawn") - rng.uniform(0.15, 0.7)) * 8.0, 0.0, 1.0)
     _open_land(painting, np.full(ground.shape, 0.3 + 0.6 * tone.green), np.full(ground.shape, tone.dry), lawn * 0 + 0.5)
-    painting.overlay(1.0 - lawn, light=1.05, asphalt=0.8, lightsoil=0.2)
+    painting.overlay(0.7 * np.clip((ground.noise(5.0, "trees") - 0.6) * 6, 0, 1), tree=1.0)
+    painting.overlay(1.0 - lawn, light=rng.uniform(0.85, 1.1), asphalt=0.8, lightsoil=0.1, tile=0.1)
     own, edge = _bricks(ground, "hall", angle, rng.uniform(17, 26), rng.uniform(11, 17))
     # A hall fills most of its lot, if there is one.
     margin = 1.3 + 2.2 * own("margin")
     hall = np.clip(edge - margin + 0.5, 0.0, 1.0) * (own("lot") < 0.85)
-    white = np.clip((own("white") - 0.35) * 2.5, 0.0, 1.0)
+    white = np.clip((own("white") - rng.uniform(0.3, 0.75)) * 2.5, 0.0, 1.0)
     shine = 0.72 + 0.5 * own("shine")
     # Now and then a metal roof mirrors the sun into the sensor: values above reflectance 1 are real.
-    shine = shine + 4.0 * ((own("mirror") < 0.03) & (edge > margin + 2.5))
+    shine = shine + 4.0 * ((own("mirror") < 0.02) & (edge > margin + 2.5))
     painting.overlay(hall, light=shine, bright=white, asphalt=0.7 * (1 - white), tile=0.3 * (1 - white))
     return painting
 

@@ -249,7 +249,7 @@ class World:
         sun = 0.86 + 0.28 * value_noise(*window, 170.0, salt(*day, "sun"))
         veil = 2.0 * value_noise(*window, 230.0, salt(*day, "haze")) - 1.0
         # Thin cirrus: mostly none, here and there some.
-        cirrus = 14.0 * value_noise(*window, 150.0, salt(*day, "cirrus")) ** 3 - 3.5
+        cirrus = 20.0 * value_noise(*window, 150.0, salt(*day, "cirrus")) ** 3 - 3.5
         table, haze = spectra.endmembers(bands), spectra.haze(bands)
         out = np.empty((_BLOCK, _BLOCK, len(bands)), np.uint16)
         flat = cover.reshape(cover.shape[0], -1)
