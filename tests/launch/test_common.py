@@ -99,13 +99,12 @@ def test_flags_text_repeats_the_command(values, tmp_path):
 def test_a_command_as_a_process(tmp_path):
     (tmp_path / "tiny.py").write_text(
         '"""Does next to nothing."""\n'
-        "import os, signal\n"
         "from absl import flags\n"
         "from launch import common\n"
         'flags.DEFINE_integer("count", 3, "Some count.")\n'
         "def main():\n"
         "    print(common.flags_text(), end='', flush=True)\n"
-        "    if flags.FLAGS.count == 9: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    if flags.FLAGS.count == 9: raise KeyboardInterrupt\n"
         "common.run(main)\n"
     )
     paths = os.pathsep.join([str(tmp_path), os.getcwd()])
