@@ -17,7 +17,7 @@ from eo_keras.errors import BandError, OptionError
 from eo_keras.legends import EUROSAT
 from eo_keras.sentinel2 import BANDS, EUROSAT_ORDER
 from tfrecords_builder.generated import spectra
-from tfrecords_builder.generated.noise import salt, value_noise
+from tfrecords_builder.generated.noise import hashed, salt, value_noise
 from tfrecords_builder.generated.textures import Ground, paint
 
 PIXEL_M = 10
@@ -144,9 +144,11 @@ class World:
         Raises:
             OptionError: if the world is too small for it.
         """
-        place = int(np.flatnonzero(self._shuffled(number - 1) == label)[0])
-        cell_row, cell_col = _cell_of_order((number - 1) * len(EUROSAT) + place)
-        if number < 1 or max(cell_row, cell_col) >= self.options.cells:
+        cell_row = cell_col = self.options.cells
+        if number >= 1:
+            place = int(np.flatnonzero(self._shuffled(number - 1) == label)[0])
+            cell_row, cell_col = _cell_of_order((number - 1) * len(EUROSAT) + place)
+        if max(cell_row, cell_col) >= self.options.cells:
             raise OptionError(
                 f"patch {number} of class {EUROSAT.class_names[label]}",
                 f"it lies outside a world of {self.options.cells} x {self.options.cells} cells",
@@ -246,7 +248,7 @@ class World:
         edge = cover.shape[1]
         window = (block_row * _BLOCK - _PAD, block_col * _BLOCK - _PAD, edge, edge)
         day = (options.seed, options.acquisition)
-        sun = 0.86 + 0.28 * value_noise(*window, 170.0, salt(*day, "sun"))
+        sun = 0.8 + 0.4 * value_noise(*window, 170.0, salt(*day, "sun"))
         veil = 2.0 * value_noise(*window, 230.0, salt(*day, "haze")) - 1.0
         # Thin cirrus: mostly none, here and there some.
         cirrus = 20.0 * value_noise(*window, 150.0, salt(*day, "cirrus")) ** 3 - 3.5
@@ -254,7 +256,8 @@ class World:
         out = np.empty((_BLOCK, _BLOCK, len(bands)), np.uint16)
         flat = cover.reshape(cover.shape[0], -1)
         for place, name in enumerate(bands):
-            signal = (table[:, place] @ flat).reshape(edge, edge)
+            # einsum and not @: no threads for such small sums, and no rounding that differs between BLAS libraries.
+            signal = np.einsum("m,mp->p", table[:, place], flat).reshape(edge, edge)
             if name == "B10":
                 # Nothing of the ground reaches the sensor in this band.
                 signal = signal + cirrus
@@ -263,14 +266,15 @@ class World:
             step = BANDS[name].resolution_m // PIXEL_M
             if step > 1:
                 signal = signal.reshape(edge // step, step, edge // step, step).mean((1, 3))
-            rng = np.random.default_rng([*day, block_row, block_col, BANDS[name].wavelength_nm])
-            spread = 2.5 if name == "B10" else 6.0 + 0.006 * signal
-            signal = signal + spread * rng.standard_normal(signal.shape, np.float32)
-            if step > 1:
-                weights = _spline(step)
-                signal = weights @ signal @ weights.T
+                normal = _lattice_noise(window[0] // step, window[1] // step, edge // step, salt(*day, name))
             else:
                 signal = signal[_PAD:-_PAD, _PAD:-_PAD]
+                rng = np.random.default_rng([*day, block_row, block_col, BANDS[name].wavelength_nm])
+                normal = rng.standard_normal(signal.shape, np.float32)
+            signal = signal + (2.5 if name == "B10" else 6.0 + 0.006 * signal) * normal
+            if step > 1:
+                weights = _spline(step)
+                signal = np.einsum("ac,bc->ab", np.einsum("ar,rc->ac", weights, signal), weights)
             out[..., place] = np.clip(np.rint(signal), 1, 65535)
         return out
 
@@ -290,6 +294,16 @@ def _cell_of_order(order: int) -> tuple[int, int]:
 def cells_for(patches_per_class: int) -> int:
     """Returns the smallest `WorldOptions.cells` whose world holds so many patches of every class."""
     return math.isqrt(patches_per_class * len(EUROSAT) - 1) + 1
+
+
+def _lattice_noise(row: int, col: int, edge: int, key: int) -> np.ndarray:
+    """Noise of mean 0 and deviation 1 that is a function of place, float32 (edge, edge).
+
+    Coarse bands need it: the spline mixes in pixels of the next block, which has to know the same noise.
+    """
+    rows, cols = np.arange(row, row + edge)[:, None], np.arange(col, col + edge)[None, :]
+    # The sum of three uniform numbers is near enough to a normal one, and cheap.
+    return 2.0 * sum(hashed(key + part, rows, cols) for part in range(3)) - 3.0
 
 
 _SPLINES: dict[int, np.ndarray] = {}
