@@ -125,16 +125,7 @@ class Records:
         Raises:
             RecordsError: if the split is unknown or empty, or a shard is missing or of another length.
         """
-        paths = []
-        for shard in self.split(split).shards:
-            path = self.folder / shard.name
-            remedy = "copy the folder again, or build the records again"
-            if not path.is_file():
-                raise RecordsError(path, "there is no such file", f"a shard of {shard.bytes} bytes", remedy)
-            if (size := path.stat().st_size) != shard.bytes:
-                raise RecordsError(path, f"it has {size} bytes", f"{shard.bytes} bytes, as the card says", remedy)
-            paths.append(str(path))
-        return paths
+        return [str(codec.check_shard(self.folder, shard)) for shard in self.split(split).shards]
 
     def count(self, split: str, part: Part | None = None) -> int:
         """Returns the number of examples in a split, or in a part of it; the latter reads the split once."""

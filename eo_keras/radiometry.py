@@ -13,6 +13,9 @@ from eo_keras.sentinel2 import JPEG_STRETCH_DN, QUANTIFICATION
 
 _LOWEST, _HIGHEST = 1, 255
 
+JPEG_STEP = JPEG_STRETCH_DN / (_HIGHEST - _LOWEST) / QUANTIFICATION
+"""Reflectance of one grey value; a value of 1 is reflectance 0."""
+
 
 def stretch_like_eurosat_jpeg(dn: npt.ArrayLike) -> np.ndarray:
     """Stretches harmonised digital numbers to the grey values of EuroSAT's JPEGs (before compression).
@@ -43,4 +46,4 @@ def jpeg_to_reflectance(value: npt.ArrayLike) -> np.ndarray:
     """
     # Subtracting in float64: uint8 would turn 0 - 1 into 255.
     values = np.asarray(value, dtype=np.float64)
-    return ((values - _LOWEST) * (JPEG_STRETCH_DN / (_HIGHEST - _LOWEST) / QUANTIFICATION)).astype(np.float32)
+    return ((values - _LOWEST) * JPEG_STEP).astype(np.float32)

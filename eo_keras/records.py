@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from eo_keras import tfrecord
-from eo_keras.cards import DataCard
+from eo_keras.cards import DataCard, Shard
 from eo_keras.errors import RecordsError
 
 IMAGE, LABEL, KEY, CRS, TRANSFORM = "image", "label", "key", "crs", "transform"
@@ -78,6 +79,21 @@ def read_examples(path: str | os.PathLike[str]) -> Iterator[Example]:
             raise RecordsError(
                 path, f"record {number} is not one of ours ({error})", remedy="build the records again"
             ) from None
+
+
+def check_shard(records_dir: str | os.PathLike[str], shard: Shard) -> pathlib.Path:
+    """Returns a shard's path after checking that it is there and as long as the card says.
+
+    Raises:
+        RecordsError: if it is missing or of another length.
+    """
+    path = pathlib.Path(records_dir) / shard.name
+    remedy = "copy the folder again, or build the records again"
+    if not path.is_file():
+        raise RecordsError(path, "there is no such file", f"a shard of {shard.bytes} bytes", remedy)
+    if (size := path.stat().st_size) != shard.bytes:
+        raise RecordsError(path, f"it has {size} bytes", f"{shard.bytes} bytes, as the card says", remedy)
+    return path
 
 
 def decode_image(example: Example, card: DataCard) -> np.ndarray:

@@ -28,13 +28,7 @@ def check_shards(card: cards.DataCard, records_dir: str | pathlib.Path, *, check
     count = 0
     for split in card.splits.values():
         for shard in split.shards:
-            path, count = pathlib.Path(records_dir) / shard.name, count + 1
-            if not path.is_file():
-                raise RecordsError(path, "the shard is missing", "the shards that the card names", "build them again")
-            if (size := path.stat().st_size) != shard.bytes:
-                raise RecordsError(
-                    path, f"the shard has {size:,} bytes", f"{shard.bytes:,} by the card", "build the records again"
-                )
+            path, count = records.check_shard(records_dir, shard), count + 1
             if checksums and files.sha256_of_file(path) != shard.sha256:
                 raise RecordsError(
                     path, "the shard's bytes have changed", f"SHA-256 {shard.sha256}", "build the records again"

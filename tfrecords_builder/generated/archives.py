@@ -17,10 +17,10 @@ import rasterio.errors
 import rasterio.io
 import rasterio.warp
 
-from eo_keras import files
+from eo_keras import files, radiometry
 from eo_keras.errors import OptionError
 from eo_keras.legends import EUROSAT
-from eo_keras.sentinel2 import COMPOSITES, EUROSAT_ORDER, JPEG_STRETCH_DN
+from eo_keras.sentinel2 import COMPOSITES, EUROSAT_ORDER
 from tfrecords_builder.generated.world import PATCH, PIXEL_M, World, WorldOptions, cells_for
 
 _FOLDERS = {
@@ -36,18 +36,6 @@ def archive_world(patches_per_class: int, seed: int = 1) -> World:
     if not isinstance(patches_per_class, int) or not 1 <= patches_per_class <= _MOST_PATCHES:
         raise OptionError("patches_per_class", f"{patches_per_class!r}", f"a whole number from 1 to {_MOST_PATCHES}")
     return World(WorldOptions(seed=seed, cells=cells_for(patches_per_class)))
-
-
-def jpeg_pixels(image: np.ndarray) -> np.ndarray:
-    """Applies the EuroSAT authors' recipe: digital numbers 0..2750 to 1..255, the rest clipped.
-
-    Args:
-        image: digital numbers, any numeric dtype.
-
-    Returns:
-        uint8 of the same shape; 0, which is no data, is never used.
-    """
-    return np.clip(np.floor(1.5 + image.astype(np.float64) * 254 / JPEG_STRETCH_DN), 1, 255).astype(np.uint8)
 
 
 def write_eurosat_archive(
@@ -137,7 +125,7 @@ def _patches(world: World, patches_per_class: int) -> Iterator[tuple[str, int, i
 
 
 def _jpeg(world: World, row: int, col: int) -> bytes:
-    pixels = jpeg_pixels(world.image(row, col, PATCH, PATCH, COMPOSITES["RGB"]))
+    pixels = radiometry.stretch_like_eurosat_jpeg(world.image(row, col, PATCH, PATCH, COMPOSITES["RGB"]))
     # By GDAL, as the authors did: its chroma subsampling and quantisation are then theirs too.
     return _encoded(pixels, driver="JPEG", quality=100)
 

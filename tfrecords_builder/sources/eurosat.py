@@ -17,7 +17,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from eo_keras import sentinel2
+from eo_keras import radiometry, sentinel2
 from eo_keras.cards import Reflectance
 from eo_keras.errors import SourceError
 from eo_keras.legends import EUROSAT, Legend
@@ -288,8 +288,6 @@ def band_order_problem(means: np.ndarray, bands: tuple[str, ...]) -> str | None:
     return f"{measured}, which should be B10 (cirrus) in place {bands.index('B10') + 1}: it seems to be {seems}"
 
 
-_JPEG_STEP = sentinel2.JPEG_STRETCH_DN / 254 / sentinel2.QUANTIFICATION
-
 RGB = EuroSAT(
     name="eurosat_rgb",
     roots=("EuroSAT_RGB/", "2750/"),
@@ -297,8 +295,7 @@ RGB = EuroSAT(
     bands=sentinel2.COMPOSITES["RGB"],
     dtype="uint8",
     encoding="jpeg",
-    # The authors' stretch (DN - 1) * 2750 / 254 / 10000, see sentinel2.JPEG_STRETCH_DN.
-    reflectance=Reflectance(scale=_JPEG_STEP, offset=-_JPEG_STEP),
+    reflectance=Reflectance(scale=radiometry.JPEG_STEP, offset=-radiometry.JPEG_STEP),
     band_order_guard=False,
 )
 
