@@ -1,4 +1,4 @@
-"""Augmentation of image batches on their stored integers: symmetries, shifts and brightness.
+"""Changes to image batches on their stored integers: symmetries, shifts, brightness, and fewer pixels.
 
 Symmetries and shifts are one gather of pixel indices before any cast: that is many times faster than choosing between
 eight versions of every image. Every draw is stateless, so that a batch depends on its seed alone.
@@ -118,6 +118,24 @@ def scale_brightness(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
 
     # Looking at all bands takes as long as all the rest, and most batches show by their first band that they are whole.
     return tf.cond(tf.reduce_any(images[..., 0] == 0), keep_nodata, lambda: changed)
+
+
+def shrink(images: tf.Tensor, size: int) -> tf.Tensor:
+    """Averages a batch of images down to fewer pixels; "no data" (0 in all bands) takes no part in the averages.
+
+    Args:
+        images: integers (batch, height, width, band).
+        size: height and width of the result in pixels, at most that of the images.
+
+    Returns:
+        (batch, size, size, band) of the same dtype.
+    """
+    valid = tf.cast(tf.reduce_any(images != 0, axis=-1, keepdims=True), tf.float32)
+    # Pixels without data are 0 and add nothing to the sums; dividing by the valid share makes them averages again.
+    averages = tf.image.resize(tf.cast(images, tf.float32), (size, size), method="area")
+    shares = tf.image.resize(valid, (size, size), method="area")
+    averages = tf.clip_by_value(tf.round(tf.math.divide_no_nan(averages, shares)), 1.0, float(images.dtype.max))
+    return tf.cast(tf.where(shares > 0, averages, 0.0), images.dtype)
 
 
 def _reflect(index: tf.Tensor, size: int) -> tf.Tensor:

@@ -7,6 +7,7 @@ resumed run sees what the uninterrupted one would have seen. Numbers stay in the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import tensorflow as tf
 
 from eo_keras import records as codec
 from eo_keras import sentinel2
-from eo_keras.augment import Augmentation, augment_batch
+from eo_keras.augment import Augmentation, augment_batch, shrink
 from eo_keras.cards import DataCard, Split, read_data_card
 from eo_keras.errors import OptionError, RecordsError
 
@@ -210,12 +211,13 @@ class TrainingPipeline:
         if self.in_memory:
             self._images, self._labels = self._load()
 
-    def epoch(self, number: int, first_step: int = 0) -> tf.data.Dataset:
+    def epoch(self, number: int, first_step: int = 0, *, size: int | None = None) -> tf.data.Dataset:
         """Returns the batches of one epoch: `(image, label)`, shapes (batch, height, width, band) and (batch,).
 
         Args:
             number: which epoch, from 0.
             first_step: the number of batches to leave out, for a run that goes on in the midst of an epoch.
+            size: height and width to which the augmented images are averaged down; None leaves them as they are.
         """
         options, seed = self._options, _number(self._options.seed, number)
         if self.in_memory:
@@ -242,9 +244,21 @@ class TrainingPipeline:
                 image = augment_batch(
                     image, tf.stack([tf.constant(options.seed, tf.int64), step]), options.augmentation
                 )
+            if size is not None and size < self._records.card.patch_size:
+                image = shrink(image, size)
             return image, label
 
         return _finish(tf.data.Dataset.zip((steps, batches)).map(produce, num_parallel_calls=tf.data.AUTOTUNE))
+
+    def steps_from(self, first: int, count: int, *, size: int | None = None) -> tf.data.Dataset:
+        """Returns batches number `first` to `first + count - 1` of an endless row of epochs; `size` as for `epoch`."""
+        parts = []
+        while count > 0:
+            number, skipped = divmod(first, self.steps)
+            taken = min(count, self.steps - skipped)
+            parts.append(self.epoch(number, skipped, size=size).take(taken))
+            first, count = first + taken, count - taken
+        return functools.reduce(lambda one, other: one.concatenate(other), parts)
 
     def _load(self) -> tuple[tf.Tensor, tf.Tensor]:
         card = self._records.card

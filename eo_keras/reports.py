@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _DPI = 150
 _TRAIN, _VALIDATION, _GREY = "#2166ac", "#d6604d", "#555555"
+_RIGHT, _WRONG = "#1a7a1a", "#b2182b"
 _MOST_MISTAKES, _MISTAKE_COLUMNS = 40, 8
 _MOST_SAMPLES = 10
 
@@ -127,6 +128,7 @@ def mistakes_png(
     confidences: npt.ArrayLike,
     keys: Sequence[str],
     title: str,
+    total: int | None = None,
 ) -> bytes:
     """Draws the most confident mistakes, the surest first, 40 at the most.
 
@@ -137,6 +139,7 @@ def mistakes_png(
         confidences: (M,) probabilities of the predicted classes, fractions of 1.
         keys: M keys of the examples; of long ones the part after the last slash, or the end, is shown.
         title: the figure's title.
+        total: number of all mistakes, where M is only the surest part of them.
 
     Returns:
         The figure as PNG; without mistakes it says so.
@@ -144,31 +147,55 @@ def mistakes_png(
     Raises:
         ValueError: if the arguments differ in length.
     """
+    if not len(images):
+        return _message_png("No mistake: every example was classified correctly.", title)
+    order = np.argsort(-np.asarray(confidences, dtype=np.float64), kind="stable")[:_MOST_MISTAKES]
+    total = len(images) if total is None else total
+    count = "1 mistake" if total == 1 else f"{total:,} mistakes"
+    if total > len(order):
+        count = f"The {len(order)} most confident of {count}"
+    return _captioned_tiles_png(images, true_names, predicted_names, confidences, keys, order, f"{title}\n{count}")
+
+
+def samples_png(
+    images: npt.ArrayLike,
+    true_names: Sequence[str],
+    predicted_names: Sequence[str],
+    confidences: npt.ArrayLike,
+    keys: Sequence[str],
+    title: str,
+) -> bytes:
+    """Draws examples as they come, right or wrong, 40 at the most; the arguments are those of `mistakes_png`.
+
+    Raises:
+        ValueError: if the arguments differ in length.
+    """
+    order = np.arange(min(len(images), _MOST_MISTAKES))
+    return _captioned_tiles_png(images, true_names, predicted_names, confidences, keys, order, title)
+
+
+def _captioned_tiles_png(images, true_names, predicted_names, confidences, keys, order, title: str) -> bytes:
+    """Draws the images of `order`, each above its true and predicted name; a wrong one is red."""
     images, confidences = np.asarray(images), np.asarray(confidences, dtype=np.float64)
     lengths = {len(images), len(true_names), len(predicted_names), len(confidences), len(keys)}
     if len(lengths) != 1:
         raise ValueError(f"images, names, confidences and keys have different lengths: {sorted(lengths)}")
-    if not len(images):
-        return _message_png("No mistake: every example was classified correctly.", title)
-    order = np.argsort(-confidences, kind="stable")[:_MOST_MISTAKES]
     columns = min(_MISTAKE_COLUMNS, len(order))
     rows = -(-len(order) // columns)
     # One unit is one column's width; a row is an image of one unit, three lines of caption and a gap.
     unit, caption = 1.85, 0.38
-    count = "1 mistake" if len(images) == 1 else f"{len(images):,} mistakes"
-    if len(images) > len(order):
-        count = f"The {len(order)} most confident of {count}"
-    figure = _new_figure(max(unit * columns, 6) + 0.2, unit * rows * (1 + caption) + 0.7, f"{title}\n{count}")
+    figure = _new_figure(max(unit * columns, 6) + 0.2, unit * rows * (1 + caption) + 0.7, title)
     axes = _tile_axes(figure, columns, rows * (1 + caption))
     for place, index in enumerate(order):
         left, top = place % columns, place // columns * (1 + caption)
         _draw_tile(axes, images[index], left, top)
+        right = true_names[index] == predicted_names[index]
         lines = (
             _shortened(true_names[index], 24),
             f"→ {_shortened(predicted_names[index], 22)} ({confidences[index]:.2f})",
             _shortened(keys[index], 28),
         )
-        for line, (text, colour) in enumerate(zip(lines, ("#1a7a1a", "#b2182b", _GREY), strict=True)):
+        for line, (text, colour) in enumerate(zip(lines, (_RIGHT, _RIGHT if right else _WRONG, _GREY), strict=True)):
             axes.text(left + 0.47, top + 0.965 + 0.09 * line, text, ha="center", va="top", fontsize=7.3, color=colour)
     return _png(figure)
 

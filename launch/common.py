@@ -37,11 +37,13 @@ _HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpful
 
 
 def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow without its log lines.
+    """Imports TensorFlow without its log lines, and with oneDNN's kernels.
 
     TensorFlow 2.21 writes some of them before it reads TF_CPP_MIN_LOG_LEVEL, straight to the process's standard error.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Without AVX-512, TensorFlow leaves oneDNN off by itself, and ResNet50 trains at a third of the speed.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -208,6 +210,11 @@ class ProgressBars:
             self._stage = stage
         self._bar.total = total
         self._bar.update(done - self._bar.n)
+
+    def write(self, line: str) -> None:
+        """Prints a line to standard output at once, above the bar where there is one."""
+        tqdm.tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
 
     def close(self) -> None:
         """Closes the last bar."""

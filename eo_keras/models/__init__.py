@@ -27,6 +27,7 @@ __all__ = [
     "InitialisationReport",
     "Normalisation",
     "build",
+    "inference_twin",
     "load_backbone",
 ]
 
@@ -149,3 +150,31 @@ def build(
     if weights is None:
         return model, scratch_report(model)
     return model, load_backbone(model, weights, bands, stem)
+
+
+def inference_twin(model: keras.Model, patch_size: int | None = None) -> keras.Model:
+    """Returns a model of the same layers and weights that is fit to be saved and asked, wherever it was trained.
+
+    It computes in full precision, or its answers would depend on the precision it was trained in; and its batch
+    normalisation is not synchronised, or it could not be loaded by another backend than TensorFlow.
+
+    Args:
+        model: a model of this package.
+        patch_size: height and width of the twin's input in pixels; `None` takes any.
+    """
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if layer.dtype_policy.compute_dtype in ("bfloat16", "float16"):
+            config["dtype"] = "float32"
+        if "synchronized" in config:
+            config["synchronized"] = False
+        return layer.__class__.from_config(config)
+
+    image = model.inputs[0]
+    size = (patch_size, patch_size, image.shape[-1])
+    twin = keras.models.clone_model(
+        model, input_tensors=keras.Input(size, dtype=image.dtype, name=image.name), clone_function=clone
+    )
+    twin.set_weights(model.get_weights())
+    return twin

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from eo_keras.cards import DataCard
 from eo_keras.errors import BandError
 
 
@@ -27,6 +28,20 @@ class Normalisation:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @classmethod
+    def of_card(cls, card: DataCard, bands: Sequence[str]) -> Normalisation:
+        """Takes the statistics of some bands from a records folder's card.
+
+        Raises:
+            BandError: if the card has no statistics of a band.
+        """
+        statistics = {entry.band: entry for entry in card.statistics}
+        if missing := [band for band in bands if band not in statistics]:
+            raise BandError(
+                f"statistics of {card.dataset}", f"none of {missing[0]}", f"one of {', '.join(statistics) or 'no band'}"
+            )
+        return cls(tuple(statistics[band].mean for band in bands), tuple(statistics[band].std for band in bands))
 
 
 @keras.saving.register_keras_serializable(package="eo_keras")

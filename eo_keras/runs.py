@@ -1,0 +1,234 @@
+"""The run folder: what lies where in it, how it is taken into use, and how a trained model comes out of it again."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.metadata
+import io
+import json
+import os
+import pathlib
+import platform
+import shutil
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from eo_keras import cards, files
+from eo_keras.errors import RunError
+
+if TYPE_CHECKING:
+    import keras
+
+FLAGS_NAME = "flags.txt"
+ENVIRONMENT_NAME = "environment.json"
+MODEL_NAME = "model.keras"
+LAST_MODEL_NAME = "last.keras"
+HISTORY_NAME = "history.csv"
+CURVES_NAME = "training_curves.png"
+TENSORBOARD_DIR = "tensorboard"
+CHECKPOINT_DIR = "checkpoint"
+EVALUATION_DIR = "evaluation"
+STATE_NAME = "state.json"
+"""Inside the checkpoint folder: names the checkpoint that counts, and all that is not a weight."""
+
+_OURS = (
+    FLAGS_NAME,
+    ENVIRONMENT_NAME,
+    MODEL_NAME,
+    HISTORY_NAME,
+    CURVES_NAME,
+    TENSORBOARD_DIR,
+    CHECKPOINT_DIR,
+    EVALUATION_DIR,
+    cards.MODEL_CARD_NAME,
+    files.FolderLock.NAME,
+)
+_PACKAGES = ("eo-keras", "tensorflow", "keras", "numpy")
+
+
+def check_folder(run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> None:
+    """Refuses a folder in which the run cannot be begun, or cannot be gone on with.
+
+    Raises:
+        RunError: if it holds something else than a run, or a run and neither `resume` nor `overwrite` is said, or
+            `resume` and there is nothing to go on from.
+    """
+    folder = pathlib.Path(run_dir)
+    if folder.exists() and not folder.is_dir():
+        raise RunError(folder, "there is a file of this name", "a folder, or nothing", "choose another folder")
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if foreign := [name for name in names if name not in _OURS and not name.startswith(files.TEMPORARY_PREFIX)]:
+        raise RunError(folder, f"it holds {foreign[0]!r}, which is no part of a run", remedy="choose another folder")
+    holds_run = any(name in names for name in (FLAGS_NAME, CHECKPOINT_DIR, MODEL_NAME))
+    if resume and not (folder / CHECKPOINT_DIR / STATE_NAME).is_file():
+        raise RunError(
+            folder, "there is no checkpoint to go on from", remedy="start the run without --resume, or with --overwrite"
+        )
+    if holds_run and not (resume or overwrite):
+        raise RunError(
+            folder,
+            "the folder holds another run",
+            remedy="go on with it by --resume, replace it by --overwrite, or choose another folder",
+        )
+
+
+def clear_folder(run_dir: str | os.PathLike[str]) -> None:
+    """Removes an earlier run, its model first, so that what is left does not look whole."""
+    folder = pathlib.Path(run_dir)
+    for name in (MODEL_NAME, cards.MODEL_CARD_NAME, *_OURS):
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif name != files.FolderLock.NAME:
+            path.unlink(missing_ok=True)
+    for path in folder.glob(f"{files.TEMPORARY_PREFIX}*"):
+        path.unlink()
+
+
+def environment() -> dict[str, Any]:
+    """Describes the machine and the versions of what runs on it."""
+    import keras
+    import tensorflow as tf
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "versions": versions(),
+        "backend": keras.config.backend(),
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "TensorFlow's own choice"),
+        "devices": [{"name": device.name, "type": device.device_type} for device in tf.config.list_logical_devices()],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide what a model answers."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_history(run_dir: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the history anew: a header and a line an epoch."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    files.write_text(pathlib.Path(run_dir) / HISTORY_NAME, text.getvalue())
+
+
+def append_history(run_dir: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
+    """Adds a line to the history."""
+    path = pathlib.Path(run_dir) / HISTORY_NAME
+    with files.storage_errors(path), open(path, "a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if not file.tell():
+            writer.writeheader()
+        writer.writerow(row)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model and what it is.
+
+    Attributes:
+        folder: the run folder.
+        card: its card.
+        model: the network, from digital numbers to probabilities.
+    """
+
+    folder: pathlib.Path
+    card: cards.ModelCard
+    model: keras.Model
+
+
+def open_run(run_dir: str | os.PathLike[str], model_name: str = MODEL_NAME) -> Run:
+    """Reads the card and the model of a run.
+
+    Args:
+        run_dir: the run folder.
+        model_name: `MODEL_NAME` for the kept epoch's model, `CHECKPOINT_DIR/LAST_MODEL_NAME` for the last epoch's.
+
+    Raises:
+        RunError: if the folder, its card or the model is missing, damaged, or they do not fit each other.
+    """
+    folder = pathlib.Path(run_dir)
+    card = cards.read_model_card(folder)
+    model = load_model(folder / model_name)
+    found = (model.input_shape[1:], model.output_shape[-1])
+    expected = ((card.patch_size, card.patch_size, len(card.bands)), len(card.legend))
+    if found != expected:
+        raise RunError(
+            folder / model_name,
+            f"a model of input {found[0]} and {found[1]} classes",
+            f"input {expected[0]} and {expected[1]} classes, as {cards.MODEL_CARD_NAME} says",
+            "train again, or copy the whole run folder again",
+        )
+    return Run(folder, card, model)
+
+
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Loads a `.keras` file in Keras's safe mode, which brings no code of the file to life.
+
+    Raises:
+        RunError: if the file is missing, damaged or holds anything but layers of Keras and this package.
+    """
+    import keras
+
+    import eo_keras.models  # noqa: F401  Registers this package's layers.
+
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise RunError(path, "there is no such file", "the model of a run", "let launch.train end its first epoch")
+    if not zipfile.is_zipfile(path):
+        raise RunError(path, "this is no .keras file", "a model saved by launch.train", "copy or train it again")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever the damaged part brought about.
+        problem = f"{type(error).__name__}: {str(error)[:200]}"
+        raise RunError(
+            path, f"it cannot be loaded ({problem})", "a model saved by launch.train", "copy or train it again"
+        ) from error
+
+
+def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Saves a model as a `.keras` file, whole or not at all.
+
+    Raises:
+        StorageError: if the disk is full or the folder may not be written to.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f"{files.TEMPORARY_PREFIX}{path.name}")
+    # Keras asks for the ending .keras, which the temporary name keeps.
+    try:
+        with files.storage_errors(path):
+            model.save(temporary)
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_state(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads what the checkpoint says besides weights.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    path = pathlib.Path(run_dir) / CHECKPOINT_DIR / STATE_NAME
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(state, dict) or "epoch" not in state:
+            raise ValueError("it is no state of a run")
+        return state
+    except (OSError, ValueError) as error:
+        raise RunError(
+            path, f"it cannot be read ({error})", "the state of a run", "start the run again with --overwrite"
+        ) from None

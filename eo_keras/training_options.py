@@ -1,0 +1,112 @@
+"""What a training run is told: a frozen set of options that refuses what cannot work."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from eo_keras import cards, models, schedules
+from eo_keras.augment import Augmentation
+from eo_keras.errors import OptionError
+
+_PER_RUN = ("records_dir", "run_dir", "resume", "overwrite", "strategy", "virtual_devices", "cache_gb")
+"""Options that do not change what is computed; a resumed run may have others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """What to train, on what, and how.
+
+    Attributes:
+        records_dir: the records folder.
+        run_dir: the run folder to make, or to go on with.
+        model: a name of `eo_keras.models.MODELS`.
+        bands: a composite, `all`, or names separated by commas.
+        weights: None, `imagenet` or a file, see `eo_keras.models.build`.
+        stem: which pretrained kernel each band takes, see `eo_keras.models.stems`.
+        strategy: a name of `eo_keras.distribution.STRATEGIES`.
+        virtual_devices: number of devices to split the processor into; 0 leaves it whole.
+        batch_size: examples in a step, over all devices together.
+        epochs: length of the run.
+        steps_per_epoch: steps in an epoch; None for one pass over the data.
+        optimizer: see `eo_keras.schedules`.
+        augmentation: see `eo_keras.augment`; None for none.
+        progressive_sizes: image sizes in pixels of the run's first parts, smaller than the patches; the last part takes
+            them as they are.
+        progressive_epochs: the number of epochs of each of these parts.
+        label_smoothing: share of the target that is spread over all classes.
+        ema: decay a step of an exponential moving average of all weights, which is then what is validated and kept; 0
+            for none.
+        validation_from_train: share of the training examples held out to choose the epoch, by a hash of their keys,
+            where the records have no validation split; 0 for none: the last epoch is kept.
+        dtype_policy: one of `eo_keras.models.POLICIES`.
+        seed: of initial weights, order and augmentation.
+        deterministic: whether to use deterministic kernels only.
+        cache_gb: examples are kept in memory if they need no more than this, in gigabytes.
+        resume: whether to go on from the run folder's checkpoint.
+        overwrite: whether to replace a run that is already in the folder.
+    """
+
+    records_dir: str
+    run_dir: str
+    model: str = "resnet50"
+    bands: str = "all"
+    weights: str | None = None
+    stem: str = "by_name"
+    strategy: str = "auto"
+    virtual_devices: int = 0
+    batch_size: int = 64
+    epochs: int = 30
+    steps_per_epoch: int | None = None
+    optimizer: schedules.OptimizerOptions = schedules.OptimizerOptions()
+    augmentation: Augmentation | None = Augmentation()
+    progressive_sizes: tuple[int, ...] = ()
+    progressive_epochs: tuple[int, ...] = ()
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    validation_from_train: float = 0.05
+    dtype_policy: str = "float32"
+    seed: int = 1
+    deterministic: bool = False
+    cache_gb: float = 4.0
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self):
+        """Refuses values and combinations that cannot work."""
+        for name in ("epochs", "batch_size", "steps_per_epoch"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise OptionError(name, f"{getattr(self, name)}", "1 or more")
+        for name in ("label_smoothing", "ema", "validation_from_train"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(name, f"{getattr(self, name)}", "a number in [0, 1)")
+        if not self.cache_gb >= 0:
+            raise OptionError("cache_gb", f"{self.cache_gb}", "0 or more")
+        if self.resume and self.overwrite:
+            raise OptionError("resume", "it is given together with overwrite", "one of them")
+        if len(self.progressive_sizes) != len(self.progressive_epochs):
+            raise OptionError(
+                "progressive_sizes",
+                f"{len(self.progressive_sizes)} sizes and {len(self.progressive_epochs)} numbers of epochs",
+                "one number of epochs (progressive_epochs) for each size",
+            )
+        if any(size < models.MIN_PATCH_SIZE for size in self.progressive_sizes):
+            raise OptionError("progressive_sizes", f"{min(self.progressive_sizes)}", f"{models.MIN_PATCH_SIZE} or more")
+        if any(count < 1 for count in self.progressive_epochs) or sum(self.progressive_epochs) >= self.epochs:
+            raise OptionError(
+                "progressive_epochs",
+                f"{sum(self.progressive_epochs)} epochs on smaller images in a run of {self.epochs}",
+                "numbers from 1 on that leave at least one epoch for the whole images",
+            )
+
+    def image_size(self, epoch: int) -> int | None:
+        """Returns the image size of an epoch, counted from 0; None for the patches as they are."""
+        for size, count in zip(self.progressive_sizes, self.progressive_epochs, strict=True):
+            if epoch < count:
+                return size
+            epoch -= count
+        return None
+
+    def comparable(self) -> dict[str, Any]:
+        """Returns the options that decide what is computed, as JSON would give them back."""
+        return {key: value for key, value in cards.to_json(self).items() if key not in _PER_RUN}
