@@ -163,13 +163,14 @@ def open_run(run_dir: str | os.PathLike[str], model_name: str = MODEL_NAME) -> R
     folder = pathlib.Path(run_dir)
     card = cards.read_model_card(folder)
     model = load_model(folder / model_name)
-    found = (model.input_shape[1:], model.output_shape[-1])
-    expected = ((card.patch_size, card.patch_size, len(card.bands)), len(card.legend))
+    # Of another type, Keras would convert numbers silently, and they would mean something else.
+    found = (model.input_shape[1:], model.inputs[0].dtype, model.output_shape[-1])
+    expected = ((card.patch_size, card.patch_size, len(card.bands)), card.dtype, len(card.legend))
     if found != expected:
         raise RunError(
             folder / model_name,
-            f"a model of input {found[0]} and {found[1]} classes",
-            f"input {expected[0]} and {expected[1]} classes, as {cards.MODEL_CARD_NAME} says",
+            f"a model of input {found[0]}, {found[1]}, and {found[2]} classes",
+            f"input {expected[0]}, {expected[1]}, and {expected[2]} classes, as {cards.MODEL_CARD_NAME} says",
             "train again, or copy the whole run folder again",
         )
     return Run(folder, card, model)

@@ -1,25 +1,33 @@
-"""Runs the whole way on a small generated data set: archives, records, inspection, batches, and a network's answers.
+"""Runs the whole way on a small generated data set: archives, records, training, score, answers and a served model.
+
+Every step but the first is a command of its own, shown as you would type it.
 
 Example: python -m launch.demo --output_dir=runs/demo
 """
 
+import json
 import pathlib
+import shlex
 import shutil
+import subprocess
+import sys
 import time
 
 from absl import flags
 
-from eo_keras import cards, files, reports
-from eo_keras.errors import OptionError
+from eo_keras import files
+from eo_keras.errors import EOKerasError, OptionError
 from launch import common
-from tfrecords_builder import build, inspection, splits
 from tfrecords_builder.generated import archives, hardness
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("output_dir", "runs/demo", "Folder for what the demo makes; an earlier demo in it is replaced.")
-flags.DEFINE_integer("patches_per_class", 100, "Patches of each of the ten classes.", lower_bound=20)
+flags.DEFINE_integer("patches_per_class", 200, "RGB patches of each of the ten classes.", lower_bound=20)
+flags.DEFINE_integer("ms_patches_per_class", 20, "13-band patches of each of the ten classes.", lower_bound=5)
 flags.DEFINE_integer("seed", 1, "Seed of the generated world and of the split.")
+
+TRAINING_FLAGS = pathlib.Path(__file__).parent / "flagfiles" / "demo.flags"
 
 
 def _prepare(output_dir: pathlib.Path) -> None:
@@ -31,65 +39,60 @@ def _prepare(output_dir: pathlib.Path) -> None:
     files.write_text(marker, "")
 
 
-def _batches(records_dir: pathlib.Path, bands: str) -> None:
-    """Reads an epoch, and asks an untrained network about one batch, to show that data and model fit together."""
-    common.import_tensorflow_quietly()
-    import numpy as np
+def _run(command: str, *positional: str, **arguments: object) -> None:
+    """Shows a command and runs it.
 
-    from eo_keras import augment, models, pipelines, sentinel2
-
-    records = pipelines.Records(records_dir)
-    chosen = sentinel2.parse_bands(bands, records.card.bands)
-    options = pipelines.PipelineOptions(batch_size=64, bands=chosen, augmentation=augment.Augmentation())
-    pipeline = pipelines.TrainingPipeline(records, options)
-    for epoch in range(2):
-        started = time.monotonic()
-        images = sum(int(image.shape[0]) for image, _ in pipeline.epoch(epoch))
-        print(f"  epoch {epoch}: {images:,} augmented examples in {time.monotonic() - started:.2f} s")
-    statistics = {band.band: band for band in records.card.statistics}
-    model, report = models.build(
-        "resnet14",
-        bands=chosen,
-        num_classes=len(records.card.legend),
-        normalisation=models.Normalisation(
-            tuple(statistics[band].mean for band in chosen), tuple(statistics[band].std for band in chosen)
-        ),
-        input_dtype=records.card.dtype,
-        seed=FLAGS.seed,
-    )
-    image, _ = next(iter(pipeline.epoch(0)))
-    answers = model.predict(image, verbose=0)
-    print(f"  resnet14 on {','.join(chosen)}, {report.summary()[0].lower()}{report.summary()[1:]}")
-    total = np.sum(answers) / len(answers)
-    print(f"  {model.count_params():,} weights; probabilities {answers.shape} sum to {total:.6f} each")
+    Raises:
+        EOKerasError: if it fails; it has said why.
+    """
+    words = ["-m", f"launch.{command}", *positional, *(f"--{name}={value}" for name, value in arguments.items())]
+    print(f"\n$ python {shlex.join(words)}", flush=True)
+    if subprocess.run([sys.executable, *words], check=False).returncode:
+        raise EOKerasError(f"launch.{command}", "it failed as it says above", remedy="report it with all of the output")
 
 
 def main() -> None:
     """Runs the demo."""
-    output_dir, started = pathlib.Path(FLAGS.output_dir), time.monotonic()
+    folder, started = pathlib.Path(FLAGS.output_dir), time.monotonic()
     if FLAGS.dry_run:
-        print(f"dry run: would generate two archives, build and inspect records, and read them, in {output_dir}")
+        print(f"dry run: would generate two archives, build records, train, score, predict and export, in {folder}")
         return
-    _prepare(output_dir)
-    for number, (kind, dataset, bands) in enumerate((("rgb", "eurosat_rgb", "RGB"), ("ms", "eurosat_ms", "CI")), 1):
-        print(f"\n{number}. {dataset}: generate an archive, build records, inspect them, read them")
-        source = archives.write_eurosat_archive(
-            output_dir / f"{dataset}.zip", kind=kind, patches_per_class=FLAGS.patches_per_class, seed=FLAGS.seed
-        )
-        baseline = hardness.mean_colour_baseline(source)
-        print(f"logistic regression on the patches' band means gets {baseline:.1%} right: texture has to tell the rest")
-        records_dir = output_dir / "records" / kind
-        split = splits.SplitOptions(seed=FLAGS.seed)
-        with common.ProgressBars(unit="patches") as progress:
-            options = build.BuildOptions(dataset, str(source), str(records_dir), split)
-            card = build.build(options, progress=progress).card
-        print(inspection.describe(cards.read_data_card(records_dir)))
-        sheet = output_dir / f"{dataset}.png"
-        images = inspection.sample_images(card, records_dir, splits.TRAIN)
-        files.write_bytes(sheet, reports.contact_sheet_png(images, f"{dataset}, generated"))
-        print(f"contact sheet: {sheet}")
-        _batches(records_dir, bands)
-    print(f"\ndone in {time.monotonic() - started:.0f} s; look at {output_dir}/*.png")
+    _prepare(folder)
+    baselines = {}
+    for kind, count in (("rgb", FLAGS.patches_per_class), ("ms", FLAGS.ms_patches_per_class)):
+        source = folder / f"eurosat_{kind}.zip"
+        print(f"generating {source}: {10 * count:,} patches of a small land-cover map", flush=True)
+        with common.progress(10 * count, "generating", unit="patches") as advance:
+            archives.write_eurosat_archive(
+                source,
+                kind=kind,
+                patches_per_class=count,
+                seed=FLAGS.seed,
+                progress=lambda done, total, advance=advance: advance(1),
+            )
+        baselines[kind] = hardness.mean_colour_baseline(source)
+        records, sheet = folder / "records" / kind, folder / f"eurosat_{kind}.png"
+        _run("build", dataset=f"eurosat_{kind}", source=source, output_dir=records, seed=FLAGS.seed)
+        _run("inspect", records_dir=records, output=sheet)
+
+    run_dir = folder / "run"
+    _run("train", f"--flagfile={TRAINING_FLAGS}", records_dir=folder / "records" / "rgb", run_dir=run_dir)
+    _run("evaluate", run_dir=run_dir, split="test")
+    # The network was trained on JPEGs; it reads the GeoTIFFs' red, green and blue, scaled as the JPEGs were made.
+    patches = folder / "patches"
+    shutil.unpack_archive(folder / "eurosat_ms.zip", patches)
+    _run("predict", run_dir=run_dir, images=patches, output=folder / "answers.csv")
+    _run("export", run_dir=run_dir, export_dir=folder / "serving")
+
+    metrics = json.loads((run_dir / "evaluation" / "test" / "metrics.json").read_text())
+    scores = metrics["scores"]
+    print(
+        f"\nRGB test patches right: network {scores['accuracy']:.1%} ({scores['accuracy_low']:.1%} to "
+        f"{scores['accuracy_high']:.1%} at 95 %), logistic regression on the patches' band means "
+        f"{baselines['rgb']:.1%} (13 bands: {baselines['ms']:.1%})"
+    )
+    print(f"done in {time.monotonic() - started:.0f} s; look at {folder}/*.png and {run_dir}/evaluation/test/*.png,")
+    print(f"and at the curves with: tensorboard --logdir {folder}")
 
 
 if __name__ == "__main__":

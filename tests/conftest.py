@@ -18,3 +18,57 @@ def real_data():
     if not (folder / "eurosat").is_dir():
         pytest.skip(f"no real data in {folder} (set EO_KERAS_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_run():
+    """A function that writes the run folder of an untrained small network, and opens it."""
+
+    def make(folder, dtype, bands, *, legend=None, patch_size=64, policy=None, seed=1, sharpness=3.0):
+        import numpy as np
+
+        from eo_keras import cards, legends, models, rasters, runs
+
+        legend = legend or legends.EUROSAT
+        level, spread = (90.0, 35.0) if dtype == "uint8" else (1200.0, 500.0)
+        normalisation = models.Normalisation((level,) * len(bands), (spread,) * len(bands))
+        model, report = models.build(
+            "resnet14",
+            bands=bands,
+            num_classes=len(legend),
+            normalisation=normalisation,
+            input_dtype=dtype,
+            patch_size=patch_size,
+            dtype_policy=policy,
+            seed=seed,
+        )
+        # The features hardly differ between random images, so the weights that tell them apart must be large.
+        rng, logits = np.random.default_rng(0), model.get_layer("logits")
+        logits.set_weights([rng.normal(0, sharpness, weight.shape) for weight in logits.get_weights()])
+        card = cards.ModelCard(
+            model="resnet14",
+            dataset="test",
+            data_fingerprint="0" * 64,
+            bands=tuple(bands),
+            dtype=dtype,
+            level="L1C",
+            reflectance=rasters.REFLECTANCES[dtype],
+            nodata=0,
+            resolution_m=10.0,
+            patch_size=patch_size,
+            normalisation={"mean": normalisation.mean, "std": normalisation.std, "scale": (1.0,) * len(bands)},
+            legend=legend,
+            parameters=model.count_params(),
+            initialisation=report.summary(),
+            flags={},
+            selection={},
+            scores={},
+            versions=runs.versions(),
+            attribution="nobody",
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        runs.save_model(models.inference_twin(model, patch_size), folder / runs.MODEL_NAME)
+        cards.write_card(card, folder)
+        return runs.open_run(folder)
+
+    return make

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from eo_keras import radiometry
+from eo_keras.cards import Reflectance
 from eo_keras.sentinel2 import COMPOSITES, EUROSAT_ORDER
 
 
@@ -58,6 +59,45 @@ def test_inverse_is_right_to_half_a_grey_value():
     grey = np.arange(1, 256, dtype=np.uint8)
     again = radiometry.stretch_like_eurosat_jpeg(radiometry.jpeg_to_reflectance(grey) * 10000)
     np.testing.assert_array_equal(again, grey)
+
+
+def test_every_dn_becomes_what_the_stretch_makes_of_it():
+    dn = np.arange(65536, dtype=np.uint16)
+    # A second band holds data, so that no pixel is one of no data.
+    pixels = np.stack([dn, np.full_like(dn, 1375)], axis=-1)
+    grey = radiometry.convert(pixels, radiometry.HARMONISED, radiometry.EUROSAT_JPEG, np.uint8)
+    assert grey.dtype == np.uint8
+    np.testing.assert_array_equal(grey[:, 0], radiometry.stretch_like_eurosat_jpeg(dn))
+    assert (grey[:, 1] == 128).all()
+
+
+def test_no_data_stays_0_and_darkness_becomes_1():
+    pixels = np.array([[[0, 0, 0], [0, 0, 5]]], np.uint16)
+    for dtype in ("uint8", "uint16"):
+        converted = radiometry.convert(pixels, radiometry.HARMONISED, radiometry.EUROSAT_JPEG, dtype)
+        assert converted.dtype == dtype
+        np.testing.assert_array_equal(converted, [[[0, 0, 0], [1, 1, 1]]])
+
+
+def test_conversion_by_hand_between_other_scales():
+    # Reflectance 0.05, 0.2 and 1.7 with the offset of processing baseline 04.00, and its darkest numbers.
+    baseline_4 = Reflectance(scale=1e-4, offset=-0.1)
+    pixels = np.array([[1500, 3000], [18000, 999], [1000, 1001]], np.uint16)
+    harmonised = radiometry.convert(pixels, baseline_4, radiometry.HARMONISED, np.uint16)
+    np.testing.assert_array_equal(harmonised, [[500, 2000], [17000, 1], [1, 1]])
+    back = radiometry.convert(harmonised, radiometry.HARMONISED, baseline_4, np.uint16)
+    np.testing.assert_array_equal(back, [[1500, 3000], [18000, 1001], [1001, 1001]])
+    brightest = radiometry.convert([[65535, 64536]], radiometry.HARMONISED, baseline_4, np.uint16)
+    np.testing.assert_array_equal(brightest, [[65535, 65535]])
+
+
+def test_numbers_of_one_scale_stay_what_they_are():
+    dn = np.arange(1, 65536, dtype=np.uint16)[:, None]
+    same = radiometry.convert(dn, radiometry.HARMONISED, radiometry.HARMONISED, np.uint16)
+    np.testing.assert_array_equal(same, dn)
+    grey = np.arange(1, 256, dtype=np.uint8)[:, None]
+    same = radiometry.convert(grey, radiometry.EUROSAT_JPEG, radiometry.EUROSAT_JPEG, np.uint8)
+    np.testing.assert_array_equal(same, grey)
 
 
 @pytest.mark.real_data

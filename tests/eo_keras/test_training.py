@@ -12,32 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from eo_keras import cards, evaluation, pipelines, runs, training
 from eo_keras.errors import BandError, OptionError, RunError, StorageError, TrainingError
 from eo_keras.schedules import OptimizerOptions
-from eo_keras.training_options import TrainingOptions
 
 
-@pytest.fixture(scope="module")
-def options(rgb_records):
-    """Three short epochs of a small network."""
-    return TrainingOptions(
-        records_dir=str(rgb_records),
-        run_dir="",
-        model="resnet14",
-        batch_size=16,
-        epochs=3,
-        steps_per_epoch=4,
-        validation_from_train=0.2,
-        optimizer=OptimizerOptions(learning_rate=0.02),
-        deterministic=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def finished(options, tmp_path_factory):
-    """A finished run, and the lines that it reported."""
-    folder, lines = tmp_path_factory.mktemp("runs") / "a", []
-    options = dataclasses.replace(options, run_dir=str(folder))
-    report = training.train(options, flags_text="--model=resnet14\n", report=lines.append)
-    return options, report, lines
+@pytest.fixture
+def options(short_training):
+    return short_training
 
 
 def weights_of(model):

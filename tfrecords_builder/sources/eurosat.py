@@ -8,7 +8,6 @@ radiometric offset applies. The GeoTIFFs store B8A last and carry no band names.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import pathlib
 import re
@@ -17,7 +16,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from eo_keras import radiometry, sentinel2
+from eo_keras import radiometry, rasters, sentinel2
 from eo_keras.cards import Reflectance
 from eo_keras.errors import SourceError
 from eo_keras.legends import EUROSAT, Legend
@@ -218,10 +217,13 @@ def _read_geotiff(data: bytes, where: str, source: EuroSAT) -> Patch:
             with memory.open(driver="GTiff") as dataset:
                 _check_geotiff(dataset, where, source)
                 pixels = np.ascontiguousarray(dataset.read().transpose(1, 2, 0))
-                crs, transform = _crs_name(dataset.crs.to_wkt()), tuple(dataset.transform)[:6]
+                crs, transform = rasters.crs_name(dataset.crs.to_wkt()), tuple(dataset.transform)[:6]
     except RasterioIOError as error:
         raise SourceError(
-            where, f"it cannot be read ({error})", "a whole GeoTIFF", "copy or download the source again"
+            where,
+            f"it cannot be read ({error.__cause__ or error})",  # rasterio tells what happened in the cause only.
+            "a whole GeoTIFF",
+            "copy or download the source again",
         ) from None
     return Patch(pixels.astype("<u2", copy=False).tobytes(), pixels, crs, transform)
 
@@ -241,14 +243,6 @@ def _check_geotiff(dataset, where: str, source: EuroSAT) -> None:
     named = tuple(description for description in dataset.descriptions if description)
     if named and all(name in sentinel2.BANDS for name in named) and named != source.bands:
         refuse(f"bands named {','.join(named)}", f"the order {','.join(source.bands)}")
-
-
-@functools.lru_cache(maxsize=256)
-def _crs_name(wkt: str) -> str:
-    from rasterio.crs import CRS
-
-    code = CRS.from_wkt(wkt).to_epsg()
-    return f"EPSG:{code}" if code else wkt
 
 
 CIRRUS_CONTRAST = 4.0
@@ -295,7 +289,7 @@ RGB = EuroSAT(
     bands=sentinel2.COMPOSITES["RGB"],
     dtype="uint8",
     encoding="jpeg",
-    reflectance=Reflectance(scale=radiometry.JPEG_STEP, offset=-radiometry.JPEG_STEP),
+    reflectance=radiometry.EUROSAT_JPEG,
     band_order_guard=False,
 )
 
@@ -306,6 +300,6 @@ MULTISPECTRAL = EuroSAT(
     bands=sentinel2.EUROSAT_ORDER,
     dtype="uint16",
     encoding="raw",
-    reflectance=Reflectance(scale=1 / sentinel2.QUANTIFICATION),
+    reflectance=radiometry.HARMONISED,
     band_order_guard=True,
 )

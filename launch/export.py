@@ -1,0 +1,73 @@
+r"""Exports a run's model for TensorFlow Serving: a checked SavedModel that takes digital numbers and answers classes.
+
+Examples:
+  python -m launch.export --run_dir=runs/a --export_dir=serving/eurosat
+  python -m launch.export --run_dir=runs/b --export_dir=serving/eurosat      # the next version of the same service
+"""
+
+import re
+import shlex
+
+from absl import flags
+
+from launch import common
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("run_dir", None, "Run folder made by launch.train.", required=True)
+flags.DEFINE_string(
+    "export_dir",
+    None,
+    "Folder of the service's versions EXPORT_DIR/1 and so on; made where it is missing.",
+    required=True,
+)
+flags.DEFINE_integer("version", None, "Number of the version, 1 or more. Default: the next after the highest.")
+
+
+def _examples(report) -> str:
+    """Returns text to copy: how to serve the export, and how to ask it from Python."""
+    image, folder = report.inputs[0], report.path.parent.resolve()
+    # A model's name stands in the address that is asked, and in a path of the container.
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", folder.name)
+    mount = shlex.quote(f"type=bind,source={folder},target=/models/{name}")
+    # TensorFlow Serving turns no JSON into uint16.
+    how = "gRPC: port 8500" if image.dtype == "uint16" else f"POST http://localhost:8501/v1/models/{name}:predict"
+    lines = [
+        f"serve it ({how}):",
+        f"  docker run --rm -p 8500:8500 -p 8501:8501 --mount {mount} -e MODEL_NAME={name} tensorflow/serving",
+        "ask it from Python:",
+        "  import numpy as np, tensorflow as tf",
+        f"  model = tf.saved_model.load({str(report.path)!r})",
+        f"  print(model.serve(np.ones({(1, *image.shape[1:])}, {image.dtype!r})))",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs the command."""
+    common.import_tensorflow_quietly()
+    from eo_keras import runs, serving
+
+    run = runs.open_run(FLAGS.run_dir)
+    card = run.card
+    version = serving.choose_version(run, FLAGS.export_dir, FLAGS.version)
+    print(f"model:   {card.model} on {','.join(card.bands)}, {card.parameters:,} weights")
+    if FLAGS.dry_run:
+        print(f"dry run: would write version {version} to {FLAGS.export_dir}/{version}")
+        return
+    report = serving.export(run, FLAGS.export_dir, version=FLAGS.version)
+    print(f"export:  {report.path}, {report.bytes / 1e6:,.1f} MB")
+    for title, tensors in (("input:", report.inputs), ("output:", report.outputs)):
+        for tensor in tensors:
+            print(f"{title:8} {tensor}")
+    print(
+        f"checked: {report.checked_images} images, probabilities differ from the Keras model's by at most "
+        f"{report.largest_difference:.1e}"
+    )
+    if report.version < report.newest:
+        print(f"warning: version {report.newest} is there too, and TensorFlow Serving serves the highest only")
+    print(_examples(report))
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,118 @@
+r"""Asks a run's model about image files (GeoTIFF, JPEG, PNG) and writes its answers as CSV.
+
+Examples:
+  python -m launch.predict --run_dir=runs/a --images='patches/*.tif' --output=answers.csv
+  python -m launch.predict --run_dir=runs/a --images=patches --image_bands=B02,B03,B04,B08 --output=answers.csv
+"""
+
+import csv
+import io
+import pathlib
+import time
+
+import numpy as np
+from absl import flags
+
+from eo_keras import cards, files, prediction, rasters, sentinel2
+from eo_keras.errors import BandError, OptionError
+from launch import common
+from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
+
+FLAGS = flags.FLAGS
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the command's flags, the common ones left out."""
+    where = {"flag_values": flag_values}
+    flags.DEFINE_string("run_dir", None, "Run folder made by launch.train.", required=True, **where)
+    flags.DEFINE_multi_string(
+        "images",
+        None,
+        "Images to ask about: a file, a pattern in quotes such as 'patches/*.tif', or a folder, with all images below "
+        "it",  # absl itself adds that the flag may be repeated.
+        required=True,
+        **where,
+    )
+    flags.DEFINE_string("output", None, "CSV file to write: a line an image.", required=True, **where)
+    flags.DEFINE_string(
+        "image_bands",
+        None,
+        "Bands of the images in stored order: names such as B02,B03,B04, RGB, or all for the 13 bands with B8A in "
+        "ninth place. Default: those that the files name, or EuroSAT's order of 13 bands or RGB by their number.",
+        **where,
+    )
+    flags.DEFINE_integer("batch_size", 64, "Images asked about at a time.", lower_bound=1, **where)
+    flags.DEFINE_bool("overwrite", False, "Whether to replace a file that is already in --output.", **where)
+
+
+def main() -> None:
+    """Runs the command."""
+    output = pathlib.Path(FLAGS.output)
+    _check_output(output)
+    bands = sentinel2.parse_bands(FLAGS.image_bands) if FLAGS.image_bands is not None else None
+    card = cards.read_model_card(FLAGS.run_dir)
+    paths = rasters.find_images(FLAGS.images)
+    # Most mistakes show in the first image, before seconds are spent on importing TensorFlow.
+    prediction.fit_to_model(rasters.read_image(paths[0], bands), card, paths[0])
+    print(f"model:  {card.model} on {','.join(card.bands)} ({card.dtype}), {len(card.legend)} classes")
+    print(f"images: {len(paths):,} of {card.patch_size}x{card.patch_size} pixels")
+    if FLAGS.dry_run:
+        print(f"dry run: the first image fits the model; would write the answers to {output}")
+        return
+
+    common.import_tensorflow_quietly()
+    from eo_keras import runs
+
+    run = runs.open_run(FLAGS.run_dir)
+    started = time.monotonic()
+    with common.ProgressBars(unit="images") as progress:
+        answers = prediction.predict_images(run, paths, bands, FLAGS.batch_size, progress)
+    seconds = time.monotonic() - started
+    _guard_band_order(answers.assumed)
+    files.make_folder(output.parent)
+    files.write_text(output, _csv(answers, card.legend.class_names))
+    counts = np.bincount(answers.classes, minlength=len(card.legend))
+    for name, count in zip(card.legend.class_names, counts, strict=True):
+        print(f"  {name:24}{count:>8,}")
+    print(f"{output}: {len(paths):,} images in {seconds:.1f} s ({len(paths) / seconds:,.0f} a second)")
+
+
+def _check_output(output: pathlib.Path) -> None:
+    if output.is_dir():
+        raise OptionError("--output", f"{output} is a folder", "the name of a CSV file")
+    if output.exists() and not FLAGS.overwrite:
+        raise OptionError(
+            "--output", f"{output} is already there", remedy="replace it by --overwrite, or choose another name"
+        )
+
+
+def _guard_band_order(assumed: prediction.AssumedBands | None) -> None:
+    """Refuses images, or warns of few, that seem not to hold their bands in the order that was assumed."""
+    problem = assumed and band_order_problem(assumed.means, sentinel2.EUROSAT_ORDER)
+    if not problem:
+        return
+    remedy = "say the order by --image_bands: all is Sentinel-2's own, with B8A in ninth place"
+    if assumed.images < GUARD_MIN_PATCHES:
+        print(f"warning: too few images ({assumed.images}) to judge the band order, but {problem}. If so, {remedy}")
+        return
+    raise BandError(
+        f"{assumed.images:,} images whose 13 bands have no names",
+        problem,
+        f"EuroSAT's order {','.join(sentinel2.EUROSAT_ORDER)}",
+        remedy,
+    )
+
+
+def _csv(answers: prediction.Predictions, class_names: tuple[str, ...]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "class_id", "class_name", "probability", *(f"p_{name}" for name in class_names)])
+    for path, number, row in zip(answers.paths, answers.classes, answers.probabilities, strict=True):
+        values = [f"{value:.6f}" for value in row]
+        writer.writerow([path, number, class_names[number], values[number], *values])
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    define_flags(FLAGS)
+    common.run(main)

@@ -1,0 +1,81 @@
+import json
+import shutil
+import zipfile
+
+import keras
+import pytest
+
+from eo_keras import cards, runs
+from eo_keras.errors import RunError
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A run that a test may damage."""
+    return shutil.copytree(finished[0].run_dir, tmp_path / "run")
+
+
+def test_a_run_without_card_or_model(copy, tmp_path):
+    with pytest.raises(RunError, match="no such folder"):
+        runs.open_run(tmp_path / "none")
+    (copy / runs.MODEL_NAME).unlink()
+    with pytest.raises(RunError, match="model.keras: there is no such file"):
+        runs.open_run(copy)
+    (copy / cards.MODEL_CARD_NAME).unlink()
+    with pytest.raises(RunError, match="holds no model_card.json"):
+        runs.open_run(copy)
+
+
+def test_a_damaged_model(copy):
+    path = copy / runs.MODEL_NAME
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(RunError, match="no .keras file"):
+        runs.open_run(copy)
+    path.write_bytes(content[:5000] + bytes(3000) + content[8000:])
+    with pytest.raises(RunError, match="cannot be loaded"):
+        runs.open_run(copy)
+
+
+def test_a_model_that_brings_code_is_refused(copy):
+    image = keras.Input((64, 64, 3), dtype="uint8")
+    keras.Model(image, keras.layers.Lambda(lambda x: x)(image)).save(copy / runs.MODEL_NAME)
+    with pytest.raises(RunError, match="cannot be loaded .*[Ll]ambda"):
+        runs.open_run(copy)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("bands", ["B04", "B03"], r"expected input \(64, 64, 2\), uint8"),
+        ("dtype", "uint16", r"a model of input \(64, 64, 3\), uint8, and 10 classes; expected .* uint16"),
+    ],
+)
+def test_a_card_of_another_model(copy, field, value, words):
+    path = copy / cards.MODEL_CARD_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(RunError, match=words):
+        runs.open_run(copy)
+
+
+def test_a_saved_model_is_whole_or_not_there(finished, tmp_path, monkeypatch):
+    model = runs.open_run(finished[0].run_dir).model
+    runs.save_model(model, tmp_path / "m.keras")
+    assert zipfile.is_zipfile(tmp_path / "m.keras")
+    before = (tmp_path / "m.keras").read_bytes()
+
+    def interrupted(path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runs.save_model(model, tmp_path / "m.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.keras"]
+    assert (tmp_path / "m.keras").read_bytes() == before
+
+
+def test_a_damaged_state(copy):
+    (copy / runs.CHECKPOINT_DIR / runs.STATE_NAME).write_text("{")
+    with pytest.raises(RunError, match="state.json: it cannot be read"):
+        runs.read_state(copy)

@@ -1,0 +1,113 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from eo_keras import legends, sentinel2
+from launch import common, export
+
+
+@pytest.fixture(scope="module")
+def rgb(make_run, tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("rgb") / "run", "uint8", ("B04", "B03", "B02")).folder
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs the command in this process; returns its exit code and what it wrote, TensorFlow's own lines included."""
+
+    def run(run_dir, export_dir, *arguments):
+        # Flags of its own, so that other tests find the command's as they were.
+        values = flags.FlagValues()
+        common.define_flags(values)
+        flags.DEFINE_string("run_dir", None, "", flag_values=values, required=True)
+        flags.DEFINE_string("export_dir", None, "", flag_values=values, required=True)
+        flags.DEFINE_integer("version", None, "", flag_values=values)
+        monkeypatch.setattr(export, "FLAGS", values)
+        argv = ["export", f"--run_dir={run_dir}", f"--export_dir={export_dir}", *arguments]
+        code = common._run(export.main, argv, values)
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def example(out):
+    """Cuts the Python example out of the command's output."""
+    return "\n".join(line.strip() for line in out.split("ask it from Python:\n")[1].splitlines())
+
+
+def test_the_command_and_its_example(rgb, tmp_path, capsys):
+    folder = tmp_path / "my service"
+    result = subprocess.run(
+        [sys.executable, "-m", "launch.export", f"--run_dir={rgb}", f"--export_dir={folder}"],
+        capture_output=True,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[2],
+        # As a user would run it: without what the tests set.
+        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
+    )
+    assert result.returncode == 0 and result.stderr == "", result
+    lines = result.stdout.splitlines()
+    assert lines[0] == "model:   resnet14 on B04,B03,B02, 2,031,082 weights"
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert lines[1] == f"export:  {folder}/1, {size / 1e6:.1f} MB"
+    assert "input:   image: uint8 (None, 64, 64, 3)" in lines
+    assert "output:  class_name: string (None,)" in lines
+    assert any(line.startswith("checked: 6 images, probabilities differ") for line in lines)
+    assert f"--mount 'type=bind,source={folder},target=/models/my_service' -e MODEL_NAME=my_service" in result.stdout
+    assert "POST http://localhost:8501/v1/models/my_service:predict" in result.stdout
+    assert os.listdir(folder) == ["1"]
+    assert len(example(result.stdout).splitlines()) == 3
+    exec(example(result.stdout), {})
+    printed = capsys.readouterr().out
+    assert "probabilities" in printed and any(name in printed for name in legends.EUROSAT.class_names)
+
+
+def test_13_bands_are_asked_for_by_grpc(make_run, command, tmp_path):
+    run = make_run(tmp_path / "run", "uint16", sentinel2.EUROSAT_ORDER).folder
+    code, out, err = command(run, tmp_path / "e")
+    assert (code, err) == (0, "")
+    assert "image: uint16 (None, 64, 64, 13)" in out and "gRPC: port 8500" in out and "POST" not in out
+    exec(example(out), {})
+
+
+def test_dry_run_writes_nothing(command, rgb, tmp_path):
+    code, out, err = command(rgb, tmp_path / "e", "--dry_run")
+    assert (code, err) == (0, "") and f"would write version 1 to {tmp_path / 'e'}/1" in out
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "e" / "4").mkdir(parents=True)
+    assert "version 5" in command(rgb, tmp_path / "e", "--dry_run")[1]
+    assert command(rgb, tmp_path / "e", "--dry_run", "--version=4")[0] == 2
+    assert [path.name for path in (tmp_path / "e").iterdir()] == ["4"]
+
+
+def test_an_older_number_is_warned_about(command, rgb, tmp_path):
+    (tmp_path / "4").mkdir()
+    code, out, err = command(rgb, tmp_path, "--version=2")
+    assert (code, err) == (0, "") and f"{tmp_path}/2," in out
+    assert "warning: version 4 is there too" in out
+
+
+def test_mistakes_are_one_line_and_exit_code_2(command, rgb, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "e" / "1").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "model_card.json").write_bytes((rgb / "model_card.json").read_bytes())
+    for run_dir, export_dir, version, words in (
+        (tmp_path / "missing", "e", (), "there is no such folder"),
+        (tmp_path / "empty", "e", (), "holds no model_card.json"),
+        (tmp_path / "unfinished", "e", (), "model.keras: there is no such file"),
+        (rgb, "file", (), "there is a file of this name"),
+        (rgb, "e", ("--version=1",), "already holds version 1"),
+        (rgb, "e", ("--version=0",), "version: 0; expected a whole number from 1"),
+        (rgb, "e", ("--version=x",), "--version"),
+        (rgb, "e", ("stray",), "stray argument"),
+    ):
+        code, out, err = command(run_dir, tmp_path / export_dir, *version)
+        assert code == 2 and out == "", (words, out, err)
+        assert err.count("\n") == 1 and words in err, err
+    assert [path.name for path in (tmp_path / "e").iterdir()] == ["1"]
