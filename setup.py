@@ -20,7 +20,7 @@ setuptools.setup(
     package_data={
         "eo_keras": ["py.typed"],
         "tfrecords_builder": ["py.typed"],
-        "launch": ["py.typed"],
+        "launch": ["py.typed", "flagfiles/*.flags"],
     },
     install_requires=[
         "tensorflow>=2.20,<2.22",  # tf.data and the models' default backend; later releases are untested

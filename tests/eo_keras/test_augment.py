@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eo_keras.augment import Augmentation, augment_batch, move_pixels, scale_brightness
+from eo_keras.augment import Augmentation, augment_batch, move_pixels, scale_brightness, shrink
 from eo_keras.errors import OptionError
 
 RNG = np.random.default_rng(3)
@@ -119,3 +119,26 @@ def test_what_does_not_fit_is_refused():
         Augmentation(shift=-1)
     with pytest.raises(OptionError, match="out of range"):
         Augmentation(brightness=1.0)
+
+
+def test_shrinking_averages_valid_pixels():
+    images = RNG.integers(1, 60000, (3, 8, 8, 2)).astype(np.uint16)
+    expected = images.reshape(3, 4, 2, 4, 2, 2).astype(np.float64).mean(axis=(2, 4))
+    found = shrink(tf.constant(images), 4)
+    assert found.dtype == tf.uint16 and found.shape == (3, 4, 4, 2)
+    np.testing.assert_allclose(found.numpy(), expected, atol=0.51)
+
+
+def test_shrinking_to_no_whole_share_keeps_the_mean():
+    images = RNG.integers(1, 256, (2, 64, 64, 3)).astype(np.uint8)
+    found = shrink(tf.constant(images), 48).numpy()
+    np.testing.assert_allclose(found.mean(axis=(1, 2)), images.mean(axis=(1, 2)), rtol=0.01)
+
+
+def test_shrinking_leaves_no_data_out():
+    images = np.full((1, 4, 4, 2), 1000, np.uint16)
+    images[0, :2, :2] = 0  # A whole block without data stays so.
+    images[0, 2, 2] = 0  # A pixel without data takes no part in its block's average.
+    images[0, 0, 2] = (0, 1000)  # 0 in one band is a number.
+    found = shrink(tf.constant(images), 2).numpy()[0]
+    np.testing.assert_array_equal(found, [[[0, 0], [750, 1000]], [[1000, 1000], [1000, 1000]]])

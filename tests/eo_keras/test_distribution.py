@@ -1,14 +1,13 @@
 """Strategies. Each case is a process of its own: only one mirrored strategy fits in a process."""
 
 import csv
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from eo_keras import distribution, runs
 from eo_keras.errors import OptionError
+from tests.launch.commands import assert_one_line_error, launch
 
 
 def test_names_and_batches():
@@ -41,11 +40,7 @@ def train(records, run_dir, devices):
         "progressive_epochs": "18",
     }
     words = [f"--{name}={value}" for name, value in arguments.items()]
-    return launch_train("--deterministic", *words)
-
-
-def launch_train(*words):
-    return subprocess.run([sys.executable, "-m", "launch.train", *words], capture_output=True, text=True)
+    return launch("train", "--deterministic", *words)
 
 
 def history(folder, column):
@@ -72,6 +67,6 @@ def test_two_devices_train_as_one(rgb_records, tmp_path):
 
 def test_a_batch_that_two_devices_cannot_share(rgb_records, tmp_path):
     places = (f"--records_dir={rgb_records}", f"--run_dir={tmp_path / 'r'}")
-    done = launch_train(*places, "--virtual_devices=2", "--batch_size=15")
-    assert done.returncode == 2 and not (tmp_path / "r").exists()
-    assert done.stderr.count("\n") == 1 and "15 is not divisible by 2 devices" in done.stderr, done.stderr
+    done = launch("train", *places, "--virtual_devices=2", "--batch_size=15")
+    assert_one_line_error(done, "15 is not divisible by 2 devices")
+    assert not (tmp_path / "r").exists()

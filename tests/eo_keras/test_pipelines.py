@@ -122,6 +122,27 @@ def test_an_epoch_does_not_depend_on_what_was_read_before(raw, cache):
     assert _batches(fresh.epoch(3, first_step=6)) == []
 
 
+@MODES
+def test_steps_run_on_over_the_ends_of_epochs(raw, cache):
+    options = PipelineOptions(8, seed=2, augmentation=Augmentation(), cache=cache)
+    pipeline = TrainingPipeline(Records(raw[0]), options)
+    assert pipeline.steps == 6
+    whole = [batch for number in range(4) for batch in _batches(pipeline.epoch(number))]
+    _assert_same(whole[4:20], _batches(pipeline.steps_from(4, 16)))
+    _assert_same(whole[7:8], _batches(pipeline.steps_from(7, 1)))
+
+
+def test_smaller_images_are_the_same_ones(raw):
+    options = PipelineOptions(8, seed=2, augmentation=Augmentation())
+    pipeline = TrainingPipeline(Records(raw[0]), options)
+    for (large, label), (small, again) in zip(pipeline.epoch(1), pipeline.epoch(1, size=8), strict=True):
+        assert small.shape == (8, 8, 8, 13) and small.dtype == tf.uint16
+        np.testing.assert_array_equal(label, again)
+        expected = large.numpy().reshape(8, 8, 2, 8, 2, 13).astype(np.float64).mean(axis=(2, 4))
+        np.testing.assert_allclose(small.numpy(), expected, atol=0.51)
+    _assert_same(_batches(pipeline.epoch(0)), _batches(pipeline.epoch(0, size=16)))
+
+
 def test_augmentation_differs_between_steps_and_epochs(raw):
     options = PipelineOptions(TRAIN, augmentation=Augmentation(shift=0, brightness=0))
     pipeline = TrainingPipeline(Records(raw[0]), options)

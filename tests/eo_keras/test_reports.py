@@ -103,6 +103,21 @@ def test_mistakes_shows_the_40_surest_in_order():
     assert figure != reports.mistakes_png(shown, true, predicted, confidences, keys, "T")
 
 
+def test_mistakes_tell_their_number_where_only_the_surest_are_given():
+    given = _mistakes(5)
+    assert reports.mistakes_png(*given, "T", total=5) == reports.mistakes_png(*given, "T")
+    assert reports.mistakes_png(*given, "T", total=812) != reports.mistakes_png(*given, "T")
+
+
+def test_samples_show_right_and_wrong_answers_in_their_order():
+    images, true, predicted, confidences, keys = _mistakes(5)
+    wrong = reports.samples_png(images, true, predicted, confidences, keys, "T")
+    right = reports.samples_png(images, true, true, confidences, keys, "T")
+    _decoded(wrong, (1000, 300))
+    assert wrong != right
+    assert wrong != reports.samples_png(images[::-1], true, predicted, confidences, keys, "T")
+
+
 def test_no_mistake():
     none = reports.mistakes_png(np.zeros((0, 64, 64, 3), np.uint8), [], [], [], [], "EuroSAT")
     assert _decoded(none).shape[0] < 500

@@ -1,15 +1,9 @@
 import io
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
 
-
-def launch(command, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", f"launch.{command}", *map(str, arguments)], capture_output=True, text=True
-    )
+from tests.launch.commands import assert_one_line_error, launch
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +17,6 @@ def source(tmp_path_factory):
             Image.new("RGB", (64, 64), (10 * n, 90, 40 if name == "Forest" else 200)).save(buffer, "JPEG")
             (folder / name / f"{name}_{n}.jpg").write_bytes(buffer.getvalue())
     return folder
-
-
-def assert_one_line_error(result, words):
-    assert result.returncode == 2, result
-    assert result.stderr.count("\n") == 1 and words in result.stderr, result.stderr
-    assert result.stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -51,7 +39,7 @@ def test_a_missing_required_flag(tmp_path):
     assert_one_line_error(launch("build", "--dataset=eurosat_rgb"), "--source")
 
 
-@pytest.mark.parametrize("command", ["build", "inspect", "download"])
+@pytest.mark.parametrize("command", ["build", "inspect", "download", "train", "evaluate", "predict", "export", "demo"])
 def test_help_explains_every_flag(command):
     result = launch(command, "--help")
     assert result.returncode == 0 and result.stderr == ""

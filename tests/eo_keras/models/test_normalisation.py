@@ -1,11 +1,13 @@
 """The normalisation layer: its numbers, no data, precision and configuration."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
 
 from eo_keras.errors import BandError
-from eo_keras.models import BandNormalisation
+from eo_keras.models import BandNormalisation, Normalisation
 
 
 def test_numbers_with_scale():
@@ -68,3 +70,12 @@ def test_std_must_be_above_zero(std):
 def test_lengths_must_agree():
     with pytest.raises(BandError, match="2 values of mean but 1 of std"):
         BandNormalisation((1.0, 2.0), (1.0,))
+
+
+def test_statistics_of_a_card_are_taken_by_name():
+    bands = [("B02", 1100.0, 330.0), ("B03", 1040.0, 390.0), ("B04", 950.0, 590.0)]
+    entries = [types.SimpleNamespace(band=band, mean=mean, std=std) for band, mean, std in bands]
+    card = types.SimpleNamespace(dataset="d", statistics=entries)
+    assert Normalisation.of_card(card, ("B04", "B02")) == Normalisation((950.0, 1100.0), (590.0, 330.0))
+    with pytest.raises(BandError, match="none of B08; expected one of B02, B03, B04"):
+        Normalisation.of_card(card, ("B04", "B08"))

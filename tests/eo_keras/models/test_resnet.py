@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import BandError, OptionError
-from eo_keras.models import MODELS, Normalisation, build
+from eo_keras.models import MODELS, Normalisation, build, inference_twin
 from eo_keras.models.resnet import POLICIES, build_resnet
 from eo_keras.sentinel2 import EUROSAT_ORDER
 
@@ -112,6 +112,32 @@ def test_trains_on_logits():
     )
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "float64"])
+def test_inference_twin_is_plain_and_of_the_same_weights(policy):
+    model = reduced(
+        blocks=(1,),
+        bands=("B04", "B03", "B02"),
+        dtype_policy=policy,
+        zero_last_gamma=False,
+        synchronized=keras.config.backend() == "tensorflow",
+    )
+    twin = inference_twin(model, 32)
+    assert twin.input_shape == (None, 32, 32, 3) and twin.input.dtype == model.input.dtype
+    exact = "float64" if policy == "float64" else "float32"
+    assert {layer.compute_dtype for layer in twin.layers if layer.weights} == {exact}
+    assert not any(getattr(layer, "synchronized", False) for layer in twin.layers)
+    for one, other in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    image = images(4, 32, 32, 3)
+    tolerance = 0.05 if policy == "mixed_bfloat16" else 1e-6
+    np.testing.assert_allclose(
+        twin.predict(image, verbose=0), np.asarray(model.predict(image, verbose=0), "float32"), atol=tolerance
+    )
+    # A copy, not the same layers under another name.
+    twin.get_layer("logits").kernel.assign(twin.get_layer("logits").kernel * 0)
+    assert np.abs(np.asarray(model.get_layer("logits").kernel)).max() > 0
+
+
 def test_options_are_refused_by_name():
     good = {
         "bands": ("B04", "B03", "B02"),
@@ -155,7 +181,9 @@ sys.modules["tensorflow"] = None
 import keras, numpy as np
 from eo_keras import models
 from eo_keras.errors import OptionError
+from eo_keras.losses import softmax_cross_entropy
 from eo_keras.models.resnet import build_resnet
+from eo_keras.schedules import OptimizerOptions, make_optimizer, make_schedule
 folder = sys.argv[1]
 assert keras.config.backend() == "jax"
 image = np.load(folder + "/image.npy")
@@ -169,6 +197,13 @@ except OptionError as error:
     assert "synchronised batch normalisation under the jax backend" in str(error)
 else:
     raise AssertionError("synchronized was taken")
+losses = np.asarray(softmax_cross_entropy(np.array([1, 0]), np.array([[0.0, 1.0], [0.0, 1.0]]), label_smoothing=0.1))
+assert abs(losses - [0.363262, 1.263262]).max() < 1e-5, losses
+optimizer = make_optimizer(OptimizerOptions(warmup_epochs=0), make_schedule(OptimizerOptions(), 2, 10))
+weight = keras.Variable(np.ones(2), name="kernel")
+optimizer.build([weight])
+optimizer.apply([np.ones(2, np.float32)], [weight])
+assert float(weight[0]) < 1
 model = keras.saving.load_model(folder + "/model.keras", safe_mode=True)
 np.save(folder + "/answer.npy", model.predict(image, verbose=0))
 """

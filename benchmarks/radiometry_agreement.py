@@ -1,0 +1,86 @@
+r"""Compares an RGB run's answers about 13-band GeoTIFFs with its answers about the JPEGs of the same names.
+
+The GeoTIFFs' B04, B03, B02 are scaled as the JPEGs were made. Only patches of the run's test split are asked about.
+
+Example: python -m benchmarks.radiometry_agreement --run_dir=runs/resnet50 --rgb_source=EuroSAT_RGB.zip \
+    --ms_source=EuroSAT_MS.zip --output=docs/results/NAME/agreement.json
+"""
+
+import pathlib
+import tempfile
+
+from absl import flags
+
+from eo_keras import files
+from eo_keras.errors import SourceError
+from launch import common
+from tfrecords_builder import archives
+from tfrecords_builder.sources import eurosat
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("run_dir", None, "Run folder of a network trained on EuroSAT's JPEGs.", required=True)
+flags.DEFINE_string("records_dir", None, "Its records folder. Default: the one that the run was trained on.")
+flags.DEFINE_string("rgb_source", None, "EuroSAT_RGB: a zip or a folder.", required=True)
+flags.DEFINE_string("ms_source", None, "EuroSAT_MS, or a part of it: a zip or a folder.", required=True)
+flags.DEFINE_string("output", None, "JSON file to write.", required=True)
+
+
+def _unpack(source: eurosat.EuroSAT, path: str, keys: set[str], folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Writes the images of some keys into a folder and returns their paths by key."""
+    archive = archives.Archive(path)
+    found = {}
+    for item in source.items(archive):
+        if item.key in keys:
+            found[item.key] = folder / pathlib.PurePosixPath(item.member).name
+            files.write_bytes(found[item.key], archive.read(item.member))
+    return found
+
+
+def main() -> None:
+    """Runs the measurement."""
+    common.import_tensorflow_quietly()
+    import numpy as np
+
+    from eo_keras import evaluation, metrics, pipelines, prediction, runs
+
+    run = runs.open_run(FLAGS.run_dir)
+    records = pipelines.Records(FLAGS.records_dir or run.card.flags["records_dir"])
+    options = pipelines.PipelineOptions(batch_size=256, bands=run.card.bands)
+    dataset = pipelines.evaluation(records, options, "test", with_keys=True)
+    tested = {key.decode() for *_, keys in pipelines.reading(records, dataset) for key in keys.numpy() if key}
+    if FLAGS.dry_run:
+        print(f"dry run: would ask about those of {len(tested):,} test patches that {FLAGS.ms_source} holds")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        geotiffs = _unpack(eurosat.MULTISPECTRAL, FLAGS.ms_source, tested, files.make_folder(f"{folder}/ms"))
+        jpegs = _unpack(eurosat.RGB, FLAGS.rgb_source, set(geotiffs), files.make_folder(f"{folder}/rgb"))
+        keys = sorted(set(geotiffs) & set(jpegs))
+        if not keys:
+            raise SourceError(FLAGS.ms_source, "it holds none of the run's test patches")
+        of_geotiffs = prediction.predict_images(run, [geotiffs[key] for key in keys])
+        of_jpegs = prediction.predict_images(run, [jpegs[key] for key in keys])
+    names = run.card.legend.class_names
+    labels = np.array([names.index(key.rpartition("_")[0]) for key in keys])
+    differing = np.flatnonzero(of_geotiffs.classes != of_jpegs.classes)
+    asked = evaluation.Answers(labels, of_geotiffs.probabilities)
+    result = {
+        "patches": len(keys),
+        "agreement": metrics.agreement(of_geotiffs.classes, of_jpegs.classes),
+        "accuracy_on_geotiffs": asked.accuracy(),
+        "accuracy_on_jpegs": evaluation.Answers(labels, of_jpegs.probabilities).accuracy(),
+        "median_difference_of_top_probability": float(
+            np.median(np.abs(of_geotiffs.probabilities.max(axis=1) - of_jpegs.probabilities.max(axis=1)))
+        ),
+        "differing": [
+            {"key": keys[i], "geotiff": names[of_geotiffs.classes[i]], "jpeg": names[of_jpegs.classes[i]]}
+            for i in differing
+        ],
+    }
+    files.write_json(FLAGS.output, result)
+    for name, value in result.items():
+        print(f"{name:40} {value}")
+
+
+if __name__ == "__main__":
+    common.run(main)

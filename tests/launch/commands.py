@@ -1,0 +1,16 @@
+"""Commands run as a user runs them: each a process of its own."""
+
+import subprocess
+import sys
+
+
+def launch(command, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"launch.{command}", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def assert_one_line_error(result, words):
+    assert result.returncode == 2, result
+    assert result.stderr.count("\n") == 1 and words in result.stderr, result.stderr
+    assert result.stdout == ""

@@ -1,0 +1,17 @@
+import json
+
+import pytest
+
+from tests.launch.commands import launch
+
+
+@pytest.mark.slow
+def test_the_demo_goes_the_whole_way_and_its_network_beats_mean_colours(tmp_path):
+    result = launch("demo", f"--output_dir={tmp_path / 'demo'}")
+    assert result.returncode == 0, result.stderr
+    scores = json.loads((tmp_path / "demo" / "run" / "evaluation" / "test" / "metrics.json").read_text())["scores"]
+    assert scores["accuracy"] > 0.9 and scores["count"] == 400
+    baseline = float(result.stdout.rpartition("band means ")[2].partition("%")[0]) / 100
+    assert 0.2 < baseline <= 0.7
+    assert (tmp_path / "demo" / "serving" / "1" / "saved_model.pb").exists()
+    assert len((tmp_path / "demo" / "answers.csv").read_text().splitlines()) == 201
