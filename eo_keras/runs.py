@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import importlib.metadata
@@ -10,14 +11,15 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eo_keras import cards, files
-from eo_keras.errors import RunError
+from eo_keras.errors import RunError, StorageError
 
 if TYPE_CHECKING:
     import keras
@@ -215,6 +217,24 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns TensorFlow's refusals to write or to read again into a `StorageError`, as well as the system's."""
+    import tensorflow as tf
+
+    try:
+        with files.storage_errors(path):
+            yield
+    except tf.errors.OpError as error:
+        # TensorFlow puts the kernel before the cause: the end of its message tells what happened.
+        reason = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", error.message).strip()
+        raise StorageError(
+            path,
+            f"it could not be written ({reason[-300:]})",
+            remedy="free some space or choose another folder, then run the same command again",
+        ) from error
 
 
 def read_state(run_dir: str | os.PathLike[str]) -> dict[str, Any]:

@@ -7,13 +7,10 @@ signature `serving_default`, also callable as `serve`, takes `image` and answers
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import pathlib
-import re
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -192,26 +189,10 @@ def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> Any:
     shape = (None, run.card.patch_size, run.card.patch_size, len(run.card.bands))
     archive = keras.export.ExportArchive()
     archive.add_endpoint(ENDPOINT, answer, [tf.TensorSpec(shape, run.card.dtype, name="image")])
-    with _storage_errors(path):
+    with runs.storage_errors(path):
         archive.write_out(str(temporary), verbose=False)
         cards.write_card(run.card, files.make_folder(temporary / EXTRA_DIR))
         return tf.saved_model.load(str(temporary))
-
-
-@contextlib.contextmanager
-def _storage_errors(path: pathlib.Path) -> Iterator[None]:
-    """Turns TensorFlow's refusals to write or to read again into a `StorageError`, as well as the system's."""
-    try:
-        with files.storage_errors(path):
-            yield
-    except tf.errors.OpError as error:
-        # TensorFlow puts the kernel before the cause: the end of its message tells what happened.
-        reason = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", error.message).strip()
-        raise StorageError(
-            path,
-            f"it could not be written ({reason[-300:]})",
-            remedy="free some space or choose another folder, then run the same command again",
-        ) from error
 
 
 def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from eo_keras import cards, distribution, files, losses, models, pipelines, reports, runs, schedules
-from eo_keras.errors import OptionError, RunError, StorageError, TrainingError
+from eo_keras.errors import OptionError, RunError, TrainingError
 from eo_keras.evaluation import Answerer, first_images
 from eo_keras.monitoring import SHOWN, Monitor, answer_pictures
 from eo_keras.sentinel2 import parse_bands
@@ -252,7 +253,7 @@ class _Training:
             row["val_loss"] = answers.cross_entropy() if answers else None
             row["val_accuracy"] = answers.accuracy() if answers else None
             row["seconds"] += round(time.monotonic() - started, 3)
-            improved = self.best is None or answers is None or answers.accuracy() > self.best["value"]
+            improved = self.best is None or answers is None or _rank(row) > _rank(self.history[self.best["epoch"] - 1])
             self._commit(row, improved)
             last = epoch + 1 == self.options.epochs
             pictures = {}
@@ -260,7 +261,7 @@ class _Training:
                 images = first_images(self.validation, SHOWN)
                 pictures = answer_pictures(answers, images, self.card, self.bands, f"Validation, epoch {epoch + 1}")
             monitor.epoch(row, steps, pictures)
-            report(self._line(row, improved))
+            report(_line(row, improved))
         monitor.close()
         columns = {name: [math.nan if row[name] is None else row[name] for row in self.history] for name in row}
         curves = reports.training_curves_png(columns, f"{self.options.model} on {self.card.dataset}")
@@ -325,14 +326,8 @@ class _Training:
         folder = files.make_folder(self.folder / runs.CHECKPOINT_DIR)
         runs.save_model(self.twin, folder / runs.LAST_MODEL_NAME)
         name = f"epoch-{row['epoch']:05d}"
-        try:
+        with runs.storage_errors(folder / name):
             self.checkpoint.write(str(folder / name))
-        except tf.errors.OpError as error:
-            raise StorageError(
-                folder,
-                f"the checkpoint could not be written ({error.message[:200]})",
-                remedy="free some space, then go on with --resume",
-            ) from error
         state = {
             "epoch": row["epoch"],
             "checkpoint": name,
@@ -343,7 +338,9 @@ class _Training:
         }
         files.write_json(folder / runs.STATE_NAME, state)
         for path in folder.glob("epoch-*"):
-            if path.name.split(".")[0] != name:
+            if path.is_dir():  # What TensorFlow leaves of a write that was cut off.
+                shutil.rmtree(path)
+            elif path.name.split(".")[0] != name:
                 path.unlink()
         runs.append_history(self.folder, row)
 
@@ -404,9 +401,14 @@ class _Training:
             attribution=card.attribution,
         )
 
-    @staticmethod
-    def _line(row: dict[str, Any], improved: bool) -> str:
-        text = f"epoch {row['epoch']:>3}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.2%}"
-        if row["val_accuracy"] is not None:
-            text += f", validation {row['val_loss']:.4f} {row['val_accuracy']:.2%}{' (best)' if improved else ''}"
-        return f"{text}, learning rate {row['learning_rate']:.2g}, {row['images_per_second']:,.0f} images/s"
+
+def _rank(row: dict[str, Any]) -> tuple[float, float]:
+    """Orders epochs: by accuracy on the validation examples, of equals by loss."""
+    return row["val_accuracy"], -row["val_loss"]
+
+
+def _line(row: dict[str, Any], improved: bool) -> str:
+    text = f"epoch {row['epoch']:>3}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.2%}"
+    if row["val_accuracy"] is not None:
+        text += f", validation {row['val_loss']:.4f} {row['val_accuracy']:.2%}{' (best)' if improved else ''}"
+    return f"{text}, learning rate {row['learning_rate']:.2g}, {row['images_per_second']:,.0f} images/s"

@@ -6,6 +6,7 @@ Example: python -m launch.demo --output_dir=runs/demo
 """
 
 import json
+import os
 import pathlib
 import shlex
 import shutil
@@ -27,7 +28,7 @@ flags.DEFINE_integer("patches_per_class", 200, "RGB patches of each of the ten c
 flags.DEFINE_integer("ms_patches_per_class", 20, "13-band patches of each of the ten classes.", lower_bound=5)
 flags.DEFINE_integer("seed", 1, "Seed of the generated world and of the split.")
 
-TRAINING_FLAGS = pathlib.Path(__file__).parent / "flagfiles" / "demo.flags"
+TRAINING_FLAGS = os.path.relpath(pathlib.Path(__file__).parent / "flagfiles" / "demo.flags")
 
 
 def _prepare(output_dir: pathlib.Path) -> None:

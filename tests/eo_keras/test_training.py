@@ -61,7 +61,8 @@ def test_the_best_epoch_is_kept(finished):
     options, report, _ = finished
     values = [row["val_accuracy"] for row in report.history]
     assert report.card.selection["value"] == max(values)
-    assert report.card.selection["epoch"] == values.index(max(values)) + 1
+    best = max(report.history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    assert report.card.selection["epoch"] == best["epoch"]
     run = runs.open_run(options.run_dir)
     records = pipelines.Records(options.records_dir)
     _, held_out = pipelines.holdout(0.2, options.seed)
@@ -92,6 +93,13 @@ def test_tensorboard_shows_scalars_and_pictures(finished):
     assert {"epoch/images_per_second", "epoch/learning_rate"} <= set(tags["tensors"])
 
 
+def test_of_equally_right_epochs_the_one_of_lower_loss_ranks_higher():
+    def rank(accuracy, loss):
+        return training._rank({"val_accuracy": accuracy, "val_loss": loss})
+
+    assert rank(0.9, 0.2) > rank(0.9, 0.3) > rank(0.89, 0.1)
+
+
 class Killed(Exception):
     """Stands for the end of a process."""
 
@@ -108,6 +116,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(options, finished, tmp_
         training.train(options, progress=die)
     with open(tmp_path / "b" / "history.csv", "a") as file:
         file.write("3,12,9.9,0,,,0,0,0\n")  # A line that no checkpoint stands behind.
+    # What a checkpoint leaves whose writing was cut off.
+    (tmp_path / "b" / runs.CHECKPOINT_DIR / "epoch-00003_temp").mkdir()
     resumed = training.train(dataclasses.replace(options, resume=True))
     assert resumed.resumed_from == 2
     assert [row["loss"] for row in resumed.history] == pytest.approx(
@@ -115,6 +125,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(options, finished, tmp_
     )
     written = (tmp_path / "b" / "history.csv").read_text().splitlines()
     assert len(written) == 4 and "9.9" not in written[3].split(",")[2]
+    left = {path.name.split(".")[0] for path in (tmp_path / "b" / runs.CHECKPOINT_DIR).iterdir()}
+    assert left == {"epoch-00003", "last", "state"}
     last = f"{runs.CHECKPOINT_DIR}/{runs.LAST_MODEL_NAME}"
     one, other = (runs.load_model(runs.pathlib.Path(folder) / last) for folder in (finished[0].run_dir, tmp_path / "b"))
     for first, second in zip(weights_of(one), weights_of(other), strict=True):
@@ -194,6 +206,21 @@ def test_the_moving_average_by_hand(options, tmp_path):
         expected = [decay * one + (1 - decay) * other for one, other in zip(expected, values, strict=True)]
     for average, value in zip(trainer.averages, expected, strict=True):
         np.testing.assert_allclose(average.numpy(), value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_reduced_precision_trains_and_a_model_of_full_precision_is_kept(options, tmp_path, policy):
+    options = dataclasses.replace(
+        options, run_dir=str(tmp_path / "r"), dtype_policy=policy, epochs=2, steps_per_epoch=2
+    )
+    report = training.train(options)
+    assert all(np.isfinite(row["loss"]) for row in report.history)
+    run = runs.open_run(tmp_path / "r")
+    assert {layer.compute_dtype for layer in run.model.layers if layer.weights} == {"float32"}
+    trainer = training._Training(options, pipelines.Records(options.records_dir), tf.distribute.get_strategy())
+    before = weights_of(trainer.model)
+    trainer._train_step(*next(iter(trainer.pipeline.steps_from(0, 1))))
+    assert any((one != other).any() for one, other in zip(before, weights_of(trainer.model), strict=True))
 
 
 def test_nan_ends_the_run_and_the_step_is_named(options, tmp_path):
