@@ -192,10 +192,8 @@ class _Training:
     def describe(self) -> list[str]:
         """Says in lines of text what is going to be done."""
         options = self.options
-        sizes = "".join(
-            f"{count} epochs at {size}x{size} pixels, "
-            for size, count in zip(options.progressive_sizes, options.progressive_epochs, strict=True)
-        )
+        parts = zip(options.progressive_sizes, options.progressive_epochs, strict=True)
+        sizes = ", ".join(f"{count} at {size}x{size} pixels" for size, count in parts)
         chooses = f"{self.validation_count:,} examples ({self.validation_name})" if self.validation else "the last one"
         memory = "kept in memory" if self.pipeline.in_memory else "streamed from the files"
         return [
@@ -203,7 +201,7 @@ class _Training:
             f"bands:  {','.join(self.bands)}, {self.card.dtype}, {self.card.patch_size}x{self.card.patch_size} pixels",
             f"model:  {options.model}, {self.model.count_params():,} weights. {self.initialisation.summary()}",
             f"device: {self.strategy.num_replicas_in_sync} x {options.dtype_policy}, batch of {options.batch_size}",
-            f"run:    {options.epochs} epochs of {self.steps} steps ({sizes}the rest as they are)",
+            f"run:    {options.epochs} epochs of {self.steps} steps{sizes and f', the first {sizes}'}",
             f"chosen: the epoch by {chooses}",
         ]
 

@@ -94,46 +94,30 @@ def _numbers(name: str, kind: type) -> tuple:
         raise OptionError(f"--{name}", ",".join(FLAGS[name].value), "numbers separated by commas") from None
 
 
+def _chosen(kind: type, given: dict) -> dict:
+    return {field.name: given[field.name] for field in dataclasses.fields(kind)}
+
+
 def main() -> None:
     """Runs the command."""
     common.import_tensorflow_quietly()
     from eo_keras import augment, schedules, training, training_options
 
-    own = common.own_flags()
-    optimizer_names = {field.name for field in dataclasses.fields(schedules.OptimizerOptions)}
-    optimizer = {name: own[name] for name in optimizer_names} | {"decay_epochs": _numbers("decay_epochs", float)}
+    # A flag has the name of the option that it sets; those that need more than their value follow.
+    given = common.own_flags() | {
+        "decay_epochs": _numbers("decay_epochs", float),
+        "progressive_sizes": _numbers("progressive_sizes", int),
+        "progressive_epochs": _numbers("progressive_epochs", int),
+    }
     changes = FLAGS.d4 or FLAGS.shift or FLAGS.brightness
-    options = training_options.TrainingOptions(
-        records_dir=FLAGS.records_dir,
-        run_dir=FLAGS.run_dir,
-        optimizer=schedules.OptimizerOptions(**optimizer),
-        augmentation=augment.Augmentation(FLAGS.d4, FLAGS.shift, FLAGS.brightness) if changes else None,
-        progressive_sizes=_numbers("progressive_sizes", int),
-        progressive_epochs=_numbers("progressive_epochs", int),
-        resume=FLAGS.resume,
-        overwrite=FLAGS.overwrite,
-        **{
-            name: own[name]
-            for name in (
-                "model",
-                "bands",
-                "weights",
-                "stem",
-                "strategy",
-                "virtual_devices",
-                "batch_size",
-                "epochs",
-                "steps_per_epoch",
-                "validation_from_train",
-                "label_smoothing",
-                "ema",
-                "dtype_policy",
-                "seed",
-                "deterministic",
-                "cache_gb",
-            )
-        },
-    )
+    given |= {
+        "run_dir": FLAGS.run_dir,
+        "resume": FLAGS.resume,
+        "overwrite": FLAGS.overwrite,
+        "augmentation": augment.Augmentation(FLAGS.d4, FLAGS.shift, FLAGS.brightness) if changes else None,
+    }
+    given["optimizer"] = schedules.OptimizerOptions(**_chosen(schedules.OptimizerOptions, given))
+    options = training_options.TrainingOptions(**_chosen(training_options.TrainingOptions, given))
     with common.ProgressBars(unit="steps") as progress:
         report = training.train(
             options, flags_text=common.flags_text(), progress=progress, report=progress.write, dry_run=FLAGS.dry_run
