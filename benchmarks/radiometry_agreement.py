@@ -1,6 +1,7 @@
 r"""Compares an RGB run's answers about 13-band GeoTIFFs with its answers about the JPEGs of the same names.
 
 The GeoTIFFs' B04, B03, B02 are scaled as the JPEGs were made. Only patches of the run's test split are asked about.
+To tell scaling and compression apart, the scaled pixels are also compressed as the authors did, and asked about again.
 
 Example: python -m benchmarks.radiometry_agreement --run_dir=runs/resnet50 --rgb_source=EuroSAT_RGB.zip \
     --ms_source=EuroSAT_MS.zip --output=docs/results/NAME/agreement.json
@@ -8,10 +9,12 @@ Example: python -m benchmarks.radiometry_agreement --run_dir=runs/resnet50 --rgb
 
 import pathlib
 import tempfile
+import warnings
 
+import numpy as np
 from absl import flags
 
-from eo_keras import files
+from eo_keras import files, radiometry, rasters, sentinel2
 from eo_keras.errors import SourceError
 from launch import common
 from tfrecords_builder import archives
@@ -37,11 +40,28 @@ def _unpack(source: eurosat.EuroSAT, path: str, keys: set[str], folder: pathlib.
     return found
 
 
+def _compress(geotiffs: dict[str, pathlib.Path], folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Makes JPEGs out of GeoTIFFs by the authors' recipe, and returns their paths by key."""
+    import rasterio
+
+    found = {}
+    for key, path in geotiffs.items():
+        image = rasters.read_image(path)
+        pixels = image.pixels[..., [image.bands.index(name) for name in sentinel2.COMPOSITES["RGB"]]]
+        grey = radiometry.stretch_like_eurosat_jpeg(pixels)
+        height, width, count = grey.shape
+        profile = {"driver": "JPEG", "width": width, "height": height, "count": count, "dtype": "uint8", "quality": 100}
+        found[key] = folder / f"{key}.jpg"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # As the published ones are.
+            with rasterio.open(found[key], "w", **profile) as dataset:
+                dataset.write(np.moveaxis(grey, -1, 0))
+    return found
+
+
 def main() -> None:
     """Runs the measurement."""
     common.import_tensorflow_quietly()
-    import numpy as np
-
     from eo_keras import evaluation, metrics, pipelines, prediction, runs
 
     run = runs.open_run(FLAGS.run_dir)
@@ -60,6 +80,8 @@ def main() -> None:
             raise SourceError(FLAGS.ms_source, "it holds none of the run's test patches")
         of_geotiffs = prediction.predict_images(run, [geotiffs[key] for key in keys])
         of_jpegs = prediction.predict_images(run, [jpegs[key] for key in keys])
+        compressed = _compress({key: geotiffs[key] for key in keys}, files.make_folder(f"{folder}/compressed"))
+        of_compressed = prediction.predict_images(run, [compressed[key] for key in keys])
     names = run.card.legend.class_names
     labels = np.array([names.index(key.rpartition("_")[0]) for key in keys])
     differing = np.flatnonzero(of_geotiffs.classes != of_jpegs.classes)
@@ -67,6 +89,7 @@ def main() -> None:
     result = {
         "patches": len(keys),
         "agreement": metrics.agreement(of_geotiffs.classes, of_jpegs.classes),
+        "agreement_after_compression": metrics.agreement(of_compressed.classes, of_jpegs.classes),
         "accuracy_on_geotiffs": asked.accuracy(),
         "accuracy_on_jpegs": evaluation.Answers(labels, of_jpegs.probabilities).accuracy(),
         "median_difference_of_top_probability": float(
