@@ -7,7 +7,7 @@ import dataclasses
 import io
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -43,6 +43,18 @@ class Answers:
     def predictions(self) -> np.ndarray:
         """int64 (N,): the most probable class, the first one of equals."""
         return self.probabilities.argmax(axis=1)
+
+    def captions(
+        self, places: Sequence[int], class_names: Sequence[str]
+    ) -> tuple[list[str], list[str], np.ndarray, list[str]]:
+        """Returns true names, predicted names, top probabilities and keys of some examples, as `reports` draws them."""
+        predictions = self.predictions
+        return (
+            [class_names[self.labels[place]] for place in places],
+            [class_names[predictions[place]] for place in places],
+            self.probabilities[places].max(axis=1),
+            [self.keys[place] for place in places],
+        )
 
     def cross_entropy(self) -> float:
         """Returns the mean negative logarithm of the true class's probability, in nats."""
@@ -237,14 +249,33 @@ def write_evaluation(evaluation: Evaluation, folder: str | pathlib.Path, *, mode
     files.write_bytes(folder / "reliability.png", reliability)
     mistakes = reports.mistakes_png(
         [reports.to_display(image, run.card.bands, run.card.dtype) for image in evaluation.mistaken_images],
-        [names[label] for label in answers.labels[evaluation.mistakes]],
-        [names[label] for label in answers.predictions[evaluation.mistakes]],
-        answers.probabilities[evaluation.mistakes].max(axis=1),
-        [answers.keys[number] for number in evaluation.mistakes],
+        *answers.captions(evaluation.mistakes, names),
         title,
         total=int(np.count_nonzero(answers.predictions != answers.labels)),
     )
     files.write_bytes(folder / "mistakes.png", mistakes)
+
+
+def add_to_card(evaluation: Evaluation) -> None:
+    """Adds the scores of a split of the run's own records to the run's card; other records say nothing about the run.
+
+    Raises:
+        StorageError: if the run folder cannot be written.
+    """
+    run, scores = evaluation.run, evaluation.scores
+    if evaluation.card.fingerprint != run.card.data_fingerprint:
+        return
+    summary = {
+        "accuracy": scores.accuracy,
+        "accuracy_low": scores.accuracy_low,
+        "accuracy_high": scores.accuracy_high,
+        "macro_f1": scores.macro_f1,
+        "kappa": scores.kappa,
+        "expected_calibration_error": scores.expected_calibration_error,
+        "count": scores.count,
+    }
+    card = dataclasses.replace(run.card, scores={**run.card.scores, evaluation.split: summary})
+    cards.write_card(card, run.folder)
 
 
 def _predictions_csv(answers: Answers, names: tuple[str, ...]) -> str:

@@ -87,14 +87,11 @@ def answer_pictures(
     Returns:
         PNG images by name.
     """
-    names, count = card.legend.class_names, len(images)
+    names = card.legend.class_names
     confusion = confusion_matrix(answers.labels, answers.predictions, len(names))
     samples = reports.samples_png(
         [reports.to_display(image, bands, card.dtype) for image in images],
-        [names[label] for label in answers.labels[:count]],
-        [names[label] for label in answers.predictions[:count]],
-        answers.probabilities[:count].max(axis=1),
-        answers.keys[:count],
+        *answers.captions(range(len(images)), names),
         title,
     )
     return {

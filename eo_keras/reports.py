@@ -147,6 +147,7 @@ def mistakes_png(
     Raises:
         ValueError: if the arguments differ in length.
     """
+    _check_lengths(images, true_names, predicted_names, confidences, keys)
     if not len(images):
         return _message_png("No mistake: every example was classified correctly.", title)
     order = np.argsort(-np.asarray(confidences, dtype=np.float64), kind="stable")[:_MOST_MISTAKES]
@@ -170,16 +171,21 @@ def samples_png(
     Raises:
         ValueError: if the arguments differ in length.
     """
+    _check_lengths(images, true_names, predicted_names, confidences, keys)
+    if not len(images):
+        return _message_png("No example.", title)
     order = np.arange(min(len(images), _MOST_MISTAKES))
     return _captioned_tiles_png(images, true_names, predicted_names, confidences, keys, order, title)
 
 
-def _captioned_tiles_png(images, true_names, predicted_names, confidences, keys, order, title: str) -> bytes:
-    """Draws the images of `order`, each above its true and predicted name; a wrong one is red."""
-    images, confidences = np.asarray(images), np.asarray(confidences, dtype=np.float64)
-    lengths = {len(images), len(true_names), len(predicted_names), len(confidences), len(keys)}
+def _check_lengths(*columns) -> None:
+    lengths = {len(column) for column in columns}
     if len(lengths) != 1:
         raise ValueError(f"images, names, confidences and keys have different lengths: {sorted(lengths)}")
+
+
+def _captioned_tiles_png(images, true_names, predicted_names, confidences, keys, order, title: str) -> bytes:
+    """Draws the images of `order`, each above its true and predicted name; a wrong one is red."""
     columns = min(_MISTAKE_COLUMNS, len(order))
     rows = -(-len(order) // columns)
     # One unit is one column's width; a row is an image of one unit, three lines of caption and a gap.

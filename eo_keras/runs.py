@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 FLAGS_NAME = "flags.txt"
 ENVIRONMENT_NAME = "environment.json"
 MODEL_NAME = "model.keras"
-LAST_MODEL_NAME = "last.keras"
 HISTORY_NAME = "history.csv"
 CURVES_NAME = "training_curves.png"
 TENSORBOARD_DIR = "tensorboard"
 CHECKPOINT_DIR = "checkpoint"
+LAST_MODEL_NAME = f"{CHECKPOINT_DIR}/last.keras"
 EVALUATION_DIR = "evaluation"
 STATE_NAME = "state.json"
 """Inside the checkpoint folder: names the checkpoint that counts, and all that is not a weight."""
@@ -157,7 +157,7 @@ def open_run(run_dir: str | os.PathLike[str], model_name: str = MODEL_NAME) -> R
 
     Args:
         run_dir: the run folder.
-        model_name: `MODEL_NAME` for the kept epoch's model, `CHECKPOINT_DIR/LAST_MODEL_NAME` for the last epoch's.
+        model_name: `MODEL_NAME` for the kept epoch's model, `LAST_MODEL_NAME` for the last epoch's.
 
     Raises:
         RunError: if the folder, its card or the model is missing, damaged, or they do not fit each other.

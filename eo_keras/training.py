@@ -23,7 +23,7 @@ from eo_keras.errors import OptionError, RunError, TrainingError
 from eo_keras.evaluation import Answerer, first_images
 from eo_keras.monitoring import SHOWN, Monitor, answer_pictures
 from eo_keras.sentinel2 import parse_bands
-from eo_keras.training_options import TrainingOptions
+from eo_keras.training_options import TrainingOptions, check_resumable
 
 _CHECK_STEPS = 20
 """After so many steps the losses are fetched from the device; to do so at each step would hold a GPU up."""
@@ -322,7 +322,7 @@ class _Training:
             runs.save_model(self.twin, self.folder / runs.MODEL_NAME)
             cards.write_card(self._model_card(), self.folder)
         folder = files.make_folder(self.folder / runs.CHECKPOINT_DIR)
-        runs.save_model(self.twin, folder / runs.LAST_MODEL_NAME)
+        runs.save_model(self.twin, self.folder / runs.LAST_MODEL_NAME)
         name = f"epoch-{row['epoch']:05d}"
         with runs.storage_errors(folder / name):
             self.checkpoint.write(str(folder / name))
@@ -349,21 +349,7 @@ class _Training:
             RunError: if it was made with other options or other records, or is damaged.
         """
         state = runs.read_state(self.folder)
-        for key, value in self.options.comparable().items():
-            if state["options"].get(key) != value:
-                raise RunError(
-                    self.folder,
-                    f"the run was started with {key}={state['options'].get(key)!r}, not {value!r}",
-                    "the same options",
-                    f"resume with --flagfile={self.folder / runs.FLAGS_NAME}, or start another run",
-                )
-        if state["data_fingerprint"] != self.card.fingerprint:
-            raise RunError(
-                self.folder,
-                f"the run was started on other records ({state['data_fingerprint'][:12]})",
-                f"the records {self.records.folder} ({self.card.fingerprint[:12]})",
-                "name the records it was started on, or start another run",
-            )
+        check_resumable(self.options, state, self.card.fingerprint)
         prefix = self.folder / runs.CHECKPOINT_DIR / state["checkpoint"]
         try:
             self.checkpoint.read(str(prefix)).assert_consumed()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-from eo_keras import cards, models, schedules
+from eo_keras import cards, models, runs, schedules
 from eo_keras.augment import Augmentation
-from eo_keras.errors import OptionError
+from eo_keras.errors import OptionError, RunError
 
 _PER_RUN = ("records_dir", "run_dir", "resume", "overwrite", "strategy", "virtual_devices", "cache_gb")
 """Options that do not change what is computed; a resumed run may have others."""
@@ -110,3 +112,32 @@ class TrainingOptions:
     def comparable(self) -> dict[str, Any]:
         """Returns the options that decide what is computed, as JSON would give them back."""
         return {key: value for key, value in cards.to_json(self).items() if key not in _PER_RUN}
+
+
+def check_resumable(options: TrainingOptions, state: Mapping[str, Any], data_fingerprint: str) -> None:
+    """Refuses to go on with a run under other options or on other records than it was started with.
+
+    Args:
+        options: the options now.
+        state: what the run's checkpoint says, see `runs.read_state`.
+        data_fingerprint: fingerprint of the records' card now.
+
+    Raises:
+        RunError: if an option that decides what is computed, or the records, are not the same.
+    """
+    folder = pathlib.Path(options.run_dir)
+    for key, value in options.comparable().items():
+        if state["options"].get(key) != value:
+            raise RunError(
+                folder,
+                f"the run was started with {key}={state['options'].get(key)!r}, not {value!r}",
+                "the same options",
+                f"resume with --flagfile={folder / runs.FLAGS_NAME}, or start another run",
+            )
+    if state["data_fingerprint"] != data_fingerprint:
+        raise RunError(
+            folder,
+            f"the run was started on other records ({state['data_fingerprint'][:12]})",
+            f"the records {options.records_dir} ({data_fingerprint[:12]})",
+            "name the records it was started on, or start another run",
+        )

@@ -9,6 +9,7 @@ import pathlib
 
 from absl import flags
 
+from eo_keras import runs
 from launch import common
 
 FLAGS = flags.FLAGS
@@ -32,17 +33,15 @@ def _output_dir(run, records) -> pathlib.Path:
     name = FLAGS.split if FLAGS.checkpoint == "best" else f"{FLAGS.split}-{FLAGS.checkpoint}"
     if records.card.fingerprint != run.card.data_fingerprint:
         name = f"{records.card.dataset}-{records.card.fingerprint[:8]}-{name}"
-    return run.folder / "evaluation" / name
+    return run.folder / runs.EVALUATION_DIR / name
 
 
 def main() -> None:
     """Runs the command."""
     common.import_tensorflow_quietly()
-    import dataclasses
+    from eo_keras import evaluation, pipelines
 
-    from eo_keras import cards, evaluation, pipelines, runs
-
-    model_name = runs.MODEL_NAME if FLAGS.checkpoint == "best" else f"{runs.CHECKPOINT_DIR}/{runs.LAST_MODEL_NAME}"
+    model_name = runs.MODEL_NAME if FLAGS.checkpoint == "best" else runs.LAST_MODEL_NAME
     run = runs.open_run(FLAGS.run_dir, model_name)
     records = pipelines.Records(FLAGS.records_dir or run.card.flags["records_dir"])
     output_dir, chosen = _output_dir(run, records), run.card.selection
@@ -68,18 +67,8 @@ def main() -> None:
     for warning in result.warnings:
         print(f"warning:  {warning}")
     scores = result.scores
-    summary = {
-        "accuracy": scores.accuracy,
-        "accuracy_low": scores.accuracy_low,
-        "accuracy_high": scores.accuracy_high,
-        "macro_f1": scores.macro_f1,
-        "kappa": scores.kappa,
-        "expected_calibration_error": scores.expected_calibration_error,
-        "count": scores.count,
-    }
-    if FLAGS.checkpoint == "best" and records.card.fingerprint == run.card.data_fingerprint:
-        card = dataclasses.replace(run.card, scores={**run.card.scores, FLAGS.split: summary})
-        cards.write_card(card, run.folder)
+    if FLAGS.checkpoint == "best":
+        evaluation.add_to_card(result)
     print(f"\n{'class':24}{'precision':>10}{'recall':>10}{'F1':>10}{'examples':>10}")
     for one in scores.classes:
         print(f"{one.name:24}{one.precision:>10.2%}{one.recall:>10.2%}{one.f1:>10.2%}{one.support:>10,}")

@@ -59,7 +59,7 @@ def test_two_devices_train_as_one(rgb_records, tmp_path):
     np.testing.assert_allclose(history(two, "loss"), losses, rtol=1e-6)
     np.testing.assert_allclose(history(two, "val_loss"), history(one, "val_loss"), rtol=1e-6)
     # Batch normalisation's moving statistics included: those of one device alone would be of half the batches.
-    models = [runs.load_model(folder / runs.CHECKPOINT_DIR / runs.LAST_MODEL_NAME) for folder in (one, two)]
+    models = [runs.load_model(folder / runs.LAST_MODEL_NAME) for folder in (one, two)]
     assert [weight.name for weight in models[0].weights].count("moving_mean") > 10
     for first, second in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
         np.testing.assert_allclose(second, first, rtol=1e-6, atol=1e-9)

@@ -118,6 +118,12 @@ def test_samples_show_right_and_wrong_answers_in_their_order():
     assert wrong != reports.samples_png(images[::-1], true, predicted, confidences, keys, "T")
 
 
+def test_lengths_are_compared_also_where_there_is_no_image():
+    for draw in (reports.mistakes_png, reports.samples_png):
+        with pytest.raises(ValueError, match=r"different lengths: \[0, 1\]"):
+            draw(np.zeros((0, 8, 8, 3), np.uint8), ["a"], ["b"], [0.5], ["k"], "T")
+
+
 def test_no_mistake():
     none = reports.mistakes_png(np.zeros((0, 64, 64, 3), np.uint8), [], [], [], [], "EuroSAT")
     assert _decoded(none).shape[0] < 500

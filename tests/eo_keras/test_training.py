@@ -127,8 +127,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(options, finished, tmp_
     assert len(written) == 4 and "9.9" not in written[3].split(",")[2]
     left = {path.name.split(".")[0] for path in (tmp_path / "b" / runs.CHECKPOINT_DIR).iterdir()}
     assert left == {"epoch-00003", "last", "state"}
-    last = f"{runs.CHECKPOINT_DIR}/{runs.LAST_MODEL_NAME}"
-    one, other = (runs.load_model(runs.pathlib.Path(folder) / last) for folder in (finished[0].run_dir, tmp_path / "b"))
+    one, other = (
+        runs.load_model(runs.pathlib.Path(folder) / runs.LAST_MODEL_NAME)
+        for folder in (finished[0].run_dir, tmp_path / "b")
+    )
     for first, second in zip(weights_of(one), weights_of(other), strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-2, atol=1e-3)
 
@@ -161,7 +163,7 @@ def test_overwrite_replaces_the_run_and_without_validation_the_last_epoch_is_kep
     report = training.train(again)
     assert len(report.history) == 2 and report.history[0]["val_accuracy"] is None
     assert report.card.selection == {"split": None, "metric": None, "value": None, "epoch": 2}
-    last = runs.load_model(folder / runs.CHECKPOINT_DIR / runs.LAST_MODEL_NAME)
+    last = runs.load_model(folder / runs.LAST_MODEL_NAME)
     assert_same_weights(runs.open_run(folder).model, last)
 
 
@@ -184,7 +186,7 @@ def test_progressive_sizes_and_the_moving_average(options, tmp_path):
         training._Training._train_step = original
     assert [shape for shape, _ in seen] == [(16, 32, 32, 3), (16, 64, 64, 3)]  # Traced once for each size.
     trained = seen[0][1]
-    last = runs.load_model(tmp_path / "r" / runs.CHECKPOINT_DIR / runs.LAST_MODEL_NAME)
+    last = runs.load_model(tmp_path / "r" / runs.LAST_MODEL_NAME)
     averages = [average.numpy() for average in trained.averages]
     for kept, average in zip(last.get_weights(), averages, strict=True):
         np.testing.assert_array_equal(kept, average)
