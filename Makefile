@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-real lint clean
+.PHONY: help demo test test-real lint bench-peers clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -26,6 +26,13 @@ lint: $(INSTALLED)  ## ruff's linter and formatter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-clean:  ## remove the virtual environment and caches
-	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+bench-peers: .venv-peers/.installed  ## install what benchmarks/speed.py compares with, apart from the package (10 GB)
+
+.venv-peers/.installed: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+clean:  ## remove the virtual environments and caches
+	rm -rf .venv .venv-peers .pytest_cache .ruff_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,8 @@
 """Writes docs/results.md from the JSON files below docs/results: nothing on that page is typed by hand.
 
 A measured result is a folder docs/results/NAME with the run's flags.txt and history.csv and the evaluation's
-metrics.json; agreement.json of benchmarks.radiometry_agreement may lie beside them.
+metrics.json; agreement.json of benchmarks.radiometry_agreement may lie beside them. speed.json is benchmarks.speed's,
+tfrecord_writers.json benchmarks.tfrecord_writers'; speed_notes.json holds, by work, a sentence on what a profile said.
 
 Example: python -m benchmarks.results
 """
@@ -12,6 +13,8 @@ import pathlib
 
 from absl import flags
 
+from benchmarks import comparison, measuring
+from benchmarks.comparison import OURS
 from eo_keras import files
 from launch import common
 from tfrecords_builder.downloads import PUBLISHED
@@ -49,6 +52,7 @@ def page(folder: pathlib.Path) -> str:
         lines.append(f"| {entry['figure']} (published) | {entry['accuracy']:.2%} | not published | {differs} |")
     for name, result in results.items():
         lines += ["", *_details(folder / name, result)]
+    lines += _speed(folder)
     return "\n".join(lines) + "\n"
 
 
@@ -97,6 +101,67 @@ def _details(folder: pathlib.Path, result: dict) -> list[str]:
         "```",
     ]
     return lines
+
+
+def _speed(folder: pathlib.Path) -> list[str]:
+    """Returns the sections on speed, as far as it was measured."""
+    lines, repeat = [], []
+    sources = "--rgb_source=data/EuroSAT_RGB.zip --ms_source=data/EuroSAT_MS.zip --work_dir=bench"
+    if (path := folder / "speed.json").is_file():
+        found = json.loads(path.read_text())
+        lines += [
+            "",
+            "## Speed",
+            "",
+            f"Side by side on the same files, page cache {found['cache']}. {_runs_and_machine(found)} "
+            "The commands and every run are in [speed.json](results/speed.json).",
+            "",
+            *comparison.table(found["works"]),
+        ]
+        notes = folder / "speed_notes.json"
+        for name, note in (json.loads(notes.read_text()) if notes.is_file() else {}).items():
+            lines += ["", f"* {found['works'][name]['title']}: {note}"]
+        repeat.append(f"python -m benchmarks.speed {sources}")
+    if (path := folder / "tfrecord_writers.json").is_file():
+        found = json.loads(path.read_text())
+        lines += [
+            "",
+            "### Writers of TFRecords",
+            "",
+            "The same examples written by one process; every file was read back with all checksums and holds "
+            f"{_what_the_files_hold(found)}. {_runs_and_machine(found)} The commands and every run are in "
+            "[tfrecord_writers.json](results/tfrecord_writers.json).",
+            "",
+            *comparison.table(found["works"]),
+        ]
+        repeat.append(f"python -m benchmarks.tfrecord_writers {sources}")
+    if repeat:
+        lines += ["", "Repeat it:", "", "```", "make bench-peers", *repeat, "```"]
+    return lines
+
+
+def _runs_and_machine(found: dict) -> str:
+    versions = dict(found["machine"]["versions"])
+    sides = (side for work in found["works"].values() for side in work["sides"].values())
+    for run in (run for side in sides for run in side["runs"]):
+        versions |= run.get("versions", {})
+    names = ("eo-keras", "tensorflow", "tensorflow-datasets", "torchgeo", "torchvision", "torch", "tfrecord")
+    return (
+        f"Medians of {found['runs']} runs, in brackets the lowest and the highest; the ratio is taken round by round. "
+        f"{measuring.machine_text(found['machine'])}; "
+        + ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
+        + "."
+    )
+
+
+def _what_the_files_hold(found: dict) -> str:
+    works = found["works"].values()
+    sides = [side for work in works for name, side in work["sides"].items() if name != OURS and "same_bytes" in side]
+    same, count = sum(side["same_examples"] for side in sides), len(sides)
+    return (
+        f"{'the' if same == count else f'in {same} of {count} cases the'} same examples as ours, "
+        f"in {sum(side['same_bytes'] for side in sides)} of {count} cases in the same bytes"
+    )
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-import pathlib
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ from eo_keras.legends import Legend
 
 DATA_CARD_NAME = "card.json"
 MODEL_CARD_NAME = "model_card.json"
-SCHEMA = 1
-"""Version of both cards' layout; a card of a later layout is refused instead of misread."""
+DATA_SCHEMA, MODEL_SCHEMA = 2, 1
+"""Versions of the cards' layouts; a card of another layout is refused instead of misread."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,8 @@ class BandStatistics:
         maximum: largest valid value.
         valid: number of valid pixels.
         nodata: number of pixels without data.
+        percentiles: by percentage (`"1"` to `"99"`), the smallest number that so many per cent of the pixels do not
+            exceed.
     """
 
     band: str
@@ -55,6 +57,12 @@ class BandStatistics:
     maximum: int
     valid: int
     nodata: int
+    percentiles: Mapping[str, int]
+
+    @property
+    def nodata_share(self) -> float:
+        """Share of the pixels that hold no data, 0 to 1."""
+        return self.nodata / max(1, self.valid + self.nodata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +142,7 @@ class DataCard:
     products: tuple[str, ...]
     attribution: str
     fingerprint: str = ""
-    schema: int = SCHEMA
+    schema: int = DATA_SCHEMA
 
     def with_fingerprint(self) -> DataCard:
         """Returns the card with its fingerprint filled in."""
@@ -188,7 +196,7 @@ class ModelCard:
     scores: Mapping[str, Any]
     versions: Mapping[str, str]
     attribution: str
-    schema: int = SCHEMA
+    schema: int = MODEL_SCHEMA
 
 
 def to_json(card: Any) -> Any:
@@ -240,38 +248,41 @@ def _type_hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def write_card(card: DataCard | ModelCard, folder: str | pathlib.Path) -> pathlib.Path:
-    """Writes a card into a folder under its fixed name and returns the path."""
-    path = pathlib.Path(folder) / (DATA_CARD_NAME if isinstance(card, DataCard) else MODEL_CARD_NAME)
-    files.write_json(path, to_json(card))
-    return path
+def write_card(card: DataCard | ModelCard, folder: str | os.PathLike[str]) -> None:
+    """Writes a card into a folder under its fixed name."""
+    name = DATA_CARD_NAME if isinstance(card, DataCard) else MODEL_CARD_NAME
+    files.write_json(files.join(folder, name), to_json(card))
 
 
-def read_data_card(records_dir: str | pathlib.Path) -> DataCard:
+def read_data_card(records_dir: str | os.PathLike[str]) -> DataCard:
     """Reads a records folder's card.
 
     Raises:
         RecordsError: if the folder or the card is missing, or the card cannot be read.
     """
-    return _read_card(
-        DataCard, pathlib.Path(records_dir), DATA_CARD_NAME, RecordsError, "a folder made by launch.build"
-    )
+    return _read_card(DataCard, records_dir, DATA_CARD_NAME, RecordsError, "a folder made by launch.build")
 
 
-def read_model_card(run_dir: str | pathlib.Path) -> ModelCard:
+def read_model_card(run_dir: str | os.PathLike[str]) -> ModelCard:
     """Reads a run folder's or an export's card.
 
     Raises:
         RunError: if the folder or the card is missing, or the card cannot be read.
     """
-    return _read_card(ModelCard, pathlib.Path(run_dir), MODEL_CARD_NAME, RunError, "a folder made by launch.train")
+    return _read_card(ModelCard, run_dir, MODEL_CARD_NAME, RunError, "a folder made by launch.train")
 
 
-def _read_card(kind: type, folder: pathlib.Path, name: str, error: type[EOKerasError], expected: str) -> Any:
-    path = folder / name
-    if not folder.is_dir():
+def _read_card(
+    kind: type[DataCard | ModelCard],
+    folder: str | os.PathLike[str],
+    name: str,
+    error: type[EOKerasError],
+    expected: str,
+) -> Any:
+    path = files.join(folder, name)
+    if not files.is_folder(folder):
         raise error(folder, "there is no such folder", expected)
-    if not path.is_file():
+    if not files.exists(path):
         raise error(
             folder,
             f"it holds no {name}, so it is empty, unfinished or something else",
@@ -279,9 +290,9 @@ def _read_card(kind: type, folder: pathlib.Path, name: str, error: type[EOKerasE
             "let the command that makes it finish, or name another folder",
         )
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(value, dict) and value.get("schema", SCHEMA) != SCHEMA:
-            raise ValueError(f"its layout has version {value['schema']}, this program reads version {SCHEMA}")
+        value = json.loads(files.read_bytes(path))
+        if isinstance(value, dict) and (found := value.get("schema", kind.schema)) != kind.schema:
+            raise ValueError(f"its layout has version {found}, this program reads version {kind.schema}")
         return from_json(kind, value)
     except (ValueError, OSError) as problem:
         raise error(path, f"it cannot be read ({problem})", "the card as it was written", "make it anew") from None

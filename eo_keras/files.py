@@ -1,4 +1,7 @@
-"""Files written whole or not at all, checksums, and folders that one process holds at a time."""
+"""Files written whole or not at all, on local disks and on any file system that fsspec knows; checksums; a lock.
+
+A path is a local one, a `file://` URL, or another URL such as `s3://bucket/records` or `memory://records`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -20,9 +25,121 @@ TEMPORARY_PREFIX = ".partial-"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+_Path = str | os.PathLike[str]
+
+
+def local(path: _Path) -> pathlib.Path | None:
+    """Returns the local path that a path or a `file://` URL means, or None where it lies on another file system."""
+    text = os.fspath(path)
+    if "://" not in text:
+        return pathlib.Path(text)
+    return pathlib.Path(text.removeprefix("file://")) if text.startswith("file://") else None
+
+
+def filesystem(url: _Path) -> tuple[Any, str]:
+    """Returns fsspec's file system for a URL that is not local, and the path inside it.
+
+    Raises:
+        StorageError: if no file system of that kind is known or installed.
+    """
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(os.fspath(url))
+    except (ValueError, ImportError) as error:
+        raise StorageError(
+            url, f"it cannot be opened ({error})", "a local path, or a URL of a file system that fsspec knows"
+        ) from None
+
+
+def join(folder: _Path, *names: str) -> str:
+    """Joins the names of inner folders and a file to a folder."""
+    if local(folder) is None:
+        return "/".join([os.fspath(folder).rstrip("/"), *names])
+    return os.path.join(folder, *names)
+
+
+def exists(path: _Path) -> bool:
+    """Tells whether there is such a file or folder."""
+    here = local(path)
+    if here is not None:
+        return here.exists()
+    system, inner = filesystem(path)
+    return system.exists(inner)
+
+
+def is_folder(path: _Path) -> bool:
+    """Tells whether there is such a folder."""
+    here = local(path)
+    if here is not None:
+        return here.is_dir()
+    system, inner = filesystem(path)
+    return system.isdir(inner)
+
+
+def size(path: _Path) -> int:
+    """Returns a file's size in bytes.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    here = local(path)
+    if here is not None:
+        return here.stat().st_size
+    system, inner = filesystem(path)
+    return system.size(inner)
+
+
+def list_names(folder: _Path) -> list[str]:
+    """Returns the names of the files and folders in a folder, sorted; none where there is no such folder."""
+    here = local(folder)
+    if here is not None:
+        return sorted(path.name for path in here.iterdir()) if here.is_dir() else []
+    system, inner = filesystem(folder)
+    if not system.isdir(inner):
+        return []
+    return sorted(path.rstrip("/").rpartition("/")[2] for path in system.ls(inner, detail=False))
+
+
+def open_for_reading(path: _Path) -> BinaryIO:
+    """Opens a file for reading from any place in it."""
+    here = local(path)
+    if here is not None:
+        return open(here, "rb")
+    system, inner = filesystem(path)
+    return system.open(inner, "rb")
+
+
+def read_bytes(path: _Path) -> bytes:
+    """Returns a whole file's bytes."""
+    here = local(path)
+    if here is not None:
+        return here.read_bytes()
+    system, inner = filesystem(path)
+    return system.cat_file(inner)
+
+
+def remove(path: _Path) -> None:
+    """Removes a file, or a folder with all that it holds; a path that is not there is no error.
+
+    Raises:
+        StorageError: if it may not be removed.
+    """
+    here = local(path)
+    if here is None:
+        system, inner = filesystem(path)
+        if system.exists(inner):
+            system.rm(inner, recursive=True)
+        return
+    with storage_errors(here), contextlib.suppress(FileNotFoundError):
+        if here.is_dir():
+            shutil.rmtree(here)
+        else:
+            here.unlink()
+
 
 @contextlib.contextmanager
-def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+def storage_errors(path: _Path) -> Iterator[None]:
     """Turns the operating system's refusals to write below `path` into a `StorageError`."""
     try:
         yield
@@ -42,14 +159,15 @@ def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_file(path: _Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Opens a new file for writing that takes its name only when it is whole.
 
-    The bytes go to a temporary name in the same folder and reach the disk before the rename; after an exception
-    nothing is left.
+    On a local disk, the bytes go to a temporary name in the same folder and reach the disk before the rename; after an
+    exception nothing is left. On other file systems the file is kept in memory and handed over at the end in one piece.
 
     Args:
         path: the file's final name; its folder must exist.
+        durable: whether to wait until the bytes are on the disk. Without, a power failure can leave an empty file.
 
     Yields:
         A binary file to write to.
@@ -57,17 +175,27 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
         StorageError: if the disk is full or the folder may not be written to.
     """
-    path = pathlib.Path(path)
-    with storage_errors(path):
-        descriptor, temporary = tempfile.mkstemp(prefix=f"{TEMPORARY_PREFIX}{path.name}-", dir=path.parent)
+    path_here = local(path)
+    if path_here is None:
+        buffer = io.BytesIO()
+        yield buffer
+        system, inner = filesystem(path)
+        try:
+            system.pipe_file(inner, buffer.getvalue())
+        except Exception as error:  # Every file system has errors of its own.
+            raise StorageError(path, f"it cannot be written ({error})", remedy="mend that and try again") from error
+        return
+    with storage_errors(path_here):
+        descriptor, temporary = tempfile.mkstemp(prefix=f"{TEMPORARY_PREFIX}{path_here.name}-", dir=path_here.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             # mkstemp makes files for the owner alone; a result is for whoever may read the folder.
             os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
+            os.replace(temporary, path_here)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -80,45 +208,54 @@ def _umask() -> int:
     return mask
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def write_bytes(path: _Path, data: bytes, *, durable: bool = True) -> None:
     """Writes a whole file atomically; see `atomic_file`."""
-    with atomic_file(path) as file:
+    with atomic_file(path, durable=durable) as file:
         file.write(data)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: _Path, text: str) -> None:
     """Writes a whole UTF-8 text file atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_json(path: _Path, value: Any) -> None:
     """Writes a JSON file atomically, indented, so that people can read it too."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Creates a folder and those above it.
+def make_folder(path: _Path) -> pathlib.Path | str:
+    """Creates a folder and those above it, and returns it.
 
     Raises:
         StorageError: if it cannot be created.
     """
-    path = pathlib.Path(path)
-    with storage_errors(path):
+    here = local(path)
+    if here is None:
+        system, inner = filesystem(path)
+        system.makedirs(inner, exist_ok=True)
+        return os.fspath(path)
+    with storage_errors(here):
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            here.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            raise StorageError(path, "there is a file of this name", "a folder", "choose another folder") from None
-    return path
+            raise StorageError(here, "there is a file of this name", "a folder", "choose another folder") from None
+    return here
 
 
-def sha256_of_file(path: str | os.PathLike[str]) -> str:
+def sha256_of_file(path: _Path) -> str:
     """Returns the hexadecimal SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with open_for_reading(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 class FolderLock:
-    """Holds a folder for this process, as a context manager; released by the system when the process ends, however.
+    """Holds a local folder for this process, as a context manager; the system releases it when the process ends.
+
+    Other file systems know no such locks: there, nothing is held.
 
     Args:
         folder: the folder to hold; it must exist.
@@ -127,12 +264,15 @@ class FolderLock:
 
     NAME = ".lock"
 
-    def __init__(self, folder: str | os.PathLike[str], error: type[EOKerasError]):
-        self._path = pathlib.Path(folder) / self.NAME
+    def __init__(self, folder: _Path, error: type[EOKerasError]):
+        here = local(folder)
+        self._path = None if here is None else here / self.NAME
         self._error = error
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> FolderLock:
+        if self._path is None:
+            return self
         with storage_errors(self._path):
             self._file = open(self._path, "ab")
         try:
@@ -147,6 +287,8 @@ class FolderLock:
         return self
 
     def __exit__(self, *exception) -> None:
+        if self._path is None:
+            return
         # The name is removed while the lock is still held, so that no second process can hold a removed file's lock
         # believing that it holds the folder for longer than one failed attempt.
         self._path.unlink(missing_ok=True)

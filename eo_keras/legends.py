@@ -6,6 +6,7 @@ A legend's order is the order of the model's outputs. Colours are `#rrggbb`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from eo_keras.errors import LegendError
@@ -26,7 +27,7 @@ class Legend:
     name: str
     classes: tuple[LegendClass, ...]
 
-    @property
+    @functools.cached_property
     def class_names(self) -> tuple[str, ...]:
         """Class names in label order."""
         return tuple(item.name for item in self.classes)

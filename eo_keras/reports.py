@@ -6,8 +6,6 @@ imported when the first figure is drawn, so that importing this module costs not
 
 from __future__ import annotations
 
-import io
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eo_keras.errors import BandError, RecordsError
+from eo_keras.figures import GREY, message_png, new_figure, plain, png_bytes
 from eo_keras.metrics import ReliabilityBin
 from eo_keras.radiometry import stretch_like_eurosat_jpeg
 from eo_keras.sentinel2 import COMPOSITES
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DPI = 150
-_TRAIN, _VALIDATION, _GREY = "#2166ac", "#d6604d", "#555555"
+_TRAIN, _VALIDATION = "#2166ac", "#d6604d"
 _RIGHT, _WRONG = "#1a7a1a", "#b2182b"
 _MOST_MISTAKES, _MISTAKE_COLUMNS = 40, 8
 _MOST_SAMPLES = 10
@@ -56,7 +54,7 @@ def confusion_matrix_png(confusion: npt.ArrayLike, class_names: Sequence[str], t
     shares = confusion / np.maximum(support, 1)[:, None]
 
     side = max(4.5, 0.78 * size)
-    figure = _new_figure(side + 2.4, side * 0.85 + 1.6, title)
+    figure = new_figure(side + 2.4, side * 0.85 + 1.6, title)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), aspect="auto")
     for row, column in np.ndindex(size, size):
@@ -65,7 +63,7 @@ def confusion_matrix_png(confusion: npt.ArrayLike, class_names: Sequence[str], t
         text = f"{count:,}\n{_per_cent(share)}" if count else "0"
         colour = "#aaaaaa" if not count else "white" if share > 0.4 else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=colour, linespacing=1.25)
-    names = [_plain(name) for name in class_names]
+    names = [plain(name) for name in class_names]
     axes.set_xticks(range(size), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), [f"{name} ({count:,})" for name, count in zip(names, support, strict=True)])
     axes.set_xlabel("Predicted class", fontsize=11)
@@ -80,7 +78,7 @@ def confusion_matrix_png(confusion: npt.ArrayLike, class_names: Sequence[str], t
     bar.ax.set_yticklabels(["0 %", "1 %", "5 %", "10 %", "25 %", "50 %", "75 %", "100 %"])
     bar.ax.tick_params(which="minor", length=0)
     bar.set_label("Share of the true class")
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def reliability_png(bins: Sequence[ReliabilityBin], ece: float, title: str) -> bytes:
@@ -94,7 +92,7 @@ def reliability_png(bins: Sequence[ReliabilityBin], ece: float, title: str) -> b
     Returns:
         The figure as PNG.
     """
-    figure = _new_figure(6.2, 7.2, f"{title}\nExpected calibration error: {100 * ece:.2f} %")
+    figure = new_figure(6.2, 7.2, f"{title}\nExpected calibration error: {100 * ece:.2f} %")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     filled = [part for part in bins if part.count]
     left = [part.lower for part in filled]
@@ -105,11 +103,11 @@ def reliability_png(bins: Sequence[ReliabilityBin], ece: float, title: str) -> b
     upper.bar(left, accuracy, width, color="#92c5de", edgecolor=_TRAIN, label="Accuracy", **style)
     hatched = {"facecolor": "none", "edgecolor": _VALIDATION, "hatch": "////"}
     upper.bar(left, gap, width, bottom=accuracy, label="Gap to mean confidence", **hatched, **style)
-    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1.2, label="Perfect calibration")
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="Perfect calibration")
     upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="Accuracy")
     # Outside of the axes, where no bar can lie beneath it.
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    lower.bar(left, [part.count for part in filled], width, color="#bbbbbb", edgecolor=_GREY, **style)
+    lower.bar(left, [part.count for part in filled], width, color="#bbbbbb", edgecolor=GREY, **style)
     if filled:
         # Most predictions of a good model are in the last bin: on a linear axis the others would not be seen.
         lower.set_yscale("log")
@@ -118,7 +116,7 @@ def reliability_png(bins: Sequence[ReliabilityBin], ece: float, title: str) -> b
     for axes in (upper, lower):
         axes.grid(axis="y", color="#e5e5e5", linewidth=0.7)
         axes.set_axisbelow(True)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def mistakes_png(
@@ -149,7 +147,7 @@ def mistakes_png(
     """
     _check_lengths(images, true_names, predicted_names, confidences, keys)
     if not len(images):
-        return _message_png("No mistake: every example was classified correctly.", title)
+        return message_png("No mistake: every example was classified correctly.", title)
     order = np.argsort(-np.asarray(confidences, dtype=np.float64), kind="stable")[:_MOST_MISTAKES]
     total = len(images) if total is None else total
     count = "1 mistake" if total == 1 else f"{total:,} mistakes"
@@ -173,7 +171,7 @@ def samples_png(
     """
     _check_lengths(images, true_names, predicted_names, confidences, keys)
     if not len(images):
-        return _message_png("No example.", title)
+        return message_png("No example.", title)
     order = np.arange(min(len(images), _MOST_MISTAKES))
     return _captioned_tiles_png(images, true_names, predicted_names, confidences, keys, order, title)
 
@@ -190,7 +188,7 @@ def _captioned_tiles_png(images, true_names, predicted_names, confidences, keys,
     rows = -(-len(order) // columns)
     # One unit is one column's width; a row is an image of one unit, three lines of caption and a gap.
     unit, caption = 1.85, 0.38
-    figure = _new_figure(max(unit * columns, 6) + 0.2, unit * rows * (1 + caption) + 0.7, title)
+    figure = new_figure(max(unit * columns, 6) + 0.2, unit * rows * (1 + caption) + 0.7, title)
     axes = _tile_axes(figure, columns, rows * (1 + caption))
     for place, index in enumerate(order):
         left, top = place % columns, place // columns * (1 + caption)
@@ -201,9 +199,9 @@ def _captioned_tiles_png(images, true_names, predicted_names, confidences, keys,
             f"→ {_shortened(predicted_names[index], 22)} ({confidences[index]:.2f})",
             _shortened(keys[index], 28),
         )
-        for line, (text, colour) in enumerate(zip(lines, (_RIGHT, _RIGHT if right else _WRONG, _GREY), strict=True)):
+        for line, (text, colour) in enumerate(zip(lines, (_RIGHT, _RIGHT if right else _WRONG, GREY), strict=True)):
             axes.text(left + 0.47, top + 0.965 + 0.09 * line, text, ha="center", va="top", fontsize=7.3, color=colour)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def contact_sheet_png(images_by_class: Mapping[str, Sequence[npt.ArrayLike]], title: str) -> bytes:
@@ -217,23 +215,23 @@ def contact_sheet_png(images_by_class: Mapping[str, Sequence[npt.ArrayLike]], ti
         The figure as PNG.
     """
     if not images_by_class:
-        return _message_png("No class, no image.", title)
+        return message_png("No class, no image.", title)
     columns = max(1, *(min(_MOST_SAMPLES, len(images)) for images in images_by_class.values()), 1)
     rows = len(images_by_class)
     unit = 0.95
-    figure = _new_figure(unit * columns + 2.2, unit * rows + 0.7, title)
+    figure = new_figure(unit * columns + 2.2, unit * rows + 0.7, title)
     axes = _tile_axes(figure, columns, rows)
     for row, images in enumerate(images_by_class.values()):
         for column, image in enumerate(images[:_MOST_SAMPLES]):
             _draw_tile(axes, np.asarray(image), column, row)
         if not len(images):
-            axes.text(0.05, row + 0.47, "no image", va="center", fontsize=9, color=_GREY, style="italic")
+            axes.text(0.05, row + 0.47, "no image", va="center", fontsize=9, color=GREY, style="italic")
     axes.set_axis_on()
     axes.set_frame_on(False)
     axes.set_xticks([])
-    axes.set_yticks(np.arange(rows) + 0.47, [_plain(name) for name in images_by_class], fontsize=10)
+    axes.set_yticks(np.arange(rows) + 0.47, [plain(name) for name in images_by_class], fontsize=10)
     axes.tick_params(length=0)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def training_curves_png(history: Mapping[str, Sequence[float]], title: str) -> bytes:
@@ -254,9 +252,9 @@ def training_curves_png(history: Mapping[str, Sequence[float]], title: str) -> b
     panels += [name for name in bases if name.endswith("accuracy")]
     panels += [name for name in bases if name == "learning_rate"]
     if not any(np.isfinite(series.get(kind + name, ())).any() for name in panels for kind in ("", "val_")):
-        return _message_png("No epoch has been completed.", title)
+        return message_png("No epoch has been completed.", title)
 
-    figure = _new_figure(4.4 * max(len(panels), 2), 3.9, title)
+    figure = new_figure(4.4 * max(len(panels), 2), 3.9, title)
     for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         both = (("Training", name, _TRAIN), ("Validation", f"val_{name}", _VALIDATION))
         for label, column, colour in both:
@@ -272,7 +270,7 @@ def training_curves_png(history: Mapping[str, Sequence[float]], title: str) -> b
             marker = "o" if there.sum() <= 40 else None
             axes.plot(epochs[there], values[there], color=colour, marker=marker, markersize=3, label=label)
         _finish_curve(axes, name)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def to_display(image: npt.ArrayLike, band_names: Sequence[str], dtype_name: str) -> np.ndarray:
@@ -317,35 +315,6 @@ def _displayed_bands(band_names: tuple[str, ...]) -> list[int]:
     return [0, 1, 2] if len(band_names) >= 3 else [0, 0, 0]
 
 
-def _new_figure(width: float, height: float, title: str) -> Figure:
-    """Returns an empty figure with a title, sizes in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    # Matplotlib does not break titles; nine letters of this size take an inch.
-    lines = [textwrap.fill(line, max(20, int(9 * width))) for line in title.splitlines()]
-    figure.suptitle(_plain("\n".join(lines)), fontsize=13)
-    return figure
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    # "tight", because constrained layout does not see labels beside axes of fixed aspect and would cut long names off.
-    # Without Matplotlib's version in the file equal pictures are equal bytes.
-    figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _message_png(message: str, title: str) -> bytes:
-    figure = _new_figure(6.5, 2.2, title)
-    axes = figure.add_subplot()
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, message, ha="center", va="center", fontsize=12, color=_GREY, transform=axes.transAxes)
-    return _png(figure)
-
-
 def _tile_axes(figure: Figure, columns: float, rows: float) -> Axes:
     """Returns axes whose unit is one tile: many small axes would take seconds to lay out."""
     axes = figure.add_subplot()
@@ -388,13 +357,8 @@ def _per_cent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.0005 else "<0.1 %"
 
 
-def _plain(text: str) -> str:
-    """Keeps Matplotlib from reading a pair of dollar signs as a formula."""
-    return text.replace("$", r"\$")
-
-
 def _shortened(text: str, length: int) -> str:
     # The end of a key tells examples apart, its beginning is the same folder for all.
     if len(text) > length:
         text = text.rstrip("/").rpartition("/")[2]
-    return _plain(text if len(text) <= length else "…" + text[1 - length :])
+    return plain(text if len(text) <= length else "…" + text[1 - length :])

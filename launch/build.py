@@ -4,6 +4,9 @@ Examples:
   python -m launch.build --dataset=eurosat_rgb --source=EuroSAT_RGB.zip --output_dir=records/rgb --split=random
   python -m launch.build --dataset=eurosat_ms --source=EuroSAT_MS.zip --output_dir=records/ms \
       --split=spatial --block_km=10 --buffer_km=1
+
+A build that was cut off goes on where it stopped when it is called again. --engine=beam runs it on Apache Beam, with
+Beam's own options passed on: --beam_option=--runner=FlinkRunner --beam_option=--flink_master=HOST:8081
 """
 
 import os
@@ -19,10 +22,11 @@ flags.DEFINE_enum("dataset", None, sorted(sources.SOURCES), "Data set to build."
 flags.DEFINE_string(
     "source",
     None,
-    "The archive: a zip (read without unpacking), a folder holding the archive's root, or the folder of class folders.",
+    "The archive: a zip (read without unpacking), a folder holding the archive's root, or the folder of class folders. "
+    "A path, or a URL of any file system that fsspec knows.",
     required=True,
 )
-flags.DEFINE_string("output_dir", None, "Records folder to make; new or empty.", required=True)
+flags.DEFINE_string("output_dir", None, "Records folder to make; new or empty. A path or a URL.", required=True)
 flags.DEFINE_enum(
     "split",
     "random",
@@ -50,7 +54,17 @@ flags.DEFINE_string(
 )
 flags.DEFINE_float("shard_mb", 16.0, "Size of a shard in megabytes; training gets at least 8 shards.")
 flags.DEFINE_integer("num_workers", os.cpu_count() or 1, "Processes. Default: the number of processors.")
-flags.DEFINE_bool("overwrite", False, "Whether to replace a build that is already in --output_dir.")
+flags.DEFINE_bool(
+    "no_verify",
+    False,
+    "Whether to leave out the check that decodes every JPEG before anything is written. Faster; damage is then found "
+    "in training images alone, and identical images are told by the bytes of their files.",
+)
+flags.DEFINE_enum("engine", "local", build.ENGINES, "What runs the work: processes of this machine, or Apache Beam.")
+flags.DEFINE_multi_string(
+    "beam_option", [], "An option of Apache Beam's, such as --runner=FlinkRunner; may be given several times."
+)
+flags.DEFINE_bool("overwrite", False, "Whether to replace a build, whole or unfinished, that is in --output_dir.")
 
 
 def options_from_flags() -> build.BuildOptions:
@@ -72,7 +86,10 @@ def options_from_flags() -> build.BuildOptions:
         output_dir=FLAGS.output_dir,
         split=split,
         shard_mb=FLAGS.shard_mb,
+        verify=not FLAGS.no_verify,
         num_workers=FLAGS.num_workers,
+        engine=FLAGS.engine,
+        beam_options=tuple(FLAGS.beam_option),
         overwrite=FLAGS.overwrite,
     )
 
@@ -92,6 +109,8 @@ def main() -> None:
         )
     for key, value in card.split_method.items():
         print(f"  {key}: {value}")
+    if report.kept_shards:
+        print(f"went on with an unfinished build: {report.kept_shards} shards were there already")
     if FLAGS.dry_run:
         print(f"dry run: every patch was read and checked, nothing was written to {FLAGS.output_dir}")
         return

@@ -1,49 +1,115 @@
-"""Shows what a records folder holds: its card, counts, statistics, and a contact sheet of samples per class.
+"""Shows what a records folder holds, and what its splits give away of each other: one page with pictures inside.
 
-Example: python -m launch.inspect --records_dir=records/rgb
+The page holds the card, the leak report (copies and neighbours across splits), a map, class balance, band histograms
+and samples. The leak report's numbers are written beside it as JSON. docs/inspecting.md explains them.
+
+Example: python -m launch.inspect --records_dir=records/rgb --coordinates=data/coordinates.csv
 """
 
 import pathlib
 
 from absl import flags
 
-from eo_keras import cards, files, reports
+from eo_keras import cards, files, pages
 from eo_keras.errors import OptionError
 from launch import common
-from tfrecords_builder import inspection
+from tfrecords_builder import inspection, inspection_page, leaks
 
 FLAGS = flags.FLAGS
+
+_DEFAULTS = leaks.LeakOptions()
 
 flags.DEFINE_string("records_dir", None, "Records folder made by launch.build.", required=True)
 flags.DEFINE_string(
     "output",
     None,
-    "PNG file to draw the contact sheet to. Default: inspect/<name of the records folder>.png, outside that folder.",
+    "HTML file to write the page to; the leak report's numbers go beside it, ending in .json. Default: "
+    "inspect/<name of the records folder>.html, outside that folder.",
 )
-flags.DEFINE_string("split", "train", "Split to take the samples from: train, val or test.")
-flags.DEFINE_integer("samples", 10, "Samples of each class on the contact sheet.", lower_bound=1, upper_bound=10)
-flags.DEFINE_bool("checksums", False, "Whether to compare every shard's SHA-256 with the card, beside its length.")
+flags.DEFINE_integer("samples", 10, "Samples of each class and split on the page.", lower_bound=1, upper_bound=10)
+flags.DEFINE_bool(
+    "verify",
+    False,
+    "Whether to compare every shard's SHA-256 with the card, beside all that is checked on reading; with --dry_run, "
+    "whether to read and check every record. The first damage is named by shard and record.",
+)
+flags.DEFINE_string(
+    "coordinates",
+    None,
+    "CSV file of the patches' centres (header patch,latitude,longitude, in degrees), for records without a CRS.",
+)
+flags.DEFINE_float("neighbour_km", _DEFAULTS.neighbour_km, "Distance of neighbours, edge to edge in kilometres.")
+flags.DEFINE_integer(
+    "near_copy_bits",
+    _DEFAULTS.near_copy_bits,
+    "Bits of 64 in which the perceptual hashes of near copies differ at most; unrelated pictures differ in 32.",
+    lower_bound=0,
+    upper_bound=24,
+)
+flags.DEFINE_string(
+    "against", None, "Another records folder, whose leaks and map are shown beside, such as that of a spatial split."
+)
 
 
 def main() -> None:
     """Runs the command."""
+    output = _output()
+    if not 0 <= FLAGS.neighbour_km < float("inf"):
+        raise OptionError("--neighbour_km", f"{FLAGS.neighbour_km:g}", "kilometres, at least 0")
     card = cards.read_data_card(FLAGS.records_dir)
-    if FLAGS.split not in card.splits:
-        raise OptionError(
-            "--split", f"'{FLAGS.split}' is no split of these records", f"one of {', '.join(card.splits)}"
-        )
-    count = inspection.check_shards(card, FLAGS.records_dir, checksums=FLAGS.checksums)
+    other = cards.read_data_card(FLAGS.against) if FLAGS.against is not None else None
+    shards = inspection.check_shards(card, FLAGS.records_dir)
     print(inspection.describe(card))
-    print(f"\n{count} shards present, with the {'SHA-256' if FLAGS.checksums else 'lengths'} of the card")
-    folder = pathlib.Path(FLAGS.records_dir).resolve()
-    output = pathlib.Path(FLAGS.output) if FLAGS.output else pathlib.Path("inspect") / f"{folder.name}.png"
-    if FLAGS.dry_run:
-        print(f"dry run: would draw {FLAGS.samples} samples of each class of '{FLAGS.split}' to {output}")
-        return
-    images = inspection.sample_images(card, FLAGS.records_dir, FLAGS.split, FLAGS.samples)
+    with common.ProgressBars(unit="records") as bars:
+        if FLAGS.dry_run:
+            if FLAGS.verify:
+                inspection.verify(card, FLAGS.records_dir, progress=bars)
+            seen = "records and SHA-256" if FLAGS.verify else "lengths"
+            print(f"\n{shards} shards present, with the {seen} of the card")
+            print(f"dry run: would write {output} and {output.with_suffix('.json')}")
+            return
+        subjects = [_inspect(_name(FLAGS.records_dir), card, FLAGS.records_dir, bars)]
+        if other is not None:
+            # Two folders of one name are told apart by their paths.
+            name = _name(FLAGS.against)
+            name = FLAGS.against if name == subjects[0].name else name
+            subjects.append(_inspect(name, other, FLAGS.against, bars))
+    print(f"\n{shards} shards whole, with the records{' and SHA-256' if FLAGS.verify else ''} of the card")
+    for subject in subjects:
+        print(f"\n{subject.name}")
+        for line in inspection_page.summary(subject.report):
+            print(f"  {line}")
+        if subject.places is None:
+            print("  neighbours: not counted, for the records hold no coordinates; say --coordinates=FILE")
     files.make_folder(output.parent)
-    files.write_bytes(output, reports.contact_sheet_png(images, f"{card.dataset}, {FLAGS.split}"))
-    print(f"contact sheet: {output}")
+    page = inspection_page.make_page(*subjects, verified=FLAGS.verify)
+    files.write_text(output, pages.render(page))
+    files.write_json(output.with_suffix(".json"), inspection_page.numbers(*subjects))
+    print(f"\npage: {output}\nnumbers: {output.with_suffix('.json')}")
+
+
+def _output() -> pathlib.Path:
+    if FLAGS.output is None:
+        return pathlib.Path("inspect") / f"{_name(FLAGS.records_dir)}.html"
+    output = pathlib.Path(FLAGS.output)
+    if output.suffix not in (".html", ".htm"):
+        raise OptionError("--output", f"'{FLAGS.output}' does not end in .html", "the name of an HTML file")
+    return output
+
+
+def _name(folder: str) -> str:
+    local = files.local(folder)
+    return local.resolve().name if local is not None else folder.rstrip("/").rpartition("/")[2]
+
+
+def _inspect(name: str, card: cards.DataCard, folder: str, bars: common.ProgressBars) -> inspection_page.Subject:
+    surveyed = inspection.survey(card, folder, samples=FLAGS.samples, checksums=FLAGS.verify, progress=bars)
+    places = inspection.locate(card, surveyed, FLAGS.coordinates)
+    options = leaks.LeakOptions(near_copy_bits=FLAGS.near_copy_bits, neighbour_km=FLAGS.neighbour_km)
+    report = inspection.find_leaks(card, surveyed, places, options)
+    keys = {key for copy in inspection_page.drawn_copies(report) for key in (copy.key, copy.other_key)}
+    copies = inspection.pictures(card, folder, keys)
+    return inspection_page.Subject(name, card, surveyed, places, report, copies)
 
 
 if __name__ == "__main__":

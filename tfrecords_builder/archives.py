@@ -1,32 +1,42 @@
-"""Source archives read alike: a zip without unpacking it, or a folder."""
+"""Source archives read alike: a zip without unpacking it, or a folder; on a local disk or wherever fsspec reaches."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 import zipfile
 import zlib
 
-from eo_keras.errors import SourceError
+from eo_keras import files
+from eo_keras.errors import SourceError, StorageError
 
 MAX_MEMBER_BYTES = 16 << 20
 """A member said to be larger is refused before it is inflated: no patch comes near it."""
 
+_VERSIONS = ("ETag", "etag", "version_id", "md5Hash", "md5", "checksum", "mtime", "LastModified", "last_modified")
+"""What file systems call the mark by which a changed file is told from what it was."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A file inside an archive: its path with forward slashes, relative to the archive, and its size in bytes."""
+    """A file inside an archive.
+
+    Attributes:
+        path: its path with forward slashes, relative to the archive.
+        bytes: its size.
+        stamp: what changes when the file does: a zip's CRC-32, or a file's time of change.
+    """
 
     path: str
     bytes: int
+    stamp: str
 
 
 class Archive:
     """A zip file or a folder of files. Opened anew in each process, since open files do not cross to workers.
 
     Args:
-        path: the zip file or the folder.
+        path: the zip file or the folder: a local path or a URL.
 
     Raises:
         SourceError: if there is no such file or folder, or the file is not a whole zip.
@@ -34,11 +44,16 @@ class Archive:
 
     def __init__(self, path: str | os.PathLike[str]):
         """See the class."""
-        self.path = pathlib.Path(path)
+        self.path = os.fspath(path)
+        self._local = files.local(path)
         self._zip: zipfile.ZipFile | None = None
-        if self.path.is_dir():
-            return
-        if not self.path.exists():
+        try:
+            if files.is_folder(path):
+                return
+            there = files.exists(path)
+        except StorageError as error:
+            raise SourceError(*error.args) from None
+        if not there:
             raise SourceError(
                 path,
                 "there is no such file or folder",
@@ -46,8 +61,9 @@ class Archive:
                 "see python -m launch.download --help",
             )
         try:
-            self._zip = zipfile.ZipFile(self.path)
-        except (zipfile.BadZipFile, OSError) as error:
+            self._zip = zipfile.ZipFile(files.open_for_reading(path))
+        # A damaged directory makes zipfile raise whatever the wrong numbers in it bring about.
+        except Exception as error:
             raise SourceError(
                 path,
                 f"it cannot be read as a zip ({error})",
@@ -66,9 +82,15 @@ class Archive:
         Raises:
             SourceError: if a zip member's path would lead out of its folder.
         """
-        if self._zip is None:
-            return sorted(self._folder_members(), key=lambda member: member.path)
-        members = []
+        if self._zip is not None:
+            members = self._zip_members()
+        elif self._local is not None:
+            members = self._folder_members()
+        else:
+            members = self._remote_members()
+        return sorted(members, key=lambda member: member.path)
+
+    def _zip_members(self):
         for info in self._zip.infolist():
             parts = info.filename.replace("\\", "/").split("/")
             if ".." in parts or info.filename.startswith(("/", "\\")) or ":" in parts[0]:
@@ -79,15 +101,31 @@ class Archive:
                     "do not trust this archive; download the published one",
                 )
             if not info.is_dir():
-                members.append(Member(info.filename, info.file_size))
-        return sorted(members, key=lambda member: member.path)
+                yield Member(info.filename, info.file_size, f"{info.CRC:08x}")
 
     def _folder_members(self):
-        for folder, folders, names in os.walk(self.path, followlinks=True):
-            folders.sort()
-            relative = pathlib.Path(folder).relative_to(self.path)
-            for name in names:
-                yield Member((relative / name).as_posix(), os.path.getsize(os.path.join(folder, name)))
+        pending = [(os.fspath(self._local), "")]
+        while pending:
+            folder, prefix = pending.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.is_dir():
+                            pending.append((entry.path, f"{prefix}{entry.name}/"))
+                        else:
+                            status = entry.stat()
+                            yield Member(prefix + entry.name, status.st_size, str(status.st_mtime_ns))
+            except OSError as error:
+                raise SourceError(
+                    error.filename or folder, f"it cannot be read ({error.strerror})", "a source at rest"
+                ) from None
+
+    def _remote_members(self):
+        system, inner = files.filesystem(self.path)
+        root = system._strip_protocol(inner).rstrip("/") + "/"
+        for path, info in system.find(inner, detail=True).items():
+            stamp = next((str(info[name]) for name in _VERSIONS if info.get(name)), str(info.get("created", "")))
+            yield Member(path.removeprefix(root), int(info["size"]), stamp)
 
     def read(self, member: str) -> bytes:
         """Returns a member's bytes; a zip's own checksum is verified.
@@ -95,24 +133,45 @@ class Archive:
         Raises:
             SourceError: if the member is gone, damaged, encrypted or far larger than any patch.
         """
-        where = f"{self.path}: {member}"
         try:
-            if self._zip is None:
-                path = self.path / member
-                self._check_size(where, path.stat().st_size)
-                return path.read_bytes()
-            info = self._zip.getinfo(member)
-            self._check_size(where, info.file_size)
-            return self._zip.read(info)
+            if self._zip is not None:
+                info = self._zip.getinfo(member)
+                self._check_size(member, info.file_size)
+                return self._zip.read(info)
+            if self._local is not None:
+                with open(os.path.join(self._local, member), "rb", buffering=0) as file:
+                    self._check_size(member, os.fstat(file.fileno()).st_size)
+                    data = file.read()
+            else:
+                data = files.read_bytes(files.join(self.path, member))
+            self._check_size(member, len(data))
+            return data
         except (KeyError, FileNotFoundError):
             raise SourceError(
-                where, "the file is gone since the source was listed", remedy="build again from a source at rest"
+                f"{self.path}: {member}",
+                "the file is gone since the source was listed",
+                remedy="build again from a source at rest",
             ) from None
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
+        except SourceError:
+            raise
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            RuntimeError,
+            NotImplementedError,
+            ValueError,
+            OSError,
+        ) as error:
             raise SourceError(
-                where, f"it cannot be read ({error})", "a whole archive", "download or copy the source again"
+                f"{self.path}: {member}",
+                f"it cannot be read ({error})",
+                "a whole archive",
+                "download or copy the source again",
             ) from None
 
-    def _check_size(self, where: str, size: int) -> None:
+    def _check_size(self, member: str, size: int) -> None:
         if size > MAX_MEMBER_BYTES:
-            raise SourceError(where, f"it has {size:,} bytes", f"a patch of at most {MAX_MEMBER_BYTES:,} bytes")
+            raise SourceError(
+                f"{self.path}: {member}", f"it has {size:,} bytes", f"a patch of at most {MAX_MEMBER_BYTES:,} bytes"
+            )

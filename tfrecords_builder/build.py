@@ -1,28 +1,37 @@
 """From a source archive to a records folder: scan, split, plan, write the shards, and the card last.
 
-A folder with a card is whole. The same options over the same source give byte-identical files for any number of
-workers.
+A folder with a card is whole. The same options over the same source give byte-identical files on every engine, with
+any number of workers, and however often the build was killed and called again.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import hashlib
+import os
 import pathlib
 import re
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
+import eo_keras
 from eo_keras import cards, engines, files
 from eo_keras.errors import OptionError, RecordsError, SourceError
-from tfrecords_builder import plan, scan, shards, splits, statistics, tfds_metadata
+from tfrecords_builder import plan, scan, shards, splits, tfds_metadata
 from tfrecords_builder.sources import SOURCES
 from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, EuroSAT, band_order_problem
+from tfrecords_builder.state import STATE_FOLDER, BuildState
+from tfrecords_builder.statistics import Histograms
 
 _SHARD_NAME = re.compile(r".+\.tfrecord-\d{5}-of-\d{5}")
+
+ENGINES = ("local", "beam")
+
+_Progress = Callable[[str, int, int], None] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +40,17 @@ class BuildOptions:
 
     Attributes:
         dataset: a name of `tfrecords_builder.sources.SOURCES`.
-        source: the archive: a zip, a folder holding its root, or the folder of class folders.
-        output_dir: the records folder to make.
+        source: the archive: a zip, a folder holding its root, or the folder of class folders; a path or a URL.
+        output_dir: the records folder to make; a path or a URL.
         split: who is train, val and test.
         shard_mb: size of a shard in megabytes (10^6 bytes).
+        verify: whether every JPEG is decoded in the scan. Without, damage is found in training images alone, which are
+            decoded for the statistics, and identical images are told by their files' bytes. GeoTIFFs are always
+            decoded.
         num_workers: number of processes.
-        overwrite: whether to replace a build that is already in `output_dir`.
+        engine: one of `ENGINES`.
+        beam_options: options of Apache Beam, such as `--runner=FlinkRunner`.
+        overwrite: whether to replace a build, whole or unfinished, that is already in `output_dir`.
     """
 
     dataset: str
@@ -44,7 +58,10 @@ class BuildOptions:
     output_dir: str
     split: splits.SplitOptions = splits.SplitOptions()
     shard_mb: float = 16.0
+    verify: bool = True
     num_workers: int = 1
+    engine: str = "local"
+    beam_options: tuple[str, ...] = ()
     overwrite: bool = False
 
 
@@ -56,51 +73,49 @@ class BuildReport:
         card: the records folder's card; in a dry run without shards.
         seconds: time taken, by stage.
         planned_shards: number of shards by split.
+        kept_shards: number of shards that an earlier call had finished.
         warnings: what the user should look at.
     """
 
     card: cards.DataCard
     seconds: dict[str, float]
     planned_shards: dict[str, int]
+    kept_shards: int
     warnings: tuple[str, ...]
 
 
-def build(
-    options: BuildOptions,
-    *,
-    progress: Callable[[str, int, int], None] | None = None,
-    dry_run: bool = False,
-) -> BuildReport:
-    """Builds a records folder.
+def build(options: BuildOptions, *, progress: _Progress = None, dry_run: bool = False) -> BuildReport:
+    """Builds a records folder, or goes on with an unfinished one.
 
     Args:
         options: what to build.
         progress: called with (stage, done, total) as the work goes on.
-        dry_run: scan, split and plan, but write nothing.
+        dry_run: scan, split and plan, but write nothing; always in this machine's processes.
 
     Raises:
         OptionError: if the options cannot work together.
         SourceError: if the source or a patch of it cannot be used, or its bands are in another order.
-        RecordsError: if the output folder holds something else, or another process is writing to it.
+        RecordsError: if the output folder holds something else or an unfinished build of something else, or another
+            process is writing to it.
         StorageError: if the output cannot be written.
     """
     _check_options(options)
+    options = dataclasses.replace(options, output_dir=os.fspath(files.local(options.output_dir) or options.output_dir))
+    _check_output(options)
     if dry_run:
-        _check_output(pathlib.Path(options.output_dir), options.overwrite)
-        return _build(options, progress, dry_run=True)
-    output_dir = pathlib.Path(options.output_dir)
-    _check_output(output_dir, options.overwrite)
-    existed = output_dir.is_dir()
-    files.make_folder(output_dir)
+        with tempfile.TemporaryDirectory() as folder, _engine(options, local=True) as engine:
+            return _Build(options, engine, BuildState(folder), progress).run(dry_run=True)
+    existed = files.is_folder(options.output_dir)
+    files.make_folder(options.output_dir)
     try:
-        with files.FolderLock(output_dir, RecordsError):
+        with files.FolderLock(options.output_dir, RecordsError), _engine(options) as engine:
             # Looked at again, for another process may have finished its build before this one took the lock.
-            _check_output(output_dir, options.overwrite)
-            return _build(options, progress, dry_run=False)
-    except BaseException:
-        if not existed and not any(output_dir.iterdir()):
-            output_dir.rmdir()
-        raise
+            _check_output(options)
+            return _Build(options, engine, BuildState(options.output_dir), progress).run()
+    finally:
+        # What is left after a refusal is nobody's build.
+        if not existed and not files.list_names(options.output_dir):
+            files.remove(options.output_dir)
 
 
 def _check_options(options: BuildOptions) -> None:
@@ -110,24 +125,44 @@ def _check_options(options: BuildOptions) -> None:
         raise OptionError("--shard_mb", f"{options.shard_mb:g}", "a size above 0 megabytes")
     if options.num_workers < 1:
         raise OptionError("--num_workers", str(options.num_workers), "at least 1 process")
+    if options.engine not in ENGINES:
+        raise OptionError("--engine", f"'{options.engine}' is unknown", f"one of {', '.join(ENGINES)}")
+    if options.beam_options and options.engine != "beam":
+        raise OptionError("--beam_option", f"it says nothing to --engine={options.engine}", "--engine=beam")
+    in_memory = [path for path in (options.source, options.output_dir) if str(path).startswith("memory://")]
+    if in_memory and (options.num_workers > 1 or options.engine != "local"):
+        raise OptionError(
+            in_memory[0],
+            "files in memory are seen by one process alone",
+            "--engine=local --num_workers=1, or another file system",
+        )
     splits.check_options(options.split)
+
+
+def _engine(options: BuildOptions, *, local: bool = False) -> engines.Engine:
+    if options.engine == "beam" and not local:
+        return engines.BeamEngine(options.beam_options, options.num_workers)
+    return engines.LocalEngine(options.num_workers, shards.write_shard)
 
 
 def _is_ours(name: str) -> bool:
     return (
-        name in (cards.DATA_CARD_NAME, files.FolderLock.NAME, *tfds_metadata.FILE_NAMES)
+        name in (cards.DATA_CARD_NAME, STATE_FOLDER, files.FolderLock.NAME, *tfds_metadata.FILE_NAMES)
         or name.startswith(files.TEMPORARY_PREFIX)
         or _SHARD_NAME.fullmatch(name) is not None
     )
 
 
-def _check_output(output_dir: pathlib.Path, overwrite: bool) -> None:
+def _check_output(options: BuildOptions) -> None:
     """Refuses a folder that holds another build or anything that no build leaves behind."""
-    if not output_dir.exists():
+    output_dir = options.output_dir
+    if not files.is_folder(output_dir):
+        if files.exists(output_dir):
+            raise RecordsError(
+                output_dir, "there is a file of this name", "a folder, or nothing", "choose another folder"
+            )
         return
-    if not output_dir.is_dir():
-        raise RecordsError(output_dir, "there is a file of this name", "a folder, or nothing", "choose another folder")
-    names = sorted(path.name for path in output_dir.iterdir())
+    names = files.list_names(output_dir)
     if foreign := [name for name in names if not _is_ours(name)]:
         raise RecordsError(
             output_dir,
@@ -135,7 +170,8 @@ def _check_output(output_dir: pathlib.Path, overwrite: bool) -> None:
             "an empty folder, or none yet",
             "choose another folder",
         )
-    if cards.DATA_CARD_NAME in names and not overwrite:
+    # With the state still there, the build was killed when all but this had been removed.
+    if cards.DATA_CARD_NAME in names and STATE_FOLDER not in names and not options.overwrite:
         raise RecordsError(
             output_dir,
             "the folder holds another build",
@@ -144,134 +180,204 @@ def _check_output(output_dir: pathlib.Path, overwrite: bool) -> None:
         )
 
 
-def _build(options: BuildOptions, progress, *, dry_run: bool) -> BuildReport:
-    source = SOURCES[options.dataset]
-    context = scan.SourceContext(options.dataset, options.source)
-    started = time.monotonic()
-    scanned = scan.scan(context, num_workers=options.num_workers, progress=progress)
-    scan_seconds = time.monotonic() - started
-    warnings = _guard_band_order(source, scanned, options.source)
-    split = splits.make_split(_patches(source, scanned), options.split)
-    planned = plan.plan_shards(
-        source.name,
-        [patch.item.key for patch in scanned],
-        [patch.stored_bytes for patch in scanned],
-        split.assignment,
-        shard_mb=options.shard_mb,
-        seed=options.split.seed,
-    )
-    written: Sequence[cards.Shard | None] = [None] * len(planned)
-    if not dry_run:
-        output_dir = pathlib.Path(options.output_dir)
-        _clear(output_dir)
-        written = _write_shards(options, context, scanned, planned, progress)
-    card = _card(source, context, scanned, split, planned, written)
-    if not dry_run:
-        tfds_metadata.write_tfds_metadata(card, output_dir)
-        cards.write_card(card, output_dir)
-    seconds = {"scan": scan_seconds, "all": time.monotonic() - started}
-    shard_counts = dict(collections.Counter(shard.split for shard in planned))
-    return BuildReport(card, seconds, shard_counts, (*warnings, *split.warnings))
+class _Build:
+    """One call of `build`: the steps, and what they share."""
 
+    def __init__(self, options: BuildOptions, engine: engines.Engine, state: BuildState, progress: _Progress):
+        self._options, self._engine, self._state, self._progress = options, engine, state, progress
+        self._source: EuroSAT = SOURCES[options.dataset]
+        self._context = scan.SourceContext(options.dataset, options.source, options.verify, state.folder)
+        self._seconds: dict[str, float] = {}
 
-def _guard_band_order(source: EuroSAT, scanned: list[scan.ScannedPatch], where: str) -> tuple[str, ...]:
-    if not source.band_order_guard:
-        return ()
-    found = statistics.merge(source.bands, (patch.sums for patch in scanned))
-    problem = band_order_problem(np.array([band.mean for band in found]), source.bands)
-    if problem is None:
-        return ()
-    if len(scanned) < GUARD_MIN_PATCHES:
-        return (f"too few patches ({len(scanned)}) to judge the band order, but {problem}",)
-    raise SourceError(
-        where,
-        problem,
-        f"the stored order {','.join(source.bands)}",
-        "give the published archive, or write the bands of your GeoTIFFs in that order",
-    )
+    def run(self, dry_run: bool = False) -> BuildReport:
+        started = time.monotonic()
+        with self._timed("list"):
+            # A source is listed anew for every build: a cached archive may have changed on disk since.
+            scan.open_archive.cache_clear()
+            items = self._source.items(scan.open_archive(self._options.source))
+            self._state.begin(self._describe(items), overwrite=self._options.overwrite)
+        try:
+            with self._timed("scan"):
+                scanned = scan.scan(self._context, items, self._engine, self._progress)
+            with self._timed("plan"):
+                warnings = self._guard_band_order(scanned)
+                split = splits.make_split(self._patches(scanned), self._options.split)
+                planned = self._plan(scanned, split)
+        except (SourceError, OptionError):
+            # Nothing has been written yet that is worth keeping for a source that must change first.
+            self._state.remove()
+            raise
+        written, kept, histograms = [], 0, self._histograms()
+        if not dry_run:
+            with self._timed("write"):
+                written, kept, histograms = self._write(scanned, planned)
+        card = self._card(scanned, split, planned, written, histograms)
+        if not dry_run:
+            tfds_metadata.write_tfds_metadata(card, self._options.output_dir)
+            cards.write_card(card, self._options.output_dir)
+            self._state.remove()
+        self._seconds["all"] = time.monotonic() - started
+        counts = dict(collections.Counter(shard.split for shard in planned))
+        return BuildReport(card, self._seconds, counts, kept, (*warnings, *split.warnings))
 
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._seconds[stage] = time.monotonic() - started
 
-def _patches(source: EuroSAT, scanned: list[scan.ScannedPatch]) -> splits.Patches:
-    georeferenced = source.georeferenced
-    return splits.Patches(
-        keys=tuple(patch.item.key for patch in scanned),
-        classes=tuple(patch.item.class_name for patch in scanned),
-        groups=scan.identical_groups(scanned),
-        crs=tuple(patch.crs for patch in scanned),
-        transforms=np.array([patch.transform for patch in scanned], np.float64) if georeferenced else None,
-        size_m=source.patch_size * source.resolution_m,
-        pixels=source.patch_size,
-    )
+    def _describe(self, items: Sequence[Any]) -> dict[str, Any]:
+        """Says what is built from what; equal descriptions give equal bytes."""
+        options = self._options
+        split = dataclasses.asdict(options.split)
+        if options.split.lists is not None:
+            lists = [f"{options.split.lists}-{part}.txt" for part in (splits.TRAIN, splits.VAL, splits.TEST)]
+            split["lists"] = _digest_of_files(lists)
+        if options.split.coordinates is not None:
+            split["coordinates"] = _digest_of_files([options.split.coordinates])
+        return {
+            "program": eo_keras.__version__,
+            "dataset": options.dataset,
+            "source_name": _source_name(options.source),
+            "source": scan.listing_digest(items),
+            "shard_mb": options.shard_mb,
+            "verify": options.verify,
+            **split,
+        }
 
-
-def _clear(output_dir: pathlib.Path) -> None:
-    """Removes an earlier build or an unfinished one's remains, the card first: without it, nothing looks whole."""
-    ours = [path for path in output_dir.iterdir() if _is_ours(path.name) and path.name != files.FolderLock.NAME]
-    for path in sorted(ours, key=lambda path: path.name != cards.DATA_CARD_NAME):
-        path.unlink()
-
-
-def _write_shards(
-    options: BuildOptions,
-    context: scan.SourceContext,
-    scanned: list[scan.ScannedPatch],
-    planned: list[plan.ShardPlan],
-    progress,
-) -> list[cards.Shard]:
-    units = [
-        shards.ShardUnit(
-            shard.name,
-            tuple((scanned[position].item, scanned[position].stored_digest) for position in shard.positions),
+    def _guard_band_order(self, scanned: scan.Scan) -> tuple[str, ...]:
+        if not self._source.band_order_guard:
+            return ()
+        problem = band_order_problem(scanned.means, self._source.bands)
+        if problem is None:
+            return ()
+        if len(scanned.items) < GUARD_MIN_PATCHES:
+            return (f"too few patches ({len(scanned.items)}) to judge the band order, but {problem}",)
+        raise SourceError(
+            self._options.source,
+            problem,
+            f"the stored order {','.join(self._source.bands)}",
+            "give the published archive, or write the bands of your GeoTIFFs in that order",
         )
-        for shard in planned
-    ]
-    total, written = sum(len(unit.examples) for unit in units), []
-    shard_context = shards.ShardContext(context, options.output_dir)
-    for shard in engines.run_units(shards.write_shard, shard_context, units, num_workers=options.num_workers):
-        written.append(shard)
-        if progress:
-            progress("writing", sum(entry.examples for entry in written), total)
-    return written
 
-
-def _card(
-    source: EuroSAT,
-    context: scan.SourceContext,
-    scanned: list[scan.ScannedPatch],
-    split: splits.SplitResult,
-    planned: list[plan.ShardPlan],
-    written: Sequence[cards.Shard | None],
-) -> cards.DataCard:
-    parts: dict[str, Any] = {}
-    for name in dict.fromkeys(shard.split for shard in planned):
-        members = [scanned[i] for i, assigned in enumerate(split.assignment) if assigned == name]
-        counts = collections.Counter(patch.item.class_name for patch in members)
-        parts[name] = cards.Split(
-            examples=len(members),
-            classes={class_name: counts[class_name] for class_name in source.legend.class_names},
-            shards=tuple(entry for shard, entry in zip(planned, written, strict=True) if shard.split == name and entry),
+    def _patches(self, scanned: scan.Scan) -> splits.Patches:
+        return splits.Patches(
+            keys=tuple(item.key for item in scanned.items),
+            classes=tuple(item.class_name for item in scanned.items),
+            groups=scanned.identical_groups(),
+            crs=scanned.crs,
+            transforms=scanned.transforms,
+            size_m=self._source.patch_size * self._source.resolution_m,
+            pixels=self._source.patch_size,
         )
-    training = (patch for patch, name in zip(scanned, split.assignment, strict=True) if name == splits.TRAIN)
-    sha256, size = scan.source_digest(context, scanned)
-    return cards.DataCard(
-        dataset=source.name,
-        version=source.version,
-        task="classification",
-        bands=source.bands,
-        dtype=source.dtype,
-        encoding=source.encoding,
-        level=source.level,
-        harmonised=True,
-        reflectance=source.reflectance,
-        nodata=source.nodata,
-        resolution_m=source.resolution_m,
-        patch_size=source.patch_size,
-        georeferenced=source.georeferenced,
-        legend=source.legend,
-        splits=parts,
-        split_method=split.method,
-        statistics=statistics.merge(source.bands, (patch.sums for patch in training)),
-        sources=(cards.SourceFile(pathlib.Path(context.path).resolve().name, size, sha256),),
-        products=(),
-        attribution=source.attribution,
-    ).with_fingerprint()
+
+    def _plan(self, scanned: scan.Scan, split: splits.SplitResult) -> list[plan.ShardPlan]:
+        return plan.plan_shards(
+            self._source.name,
+            [item.key for item in scanned.items],
+            scanned.stored_bytes.tolist(),
+            split.assignment,
+            shard_mb=self._options.shard_mb,
+            seed=self._options.split.seed,
+        )
+
+    def _write(self, scanned: scan.Scan, planned: list[plan.ShardPlan]) -> tuple[list[cards.Shard], int, Histograms]:
+        context = shards.ShardContext(self._context, self._options.output_dir)
+        units = [_shard_unit(scanned, shard) for shard in planned]
+        kept = {unit.name for unit in units if shards.is_noted(context, unit)}
+        self._clear(kept)
+        total, done = sum(len(unit.examples) for unit in units), 0
+        for position in self._engine.run(shards.write_shard, context, units):
+            done += len(units[position].examples)
+            if self._progress:
+                self._progress("writing", done, total)
+        entries, histograms = [], self._histograms()
+        for unit in units:
+            entry, counts = shards.read_finished(context, unit)
+            entries.append(entry)
+            histograms.merge(counts)
+        return entries, len(kept), histograms
+
+    def _clear(self, kept: set[str]) -> None:
+        """Removes an earlier build or an unfinished one's remains, the card first: without it, nothing looks whole."""
+        output_dir = self._options.output_dir
+        kept = {*kept, STATE_FOLDER, files.FolderLock.NAME}
+        others = [name for name in files.list_names(output_dir) if name not in kept]
+        for name in sorted(others, key=lambda name: name != cards.DATA_CARD_NAME):
+            files.remove(files.join(output_dir, name))
+
+    def _histograms(self) -> Histograms:
+        return Histograms(len(self._source.bands), self._source.dtype)
+
+    def _card(
+        self,
+        scanned: scan.Scan,
+        split: splits.SplitResult,
+        planned: list[plan.ShardPlan],
+        written: Sequence[cards.Shard],
+        histograms: Histograms,
+    ) -> cards.DataCard:
+        source = self._source
+        parts: dict[str, Any] = {}
+        for name in dict.fromkeys(shard.split for shard in planned):
+            positions = [position for position, assigned in enumerate(split.assignment) if assigned == name]
+            counts = collections.Counter(scanned.items[position].class_name for position in positions)
+            parts[name] = cards.Split(
+                examples=len(positions),
+                classes={class_name: counts[class_name] for class_name in source.legend.class_names},
+                shards=tuple(entry for shard, entry in zip(planned, written, strict=False) if shard.split == name),
+            )
+        sha256, size = scan.source_digest(self._context, scanned)
+        return cards.DataCard(
+            dataset=source.name,
+            version=source.version,
+            task="classification",
+            bands=source.bands,
+            dtype=source.dtype,
+            encoding=source.encoding,
+            level=source.level,
+            harmonised=True,
+            reflectance=source.reflectance,
+            nodata=source.nodata,
+            resolution_m=source.resolution_m,
+            patch_size=source.patch_size,
+            georeferenced=source.georeferenced,
+            legend=source.legend,
+            splits=parts,
+            split_method=split.method,
+            statistics=histograms.statistics(source.bands, source.nodata),
+            sources=(cards.SourceFile(_source_name(self._options.source), size, sha256),),
+            products=(),
+            attribution=source.attribution,
+        ).with_fingerprint()
+
+
+def _shard_unit(scanned: scan.Scan, planned: plan.ShardPlan) -> shards.ShardUnit:
+    return shards.ShardUnit(
+        planned.name,
+        tuple(
+            shards.PlannedExample(
+                scanned.items[position],
+                scanned.stored_digests[position].tobytes(),
+                scanned.crs[position],
+                None if scanned.transforms is None else tuple(scanned.transforms[position].tolist()),
+            )
+            for position in planned.positions
+        ),
+        counted=planned.split == splits.TRAIN,
+    )
+
+
+def _source_name(path: str) -> str:
+    here = files.local(path)
+    return here.resolve().name if here is not None else os.fspath(path).rstrip("/").rpartition("/")[2]
+
+
+def _digest_of_files(paths: Sequence[str]) -> str:
+    """Returns a hash over files, by which changed lists are noticed; what cannot be read, the split tells of better."""
+    whole = hashlib.sha256()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            data = pathlib.Path(path).read_bytes()
+            whole.update(f"{path}\0{len(data)}\0".encode() + data)
+    return whole.hexdigest()

@@ -1,94 +1,331 @@
-"""Looks into a records folder: checks that it is whole, and draws samples of every class. Imports no TensorFlow."""
+"""Looks into a records folder: checks that it is whole, and gathers what its page shows. Imports no TensorFlow."""
 
 from __future__ import annotations
 
 import collections
-import pathlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from eo_keras import cards, files, records, reports
 from eo_keras.errors import RecordsError
+from eo_keras.sentinel2 import COMPOSITES
+from tfrecords_builder import leaks, spatial, splits
+from tfrecords_builder.statistics import Histograms
+
+_BATCH = 256
+"""Images whose histograms and fingerprints are taken together, which is several times as fast as one by one."""
+
+Progress = Callable[[str, int, int], None]
 
 
-def check_shards(card: cards.DataCard, records_dir: str | pathlib.Path, *, checksums: bool = False) -> int:
-    """Checks that every shard of a card is there and whole.
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What one pass over all N records of a folder gathers, in the order of the shards.
 
-    Args:
-        card: the folder's card.
-        records_dir: the folder.
-        checksums: whether to compare the SHA-256 too, beside the length.
+    Attributes:
+        keys: keys of the examples.
+        parts: the split (`train`, `val`, `test`) of each.
+        labels: int64 (N,).
+        fingerprints: of all images, see `leaks.Fingerprints`.
+        crs: coordinate reference system of each, None where the record has none.
+        transforms: float64 (N, 6), NaN where the record has none.
+        histograms: by split, the numbers of pixels int64 (bands, 256 or 65,536).
+        samples: by split and class, the first images (height, width, 3) uint8, drawn for people to look at.
+    """
 
-    Returns:
-        The number of shards.
+    keys: tuple[str, ...]
+    parts: tuple[str, ...]
+    labels: np.ndarray
+    fingerprints: leaks.Fingerprints
+    crs: tuple[str | None, ...]
+    transforms: np.ndarray
+    histograms: Mapping[str, np.ndarray]
+    samples: Mapping[str, Mapping[str, list[np.ndarray]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where N patches lie.
+
+    Attributes:
+        degrees: float64 (N, 2), longitude and latitude of the centres.
+        corners: float64 (N, 4, 2) in metres of EPSG:3035, or None if some patches have no place in it.
+        source: what says so.
+    """
+
+    degrees: np.ndarray
+    corners: np.ndarray | None
+    source: str
+
+
+def check_shards(card: cards.DataCard, records_dir: str | os.PathLike[str]) -> int:
+    """Checks that every shard of a card is there and of the right length, and returns their number.
 
     Raises:
-        RecordsError: if a shard is missing, cut or changed.
+        RecordsError: if a shard is missing or of another length.
     """
-    count = 0
-    for split in card.splits.values():
-        for shard in split.shards:
-            path, count = records.check_shard(records_dir, shard), count + 1
-            if checksums and files.sha256_of_file(path) != shard.sha256:
-                raise RecordsError(
-                    path, "the shard's bytes have changed", f"SHA-256 {shard.sha256}", "build the records again"
-                )
-    return count
+    shards = [shard for split in card.splits.values() for shard in split.shards]
+    for shard in shards:
+        records.check_shard(records_dir, shard)
+    return len(shards)
 
 
-def sample_images(
-    card: cards.DataCard, records_dir: str | pathlib.Path, split: str, samples: int = 10
-) -> dict[str, list[np.ndarray]]:
-    """Takes the first examples of every class from a split, drawn for people to look at.
+def verify(card: cards.DataCard, records_dir: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
+    """Reads every record and compares everything with the card.
+
+    Checked are the lengths of the shards, the checksums of every record, that it can be decoded and has the card's
+    form, that keys are unique, the counts by shard and class, and the SHA-256 of every shard.
 
     Args:
         card: the folder's card.
         records_dir: the folder.
-        split: name of the split.
-        samples: how many of each class.
+        progress: called with ("verifying", records done, records in all).
 
     Returns:
-        Images (height, width, 3) uint8 by class name, in the legend's order.
+        The number of records.
+
+    Raises:
+        RecordsError: at the first damage, which is named by shard and, where one record is concerned, by its number,
+            counted from 0.
+    """
+    return sum(1 for _ in _read_checked(card, records_dir, "verifying", progress, checksums=True))
+
+
+def survey(
+    card: cards.DataCard,
+    records_dir: str | os.PathLike[str],
+    *,
+    samples: int = 10,
+    checksums: bool = False,
+    progress: Progress | None = None,
+) -> Survey:
+    """Reads every record once and gathers what a page and a search for leaks need.
+
+    All checks of `verify` are made, that of the SHA-256 only if `checksums`.
+
+    Args:
+        card: the folder's card.
+        records_dir: the folder.
+        samples: how many images of each class and split to keep.
+        checksums: whether to compare the SHA-256 of the shards too.
+        progress: called with ("reading", records done, records in all).
+
+    Raises:
+        RecordsError: at the first damage, see `verify`.
+    """
+    names = card.legend.class_names
+    keys, parts, labels, crs, transforms = [], [], [], [], []
+    fingerprints = []
+    histograms = {split: Histograms(len(card.bands), card.dtype) for split in card.splits}
+    shown = {split: {name: [] for name in names} for split in card.splits}
+    bands = [card.bands.index(band) for band in COMPOSITES["RGB"] if band in card.bands]
+    batch: list[np.ndarray] = []
+
+    def take_batch(split: str) -> None:
+        if batch:
+            images = np.stack(batch)
+            histograms[split].add(images)
+            fingerprints.append(leaks.fingerprint(images, card.reflectance.scale, bands))
+            batch.clear()
+
+    for split, example, image in _read_checked(card, records_dir, "reading", progress, checksums=checksums):
+        if parts and parts[-1] != split:
+            take_batch(parts[-1])
+        keys.append(example.key)
+        parts.append(split)
+        labels.append(example.label)
+        crs.append(example.crs)
+        transforms.append(example.transform or (np.nan,) * 6)
+        batch.append(image)
+        if len(kept := shown[split][names[example.label]]) < samples:
+            kept.append(reports.to_display(image, card.bands, card.dtype))
+        if len(batch) == _BATCH:
+            take_batch(split)
+    if parts:
+        take_batch(parts[-1])
+    if not parts:
+        raise RecordsError(records_dir, "it holds no example", "a records folder with examples", "build it again")
+    return Survey(
+        keys=tuple(keys),
+        parts=tuple(parts),
+        labels=np.array(labels, np.int64),
+        fingerprints=leaks.Fingerprints.joined(fingerprints),
+        crs=tuple(crs),
+        transforms=np.array(transforms, np.float64),
+        histograms={split: histogram.counts for split, histogram in histograms.items()},
+        samples=shown,
+    )
+
+
+def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = None) -> Places | None:
+    """Finds out where the patches lie.
+
+    Args:
+        card: the folder's card.
+        surveyed: its survey.
+        coordinates: CSV file with the header `patch,latitude,longitude`, in degrees; it goes before what the records
+            hold. The patches are then squares around these centres along the grid of their UTM zone.
+
+    Returns:
+        The places, or None if neither the records nor a file tell them.
+
+    Raises:
+        SourceError: if the file cannot be read or lacks a patch.
+    """
+    size_m = card.resolution_m * card.patch_size
+    if coordinates is not None:
+        degrees, _ = spatial.read_coordinates(coordinates, surveyed.keys)
+        corners = spatial.corners_from_centres(degrees, size_m)
+        source = os.path.basename(coordinates)
+    elif all(surveyed.crs) and np.isfinite(surveyed.transforms).all():
+        patches = splits.Patches(
+            keys=surveyed.keys,
+            classes=tuple(card.legend.class_names[label] for label in surveyed.labels),
+            groups=np.arange(len(surveyed.keys)),
+            crs=surveyed.crs,
+            transforms=surveyed.transforms,
+            size_m=size_m,
+            pixels=card.patch_size,
+        )
+        corners = spatial.corners_from_transforms(patches)
+        middles = {name: (members, square.mean(axis=1, keepdims=True)) for name, (members, square) in corners.items()}
+        degrees = spatial.reproject(middles, "EPSG:4326")[:, 0]
+        source = "the records' CRS and transforms"
+    else:
+        return None
+    metres = spatial.reproject(corners, spatial.EQUAL_AREA_CRS)
+    return Places(degrees, metres if np.isfinite(metres).all() else None, source)
+
+
+def find_leaks(
+    card: cards.DataCard, surveyed: Survey, places: Places | None, options: leaks.LeakOptions
+) -> leaks.LeakReport:
+    """Searches leaks between the splits of a surveyed folder; see `tfrecords_builder.leaks`."""
+    return leaks.find_leaks(
+        leaks.Inventory(
+            keys=surveyed.keys,
+            parts=surveyed.parts,
+            classes=tuple(card.legend.class_names[label] for label in surveyed.labels),
+            fingerprints=surveyed.fingerprints,
+            corners=None if places is None else places.corners,
+            pixel_m=card.resolution_m,
+        ),
+        options,
+    )
+
+
+def pictures(card: cards.DataCard, records_dir: str | os.PathLike[str], keys: set[str]) -> dict[str, np.ndarray]:
+    """Reads some examples' images, (height, width, 3) uint8 by key, drawn for people to look at.
 
     Raises:
         RecordsError: if a shard is damaged.
     """
-    found: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-    wanted = {name: min(samples, card.splits[split].classes[name]) for name in card.legend.class_names}
-    for shard in card.splits[split].shards:
-        for example in records.read_examples(pathlib.Path(records_dir) / shard.name):
-            name = card.legend.class_names[example.label]
-            if len(found[name]) < wanted[name]:
-                image = records.decode_image(example, card)
-                found[name].append(reports.to_display(image, card.bands, card.dtype))
-        if all(len(found[name]) == wanted[name] for name in wanted):
-            break
-    return {name: found[name] for name in card.legend.class_names}
+    found: dict[str, np.ndarray] = {}
+    for split in card.splits.values():
+        for shard in split.shards:
+            if len(found) == len(keys):
+                return found
+            for example in records.read_examples(files.join(records_dir, shard.name)):
+                if example.key in keys:
+                    image = records.decode_image(example, card)
+                    found[example.key] = reports.to_display(image, card.bands, card.dtype)
+    return found
 
 
 def describe(card: cards.DataCard) -> str:
     """Describes a card in lines of text: what it holds, counts by class and split, and statistics by band."""
-    scale = f"{card.reflectance.scale:.6g} * number {card.reflectance.offset:+.6g}"
-    lines = [
-        f"data set     {card.dataset} {card.version}, {card.task}, Sentinel-2 {card.level}",
-        f"images       {card.patch_size}x{card.patch_size} pixels of {card.resolution_m:g} m, {card.dtype}, "
-        f"stored as {card.encoding}{', georeferenced' if card.georeferenced else ''}",
-        f"bands        {','.join(card.bands)}",
-        f"reflectance  {scale}; no data is {card.nodata}",
-        f"sources      {', '.join(f'{source.name} ({source.bytes:,} bytes)' for source in card.sources)}",
-        f"split        {', '.join(f'{key}={value}' for key, value in card.split_method.items())}",
-        f"fingerprint  {card.fingerprint}",
-        "",
-        "examples".ljust(24) + "".join(name.rjust(10) for name in card.splits),
-    ]
+    lines = [f"{name:<13}{value}" for name, value in facts(card)]
+    lines += ["", "examples".ljust(24) + "".join(name.rjust(10) for name in card.splits)]
     for class_name in card.legend.class_names:
         lines.append(class_name.ljust(24) + "".join(f"{s.classes[class_name]:>10,}" for s in card.splits.values()))
     lines.append("all".ljust(24) + "".join(f"{s.examples:>10,}" for s in card.splits.values()))
     lines.append("shards".ljust(24) + "".join(f"{len(s.shards):>10,}" for s in card.splits.values()))
-    lines += ["", "band (training)" + "".join(name.rjust(12) for name in ("mean", "std", "min", "max", "no data"))]
+    columns = ("mean", "std", "min", "2 %", "median", "98 %", "max", "no data")
+    lines += ["", "band (training)" + "".join(name.rjust(11) for name in columns)]
     for band in card.statistics:
+        numbers = [f"{number:>11}" for number in order_statistics(band)]
         lines.append(
-            band.band.ljust(15)
-            + f"{band.mean:>12.3f}{band.std:>12.3f}{band.minimum:>12}{band.maximum:>12}{band.nodata:>12,}"
+            f"{band.band:<15}{band.mean:>11.3f}{band.std:>11.3f}{''.join(numbers)}{100 * band.nodata_share:>9.3g} %"
         )
     return "\n".join(lines)
+
+
+def facts(card: cards.DataCard) -> list[tuple[str, str]]:
+    """Returns what a card says, apart from counts and statistics, as names and values."""
+    scale = f"{card.reflectance.scale:.6g} * number {card.reflectance.offset:+.6g}"
+    size = f"{card.patch_size}x{card.patch_size} pixels of {card.resolution_m:g} m"
+    georeferenced = ", georeferenced" if card.georeferenced else ""
+    return [
+        ("data set", f"{card.dataset} {card.version}, {card.task}, Sentinel-2 {card.level}"),
+        ("images", f"{size}, {card.dtype}, stored as {card.encoding}{georeferenced}"),
+        ("bands", ",".join(card.bands)),
+        ("reflectance", f"{scale}; no data is {card.nodata}"),
+        ("sources", ", ".join(f"{source.name} ({source.bytes:,} bytes)" for source in card.sources)),
+        ("split", ", ".join(f"{key}={value}" for key, value in card.split_method.items())),
+        ("fingerprint", card.fingerprint),
+    ]
+
+
+def order_statistics(band: cards.BandStatistics) -> tuple[int | str, ...]:
+    """Returns a band's smallest number, 2nd, 50th and 98th percentile, and largest number."""
+    low, median, high = (band.percentiles.get(percent, "-") for percent in ("2", "50", "98"))
+    return band.minimum, low, median, high, band.maximum
+
+
+def _read_checked(
+    card: cards.DataCard,
+    records_dir: str | os.PathLike[str],
+    stage: str,
+    progress: Progress | None,
+    *,
+    checksums: bool,
+) -> Iterator[tuple[str, records.Example, np.ndarray]]:
+    """Yields (split, example, image) of every record, checked as `verify` says."""
+    check_shards(card, records_dir)
+    total = sum(split.examples for split in card.splits.values())
+    place_of: dict[str, str] = {}
+    for split_name, split in card.splits.items():
+        by_class = collections.Counter()
+        for shard in split.shards:
+            path = files.join(records_dir, shard.name)
+            number = -1
+            for number, example in enumerate(records.read_examples(path)):
+                image = _checked_image(example, card, path, number)
+                first = place_of.setdefault(example.key, f"record {number} of {shard.name}")
+                if first != f"record {number} of {shard.name}":
+                    raise _damaged(path, f"record {number} has the key {example.key}, as has {first}", "unique keys")
+                by_class[card.legend.class_names[example.label]] += 1
+                yield split_name, example, image
+                if progress and len(place_of) % 64 == 0:
+                    progress(stage, len(place_of), total)
+            if number + 1 != shard.examples:
+                raise _damaged(path, f"it holds {number + 1} records", f"{shard.examples}, as the card says")
+            if checksums and (found := files.sha256_of_file(path)) != shard.sha256:
+                raise _damaged(path, f"its records can be read, but its SHA-256 is {found}", f"{shard.sha256}")
+        for name in card.legend.class_names:
+            if by_class[name] != split.classes.get(name, 0):
+                found = f"split '{split_name}' holds {by_class[name]} examples of {name}"
+                raise _damaged(records_dir, found, f"{split.classes.get(name, 0)}, as the card says")
+    if progress:
+        progress(stage, len(place_of), total)
+
+
+def _checked_image(example: records.Example, card: cards.DataCard, path: str, number: int) -> np.ndarray:
+    if not 0 <= example.label < len(card.legend):
+        raise _damaged(path, f"record {number} has label {example.label}", f"0 to {len(card.legend) - 1}")
+    try:
+        image = records.decode_image(example, card)
+    except Exception as error:
+        raise _damaged(path, f"the image of record {number} cannot be decoded ({error})", f"{card.encoding}") from None
+    form = (card.patch_size, card.patch_size, len(card.bands))
+    if image.shape != form or image.dtype != card.dtype:
+        found = f"the image of record {number} has the shape {image.shape} and the type {image.dtype}"
+        raise _damaged(path, found, f"{form} and {card.dtype}, as the card says")
+    return image
+
+
+def _damaged(where: str | os.PathLike[str], found: str, expected: str) -> RecordsError:
+    return RecordsError(where, found, expected, "copy the folder again, or build the records again")

@@ -1,54 +1,83 @@
-"""The first pass over a source: every patch is read and checked once, and what planning needs is kept."""
+"""The first pass over a source: every patch is read once, and what planning needs is kept.
+
+What a unit of the scan found is a file in the build's state, so that a scan that is cut off goes on where it stopped.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import hashlib
-import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from eo_keras import engines
-from tfrecords_builder import statistics
+from eo_keras import engines, files
+from eo_keras.errors import SourceError
 from tfrecords_builder.archives import Archive
 from tfrecords_builder.sources import SOURCES
 from tfrecords_builder.sources.eurosat import Item
+from tfrecords_builder.state import load_arrays, save_arrays
 
 UNIT_PATCHES = 256
 """Patches of one unit of work: enough that starting it costs nothing, few enough for a smooth progress bar."""
 
+_DIGEST_BYTES = 16
+_GUARD_ROWS = slice(None, None, 8)  # Every eighth row says which band is the darkest as surely as all.
+
 
 @dataclasses.dataclass(frozen=True)
 class SourceContext:
-    """Which data set is read from where; what every unit of work shares."""
+    """What every unit of work shares.
+
+    Attributes:
+        dataset: name of the data set.
+        path: where it is read from.
+        verify: whether JPEGs are decoded in the scan.
+        state_dir: folder of the build's state.
+    """
 
     dataset: str
     path: str
+    verify: bool
+    state_dir: str
 
 
 @dataclasses.dataclass(frozen=True)
-class ScannedPatch:
-    """What is kept of a patch between the passes.
+class ScanUnit:
+    """Some patches to scan, and the name of the file for what is found."""
+
+    name: str
+    items: tuple[Item, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """What is kept of all N patches between the passes, in the order of their keys.
 
     Attributes:
-        item: the patch's place in the source.
-        stored_bytes: size of what a record will hold, in bytes.
-        stored_digest: hash of what a record will hold, by which a changed source is noticed.
-        pixel_digest: hash of the pixels, by which identical images are found.
-        sums: sums for the statistics.
-        crs: coordinate reference system, None where the source has none.
-        transform: affine transform, None where the source has none.
+        items: the patches' places in the source.
+        stored_bytes: int64 (N,), size of what a record will hold, in bytes.
+        stored_digests: uint8 (N, 16), hashes of what a record will hold, by which a changed source is noticed.
+        pixel_digests: uint8 (N, 16), hashes of the pixels, by which identical images are found; of JPEGs that were not
+            decoded, hashes of the files.
+        means: float64 (bands,), of every eighth row, no data left out; for the check of the band order.
+        crs: coordinate reference systems, None where the source has none.
+        transforms: float64 (N, 6), affine transforms, or None where the source has none.
     """
 
-    item: Item
-    stored_bytes: int
-    stored_digest: bytes
-    pixel_digest: bytes
-    sums: statistics.BandSums
-    crs: str | None
-    transform: tuple[float, ...] | None
+    items: tuple[Item, ...]
+    stored_bytes: np.ndarray
+    stored_digests: np.ndarray
+    pixel_digests: np.ndarray
+    means: np.ndarray
+    crs: tuple[str | None, ...]
+    transforms: np.ndarray | None
+
+    def identical_groups(self) -> np.ndarray:
+        """Numbers patches so that those with identical pixels share a number; int64 (N,)."""
+        numbers: dict[bytes, int] = {}
+        return np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in self.pixel_digests], np.int64)
 
 
 @functools.lru_cache(maxsize=1)
@@ -58,72 +87,128 @@ def open_archive(path: str) -> Archive:
 
 
 def digest(data: bytes) -> bytes:
-    """Returns a 16-byte hash."""
-    return hashlib.blake2b(data, digest_size=16).digest()
+    """Returns a 16-byte hash: SHA-256, for which processors have instructions, cut short."""
+    return hashlib.sha256(data).digest()[:_DIGEST_BYTES]
 
 
-def scan_unit(context: SourceContext, items: tuple[Item, ...]) -> list[ScannedPatch]:
-    """Reads and checks some patches.
+def listing_digest(items: Sequence[Item]) -> str:
+    """Returns a hash over the names, sizes and stamps of a source's files, by which a changed source is noticed."""
+    lines = (f"{item.member}\0{item.bytes}\0{item.stamp}\0" for item in items)
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def scan_unit(context: SourceContext, unit: ScanUnit) -> None:
+    """Reads and checks some patches and stores what is kept of them.
 
     Raises:
         SourceError: at the first patch that is damaged or not of the data set's form.
     """
+    path = files.join(context.state_dir, unit.name)
+    if load_arrays(path) is not None:
+        return
     source, archive = SOURCES[context.dataset], open_archive(context.path)
-    scanned = []
-    for item in items:
-        patch = source.read(archive, item)
-        scanned.append(
-            ScannedPatch(
-                item=item,
-                stored_bytes=len(patch.stored),
-                stored_digest=digest(patch.stored),
-                pixel_digest=digest(patch.pixels.tobytes()),
-                sums=statistics.sum_patch(patch.pixels, source.nodata),
-                crs=patch.crs,
-                transform=patch.transform,
-            )
-        )
-    return scanned
+    sizes, stored, pixels, crs, transforms = [], [], [], [], []
+    totals, valid = (np.zeros(len(source.bands), np.int64) for _ in range(2))
+    for item in unit.items:
+        if source.encoding == "jpeg" and not context.verify:
+            data = source.read_stored(archive, item)
+            found = digest(data)
+            pixels.append(found)
+        else:
+            patch = source.read(archive, item)
+            data, found = patch.stored, digest(patch.stored)
+            # Raw numbers are the pixels.
+            pixels.append(found if source.encoding == "raw" else digest(patch.pixels.data))
+            if source.band_order_guard:
+                sample = patch.pixels[_GUARD_ROWS]
+                totals += sample.sum(axis=(0, 1), dtype=np.int64)
+                valid += (sample != source.nodata).sum(axis=(0, 1))
+            crs.append(patch.crs)
+            transforms.append(patch.transform)
+        sizes.append(len(data))
+        stored.append(found)
+    arrays = {
+        "sizes": np.array(sizes, np.int64),
+        "stored": _rows(stored),
+        "pixels": _rows(pixels),
+        "totals": totals,
+        "valid": valid,
+    }
+    if source.georeferenced:
+        names, places = np.unique(crs, return_inverse=True)
+        arrays |= {"crs": names, "crs_of": places, "transforms": np.array(transforms, np.float64)}
+    save_arrays(path, arrays)
+
+
+def _rows(digests: list[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, _DIGEST_BYTES)
 
 
 def scan(
-    context: SourceContext, *, num_workers: int, progress: Callable[[str, int, int], None] | None = None
-) -> list[ScannedPatch]:
-    """Lists a source's patches and scans them all, sorted by key.
+    context: SourceContext,
+    items: Sequence[Item],
+    engine: engines.Engine,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Scan:
+    """Scans the patches of a source.
 
     Args:
         context: the source.
-        num_workers: number of processes.
+        items: all its patches, sorted by key.
+        engine: what runs the units.
         progress: called with ("scanning", patches done, patches in all).
 
     Raises:
-        SourceError: if the source or a patch of it cannot be used.
+        SourceError: if a patch cannot be used.
     """
-    # A source is listed anew for every scan: a cached archive may have changed on disk since.
-    open_archive.cache_clear()
-    items = SOURCES[context.dataset].items(open_archive(context.path))
-    units = [tuple(items[start : start + UNIT_PATCHES]) for start in range(0, len(items), UNIT_PATCHES)]
-    scanned: list[ScannedPatch] = []
-    for part in engines.run_units(scan_unit, context, units, num_workers=num_workers):
-        scanned.extend(part)
+    starts = range(0, len(items), UNIT_PATCHES)
+    units = [
+        ScanUnit(f"scan-{number:05d}-of-{len(starts):05d}.npz", tuple(items[start : start + UNIT_PATCHES]))
+        for number, start in enumerate(starts)
+    ]
+    done = 0
+    for position in engine.run(scan_unit, context, units):
+        done += len(units[position].items)
         if progress:
-            progress("scanning", len(scanned), len(items))
-    return scanned
+            progress("scanning", done, len(items))
+    parts = [_found(context, unit) for unit in units]
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([part[name] for part in parts])
+
+    georeferenced = SOURCES[context.dataset].georeferenced
+    totals, valid = (sum(part[name] for part in parts) for name in ("totals", "valid"))
+    return Scan(
+        items=tuple(items),
+        stored_bytes=joined("sizes"),
+        stored_digests=joined("stored"),
+        pixel_digests=joined("pixels"),
+        means=totals / np.maximum(valid, 1),
+        crs=tuple(
+            str(part["crs"][place]) if georeferenced else None
+            for unit, part in zip(units, parts, strict=True)
+            for place in (part["crs_of"] if georeferenced else unit.items)
+        ),
+        transforms=joined("transforms") if georeferenced else None,
+    )
 
 
-def identical_groups(scanned: list[ScannedPatch]) -> np.ndarray:
-    """Numbers patches so that those with identical pixels share a number; int64 (patches,)."""
-    numbers: dict[bytes, int] = {}
-    return np.array([numbers.setdefault(patch.pixel_digest, len(numbers)) for patch in scanned], dtype=np.int64)
+def _found(context: SourceContext, unit: ScanUnit) -> dict[str, np.ndarray]:
+    found = load_arrays(files.join(context.state_dir, unit.name))
+    if found is None or len(found["sizes"]) != len(unit.items):
+        raise SourceError(
+            files.join(context.state_dir, unit.name),
+            "what the scan found has been lost",
+            remedy="keep other programs out of the output folder, and run the same command again",
+        )
+    return found
 
 
-def source_digest(context: SourceContext, scanned: list[ScannedPatch]) -> tuple[str, int]:
+def source_digest(context: SourceContext, scanned: Scan) -> tuple[str, int]:
     """Returns SHA-256 and size in bytes of a zip; of a folder, the SHA-256 over its patches' keys and hashes."""
-    path = pathlib.Path(context.path)
-    if path.is_file():
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+    if not files.is_folder(context.path):
+        return files.sha256_of_file(context.path), files.size(context.path)
     whole = hashlib.sha256()
-    for patch in scanned:
-        whole.update(patch.item.key.encode() + b"\0" + patch.stored_digest)
-    return whole.hexdigest(), sum(patch.stored_bytes for patch in scanned)
+    for item, found in zip(scanned.items, scanned.stored_digests, strict=True):
+        whole.update(item.key.encode() + b"\0" + found.tobytes())
+    return whole.hexdigest(), int(scanned.stored_bytes.sum())

@@ -1,16 +1,25 @@
-"""Writes one shard: a function of the source, the plan and the shard's number, committed by a rename."""
+"""Writes one shard: a function of the source, the plan and the shard's number, committed by a rename.
+
+Beside every finished shard the build's state holds its length, its SHA-256 and, of training shards, the histograms of
+its numbers, from which the card's statistics are made.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import pathlib
+
+import numpy as np
 
 from eo_keras import cards, files, records, tfrecord
-from eo_keras.errors import SourceError
+from eo_keras.errors import RecordsError, SourceError
 from tfrecords_builder import scan
 from tfrecords_builder.sources import SOURCES
 from tfrecords_builder.sources.eurosat import Item
+from tfrecords_builder.state import load_arrays, save_arrays
+from tfrecords_builder.statistics import Histograms
+
+_COUNTED_TOGETHER = 64  # Images: counting many at once is several times faster, and so many fill a few megabytes.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +31,29 @@ class ShardContext:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlannedExample:
+    """One example to write: its place in the source, the hash of what the scan saw there, and its place on the map."""
+
+    item: Item
+    stored_digest: bytes
+    crs: str | None
+    transform: tuple[float, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
 class ShardUnit:
-    """One shard to write: its name, and its examples as (item, hash of what the scan saw), in order."""
+    """One shard to write: its name, its examples in order, and whether they are counted for the statistics."""
 
     name: str
-    examples: tuple[tuple[Item, bytes], ...]
+    examples: tuple[PlannedExample, ...]
+    counted: bool
+
+    def digest(self) -> str:
+        """Returns a hash over what the shard will hold."""
+        whole = hashlib.sha256(f"{self.name} {self.counted}".encode())
+        for example in self.examples:
+            whole.update(example.item.key.encode() + b"\0" + example.stored_digest)
+        return whole.hexdigest()
 
 
 class _HashingWriter:
@@ -43,27 +70,90 @@ class _HashingWriter:
         self.bytes += len(data)
 
 
-def write_shard(context: ShardContext, unit: ShardUnit) -> cards.Shard:
-    """Writes a shard and returns its entry in the card.
+def write_shard(context: ShardContext, unit: ShardUnit) -> None:
+    """Writes a shard and what the state holds about it, unless both are there already and whole.
 
     Raises:
         SourceError: if a patch has changed since the scan.
         StorageError: if there is no room for the shard.
     """
+    if _is_finished(context, unit):
+        return
     source = SOURCES[context.source.dataset]
     archive = scan.open_archive(context.source.path)
-    with files.atomic_file(pathlib.Path(context.output_dir) / unit.name) as file:
+    histograms, uncounted = Histograms(len(source.bands), source.dtype), []
+    labels = {name: label for label, name in enumerate(source.legend.class_names)}
+    with files.atomic_file(files.join(context.output_dir, unit.name)) as file:
         writer = _HashingWriter(file)
-        for item, expected in unit.examples:
-            patch = source.read(archive, item)
-            if scan.digest(patch.stored) != expected:
+        for planned in unit.examples:
+            item, where = planned.item, f"{context.source.path}: {planned.item.member}"
+            stored = source.read_stored(archive, item)
+            if scan.digest(stored) != planned.stored_digest:
                 raise SourceError(
-                    f"{context.source.path}: {item.member}",
+                    where,
                     "the image has changed while records were built from it",
                     remedy="build again from a source at rest",
                 )
-            example = records.Example(
-                patch.stored, source.legend.label_of(item.class_name), item.key, patch.crs, patch.transform
-            )
+            example = records.Example(stored, labels[item.class_name], item.key, planned.crs, planned.transform)
             tfrecord.write_record(writer, records.encode(example))
-    return cards.Shard(unit.name, len(unit.examples), writer.bytes, writer.sha256.hexdigest())
+            if unit.counted:
+                uncounted.append(source.pixels(stored, where))
+                if len(uncounted) == _COUNTED_TOGETHER or planned is unit.examples[-1]:
+                    histograms.add(np.stack(uncounted))
+                    uncounted.clear()
+    places = np.flatnonzero(histograms.counts)
+    save_arrays(
+        _state_path(context, unit),
+        {
+            "unit": np.array(unit.digest()),
+            "bytes": np.array(writer.bytes),
+            "sha256": np.array(writer.sha256.hexdigest()),
+            "places": places,
+            "counts": histograms.counts.ravel()[places],
+        },
+    )
+
+
+def is_noted(context: ShardContext, unit: ShardUnit) -> bool:
+    """Tells whether the state says that a shard of just these examples has been written; it may be damaged since."""
+    found = load_arrays(_state_path(context, unit))
+    return found is not None and str(found["unit"]) == unit.digest()
+
+
+def _is_finished(context: ShardContext, unit: ShardUnit) -> bool:
+    """Tells whether a shard has been written, of just these examples, and is whole by its length and SHA-256."""
+    if not is_noted(context, unit):
+        return False
+    entry, _ = read_finished(context, unit)
+    path = files.join(context.output_dir, unit.name)
+    try:
+        return files.size(path) == entry.bytes and files.sha256_of_file(path) == entry.sha256
+    except FileNotFoundError:
+        return False
+
+
+def read_finished(context: ShardContext, unit: ShardUnit) -> tuple[cards.Shard, np.ndarray]:
+    """Returns what the state holds about a shard that `write_shard` has written.
+
+    Returns:
+        The shard's entry in the card, and the counts of its numbers as `Histograms` holds them.
+
+    Raises:
+        RecordsError: if it is gone.
+    """
+    found = load_arrays(_state_path(context, unit))
+    if found is None:
+        raise RecordsError(
+            _state_path(context, unit),
+            "what is known about a finished shard has been lost",
+            remedy="keep other programs out of the output folder, and run the same command again",
+        )
+    source = SOURCES[context.source.dataset]
+    histograms = Histograms(len(source.bands), source.dtype)
+    np.put(histograms.counts, found["places"], found["counts"])
+    entry = cards.Shard(unit.name, len(unit.examples), int(found["bytes"]), str(found["sha256"]))
+    return entry, histograms.counts
+
+
+def _state_path(context: ShardContext, unit: ShardUnit) -> str:
+    return files.join(context.source.state_dir, f"{unit.name}.npz")

@@ -47,17 +47,17 @@ def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
     }
     places = None
     if options.coordinates is not None:
-        places, checksum = _read_coordinates(options.coordinates, patches.keys)
+        places, checksum = read_coordinates(options.coordinates, patches.keys)
         method |= {"coordinates": pathlib.Path(options.coordinates).name, "coordinates_md5": checksum}
     if options.block_km is None and places is not None:
         # As given and not by way of a projection, whose rounding would decide between equal longitudes.
         return SplitResult(_by_longitude(patches, places[:, 0], options), method)
-    corners = _corners_from_transforms(patches) if places is None else _corners_from_centres(places, patches.size_m)
+    corners = corners_from_transforms(patches) if places is None else corners_from_centres(places, patches.size_m)
     if options.block_km is None:
         middles = {crs: (members, square.mean(axis=1, keepdims=True)) for crs, (members, square) in corners.items()}
-        longitude = _reproject(middles, "EPSG:4326")[:, 0, 0]
+        longitude = reproject(middles, "EPSG:4326")[:, 0, 0]
         return SplitResult(_by_longitude(patches, longitude, options), method)
-    projected = _reproject(corners, EQUAL_AREA_CRS)
+    projected = reproject(corners, EQUAL_AREA_CRS)
     assignment, blocks = _by_blocks(patches, projected.mean(axis=1), options)
     left_out = _apply_buffer(projected, assignment, options.buffer_km * 1000)
     method |= {
@@ -69,7 +69,7 @@ def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
     return SplitResult(tuple(assignment), method)
 
 
-def _corners_from_transforms(patches: Patches) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def corners_from_transforms(patches: Patches) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Returns the patches' corners by CRS: positions (n,) and corners (n, 4, 2) in that CRS."""
     if patches.transforms is None or not all(patches.crs):
         without = sum(not crs for crs in patches.crs) if patches.transforms is not None else len(patches.keys)
@@ -88,7 +88,7 @@ def _corners_from_transforms(patches: Patches) -> dict[str, tuple[np.ndarray, np
     return {crs: (np.array(members), corners[members]) for crs, members in positions.items()}
 
 
-def _read_coordinates(path: str, keys: tuple[str, ...]) -> tuple[np.ndarray, str]:
+def read_coordinates(path: str, keys: tuple[str, ...]) -> tuple[np.ndarray, str]:
     """Returns longitudes and latitudes (N, 2) in degrees, in the order of the keys, and the file's MD5 checksum."""
     found: dict[str, tuple[float, float]] = {}
     try:
@@ -118,7 +118,7 @@ def _read_coordinates(path: str, keys: tuple[str, ...]) -> tuple[np.ndarray, str
     return places, hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def _corners_from_centres(places: np.ndarray, size_m: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def corners_from_centres(places: np.ndarray, size_m: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Lays a square around each centre, along the grid of the UTM zone that Sentinel-2 would deliver it in."""
     from rasterio.warp import transform
 
@@ -135,7 +135,7 @@ def _corners_from_centres(places: np.ndarray, size_m: float) -> dict[str, tuple[
     return corners
 
 
-def _reproject(corners: dict[str, tuple[np.ndarray, np.ndarray]], crs: str) -> np.ndarray:
+def reproject(corners: dict[str, tuple[np.ndarray, np.ndarray]], crs: str) -> np.ndarray:
     """Returns all corners, or other points (N, points, 2), in one CRS and in the patches' order."""
     from rasterio.warp import transform
 

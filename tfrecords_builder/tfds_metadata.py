@@ -6,7 +6,7 @@ They are written directly: TFDS's own writer imports TensorFlow and reads the re
 from __future__ import annotations
 
 import json
-import pathlib
+import os
 
 from eo_keras import files, records, tfrecord
 from eo_keras.cards import DataCard
@@ -18,9 +18,8 @@ LABELS_NAME = f"{records.LABEL}.labels.txt"
 FILE_NAMES = (FEATURES_NAME, INFO_NAME, LABELS_NAME)
 
 
-def write_tfds_metadata(card: DataCard, folder: str | pathlib.Path) -> None:
+def write_tfds_metadata(card: DataCard, folder: str | os.PathLike[str]) -> None:
     """Writes TFDS's `features.json`, `dataset_info.json` and the labels' names beside the shards."""
-    folder = pathlib.Path(folder)
     info = {
         "citation": card.attribution,
         "description": f"{card.dataset}: {card.task}, bands {','.join(card.bands)}, {card.level}",
@@ -39,6 +38,6 @@ def write_tfds_metadata(card: DataCard, folder: str | pathlib.Path) -> None:
         "supervisedKeys": {"tuple": {"items": [{"featureKey": records.IMAGE}, {"featureKey": records.LABEL}]}},
         "version": card.version,
     }
-    files.write_text(folder / LABELS_NAME, "\n".join(card.legend.class_names) + "\n")
-    files.write_text(folder / FEATURES_NAME, json.dumps(records.tfds_features(card), indent=2) + "\n")
-    files.write_text(folder / INFO_NAME, json.dumps(info, indent=2) + "\n")
+    files.write_text(files.join(folder, LABELS_NAME), "\n".join(card.legend.class_names) + "\n")
+    files.write_text(files.join(folder, FEATURES_NAME), json.dumps(records.tfds_features(card), indent=2) + "\n")
+    files.write_text(files.join(folder, INFO_NAME), json.dumps(info, indent=2) + "\n")

@@ -8,19 +8,18 @@ radiometric offset applies. The GeoTIFFs store B8A last and carry no band names.
 from __future__ import annotations
 
 import dataclasses
-import io
-import pathlib
+import os
 import re
-import warnings
 from collections import defaultdict
 
 import numpy as np
 
-from eo_keras import radiometry, rasters, sentinel2
+from eo_keras import radiometry, sentinel2
 from eo_keras.cards import Reflectance
 from eo_keras.errors import SourceError
 from eo_keras.legends import EUROSAT, Legend
-from tfrecords_builder.archives import Archive
+from tfrecords_builder.archives import Archive, Member
+from tfrecords_builder.sources import decoding
 
 PATCH_SIZE = 64
 RESOLUTION_M = 10.0
@@ -31,11 +30,21 @@ _IGNORED = re.compile(r"(^|/)(__MACOSX/|\.|Thumbs\.db$|desktop\.ini$)")
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One patch of a source: its key (`AnnualCrop_1`), its class, and its file inside the archive."""
+    """One patch of a source.
+
+    Attributes:
+        key: its name, such as `AnnualCrop_1`.
+        class_name: its class.
+        member: its file inside the archive.
+        bytes: the file's size.
+        stamp: what changes when the file does, see `archives.Member`.
+    """
 
     key: str
     class_name: str
     member: str
+    bytes: int
+    stamp: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +122,7 @@ class EuroSAT:
             class_name, _, file_name = member.path[len(root) :].partition("/")
             if not file_name:
                 continue  # Lists and label maps that lie beside the class folders in some published archives.
-            item = self._item(f"{archive.path}: {member.path}", class_name, file_name, member.path)
+            item = self._item(archive.path, class_name, file_name, member)
             if item.key in first_of:
                 raise SourceError(
                     archive.path,
@@ -132,7 +141,7 @@ class EuroSAT:
             )
         return sorted(items, key=lambda item: item.key)
 
-    def _root(self, where: pathlib.Path, paths: list[str]) -> str:
+    def _root(self, where: str, paths: list[str]) -> str:
         for root in self.roots:
             if any(path.startswith(root) for path in paths):
                 return root
@@ -147,7 +156,8 @@ class EuroSAT:
             )
         return ""
 
-    def _item(self, where: str, class_name: str, file_name: str, member: str) -> Item:
+    def _item(self, source: str, class_name: str, file_name: str, member: Member) -> Item:
+        where = f"{source}: {member.path}"
         if class_name not in self.legend.class_names:
             raise SourceError(
                 where,
@@ -155,18 +165,18 @@ class EuroSAT:
                 f"one of {', '.join(self.legend.class_names)}",
                 "remove or rename the folder",
             )
-        path = pathlib.PurePosixPath(file_name)
-        if path.suffix.lower() not in self.extensions or len(path.parts) != 1:
+        key, extension = os.path.splitext(file_name)
+        if extension.lower() not in self.extensions or "/" in file_name:
             raise SourceError(
                 where,
                 "this is not an image of the data set",
                 f"files ending in {' or '.join(self.extensions)}, directly in the class folder",
                 "remove it from the source",
             )
-        named = path.stem.rpartition("_")[0]
+        named = key.rpartition("_")[0]
         if named != class_name and named in self.legend.class_names:
-            raise SourceError(where, f"a patch named {path.stem} lies in class folder {class_name}", "one class")
-        return Item(path.stem, class_name, member)
+            raise SourceError(where, f"a patch named {key} lies in class folder {class_name}", "one class")
+        return Item(key, class_name, member.path, member.bytes, member.stamp)
 
     def read(self, archive: Archive, item: Item) -> Patch:
         """Reads and checks one patch.
@@ -174,75 +184,49 @@ class EuroSAT:
         Raises:
             SourceError: if it is damaged or not of the form that the data set has.
         """
+        data, where = archive.read(item.member), f"{archive.path}: {item.member}"
+        if self.encoding == "jpeg":
+            return Patch(data, decoding.decode_jpeg(data, where, self.patch_size))
+        image = decoding.decode_geotiff(data, where, self._shape, self.dtype)
+        remedy = "remove it or give the published archive"
+        if image.crs is None or image.transform is None:
+            raise SourceError(
+                where, "no coordinate reference system or no transform", "a georeferenced GeoTIFF", remedy
+            )
+        named = image.band_names
+        if named and all(name in sentinel2.BANDS for name in named) and named != self.bands:
+            raise SourceError(where, f"bands named {','.join(named)}", f"the order {','.join(self.bands)}", remedy)
+        return Patch(self._as_stored(image.pixels), image.pixels, image.crs, image.transform)
+
+    def read_stored(self, archive: Archive, item: Item) -> bytes:
+        """Returns what a record holds of one patch; damage to a JPEG's image is not looked for.
+
+        Raises:
+            SourceError: if it cannot be read.
+        """
         data = archive.read(item.member)
+        if self.encoding == "jpeg":
+            return data
         where = f"{archive.path}: {item.member}"
-        return _read_geotiff(data, where, self) if self.encoding == "raw" else _read_jpeg(data, where)
+        return self._as_stored(decoding.decode_geotiff(data, where, self._shape, self.dtype, placed=False).pixels)
 
+    def pixels(self, stored: bytes, where: str) -> np.ndarray:
+        """Returns the numbers (height, width, bands) of what a record holds.
 
-def _read_jpeg(data: bytes, where: str) -> Patch:
-    from PIL import Image
+        Raises:
+            SourceError: if it is a damaged JPEG.
+        """
+        if self.encoding == "jpeg":
+            return decoding.decode_jpeg(stored, where, self.patch_size)
+        return np.frombuffer(stored, np.dtype(self.dtype).newbyteorder("<")).reshape(self._shape)
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=("JPEG",))
-            if (image.size, image.mode) != ((PATCH_SIZE, PATCH_SIZE), "RGB"):
-                raise SourceError(
-                    where,
-                    f"a JPEG of {image.size[0]}x{image.size[1]} pixels, mode {image.mode}",
-                    f"{PATCH_SIZE}x{PATCH_SIZE} pixels, RGB",
-                    "remove it or give the published archive",
-                )
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning) as error:
-        raise SourceError(
-            where, f"it cannot be decoded ({error})", "a whole JPEG image", "copy or download the source again"
-        ) from None
-    return Patch(data, pixels)
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self.patch_size, self.patch_size, len(self.bands)
 
-
-def _read_geotiff(data: bytes, where: str, source: EuroSAT) -> Patch:
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
-
-    if not data:
-        raise SourceError(where, "it cannot be read (the file is empty)", "a whole GeoTIFF", "copy the source again")
-    try:
-        with (
-            warnings.catch_warnings(),
-            # One driver only: others would follow paths that a file names.
-            rasterio.io.MemoryFile(data) as memory,
-        ):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with memory.open(driver="GTiff") as dataset:
-                _check_geotiff(dataset, where, source)
-                pixels = np.ascontiguousarray(dataset.read().transpose(1, 2, 0))
-                crs, transform = rasters.crs_name(dataset.crs.to_wkt()), tuple(dataset.transform)[:6]
-    except RasterioIOError as error:
-        raise SourceError(
-            where,
-            f"it cannot be read ({error.__cause__ or error})",  # rasterio tells what happened in the cause only.
-            "a whole GeoTIFF",
-            "copy or download the source again",
-        ) from None
-    return Patch(pixels.astype("<u2", copy=False).tobytes(), pixels, crs, transform)
-
-
-def _check_geotiff(dataset, where: str, source: EuroSAT) -> None:
-    def refuse(found: str, expected: str):
-        raise SourceError(where, found, expected, "remove it or give the published archive")
-
-    if dataset.count != len(source.bands):
-        refuse(f"a GeoTIFF of {dataset.count} bands", f"{len(source.bands)} bands ({','.join(source.bands)})")
-    if (dataset.height, dataset.width) != (PATCH_SIZE, PATCH_SIZE):
-        refuse(f"a GeoTIFF of {dataset.width}x{dataset.height} pixels", f"{PATCH_SIZE}x{PATCH_SIZE} pixels")
-    if set(dataset.dtypes) != {source.dtype}:
-        refuse(f"numbers of type {', '.join(sorted(set(dataset.dtypes)))}", f"{source.dtype} digital numbers")
-    if dataset.crs is None or dataset.transform.is_identity:
-        refuse("no coordinate reference system or no transform", "a georeferenced GeoTIFF")
-    named = tuple(description for description in dataset.descriptions if description)
-    if named and all(name in sentinel2.BANDS for name in named) and named != source.bands:
-        refuse(f"bands named {','.join(named)}", f"the order {','.join(source.bands)}")
+    @staticmethod
+    def _as_stored(pixels: np.ndarray) -> bytes:
+        return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 CIRRUS_CONTRAST = 4.0

@@ -1,0 +1,76 @@
+r"""Measures the package side by side with its peers on the same files: rates, spread and ratio over several runs.
+
+Every measurement is a process of its own. In each round all sides of a work run one after the other, in turned order
+in every second round, and the ratio to the peer is taken round by round. The peers live in a virtual environment of
+their own: make bench-peers.
+
+Example: python -m benchmarks.speed --rgb_source=data/EuroSAT_RGB.zip --ms_source=data/EuroSAT_MS.zip \
+    --work_dir=/tmp/bench
+"""
+
+import datetime
+import json
+import pathlib
+
+from absl import flags
+
+from benchmarks import comparison, measuring, works
+from eo_keras import files
+from launch import common
+from tfrecords_builder.sources import eurosat
+
+FLAGS = flags.FLAGS
+
+CACHE = "warm (every file was read or written just before the first round)"
+
+flags.DEFINE_string("rgb_source", None, "EuroSAT_RGB, or a part of it: a zip.", required=True)
+flags.DEFINE_string("ms_source", None, "EuroSAT_MS, or a part of it: a zip.", required=True)
+flags.DEFINE_integer("ms_copies", 12, "How many times the 13-band files are repeated under new numbers.", lower_bound=1)
+flags.DEFINE_string("work_dir", None, "Folder for unpacked inputs (kept) and outputs (removed).", required=True)
+flags.DEFINE_integer("runs", 5, "Rounds.", lower_bound=1)
+flags.DEFINE_multi_enum("only", list(works.WORKS), list(works.WORKS), "Works to measure; may be given several times.")
+flags.DEFINE_string("peers_python", ".venv-peers/bin/python", "The peers' interpreter.")
+flags.DEFINE_string(
+    "output", "docs/results/speed.json", "JSON file to write. Works in it that are not measured now are kept."
+)
+
+
+def main() -> None:
+    """Runs the measurements."""
+    python = measuring.peers_python(FLAGS.peers_python)
+    rgb_source, ms_source = (str(pathlib.Path(path).resolve()) for path in (FLAGS.rgb_source, FLAGS.ms_source))
+    if FLAGS.dry_run:
+        print(f"dry run: would measure {', '.join(FLAGS.only)} in {FLAGS.runs} rounds and write {FLAGS.output}")
+        return
+    work_dir = works.work_folder(FLAGS.work_dir)
+    rgb = works.unpack(eurosat.RGB, rgb_source, work_dir / "rgb")
+    ms = works.unpack(eurosat.MULTISPECTRAL, ms_source, work_dir / "ms", FLAGS.ms_copies)
+    names = {rgb_source: pathlib.Path(rgb_source).name, str(work_dir): "WORK_DIR", python: "PEERS_PYTHON"}
+    output, machine = pathlib.Path(FLAGS.output), measuring.machine()
+    measured = {}
+    if output.is_file():
+        earlier = json.loads(output.read_text())
+        # Figures of two machines, or of two states of one, do not belong on one page.
+        measured = earlier["works"] if earlier["machine"] == machine else {}
+    every = works.make_works(rgb, ms, work_dir, python)
+    for name in works.WORKS:
+        if name not in FLAGS.only:
+            continue
+        work = every[name]
+        print(f"{work.title} ({work.timed})", flush=True)
+        works.make_records(name, rgb, ms, work_dir)
+        date = datetime.datetime.now(datetime.UTC).date().isoformat()
+        measured[name] = comparison.measure(work, FLAGS.runs, names) | {"date": date}
+        # Written after every work, for all of them take the better part of an hour.
+        result = {
+            "runs": FLAGS.runs,
+            "cache": CACHE,
+            "machine": machine,
+            "works": {key: measured[key] for key in works.WORKS if key in measured},
+        }
+        files.write_json(output, result)
+    print("\n".join(comparison.table(result["works"])))
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,202 @@
+"""The works that benchmarks.speed measures: their inputs, and the commands of every side."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import sys
+from typing import Any
+
+from benchmarks import measuring
+from benchmarks.comparison import FLOOR, OURS, PEER, Side, Work
+from eo_keras import cards, files, records
+from tfrecords_builder import archives
+from tfrecords_builder.sources import eurosat
+
+WORKS = ("ms_build", "rgb_build", "ms_batches", "rgb_batches")
+
+WORKERS = 2
+"""Processes on every side that can use several."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Where the inputs lie: the source, its unpacked root, the folder of class folders, and how many files."""
+
+    source: str
+    root: pathlib.Path
+    classes: pathlib.Path
+    count: int
+
+
+_MARK = ".eo_keras_benchmarks"
+
+
+def work_folder(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Makes the folder that measurements work in, and returns its absolute path.
+
+    Raises:
+        MeasurementError: if it holds something else: folders in it are removed and made anew.
+    """
+    folder = pathlib.Path(path).resolve()
+    files.make_folder(folder)
+    if any(folder.iterdir()) and not (folder / _MARK).exists():
+        raise measuring.MeasurementError(
+            "--work_dir", f"{path} holds other files", "a new or empty folder", "choose another folder"
+        )
+    (folder / _MARK).touch()
+    return folder
+
+
+def unpack(source: eurosat.EuroSAT, path: str, root: pathlib.Path, copies: int = 1) -> Inputs:
+    """Unpacks a source in the oldest published layout, the one that all peers know, unless it is there already.
+
+    Args:
+        source: the data set.
+        path: its zip.
+        root: folder to unpack into.
+        copies: every file is written so many times, each time under another number.
+
+    Raises:
+        SourceError: if the zip cannot be read.
+    """
+    archive = archives.Archive(path)
+    items = source.items(archive)
+    classes = root / source.roots[-1]
+    mark, wanted = root / ".unpacked", f"{files.sha256_of_file(path)} {copies}\n"
+    if not mark.is_file() or mark.read_text() != wanted:
+        shutil.rmtree(root, ignore_errors=True)
+        for item in items:
+            name, extension = os.path.splitext(pathlib.PurePosixPath(item.member).name)
+            class_name, _, number = name.rpartition("_")
+            data = archive.read(item.member)
+            folder = files.make_folder(classes / item.class_name)
+            for copy in range(copies):
+                # EuroSAT's own numbers have four digits.
+                (folder / f"{class_name}_{int(number) + 10_000 * copy}{extension}").write_bytes(data)
+        mark.write_text(wanted)
+    return Inputs(path, root, classes, len(items) * copies)
+
+
+def module(name: str, **options: Any) -> tuple[str, ...]:
+    """Returns the command that runs a module of the package with flags."""
+    return (sys.executable, "-m", name, *(f"--{key}={value}" for key, value in options.items()))
+
+
+def own(measure: str, *switches: str, **options: Any) -> tuple[str, ...]:
+    """Returns the command that measures a part of the package."""
+    return (*module("benchmarks.own_side", measure=measure, **options), *switches)
+
+
+def peer(python: str, script: str, **options: Any) -> tuple[str, ...]:
+    """Returns the command that runs a script of benchmarks/peers with options."""
+    folder = measuring.ROOT / "benchmarks/peers"
+    return (python, str(folder / script), *(f"--{key}={value}" for key, value in options.items()))
+
+
+def make_works(rgb: Inputs, ms: Inputs, work_dir: pathlib.Path, python: str) -> dict[str, Work]:
+    """Returns all works by name.
+
+    Args:
+        rgb: the JPEGs.
+        ms: the 13-band GeoTIFFs.
+        work_dir: folder of outputs; `make_records` puts the records there that are read.
+        python: the peers' interpreter.
+    """
+    output, build = work_dir / "output", "launch.build"
+    ms_records, rgb_records = work_dir / "records-ms", work_dir / "records-rgb"
+    own_build = {"source": rgb.source, "output_dir": output, "num_workers": WORKERS}
+    return {
+        "ms_build": Work(
+            f"13-band GeoTIFFs to records, {ms.count:,} files",
+            "examples/s",
+            "the whole command",
+            {
+                OURS: Side(
+                    f"{WORKERS} workers",
+                    module(build, dataset="eurosat_ms", source=ms.root, output_dir=output, num_workers=WORKERS),
+                    output,
+                    ms.count,
+                ),
+                PEER: Side(
+                    "TFDS `eurosat/all`",
+                    peer(python, "tfds_build.py", config="all", folder=ms.root, output=output),
+                    output,
+                    ms.count,
+                ),
+                FLOOR: Side("reading the files' bytes", own("read", source=ms.classes, examples=ms.count)),
+            },
+            {OURS: 10},
+        ),
+        "rgb_build": Work(
+            f"RGB JPEGs to records, {rgb.count:,} images",
+            "examples/s",
+            "inside the process",
+            {
+                OURS: Side("from the zip, every JPEG decoded as a check", own("build", **own_build), output),
+                "unverified": Side("from the zip, `--no_verify`", own("build", "--noverify", **own_build), output),
+                PEER: Side(
+                    "TFDS `eurosat/rgb`, from the unpacked folder, none decoded",
+                    peer(python, "tfds_build.py", config="rgb", folder=rgb.root, output=output),
+                    output,
+                ),
+                FLOOR: Side("reading the zip's bytes", own("read", source=rgb.source, examples=rgb.count)),
+            },
+            {OURS: 1, "unverified": 2},
+        ),
+        "ms_batches": Work(
+            "13-band patches to float batches of 64",
+            "images/s",
+            "whole epochs after a first one",
+            {
+                OURS: Side("streamed from records, D4", own("batches", records_dir=ms_records)),
+                "memory": Side("kept in memory, D4", own("batches", "--in_memory", records_dir=ms_records)),
+                PEER: Side(
+                    f"torchgeo EuroSAT, DataLoader with {WORKERS} workers, no augmentation",
+                    peer(python, "torchgeo_pipeline.py", folder=ms.root, names=_names(ms_records)),
+                ),
+                FLOOR: Side("reading the shards' bytes", own("read", source=ms_records, examples=ms.count)),
+            },
+            {OURS: 10},
+        ),
+        "rgb_batches": Work(
+            "RGB patches to float batches of 64, D4 and shifts up to 8 pixels",
+            "images/s",
+            "whole epochs after a first one",
+            {
+                OURS: Side("streamed from records", own("batches", records_dir=rgb_records, shift=8)),
+                "memory": Side("kept in memory", own("batches", "--in_memory", records_dir=rgb_records, shift=8)),
+                PEER: Side(
+                    f"torchvision ImageFolder, DataLoader with {WORKERS} workers",
+                    peer(python, "torchvision_pipeline.py", folder=rgb.classes, names=_names(rgb_records)),
+                ),
+                FLOOR: Side("reading the shards' bytes", own("read", source=rgb_records, examples=rgb.count)),
+            },
+            {OURS: 2},
+        ),
+    }
+
+
+def _names(folder: pathlib.Path) -> pathlib.Path:
+    return folder.with_suffix(".txt")
+
+
+def make_records(name: str, rgb: Inputs, ms: Inputs, work_dir: pathlib.Path) -> None:
+    """Builds the records that a work's pipelines read, and beside them the list of the training keys for the peer.
+
+    They are built anew every time, so that what is read is what the package writes now.
+    """
+    if name == "ms_batches":
+        dataset, source, folder = "eurosat_ms", str(ms.root), work_dir / "records-ms"
+    elif name == "rgb_batches":
+        dataset, source, folder = "eurosat_rgb", rgb.source, work_dir / "records-rgb"
+    else:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    command = module("launch.build", dataset=dataset, source=source, output_dir=folder, num_workers=WORKERS)
+    measuring.run_command(command)
+    shards = cards.read_data_card(folder).splits["train"].shards
+    keys = [example.key for shard in shards for example in records.read_examples(folder / shard.name)]
+    files.write_text(_names(folder), "".join(f"{key}\n" for key in sorted(keys)))

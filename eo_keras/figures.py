@@ -1,0 +1,54 @@
+"""What all figures share: an empty one with its title, its PNG bytes, and a figure that only says a sentence.
+
+Figures are built from Matplotlib's objects, without pyplot: no global state, no window, any thread. Matplotlib is
+imported when the first figure is drawn, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 150
+GREY = "#555555"
+GRID = "#e5e5e5"
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """Returns an empty figure with a title, sizes in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    # Matplotlib does not break titles; nine letters of this size take an inch.
+    lines = [textwrap.fill(line, max(20, int(9 * width))) for line in title.splitlines()]
+    figure.suptitle(plain("\n".join(lines)), fontsize=13)
+    return figure
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Returns a figure as PNG; equal pictures are equal bytes."""
+    buffer = io.BytesIO()
+    # "tight", because constrained layout does not see labels beside axes of fixed aspect and would cut long names off.
+    # Without Matplotlib's version in the file equal pictures are equal bytes.
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def message_png(message: str, title: str) -> bytes:
+    """Returns a figure that holds a sentence in place of a drawing."""
+    figure = new_figure(6.5, 2.2, title)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, message, ha="center", va="center", fontsize=12, color=GREY, transform=axes.transAxes)
+    return png_bytes(figure)
+
+
+def plain(text: str) -> str:
+    """Keeps Matplotlib from reading a pair of dollar signs as a formula."""
+    return text.replace("$", r"\$")
