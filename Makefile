@@ -9,7 +9,7 @@ help:  ## this list
 
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,beam]'
 	touch $@
 
 demo: $(INSTALLED)  ## install and run the whole way on a small generated data set

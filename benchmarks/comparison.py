@@ -124,9 +124,9 @@ def measure(work: Work, runs: int, names: dict[str, str]) -> dict[str, Any]:
     return {"title": work.title, "unit": work.unit, "timed": work.timed, "sides": sides}
 
 
-def table(works: dict[str, Any]) -> list[str]:
+def table(works: dict[str, Any], peer: str = "the peer") -> list[str]:
     """Returns measured works as a Markdown table, a row a side; medians with the lowest and highest run."""
-    lines = ["| work | side | rate | times the peer | to reach |", "| --- | --- | --- | --- | --- |"]
+    lines = [f"| work | side | rate | times {peer} | to reach |", "| --- | --- | --- | --- | --- |"]
     for work in works.values():
         for name, side in work["sides"].items():
             rate = measuring.Spread(side["median"], side["low"], side["high"]).text()

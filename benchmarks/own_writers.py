@@ -113,7 +113,7 @@ def main() -> None:
     import_seconds = time.perf_counter() - started
     write = {"eo_keras": _eo_keras, "tensorflow": _tensorflow, "tfds": _tfds, "bytes": _bytes}[FLAGS.writer]
     examples, seconds = write()
-    measuring.report(examples, seconds, import_seconds=import_seconds)
+    measuring.report(examples, seconds, **({} if FLAGS.writer == "bytes" else {"import_seconds": import_seconds}))
 
 
 if __name__ == "__main__":

@@ -106,22 +106,21 @@ def _details(folder: pathlib.Path, result: dict) -> list[str]:
 def _speed(folder: pathlib.Path) -> list[str]:
     """Returns the sections on speed, as far as it was measured."""
     lines, repeat = [], []
-    sources = "--rgb_source=data/EuroSAT_RGB.zip --ms_source=data/EuroSAT_MS.zip --work_dir=bench"
     if (path := folder / "speed.json").is_file():
         found = json.loads(path.read_text())
         lines += [
             "",
             "## Speed",
             "",
-            f"Side by side on the same files, page cache {found['cache']}. {_runs_and_machine(found)} "
-            "The commands and every run are in [speed.json](results/speed.json).",
+            f"Side by side on the same files, page cache {found['cache']}. {_sources(found)} "
+            f"{_runs_and_machine(found)} The commands and every run are in [speed.json](results/speed.json).",
             "",
             *comparison.table(found["works"]),
         ]
         notes = folder / "speed_notes.json"
         for name, note in (json.loads(notes.read_text()) if notes.is_file() else {}).items():
             lines += ["", f"* {found['works'][name]['title']}: {note}"]
-        repeat.append(f"python -m benchmarks.speed {sources}")
+        repeat.append(f"python -m benchmarks.speed {_flags_of_sources(found)}")
     if (path := folder / "tfrecord_writers.json").is_file():
         found = json.loads(path.read_text())
         lines += [
@@ -129,15 +128,39 @@ def _speed(folder: pathlib.Path) -> list[str]:
             "### Writers of TFRecords",
             "",
             "The same examples written by one process; every file was read back with all checksums and holds "
-            f"{_what_the_files_hold(found)}. {_runs_and_machine(found)} The commands and every run are in "
+            f"{_what_the_files_hold(found)}. The import that every worker process pays for: {_imports(found)}. "
+            f"{_runs_and_machine(found)} The commands and every run are in "
             "[tfrecord_writers.json](results/tfrecord_writers.json).",
             "",
-            *comparison.table(found["works"]),
+            *comparison.table(found["works"], "TensorFlow"),
         ]
-        repeat.append(f"python -m benchmarks.tfrecord_writers {sources}")
+        repeat.append(f"python -m benchmarks.tfrecord_writers {_flags_of_sources(found)}")
     if repeat:
         lines += ["", "Repeat it:", "", "```", "make bench-peers", *repeat, "```"]
     return lines
+
+
+def _sources(found: dict) -> str:
+    rgb, ms = found["sources"]["rgb"], found["sources"]["ms"]
+    repeated = f", repeated {ms['copies']} times under other numbers" if ms["copies"] > 1 else ""
+    return (
+        f"The sources are `{rgb['name']}` ({rgb['files']:,} JPEGs) and `{ms['name']}` ({ms['files']:,} GeoTIFFs"
+        f"{repeated})."
+    )
+
+
+def _flags_of_sources(found: dict) -> str:
+    names = {key: source["name"] for key, source in found["sources"].items()}
+    return f"--rgb_source=data/{names['rgb']} --ms_source=data/{names['ms']} --work_dir=data/bench"
+
+
+def _imports(found: dict) -> str:
+    sides = next(iter(found["works"].values()))["sides"]
+    seconds = {}
+    for side in sides.values():
+        if measured := [run["import_seconds"] for run in side["runs"] if "import_seconds" in run]:
+            seconds[side["title"].partition(":")[0]] = measuring.spread(measured).median
+    return ", ".join(f"{title} {value:.2f} s" for title, value in seconds.items())
 
 
 def _runs_and_machine(found: dict) -> str:

@@ -21,11 +21,16 @@ from tfrecords_builder.sources import eurosat
 
 FLAGS = flags.FLAGS
 
-CACHE = "warm (every file was read or written just before the first round)"
+CACHE = "warm (every file was read or written before the first round)"
 
 flags.DEFINE_string("rgb_source", None, "EuroSAT_RGB, or a part of it: a zip.", required=True)
 flags.DEFINE_string("ms_source", None, "EuroSAT_MS, or a part of it: a zip.", required=True)
-flags.DEFINE_integer("ms_copies", 12, "How many times the 13-band files are repeated under new numbers.", lower_bound=1)
+flags.DEFINE_integer(
+    "ms_files",
+    5592,
+    "Where the 13-band source holds fewer files, they are repeated under other numbers until there are so many.",
+    lower_bound=1,
+)
 flags.DEFINE_string("work_dir", None, "Folder for unpacked inputs (kept) and outputs (removed).", required=True)
 flags.DEFINE_integer("runs", 5, "Rounds.", lower_bound=1)
 flags.DEFINE_multi_enum("only", list(works.WORKS), list(works.WORKS), "Works to measure; may be given several times.")
@@ -44,20 +49,23 @@ def main() -> None:
         return
     work_dir = works.work_folder(FLAGS.work_dir)
     rgb = works.unpack(eurosat.RGB, rgb_source, work_dir / "rgb")
-    ms = works.unpack(eurosat.MULTISPECTRAL, ms_source, work_dir / "ms", FLAGS.ms_copies)
+    ms = works.unpack(eurosat.MULTISPECTRAL, ms_source, work_dir / "ms", FLAGS.ms_files)
+    sources = {"rgb": rgb.description(), "ms": ms.description()}
     names = {rgb_source: pathlib.Path(rgb_source).name, str(work_dir): "WORK_DIR", python: "PEERS_PYTHON"}
     output, machine = pathlib.Path(FLAGS.output), measuring.machine()
     measured = {}
     if output.is_file():
         earlier = json.loads(output.read_text())
-        # Figures of two machines, or of two states of one, do not belong on one page.
-        measured = earlier["works"] if earlier["machine"] == machine else {}
+        # Figures of two machines, of two states of one, or of different files do not belong on one page.
+        if (earlier["machine"], earlier["sources"]) == (machine, sources):
+            measured = earlier["works"]
     every = works.make_works(rgb, ms, work_dir, python)
     for name in works.WORKS:
         if name not in FLAGS.only:
             continue
         work = every[name]
         print(f"{work.title} ({work.timed})", flush=True)
+        works.warm(rgb.root if name.startswith("rgb") else ms.root)
         works.make_records(name, rgb, ms, work_dir)
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
         measured[name] = comparison.measure(work, FLAGS.runs, names) | {"date": date}
@@ -65,6 +73,7 @@ def main() -> None:
         result = {
             "runs": FLAGS.runs,
             "cache": CACHE,
+            "sources": sources,
             "machine": machine,
             "works": {key: measured[key] for key in works.WORKS if key in measured},
         }

@@ -131,9 +131,16 @@ def main() -> None:
         measured[name] = comparison.measure(work, FLAGS.runs, names)
         for side, result in compared.items():
             measured[name]["sides"][side] |= result
-    files.write_json(FLAGS.output, {"runs": FLAGS.runs, "machine": measuring.machine(), "works": measured})
+    sources = {"rgb": FLAGS.rgb_source, "ms": FLAGS.ms_source}
+    result = {
+        "runs": FLAGS.runs,
+        "sources": {key: {"name": pathlib.Path(path).name} for key, path in sources.items()},
+        "machine": measuring.machine(),
+        "works": measured,
+    }
+    files.write_json(FLAGS.output, result)
     shutil.rmtree(work_dir)
-    print("\n".join(comparison.table(measured)))
+    print("\n".join(comparison.table(measured, "TensorFlow")))
     for work in measured.values():
         for side in work["sides"].values():
             if "same_bytes" in side:

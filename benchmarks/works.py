@@ -23,12 +23,30 @@ WORKERS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Where the inputs lie: the source, its unpacked root, the folder of class folders, and how many files."""
+    """Where the inputs lie.
+
+    Attributes:
+        source: the zip.
+        root: the folder that it is unpacked in.
+        classes: the folder of class folders below that.
+        files: how many files the zip holds.
+        copies: how many times each is unpacked.
+    """
 
     source: str
     root: pathlib.Path
     classes: pathlib.Path
-    count: int
+    files: int
+    copies: int = 1
+
+    @property
+    def count(self) -> int:
+        """The number of unpacked files."""
+        return self.files * self.copies
+
+    def description(self) -> dict[str, Any]:
+        """Returns what is kept of it with the figures."""
+        return {"name": pathlib.Path(self.source).name, "files": self.files, "copies": self.copies}
 
 
 _MARK = ".eo_keras_benchmarks"
@@ -50,21 +68,22 @@ def work_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     return folder
 
 
-def unpack(source: eurosat.EuroSAT, path: str, root: pathlib.Path, copies: int = 1) -> Inputs:
+def unpack(source: eurosat.EuroSAT, path: str, root: pathlib.Path, at_least: int = 1) -> Inputs:
     """Unpacks a source in the oldest published layout, the one that all peers know, unless it is there already.
 
     Args:
         source: the data set.
         path: its zip.
         root: folder to unpack into.
-        copies: every file is written so many times, each time under another number.
+        at_least: where there are fewer files, all are repeated under other numbers until there are so many.
 
     Raises:
         SourceError: if the zip cannot be read.
     """
     archive = archives.Archive(path)
     items = source.items(archive)
-    classes = root / source.roots[-1]
+    copies = -(-at_least // len(items))
+    inputs = Inputs(path, root, root / source.roots[-1], len(items), copies)
     mark, wanted = root / ".unpacked", f"{files.sha256_of_file(path)} {copies}\n"
     if not mark.is_file() or mark.read_text() != wanted:
         shutil.rmtree(root, ignore_errors=True)
@@ -72,12 +91,19 @@ def unpack(source: eurosat.EuroSAT, path: str, root: pathlib.Path, copies: int =
             name, extension = os.path.splitext(pathlib.PurePosixPath(item.member).name)
             class_name, _, number = name.rpartition("_")
             data = archive.read(item.member)
-            folder = files.make_folder(classes / item.class_name)
+            folder = files.make_folder(inputs.classes / item.class_name)
             for copy in range(copies):
                 # EuroSAT's own numbers have four digits.
                 (folder / f"{class_name}_{int(number) + 10_000 * copy}{extension}").write_bytes(data)
         mark.write_text(wanted)
-    return Inputs(path, root, classes, len(items) * copies)
+    return inputs
+
+
+def warm(folder: pathlib.Path) -> None:
+    """Reads every file of a folder, so that the page cache holds them for whoever comes first too."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.read_bytes()
 
 
 def module(name: str, **options: Any) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ from eo_keras.legends import Legend
 
 DATA_CARD_NAME = "card.json"
 MODEL_CARD_NAME = "model_card.json"
-DATA_SCHEMA, MODEL_SCHEMA = 2, 1
-"""Versions of the cards' layouts; a card of another layout is refused instead of misread."""
+SCHEMA = 1
+"""Version of both cards' layout; a card of another layout is refused instead of misread."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class BandStatistics:
         valid: number of valid pixels.
         nodata: number of pixels without data.
         percentiles: by percentage (`"1"` to `"99"`), the smallest number that so many per cent of the pixels do not
-            exceed.
+            exceed; empty in cards that were written before percentiles were.
     """
 
     band: str
@@ -57,7 +57,7 @@ class BandStatistics:
     maximum: int
     valid: int
     nodata: int
-    percentiles: Mapping[str, int]
+    percentiles: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def nodata_share(self) -> float:
@@ -118,7 +118,7 @@ class DataCard:
         sources: the files the records were made from.
         products: Sentinel-2 product identifiers, where known.
         attribution: whom to name when the data or a model trained on it is published.
-        fingerprint: SHA-256 over all of the above.
+        fingerprint: SHA-256 over all of the above but the percentiles, which follow from the shards.
     """
 
     dataset: str
@@ -142,11 +142,14 @@ class DataCard:
     products: tuple[str, ...]
     attribution: str
     fingerprint: str = ""
-    schema: int = DATA_SCHEMA
+    schema: int = SCHEMA
 
     def with_fingerprint(self) -> DataCard:
         """Returns the card with its fingerprint filled in."""
         content = to_json(dataclasses.replace(self, fingerprint=""))
+        # Records from before percentiles were kept have the fingerprint of the same records made today.
+        for band in content["statistics"]:
+            del band["percentiles"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return dataclasses.replace(self, fingerprint=hashlib.sha256(text.encode()).hexdigest())
 
@@ -196,7 +199,7 @@ class ModelCard:
     scores: Mapping[str, Any]
     versions: Mapping[str, str]
     attribution: str
-    schema: int = MODEL_SCHEMA
+    schema: int = SCHEMA
 
 
 def to_json(card: Any) -> Any:
@@ -291,8 +294,8 @@ def _read_card(
         )
     try:
         value = json.loads(files.read_bytes(path))
-        if isinstance(value, dict) and (found := value.get("schema", kind.schema)) != kind.schema:
-            raise ValueError(f"its layout has version {found}, this program reads version {kind.schema}")
+        if isinstance(value, dict) and (found := value.get("schema", SCHEMA)) != SCHEMA:
+            raise ValueError(f"its layout has version {found}, this program reads version {SCHEMA}")
         return from_json(kind, value)
     except (ValueError, OSError) as problem:
         raise error(path, f"it cannot be read ({problem})", "the card as it was written", "make it anew") from None

@@ -14,7 +14,7 @@ PART_COLOURS = {"train": "#4393c3", "val": "#e6a817", "test": "#b2182b"}
 """Colours of the parts, told apart by readers with red-green blindness too: they differ in brightness."""
 
 _OTHER_COLOUR = "#777777"
-_HISTOGRAM_COLUMNS = 4
+_HISTOGRAM_COLUMNS = 3
 _BARS = 96
 _ACROSS = (0.001, 0.999)
 """Share of the pixels at which the axis of a histogram begins and ends."""
@@ -33,7 +33,7 @@ def class_balance_png(counts: Mapping[str, Mapping[str, int]], class_names: Sequ
     """
     if not counts or not class_names:
         return message_png("No example.", title)
-    figure = new_figure(7.2, 0.9 + len(class_names) * (0.22 + 0.2 * len(counts)), title)
+    figure = new_figure(5.6, 0.9 + len(class_names) * (0.2 + 0.19 * len(counts)), title)
     axes = figure.add_subplot()
     height = 0.82 / len(counts)
     most = max(1, *(counts[part].get(name, 0) for part in counts for name in class_names))
@@ -47,7 +47,7 @@ def class_balance_png(counts: Mapping[str, Mapping[str, int]], class_names: Sequ
             text = f"{value:,} ({100 * value / max(1, total):.1f} %)"
             axes.text(value + most * 0.01, row, text, va="center", fontsize=7.5, color=GREY)
     axes.set_yticks(range(len(class_names)), [plain(name) for name in class_names])
-    axes.set(xlim=(0, most * 1.2), ylim=(len(class_names) - 0.5, -0.5))
+    axes.set(xlim=(0, most * 1.33), ylim=(len(class_names) - 0.5, -0.5))
     axes.set_xlabel("Examples (per cent of the part)")
     axes.grid(axis="x", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
@@ -75,6 +75,8 @@ def band_histograms_png(
     Returns:
         The figure as PNG.
     """
+    from matplotlib.ticker import MaxNLocator
+
     parts = {}
     for part, numbers in counts.items():
         parts[part] = np.array(numbers, dtype=np.int64)
@@ -83,7 +85,7 @@ def band_histograms_png(
         return message_png("No valid pixel.", title)
     columns = min(_HISTOGRAM_COLUMNS, len(bands))
     rows = -(-len(bands) // columns)
-    figure = new_figure(max(2.9 * columns, 5), 2.5 * rows + 0.9, title)
+    figure = new_figure(max(2.5 * columns, 5), 2.1 * rows + 0.9, title)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels[len(bands) :]:
         axes.set_axis_off()
@@ -115,6 +117,8 @@ def band_histograms_png(
             "top", functions=(lambda x, s=scale, o=offset: x * s + o, lambda x, s=scale, o=offset: (x - o) / s)
         )
         above.tick_params(labelsize=7.5, colors=GREY)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        above.xaxis.set_major_locator(MaxNLocator(4))
     figure.legend(loc="outside lower center", ncols=len(parts), fontsize=9, frameon=False)
     return png_bytes(figure)
 
@@ -146,10 +150,10 @@ def map_png(places: Mapping[str, npt.ArrayLike], title: str) -> bytes:
     margin = max(0.02 * max(east - west, (north - south) * stretch), 0.01)
     across, along = east - west + 2 * margin, (north - south + 2 * margin / stretch) * stretch
     # The axes' own size, as near to the map's form as they may come; labels, legend and title lie around them.
-    width = float(np.clip(9.0 * across / along, 3.0, 7.5))
-    figure = new_figure(width + 0.9, min(max(width * along / across, 2.0), 9.0) + 1.3, title)
+    width = float(np.clip(7.5 * across / along, 3.0, 5.0))
+    figure = new_figure(width + 0.9, min(max(width * along / across, 2.0), 7.5) + 1.3, title)
     axes = figure.add_subplot()
-    size = float(np.clip(100 / np.sqrt(len(everything)), 1.6, 5))
+    size = float(np.clip(80 / np.sqrt(len(everything)), 1.2, 5))
     order = sorted(parts, key=lambda part: {"train": 0, "val": 1, "test": 2}.get(part, 3))
     for part in order:
         longitude, latitude = parts[part].T

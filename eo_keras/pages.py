@@ -13,6 +13,9 @@ import html
 import struct
 from collections.abc import Sequence
 
+_BROAD = 720
+"""Pictures wider than so many pixels scroll sideways on a phone; narrower ones shrink to its width."""
+
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c2024; --soft: #5c656e; --ground: #ffffff; --panel: #f4f6f8;
   --line: #d9dee3; --accent: #1b5e9b; --warn: #fff3d6; --warn-line: #c98a00 }
@@ -34,12 +37,16 @@ caption { text-align: left; padding-bottom: 0.3rem }
 th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top }
 th { font-weight: 600 }
 thead th { background: var(--panel); vertical-align: bottom }
-td.text, th.text { text-align: left; overflow-wrap: anywhere }
+td.text, th.text { text-align: left }
 td:not(.text) { white-space: nowrap }
-td.text { min-width: 6rem }
+.facts td { overflow-wrap: anywhere }
+.facts td:first-child { overflow-wrap: normal }
 figure { margin: 1rem 0 }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px }
+figure .wide { margin: 0 }
+.wide img { min-width: 36rem }
 footer { margin-top: 2.5rem; padding-top: 0.7rem; border-top: 1px solid var(--line); overflow-wrap: anywhere }
+@media (max-width: 34rem) { th, td { padding: 0.25rem 0.4rem; font-size: 0.9rem } }
 """.strip()
 
 
@@ -56,7 +63,7 @@ class Table:
     """A table.
 
     Attributes:
-        columns: the head; empty for a table of names and values without one.
+        columns: the head; empty for a table of names and values without one, whose long values are broken.
         rows: cells as text, as many in each row.
         caption: what the table shows.
         text_columns: number of columns from the left that hold words; the others are numbers, set to the right.
@@ -162,7 +169,8 @@ def _table(block: Table) -> str:
 
     # Scrolls by itself on a narrow screen; by keyboard too.
     label = html.escape(block.caption or "table")
-    lines = [f'<div class="wide" tabindex="0" role="region" aria-label="{label}">', "<table>"]
+    table = "<table>" if block.columns else '<table class="facts">'
+    lines = [f'<div class="wide" tabindex="0" role="region" aria-label="{label}">', table]
     if block.caption:
         lines.append(f"<caption>{html.escape(block.caption)}</caption>")
     if block.columns:
@@ -181,5 +189,7 @@ def _picture(block: Picture) -> str:
     image = (
         f'<img src="data:image/png;base64,{data}" alt="{html.escape(block.alt)}" width="{width}" height="{height}" />'
     )
+    if width > _BROAD:
+        image = f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(block.alt)}">{image}</div>'
     caption = f"<figcaption>{html.escape(block.caption)}</figcaption>" if block.caption else ""
     return f"<figure>{image}{caption}</figure>"

@@ -122,7 +122,7 @@ class Archive:
 
     def _remote_members(self):
         system, inner = files.filesystem(self.path)
-        root = system._strip_protocol(inner).rstrip("/") + "/"
+        root = inner.rstrip("/") + "/"
         for path, info in system.find(inner, detail=True).items():
             stamp = next((str(info[name]) for name in _VERSIONS if info.get(name)), str(info.get("created", "")))
             yield Member(path.removeprefix(root), int(info["size"]), stamp)

@@ -167,8 +167,8 @@ def _leak_blocks(both: Sequence[Subject]) -> list[pages.Text | pages.Table | pag
             f"A near copy is the same picture compressed again, brightened, mirrored or turned: a 64-bit perceptual "
             f"hash that differs in {options.near_copy_bits} bits at most, and details that correlate with at least "
             f"{options.least_correlation:g}. Patches too even to be compared: {even}. Distances are from edge to edge "
-            "in EPSG:3035; touching has one pixel's tolerance, and overlapping patches share more than a strip of one "
-            "pixel.",
+            "in EPSG:3035; touching has a tolerance of two pixels, and overlapping patches share more than a strip of "
+            "one pixel.",
             "soft",
         )
     )
@@ -202,7 +202,8 @@ def _copy_blocks(both: Sequence[Subject]) -> list[pages.Text | pages.Table | pag
             }
             names = "; ".join(images)
             png = reports.contact_sheet_png(images, "Copies")
-            blocks.append(pages.Picture(png, f"Patches and their copies side by side: {names}", one.name))
+            caption = f"{one.name}: patches at the left, their copies at the right"
+            blocks.append(pages.Picture(png, f"Patches and their copies side by side: {names}", caption))
     return blocks
 
 
@@ -223,10 +224,7 @@ def _map_blocks(one: Subject) -> list[pages.Text | pages.Picture]:
 def _balance_blocks(card: cards.DataCard, counts) -> list[pages.Text | pages.Table | pages.Picture]:
     names = card.legend.class_names
     png = dataset_figures.class_balance_png(counts, names, "Examples by class and split")
-    rows = [
-        [name, *(_share(split.classes.get(name, 0), split.examples) for split in card.splits.values())]
-        for name in names
-    ]
+    rows = [[name, *(f"{split.classes.get(name, 0):,}" for split in card.splits.values())] for name in names]
     rows.append(["all", *(f"{split.examples:,}" for split in card.splits.values())])
     alt = "Bar chart of the examples by class and split; its numbers are in the table below"
     return [pages.Picture(png, alt), pages.Table(["class", *card.splits], rows)]
@@ -252,8 +250,8 @@ def _band_blocks(one: Subject) -> list[pages.Text | pages.Table | pages.Picture]
         )
     alt = f"Histograms of the bands {', '.join(card.bands)}, one line a split"
     caption = (
-        "Shares of the pixels with each stored number (axis below) or reflectance (above), from the 0.1th to the 99.9th "
-        "percentile; dashed lines mark the 2nd and the 98th."
+        "Shares of the pixels with each stored number (axis below) or reflectance (above), from the 0.1th to the "
+        "99.9th percentile; dashed lines mark the 2nd and the 98th."
     )
     return [
         pages.Picture(png, alt, caption),

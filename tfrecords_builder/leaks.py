@@ -57,6 +57,9 @@ level of EuroSAT's JPEGs, and 4 % of its patches."""
 DISTANCES_KM = (0.64, 1.0, 2.0, 5.0)
 """Distances that are always counted; 0.64 km is the edge of a EuroSAT patch."""
 
+TOUCHING_PIXELS = 2
+"""Patches that are so many pixels apart still touch: EuroSAT's lie on grids of 65 pixels, one of which is left free."""
+
 MOST_LISTED = 1000
 """Copies that a report lists; it counts all of them."""
 
@@ -163,7 +166,7 @@ class PairOfParts:
         near: those with a near copy.
         overlapping: those that share more ground than a strip of one pixel, or None without places.
         neighbours: by distance in kilometres, those with a patch of `other` so near or nearer; `0` is touching, with
-            one pixel's tolerance. None without places.
+            a tolerance of `TOUCHING_PIXELS`. None without places.
         median_km: median distance to the nearest patch of `other` in kilometres, or None without places.
     """
 
@@ -388,7 +391,7 @@ def _taken(fingerprints: Fingerprints, where: np.ndarray) -> Fingerprints:
 
 
 def _count_neighbours(near: Nearness, pixel_m: float, options: LeakOptions) -> dict:
-    limits = {"0": pixel_m}
+    limits = {"0": TOUCHING_PIXELS * pixel_m}
     limits |= {f"{km:g}": 1000 * km for km in sorted({*DISTANCES_KM, options.neighbour_km})}
     return {
         "overlapping": int(near.overlaps.sum()),

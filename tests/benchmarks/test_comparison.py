@@ -100,7 +100,7 @@ def test_inputs_are_repeated_under_new_numbers_and_made_once(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("EuroSAT_MS/Forest/Forest_7.tif", b"forest")
         archive.writestr("EuroSAT_MS/River/River_2500.tif", b"river")
-    inputs = works.unpack(eurosat.MULTISPECTRAL, str(path), tmp_path / "ms", copies=3)
+    inputs = works.unpack(eurosat.MULTISPECTRAL, str(path), tmp_path / "ms", at_least=5)
     assert inputs.count == 6
     found = {file.name: file.read_bytes() for file in inputs.classes.glob("*/*")}
     assert found.keys() == {f"Forest_{n}.tif" for n in (7, 10007, 20007)} | {
@@ -108,14 +108,14 @@ def test_inputs_are_repeated_under_new_numbers_and_made_once(tmp_path):
     }
     assert {data for name, data in found.items() if name.startswith("River")} == {b"river"}
     (inputs.classes / "Forest/Forest_7.tif").write_bytes(b"kept")
-    works.unpack(eurosat.MULTISPECTRAL, str(path), tmp_path / "ms", copies=3)
+    works.unpack(eurosat.MULTISPECTRAL, str(path), tmp_path / "ms", at_least=5)
     assert (inputs.classes / "Forest/Forest_7.tif").read_bytes() == b"kept"
-    assert works.unpack(eurosat.MULTISPECTRAL, str(path), tmp_path / "ms", copies=1).count == 2
+    assert works.unpack(eurosat.MULTISPECTRAL, str(path), tmp_path / "ms", at_least=1).count == 2
     assert len(list(inputs.classes.glob("*/*"))) == 2
 
 
 def test_every_work_has_ours_a_peer_and_a_floor(tmp_path):
-    inputs = works.Inputs("EuroSAT.zip", tmp_path / "root", tmp_path / "root/classes", 12)
+    inputs = works.Inputs("EuroSAT.zip", tmp_path / "root", tmp_path / "root/classes", 12, 2)
     every = works.make_works(inputs, inputs, tmp_path, "/peers/python")
     assert tuple(every) == works.WORKS
     for work in every.values():
@@ -130,7 +130,7 @@ def test_the_page_tells_the_speed_and_what_a_profile_said(tmp_path):
     folder.mkdir()
     (folder / "published.json").write_text("[]")
     assert "## Speed" not in results.page(folder)
-    run = {"examples": 10, "seconds": 2, "versions": {"torchgeo": "0.8.1"}}
+    run = {"examples": 10, "seconds": 2, "versions": {"torchgeo": "0.8.1"}, "import_seconds": 0.25}
     side = {"title": "a", "rates": [5.0], "median": 5.0, "low": 5.0, "high": 5.0, "runs": [run]}
     ratio = {"median": 0.5, "low": 0.4, "high": 0.6}
     same = {"same_bytes": False, "same_examples": True}
@@ -138,6 +138,10 @@ def test_the_page_tells_the_speed_and_what_a_profile_said(tmp_path):
     measured = {
         "runs": 1,
         "cache": "warm",
+        "sources": {
+            "rgb": {"name": "EuroSAT_RGB.zip", "files": 27000, "copies": 1},
+            "ms": {"name": "part.zip", "files": 10, "copies": 3},
+        },
         "machine": measuring.machine(),
         "works": {"ms_build": {"title": "the work", "unit": "images/s", "timed": "inside", "sides": sides}},
     }
@@ -148,7 +152,9 @@ def test_the_page_tells_the_speed_and_what_a_profile_said(tmp_path):
     assert "0.50 (0.40 to 0.60) | 1 (missed) |" in text and "torchgeo 0.8.1" in text
     assert "holds the same examples as ours, in 0 of 1 cases in the same bytes." in text
     assert "* the work: most of the time goes into reading." in text
-    assert "python -m benchmarks.speed " in text and "python -m benchmarks.tfrecord_writers " in text
+    assert "`part.zip` (10 GeoTIFFs, repeated 3 times" in text and ": a 0.25 s." in text
+    for name in ("speed", "tfrecord_writers"):
+        assert f"python -m benchmarks.{name} --rgb_source=data/EuroSAT_RGB.zip --ms_source=data/part.zip " in text
 
 
 def test_the_bytes_alone_are_read_by_whole_passes(tmp_path):

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import subprocess
 import sys
@@ -61,3 +62,43 @@ def test_a_folder_is_held_by_one_process_at_a_time(tmp_path):
         assert "another process is writing" in try_to_hold()
     assert try_to_hold() == "held\n"
     assert os.listdir(tmp_path) == []
+
+
+def test_paths_elsewhere_behave_like_local_ones(tmp_path):
+    for folder in (f"memory://{tmp_path.name}/a", f"file://{tmp_path}/a", str(tmp_path / "b")):
+        files.make_folder(folder)
+        path = files.join(folder, "deep", "x.json")
+        files.make_folder(files.join(folder, "deep"))
+        files.write_json(path, {"a": 1})
+        assert files.exists(path) and files.is_folder(folder) and not files.is_folder(path)
+        assert files.size(path) == len(files.read_bytes(path)) == 13
+        assert files.list_names(folder) == ["deep"] and files.list_names(files.join(folder, "deep")) == ["x.json"]
+        assert files.list_names(files.join(folder, "none")) == []
+        with files.open_for_reading(path) as file:
+            file.seek(4)
+            assert file.read(3) == b'"a"'
+        assert files.sha256_of_file(path) == hashlib.sha256(b'{\n  "a": 1\n}\n').hexdigest()
+        with pytest.raises(FileNotFoundError):
+            files.read_bytes(files.join(folder, "none"))
+        files.remove(files.join(folder, "deep"))
+        files.remove(files.join(folder, "none"))
+        assert not files.exists(path)
+
+
+def test_a_file_elsewhere_appears_only_when_whole():
+    path = "memory://whole/x.bin"
+    with pytest.raises(ValueError), files.atomic_file(path) as file:
+        file.write(b"half")
+        raise ValueError
+    assert not files.exists(path)
+
+
+def test_unknown_file_systems_are_named():
+    with pytest.raises(StorageError, match="nosuch://x: it cannot be opened .*Protocol not known: nosuch"):
+        files.exists("nosuch://x")
+
+
+def test_a_file_url_is_a_local_path():
+    assert str(files.local("file:///a/b")) == "/a/b"
+    assert files.local("s3://a/b") is None
+    assert files.join("s3://a/", "b", "c") == "s3://a/b/c"

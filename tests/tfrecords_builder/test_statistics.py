@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from tfrecords_builder.statistics import PERCENTILES, Histograms
+
+BANDS = ("B04", "B08")
+
+
+def counted(images, dtype="uint16"):
+    histograms = Histograms(images.shape[-1], dtype)
+    histograms.add(images)
+    return histograms
+
+
+def test_statistics_agree_with_numpy():
+    rng = np.random.default_rng(0)
+    images = rng.poisson((900, 2500), (6, 32, 32, 2)).astype(np.uint16)
+    images[0, :3, :, 1] = 0
+    for index, found in enumerate(counted(images).statistics(BANDS, nodata=0)):
+        values = images[..., index][images[..., index] != 0].astype(np.float64)
+        assert found.band == BANDS[index]
+        assert found.mean == pytest.approx(values.mean(), rel=1e-13)
+        assert found.std == pytest.approx(values.std(), rel=1e-11)
+        assert (found.minimum, found.maximum, found.valid) == (values.min(), values.max(), values.size)
+        assert found.nodata == images[..., index].size - values.size
+        assert found.nodata_share == (3 * 32 / images[..., 0].size if index else 0)
+        for percent in PERCENTILES:
+            expected = np.percentile(values, percent, method="inverted_cdf")
+            assert found.percentiles[str(percent)] == expected
+
+
+def test_no_order_and_no_division_changes_a_bit():
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 65536, (40, 16, 16, 2), dtype=np.uint16)
+    whole = counted(images).statistics(BANDS, nodata=0)
+    for order in (rng.permutation(40), rng.permutation(40)):
+        merged = Histograms(2, "uint16")
+        for part in np.array_split(order, rng.integers(2, 9)):
+            merged.merge(counted(images[part]).counts)
+        assert merged.statistics(BANDS, nodata=0) == whole
+
+
+def test_sums_of_a_country_do_not_overflow():
+    histograms = Histograms(1, "uint16")
+    # 10^13 pixels of 65,535 and as many of 65,533: their squares add up to 8.6e22, far beyond 64 bits.
+    histograms.counts[0, [65533, 65535]] = 10**13
+    (found,) = histograms.statistics(("B04",), nodata=0)
+    assert (found.mean, found.std) == (65534.0, 1.0)
+
+
+def test_a_band_without_data_has_zeros():
+    (found,) = counted(np.zeros((2, 8, 8, 1), np.uint8), "uint8").statistics(("B04",), nodata=0)
+    assert (found.mean, found.std, found.minimum, found.maximum, found.valid, found.nodata) == (0, 0, 0, 0, 0, 128)
+    assert found.nodata_share == 1.0 and set(found.percentiles.values()) == {0}
+
+
+def test_images_of_another_kind_are_refused():
+    for images in (np.zeros((1, 8, 8, 2), np.uint8), np.zeros((1, 8, 8, 3), np.uint16)):
+        with pytest.raises(ValueError, match="do not belong"):
+            Histograms(2, "uint16").add(images)
