@@ -46,13 +46,16 @@ class Augmentation:
             raise OptionError("shift", f"{self.shift} pixels", f"less than the images' {min(height, width)} pixels")
 
 
-def augment_batch(images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+def augment_batch(
+    images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation, numbers: tf.Tensor | None = None
+) -> tf.Tensor:
     """Augments a batch of images, as `augmentation` says and `seed` draws.
 
     Args:
         images: integers (batch, height, width, band); height and width statically known.
         seed: two integers; the same two give the same result.
         augmentation: what to do.
+        numbers: (batch,) which of `images` are the batch; None for all.
 
     Returns:
         The changed images, of the same shape and dtype.
@@ -63,7 +66,7 @@ def augment_batch(images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation
     augmentation.check_size(images.shape[1], images.shape[2])
     # Three seeds whatever is switched on, so that one part's draws do not depend on another part's presence.
     symmetry_seed, shift_seed, brightness_seed = tf.unstack(tf.random.split(tf.cast(seed, tf.int64), 3))
-    batch = tf.shape(images)[0]
+    batch = tf.shape(images if numbers is None else numbers)[0]
     if augmentation.d4 or augmentation.shift:
         symmetry = shifts = None
         if augmentation.d4:
@@ -71,7 +74,9 @@ def augment_batch(images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation
         if augmentation.shift:
             bound = augmentation.shift
             shifts = tf.random.stateless_uniform((batch, 2), shift_seed, -bound, bound + 1, tf.int32)
-        images = move_pixels(images, symmetry, shifts)
+        images = move_pixels(images, symmetry, shifts, numbers)
+    elif numbers is not None:
+        images = tf.gather(images, numbers)
     if augmentation.brightness:
         bound = augmentation.brightness
         factors = tf.random.stateless_uniform((batch,), brightness_seed, 1 - bound, 1 + bound, tf.float32)
@@ -79,16 +84,20 @@ def augment_batch(images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation
     return images
 
 
-def move_pixels(images: tf.Tensor, symmetry: tf.Tensor | None, shifts: tf.Tensor | None) -> tf.Tensor:
+def move_pixels(
+    images: tf.Tensor, symmetry: tf.Tensor | None, shifts: tf.Tensor | None, numbers: tf.Tensor | None = None
+) -> tf.Tensor:
     """Applies a symmetry and then a reflect-padded shift to every image.
 
     Args:
         images: (batch, height, width, band).
         symmetry: (batch,) numbers 0..7, or None: bit 0 flips the columns, bit 1 the rows, bit 2 transposes after that.
         shifts: (batch, 2) pixels by which the window moves down and right, or None.
+        numbers: (batch,) which of `images` to take; None for all. Taken out first, they would be copied twice.
     """
     height, width, bands = images.shape[1:]
-    batch = tf.shape(images)[0]
+    if numbers is None:
+        numbers = tf.range(tf.shape(images)[0])
     rows, columns = tf.range(height)[tf.newaxis], tf.range(width)[tf.newaxis]
     if shifts is not None:
         rows = _reflect(rows + shifts[:, :1], height)
@@ -101,10 +110,11 @@ def move_pixels(images: tf.Tensor, symmetry: tf.Tensor | None, shifts: tf.Tensor
         rows = tf.where(tf.where(transpose, flip_columns, flip_rows), height - 1 - rows, rows)
         columns = tf.where(tf.where(transpose, flip_rows, flip_columns), width - 1 - columns, columns)
         row_step, column_step = tf.where(transpose, 1, width), tf.where(transpose, width, 1)
-    first = (tf.range(batch) * (height * width))[:, tf.newaxis, tf.newaxis]
-    indices = first + (rows * row_step)[:, :, tf.newaxis] + (columns * column_step)[:, tf.newaxis, :]
-    moved = tf.gather(tf.reshape(images, (-1, bands)), indices)
-    return tf.ensure_shape(moved, images.shape)
+    # All of a large data set has more pixels than 32 bits count.
+    first = (tf.cast(numbers, tf.int64) * (height * width))[:, tf.newaxis, tf.newaxis]
+    inside = (rows * row_step)[:, :, tf.newaxis] + (columns * column_step)[:, tf.newaxis, :]
+    moved = tf.gather(tf.reshape(images, (-1, bands)), first + tf.cast(inside, tf.int64))
+    return tf.ensure_shape(moved, (numbers.shape[0], height, width, bands))
 
 
 def scale_brightness(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:

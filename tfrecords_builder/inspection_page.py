@@ -111,7 +111,10 @@ def summary(report: leaks.LeakReport) -> list[str]:
 
 
 def _share(count: int, total: int) -> str:
-    return f"{count:,} ({100 * count / max(1, total):.1f} %)"
+    if not count:
+        return "0"
+    per_cent = 100 * count / max(1, total)
+    return f"{count:,} ({per_cent:.1f} %)" if per_cent >= 1 else f"{count:,} ({per_cent:.2g} %)"
 
 
 def _distance(km: float | None) -> str:
@@ -218,7 +221,7 @@ def _map_blocks(one: Subject) -> list[pages.Text | pages.Picture]:
         f"Map of {len(parts):,} patches between {west:.1f} and {east:.1f} degrees of longitude and {south:.1f} and "
         f"{north:.1f} degrees of latitude, coloured by split"
     )
-    return [pages.Picture(png, alt, f"Places from {one.places.source}. Points lie over those drawn before them.")]
+    return [pages.Picture(png, alt, f"Places from {one.places.source}. Points of testing lie over those of training.")]
 
 
 def _balance_blocks(card: cards.DataCard, counts) -> list[pages.Text | pages.Table | pages.Picture]:

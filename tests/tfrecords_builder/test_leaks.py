@@ -164,7 +164,8 @@ def test_even_pictures_are_counted_and_not_compared():
 
 def test_thresholds_are_kept():
     images = pictures(20)
-    images[15] = compressed(images[3], 60)
+    images[15] = images[3]
+    images[15, :16, :16] //= 2  # A shadow in the corner.
     found = inventory(images, ["train"] * 10 + ["test"] * 10)
     (copy,) = leaks.find_leaks(found).copies
     assert copy.bits > 0
