@@ -110,10 +110,11 @@ def move_pixels(
         rows = tf.where(tf.where(transpose, flip_columns, flip_rows), height - 1 - rows, rows)
         columns = tf.where(tf.where(transpose, flip_rows, flip_columns), width - 1 - columns, columns)
         row_step, column_step = tf.where(transpose, 1, width), tf.where(transpose, width, 1)
-    # All of a large data set has more pixels than 32 bits count.
-    first = (tf.cast(numbers, tf.int64) * (height * width))[:, tf.newaxis, tf.newaxis]
-    inside = (rows * row_step)[:, :, tf.newaxis] + (columns * column_step)[:, tf.newaxis, :]
-    moved = tf.gather(tf.reshape(images, (-1, bands)), first + tf.cast(inside, tf.int64))
+    # A large data set kept in memory has more pixels than 32 bits count; twice as wide numbers take twice as long.
+    wide = tf.int64 if (images.shape[0] or 0) * height * width > tf.int32.max else tf.int32
+    first = tf.cast(numbers, wide)[:, tf.newaxis] * (height * width) + tf.cast(rows * row_step, wide)
+    indices = first[:, :, tf.newaxis] + tf.cast(columns * column_step, wide)[:, tf.newaxis, :]
+    moved = tf.gather(tf.reshape(images, (-1, bands)), indices)
     return tf.ensure_shape(moved, (numbers.shape[0], height, width, bands))
 
 

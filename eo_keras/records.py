@@ -128,7 +128,13 @@ def parse_batch(serialised: Any, card: DataCard, *, with_keys: bool = False) -> 
     parsed = tf.io.parse_example(serialised, spec)
     size, bands = card.patch_size, len(card.bands)
     if card.encoding == "jpeg":
-        images = decode_jpegs(parsed[IMAGE], card)
+        # The accurate integer transform is Pillow's and GDAL's too; TensorFlow's default, the fast one, is off by up
+        # to 5 levels, and a model would see other pixels in training than when it reads an image file.
+        images = tf.map_fn(
+            lambda jpeg: tf.io.decode_jpeg(jpeg, channels=bands, dct_method="INTEGER_ACCURATE"),
+            parsed[IMAGE],
+            fn_output_signature=tf.TensorSpec((size, size, bands), tf.uint8),
+        )
     else:
         images = tf.io.decode_raw(parsed[IMAGE], tf.dtypes.as_dtype(card.dtype), little_endian=True)
         images = tf.reshape(images, (-1, size, size, bands))
@@ -136,20 +142,6 @@ def parse_batch(serialised: Any, card: DataCard, *, with_keys: bool = False) -> 
     if with_keys:
         batch["key"] = parsed[KEY]
     return batch
-
-
-def decode_jpegs(jpegs: Any, card: DataCard) -> Any:
-    """Decodes JPEGs inside a `tf.data` pipeline: a string tensor (batch,) to uint8 (batch, height, width, band)."""
-    import tensorflow as tf
-
-    size, bands = card.patch_size, len(card.bands)
-    # The accurate integer transform is Pillow's and GDAL's too; TensorFlow's default, the fast one, is off by up
-    # to 5 levels, and a model would see other pixels in training than when it reads an image file.
-    return tf.map_fn(
-        lambda jpeg: tf.io.decode_jpeg(jpeg, channels=bands, dct_method="INTEGER_ACCURATE"),
-        jpegs,
-        fn_output_signature=tf.TensorSpec((size, size, bands), tf.uint8),
-    )
 
 
 def tfds_features(card: DataCard) -> dict[str, Any]:

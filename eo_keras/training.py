@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from eo_keras import cards, distribution, files, losses, models, pipelines, reports, runs, schedules
+from eo_keras import cards, distribution, files, losses, models, parts, pipelines, reports, runs, schedules
 from eo_keras.errors import OptionError, RunError, TrainingError
 from eo_keras.evaluation import Answerer, first_images
 from eo_keras.monitoring import SHOWN, Monitor, answer_pictures
@@ -145,7 +145,7 @@ class _Training:
             split, self.validation_name = "val", "the split val"
         elif options.validation_from_train:
             split = "train"
-            kept, held_out = pipelines.holdout(options.validation_from_train, options.seed)
+            kept, held_out = parts.holdout(options.validation_from_train, options.seed)
             self.validation_name = f"{options.validation_from_train:.1%} of the split train, held out by key"
         settings = pipelines.PipelineOptions(
             batch_size=options.batch_size,
@@ -192,8 +192,8 @@ class _Training:
     def describe(self) -> list[str]:
         """Says in lines of text what is going to be done."""
         options = self.options
-        parts = zip(options.progressive_sizes, options.progressive_epochs, strict=True)
-        sizes = ", ".join(f"{count} at {size}x{size} pixels" for size, count in parts)
+        phases = zip(options.progressive_sizes, options.progressive_epochs, strict=True)
+        sizes = ", ".join(f"{count} at {size}x{size} pixels" for size, count in phases)
         chooses = f"{self.validation_count:,} examples ({self.validation_name})" if self.validation else "the last one"
         memory = "kept in memory" if self.pipeline.in_memory else "streamed from the files"
         return [

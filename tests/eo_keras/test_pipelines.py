@@ -12,7 +12,8 @@ from eo_keras import cards, records, tfrecord
 from eo_keras.augment import Augmentation
 from eo_keras.errors import BandError, OptionError, RecordsError
 from eo_keras.legends import Legend, LegendClass
-from eo_keras.pipelines import PipelineOptions, Records, TrainingPipeline, evaluation, holdout, reading
+from eo_keras.parts import holdout
+from eo_keras.pipelines import PipelineOptions, Records, TrainingPipeline, evaluation, reading
 from eo_keras.sentinel2 import EUROSAT_ORDER
 
 RNG = np.random.default_rng(5)
@@ -294,9 +295,10 @@ def test_a_damaged_record_is_reported(own, cache):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(RecordsError, match="damaged"):
+    # Of the shard's four records, the two in the middle meet there.
+    with pytest.raises(RecordsError, match=f"{path.name}: record [12] is cut off or damaged"):
         list(reading(data, TrainingPipeline(data, PipelineOptions(1, cache=cache)).epoch(0)))
-    with pytest.raises(RecordsError, match="damaged"):
+    with pytest.raises(RecordsError, match=f"{path.name}: record [12] is cut off or damaged"):
         list(reading(data, evaluation(data, PipelineOptions(1), "train")))
 
 
@@ -313,3 +315,78 @@ def test_a_card_that_counts_wrongly_is_reported(own, cache):
 def test_no_records_folder(tmp_path):
     with pytest.raises(RecordsError, match="no card.json"):
         Records(tmp_path)
+
+
+def _worker(number, workers):
+    return tf.distribute.InputContext(workers, number, num_replicas_in_sync=workers)
+
+
+def _of_worker(data, number, workers=3, part=None, **options):
+    chosen = PipelineOptions(12, seed=4, **options)
+    return TrainingPipeline(data, chosen, part=part, input_context=_worker(number, workers))
+
+
+@MODES
+def test_every_worker_reads_shards_of_its_own(raw, cache):
+    data = Records(raw[0])
+    pipelines = [_of_worker(data, number, cache=cache) for number in range(3)]
+    assert [pipeline.examples for pipeline in pipelines] == [17, 17, 16]
+    assert {(pipeline.steps, pipeline.batch_size) for pipeline in pipelines} == {(4, 4)}
+    seen = [set() for _ in pipelines]
+    for epoch in range(8):
+        for pipeline, numbers in zip(pipelines, seen, strict=True):
+            batches = _batches(pipeline.epoch(epoch))
+            assert len(batches) == 4 and len(set(_numbers(batches))) == 16
+            numbers.update(_numbers(batches))
+    # Over some epochs, everyone sees all of its own shard and nothing of the others'.
+    assert seen == [set(range(1, 18)), set(range(18, 35)), set(range(35, 51))]
+
+
+def test_workers_draw_different_augmentations_and_resume_alike(raw):
+    data = Records(raw[0])
+    _assert_same(
+        _batches(_of_worker(data, 1, augmentation=Augmentation()).epoch(1))[2:],
+        _batches(_of_worker(data, 1, augmentation=Augmentation()).epoch(1, first_step=2)),
+    )
+    turned, plain = (
+        [_of_worker(data, number, augmentation=augmentation).epoch(0) for number in range(2)]
+        for augmentation in (Augmentation(shift=0, brightness=0), None)
+    )
+    corners = [
+        [tuple(np.argwhere((image == image0[0, 0]).all(-1))[0]) for image, image0 in zip(a, b, strict=True)]
+        for (a, _), (b, _) in zip(
+            (batch for epoch in turned for batch in _batches(epoch)),
+            (batch for epoch in plain for batch in _batches(epoch)),
+            strict=True,
+        )
+    ]
+    assert corners[:4] != corners[4:]
+
+
+def test_workers_share_a_part_too(raw):
+    data, (kept, _) = Records(raw[0]), holdout(0.4, 7)
+    pipelines = [_of_worker(data, number, 2, part=kept) for number in range(2)]
+    assert sum(pipeline.examples for pipeline in pipelines) == data.count("train", kept)
+    assert len({pipeline.steps for pipeline in pipelines}) == 1
+    numbers = [set(_numbers(_batches(pipeline.epoch(0)))) for pipeline in pipelines]
+    assert not numbers[0] & numbers[1]
+
+
+def test_more_workers_than_shards_and_batches_that_cannot_be_shared(raw):
+    data = Records(raw[0])
+    with pytest.raises(RecordsError, match="3 shards for 4 workers.*fewer workers, or build .* smaller --shard_mb"):
+        _of_worker(data, 0, 4)
+    with pytest.raises(
+        OptionError, match="12 is not divisible by 5 workers; expected a multiple of 5, for instance 15"
+    ):
+        _of_worker(data, 0, 5)
+    with pytest.raises(OptionError, match="20 is more than the 16 examples that a worker has.*expected 48 or less"):
+        TrainingPipeline(data, PipelineOptions(60), input_context=_worker(0, 3))
+
+
+def test_a_strategy_gets_the_worker_s_own_batches(raw):
+    data, strategy = Records(raw[0]), tf.distribute.get_strategy()
+    batches = strategy.distribute_datasets_from_function(
+        lambda context: TrainingPipeline(data, PipelineOptions(12, seed=4), input_context=context).epoch(0)
+    )
+    _assert_same(_batches(batches), _batches(TrainingPipeline(data, PipelineOptions(12, seed=4)).epoch(0)))

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from eo_keras import cards, evaluation, pipelines, runs, training
+from eo_keras import cards, evaluation, parts, pipelines, runs, training
 from eo_keras.errors import BandError, OptionError, RunError, StorageError, TrainingError
 from eo_keras.schedules import OptimizerOptions
 
@@ -65,7 +65,7 @@ def test_the_best_epoch_is_kept(finished):
     assert report.card.selection["epoch"] == best["epoch"]
     run = runs.open_run(options.run_dir)
     records = pipelines.Records(options.records_dir)
-    _, held_out = pipelines.holdout(0.2, options.seed)
+    _, held_out = parts.holdout(0.2, options.seed)
     dataset = pipelines.evaluation(records, pipelines.PipelineOptions(16), "train", part=held_out)
     answers = evaluation.Answerer(run.model)(records, dataset)
     assert 15 < len(answers.labels) < 55

@@ -1,0 +1,63 @@
+"""Which examples of a split are meant: those that are held out by key, and those that one of several workers reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from eo_keras.errors import OptionError
+
+_HASH_BUCKETS = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One of the two parts into which a split's examples fall by a hash of their keys.
+
+    Attributes:
+        fraction: about this share of the examples is held out.
+        seed: another seed gives another division.
+        held_out: whether this is the part that is held out, or the one that is kept.
+    """
+
+    fraction: float
+    seed: int
+    held_out: bool
+
+    def __post_init__(self):
+        """Refuses values that make no sense."""
+        if not 0 < self.fraction < 1:
+            raise OptionError("holdout", f"a fraction of {self.fraction}", "a number between 0 and 1")
+
+    def contains(self, keys: Any) -> tf.Tensor:
+        """Tells for every key (string tensor or strings) whether its example belongs to this part."""
+        hashes = tf.strings.to_hash_bucket_fast(tf.strings.join([f"validation/{self.seed}/", keys]), _HASH_BUCKETS)
+        return (hashes < int(self.fraction * _HASH_BUCKETS)) == self.held_out
+
+
+def holdout(fraction: float, seed: int) -> tuple[Part, Part]:
+    """Returns the part that is kept and the part that is held out; every example is in exactly one."""
+    return Part(fraction, seed, False), Part(fraction, seed, True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The shards that one of several workers reads.
+
+    Attributes:
+        number: which worker, from 0.
+        workers: how many there are.
+    """
+
+    number: int = 0
+    workers: int = 1
+
+    def of(self, shards: Sequence[Any]) -> Sequence[Any]:
+        """Returns those of a split's shards that belong to this worker."""
+        return shards[self.number :: self.workers]
+
+
+WHOLE = Share()

@@ -1,0 +1,113 @@
+"""Examines this machine before a build or a training run, and says what will not work and what to do about it.
+
+Looked at are the versions, the processor, its memory and cores, oneDNN and GPUs as TensorFlow uses them, the speed of
+the disk and the room on it, and the flags of a training run. Exit code 0: nothing stands in the way; 2: there is a
+problem.
+
+Examples:
+  python -m launch.doctor
+  python -m launch.doctor --dataset=eurosat_ms --source=data/EuroSAT_MS.zip --output_dir=records/ms
+  python -m launch.doctor --check_flags=runs/a/flags.txt
+"""
+
+import os
+
+from absl import flags
+
+from eo_keras import doctor
+from eo_keras.errors import EOKerasError, OptionError
+from launch import common
+from tfrecords_builder import space
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("output_dir", ".", "Folder whose disk is measured: where records or runs shall go.")
+flags.DEFINE_string("dataset", None, "Data set of which a build shall find room, see launch.build; with --source.")
+flags.DEFINE_string("source", None, "Archive that the build shall read; only its listing is looked at.")
+flags.DEFINE_string(
+    "check_flags", None, "Flag file of launch.train, such as a run's flags.txt: is any of it known to break here?"
+)
+
+
+def main() -> None:
+    """Runs the command."""
+    if (FLAGS.dataset is None) != (FLAGS.source is None):
+        raise OptionError("--source", "it says nothing without --dataset, and the other way round", "both or none")
+    given = _training_flags(FLAGS.check_flags) if FLAGS.check_flags is not None else None
+    needed, subject = None, ""
+    if FLAGS.source is not None:
+        room = space.expected(FLAGS.dataset, FLAGS.source)
+        needed, subject = room.bytes, f"a build of {room.patches:,} patches of {FLAGS.dataset}"
+    variables = dict(os.environ)
+    findings = []
+
+    def show(area: str, probe, *arguments) -> list[doctor.Finding]:
+        found = doctor.examine(area, probe, *arguments)
+        findings.extend(found)
+        for finding in found:
+            remedy = f" -> {finding.remedy}" if finding.remedy else ""
+            print(f"{finding.area:<10} {finding.level:<8} {finding.what}{remedy}", flush=True)
+        return found
+
+    show("versions", doctor.versions)
+    show("versions", doctor.gdal)
+    show("processor", doctor.processor)
+    show("memory", doctor.memory)
+    show("limits", doctor.open_files)
+    show("space", doctor.space, FLAGS.output_dir, needed, subject)
+    if not FLAGS.dry_run:
+        show("disk", doctor.disk, FLAGS.output_dir)
+    # Without the instructions that it needs, TensorFlow would end this process too.
+    if not any(finding.area == "processor" and finding.level == doctor.PROBLEM for finding in findings):
+        show("TensorFlow", _examine_tensorflow, variables, given)
+    if FLAGS.dry_run:
+        print(f"dry run: would write {doctor.TEST_BYTES / 1e6:.0f} MB to {FLAGS.output_dir}, read and remove them")
+    problems = [finding for finding in findings if finding.level == doctor.PROBLEM]
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise EOKerasError("this machine", f"{count}, the first of them: {problems[0].area}, {problems[0].what}")
+    warnings = sum(finding.level == doctor.WARNING for finding in findings)
+    print(f"nothing stands in the way; {warnings} warning{'' if warnings == 1 else 's'}")
+
+
+def _examine_tensorflow(variables: dict[str, str], given: dict | None) -> list[doctor.Finding]:
+    findings = []
+
+    def examine(area: str, probe, *arguments) -> None:
+        findings.extend(doctor.examine(area, probe, *arguments))
+
+    try:
+        common.import_tensorflow_quietly()
+        from eo_keras import doctor_tensorflow
+    except Exception as error:
+        what = f"TensorFlow or Keras cannot be imported ({type(error).__name__}: {error})"
+        remedy = "pip install --upgrade eo-keras, in a new environment"
+        return [doctor.Finding("TensorFlow", doctor.PROBLEM, what, remedy)]
+    examine("variables", doctor_tensorflow.environment, variables)
+    examine("oneDNN", doctor_tensorflow.onednn)
+    gpus = []
+    # What it returns is no finding; only its failure is one.
+    examine("GPU", lambda: gpus.extend(doctor_tensorflow.gpus()) or ())
+    examine("GPU", doctor_tensorflow.devices, tuple(gpus))
+    if given is not None:
+        examine("flags", doctor_tensorflow.check_training, given, doctor_tensorflow.this_machine(tuple(gpus)))
+    return findings
+
+
+def _training_flags(path: str) -> dict:
+    """Reads a flag file as launch.train would."""
+    # Defined on import, and not before this command's own flags have been read.
+    from launch import train
+
+    values = flags.FlagValues()
+    for flag in FLAGS.flags_by_module_dict()[train.__name__]:
+        values[flag.name] = flag
+    # A run's flags.txt lacks the flag of its own folder, which the command requires.
+    values([train.__name__, "--records_dir=", "--run_dir=", f"--flagfile={path}"])
+    lists = {"decay_epochs": float, "progressive_sizes": int, "progressive_epochs": int}
+    given = {name: values[name].value for name in values}
+    return given | {name: train._numbers(name, kind) for name, kind in lists.items()}
+
+
+if __name__ == "__main__":
+    common.run(main)
