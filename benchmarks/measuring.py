@@ -67,19 +67,38 @@ def peers_python(path: str) -> str:
     return str(absolute)
 
 
-def run_command(command: Sequence[str]) -> tuple[str, float]:
+def run_command(command: Sequence[str], limit_seconds: float = 1200) -> tuple[str, float]:
     """Runs a command in the project's root.
+
+    Args:
+        command: the program and its arguments.
+        limit_seconds: after this time it is ended; the slowest peer needs a tenth of it.
 
     Returns:
         Its standard output, and the seconds from start to end.
 
     Raises:
-        MeasurementError: if it fails.
+        MeasurementError: if it fails or does not end.
     """
     started = time.perf_counter()
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | _QUIET, capture_output=True, text=True, errors="replace", check=False
-    )
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ | _QUIET,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        said = (error.stderr or b"").decode(errors="replace").strip().splitlines()[-1:]
+        raise MeasurementError(
+            " ".join(command),
+            f"it had not ended after {limit_seconds:g} s ({' '.join(said)[:300]})",
+            remedy="run it by hand to see where it stands",
+        ) from None
     seconds = time.perf_counter() - started
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]

@@ -1,8 +1,9 @@
 """Writes docs/results.md from the JSON files below docs/results: nothing on that page is typed by hand.
 
 A measured result is a folder docs/results/NAME with the run's flags.txt and history.csv and the evaluation's
-metrics.json; agreement.json of benchmarks.radiometry_agreement may lie beside them. speed.json is benchmarks.speed's,
-tfrecord_writers.json benchmarks.tfrecord_writers'; speed_notes.json holds, by work, a sentence on what a profile said.
+metrics.json; agreement.json of benchmarks.radiometry_agreement may lie beside them. leaks/*.json are reports of
+launch.inspect. speed.json is benchmarks.speed's, tfrecord_writers.json benchmarks.tfrecord_writers'; speed_notes.json
+holds, by work, a sentence on what a profile said.
 
 Example: python -m benchmarks.results
 """
@@ -52,6 +53,7 @@ def page(folder: pathlib.Path) -> str:
         lines.append(f"| {entry['figure']} (published) | {entry['accuracy']:.2%} | not published | {differs} |")
     for name, result in results.items():
         lines += ["", *_details(folder / name, result)]
+    lines += _leaks(folder)
     lines += _speed(folder)
     return "\n".join(lines) + "\n"
 
@@ -100,6 +102,51 @@ def _details(folder: pathlib.Path, result: dict) -> list[str]:
         f"python -m launch.evaluate --run_dir=runs/{folder.name} --split={result['split']}",
         "```",
     ]
+    return lines
+
+
+_LEAKS = {
+    "exact copy": lambda pair: pair["exact"],
+    "near copy": lambda pair: pair["near"],
+    "overlapping ground": lambda pair: pair["overlapping"],
+    "touching": lambda pair: pair["neighbours"]["0"],
+    "within 1 km": lambda pair: pair["neighbours"]["1"],
+    "within 5 km": lambda pair: pair["neighbours"]["5"],
+}
+
+
+def _leaks(folder: pathlib.Path) -> list[str]:
+    """Returns the section on what the parts of a split give away of each other, made of launch.inspect's JSON files."""
+    reports: dict[str, dict] = {}
+    for path in sorted(folder.glob("leaks/*.json")):
+        found = json.loads(path.read_text())
+        for report in (found, found.get("against")):
+            if report is not None:
+                reports.setdefault(report["fingerprint"], report)
+    if not reports:
+        return []
+    lines = [
+        "",
+        "## What a split gives away",
+        "",
+        "How many test patches have such a patch in training, edge to edge, of all pairs; "
+        "[inspecting.md](inspecting.md) says how they are found. `python -m launch.inspect --records_dir=... "
+        "--coordinates=data/coordinates.csv` repeats it; the reports are in [leaks](results/leaks).",
+        "",
+        f"| split | test patches | {' | '.join(_LEAKS)} | median distance |",
+        f"| --- |{' ---: |' * (len(_LEAKS) + 2)}",
+    ]
+    for report in sorted(reports.values(), key=lambda report: report["split_method"]["method"]):
+        split = report["split_method"]
+        name = split["method"]
+        if split.get("layout") == "longitude":
+            name += ", by longitude"
+        elif split.get("layout") == "blocks":
+            name += f", blocks of {split['block_km']:g} km, buffer {split['buffer_km']:g} km"
+        (pair,) = (pair for pair in report["leaks"]["pairs"] if (pair["part"], pair["other"]) == ("test", "train"))
+        counts = [count(pair) for count in _LEAKS.values()]
+        shares = [f"{number:,} ({number / pair['patches']:.1%})" if number else "0" for number in counts]
+        lines.append(f"| {name} | {pair['patches']:,} | {' | '.join(shares)} | {pair['median_km']:.3g} km |")
     return lines
 
 

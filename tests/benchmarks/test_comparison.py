@@ -37,6 +37,12 @@ def test_a_failing_command_is_told_with_its_last_line():
         measuring.run_command([sys.executable, "-c", code])
 
 
+def test_a_command_that_does_not_end_is_ended_and_told():
+    code = "import sys, time; print('so far', file=sys.stderr, flush=True); time.sleep(60)"
+    with pytest.raises(measuring.MeasurementError, match=r"not ended after 0.3 s \(so far\)"):
+        measuring.run_command([sys.executable, "-S", "-c", code], limit_seconds=0.3)
+
+
 def test_figures_are_the_last_line_of_what_is_printed():
     assert measuring.figures('a line\n{"examples": 3}\n') == {"examples": 3}
     for other in ("", "done\n", "3\n"):

@@ -159,7 +159,8 @@ def lines(outcomes: list[Outcome]) -> Iterator[str]:
         yield name.ljust(30) + "".join(f"{counts[column]:>20,}" for column in columns)
     for outcome in outcomes:
         if outcome.result == FAULT:
-            yield f"fault: {outcome.family}, number {outcome.number}, {outcome.mutator}: {outcome.words}"
+            # Words may hold what the damage left of a name.
+            yield f"fault: {outcome.family}, number {outcome.number}, {outcome.mutator}: {outcome.words!r}"
 
 
 def main() -> None:

@@ -150,4 +150,4 @@ def test_the_table_as_json(tmp_path, monkeypatch, capsys):
     mutations.main()
     written = json.loads(path.read_text())
     assert written["patches"] == "generated" and written["table"]["all"]["faults"] == 2
-    assert "fault: reader: card, number 3, cut: it hangs" in capsys.readouterr().out
+    assert "fault: reader: card, number 3, cut: 'it hangs'" in capsys.readouterr().out
