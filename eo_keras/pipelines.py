@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -207,6 +207,7 @@ class TrainingPipeline:
         self.in_memory = options.cache and _fits(records, options, self.examples)
         if self.in_memory:
             self._images, self._labels = self._load()
+        self._producers: dict[int | None, Callable[..., Any]] = {}
 
     def epoch(self, number: int, first_step: int = 0, *, size: int | None = None) -> tf.data.Dataset:
         """Returns the batches of one epoch: `(image, label)`, shapes (batch, height, width, band) and (batch,).
@@ -216,11 +217,13 @@ class TrainingPipeline:
             first_step: the number of batches to leave out, for a run that goes on in the midst of an epoch.
             size: height and width to which the augmented images are averaged down; None leaves them as they are.
         """
-        options, workers = self._options, self._share.workers
+        options = self._options
         seed = _number(options.seed, number, self._share)
         if self.in_memory:
             order = np.random.default_rng(seed).permutation(self.examples)[: self.steps * self.batch_size]
-            batches = tf.data.Dataset.from_tensor_slices(order.reshape(self.steps, self.batch_size)[first_step:])
+            order = tf.data.Dataset.from_tensor_slices(order.reshape(self.steps, self.batch_size)[first_step:])
+            # As an element and not as a constant of the function, which is copied whenever that is serialised.
+            batches = tf.data.Dataset.zip(order, tf.data.Dataset.from_tensors((self._images, self._labels)).repeat())
         else:
             files = np.random.default_rng(seed).permutation(self._files).tolist()
             split = self._records.split(self._split)
@@ -230,30 +233,44 @@ class TrainingPipeline:
             batches = batches.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
             # Skipped while still serialised: no image is decoded in vain.
             batches = batches.batch(self.batch_size, drop_remainder=True).skip(first_step)
-            if workers > 1:
+            if self._share != WHOLE:
                 # Another worker may have fewer examples.
                 batches = batches.take(self.steps - first_step)
             batches = batches.apply(tf.data.experimental.assert_cardinality(max(0, self.steps - first_step)))
         steps = tf.data.Dataset.range(number * self.steps + first_step, (number + 1) * self.steps)
 
+        batches = tf.data.Dataset.zip(steps, batches)
+        batches = batches.map(self._producer(size, batches.element_spec), num_parallel_calls=tf.data.AUTOTUNE)
+        return _finish(batches, shared=self._share != WHOLE)
+
+    def _producer(self, size: int | None, spec: Any) -> Callable[..., Any]:
+        """Returns what turns a step's number and its examples into a batch.
+
+        It is traced once: to do so in every epoch takes longer than to read a small data set.
+        """
+        if size in self._producers:
+            return self._producers[size]
+        options, card, share = self._options, self._records.card, self._share
+
         def produce(step, batch):
             places = None
             if self.in_memory:
-                image, label, places = self._images, tf.gather(self._labels, batch), batch
+                places, (image, labels) = batch
+                label = tf.gather(labels, places)
             else:
-                image, label, _ = _parse(batch, self._records.card, self.bands)
+                image, label, _ = _parse(batch, card, self.bands)
             if options.augmentation is not None:
                 # Every worker draws by itself.
-                draw = tf.stack([tf.constant(options.seed, tf.int64), step * workers + self._share.number])
+                draw = tf.stack([tf.constant(options.seed, tf.int64), step * share.workers + share.number])
                 image = augment_batch(image, draw, options.augmentation, places)
             elif places is not None:
                 image = tf.gather(image, places)
-            if size is not None and size < self._records.card.patch_size:
+            if size is not None and size < card.patch_size:
                 image = shrink(image, size)
             return image, label
 
-        batches = tf.data.Dataset.zip((steps, batches)).map(produce, num_parallel_calls=tf.data.AUTOTUNE)
-        return _finish(batches, shared=self._share != WHOLE)
+        self._producers[size] = tf.function(produce, input_signature=spec, autograph=False)
+        return self._producers[size]
 
     def steps_from(self, first: int, count: int, *, size: int | None = None) -> tf.data.Dataset:
         """Returns batches number `first` to `first + count - 1` of an endless row of epochs; `size` as for `epoch`."""
@@ -370,6 +387,9 @@ def _pad(values: tf.Tensor, missing: tf.Tensor, size: int) -> tf.Tensor:
 def _finish(dataset: tf.data.Dataset, *, prefetch: bool = True, shared: bool = False) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
+    # Rewriting a dataset's graph copies all that is kept in memory, at the start of every epoch, and makes nothing in
+    # these graphs faster.
+    options.experimental_optimization.apply_default_optimizations = False
     # Shards of a split may be fewer than the workers, and an epoch in memory has no files at all. Where every worker
     # reads shards of its own already, nothing is left to divide.
     policy = tf.data.experimental.AutoShardPolicy
