@@ -36,8 +36,8 @@ setuptools.setup(
         "google-crc32c>=1.5,<2",  # the checksums of TFRecords
         "pillow>=10,<14",  # pictures outside TensorFlow
         "simplejpeg>=1.7,<2",  # JPEGs of a source, checked strictly and three times as fast as by Pillow
-        "tifffile>=2024.1,<2027",  # plain GeoTIFFs of a source, in a fifth of the time that GDAL takes
         "fsspec>=2024.2",  # sources and records on other file systems; dated releases, whose packages must fit theirs
+        "packaging>=23",  # launch.doctor compares versions with the ranges of this file
         "matplotlib>=3.8,<4",  # figures
         "tqdm>=4.66,<5",  # progress bars
         "h5py>=3.11,<4",  # weights files, read as plain arrays

@@ -26,6 +26,10 @@ SCHEMA = 1
 """Version of both cards' layout; a card of another layout is refused instead of misread."""
 
 
+_CHECKSUM = "checksum"
+"""Of all else in the file, and no part of the card: a changed digit is noticed. Cards from before it lack it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Reflectance:
     """How stored numbers relate to reflectance: `reflectance = number * scale + offset`."""
@@ -254,7 +258,13 @@ def _type_hints(kind: type) -> dict[str, Any]:
 def write_card(card: DataCard | ModelCard, folder: str | os.PathLike[str]) -> None:
     """Writes a card into a folder under its fixed name."""
     name = DATA_CARD_NAME if isinstance(card, DataCard) else MODEL_CARD_NAME
-    files.write_json(files.join(folder, name), to_json(card))
+    value = to_json(card)
+    files.write_json(files.join(folder, name), value | {_CHECKSUM: _checksum(value)})
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_data_card(records_dir: str | os.PathLike[str]) -> DataCard:
@@ -296,6 +306,10 @@ def _read_card(
         value = json.loads(files.read_bytes(path))
         if isinstance(value, dict) and (found := value.get("schema", SCHEMA)) != SCHEMA:
             raise ValueError(f"its layout has version {found}, this program reads version {SCHEMA}")
-        return from_json(kind, value)
-    except (ValueError, OSError) as problem:
+        checksum = value.pop(_CHECKSUM, None) if isinstance(value, dict) else None
+        card = from_json(kind, value)
+        if checksum is not None and checksum != _checksum(value):
+            raise ValueError("its content does not agree with its checksum: it is damaged, or was edited by hand")
+        return card
+    except (ValueError, OSError, RecursionError) as problem:
         raise error(path, f"it cannot be read ({problem})", "the card as it was written", "make it anew") from None

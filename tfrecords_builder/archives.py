@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import struct
 import zipfile
-import zlib
 
 from eo_keras import files
 from eo_keras.errors import SourceError, StorageError
 
 MAX_MEMBER_BYTES = 16 << 20
 """A member said to be larger is refused before it is inflated: no patch comes near it."""
+
+_END_BYTES = 22
+"""Length of the record that a zip ends with, without its comment."""
 
 _VERSIONS = ("ETag", "etag", "version_id", "md5Hash", "md5", "checksum", "mtime", "LastModified", "last_modified")
 """What file systems call the mark by which a changed file is told from what it was."""
@@ -62,6 +65,7 @@ class Archive:
             )
         try:
             self._zip = zipfile.ZipFile(files.open_for_reading(path))
+            _check_count(self._zip)
         # A damaged directory makes zipfile raise whatever the wrong numbers in it bring about.
         except Exception as error:
             raise SourceError(
@@ -99,6 +103,14 @@ class Archive:
                     f"the member {info.filename!r} has a path that leaves its folder",
                     "paths inside the archive only",
                     "do not trust this archive; download the published one",
+                )
+            # zipfile cuts a name at a zero byte, and what then looks like a folder would be passed over in silence.
+            if not info.filename or "\0" in info.orig_filename or (info.is_dir() and info.file_size):
+                raise SourceError(
+                    self.path,
+                    f"the member {info.orig_filename!r} has a damaged name",
+                    "the published archive, whole",
+                    "download or copy it again",
                 )
             if not info.is_dir():
                 yield Member(info.filename, info.file_size, f"{info.CRC:08x}")
@@ -154,15 +166,8 @@ class Archive:
             ) from None
         except SourceError:
             raise
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            RuntimeError,
-            NotImplementedError,
-            ValueError,
-            OSError,
-        ) as error:
+        # Damage makes zipfile and its decompressors raise whatever the wrong bytes bring about.
+        except Exception as error:
             raise SourceError(
                 f"{self.path}: {member}",
                 f"it cannot be read ({error})",
@@ -175,3 +180,18 @@ class Archive:
             raise SourceError(
                 f"{self.path}: {member}", f"it has {size:,} bytes", f"a patch of at most {MAX_MEMBER_BYTES:,} bytes"
             )
+
+
+def _check_count(archive: zipfile.ZipFile) -> None:
+    """Compares a directory with the count that a zip ends with; zipfile does not.
+
+    A wrong length in the directory would make the members behind it vanish in silence.
+    """
+    file = archive.fp
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - _END_BYTES - 65535))  # The longest comment that may follow.
+    tail = file.read()
+    (said,) = struct.unpack_from("<H", tail, tail.rfind(b"PK\x05\x06") + 10)
+    # Of more than 65,535 members, some programs write as many as 16 bits hold and some 65,535.
+    if (listed := len(archive.infolist())) % 65536 != said and said != 65535:
+        raise zipfile.BadZipFile(f"its directory lists {listed} of {said} members")

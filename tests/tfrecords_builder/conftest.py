@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import rasterio.shutil
 from PIL import Image
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
@@ -27,7 +28,7 @@ def geotiff_bytes(number, *, order=sentinel2.EUROSAT_ORDER, size=64, dtype="uint
     """A GeoTIFF patch; the same number gives the same pixels."""
     rng = np.random.default_rng(number)
     image = np.stack([rng.poisson(MEANS[band], (size, size)) for band in order]).astype(dtype)
-    with MemoryFile() as memory:
+    with MemoryFile() as memory, MemoryFile() as copied:
         profile = {"driver": "GTiff", "width": size, "height": size, "count": len(order), "dtype": dtype}
         if crs:
             profile |= {"crs": crs, "transform": from_origin(500000.0 + 640 * number, 4877286.03, 10.0, 10.0)}
@@ -35,7 +36,9 @@ def geotiff_bytes(number, *, order=sentinel2.EUROSAT_ORDER, size=64, dtype="uint
             dataset.write(image)
             for index, name in enumerate(names or (), start=1):
                 dataset.set_band_description(index, name)
-        return memory.read()
+        # A copy has its header before the pixels, as the published ones have.
+        rasterio.shutil.copy(memory.name, copied.name, driver="GTiff", interleave="pixel")
+        return copied.read()
 
 
 def jpeg_bytes(number, *, size=64):

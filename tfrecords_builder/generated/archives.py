@@ -15,6 +15,7 @@ import numpy as np
 import rasterio
 import rasterio.errors
 import rasterio.io
+import rasterio.shutil
 import rasterio.warp
 
 from eo_keras import files, radiometry
@@ -134,7 +135,12 @@ def _geotiff(world: World, row: int, col: int) -> bytes:
     west, north = world.transform[2] + PIXEL_M * col, world.transform[5] - PIXEL_M * row
     transform = rasterio.Affine(PIXEL_M, 0, west, 0, -PIXEL_M, north)
     image = world.image(row, col, PATCH, PATCH, EUROSAT_ORDER)
-    return _encoded(image, driver="GTiff", crs=world.crs, transform=transform, interleave="pixel")
+    form = {"driver": "GTiff", "interleave": "pixel"}
+    data = _encoded(image, crs=world.crs, transform=transform, **form)
+    with rasterio.io.MemoryFile(data) as written, rasterio.io.MemoryFile() as copied:
+        # A copy has its header before the pixels, as the published ones have.
+        rasterio.shutil.copy(written.name, copied.name, **form)
+        return copied.read()
 
 
 def _encoded(image: np.ndarray, **profile) -> bytes:

@@ -117,11 +117,18 @@ class EuroSAT:
         root = self._root(archive.path, [member.path for member in members])
         items, first_of = [], {}
         for member in members:
-            if not member.path.startswith(root):
+            class_name, _, file_name = member.path.removeprefix(root).partition("/")
+            if not member.path.startswith(root) or not file_name:
+                # Lists and label maps lie beside the class folders in some published archives; images never do, and
+                # a damaged name must not make one vanish.
+                if member.path.lower().endswith(self.extensions):
+                    raise SourceError(
+                        f"{archive.path}: {member.path}",
+                        "an image that lies outside the class folders",
+                        f"images in {root}<Class>/",
+                        "move or remove it, or download the source again",
+                    )
                 continue
-            class_name, _, file_name = member.path[len(root) :].partition("/")
-            if not file_name:
-                continue  # Lists and label maps that lie beside the class folders in some published archives.
             item = self._item(archive.path, class_name, file_name, member)
             if item.key in first_of:
                 raise SourceError(
@@ -208,7 +215,7 @@ class EuroSAT:
         if self.encoding == "jpeg":
             return data
         where = f"{archive.path}: {item.member}"
-        return self._as_stored(decoding.decode_geotiff(data, where, self._shape, self.dtype, placed=False).pixels)
+        return self._as_stored(decoding.decode_geotiff(data, where, self._shape, self.dtype).pixels)
 
     def pixels(self, stored: bytes, where: str) -> np.ndarray:
         """Returns the numbers (height, width, bands) of what a record holds.
