@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from eo_keras.errors import OptionError
+from eo_keras.errors import OptionError, RecordsError
 
 _HASH_BUCKETS = 2**31 - 1
 
@@ -61,3 +62,25 @@ class Share:
 
 
 WHOLE = Share()
+
+
+def check_workers(folder: str | os.PathLike[str], split: str, shards: int, batch_size: int, workers: int) -> None:
+    """Refuses a number of workers that a batch or a split's shards cannot be divided among.
+
+    Raises:
+        OptionError: if the batch size is no multiple of it.
+        RecordsError: if there are fewer shards.
+    """
+    if batch_size % workers:
+        raise OptionError(
+            "batch_size",
+            f"{batch_size} is not divisible by {workers} workers",
+            f"a multiple of {workers}, for instance {-(-batch_size // workers) * workers}",
+        )
+    if shards < workers:
+        raise RecordsError(
+            folder,
+            f"the split '{split}' has {shards} shards for {workers} workers",
+            "a shard or more for every worker",
+            "use fewer workers, or build the records again with a smaller --shard_mb",
+        )

@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,11 +23,13 @@ from eo_keras import sentinel2
 from eo_keras.augment import Augmentation, augment_batch, shrink
 from eo_keras.cards import DataCard, Split, read_data_card
 from eo_keras.errors import OptionError, RecordsError
-from eo_keras.parts import WHOLE, Part, Share
+from eo_keras.parts import WHOLE, Part, Share, check_workers
 
 _PARSE_BATCH = 256
 _READ_BUFFER_BYTES = 8 << 20
 _PARALLEL_READS = 4
+_PARALLEL_CALLS = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
+"""As many as there are processors for this process."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Records:
             return whole.examples if share == WHOLE else sum(shard.examples for shard in share.of(whole.shards))
         if (split, part, share) not in self._part_counts:
             serialised = _serialised(self.files(split, share)).batch(_PARSE_BATCH)
-            batches = serialised.map(_keys, num_parallel_calls=tf.data.AUTOTUNE)
+            batches = serialised.map(_keys, num_parallel_calls=_PARALLEL_CALLS)
             held_out = dataclasses.replace(part, held_out=True)
             masks = list(reading(self, batches.map(held_out.contains)))
             # One pass settles both parts.
@@ -186,7 +189,7 @@ class TrainingPipeline:
         self._records, self._options, self._split, self._part = records, options, split, part
         workers = input_context.num_input_pipelines if input_context else 1
         self._share = Share(input_context.input_pipeline_id, workers) if input_context else WHOLE
-        _check_shares(records, split, options.batch_size, workers)
+        check_workers(records.folder, split, len(records.split(split).shards), options.batch_size, workers)
         self._files = records.files(split, self._share)
         self.bands = records.bands(options.bands)
         size = records.card.patch_size
@@ -240,7 +243,7 @@ class TrainingPipeline:
         steps = tf.data.Dataset.range(number * self.steps + first_step, (number + 1) * self.steps)
 
         batches = tf.data.Dataset.zip(steps, batches)
-        batches = batches.map(self._producer(size, batches.element_spec), num_parallel_calls=tf.data.AUTOTUNE)
+        batches = batches.map(self._producer(size, batches.element_spec), num_parallel_calls=_PARALLEL_CALLS)
         return _finish(batches, shared=self._share != WHOLE)
 
     def _producer(self, size: int | None, spec: Any) -> Callable[..., Any]:
@@ -287,7 +290,7 @@ class TrainingPipeline:
         images = np.empty((self.examples, card.patch_size, card.patch_size, len(self.bands)), card.dtype)
         labels = np.empty(self.examples, np.int32)
         dataset = _serialised(self._files, self._part).batch(_PARSE_BATCH)
-        dataset = dataset.map(lambda batch: _parse(batch, card, self.bands)[:2], num_parallel_calls=tf.data.AUTOTUNE)
+        dataset = dataset.map(lambda batch: _parse(batch, card, self.bands)[:2], num_parallel_calls=_PARALLEL_CALLS)
         filled = 0
         for image, label in reading(self._records, dataset.prefetch(2)):
             end = filled + len(label)
@@ -304,23 +307,6 @@ class TrainingPipeline:
         # The processor's memory: a GPU has better use for its own.
         with tf.device("CPU:0"):
             return tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
-
-
-def _check_shares(records: Records, split: str, batch_size: int, workers: int) -> None:
-    """Refuses a number of workers that the batch or the shards cannot be divided among."""
-    if batch_size % workers:
-        raise OptionError(
-            "batch_size",
-            f"{batch_size} is not divisible by {workers} workers",
-            f"a multiple of {workers}, for instance {-(-batch_size // workers) * workers}",
-        )
-    if (shards := len(records.split(split).shards)) < workers:
-        raise RecordsError(
-            records.folder,
-            f"the split '{split}' has {shards} shards for {workers} workers",
-            "a shard or more for every worker",
-            "use fewer workers, or build the records again with a smaller --shard_mb",
-        )
 
 
 def evaluation(
@@ -347,7 +333,7 @@ def evaluation(
         padded = [*values[:2], tf.ones(present, tf.float32), values[2]][: 4 if with_keys else 3]
         return tuple(_pad(value, size - present, size) for value in padded)
 
-    dataset = _serialised(files, part).batch(size).map(produce, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = _serialised(files, part).batch(size).map(produce, num_parallel_calls=_PARALLEL_CALLS)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-examples // size)))
     if options.cache and _fits(records, options, examples):
         dataset = dataset.cache()
@@ -387,6 +373,8 @@ def _pad(values: tf.Tensor, missing: tf.Tensor, size: int) -> tf.Tensor:
 def _finish(dataset: tf.data.Dataset, *, prefetch: bool = True, shared: bool = False) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
+    # The thread that tunes parallelism sleeps for longer and longer, and the end of every epoch waits for it.
+    options.autotune.enabled = False
     # Rewriting a dataset's graph copies all that is kept in memory, at the start of every epoch, and makes nothing in
     # these graphs faster.
     options.experimental_optimization.apply_default_optimizations = False

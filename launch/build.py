@@ -58,7 +58,7 @@ flags.DEFINE_bool(
     "no_verify",
     False,
     "Whether to leave out the check that decodes every JPEG before anything is written. Faster; damage is then found "
-    "in training images alone, and identical images are told by the bytes of their files.",
+    "in training images alone, and identical images are told by the checksums of their files.",
 )
 flags.DEFINE_enum("engine", "local", build.ENGINES, "What runs the work: processes of this machine, or Apache Beam.")
 flags.DEFINE_multi_string(

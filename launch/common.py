@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 import textwrap
@@ -44,6 +45,7 @@ def import_tensorflow_quietly() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Without AVX-512, TensorFlow leaves oneDNN off by itself, and ResNet50 trains at a third of the speed.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    _keep_freed_memory()
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -53,6 +55,19 @@ def import_tensorflow_quietly() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def _keep_freed_memory() -> None:
+    """Asks the C library to keep the memory of freed batches for the next ones.
+
+    By default, glibc gives large blocks back at once and asks for new ones, page by page: a quarter of the time that a
+    pipeline of 13-band images takes.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    with contextlib.suppress(OSError, AttributeError):  # Other C libraries have no such settings.
+        library = ctypes.CDLL(None)
+        library.mallopt(mmap_threshold, 32 << 20)
+        library.mallopt(trim_threshold, 1 << 30)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -45,8 +45,8 @@ class BuildOptions:
         split: who is train, val and test.
         shard_mb: size of a shard in megabytes (10^6 bytes).
         verify: whether every JPEG is decoded in the scan. Without, damage is found in training images alone, which are
-            decoded for the statistics, and identical images are told by their files' bytes. GeoTIFFs are always
-            decoded.
+            decoded for the statistics, and identical images are told by their files' checksums. GeoTIFFs are
+            always decoded.
         num_workers: number of processes.
         engine: one of `ENGINES`.
         beam_options: options of Apache Beam, such as `--runner=FlinkRunner`.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -60,7 +61,7 @@ class Scan:
         stored_bytes: int64 (N,), size of what a record will hold, in bytes.
         stored_digests: uint8 (N, 16), hashes of what a record will hold, by which a changed source is noticed.
         pixel_digests: uint8 (N, 16), hashes of the pixels, by which identical images are found; of JPEGs that were not
-            decoded, hashes of the files.
+            decoded, the same as `stored_digests`.
         means: float64 (bands,), of every eighth row, no data left out; for the check of the band order.
         crs: coordinate reference systems, None where the source has none.
         transforms: float64 (N, 6), affine transforms, or None where the source has none.
@@ -91,6 +92,24 @@ def digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()[:_DIGEST_BYTES]
 
 
+def stored_digest(context: SourceContext, archive: Archive, item: Item, stored: bytes | None = None) -> bytes:
+    """Returns a hash of what a record holds of a patch.
+
+    What a zip's directory says of a JPEG that is not to be decoded, its CRC-32 and length, is enough: the scan need not
+    read it.
+
+    Args:
+        context: the source.
+        archive: the opened source.
+        item: the patch.
+        stored: what the record holds, if it has been read.
+    """
+    if archive.is_zip and SOURCES[context.dataset].encoding == "jpeg" and not context.verify:
+        found = (item.stamp, item.bytes) if stored is None else (f"{zlib.crc32(stored):08x}", len(stored))
+        return digest("/".join(map(str, found)).encode())
+    return digest(SOURCES[context.dataset].read_stored(archive, item) if stored is None else stored)
+
+
 def listing_digest(items: Sequence[Item]) -> str:
     """Returns a hash over the names, sizes and stamps of a source's files, by which a changed source is noticed."""
     lines = (f"{item.member}\0{item.bytes}\0{item.stamp}\0" for item in items)
@@ -111,12 +130,11 @@ def scan_unit(context: SourceContext, unit: ScanUnit) -> None:
     totals, valid = (np.zeros(len(source.bands), np.int64) for _ in range(2))
     for item in unit.items:
         if source.encoding == "jpeg" and not context.verify:
-            data = source.read_stored(archive, item)
-            found = digest(data)
+            found, size = stored_digest(context, archive, item), item.bytes
             pixels.append(found)
         else:
             patch = source.read(archive, item)
-            data, found = patch.stored, digest(patch.stored)
+            found, size = stored_digest(context, archive, item, patch.stored), len(patch.stored)
             # Raw numbers are the pixels.
             pixels.append(found if source.encoding == "raw" else digest(patch.pixels.data))
             if source.band_order_guard:
@@ -125,7 +143,7 @@ def scan_unit(context: SourceContext, unit: ScanUnit) -> None:
                 valid += (sample != source.nodata).sum(axis=(0, 1))
             crs.append(patch.crs)
             transforms.append(patch.transform)
-        sizes.append(len(data))
+        sizes.append(size)
         stored.append(found)
     arrays = {
         "sizes": np.array(sizes, np.int64),

@@ -88,7 +88,7 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
         for planned in unit.examples:
             item, where = planned.item, f"{context.source.path}: {planned.item.member}"
             stored = source.read_stored(archive, item)
-            if scan.digest(stored) != planned.stored_digest:
+            if scan.stored_digest(context.source, archive, item, stored) != planned.stored_digest:
                 raise SourceError(
                     where,
                     "the image has changed while records were built from it",
