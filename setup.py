@@ -49,6 +49,7 @@ setuptools.setup(
             "pytest>=8,<10",  # the tests
             "ruff>=0.17,<0.18",  # linter and formatter; formatting changes with the minor version
             "scikit-learn>=1.5,<2",  # scores are compared with it
+            "tifffile>=2024.1",  # reads damaged GeoTIFFs independently of GDAL; dated releases
             "jax>=0.4.35,<0.11",  # shows that the models need no TensorFlow
         ],
     },
