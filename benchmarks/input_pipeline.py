@@ -140,7 +140,9 @@ def _stages(records: Any, options: Any) -> Iterator[tuple[str, Callable[[int], i
     def run(dataset):
         return sum(int(first.shape[0]) for first, *_ in pipelines.reading(records, dataset))
 
-    serialised = tf.data.TFRecordDataset(paths, buffer_size=_READ_BUFFER_BYTES).batch(batch)
+    as_delivered = tf.data.Options()
+    as_delivered.autotune.enabled = False  # As in the pipelines: its thread would hold up the end of every pass.
+    serialised = tf.data.TFRecordDataset(paths, buffer_size=_READ_BUFFER_BYTES).batch(batch).with_options(as_delivered)
 
     def parse(data):
         return codec.parse_batch(data, card)["image"]

@@ -1,4 +1,3 @@
-import hashlib
 import io
 import json
 import os
@@ -13,28 +12,8 @@ from rasterio.io import MemoryFile
 
 from eo_keras import cards, records, sentinel2, tfrecord
 from eo_keras.errors import EOKerasError, OptionError, RecordsError, SourceError
+from tests.tfrecords_builder.building import all_examples, built, bytes_of
 from tfrecords_builder import build
-from tfrecords_builder.splits import SplitOptions
-
-
-def built(dataset, source, output_dir, **kwargs):
-    split = {key: kwargs.pop(key) for key in list(kwargs) if key in SplitOptions.__dataclass_fields__}
-    options = build.BuildOptions(dataset, str(source), str(output_dir), SplitOptions(**split), **kwargs)
-    return build.build(options).card
-
-
-def all_examples(card, folder, split=None):
-    return [
-        example
-        for name, part in card.splits.items()
-        if split in (None, name)
-        for shard in part.shards
-        for example in records.read_examples(folder / shard.name)
-    ]
-
-
-def bytes_of(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
 def test_jpegs_are_stored_untouched(make, rgb_zip, tmp_path):
@@ -103,54 +82,6 @@ def test_same_bytes_for_any_number_of_workers_and_any_layout(make, rgb_zip, tmp_
         assert card.splits == one.splits
     other = built("eurosat_rgb", rgb_zip, tmp_path / "seed2", seed=2)
     assert [s.sha256 for s in other.splits["train"].shards] != [s.sha256 for s in one.splits["train"].shards]
-
-
-def test_beam_writes_the_same_bytes(ms_zip, tmp_path):
-    pytest.importorskip("apache_beam")
-    built("eurosat_ms", ms_zip, tmp_path / "local")
-    # A process of its own: Beam's must not be forked off one in which TensorFlow runs.
-    command = [sys.executable, "-m", "launch.build", "--dataset=eurosat_ms", f"--source=file://{ms_zip}"]
-    command += [f"--output_dir=file://{tmp_path}/beam", "--engine=beam", "--num_workers=2"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert bytes_of(tmp_path / "beam") == bytes_of(tmp_path / "local")
-
-
-def test_source_and_records_may_lie_in_any_file_system(make, rgb_zip, tmp_path):
-    import fsspec
-
-    built("eurosat_rgb", rgb_zip, tmp_path / "local")
-    memory = fsspec.filesystem("memory")
-    memory.pipe_file("/place/EuroSAT_RGB.zip", rgb_zip.read_bytes())
-    built("eurosat_rgb", "memory://place/EuroSAT_RGB.zip", "memory://place/records")
-    names = [path.rpartition("/")[2] for path in memory.ls("/place/records", detail=False)]
-    assert sorted(names) == sorted(os.listdir(tmp_path / "local"))
-    for name in names:
-        assert memory.cat_file(f"/place/records/{name}") == (tmp_path / "local" / name).read_bytes(), name
-    assert cards.read_data_card("memory://place/records") == cards.read_data_card(tmp_path / "local")
-    with pytest.raises(RecordsError, match="holds another build"):
-        built("eurosat_rgb", "memory://place/EuroSAT_RGB.zip", "memory://place/records")
-    for name, data in make.ms().items():
-        memory.pipe_file(f"/folder/{name}", data)
-    in_memory = built("eurosat_ms", "memory://folder", "memory://place/ms")
-    assert in_memory.splits == built("eurosat_ms", make.folder(tmp_path / "s", make.ms()), tmp_path / "m").splits
-    with pytest.raises(OptionError, match="seen by one process alone; expected --engine=local --num_workers=1"):
-        built("eurosat_rgb", rgb_zip, "memory://place/other", num_workers=2)
-    with pytest.raises(SourceError, match="memory://place/none.zip: there is no such file"):
-        built("eurosat_rgb", "memory://place/none.zip", "memory://place/other")
-    with pytest.raises(SourceError, match="Protocol not known: nosuch"):
-        built("eurosat_rgb", "nosuch://a.zip", tmp_path / "n")
-
-
-def test_without_the_check_the_same_records_come_of_a_sound_source(make, rgb_zip, tmp_path):
-    built("eurosat_rgb", rgb_zip, tmp_path / "checked")
-    built("eurosat_rgb", rgb_zip, tmp_path / "unchecked", verify=False)
-    assert bytes_of(tmp_path / "checked") == bytes_of(tmp_path / "unchecked")
-    # Damage in training images is still found, since they are decoded for the statistics.
-    members = make.rgb()
-    damaged = {name: data[:400] if "Forest" in name else data for name, data in members.items()}
-    with pytest.raises(SourceError, match="Forest_.*cannot be decoded"):
-        built("eurosat_rgb", make.zip(tmp_path / "a.zip", damaged), tmp_path / "d", verify=False)
 
 
 def test_the_old_deep_path_of_the_13_band_archive(make, tmp_path):

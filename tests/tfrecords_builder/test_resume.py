@@ -10,6 +10,7 @@ import pytest
 
 from eo_keras import cards, engines
 from eo_keras.errors import RecordsError, SourceError
+from tests.tfrecords_builder.building import bytes_of
 from tfrecords_builder import build, shards
 from tfrecords_builder.splits import SplitOptions
 
@@ -19,10 +20,6 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(HERE.parents[1])}
 
 def options(source, output_dir, dataset="eurosat_rgb", **kwargs):
     return build.BuildOptions(dataset, str(source), str(output_dir), **kwargs)
-
-
-def bytes_of(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def killed(source, folder, *, kills, workers, dataset="eurosat_rgb"):
