@@ -2,8 +2,8 @@
 
 A measured result is a folder docs/results/NAME with the run's flags.txt and history.csv and the evaluation's
 metrics.json; agreement.json of benchmarks.radiometry_agreement may lie beside them. leaks/*.json are reports of
-launch.inspect. speed.json is benchmarks.speed's, tfrecord_writers.json benchmarks.tfrecord_writers'; speed_notes.json
-holds, by work, a sentence on what a profile said.
+launch.inspect, input/*.json of benchmarks.input_pipeline, speed.json of benchmarks.speed, tfrecord_writers.json of
+benchmarks.tfrecord_writers; speed_notes.json holds, by work, a sentence on what a profile said.
 
 Example: python -m benchmarks.results
 """
@@ -55,6 +55,7 @@ def page(folder: pathlib.Path) -> str:
         lines += ["", *_details(folder / name, result)]
     lines += _leaks(folder)
     lines += _speed(folder)
+    lines += _input(folder)
     return "\n".join(lines) + "\n"
 
 
@@ -184,6 +185,33 @@ def _speed(folder: pathlib.Path) -> list[str]:
         repeat.append(f"python -m benchmarks.tfrecord_writers {_flags_of_sources(found)}")
     if repeat:
         lines += ["", "Repeat it:", "", "```", "make bench-peers", *repeat, "```"]
+    return lines
+
+
+def _input(folder: pathlib.Path) -> list[str]:
+    """Returns the section on the stages of the input, of benchmarks.input_pipeline's JSON files."""
+    lines = []
+    for path in sorted(folder.glob("input/*.json")):
+        found = json.loads(path.read_text())
+        if not lines:
+            lines += ["", "## The stages of the input", ""]
+            lines.append(
+                "Each stage holds those before it; medians, in brackets the lowest and the highest. "
+                f"{measuring.machine_text(found['machine'])}."
+            )
+        rates = {name: stage["examples_per_second"] for name, stage in found["stages"].items()}
+        if found["training_step"]:
+            rates[f"training step of {found['model']}"] = found["training_step"]
+        lines += [
+            "",
+            f"{found['dataset']}, {len(found['bands'])} bands, batches of {found['batch_size']}. {found['verdict']}",
+            "",
+            "| stage | examples/s |",
+            "| --- | ---: |",
+        ]
+        lines += [f"| {name} | {measuring.Spread(**one).text()} |" for name, one in rates.items()]
+        command = f"python -m benchmarks.input_pipeline --records_dir=records/{path.stem} --model={found['model']}"
+        lines += ["", "```", command, "```"]
     return lines
 
 
