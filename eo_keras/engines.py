@@ -52,10 +52,11 @@ class LocalEngine:
 
     Args:
         num_workers: number of processes; with 1 everything runs in this process.
-        function: a function that will be asked for; processes begin to import its module at once.
+        prepare: called in the processes at once, so that imports and the like are done when the first unit comes; if it
+            fails, nobody minds.
     """
 
-    def __init__(self, num_workers: int = 1, function: UnitFunction | None = None):
+    def __init__(self, num_workers: int = 1, prepare: Callable[[], Any] | None = None):
         """See the class."""
         self._num_workers = num_workers
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
@@ -66,8 +67,8 @@ class LocalEngine:
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_begin_worker,
             )
-            for _ in range(num_workers):
-                self._pool.submit(_nothing, function)
+            for _ in range(num_workers if prepare is not None else 0):
+                self._pool.submit(prepare)
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -97,10 +98,6 @@ class LocalEngine:
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _nothing(function: UnitFunction | None) -> None:
-    """Does nothing; that its argument crossed to this process has imported the module that the work needs."""
 
 
 def _begin_worker() -> None:

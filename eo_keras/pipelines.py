@@ -26,8 +26,8 @@ from eo_keras.errors import OptionError, RecordsError
 from eo_keras.parts import WHOLE, Part, Share, check_workers
 
 _PARSE_BATCH = 256
-_READ_BUFFER_BYTES = 8 << 20
-_PARALLEL_READS = 4
+_READ_BUFFER_BYTES = 256 << 10  # What a processor's cache holds: every record is copied out of it once more.
+_PARALLEL_READS = 8
 _PARALLEL_CALLS = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
 """As many as there are processors for this process."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -142,7 +143,7 @@ def _check_options(options: BuildOptions) -> None:
 def _engine(options: BuildOptions, *, local: bool = False) -> engines.Engine:
     if options.engine == "beam" and not local:
         return engines.BeamEngine(options.beam_options, options.num_workers)
-    return engines.LocalEngine(options.num_workers, shards.write_shard)
+    return engines.LocalEngine(options.num_workers, functools.partial(shards.prepare, options.source))
 
 
 def _is_ours(name: str) -> bool:

@@ -114,6 +114,11 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
     )
 
 
+def prepare(source: str) -> None:
+    """Opens a source in a process that will be asked for shards of it; this module has been imported by then."""
+    scan.open_archive(source)
+
+
 def is_noted(context: ShardContext, unit: ShardUnit) -> bool:
     """Tells whether the state says that a shard of just these examples has been written; it may be damaged since."""
     found = load_arrays(_state_path(context, unit))

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from eo_keras.cards import BandStatistics
 
@@ -41,6 +42,11 @@ class Histograms:
         bands, numbers = self.counts.shape
         if np.iinfo(pixels.dtype).max + 1 != numbers or pixels.shape[-1] != bands:
             raise ValueError(f"images of {pixels.shape[-1]} bands of {pixels.dtype} do not belong to these histograms")
+        if pixels.dtype == np.uint8 and bands == 3:
+            # Pillow counts three bands of bytes in one go, in a third of the time.
+            flat = Image.frombuffer("RGB", (pixels.size // 3, 1), np.ascontiguousarray(pixels), "raw", "RGB", 0, 1)
+            self.counts += np.reshape(flat.histogram(), (bands, numbers))
+            return
         # One contiguous row a band: counting strided numbers takes several times as long.
         for counts, values in zip(self.counts, np.ascontiguousarray(pixels.reshape(-1, bands).T), strict=True):
             counts += np.bincount(values, minlength=numbers)

@@ -23,6 +23,10 @@ def refuse(context, unit):
     raise SourceError(f"unit {unit}", "it is bad", "a good one", "mend it")
 
 
+def no_preparation():
+    raise FileNotFoundError
+
+
 def die(context, unit):
     os._exit(9)
 
@@ -33,7 +37,7 @@ def contents(folder):
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_all_units_are_done_and_reported_in_their_order(tmp_path, num_workers):
-    with engines.LocalEngine(num_workers, write_scaled) as engine:
+    with engines.LocalEngine(num_workers, os.getpid) as engine:
         assert list(engine.run(write_scaled, str(tmp_path), range(40))) == list(range(40))
         assert contents(tmp_path) == {str(n): str(3 * n) for n in range(40)}
         # The same processes do the next work too.
@@ -45,7 +49,7 @@ def test_one_worker_is_this_process_and_two_are_two_others(tmp_path):
     for num_workers in (1, 2):
         folder = tmp_path / str(num_workers)
         folder.mkdir()
-        with engines.LocalEngine(num_workers, write_process) as engine:
+        with engines.LocalEngine(num_workers, os.getpid) as engine:
             list(engine.run(write_process, str(folder), range(8)))
         found = set(contents(folder).values())
         assert len(found) == num_workers and (str(os.getpid()) in found) == (num_workers == 1)
@@ -54,6 +58,11 @@ def test_one_worker_is_this_process_and_two_are_two_others(tmp_path):
 def test_an_error_crosses_the_pool_with_its_words():
     with engines.LocalEngine(2) as engine, pytest.raises(SourceError, match="unit 0: it is bad; expected a good one."):
         list(engine.run(refuse, None, range(5)))
+
+
+def test_a_preparation_that_fails_troubles_nobody(tmp_path):
+    with engines.LocalEngine(2, no_preparation) as engine:
+        assert list(engine.run(write_scaled, str(tmp_path), range(3))) == [0, 1, 2]
 
 
 def test_a_killed_worker_is_our_error():
@@ -65,7 +74,7 @@ def test_workers_import_no_tensorflow_and_end_with_their_killed_parent(tmp_path)
     code = (
         "import os, sys, time; from eo_keras import engines; import tests_units\n"
         "if __name__ == '__main__':\n"
-        "    with engines.LocalEngine(2, tests_units.note) as engine:\n"
+        "    with engines.LocalEngine(2) as engine:\n"
         "        list(engine.run(tests_units.note, sys.argv[1], range(2)))\n"
         "        os.kill(os.getpid(), 9)\n"
     )

@@ -58,3 +58,13 @@ def test_images_of_another_kind_are_refused():
     for images in (np.zeros((1, 8, 8, 2), np.uint8), np.zeros((1, 8, 8, 3), np.uint16)):
         with pytest.raises(ValueError, match="do not belong"):
             Histograms(2, "uint16").add(images)
+
+
+def test_bytes_are_counted_like_other_numbers():
+    images = np.random.default_rng(2).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    histograms = counted(images, "uint8")
+    histograms.add(images[:2, ::2])
+    for band in range(3):
+        expected = np.bincount(images[..., band].ravel(), minlength=256)
+        expected += np.bincount(images[:2, ::2, :, band].ravel(), minlength=256)
+        np.testing.assert_array_equal(histograms.counts[band], expected)
