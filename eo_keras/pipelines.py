@@ -28,6 +28,7 @@ from eo_keras.parts import WHOLE, Part, Share, check_workers
 _PARSE_BATCH = 256
 _READ_BUFFER_BYTES = 256 << 10  # What a processor's cache holds: every record is copied out of it once more.
 _PARALLEL_READS = 8
+_SHUFFLE_BYTES = 32 << 20  # New memory costs more time than reading: a larger buffer slows large images down.
 _PARALLEL_CALLS = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
 """As many as there are processors for this process."""
 
@@ -41,12 +42,11 @@ class PipelineOptions:
         bands: names of the bands to deliver, in this order; None for all that are stored.
         seed: what order and augmentation are drawn from.
         augmentation: changes to training images, or None.
-        shuffle_buffer: number of examples among which a streaming pipeline draws. The builder has mixed all shards
-            already, and every epoch takes them in another order; a larger buffer slows large images down, for new
-            memory costs more time than they take to read. Kept in memory, every epoch's draw is perfect.
+        shuffle_buffer: number of examples among which a streaming pipeline draws; 32 MB at most. The builder has mixed
+            all shards already, and every epoch takes them in another order, several at once. Kept in memory, every
+            epoch's draw is perfect.
         cache: whether to keep the parsed examples in memory.
-        cache_limit_bytes: beyond this size, examples are streamed from the files in spite of `cache`. It also bounds
-            the shuffle buffer.
+        cache_limit_bytes: beyond this size, examples are streamed from the files in spite of `cache`.
     """
 
     batch_size: int
@@ -231,7 +231,7 @@ class TrainingPipeline:
             files = np.random.default_rng(seed).permutation(self._files).tolist()
             split = self._records.split(self._split)
             example_bytes = sum(shard.bytes for shard in split.shards) // split.examples
-            buffer = min(self.examples, options.shuffle_buffer, max(1, options.cache_limit_bytes // example_bytes))
+            buffer = min(self.examples, options.shuffle_buffer, max(1, _SHUFFLE_BYTES // example_bytes))
             batches = _serialised(files, self._part, parallel=_PARALLEL_READS)
             batches = batches.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
             # Skipped while still serialised: no image is decoded in vain.
