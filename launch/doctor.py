@@ -21,12 +21,21 @@ from tfrecords_builder import space
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("output_dir", ".", "Folder whose disk is measured: where records or runs shall go.")
-flags.DEFINE_string("dataset", None, "Data set of which a build shall find room, see launch.build; with --source.")
-flags.DEFINE_string("source", None, "Archive that the build shall read; only its listing is looked at.")
-flags.DEFINE_string(
-    "check_flags", None, "Flag file of launch.train, such as a run's flags.txt: is any of it known to break here?"
-)
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the command's flags."""
+    where = {"flag_values": flag_values, "module_name": __name__}
+    flags.DEFINE_string("output_dir", ".", "Folder whose disk is measured: where records or runs shall go.", **where)
+    flags.DEFINE_string(
+        "dataset", None, "Data set of which a build shall find room, see launch.build; with --source.", **where
+    )
+    flags.DEFINE_string("source", None, "Archive that the build shall read; only its listing is looked at.", **where)
+    flags.DEFINE_string(
+        "check_flags",
+        None,
+        "Flag file of launch.train, such as a run's flags.txt: is any of it known to break here?",
+        **where,
+    )
 
 
 def main() -> None:
@@ -110,4 +119,5 @@ def _training_flags(path: str) -> dict:
 
 
 if __name__ == "__main__":
+    define_flags(FLAGS)
     common.run(main)
