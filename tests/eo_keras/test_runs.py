@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import zipfile
@@ -47,14 +48,20 @@ def test_a_model_that_brings_code_is_refused(copy):
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("bands", ["B04", "B03"], r"expected input \(64, 64, 2\), uint8"),
+        ("bands", ("B04", "B03"), r"expected input \(64, 64, 2\), uint8"),
         ("dtype", "uint16", r"a model of input \(64, 64, 3\), uint8, and 10 classes; expected .* uint16"),
     ],
 )
 def test_a_card_of_another_model(copy, field, value, words):
-    path = copy / cards.MODEL_CARD_NAME
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    cards.write_card(dataclasses.replace(cards.read_model_card(copy), **{field: value}), copy)
     with pytest.raises(RunError, match=words):
+        runs.open_run(copy)
+
+
+def test_a_card_that_was_edited_by_hand(copy):
+    path = copy / cards.MODEL_CARD_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "uint16"}))
+    with pytest.raises(RunError, match="does not agree with its checksum"):
         runs.open_run(copy)
 
 
