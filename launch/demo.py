@@ -72,9 +72,9 @@ def main() -> None:
                 progress=lambda done, total, advance=advance: advance(1),
             )
         baselines[kind] = hardness.mean_colour_baseline(source)
-        records, sheet = folder / "records" / kind, folder / f"eurosat_{kind}.png"
+        records, page = folder / "records" / kind, folder / f"eurosat_{kind}.html"
         _run("build", dataset=f"eurosat_{kind}", source=source, output_dir=records, seed=FLAGS.seed)
-        _run("inspect", records_dir=records, output=sheet)
+        _run("inspect", records_dir=records, output=page)
 
     run_dir = folder / "run"
     _run("train", f"--flagfile={TRAINING_FLAGS}", records_dir=folder / "records" / "rgb", run_dir=run_dir)
@@ -92,7 +92,7 @@ def main() -> None:
         f"{scores['accuracy_high']:.1%} at 95 %), logistic regression on the patches' band means "
         f"{baselines['rgb']:.1%} (13 bands: {baselines['ms']:.1%})"
     )
-    print(f"done in {time.monotonic() - started:.0f} s; look at {folder}/*.png and {run_dir}/evaluation/test/*.png,")
+    print(f"done in {time.monotonic() - started:.0f} s; look at {folder}/*.html and {run_dir}/evaluation/test/*.png,")
     print(f"and at the curves with: tensorboard --logdir {folder}")
 
 
