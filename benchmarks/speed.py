@@ -5,7 +5,7 @@ in every second round, and the ratio to the peer is taken round by round. The pe
 their own: make bench-peers.
 
 Example: python -m benchmarks.speed --rgb_source=data/EuroSAT_RGB.zip --ms_source=data/EuroSAT_MS.zip \
-    --work_dir=/tmp/bench
+    --work_dir=data/bench
 """
 
 import datetime

@@ -4,7 +4,7 @@ All write the same examples, each in a process of its own and after reading them
 read back with all checksums and compared with ours, byte for byte and example by example.
 
 Example: python -m benchmarks.tfrecord_writers --rgb_source=data/EuroSAT_RGB.zip --ms_source=data/EuroSAT_MS.zip \
-    --work_dir=/tmp/bench
+    --work_dir=data/bench
 """
 
 import os

@@ -121,18 +121,22 @@ def prepare(source: str) -> None:
 
 def is_noted(context: ShardContext, unit: ShardUnit) -> bool:
     """Tells whether the state says that a shard of just these examples has been written; it may be damaged since."""
+    return _noted(context, unit) is not None
+
+
+def _noted(context: ShardContext, unit: ShardUnit) -> dict[str, np.ndarray] | None:
     found = load_arrays(_state_path(context, unit))
-    return found is not None and str(found["unit"]) == unit.digest()
+    return found if found is not None and str(found["unit"]) == unit.digest() else None
 
 
 def _is_finished(context: ShardContext, unit: ShardUnit) -> bool:
     """Tells whether a shard has been written, of just these examples, and is whole by its length and SHA-256."""
-    if not is_noted(context, unit):
+    found = _noted(context, unit)
+    if found is None:
         return False
-    entry, _ = read_finished(context, unit)
     path = files.join(context.output_dir, unit.name)
     try:
-        return files.size(path) == entry.bytes and files.sha256_of_file(path) == entry.sha256
+        return files.size(path) == int(found["bytes"]) and files.sha256_of_file(path) == str(found["sha256"])
     except FileNotFoundError:
         return False
 

@@ -50,8 +50,8 @@ def test_figures_are_the_last_line_of_what_is_printed():
 
 
 def test_own_paths_are_named_in_commands_that_are_kept():
-    command = [sys.executable, "-m", "x", "--a=/work/dir/rgb", "--b=/work/dir", f"{measuring.ROOT}/benchmarks/y.py"]
-    shown = measuring.shown(command, {"/work/": "W/", "/work/dir": "WORK_DIR"})
+    command = [sys.executable, "-m", "x", "--a=/its/dir/rgb", "--b=/its/dir", f"{measuring.ROOT}/benchmarks/y.py"]
+    shown = measuring.shown(command, {"/its/": "W/", "/its/dir": "WORK_DIR"})
     assert shown == "python -m x --a=WORK_DIR/rgb --b=WORK_DIR benchmarks/y.py"
 
 
