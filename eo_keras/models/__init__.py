@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 import keras
 
 from eo_keras.errors import BandError, OptionError
+from eo_keras.models.blocks import POLICIES
+from eo_keras.models.compact import build_compact
 from eo_keras.models.normalisation import BandNormalisation, Normalisation
-from eo_keras.models.resnet import POLICIES, build_resnet
+from eo_keras.models.resnet import build_resnet
 from eo_keras.models.stems import STEM_MODES, check_stem
 from eo_keras.models.weights import InitialisationReport, input_scale, load_backbone, scratch_report
 
@@ -66,6 +68,11 @@ MODELS: dict[str, Architecture] = {
         "small bottleneck ResNet of one block a stage at half the width, 2.0 million parameters; for the demo",
         build_resnet,
         {"blocks": (1, 1, 1, 1), "width": 32},
+    ),
+    "compact": Architecture(
+        "residual network for patches of 64 pixels from random weights, 6.2 million parameters",
+        build_compact,
+        {},
     ),
 }
 """The architectures by name. `resnet14` is the demo's small network, with the depth of timm's ResNet-14t."""

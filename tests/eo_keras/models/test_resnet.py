@@ -10,7 +10,8 @@ import pytest
 
 from eo_keras.errors import BandError, OptionError
 from eo_keras.models import MODELS, Normalisation, build, inference_twin
-from eo_keras.models.resnet import POLICIES, build_resnet
+from eo_keras.models.blocks import POLICIES
+from eo_keras.models.resnet import build_resnet
 from eo_keras.sentinel2 import EUROSAT_ORDER
 
 MEAN = tuple(1000.0 + 50 * band for band in range(13))

@@ -1,0 +1,182 @@
+"""What all architectures share: the input, convolutions with batch normalisation, the head, seeds and precisions."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers
+
+from eo_keras.errors import OptionError
+from eo_keras.models.normalisation import BandNormalisation, Normalisation
+
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
+"""The dtype policies that models are built for."""
+
+LOGITS = "logits"
+"""The layer whose outputs the loss is computed from; the only one that a new legend needs anew."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Makes layers that agree in precision, batch normalisation and seeds.
+
+    Convolutions have no bias: batch normalisation follows each one and would subtract it again.
+
+    Attributes:
+        dtype_policy: one of `POLICIES`, or None for Keras's global one, which is not changed.
+        seed: makes the initial weights repeatable; each layer draws from its own seed. None draws new ones.
+        synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
+        batch_norm_epsilon: what is added to the variance.
+        batch_norm_momentum: momentum of the moving statistics; 0.9 follows the weights within short runs.
+        batch_norm_scale: whether batch normalisation has a gamma.
+
+    Raises:
+        OptionError: if the policy is unknown, or `synchronized` is asked for under another backend than TensorFlow.
+    """
+
+    dtype_policy: str | None = None
+    seed: int | None = None
+    synchronized: bool = False
+    batch_norm_epsilon: float = 1e-3
+    batch_norm_momentum: float = 0.9
+    batch_norm_scale: bool = True
+
+    def __post_init__(self):
+        """Refuses what Keras cannot do."""
+        resolve_policy(self.dtype_policy)
+        check_synchronized(self.synchronized)
+
+    @property
+    def policy(self) -> keras.DTypePolicy:
+        """The precision of the layers between the input and the head."""
+        return resolve_policy(self.dtype_policy)
+
+    @property
+    def exact(self) -> str:
+        """The precision of the normalisation and the head, which reduced precision would round away."""
+        return "float64" if self.policy.compute_dtype == "float64" else "float32"
+
+    def image(
+        self, bands: Sequence[str], normalisation: Normalisation, scale: Sequence[float] | None, dtype: str, size: Any
+    ) -> tuple[Any, Any]:
+        """Returns the input `image` of digital numbers, and the standardised bands."""
+        image = keras.Input((size, size, len(bands)), dtype=dtype, name="image")
+        layer = BandNormalisation(
+            normalisation.mean, normalisation.std, scale, bands=bands, dtype=self.exact, name="normalisation"
+        )
+        return image, layer(image)
+
+    def convolution(self, x: Any, filters: int, size: Any, name: str, strides: int = 1, padding: str = "valid") -> Any:
+        """Adds a convolution, initialised after He et al. 2015 (arXiv 1502.01852)."""
+        return layers.Conv2D(
+            filters,
+            size,
+            strides=strides,
+            padding=padding,
+            use_bias=False,
+            data_format="channels_last",
+            kernel_initializer=keras.initializers.HeNormal(seed=layer_seed(self.seed, name)),
+            dtype=self.policy,
+            name=name,
+        )(x)
+
+    def batch_norm(self, x: Any, name: str, gamma: str = "ones") -> Any:
+        """Adds batch normalisation."""
+        return layers.BatchNormalization(
+            axis=-1,
+            epsilon=self.batch_norm_epsilon,
+            momentum=self.batch_norm_momentum,
+            scale=self.batch_norm_scale,
+            gamma_initializer=gamma,
+            synchronized=self.synchronized,
+            dtype=self.policy,
+            name=name,
+        )(x)
+
+    def relu(self, x: Any, name: str) -> Any:
+        """Adds a rectifier."""
+        return layers.Activation("relu", dtype=self.policy, name=name)(x)
+
+    def padded(self, x: Any, size: int, name: str) -> Any:
+        """Adds a border of zeros."""
+        return layers.ZeroPadding2D(size, data_format="channels_last", dtype=self.policy, name=name)(x)
+
+    def max_pool(self, x: Any, size: int, name: str, strides: int = 2, padding: str = "valid") -> Any:
+        """Adds pooling by the maximum."""
+        return layers.MaxPooling2D(
+            size, strides=strides, padding=padding, data_format="channels_last", dtype=self.policy, name=name
+        )(x)
+
+    def mean_pool(self, x: Any, size: int, name: str, strides: int = 2, padding: str = "valid") -> Any:
+        """Adds pooling by the mean."""
+        return layers.AveragePooling2D(
+            size, strides=strides, padding=padding, data_format="channels_last", dtype=self.policy, name=name
+        )(x)
+
+    def add(self, summands: Sequence[Any], name: str) -> Any:
+        """Adds a sum."""
+        return layers.Add(dtype=self.policy, name=name)(list(summands))
+
+    def concatenate(self, tensors: Sequence[Any], name: str, dtype: Any = None) -> Any:
+        """Adds a concatenation along the channels."""
+        return layers.Concatenate(axis=-1, dtype=dtype or self.policy, name=name)(list(tensors))
+
+    def global_mean(self, x: Any, name: str = "avg_pool") -> Any:
+        """Adds the mean over all pixels, in the head's precision."""
+        return layers.GlobalAveragePooling2D(data_format="channels_last", dtype=self.exact, name=name)(x)
+
+    def global_max(self, x: Any, name: str = "max_pool") -> Any:
+        """Adds the maximum over all pixels, in the head's precision."""
+        return layers.GlobalMaxPooling2D(data_format="channels_last", dtype=self.exact, name=name)(x)
+
+    def logits(self, features: Any, num_classes: int, name: str = LOGITS) -> Any:
+        """Adds the last layer with weights, initialised after Goyal et al. 2017 (arXiv 1706.02677, section 5.1)."""
+        return layers.Dense(
+            num_classes,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01, seed=layer_seed(self.seed, name)),
+            dtype=self.exact,
+            name=name,
+        )(features)
+
+    def probabilities(self, logits: Any) -> Any:
+        """Adds the softmax."""
+        return layers.Softmax(dtype=self.exact, name="probabilities")(logits)
+
+
+def layer_seed(seed: int | None, layer_name: str) -> int | None:
+    """Returns a seed of a layer's own, so that adding a layer does not change the others' initial weights."""
+    if seed is None:
+        return None
+    digest = hashlib.sha256(f"{seed}/{layer_name}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
+
+
+def resolve_policy(dtype_policy: str | None) -> keras.DTypePolicy:
+    """Returns the policy of that name, or Keras's global one for `None`, which stays as it is.
+
+    Raises:
+        OptionError: if models are not built for such a policy.
+    """
+    name = keras.config.dtype_policy().name if dtype_policy is None else dtype_policy
+    if name not in POLICIES:
+        raise OptionError("dtype_policy", f"'{name}'", f"one of {', '.join(POLICIES)}")
+    return keras.dtype_policies.get(name)
+
+
+def check_synchronized(synchronized: bool) -> None:
+    """Refuses synchronised batch normalisation where Keras has none.
+
+    Raises:
+        OptionError: if it is asked for under another backend than TensorFlow.
+    """
+    backend = keras.config.backend()
+    if synchronized and backend != "tensorflow":
+        raise OptionError(
+            "synchronized",
+            f"synchronised batch normalisation under the {backend} backend of Keras",
+            "synchronized=False, or KERAS_BACKEND=tensorflow",
+        )
