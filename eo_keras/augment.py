@@ -47,7 +47,11 @@ class Augmentation:
 
 
 def augment_batch(
-    images: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation, numbers: tf.Tensor | None = None
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    augmentation: Augmentation,
+    numbers: tf.Tensor | None = None,
+    drawn: tuple[int, int] | None = None,
 ) -> tf.Tensor:
     """Augments a batch of images, as `augmentation` says and `seed` draws.
 
@@ -56,6 +60,8 @@ def augment_batch(
         seed: two integers; the same two give the same result.
         augmentation: what to do.
         numbers: (batch,) which of `images` are the batch; None for all.
+        drawn: the batch is the part of a larger one that begins at the first of these numbers; the second one is the
+            larger one's size. Its images change as they would within the larger one. None for a batch by itself.
 
     Returns:
         The changed images, of the same shape and dtype.
@@ -67,19 +73,24 @@ def augment_batch(
     # Three seeds whatever is switched on, so that one part's draws do not depend on another part's presence.
     symmetry_seed, shift_seed, brightness_seed = tf.unstack(tf.random.split(tf.cast(seed, tf.int64), 3))
     batch = tf.shape(images if numbers is None else numbers)[0]
+    first, total = drawn or (0, batch)
+
+    def draw(shape, seed, low, high, dtype):
+        return tf.random.stateless_uniform((total, *shape), seed, low, high, dtype)[first : first + batch]
+
     if augmentation.d4 or augmentation.shift:
         symmetry = shifts = None
         if augmentation.d4:
-            symmetry = tf.random.stateless_uniform((batch,), symmetry_seed, 0, 8, tf.int32)
+            symmetry = draw((), symmetry_seed, 0, 8, tf.int32)
         if augmentation.shift:
             bound = augmentation.shift
-            shifts = tf.random.stateless_uniform((batch, 2), shift_seed, -bound, bound + 1, tf.int32)
+            shifts = draw((2,), shift_seed, -bound, bound + 1, tf.int32)
         images = move_pixels(images, symmetry, shifts, numbers)
     elif numbers is not None:
         images = tf.gather(images, numbers)
     if augmentation.brightness:
         bound = augmentation.brightness
-        factors = tf.random.stateless_uniform((batch,), brightness_seed, 1 - bound, 1 + bound, tf.float32)
+        factors = draw((), brightness_seed, 1 - bound, 1 + bound, tf.float32)
         images = scale_brightness(images, factors)
     return images
 

@@ -1,13 +1,147 @@
-"""Devices and strategies: which processors a run uses, and how a batch is divided among them."""
+"""Devices, workers and strategies: which processors a run uses, and how a batch is divided among them."""
 
 from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from eo_keras.errors import OptionError
 
-STRATEGIES = ("auto", "none", "mirrored")
+STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
+
+_AGREED_STEPS = 20
+"""Workers agree after so many steps on whether to stop; to do so after each one would hold them up."""
+
+
+_SEED_STEP = 0x9E3779B9
+"""Between the seeds of two devices; the golden ratio of 2**32, so that no multiples of it lie close together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Worker:
+    """One of the processes that train together.
+
+    Attributes:
+        number: which one, from 0; the first one is the chief, who writes the run folder.
+        count: how many there are.
+    """
+
+    number: int = 0
+    count: int = 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run folder."""
+        return self.number == 0
+
+    @property
+    def input_context(self) -> tf.distribute.InputContext | None:
+        """What a pipeline is told of the division; None for a process that trains alone."""
+        if self.count == 1:
+            return None
+        return tf.distribute.InputContext(num_input_pipelines=self.count, input_pipeline_id=self.number)
+
+
+ALONE = Worker()
+
+
+def this_worker(strategy: str) -> Worker:
+    """Returns which of the workers this process is: under `multi_worker` as TF_CONFIG says, else the only one.
+
+    Raises:
+        OptionError: if TF_CONFIG is missing or cannot be understood.
+    """
+    if strategy != "multi_worker":
+        return ALONE
+    form = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        config = json.loads(text)
+        cluster = {kind: list(addresses) for kind, addresses in config["cluster"].items()}
+        kind, index = config["task"]["type"], int(config["task"]["index"])
+        if not set(cluster) <= {"chief", "worker"} or not 0 <= index < len(cluster[kind]):
+            raise ValueError(f"there is no {kind} {index} among its workers and chief")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = (
+            f"TF_CONFIG cannot be understood ({error!r})" if text else "the environment variable TF_CONFIG is not set"
+        )
+        raise OptionError("strategy", f"multi_worker, but {found}", f"TF_CONFIG={form} on every worker") from None
+    chiefs = len(cluster.get("chief", ()))
+    return Worker(index + (chiefs if kind == "worker" else 0), sum(map(len, cluster.values())))
+
+
+class Agreement:
+    """A question that all workers answer alike: yes if any one of them would.
+
+    Args:
+        ask: what one worker says.
+        strategy: the strategy.
+        worker: this worker.
+    """
+
+    def __init__(self, ask: Callable[[], bool], strategy: tf.distribute.Strategy, worker: Worker):
+        """See the class."""
+        self._ask, self._strategy, self._worker = ask, strategy, worker
+        self._sum = tf.function(self._added, autograph=False)
+
+    def _added(self, vote: tf.Tensor) -> tf.Tensor:
+        total = self._strategy.run(
+            lambda one: tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, one), (vote,)
+        )
+        return self._strategy.experimental_local_results(total)[0]
+
+    def __call__(self) -> bool:
+        """Asks; every worker must do so at the same place."""
+        answer = bool(self._ask())
+        if self._worker.count == 1:
+            return answer
+        return int(self._sum(tf.constant(int(answer)))) > 0
+
+    def after(self, step: int) -> bool:
+        """Asks after a step: workers after some of them only, one process alone after each."""
+        return self() if self._worker.count == 1 or step % _AGREED_STEPS == 0 else False
+
+
+def spread_seeds(states: Sequence[Any], strategy: tf.distribute.Strategy, worker: Worker) -> None:
+    """Gives every device random layers of its own: with equal states they would drop the same places of each's images.
+
+    Args:
+        states: where the random numbers of layers stand, see `eo_keras.models.seed_states`; all devices hold the same.
+        strategy: the strategy.
+        worker: this worker.
+    """
+    first = worker.number * (strategy.num_replicas_in_sync // worker.count)
+    for state in states:
+        for place, copy in enumerate(strategy.experimental_local_results(state.value)):
+            key, draws = state.numpy()
+            copy.assign([(int(key) + _SEED_STEP * (first + place)) % 2**32, draws])
+
+
+def distributed(strategy: tf.distribute.Strategy, worker: Worker, dataset: tf.data.Dataset) -> Any:
+    """Divides batches among the devices.
+
+    Args:
+        strategy: the strategy.
+        worker: this worker.
+        dataset: global batches, or this worker's share of them.
+    """
+    if worker.count == 1:
+        return strategy.experimental_distribute_dataset(dataset)
+    replicas = strategy.num_replicas_in_sync // worker.count
+    if replicas > 1:
+        # Every element of what follows goes to a device of its own.
+        dataset = dataset.flat_map(
+            lambda *batch: tf.data.Dataset.from_tensor_slices(
+                tuple(tf.reshape(value, (replicas, value.shape[0] // replicas, *value.shape[1:])) for value in batch)
+            )
+        )
+    return strategy.distribute_datasets_from_function(lambda context: dataset)
 
 
 def prepare_devices(*, virtual_devices: int = 0, deterministic: bool = False, seed: int | None = None) -> None:
@@ -43,7 +177,7 @@ def make_strategy(name: str = "auto", *, virtual_devices: int = 0) -> tf.distrib
 
     Args:
         name: `auto` is `mirrored` where there are several GPUs (or virtual devices), else `none`; `none` uses one
-            device.
+            device; `multi_worker` uses all devices of all workers of TF_CONFIG.
         virtual_devices: as given to `prepare_devices`; they are used instead of GPUs.
 
     Raises:
@@ -57,6 +191,8 @@ def make_strategy(name: str = "auto", *, virtual_devices: int = 0) -> tf.distrib
         raise OptionError(
             "strategy", f"none, with {virtual_devices} virtual devices", "mirrored", "one device needs no division"
         )
+    if name == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "none" or (name == "auto" and len(devices) < 2):
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy(devices or ["CPU:0"])

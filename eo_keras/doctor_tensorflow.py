@@ -187,7 +187,7 @@ def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
         given: the flags' values by name; those left out have the defaults of `TrainingOptions` and its parts.
         machine: the machine.
     """
-    from eo_keras import augment, distribution, models, schedules, training_options
+    from eo_keras import augment, distribution, models, optimizers, training_options
 
     area, findings = "flags", []
 
@@ -200,11 +200,11 @@ def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
     def chosen(kind):
         return {field.name: given[field.name] for field in dataclasses.fields(kind) if field.name in given}
 
-    optimizer = attempt(schedules.OptimizerOptions, **chosen(schedules.OptimizerOptions))
+    optimizer = attempt(optimizers.OptimizerOptions, **chosen(optimizers.OptimizerOptions))
     changes = [given.get(name, default) for name, default in (("d4", True), ("shift", 8), ("brightness", 0.1))]
     augmentation = attempt(augment.Augmentation, *changes) if any(changes) else None
     parts = {"records_dir": "", "run_dir": "", **chosen(training_options.TrainingOptions)}
-    parts |= {"optimizer": optimizer or schedules.OptimizerOptions(), "augmentation": augmentation}
+    parts |= {"optimizer": optimizer or optimizers.OptimizerOptions(), "augmentation": augmentation}
     options = attempt(training_options.TrainingOptions, **parts)
     if options is None:
         return findings
@@ -215,6 +215,7 @@ def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
     replicas = machine.replicas(options.strategy, options.virtual_devices)
     if options.strategy == "none" or options.strategy not in distribution.STRATEGIES:
         attempt(distribution.make_strategy, options.strategy, virtual_devices=options.virtual_devices)
+    attempt(options.check_devices, replicas)
     attempt(distribution.check_batch_size, options.batch_size, types.SimpleNamespace(num_replicas_in_sync=replicas))
     if options.virtual_devices > 1:
         where = "they take the processor, not the GPUs" if machine.gpus else "they share one processor"
@@ -227,9 +228,6 @@ def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
     if policy not in models.POLICIES:
         attempt(_refuse, "dtype_policy", f"'{policy}'", f"one of {', '.join(models.POLICIES)}")
     if policy == "mixed_float16":
-        if replicas > 1:
-            what = f"mixed_float16 on {replicas} devices: Keras cannot scale the loss under a strategy"
-            add(PROBLEM, what, "take mixed_bfloat16 or float32")
         if not on_gpu:
             add(WARNING, "mixed_float16 on a processor: it has no fast float16", "take float32")
         elif any(gpu.compute_capability < _FAST_HALF for gpu in machine.gpus):

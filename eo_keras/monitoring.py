@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from eo_keras import reports
+from eo_keras import files, reports, runs
 from eo_keras.cards import DataCard
 from eo_keras.evaluation import Answers
 from eo_keras.metrics import confusion_matrix
 
 SHOWN = 32
 """Number of validation examples that are shown with their answers."""
+
+_NAME = "events.out.tfevents.{:07d}.epoch"
+"""TensorBoard reads the files of a folder in the order of their names."""
 
 _SCALARS = {
     "loss": "epoch/loss",
@@ -27,21 +33,25 @@ _SCALARS = {
 
 
 class Monitor:
-    """Writes TensorBoard's event files, an epoch at a time, after that epoch's checkpoint.
+    """Writes TensorBoard's event files: one an epoch, before that epoch's checkpoint is made to count.
 
-    So a run that goes on from a checkpoint has written nothing that belongs to a later step than the checkpoint's.
+    So whoever goes on from a checkpoint can take away what belongs to later epochs, and there is one curve.
 
     Args:
-        folder: where the event files go; one more file each time a run is gone on with.
+        folder: where the event files go.
+        flags: text of the flags, shown beside the first epoch.
     """
 
-    def __init__(self, folder: str | pathlib.Path):
-        self._writer = tf.summary.create_file_writer(str(folder))
+    def __init__(self, folder: str | pathlib.Path, flags: str = ""):
+        self._folder, self._flags = pathlib.Path(folder), flags
 
-    def text(self, name: str, content: str) -> None:
-        """Writes a text, shown with its line breaks and spaces."""
-        with self._writer.as_default(step=0):
-            tf.summary.text(name, "\n".join(f"    {line}" for line in content.splitlines()))
+    @staticmethod
+    def cut(folder: str | pathlib.Path, epochs: int) -> None:
+        """Removes the event files of all but the first epochs."""
+        kept = {_NAME.format(number) for number in range(1, epochs + 1)}
+        for path in pathlib.Path(folder).glob("*"):
+            if path.name not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def epoch(
         self,
@@ -56,20 +66,24 @@ class Monitor:
             steps: step, loss and learning rate of some of its steps.
             pictures: PNG images by name.
         """
-        with self._writer.as_default():
-            for step, loss, rate in steps:
-                tf.summary.scalar("step/loss", loss, step)
-                tf.summary.scalar("step/learning_rate", rate, step)
-            for column, name in _SCALARS.items():
-                if row.get(column) is not None:
-                    tf.summary.scalar(name, row[column], row["step"])
-            for name, png in pictures.items():
-                tf.summary.image(name, tf.io.decode_png(png, channels=3)[tf.newaxis], row["step"])
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Closes the event file."""
-        self._writer.close()
+        folder = files.make_folder(self._folder)
+        with runs.storage_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=files.TEMPORARY_PREFIX) as new:
+            writer = tf.summary.create_file_writer(new)
+            with writer.as_default():
+                if row["epoch"] == 1:
+                    # Shown with its line breaks and spaces.
+                    tf.summary.text("flags", "\n".join(f"    {line}" for line in self._flags.splitlines()), 0)
+                for step, loss, rate in steps:
+                    tf.summary.scalar("step/loss", loss, step)
+                    tf.summary.scalar("step/learning_rate", rate, step)
+                for column, name in _SCALARS.items():
+                    if row.get(column) is not None:
+                        tf.summary.scalar(name, row[column], row["step"])
+                for name, png in pictures.items():
+                    tf.summary.image(name, tf.io.decode_png(png, channels=3)[tf.newaxis], row["step"])
+            writer.close()
+            (written,) = pathlib.Path(new).iterdir()
+            os.replace(written, folder / _NAME.format(row["epoch"]))
 
 
 def answer_pictures(

@@ -64,8 +64,17 @@ class Share:
 WHOLE = Share()
 
 
-def check_workers(folder: str | os.PathLike[str], split: str, shards: int, batch_size: int, workers: int) -> None:
+def check_workers(
+    folder: str | os.PathLike[str], split: str, shards: int | None, batch_size: int, workers: int
+) -> None:
     """Refuses a number of workers that a batch or a split's shards cannot be divided among.
+
+    Args:
+        folder: the records folder.
+        split: name of the split.
+        shards: number of its shards; None where every worker reads all of them.
+        batch_size: examples in a batch.
+        workers: number of workers.
 
     Raises:
         OptionError: if the batch size is no multiple of it.
@@ -77,7 +86,7 @@ def check_workers(folder: str | os.PathLike[str], split: str, shards: int, batch
             f"{batch_size} is not divisible by {workers} workers",
             f"a multiple of {workers}, for instance {-(-batch_size // workers) * workers}",
         )
-    if shards < workers:
+    if shards is not None and shards < workers:
         raise RecordsError(
             folder,
             f"the split '{split}' has {shards} shards for {workers} workers",

@@ -159,8 +159,9 @@ class TrainingPipeline:
     memory in their stored type. Else every epoch reads the shards in an order of its own and draws from a buffer; that
     order depends on TensorFlow's global seed too.
 
-    Of several workers (`input_context`), each reads shards of its own and delivers its share of every batch; all take
-    as many steps as the one with the fewest examples can.
+    Of several workers (`input_context`), each delivers its share of every batch. From memory, which then holds all
+    examples on every worker, the shares together are the very batch that one process would see. Streaming, each worker
+    reads shards of its own, and all take as many steps as the one with the fewest examples can.
 
     Attributes:
         bands: names of the delivered bands.
@@ -188,8 +189,12 @@ class TrainingPipeline:
         """
         self._records, self._options, self._split, self._part = records, options, split, part
         workers = input_context.num_input_pipelines if input_context else 1
-        self._share = Share(input_context.input_pipeline_id, workers) if input_context else WHOLE
-        check_workers(records.folder, split, len(records.split(split).shards), options.batch_size, workers)
+        self._worker = Share(input_context.input_pipeline_id, workers) if input_context else WHOLE
+        self.in_memory = options.cache and _fits(records, options, records.count(split, part))
+        # Whose shards are read.
+        self._share = WHOLE if self.in_memory else self._worker
+        shards = len(records.split(split).shards)
+        check_workers(records.folder, split, None if self.in_memory else shards, options.batch_size, workers)
         self._files = records.files(split, self._share)
         self.bands = records.bands(options.bands)
         size = records.card.patch_size
@@ -197,17 +202,18 @@ class TrainingPipeline:
             options.augmentation.check_size(size, size)
         self.examples = records.count(split, part, self._share)
         self.batch_size = options.batch_size // workers
-        fewest = min(records.count(split, part, Share(number, workers)) for number in range(workers))
-        self.steps = fewest // self.batch_size
+        fewest, readers = self.examples, 1
+        if not self.in_memory:
+            fewest, readers = min(records.count(split, part, Share(k, workers)) for k in range(workers)), workers
+        self.steps = fewest // (options.batch_size // readers)
         if not self.steps:
-            whose = f"of the split '{split}'" if workers == 1 else f"that a worker has of the split '{split}'"
+            whose = f"of the split '{split}'" if readers == 1 else f"that a worker has of the split '{split}'"
             raise OptionError(
                 "batch_size",
-                f"{self.batch_size} is more than the {fewest} examples {whose}",
-                f"{fewest * workers} or less",
+                f"{options.batch_size // readers} is more than the {fewest} examples {whose}",
+                f"{fewest * readers} or less",
                 "choose a smaller batch",
             )
-        self.in_memory = options.cache and _fits(records, options, self.examples)
         if self.in_memory:
             self._images, self._labels = self._load()
         self._producers: dict[int | None, Callable[..., Any]] = {}
@@ -223,8 +229,9 @@ class TrainingPipeline:
         options = self._options
         seed = _number(options.seed, number, self._share)
         if self.in_memory:
-            order = np.random.default_rng(seed).permutation(self.examples)[: self.steps * self.batch_size]
-            order = tf.data.Dataset.from_tensor_slices(order.reshape(self.steps, self.batch_size)[first_step:])
+            order = np.random.default_rng(seed).permutation(self.examples)[: self.steps * options.batch_size]
+            order = order.reshape(self.steps, self._worker.workers, self.batch_size)[first_step:, self._worker.number]
+            order = tf.data.Dataset.from_tensor_slices(order)
             # As an element and not as a constant of the function, which is copied whenever that is serialised.
             batches = tf.data.Dataset.zip(order, tf.data.Dataset.from_tensors((self._images, self._labels)).repeat())
         else:
@@ -244,7 +251,7 @@ class TrainingPipeline:
 
         batches = tf.data.Dataset.zip(steps, batches)
         batches = batches.map(self._producer(size, batches.element_spec), num_parallel_calls=_PARALLEL_CALLS)
-        return _finish(batches, shared=self._share != WHOLE)
+        return _finish(batches, shared=self._worker != WHOLE)
 
     def _producer(self, size: int | None, spec: Any) -> Callable[..., Any]:
         """Returns what turns a step's number and its examples into a batch.
@@ -253,7 +260,7 @@ class TrainingPipeline:
         """
         if size in self._producers:
             return self._producers[size]
-        options, card, share = self._options, self._records.card, self._share
+        options, card, worker, share = self._options, self._records.card, self._worker, self._share
 
         def produce(step, batch):
             places = None
@@ -263,9 +270,11 @@ class TrainingPipeline:
             else:
                 image, label, _ = _parse(batch, card, self.bands)
             if options.augmentation is not None:
-                # Every worker draws by itself.
+                # Who reads shards of its own draws by itself; else the draws are those of the whole batch.
                 draw = tf.stack([tf.constant(options.seed, tf.int64), step * share.workers + share.number])
-                image = augment_batch(image, draw, options.augmentation, places)
+                first, total = worker.number * self.batch_size, options.batch_size
+                drawn = (first, total) if share == WHOLE else (0, self.batch_size)
+                image = augment_batch(image, draw, options.augmentation, places, drawn)
             elif places is not None:
                 image = tf.gather(image, places)
             if size is not None and size < card.patch_size:

@@ -90,6 +90,35 @@ def clear_folder(run_dir: str | os.PathLike[str]) -> None:
         path.unlink()
 
 
+@contextlib.contextmanager
+def run_folder(
+    run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bool, flags_text: str
+) -> Iterator[pathlib.Path]:
+    """Takes a run folder into use for as long as the context lasts: makes, locks and, for a new run, clears it.
+
+    A folder that is made here and left empty by an error is removed again.
+
+    Raises:
+        RunError: if the folder is in use, or see `check_folder`.
+        StorageError: if it cannot be written.
+    """
+    existed = pathlib.Path(run_dir).exists()
+    folder = files.make_folder(run_dir)
+    try:
+        with files.FolderLock(folder, RunError):
+            # Looked at again, for another process may have begun a run before this one took the lock.
+            check_folder(folder, resume=resume, overwrite=overwrite)
+            if not resume:
+                clear_folder(folder)
+                files.write_text(folder / FLAGS_NAME, flags_text)
+                files.write_json(folder / ENVIRONMENT_NAME, environment())
+            yield folder
+    except BaseException:
+        if not existed and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
 def environment() -> dict[str, Any]:
     """Describes the machine and the versions of what runs on it."""
     import keras
@@ -237,6 +266,14 @@ def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
+def epoch_of_card(run_dir: str | os.PathLike[str]) -> int | None:
+    """Returns which epoch's model a run's card describes; None where there is no card."""
+    try:
+        return cards.read_model_card(run_dir).selection["epoch"]
+    except RunError:
+        return None
+
+
 def read_state(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads what the checkpoint says besides weights.
 
@@ -246,8 +283,8 @@ def read_state(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     path = pathlib.Path(run_dir) / CHECKPOINT_DIR / STATE_NAME
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(state, dict) or "epoch" not in state:
-            raise ValueError("it is no state of a run")
+        if not isinstance(state, dict) or not {"epoch", "variables", "under_way"} <= set(state):
+            raise ValueError("it is no state of a run of this version")
         return state
     except (OSError, ValueError) as error:
         raise RunError(

@@ -7,11 +7,20 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from eo_keras import cards, models, runs, schedules
+from eo_keras import cards, models, optimizers, runs
 from eo_keras.augment import Augmentation
 from eo_keras.errors import OptionError, RunError
 
-_PER_RUN = ("records_dir", "run_dir", "resume", "overwrite", "strategy", "virtual_devices", "cache_gb")
+_PER_RUN = (
+    "records_dir",
+    "run_dir",
+    "resume",
+    "overwrite",
+    "strategy",
+    "virtual_devices",
+    "cache_gb",
+    "checkpoint_steps",
+)
 """Options that do not change what is computed; a resumed run may have others."""
 
 
@@ -31,17 +40,25 @@ class TrainingOptions:
         batch_size: examples in a step, over all devices together.
         epochs: length of the run.
         steps_per_epoch: steps in an epoch; None for one pass over the data.
-        optimizer: see `eo_keras.schedules`.
+        head_epochs: so many epochs of the run train the last layer alone, at a constant rate (phase 1 of Helber et al.
+            2019, IEEE JSTARS 12(7), section V); the schedule of `optimizer` belongs to the epochs behind them.
+        head_learning_rate: that rate.
+        frozen_batch_norm: whether batch normalisation keeps the statistics, gamma and beta of the weights.
+        optimizer: see `eo_keras.optimizers`.
         augmentation: see `eo_keras.augment`; None for none.
         progressive_sizes: image sizes in pixels of the run's first parts, smaller than the patches; the last part takes
             them as they are.
         progressive_epochs: the number of epochs of each of these parts.
+        aux_weight: what the loss of each auxiliary classifier counts (GoogLeNet has two).
+        dropout: share of the features that are dropped before the last layer; None for the architecture's own.
         label_smoothing: share of the target that is spread over all classes.
         ema: decay a step of an exponential moving average of all weights, which is then what is validated and kept; 0
             for none.
         validation_from_train: share of the training examples held out to choose the epoch, by a hash of their keys,
             where the records have no validation split; 0 for none: the last epoch is kept.
         dtype_policy: one of `eo_keras.models.POLICIES`.
+        jit_compile: whether XLA compiles the training step (one device only).
+        checkpoint_steps: a checkpoint is also written behind every so many steps; 0 for none within an epoch.
         seed: of initial weights, order and augmentation.
         deterministic: whether to use deterministic kernels only.
         cache_gb: examples are kept in memory if they need no more than this, in gigabytes.
@@ -60,14 +77,21 @@ class TrainingOptions:
     batch_size: int = 64
     epochs: int = 30
     steps_per_epoch: int | None = None
-    optimizer: schedules.OptimizerOptions = schedules.OptimizerOptions()
+    head_epochs: int = 0
+    head_learning_rate: float = 0.01
+    frozen_batch_norm: bool = False
+    optimizer: optimizers.OptimizerOptions = optimizers.OptimizerOptions()
     augmentation: Augmentation | None = Augmentation()
     progressive_sizes: tuple[int, ...] = ()
     progressive_epochs: tuple[int, ...] = ()
+    aux_weight: float = 0.3
+    dropout: float | None = None
     label_smoothing: float = 0.0
     ema: float = 0.0
     validation_from_train: float = 0.05
     dtype_policy: str = "float32"
+    jit_compile: bool = False
+    checkpoint_steps: int = 0
     seed: int = 1
     deterministic: bool = False
     cache_gb: float = 4.0
@@ -82,8 +106,30 @@ class TrainingOptions:
         for name in ("label_smoothing", "ema", "validation_from_train"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(name, f"{getattr(self, name)}", "a number in [0, 1)")
-        if not self.cache_gb >= 0:
-            raise OptionError("cache_gb", f"{self.cache_gb}", "0 or more")
+        for name in ("cache_gb", "aux_weight", "checkpoint_steps", "head_epochs"):
+            if not getattr(self, name) >= 0:
+                raise OptionError(name, f"{getattr(self, name)}", "0 or more")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise OptionError("dropout", f"{self.dropout}", "a number in [0, 1), or none for the architecture's own")
+        if self.head_epochs >= self.epochs:
+            raise OptionError(
+                "head_epochs", f"{self.head_epochs} in a run of {self.epochs} epochs", "fewer than the run's"
+            )
+        for name in ("head_epochs", "frozen_batch_norm"):
+            if getattr(self, name) and self.weights is None:
+                raise OptionError(
+                    name,
+                    f"{getattr(self, name)} without weights: what is kept fixed would be random",
+                    "weights to start from",
+                    f"give --weights, or leave {name} out",
+                )
+        if self.strategy == "multi_worker" and self.virtual_devices:
+            raise OptionError(
+                "virtual_devices",
+                f"{self.virtual_devices}, with strategy multi_worker",
+                "0",
+                "start several workers on the machine instead",
+            )
         if self.resume and self.overwrite:
             raise OptionError("resume", "it is given together with overwrite", "one of them")
         if len(self.progressive_sizes) != len(self.progressive_epochs):
@@ -108,6 +154,38 @@ class TrainingOptions:
                 return size
             epoch -= count
         return None
+
+    def head_optimizer(self) -> optimizers.OptimizerOptions:
+        """Returns how the head alone is trained: at a constant rate, otherwise as the whole network."""
+        return dataclasses.replace(
+            self.optimizer,
+            learning_rate=self.head_learning_rate,
+            schedule="linear",
+            warmup_epochs=0.0,
+            decay_epochs=(),
+            final_rate=1.0,
+            layer_decay=1.0,
+        )
+
+    def check_devices(self, replicas: int) -> None:
+        """Refuses what Keras and TensorFlow cannot do on several devices.
+
+        Raises:
+            OptionError: if an option cannot work on so many.
+        """
+        if replicas > 1 and self.dtype_policy == "mixed_float16":
+            raise OptionError(
+                "dtype_policy",
+                f"mixed_float16 on {replicas} devices: Keras cannot scale the loss under a strategy",
+                "mixed_bfloat16 or float32",
+            )
+        if replicas > 1 and self.jit_compile:
+            raise OptionError(
+                "jit_compile",
+                f"it is asked for on {replicas} devices: TensorFlow cannot compile a step across devices by XLA",
+                "one device (strategy none)",
+                "leave --jit_compile out",
+            )
 
     def comparable(self) -> dict[str, Any]:
         """Returns the options that decide what is computed, as JSON would give them back."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import sys
 import textwrap
 import traceback
@@ -74,7 +75,7 @@ def run(main: Callable[[], None]) -> None:
     """Parses the command line, calls `main`, and ends the process with the right exit code.
 
     0: done, or help was asked for. 2: a mistake in flags or input, told in one line on standard error. 1: a fault of
-    the program. 130: interrupted.
+    the program. 130 and 143: interrupted by Ctrl-C or SIGTERM.
     """
     sys.exit(_run(main, sys.argv))
 
@@ -100,6 +101,8 @@ def _run(main: Callable[[], None], argv: list[str], flag_values: flags.FlagValue
         if flag_values.debug:
             traceback.print_exc()
         return _report(command, str(error))
+    except Stopped as stopped:
+        return stopped.code
     except KeyboardInterrupt:
         print(f"{command}: interrupted", file=sys.stderr)
         return 130
@@ -202,6 +205,52 @@ def _bar(total: int, description: str, unit: str) -> tqdm.tqdm:
         disable=None,
         file=sys.stderr,
     )
+
+
+class Stopped(Exception):
+    """Ends a command that was asked to end and has saved what it did; its exit code is 128 and the signal's number."""
+
+    def __init__(self, signal_number: int):
+        """See the class."""
+        super().__init__(signal_number)
+        self.code = 128 + signal_number
+
+
+class StopOnSignal:
+    """Notes SIGTERM and Ctrl-C, so that a command may end in good order; a second one ends it at once.
+
+    A context manager.
+
+    Attributes:
+        signal: number of the signal that came, or None.
+    """
+
+    def __init__(self):
+        """See the class."""
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def asked(self) -> bool:
+        """Tells whether a signal came."""
+        return self.signal is not None
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.signal = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __enter__(self) -> StopOnSignal:
+        """Returns itself."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        """Gives the signals back."""
+        self._restore()
 
 
 class ProgressBars:

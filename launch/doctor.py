@@ -105,17 +105,13 @@ def _examine_tensorflow(variables: dict[str, str], given: dict | None) -> list[d
 
 def _training_flags(path: str) -> dict:
     """Reads a flag file as launch.train would."""
-    # Defined on import, and not before this command's own flags have been read.
     from launch import train
 
     values = flags.FlagValues()
-    for flag in FLAGS.flags_by_module_dict()[train.__name__]:
-        values[flag.name] = flag
+    train.define_flags(values)
     # A run's flags.txt lacks the flag of its own folder, which the command requires.
     values([train.__name__, "--records_dir=", "--run_dir=", f"--flagfile={path}"])
-    lists = {"decay_epochs": float, "progressive_sizes": int, "progressive_epochs": int}
-    given = {name: values[name].value for name in values}
-    return given | {name: train._numbers(name, kind) for name, kind in lists.items()}
+    return train.given_options(values)
 
 
 if __name__ == "__main__":

@@ -7,91 +7,210 @@ Examples:
   python -m launch.train --flagfile=runs/a/flags.txt --run_dir=runs/a --resume
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from eo_keras.errors import OptionError
 from launch import common
 
+if TYPE_CHECKING:
+    from eo_keras import training_options
+
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("records_dir", None, "Records folder made by launch.build.", required=True)
-flags.DEFINE_string("run_dir", None, "Run folder to make: new or empty.", required=True)
-flags.DEFINE_bool("resume", False, "Whether to go on from the last epoch's checkpoint in --run_dir.")
-flags.DEFINE_bool("overwrite", False, "Whether to replace a run that is already in --run_dir.")
-
-flags.DEFINE_string("model", "resnet50", "Architecture: resnet50, or the small resnet14.")
-flags.DEFINE_string("bands", "all", "Bands to train on: RGB, CI, SWIR, all, or names such as B04,B8A.")
-flags.DEFINE_string(
-    "weights", None, "Weights to start from: imagenet, or a file (.keras, .h5). Default: none, they are random."
-)
-flags.DEFINE_string(
-    "stem",
-    "by_name",
-    "Which pretrained kernel each band takes: by_name (its own colour's, or the nearest in wavelength) or by_position.",
-)
-
-flags.DEFINE_string(
-    "strategy", "auto", "Devices: auto (mirrored where there are several GPUs), none (one device) or mirrored."
-)
-flags.DEFINE_integer(
-    "virtual_devices", 0, "Devices to split the processor into, to try a strategy without GPUs; 0 leaves it whole."
-)
-flags.DEFINE_integer("batch_size", 64, "Examples in a step, over all devices together.")
-flags.DEFINE_integer("epochs", 30, "Length of the run in epochs.")
-flags.DEFINE_integer("steps_per_epoch", None, "Steps in an epoch. Default: one pass over the training examples.")
-flags.DEFINE_float(
-    "validation_from_train",
-    0.05,
-    "Share of the training examples (0 to 1), cut off by a hash of their keys, that chooses the epoch to keep, where "
-    "the records have no split val; 0 keeps the last epoch. The test split is never used for this.",
-)
-
-flags.DEFINE_string("optimizer", "sgd", "Optimizer: sgd, adamw or rmsprop.")
-flags.DEFINE_float("learning_rate", 0.05, "Learning rate at its peak, a step.")
-flags.DEFINE_float("momentum", 0.9, "Momentum of sgd and rmsprop, 0 to 1.")
-flags.DEFINE_bool("nesterov", True, "Whether sgd takes Nesterov's momentum.")
-flags.DEFINE_string("schedule", "cosine", "How the rate falls after the warm-up: cosine, poly or piecewise.")
-flags.DEFINE_float("warmup_epochs", 1.0, "Length of the linear rise of the rate in epochs; may be a fraction.")
-flags.DEFINE_list("decay_epochs", [], "Epochs at which schedule piecewise multiplies the rate, such as 30,60.")
-flags.DEFINE_float("decay_factor", 0.1, "What schedule piecewise multiplies the rate by.")
-flags.DEFINE_float("power", 0.9, "Exponent of schedule poly.")
-flags.DEFINE_float(
-    "weight_decay",
-    0.005,
-    "Decoupled decay of the kernels, as a share of the learning rate a step. Under sgd it is as strong as an L2 "
-    "penalty of weight_decay * (1 - momentum).",
-)
-flags.DEFINE_float("label_smoothing", 0.0, "Share of the target spread over all classes, 0 to 1.")
-flags.DEFINE_float(
-    "ema", 0.0, "Decay a step of a moving average of all weights, which is then validated and kept; 0 for none."
-)
-
-flags.DEFINE_bool("d4", True, "Whether training images are turned and mirrored (the symmetries of the square).")
-flags.DEFINE_integer("shift", 8, "Largest shift of training images in pixels; the border is filled by reflection.")
-flags.DEFINE_float("brightness", 0.1, "Largest change of training images' brightness, as a share of 1.")
-flags.DEFINE_list(
-    "progressive_sizes",
-    [],
-    "Image sizes in pixels to which training images are averaged down in the run's first parts, such as 32,48: several "
-    "times faster. The last part takes them as they are.",
-)
-flags.DEFINE_list("progressive_epochs", [], "Lengths of these parts in epochs, such as 10,6.")
-
-flags.DEFINE_string(
-    "dtype_policy", "float32", "Precision: float32, mixed_bfloat16, mixed_float16 (one device only) or float64."
-)
-flags.DEFINE_integer("seed", 1, "Seed of initial weights, order, augmentation and the validation part.")
-flags.DEFINE_bool("deterministic", False, "Whether to use deterministic kernels only: repeatable to the bit, slower.")
-flags.DEFINE_float("cache_gb", 4.0, "Examples are kept in memory if they need no more gigabytes; 0 streams them.")
+_NUMBERS = {"decay_epochs": float, "progressive_sizes": int, "progressive_epochs": int}
+"""The flags that hold lists of numbers."""
 
 
-def _numbers(name: str, kind: type) -> tuple:
-    try:
-        return tuple(kind(value) for value in FLAGS[name].value)
-    except ValueError:
-        raise OptionError(f"--{name}", ",".join(FLAGS[name].value), "numbers separated by commas") from None
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the command's flags, the common ones left out."""
+    where = {"flag_values": flag_values}
+    flags.DEFINE_string("records_dir", None, "Records folder made by launch.build.", required=True, **where)
+    flags.DEFINE_string("run_dir", None, "Run folder to make: new or empty.", required=True, **where)
+    flags.DEFINE_bool("resume", False, "Whether to go on from the checkpoint in --run_dir.", **where)
+    flags.DEFINE_bool("overwrite", False, "Whether to replace a run that is already in --run_dir.", **where)
+    flags.DEFINE_string(
+        "model",
+        "resnet50",
+        "Architecture: resnet50, resnet101, inception_v3, googlenet, compact (for small patches, from random weights),"
+        " or the small resnet14.",
+        **where,
+    )
+    flags.DEFINE_string("bands", "all", "Bands to train on: RGB, CI, SWIR, all, or names such as B04,B8A.", **where)
+    flags.DEFINE_string(
+        "weights",
+        None,
+        "Weights to start from: imagenet, or a file (.keras, .h5). Default: none, they are random.",
+        **where,
+    )
+    flags.DEFINE_string(
+        "stem",
+        "by_name",
+        "Which pretrained kernel each band takes: by_name (its own colour's, or the nearest in wavelength) or "
+        "by_position.",
+        **where,
+    )
+    flags.DEFINE_string(
+        "strategy",
+        "auto",
+        "Devices: auto (mirrored where there are several GPUs), none (one device), mirrored, or multi_worker: all "
+        "devices of the workers that the environment variable TF_CONFIG names, each of which runs this command.",
+        **where,
+    )
+    flags.DEFINE_integer(
+        "virtual_devices",
+        0,
+        "Devices to split the processor into, to try a strategy without GPUs; 0 leaves it whole.",
+        **where,
+    )
+    flags.DEFINE_integer("batch_size", 64, "Examples in a step, over all devices together.", **where)
+    flags.DEFINE_integer("epochs", 30, "Length of the run in epochs.", **where)
+    flags.DEFINE_integer(
+        "steps_per_epoch", None, "Steps in an epoch. Default: one pass over the training examples.", **where
+    )
+    flags.DEFINE_integer(
+        "head_epochs",
+        0,
+        "So many epochs, the run's first, train the new last layer alone, at --head_learning_rate; the schedule below "
+        "belongs to those behind them. Needs --weights.",
+        **where,
+    )
+    flags.DEFINE_float("head_learning_rate", 0.01, "Learning rate of these epochs.", **where)
+    flags.DEFINE_bool(
+        "frozen_batch_norm",
+        False,
+        "Whether batch normalisation keeps what the weights hold of it. Needs --weights.",
+        **where,
+    )
+    flags.DEFINE_float(
+        "validation_from_train",
+        0.05,
+        "Share of the training examples (0 to 1), cut off by a hash of their keys, that chooses the epoch to keep, "
+        "where the records have no split val; 0 keeps the last epoch. The test split is never used for this.",
+        **where,
+    )
+    flags.DEFINE_string("optimizer", "sgd", "Optimizer: sgd, adamw or rmsprop.", **where)
+    flags.DEFINE_float("learning_rate", 0.05, "Learning rate at its peak, a step.", **where)
+    flags.DEFINE_float("momentum", 0.9, "Momentum of sgd and rmsprop, 0 to 1.", **where)
+    flags.DEFINE_bool("nesterov", True, "Whether sgd takes Nesterov's momentum.", **where)
+    flags.DEFINE_string(
+        "schedule", "cosine", "How the rate falls after the warm-up: cosine, linear, poly or piecewise.", **where
+    )
+    flags.DEFINE_float(
+        "warmup_epochs", 1.0, "Length of the linear rise of the rate in epochs; may be a fraction.", **where
+    )
+    flags.DEFINE_list(
+        "decay_epochs", [], "Epochs at which schedule piecewise multiplies the rate, such as 30,60.", **where
+    )
+    flags.DEFINE_float("decay_factor", 0.1, "What schedule piecewise multiplies the rate by.", **where)
+    flags.DEFINE_float("power", 0.9, "Exponent of schedule poly.", **where)
+    flags.DEFINE_float("final_rate", 0.0, "What the other schedules end at, as a share of the peak.", **where)
+    flags.DEFINE_float(
+        "layer_decay",
+        1.0,
+        "The rate of a layer is multiplied by this once for each block between it and the head; below 1, pretrained "
+        "layers near the input change less.",
+        **where,
+    )
+    flags.DEFINE_float(
+        "clip_norm",
+        0.0,
+        "Greatest length of the gradient over all weights and devices together; 0 for no limit.",
+        **where,
+    )
+    flags.DEFINE_float(
+        "weight_decay",
+        0.005,
+        "Decoupled decay of the kernels, as a share of the learning rate a step. Under sgd it is as strong as an L2 "
+        "penalty of weight_decay * (1 - momentum).",
+        **where,
+    )
+    flags.DEFINE_float("aux_weight", 0.3, "What the loss of each auxiliary classifier of googlenet counts.", **where)
+    flags.DEFINE_float(
+        "dropout",
+        None,
+        "Share of the features dropped before the last layer. Default: the architecture's own.",
+        **where,
+    )
+    flags.DEFINE_float("label_smoothing", 0.0, "Share of the target spread over all classes, 0 to 1.", **where)
+    flags.DEFINE_float(
+        "ema",
+        0.0,
+        "Decay a step of a moving average of all weights, which is then validated and kept; 0 for none.",
+        **where,
+    )
+    flags.DEFINE_bool(
+        "d4", True, "Whether training images are turned and mirrored (the symmetries of the square).", **where
+    )
+    flags.DEFINE_integer(
+        "shift", 8, "Largest shift of training images in pixels; the border is filled by reflection.", **where
+    )
+    flags.DEFINE_float("brightness", 0.1, "Largest change of training images' brightness, as a share of 1.", **where)
+    flags.DEFINE_list(
+        "progressive_sizes",
+        [],
+        "Image sizes in pixels to which training images are averaged down in the run's first parts, such as 32,48: "
+        "several times faster. The last part takes them as they are.",
+        **where,
+    )
+    flags.DEFINE_list("progressive_epochs", [], "Lengths of these parts in epochs, such as 10,6.", **where)
+    flags.DEFINE_string(
+        "dtype_policy",
+        "float32",
+        "Precision: float32, mixed_bfloat16, mixed_float16 (one device only) or float64.",
+        **where,
+    )
+    flags.DEFINE_bool("jit_compile", False, "Whether XLA compiles the training step (one device only).", **where)
+    flags.DEFINE_integer("seed", 1, "Seed of initial weights, order, augmentation and the validation part.", **where)
+    flags.DEFINE_bool(
+        "deterministic", False, "Whether to use deterministic kernels only: repeatable to the bit, slower.", **where
+    )
+    flags.DEFINE_integer(
+        "checkpoint_steps",
+        0,
+        "A checkpoint is written at every epoch's end, and behind every so many steps; 0 for none within an epoch. "
+        "Asked to end (SIGTERM, or Ctrl-C), the command writes one more.",
+        **where,
+    )
+    flags.DEFINE_float(
+        "cache_gb", 4.0, "Examples are kept in memory if they need no more gigabytes; 0 streams them.", **where
+    )
+
+
+def options(flag_values: flags.FlagValues) -> training_options.TrainingOptions:
+    """Returns the options that flags stand for.
+
+    Raises:
+        OptionError: if a value, or a combination, cannot work.
+    """
+    from eo_keras import augment, optimizers, training_options
+
+    given = given_options(flag_values)
+    changes = flag_values.d4 or flag_values.shift or flag_values.brightness
+    given["augmentation"] = (
+        augment.Augmentation(flag_values.d4, flag_values.shift, flag_values.brightness) if changes else None
+    )
+    given["optimizer"] = optimizers.OptimizerOptions(**_chosen(optimizers.OptimizerOptions, given))
+    return training_options.TrainingOptions(**_chosen(training_options.TrainingOptions, given))
+
+
+def given_options(flag_values: flags.FlagValues) -> dict:
+    """Returns the flags' values by name; a flag has the name of the option that it sets.
+
+    Raises:
+        OptionError: if a list holds something else than numbers.
+    """
+    given = {name: flag_values[name].value for name in flag_values}
+    for name, kind in _NUMBERS.items():
+        try:
+            given[name] = tuple(kind(value) for value in given[name])
+        except ValueError:
+            raise OptionError(f"--{name}", ",".join(given[name]), "numbers separated by commas") from None
+    return given
 
 
 def _chosen(kind: type, given: dict) -> dict:
@@ -101,29 +220,25 @@ def _chosen(kind: type, given: dict) -> dict:
 def main() -> None:
     """Runs the command."""
     common.import_tensorflow_quietly()
-    from eo_keras import augment, schedules, training, training_options
+    from eo_keras import training
 
-    # A flag has the name of the option that it sets; those that need more than their value follow.
-    given = common.own_flags() | {
-        "decay_epochs": _numbers("decay_epochs", float),
-        "progressive_sizes": _numbers("progressive_sizes", int),
-        "progressive_epochs": _numbers("progressive_epochs", int),
-    }
-    changes = FLAGS.d4 or FLAGS.shift or FLAGS.brightness
-    given |= {
-        "run_dir": FLAGS.run_dir,
-        "resume": FLAGS.resume,
-        "overwrite": FLAGS.overwrite,
-        "augmentation": augment.Augmentation(FLAGS.d4, FLAGS.shift, FLAGS.brightness) if changes else None,
-    }
-    given["optimizer"] = schedules.OptimizerOptions(**_chosen(schedules.OptimizerOptions, given))
-    options = training_options.TrainingOptions(**_chosen(training_options.TrainingOptions, given))
-    with common.ProgressBars(unit="steps") as progress:
+    chosen = options(FLAGS)
+    with common.ProgressBars(unit="steps") as progress, common.StopOnSignal() as stop:
         report = training.train(
-            options, flags_text=common.flags_text(), progress=progress, report=progress.write, dry_run=FLAGS.dry_run
+            chosen,
+            flags_text=common.flags_text(),
+            progress=progress,
+            report=progress.write,
+            stop=stop.asked,
+            dry_run=FLAGS.dry_run,
         )
     if report is None:
         print(f"dry run: everything fits, nothing was written to {FLAGS.run_dir}")
+        return
+    if report.stopped:
+        raise common.Stopped(stop.signal)
+    if report.card is None:
+        print(f"worker done: {len(report.history)} epochs, {report.seconds:,.0f} s; the first worker wrote the run")
         return
     best = report.card.selection
     value = f", validation accuracy {best['value']:.2%}" if best["value"] is not None else ""
@@ -132,4 +247,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    define_flags(FLAGS)
     common.run(main)

@@ -19,7 +19,7 @@ def rgb_records(tmp_path_factory):
 @pytest.fixture(scope="session")
 def short_training(rgb_records):
     """Options of three short epochs of a small network; the run folder is to be filled in."""
-    from eo_keras.schedules import OptimizerOptions
+    from eo_keras.optimizers import OptimizerOptions
     from eo_keras.training_options import TrainingOptions
 
     return TrainingOptions(

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from eo_keras import cards, evaluation, parts, pipelines, runs, training
+from eo_keras import cards, epochs, evaluation, parts, pipelines, runs, stepping, training
 from eo_keras.errors import BandError, OptionError, RunError, StorageError, TrainingError
-from eo_keras.schedules import OptimizerOptions
+from eo_keras.optimizers import OptimizerOptions
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_tensorboard_shows_scalars_and_pictures(finished):
 
 def test_of_equally_right_epochs_the_one_of_lower_loss_ranks_higher():
     def rank(accuracy, loss):
-        return training._rank({"val_accuracy": accuracy, "val_loss": loss})
+        return epochs.rank({"val_accuracy": accuracy, "val_loss": loss})
 
     assert rank(0.9, 0.2) > rank(0.9, 0.3) > rank(0.89, 0.1)
 
@@ -116,17 +116,18 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(options, finished, tmp_
         training.train(options, progress=die)
     with open(tmp_path / "b" / "history.csv", "a") as file:
         file.write("3,12,9.9,0,,,0,0,0\n")  # A line that no checkpoint stands behind.
-    # What a checkpoint leaves whose writing was cut off.
-    (tmp_path / "b" / runs.CHECKPOINT_DIR / "epoch-00003_temp").mkdir()
+    # What a kill leaves: a model that no state names.
+    (tmp_path / "b" / runs.CHECKPOINT_DIR / "epoch-00003.keras").write_text("")
     resumed = training.train(dataclasses.replace(options, resume=True))
-    assert resumed.resumed_from == 2
+    assert resumed.resumed_from == 8
     assert [row["loss"] for row in resumed.history] == pytest.approx(
         [row["loss"] for row in undisturbed.history], rel=1e-3
     )
     written = (tmp_path / "b" / "history.csv").read_text().splitlines()
     assert len(written) == 4 and "9.9" not in written[3].split(",")[2]
-    left = {path.name.split(".")[0] for path in (tmp_path / "b" / runs.CHECKPOINT_DIR).iterdir()}
-    assert left == {"epoch-00003", "last", "state"}
+    left = {path.name for path in (tmp_path / "b" / runs.CHECKPOINT_DIR).iterdir()}
+    best = f"epoch-{resumed.card.selection['epoch']:05d}.keras"
+    assert left == {"epoch-00003.keras", best, "last.keras", "state.json", "step-00000012.npz"}
     one, other = (
         runs.load_model(runs.pathlib.Path(folder) / runs.LAST_MODEL_NAME)
         for folder in (finished[0].run_dir, tmp_path / "b")
@@ -142,7 +143,7 @@ def test_what_a_resumed_run_refuses(options, finished, tmp_path):
     with pytest.raises(RunError, match="no checkpoint to go on from"):
         training.train(dataclasses.replace(resume, run_dir=str(tmp_path / "none")))
     lines = []
-    assert training.train(resume, report=lines.append).resumed_from == 3
+    assert training.train(resume, report=lines.append).resumed_from == 12
     assert lines[-1] == "all 3 epochs are already done"
 
 
@@ -167,32 +168,29 @@ def test_overwrite_replaces_the_run_and_without_validation_the_last_epoch_is_kep
     assert_same_weights(runs.open_run(folder).model, last)
 
 
-def test_progressive_sizes_and_the_moving_average(options, tmp_path):
+def test_progressive_sizes_and_the_moving_average(options, tmp_path, monkeypatch):
     options = dataclasses.replace(
         options, run_dir=str(tmp_path / "r"), epochs=2, progressive_sizes=(32,), progressive_epochs=(1,), ema=0.9
     )
     assert [options.image_size(epoch) for epoch in range(2)] == [32, None]
     seen = []
-    original = training._Training._train_step
+    original = stepping.Stepper.step
 
     def spy(self, image, label):
         seen.append((tuple(image.shape), self))
         return original(self, image, label)
 
-    training._Training._train_step = spy
-    try:
-        report = training.train(options)
-    finally:
-        training._Training._train_step = original
+    monkeypatch.setattr(stepping.Stepper, "step", spy)
+    report = training.train(options)
     assert [shape for shape, _ in seen] == [(16, 32, 32, 3), (16, 64, 64, 3)]  # Traced once for each size.
     trained = seen[0][1]
     last = runs.load_model(tmp_path / "r" / runs.LAST_MODEL_NAME)
-    averages = [average.numpy() for average in trained.averages]
+    averages = [average.numpy() for average in trained._averages]
     for kept, average in zip(last.get_weights(), averages, strict=True):
         np.testing.assert_array_equal(kept, average)
     assert any(
         np.abs(average - weight.numpy()).max() > 1e-4
-        for average, weight in zip(averages, trained.model.weights, strict=True)
+        for average, weight in zip(averages, trained._whole.weights, strict=True)
     )
     assert last.input_shape == (None, 64, 64, 3) and len(report.history) == 2
 
@@ -200,9 +198,10 @@ def test_progressive_sizes_and_the_moving_average(options, tmp_path):
 def test_the_moving_average_by_hand(options, tmp_path):
     options = dataclasses.replace(options, run_dir=str(tmp_path), ema=0.5)
     trainer = training._Training(options, pipelines.Records(options.records_dir), tf.distribute.get_strategy())
+    trainer.stepper.enter(trainer.phases[0])
     expected = [weight.numpy() for weight in trainer.model.weights]
     for step, batch in enumerate(trainer.pipeline.steps_from(0, 3), 1):
-        trainer._train_step(*batch)
+        trainer.stepper.step(*batch)
         decay = min(0.5, (1 + step) / (10 + step))
         values = [weight.numpy() for weight in trainer.model.weights]
         expected = [decay * one + (1 - decay) * other for one, other in zip(expected, values, strict=True)]
@@ -221,7 +220,8 @@ def test_reduced_precision_trains_and_a_model_of_full_precision_is_kept(options,
     assert {layer.compute_dtype for layer in run.model.layers if layer.weights} == {"float32"}
     trainer = training._Training(options, pipelines.Records(options.records_dir), tf.distribute.get_strategy())
     before = weights_of(trainer.model)
-    trainer._train_step(*next(iter(trainer.pipeline.steps_from(0, 1))))
+    trainer.stepper.enter(trainer.phases[0])
+    trainer.stepper.step(*next(iter(trainer.pipeline.steps_from(0, 1))))
     assert any((one != other).any() for one, other in zip(before, weights_of(trainer.model), strict=True))
 
 

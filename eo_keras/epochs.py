@@ -1,0 +1,91 @@
+"""What the steps of an epoch come to: collected step by step, kept in a checkpoint, told as a line of the history."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from eo_keras.errors import TrainingError
+
+
+@dataclasses.dataclass
+class EpochUnderWay:
+    """An epoch of which some steps have been taken.
+
+    Attributes:
+        losses: the loss of each of its steps so far, in nats.
+        right: number of training examples that were answered rightly.
+        seconds: time taken.
+    """
+
+    losses: list[float] = dataclasses.field(default_factory=list)
+    right: int = 0
+    seconds: float = 0.0
+
+    def add(self, results: Iterable[tuple[Any, Any]], first_step: int, epoch: int) -> None:
+        """Adds what steps came to, (loss, number of right answers).
+
+        Args:
+            results: one entry a step.
+            first_step: number of steps before this epoch.
+            epoch: which epoch, counted from 0.
+
+        Raises:
+            TrainingError: if a loss is not finite; the step is named.
+        """
+        for loss, count in results:
+            self.losses.append(float(loss))
+            self.right += int(count)
+            if not math.isfinite(self.losses[-1]):
+                kept = f"the checkpoint of epoch {epoch} is kept" if epoch else "no epoch had been completed"
+                raise TrainingError(
+                    f"step {first_step + len(self.losses)} (epoch {epoch + 1})",
+                    f"the loss is {self.losses[-1]}",
+                    "a finite number",
+                    f"{kept}; start again with a lower learning_rate, a longer warm-up, clip_norm or dtype_policy "
+                    "float32",
+                )
+
+    def row(self, epoch: int, batch_size: int, rate: Callable[[int, int], float]) -> dict[str, Any]:
+        """Returns the line of the history, without what validation says.
+
+        Args:
+            epoch: which epoch, counted from 0.
+            batch_size: examples in a step.
+            rate: the learning rate by epoch and step, counted from 0.
+        """
+        steps, examples = len(self.losses), len(self.losses) * batch_size
+        return {
+            "epoch": epoch + 1,
+            "step": (epoch + 1) * steps,
+            "loss": float(np.mean(self.losses)),
+            "accuracy": self.right / examples,
+            "val_loss": None,
+            "val_accuracy": None,
+            "learning_rate": rate(epoch, steps - 1),
+            "images_per_second": round(examples / self.seconds, 2),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def curves(self, epoch: int, rate: Callable[[int, int], float]) -> list[tuple[int, float, float]]:
+        """Returns step, loss and learning rate of about 50 of the steps; arguments as for `row`."""
+        steps = len(self.losses)
+        shown = range(0, steps, max(1, steps // 50))
+        return [(epoch * steps + k + 1, self.losses[k], rate(epoch, k)) for k in shown]
+
+
+def rank(row: dict[str, Any]) -> tuple[float, float]:
+    """Orders epochs: by accuracy on the validation examples, of equals by loss."""
+    return row["val_accuracy"], -row["val_loss"]
+
+
+def line(row: dict[str, Any], improved: bool) -> str:
+    """Tells an epoch in one line."""
+    text = f"epoch {row['epoch']:>3}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.2%}"
+    if row["val_accuracy"] is not None:
+        text += f", validation {row['val_loss']:.4f} {row['val_accuracy']:.2%}{' (best)' if improved else ''}"
+    return f"{text}, learning rate {row['learning_rate']:.2g}, {row['images_per_second']:,.0f} images/s"

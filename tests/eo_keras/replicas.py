@@ -1,0 +1,102 @@
+"""Trains networks on a number of virtual devices and writes down what came out, to be compared with another number.
+
+    python -m tests.eo_keras.replicas DEVICES OUTPUT.npz [--full]
+
+A process of its own, for only one mirrored strategy fits in a process. In double precision: in single precision,
+rounding, amplified by batch normalisation, makes any two orders of summation differ after a few steps.
+"""
+
+import sys
+
+import numpy as np
+
+from launch.common import import_tensorflow_quietly
+
+BATCH, STEPS, SIZE, CLASSES = 8, 20, 32, 4
+REDUCED = {
+    "resnet50": {"blocks": (1, 1), "width": 8},
+    "inception_v3": {"blocks": (1, 1, 1), "width": 0.0625},
+    "googlenet": {"width": 0.0625},
+    "compact": {"stem": (4, 8), "widths": (8, 16, 16), "blocks": (1, 1, 1)},
+}
+"""Reduced-depth builds; ResNet-101 is ResNet-50 with more of the same blocks."""
+
+OPTIMIZERS = {"inception_v3": "rmsprop", "googlenet": "adamw"}
+"""The others take sgd."""
+
+
+def batches():
+    """Images of four classes that differ in colour; some batches are filled up, so that the second device is empty."""
+    random = np.random.default_rng(7)
+    labels = random.integers(0, CLASSES, (STEPS, BATCH))
+    images = random.integers(1, 200, (STEPS, BATCH, SIZE, SIZE, 3)) + labels[..., None, None, None] * [5, 10, 15]
+    weights = np.ones((STEPS, BATCH), np.float32)
+    weights[4, BATCH // 2 :] = 0
+    weights[9, 3:] = 0
+    weights[14, 1::2] = 0
+    return images.astype(np.uint8), labels.astype(np.int32), weights
+
+
+def train(name, arguments, strategy):
+    """Returns what 20 steps of an architecture come to, as arrays by name."""
+    import tensorflow as tf
+
+    from eo_keras import evaluation, models, phases, stepping, training_options
+    from eo_keras.optimizers import OptimizerOptions
+
+    optimizer = OptimizerOptions(OPTIMIZERS.get(name, "sgd"), 0.01, clip_norm=0.5, warmup_epochs=0, schedule="linear")
+    options = training_options.TrainingOptions(
+        "", "", batch_size=BATCH, epochs=1, optimizer=optimizer, ema=0.9, label_smoothing=0.1
+    )
+    with strategy.scope():
+        model = models.MODELS[name].builder(
+            bands=("B04", "B03", "B02"),
+            num_classes=CLASSES,
+            normalisation=models.Normalisation((110.0, 115.0, 120.0), (60.0, 60.0, 60.0)),
+            input_dtype="uint8",
+            patch_size=SIZE,
+            synchronized=strategy.num_replicas_in_sync > 1,
+            dtype_policy="float64",
+            dropout=0.0,
+            seed=3,
+            **arguments,
+        )
+        averages = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights]
+        stepper = stepping.Stepper(model, strategy, options, averages)
+        stepper.enter(phases.make_phases(options, model, STEPS)[0])
+        twin = models.inference_twin(model, SIZE)
+    images, labels, weights = batches()
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels, weights))
+    steps = [stepper(*batch) for batch in strategy.experimental_distribute_dataset(dataset)]
+    models.copy_weights(model, twin)
+    # Eleven examples in batches of eight: of the last batch, two devices hold three examples and none.
+    rest = [part.reshape(-1, *part.shape[2:])[: 2 * BATCH] for part in (images, labels, weights)]
+    rest[2] = (np.arange(2 * BATCH) < 11).astype(np.float32)
+    answers = evaluation.Answerer(twin, strategy)(None, tf.data.Dataset.from_tensor_slices(tuple(rest)).batch(BATCH))
+    assert len(answers.labels) == 11
+    moving = [one for one in model.weights if one.name.startswith("moving_")]
+    others = [one for one in model.weights if not one.name.startswith("moving_")]
+    return {
+        "losses": np.array([float(loss) for loss, _ in steps]),
+        "right": np.array([int(right) for _, right in steps]),
+        "metrics": np.array([answers.accuracy(), answers.cross_entropy()]),
+        "statistics": np.concatenate([one.numpy().ravel() for one in moving]),
+        "weights": np.concatenate([one.numpy().ravel() for one in others]),
+        "averages": np.concatenate([one.numpy().ravel() for one in averages]),
+    }
+
+
+def main():
+    devices, output, full = int(sys.argv[1]), sys.argv[2], "--full" in sys.argv
+    import_tensorflow_quietly()
+    from eo_keras import distribution, models
+
+    distribution.prepare_devices(virtual_devices=devices, deterministic=True, seed=1)
+    strategy = distribution.make_strategy("mirrored", virtual_devices=devices)
+    chosen = {name: models.MODELS[name].arguments for name in models.MODELS} if full else REDUCED
+    results = {name: train(name, arguments, strategy) for name, arguments in chosen.items()}
+    np.savez(output, **{f"{name}/{key}": value for name, row in results.items() for key, value in row.items()})
+
+
+if __name__ == "__main__":
+    main()

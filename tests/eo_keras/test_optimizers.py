@@ -1,0 +1,125 @@
+"""Optimizers: decay, rates by layer, and clipping; several devices are in test_distribution."""
+
+import keras
+import numpy as np
+import pytest
+
+from eo_keras.errors import OptionError
+from eo_keras.optimizers import OptimizerOptions, make_optimizer, make_schedule
+
+
+def variable(value, name="kernel"):
+    return keras.Variable(np.asarray(value, np.float32), name=name)
+
+
+def constant(**changes):
+    """Options of a constant rate, without decay unless asked for."""
+    given = {"schedule": "linear", "final_rate": 1.0, "warmup_epochs": 0, "weight_decay": 0.0, "momentum": 0.0}
+    return OptimizerOptions(**(given | changes))
+
+
+def optimizer_of(options, variables, **keywords):
+    return make_optimizer(options, make_schedule(options, 1, 10), variables, **keywords)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop"])
+def test_weight_decay_is_for_kernels_alone(name):
+    options = OptimizerOptions(name, learning_rate=0.5, weight_decay=0.1, warmup_epochs=0, momentum=0.0)
+    kernel, bias, gamma = (keras.Variable(np.ones(3), name=title) for title in ("kernel", "bias", "gamma"))
+    optimizer = make_optimizer(options, make_schedule(options, 1, 10_000), [kernel, bias, gamma])
+    optimizer.apply([np.zeros(3, np.float32)] * 3, [kernel, bias, gamma])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(kernel), 0.95, rtol=1e-6)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(bias), 1)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(gamma), 1)
+
+
+def test_decay_under_momentum_is_as_strong_as_said():
+    # Decoupled decay takes rate * decay a step; an L2 penalty p under momentum m settles at rate * p / (1 - m) a step.
+    options = OptimizerOptions(learning_rate=0.01, weight_decay=0.02, momentum=0.9, nesterov=False, warmup_epochs=0)
+    decoupled = keras.Variable(1.0, name="kernel")
+    optimizer = make_optimizer(options, make_schedule(options, 1, 10**9), [decoupled])
+    for _ in range(400):
+        optimizer.apply([np.float32(0)], [decoupled])
+    weight, velocity = 1.0, 0.0
+    for _ in range(400):
+        velocity = 0.9 * velocity - 0.01 * 0.02 * (1 - 0.9) * weight
+        weight += velocity
+    assert float(decoupled) == pytest.approx(weight, rel=2e-3)
+
+
+def test_the_whole_gradient_is_clipped():
+    one, other = variable([0.0, 0.0]), variable([0.0], "bias")
+    optimizer = optimizer_of(constant(learning_rate=1.0, nesterov=False, clip_norm=1.0), [one, other])
+    optimizer.apply([np.float32([3.0, 0.0]), np.float32([4.0])], [one, other])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(one), [-0.6, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(other), [-0.8], rtol=1e-6)
+    # What is short enough already stays as it is.
+    optimizer.apply([np.float32([0.3, 0.0]), np.float32([0.4])], [one, other])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(one), [-0.9, 0.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop"])
+def test_layers_farther_from_the_head_change_less(name):
+    layers = [keras.layers.Dense(1, name=title) for title in ("first", "second", "head")]
+    for layer in layers:
+        layer.build((None, 1))
+        layer.kernel.assign([[1.0]])
+    variables = [layer.kernel for layer in layers]
+    options = constant(optimizer=name, learning_rate=0.1, layer_decay=0.5, weight_decay=0.2)
+    optimizer = optimizer_of(options, variables, groups={"first": 0, "second": 1, "head": 2})
+    optimizer.apply([np.float32([[0.5]])] * 3, variables)
+    moved = [1.0 - float(one[0, 0]) for one in variables]
+    # Decay and step alike: a rate that is half as high.
+    np.testing.assert_allclose([moved[1] / moved[2], moved[0] / moved[2]], [0.5, 0.25], rtol=0.02)
+
+
+def test_adam_with_decay_is_adamw():
+    own, theirs = variable([0.5, -2.0]), variable([0.5, -2.0])
+    options = constant(optimizer="adamw", learning_rate=0.01, weight_decay=0.3)
+    optimizer = optimizer_of(options, [own])
+    reference = keras.optimizers.AdamW(0.01, weight_decay=0.3)
+    reference.build([theirs])
+    for step in range(5):
+        gradient = np.float32([np.sin(step), 1.0])
+        optimizer.apply([gradient], [own])
+        reference.apply([gradient], [theirs])
+    np.testing.assert_allclose(own.numpy(), theirs.numpy(), rtol=1e-6)
+
+
+def test_half_precision_scales_its_loss_and_clips_what_is_scaled_back():
+    kernel = variable([0.0])
+    options = constant(learning_rate=1.0, nesterov=False, clip_norm=1.0)
+    optimizer = optimizer_of(options, [kernel], scale_loss=True)
+    factor = float(optimizer.scale_loss(np.float32(1.0)))
+    assert factor > 1000
+    optimizer.apply([np.float32([0.5 * factor])], [kernel])
+    np.testing.assert_allclose(kernel.numpy(), [-0.5], rtol=1e-3)
+    optimizer.apply([np.float32([np.inf])], [kernel])
+    np.testing.assert_allclose(kernel.numpy(), [-0.5], rtol=1e-3)  # Left out.
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"optimizer": "lion"}, "one of sgd, adamw, rmsprop"),
+        ({"schedule": "step"}, "one of cosine, linear, poly, piecewise"),
+        ({"learning_rate": 0.0}, "learning_rate: 0.0"),
+        ({"momentum": 1.0}, "momentum: 1.0"),
+        ({"final_rate": 1.5}, "final_rate: 1.5"),
+        ({"layer_decay": 0.0}, "layer_decay: 0.0"),
+        ({"clip_norm": -1.0}, "clip_norm: -1.0"),
+        ({"weight_decay": -1.0}, "weight_decay: -1.0"),
+        ({"decay_epochs": (3,)}, "schedule piecewise"),
+        ({"schedule": "piecewise"}, "decay_epochs: none are given"),
+    ],
+)
+def test_options_that_cannot_work(change, words):
+    with pytest.raises(OptionError, match=words):
+        OptimizerOptions(**change)
+
+
+def test_epochs_outside_the_run():
+    with pytest.raises(OptionError, match="warmup_epochs: 5 in a run of 5 epochs"):
+        make_schedule(OptimizerOptions(warmup_epochs=5), 5, 10)
+    with pytest.raises(OptionError, match="decay_epochs: 7 in a run of 5 epochs"):
+        make_schedule(OptimizerOptions(schedule="piecewise", decay_epochs=(2, 7)), 5, 10)
