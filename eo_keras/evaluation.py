@@ -1,80 +1,39 @@
-"""A model's answers about the examples of a split, their scores, and the folder that shows them."""
+"""A run asked about the examples of a split: its answers, their scores, and the temperature that calibrates them."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from eo_keras import cards, files, legends, metrics, pipelines, reports, runs
-from eo_keras.errors import RecordsError
+from eo_keras import cards, legends, metrics, pipelines, runs, tta
+from eo_keras.answers import Answers
+from eo_keras.calibration import Calibration, calibrate
+from eo_keras.errors import RecordsError, RunError
+from eo_keras.parts import Part, holdout
 from eo_keras.pipelines import Records, reading
+from eo_keras.places import Places
 
-METRICS_NAME = "metrics.json"
-PREDICTIONS_NAME = "predictions.csv"
 _MISTAKES = 40
 
 _Progress = Callable[[str, int, int], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Answers:
-    """What a model answers about N examples, in their stored order.
-
-    Attributes:
-        labels: int64 (N,), the true labels.
-        probabilities: float (N, C), the model's answers.
-        keys: N keys of the examples; empty where the pipeline was made without.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
-    keys: tuple[str, ...] = ()
-
-    @property
-    def predictions(self) -> np.ndarray:
-        """int64 (N,): the most probable class, the first one of equals."""
-        return self.probabilities.argmax(axis=1)
-
-    def captions(
-        self, places: Sequence[int], class_names: Sequence[str]
-    ) -> tuple[list[str], list[str], np.ndarray, list[str]]:
-        """Returns true names, predicted names, top probabilities and keys of some examples, as `reports` draws them."""
-        predictions = self.predictions
-        return (
-            [class_names[self.labels[place]] for place in places],
-            [class_names[predictions[place]] for place in places],
-            self.probabilities[places].max(axis=1),
-            [self.keys[place] for place in places],
-        )
-
-    def cross_entropy(self) -> float:
-        """Returns the mean negative logarithm of the true class's probability, in nats."""
-        true = self.probabilities[np.arange(len(self.labels)), self.labels].astype(np.float64)
-        return float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
-
-    def accuracy(self) -> float:
-        """Returns the share of right predictions."""
-        return float((self.predictions == self.labels).mean())
 
 
 class Answerer:
     """Asks a model about the examples of a pipeline, on all devices of a strategy.
 
     Args:
-        model: from digital numbers to probabilities, made in the strategy's scope.
+        model: from digital numbers to probabilities, made in the strategy's scope; or what `tta.answering` returns.
         strategy: the strategy, or None for one device.
     """
 
-    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy | None = None):
+    def __init__(self, model: keras.Model | tta.Averaged, strategy: tf.distribute.Strategy | None = None):
         self._strategy = strategy or tf.distribute.get_strategy()
         self._answer = tf.function(lambda image: self._strategy.run(lambda part: model(part, training=False), (image,)))
 
@@ -130,6 +89,10 @@ class Evaluation:
         images_per_second: how fast it answered.
         mistakes: numbers of the most confident wrong answers, the surest first.
         mistaken_images: their images (height, width, band), stored numbers.
+        tta: which average over symmetries answered, see `eo_keras.tta`.
+        calibration: the run's temperature, fitted on its validation examples, or None.
+        not_calibrated: why there is none.
+        places: where the examples lie, or None.
     """
 
     run: runs.Run
@@ -140,6 +103,10 @@ class Evaluation:
     images_per_second: float
     mistakes: np.ndarray
     mistaken_images: list[np.ndarray]
+    tta: str = tta.NONE
+    calibration: Calibration | None = None
+    not_calibrated: str = ""
+    places: Places | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -148,6 +115,8 @@ class Evaluation:
             return ["these are not the records that the run was trained on: what is tested may have been trained on"]
         if self.split == "train":
             return ["these examples were trained on: the scores say nothing about others"]
+        if self.split == "val":
+            return ["these examples chose the epoch and fit the temperature: the scores are a little too good"]
         return []
 
 
@@ -169,9 +138,23 @@ def check_records(card: cards.DataCard, model: cards.ModelCard, where: pathlib.P
 
 
 def evaluate(
-    run: runs.Run, records: Records, split: str = "test", *, batch_size: int = 256, progress: _Progress | None = None
+    run: runs.Run,
+    records: Records,
+    split: str = "test",
+    *,
+    batch_size: int = 256,
+    symmetries: str = tta.NONE,
+    progress: _Progress | None = None,
 ) -> Evaluation:
     """Asks a run's model about every example of a split, and scores the answers.
+
+    Args:
+        run: the run.
+        records: the records folder.
+        split: which split of it.
+        batch_size: examples asked about at a time.
+        symmetries: which average over symmetries answers, see `eo_keras.tta`.
+        progress: called with (stage, done, total) batches.
 
     Raises:
         RecordsError: if the records cannot be used, or do not fit the model.
@@ -179,13 +162,13 @@ def evaluate(
         LegendError: if the classes differ.
     """
     check_records(records.card, run.card, records.folder)
-    options = pipelines.PipelineOptions(batch_size=min(batch_size, records.split(split).examples), bands=run.card.bands)
-    dataset = pipelines.evaluation(records, options, split, with_keys=True)
+    dataset = _dataset(run, records, split, None, batch_size)
+    answerer = Answerer(tta.answering(run.model, symmetries))
     started = time.monotonic()
-    answers = Answerer(run.model)(records, dataset, f"asking about {split}", progress)
+    answers = answerer(records, dataset, f"asking about {split}", progress)
     seconds = time.monotonic() - started
-    wrong = np.flatnonzero(answers.predictions != answers.labels)
-    surest = wrong[np.argsort(-answers.probabilities[wrong].max(axis=1), kind="stable")][:_MISTAKES]
+    wrong = np.flatnonzero(~answers.right)
+    surest = wrong[np.argsort(-answers.confidences[wrong], kind="stable")][:_MISTAKES]
     return Evaluation(
         run=run,
         split=split,
@@ -195,7 +178,82 @@ def evaluate(
         images_per_second=len(answers.labels) / seconds,
         mistakes=surest,
         mistaken_images=_images_of(dataset, [answers.keys[number] for number in surest]),
+        tta=symmetries,
     )
+
+
+def validation_part(run: runs.Run, records: Records) -> tuple[str, Part | None]:
+    """Returns the examples that validated a run's training: a split, and the part of it, None for the whole.
+
+    Args:
+        run: the run.
+        records: the records that it was trained on.
+
+    Raises:
+        RunError: if the run had no validation examples.
+        RecordsError: if these are other records.
+    """
+    chosen = run.card.selection.get("split")
+    if not chosen:
+        raise RunError(
+            run.folder,
+            "the run had no validation examples",
+            "some, which neither trained nor tested the model",
+            "train with --validation_from_train, or build records with --val_fraction",
+        )
+    if records.card.fingerprint != run.card.data_fingerprint:
+        raise RecordsError(
+            records.folder,
+            f"these records have the fingerprint {records.card.fingerprint[:12]}",
+            f"{run.card.data_fingerprint[:12]}, those that {run.folder} was trained on",
+            "put the run's own records back where they were",
+        )
+    # As training chose them: a split of their own goes before a part of the training split.
+    if "val" in records.card.splits and records.card.splits["val"].examples:
+        return "val", None
+    return "train", holdout(run.card.flags["validation_from_train"], run.card.flags["seed"])[1]
+
+
+def fit_calibration(
+    run: runs.Run,
+    records: Records,
+    *,
+    batch_size: int = 256,
+    symmetries: str = tta.NONE,
+    model_sha256: str = "",
+    progress: _Progress | None = None,
+) -> Calibration:
+    """Fits the temperature of a run's model on the run's validation examples, never on those of a test.
+
+    Args:
+        run: the run.
+        records: the records that it was trained on.
+        batch_size: examples asked about at a time.
+        symmetries: which average over symmetries answers, see `eo_keras.tta`.
+        model_sha256: checksum of the model's file, kept with the temperature.
+        progress: called with (stage, done, total) batches.
+
+    Raises:
+        RunError: if the run had no validation examples.
+        RecordsError: if the records are others than the run's, or cannot be used.
+    """
+    split, part = validation_part(run, records)
+    answerer = Answerer(tta.answering(run.model, symmetries))
+    answers = answerer(records, _dataset(run, records, split, part, batch_size), "asking about validation", progress)
+    return calibrate(
+        answers.labels,
+        answers.probabilities,
+        run.card.selection["split"],
+        model_sha256=model_sha256,
+        tta=symmetries,
+        data_fingerprint=records.card.fingerprint,
+    )
+
+
+def _dataset(run: runs.Run, records: Records, split: str, part: Part | None, batch_size: int) -> Any:
+    size = min(batch_size, records.count(split, part) or 1)
+    options = pipelines.PipelineOptions(batch_size=size, bands=run.card.bands)
+    return pipelines.evaluation(records, options, split, part=part, with_keys=True)
 
 
 def _images_of(dataset: Any, keys: Iterable[str]) -> list[np.ndarray]:
@@ -211,49 +269,6 @@ def _images_of(dataset: Any, keys: Iterable[str]) -> list[np.ndarray]:
         if len(found) == len(wanted):
             break
     return [found[key] for key in keys]
-
-
-def write_evaluation(evaluation: Evaluation, folder: str | pathlib.Path, *, model_name: str = runs.MODEL_NAME) -> None:
-    """Writes scores, predictions and figures into a folder; an earlier evaluation in it is replaced.
-
-    Raises:
-        StorageError: if the folder cannot be written.
-    """
-    folder = files.make_folder(folder)
-    run, answers, scores = evaluation.run, evaluation.answers, evaluation.scores
-    names = evaluation.card.legend.class_names
-    title = f"{run.card.model}, {','.join(run.card.bands)}: {evaluation.card.dataset}, {evaluation.split}"
-    files.write_json(
-        folder / METRICS_NAME,
-        {
-            "model": run.card.model,
-            "model_file": model_name,
-            "model_sha256": files.sha256_of_file(run.folder / model_name),
-            "bands": list(run.card.bands),
-            "initialisation": run.card.initialisation,
-            "selection": dict(run.card.selection),
-            "dataset": evaluation.card.dataset,
-            "data_fingerprint": evaluation.card.fingerprint,
-            "trained_on": run.card.data_fingerprint,
-            "split": evaluation.split,
-            "split_method": dict(evaluation.card.split_method),
-            "warnings": evaluation.warnings,
-            "images_per_second": round(evaluation.images_per_second, 1),
-            "versions": runs.versions(),
-            "scores": scores.to_json(),
-        },
-    )
-    files.write_text(folder / PREDICTIONS_NAME, _predictions_csv(answers, names))
-    files.write_bytes(folder / "confusion_matrix.png", reports.confusion_matrix_png(scores.confusion, names, title))
-    reliability = reports.reliability_png(scores.reliability, scores.expected_calibration_error, title)
-    files.write_bytes(folder / "reliability.png", reliability)
-    mistakes = reports.mistakes_png(
-        [reports.to_display(image, run.card.bands, run.card.dtype) for image in evaluation.mistaken_images],
-        *answers.captions(evaluation.mistakes, names),
-        title,
-        total=int(np.count_nonzero(answers.predictions != answers.labels)),
-    )
-    files.write_bytes(folder / "mistakes.png", mistakes)
 
 
 def add_to_card(evaluation: Evaluation) -> None:
@@ -274,14 +289,7 @@ def add_to_card(evaluation: Evaluation) -> None:
         "expected_calibration_error": scores.expected_calibration_error,
         "count": scores.count,
     }
-    card = dataclasses.replace(run.card, scores={**run.card.scores, evaluation.split: summary})
+    # Averaged answers are an entry of their own: they must never pass for those of the model by itself.
+    name = evaluation.split if evaluation.tta == tta.NONE else f"{evaluation.split}-{evaluation.tta}"
+    card = dataclasses.replace(run.card, scores={**run.card.scores, name: summary})
     cards.write_card(card, run.folder)
-
-
-def _predictions_csv(answers: Answers, names: tuple[str, ...]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["key", "true", "predicted", "probability"])
-    for key, label, row in zip(answers.keys, answers.labels, answers.probabilities, strict=True):
-        writer.writerow([key, names[label], names[row.argmax()], f"{row.max():.6f}"])
-    return text.getvalue()

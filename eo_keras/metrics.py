@@ -168,7 +168,7 @@ def score_classification(
     low, high = _bootstrap_interval(right, count, resamples, seed)
     classes = _class_scores(confusion, class_names)
     occurs = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
-    reliability = _reliability(probabilities.max(axis=1), predictions == labels, bins)
+    by_confidence = reliability(labels, probabilities, bins)
     return ClassificationScores(
         count=count,
         accuracy=right / count,
@@ -176,10 +176,10 @@ def score_classification(
         accuracy_high=high,
         macro_f1=float(np.mean([scores.f1 for scores, used in zip(classes, occurs, strict=True) if used])),
         kappa=_kappa(confusion),
-        expected_calibration_error=_expected_calibration_error(reliability),
+        expected_calibration_error=expected_calibration_error(by_confidence),
         classes=classes,
         confusion=tuple(tuple(int(value) for value in row) for row in confusion),
-        reliability=reliability,
+        reliability=by_confidence,
         bootstrap_resamples=int(resamples),
         bootstrap_seed=int(seed),
     )
@@ -276,11 +276,19 @@ def _kappa(confusion: np.ndarray) -> float:
     return 0.0 if occurring == 1 else float((observed - by_chance) / (1 - by_chance))
 
 
-def _reliability(confidences: np.ndarray, right: np.ndarray, bins: int) -> tuple[ReliabilityBin, ...]:
-    """Sorts predictions into equal-width bins ((m - 1) / M, m / M] of confidence (Guo et al. 2017, section 2)."""
+def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 15) -> tuple[ReliabilityBin, ...]:
+    """Sorts predictions into equal-width bins ((m - 1) / M, m / M] of confidence (Guo et al. 2017, section 2).
+
+    Args:
+        labels: (N,) integers, true labels.
+        probabilities: (N, C) predicted probabilities.
+        bins: number M of bins.
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    right = probabilities.argmax(axis=1) == np.asarray(labels)
     edges = np.linspace(0.0, 1.0, bins + 1)
     # Within the tolerance a row may exceed 1; it belongs to the last bin, as 1 does.
-    confidences = np.minimum(confidences, 1.0)
+    confidences = np.minimum(probabilities.max(axis=1), 1.0)
     places = np.clip(np.searchsorted(edges, confidences, side="left") - 1, 0, bins - 1)
     counts = np.bincount(places, minlength=bins)
     mean_confidence = _ratio(np.bincount(places, weights=confidences, minlength=bins), counts)
@@ -293,7 +301,7 @@ def _reliability(confidences: np.ndarray, right: np.ndarray, bins: int) -> tuple
     )
 
 
-def _expected_calibration_error(reliability: Sequence[ReliabilityBin]) -> float:
+def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     """ECE of Guo et al. 2017 (arXiv 1706.04599), section 2, equation 3."""
-    total = sum(part.count for part in reliability)
-    return float(sum(part.count * abs(part.accuracy - part.confidence) for part in reliability) / total)
+    total = sum(part.count for part in bins)
+    return float(sum(part.count * abs(part.accuracy - part.confidence) for part in bins) / total)

@@ -81,18 +81,27 @@ def confusion_matrix_png(confusion: npt.ArrayLike, class_names: Sequence[str], t
     return png_bytes(figure)
 
 
-def reliability_png(bins: Sequence[ReliabilityBin], ece: float, title: str) -> bytes:
+def reliability_png(
+    bins: Sequence[ReliabilityBin],
+    ece: float,
+    title: str,
+    calibrated: Sequence[ReliabilityBin] = (),
+    note: str = "",
+) -> bytes:
     """Draws a reliability diagram (Guo et al. 2017, section 2) above a histogram of the confidences.
 
     Args:
-        bins: the bins of `metrics.score_classification`; empty ones have no bar.
+        bins: the bins of `metrics.reliability`; empty ones have no bar.
         ece: the expected calibration error, a fraction of 1.
         title: the figure's title.
+        calibrated: the bins of the same answers after temperature scaling, drawn as a curve; empty for none.
+        note: a line below the title that says what scaled them.
 
     Returns:
         The figure as PNG.
     """
-    figure = new_figure(6.2, 7.2, f"{title}\nExpected calibration error: {100 * ece:.2f} %")
+    lines = [title, f"Expected calibration error: {100 * ece:.2f} %", *([note] if note else [])]
+    figure = new_figure(6.2, 7.2, "\n".join(lines))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     filled = [part for part in bins if part.count]
     left = [part.lower for part in filled]
@@ -104,14 +113,23 @@ def reliability_png(bins: Sequence[ReliabilityBin], ece: float, title: str) -> b
     hatched = {"facecolor": "none", "edgecolor": _VALIDATION, "hatch": "////"}
     upper.bar(left, gap, width, bottom=accuracy, label="Gap to mean confidence", **hatched, **style)
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="Perfect calibration")
+    if scaled := [part for part in calibrated if part.count]:
+        points = [part.confidence for part in scaled], [part.accuracy for part in scaled]
+        upper.plot(*points, color=_RIGHT, linewidth=1.4, label="After temperature scaling")
+        # A bin of few examples says little, and shows it.
+        sizes = [6 + 14 * np.log10(part.count) for part in scaled]
+        upper.scatter(*points, s=sizes, color=_RIGHT, zorder=3, clip_on=False)
     upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="Accuracy")
     # Outside of the axes, where no bar can lie beneath it.
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2 if scaled else 3, fontsize=9, frameon=False)
     lower.bar(left, [part.count for part in filled], width, color="#bbbbbb", edgecolor=GREY, **style)
+    if scaled:
+        edges = [calibrated[0].lower, *(part.upper for part in calibrated)]
+        lower.stairs([part.count for part in calibrated], edges, color=_RIGHT, linewidth=1.4)
     if filled:
         # Most predictions of a good model are in the last bin: on a linear axis the others would not be seen.
         lower.set_yscale("log")
-        lower.set_ylim(0.7, 2 * max(part.count for part in filled))
+        lower.set_ylim(0.7, 2 * max(part.count for part in (*filled, *scaled)))
     lower.set(xlabel="Confidence (top probability)", ylabel="Examples (log)")
     for axes in (upper, lower):
         axes.grid(axis="y", color="#e5e5e5", linewidth=0.7)

@@ -1,53 +1,204 @@
-r"""Scores a run on a split: accuracy with its interval, scores by class, calibration, figures.
+r"""Scores runs on a split and, of several, tells which is better and how sure that is. docs/evaluating.md explains it.
+
+Each run's scores and figures go into its own folder, evaluation/<split>, a comparison of several into --output_dir.
+An evaluation that is already there and fits (the same model, records, split and symmetries) is not computed again.
 
 Examples:
   python -m launch.evaluate --run_dir=runs/a --split=test
+  python -m launch.evaluate --run_dir=runs/a --run_dir=runs/b --output_dir=comparison/a_b
+  python -m launch.evaluate --run_dir='runs/*' --tta=d4
   python -m launch.evaluate --run_dir=runs/a --records_dir=records/other --checkpoint=last
 """
 
+import dataclasses
+import functools
 import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from eo_keras import runs
+from eo_keras import calibration, cards, comparison, comparison_report, evaluation_folder, files, places, runs
+from eo_keras.comparison import Difference, Member
+from eo_keras.errors import EOKerasError, OptionError
+from eo_keras.evaluation_folder import Stored
 from launch import common
+
+if TYPE_CHECKING:
+    from eo_keras.pipelines import Records
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("run_dir", None, "Run folder made by launch.train.", required=True)
-flags.DEFINE_string("records_dir", None, "Records folder. Default: the one that the run was trained on.")
-flags.DEFINE_string("split", "test", "Split to score: train, val or test.")
-flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which model: that of the kept epoch, or of the last one.")
-flags.DEFINE_integer("batch_size", 256, "Examples asked about at a time; does not change the scores.", lower_bound=1)
-flags.DEFINE_string(
-    "output_dir",
-    None,
-    "Folder for scores and figures. Default: evaluation/<split> in the run folder, with the checkpoint's name behind "
-    "it if that is last, and the data set's before it if other records are given.",
-)
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the command's flags, the common ones left out."""
+    where = {"flag_values": flag_values}
+    flags.DEFINE_multi_string(
+        "run_dir",
+        None,
+        "Run folder made by launch.train; several joined by commas, or a pattern in quotes such as 'runs/*', are "
+        "compared with each other",  # absl itself adds that the flag may be repeated.
+        required=True,
+        **where,
+    )
+    flags.DEFINE_string(
+        "records_dir", None, "Records folder to ask about. Default: the one that each run was trained on.", **where
+    )
+    flags.DEFINE_string("split", "test", "Split to score: train, val or test.", **where)
+    flags.DEFINE_enum(
+        "checkpoint", "best", ["best", "last"], "Which model: that of the kept epoch, or of the last one.", **where
+    )
+    flags.DEFINE_enum(
+        "tta",
+        "none",
+        ["none", "d4"],
+        "d4: probabilities averaged over the eight symmetries of the square, which takes eight times as long. Reported "
+        "apart from the model's own answers, in a folder and under a name that end in -d4.",
+        **where,
+    )
+    flags.DEFINE_bool(
+        "calibrate",
+        None,
+        "Whether to fit a temperature on the run's validation examples and report calibration before and after. "
+        "Default: where the run has validation examples; if said, a run without is refused.",
+        **where,
+    )
+    flags.DEFINE_string(
+        "coordinates",
+        None,
+        "CSV file of the patches' centres (header patch,latitude,longitude, in degrees), for a map of the accuracy. "
+        "Default: the records' own CRS and transforms, where they hold them.",
+        **where,
+    )
+    flags.DEFINE_bool("again", False, "Whether to compute also what is already there and fits.", **where)
+    flags.DEFINE_integer(
+        "batch_size", 256, "Examples asked about at a time; does not change the scores.", lower_bound=1, **where
+    )
+    flags.DEFINE_string(
+        "output_dir",
+        None,
+        "Of one run: folder for scores and figures. Default: evaluation/<split> in the run folder, with -last and -d4 "
+        "behind it where asked for, and the data set's name before it if other records are given. Of several runs: "
+        "folder for the comparison. Default: comparison/<split>.",
+        **where,
+    )
 
 
-def _output_dir(run, records) -> pathlib.Path:
-    if FLAGS.output_dir:
-        return pathlib.Path(FLAGS.output_dir)
-    name = FLAGS.split if FLAGS.checkpoint == "best" else f"{FLAGS.split}-{FLAGS.checkpoint}"
-    if records.card.fingerprint != run.card.data_fingerprint:
-        name = f"{records.card.dataset}-{records.card.fingerprint[:8]}-{name}"
-    return run.folder / runs.EVALUATION_DIR / name
+@dataclasses.dataclass(frozen=True)
+class _Subject:
+    """One run that is to be evaluated.
+
+    Attributes:
+        folder: its folder.
+        card: its card.
+        records: the records to ask about.
+        output_dir: where the evaluation goes.
+        stored: the evaluation that is already there and fits, or None.
+        model_sha256: checksum of the model's file.
+    """
+
+    folder: pathlib.Path
+    card: cards.ModelCard
+    records: Any
+    output_dir: pathlib.Path
+    stored: Stored | None
+    model_sha256: str
 
 
 def main() -> None:
     """Runs the command."""
+    folders = evaluation_folder.find_runs(FLAGS.run_dir)
+    if len(folders) > 1 and (_comparison_dir() / cards.MODEL_CARD_NAME).exists():
+        raise OptionError(
+            "--output_dir", f"{_comparison_dir()} is a run folder", "a folder of its own for the comparison"
+        )
+    for folder in folders:
+        cards.read_model_card(folder)  # What is no run shows before seconds are spent on importing TensorFlow.
     common.import_tensorflow_quietly()
-    from eo_keras import evaluation, pipelines
+    subjects = [_subject(folder, alone=len(folders) == 1) for folder in folders]
+    stored = []
+    for subject in subjects:
+        _describe(subject)
+        if not FLAGS.dry_run:
+            stored.append(subject.stored or _evaluate(subject))
+            _report(subject, stored[-1], alone=len(folders) == 1)
+    if len(folders) > 1:
+        _compare(folders, stored)
+    elif not FLAGS.dry_run:
+        print(f"next: python -m launch.export --run_dir={folders[0]} --export_dir=serving/{subjects[0].card.dataset}")
 
-    model_name = runs.MODEL_NAME if FLAGS.checkpoint == "best" else runs.LAST_MODEL_NAME
-    run = runs.open_run(FLAGS.run_dir, model_name)
-    records = pipelines.Records(FLAGS.records_dir or run.card.flags["records_dir"])
-    output_dir, chosen = _output_dir(run, records), run.card.selection
-    evaluation.check_records(records.card, run.card, records.folder)
-    examples = records.split(FLAGS.split).examples
-    print(f"model:    {run.card.model} on {','.join(run.card.bands)}, {run.card.parameters:,} weights")
+
+def _comparison_dir() -> pathlib.Path:
+    name = evaluation_folder.variant(FLAGS.split, _model_name(), FLAGS.tta)
+    return pathlib.Path(FLAGS.output_dir or pathlib.Path("comparison") / name)
+
+
+def _model_name() -> str:
+    return runs.MODEL_NAME if FLAGS.checkpoint == "best" else runs.LAST_MODEL_NAME
+
+
+def _subject(folder: pathlib.Path, *, alone: bool) -> _Subject:
+    """Checks all that can be checked without the model, and looks for an earlier evaluation that fits."""
+    from eo_keras import evaluation
+
+    card, records = cards.read_model_card(folder), _records(FLAGS.records_dir or _own_records(folder))
+    evaluation.check_records(records.card, card, records.folder)
+    records.split(FLAGS.split)
+    model = folder / _model_name()
+    if not model.is_file():
+        runs.load_model(model)  # Which says what is missing.
+    subject = _Subject(
+        folder, card, records, _output_dir(folder, card, records, alone), None, files.sha256_of_file(model)
+    )
+    stored = None if FLAGS.again else evaluation_folder.find_evaluation(subject.output_dir, _expected(subject))
+    return dataclasses.replace(subject, stored=stored if stored and _suffices(stored.metrics) else None)
+
+
+@functools.cache
+def _records(folder: str) -> "Records":
+    from eo_keras import pipelines
+
+    return pipelines.Records(folder)
+
+
+def _own_records(folder: pathlib.Path) -> str:
+    return cards.read_model_card(folder).flags["records_dir"]
+
+
+def _output_dir(folder: pathlib.Path, card: cards.ModelCard, records: "Records", alone: bool) -> pathlib.Path:
+    if FLAGS.output_dir and alone:
+        return pathlib.Path(FLAGS.output_dir)
+    name = evaluation_folder.variant(FLAGS.split, _model_name(), FLAGS.tta)
+    if records.card.fingerprint != card.data_fingerprint:
+        name = f"{records.card.dataset}-{records.card.fingerprint[:8]}-{name}"
+    return folder / runs.EVALUATION_DIR / name
+
+
+def _expected(subject: _Subject, symmetries: str | None = None) -> dict[str, Any]:
+    """Returns what tells an evaluation apart from those of other models, examples or questions."""
+    return {
+        "model_sha256": subject.model_sha256,
+        "data_fingerprint": subject.records.card.fingerprint,
+        "trained_on": subject.card.data_fingerprint,
+        "split": FLAGS.split,
+        "tta": FLAGS.tta if symmetries is None else symmetries,
+    }
+
+
+def _suffices(metrics: Mapping[str, Any]) -> bool:
+    """Tells whether an earlier evaluation holds the temperature and the map that are asked for now."""
+    found = metrics["calibration"]
+    if found["temperature"] is None:
+        if FLAGS.calibrate or (FLAGS.calibrate is None and found["reason"] == evaluation_folder.NOT_ASKED):
+            return False
+    located = metrics["places"]
+    return not FLAGS.coordinates or bool(located and located["source"] == pathlib.Path(FLAGS.coordinates).name)
+
+
+def _describe(subject: _Subject) -> None:
+    card, chosen = subject.card, subject.card.selection
+    print(f"run:      {subject.folder}")
+    print(f"model:    {card.model} on {','.join(card.bands)}, {card.parameters:,} weights")
     if FLAGS.checkpoint == "last":
         print("chosen:   the last epoch, on request")
     elif chosen["metric"]:
@@ -57,29 +208,180 @@ def main() -> None:
         )
     else:
         print(f"chosen:   epoch {chosen['epoch']}, the last one: the run had no validation examples")
-    print(f"examples: {examples:,} of the split {FLAGS.split} of {records.folder}")
+    examples = subject.records.split(FLAGS.split).examples
+    asked = "" if FLAGS.tta == "none" else f", answers averaged over the symmetries {FLAGS.tta}"
+    print(f"examples: {examples:,} of the split {FLAGS.split} of {subject.records.folder}{asked}")
     if FLAGS.dry_run:
-        print(f"dry run: would write scores and figures to {output_dir}")
-        return
-    with common.ProgressBars(unit="batches") as progress:
-        result = evaluation.evaluate(run, records, FLAGS.split, batch_size=FLAGS.batch_size, progress=progress)
-    evaluation.write_evaluation(result, output_dir, model_name=model_name)
-    for warning in result.warnings:
-        print(f"warning:  {warning}")
-    scores = result.scores
+        what = f"reuse the evaluation in {subject.output_dir}" if subject.stored else _would_do(subject)
+        print(f"dry run: would {what}")
+
+
+def _would_do(subject: _Subject) -> str:
+    temperature = (
+        "" if FLAGS.calibrate is False or not subject.card.selection.get("split") else ", fit a temperature on"
+    )
+    fitted = f"{temperature} {subject.card.selection['split']}" if temperature else ""
+    return f"ask the model{fitted}, and write scores and figures to {subject.output_dir}"
+
+
+def _evaluate(subject: _Subject) -> Stored:
+    from eo_keras import evaluation
+
+    run = runs.open_run(subject.folder, _model_name())
+    with common.ProgressBars(unit="batches") as bars:
+        found, reason = _calibration(subject, run, bars)
+        result = evaluation.evaluate(
+            run, subject.records, FLAGS.split, batch_size=FLAGS.batch_size, symmetries=FLAGS.tta, progress=bars
+        )
+    located = _places(subject, result.answers.keys)
+    result = dataclasses.replace(result, calibration=found, not_calibrated=reason, places=located)
+    evaluation_folder.write_evaluation(result, subject.output_dir, model_name=_model_name())
     if FLAGS.checkpoint == "best":
         evaluation.add_to_card(result)
-    print(f"\n{'class':24}{'precision':>10}{'recall':>10}{'F1':>10}{'examples':>10}")
-    for one in scores.classes:
-        print(f"{one.name:24}{one.precision:>10.2%}{one.recall:>10.2%}{one.f1:>10.2%}{one.support:>10,}")
+    return evaluation_folder.read_evaluation(subject.output_dir)
+
+
+def _calibration(subject: _Subject, run: runs.Run, bars: Any) -> tuple[calibration.Calibration | None, str]:
+    """Returns the run's temperature, fitted now or earlier, or the reason why there is none."""
+    from eo_keras import evaluation
+
+    if FLAGS.calibrate is False:
+        return None, evaluation_folder.NOT_ASKED
+    path = evaluation_folder.temperature_path(subject.folder, _model_name(), FLAGS.tta)
+    if not FLAGS.again and path.is_file():
+        kept = calibration.read_calibration(path)
+        wanted = (subject.model_sha256, FLAGS.tta, subject.card.data_fingerprint)
+        if (kept.model_sha256, kept.tta, kept.data_fingerprint) == wanted:
+            return kept, ""
+    try:
+        own = subject.records
+        if own.card.fingerprint != subject.card.data_fingerprint:
+            own = _records(_own_records(subject.folder))
+        found = evaluation.fit_calibration(
+            run,
+            own,
+            batch_size=FLAGS.batch_size,
+            symmetries=FLAGS.tta,
+            model_sha256=subject.model_sha256,
+            progress=bars,
+        )
+    except EOKerasError as error:
+        if FLAGS.calibrate:
+            raise
+        return None, str(error)
+    files.make_folder(path.parent)
+    calibration.write_calibration(found, path)
+    return found, ""
+
+
+def _places(subject: _Subject, keys: tuple[str, ...]) -> places.Places | None:
+    if not FLAGS.coordinates:
+        return places.read_places(subject.records.folder, subject.records.card, FLAGS.split, keys)
+    from tfrecords_builder import spatial
+
+    degrees, _ = spatial.read_coordinates(FLAGS.coordinates, keys)
+    return places.Places(degrees, pathlib.Path(FLAGS.coordinates).name)
+
+
+def _report(subject: _Subject, stored: Stored, *, alone: bool) -> None:
+    """Prints the scores of one run."""
+    metrics, scores = stored.metrics, stored.metrics["scores"]
+    for warning in metrics["warnings"]:
+        print(f"warning:  {warning}")
+    if subject.stored:
+        print(f"reused:   {subject.output_dir}; --again computes it anew")
+    if alone:
+        print(f"\n{'class':24}{'precision':>10}{'recall':>10}{'F1':>10}{'examples':>10}")
+        for one in scores["classes"]:
+            numbers = f"{one['precision']:>10.2%}{one['recall']:>10.2%}{one['f1']:>10.2%}"
+            print(f"{one['name']:24}{numbers}{one['support']:>10,}")
+        print()
     print(
-        f"\noverall accuracy {scores.accuracy:.2%} (95 % interval {scores.accuracy_low:.2%} to "
-        f"{scores.accuracy_high:.2%}), macro F1 {scores.macro_f1:.2%}, kappa {scores.kappa:.4f}, expected calibration "
-        f"error {scores.expected_calibration_error:.2%}"
+        f"overall accuracy {scores['accuracy']:.2%} (95 % interval {scores['accuracy_low']:.2%} to "
+        f"{scores['accuracy_high']:.2%}), macro F1 {scores['macro_f1']:.2%}, kappa {scores['kappa']:.4f}, expected "
+        f"calibration error {scores['expected_calibration_error']:.2%}"
     )
-    print(f"{output_dir}: {evaluation.METRICS_NAME}, {evaluation.PREDICTIONS_NAME} and three figures")
-    print(f"next: python -m launch.export --run_dir={FLAGS.run_dir} --export_dir=serving/{run.card.dataset}")
+    _report_calibration(metrics["calibration"])
+    _report_selective(metrics["selective"])
+    if metrics["tta"] != "none":
+        _report_gain(subject, stored)
+    located = metrics["places"]
+    if located:
+        print(f"map: {located['examples']:,} of {scores['count']:,} examples have coordinates ({located['source']})")
+    else:
+        print("map: none, these records hold no coordinates; --coordinates=FILE gives them")
+    names = [evaluation_folder.METRICS_NAME, evaluation_folder.PREDICTIONS_NAME, *evaluation_folder.FIGURES]
+    names += evaluation_folder.MAP_FILES if located else ()
+    print(f"{subject.output_dir}: {', '.join(names)}" + ("" if alone else "\n"))
+
+
+def _report_calibration(found: Mapping[str, Any]) -> None:
+    if found["temperature"] is None:
+        print(f"temperature: none ({found['reason']})")
+        return
+    before, after = found["split"]["before"], found["split"]["after"]
+    limit = ", the limit of the search" if found["at_limit"] else ""
+    fitted = f"fitted on {found['examples']:,} examples ({found['fitted_on']})"
+    print(
+        f"temperature {found['temperature']:.3f}{limit}, {fitted}; here it takes the calibration error from "
+        f"{before['expected_calibration_error']:.2%} to {after['expected_calibration_error']:.2%}, the negative "
+        f"log-likelihood from {before['negative_log_likelihood']:.4f} to {after['negative_log_likelihood']:.4f}, the "
+        f"Brier score from {before['brier_score']:.4f} to {after['brier_score']:.4f}"
+    )
+
+
+def _report_selective(found: Mapping[str, Any]) -> None:
+    parts = [f"{one['accuracy']:.2%} of the surest {one['coverage']:.0%}" for one in found["accuracy_at_coverage"][1:]]
+    reached = [
+        f"{one['accuracy']:.1%} with {one['coverage']:.1%} answered (confidence from {one['threshold']:.3f})"
+        if one["coverage"] is not None
+        else f"{one['accuracy']:.1%} by no threshold"
+        for one in found["coverage_at_accuracy"]
+    ]
+    print(f"selective accuracy: {', '.join(parts)}; {'; '.join(reached)}")
+
+
+def _report_gain(subject: _Subject, stored: Stored) -> None:
+    """Prints what averaging gained, where the model's own answers about the same examples are there."""
+    name = evaluation_folder.variant(FLAGS.split, _model_name(), "none")
+    folder = _output_dir(subject.folder, subject.card, subject.records, alone=False)
+    prefix = folder.name.removesuffix(evaluation_folder.variant(FLAGS.split, _model_name(), FLAGS.tta))
+    plain = evaluation_folder.find_evaluation(folder.parent / f"{prefix}{name}", _expected(subject, "none"))
+    if plain is None:
+        print(f"gain over the model's own answers: not known; evaluate it without --tta={FLAGS.tta} too")
+        return
+    print(f"gain over the model's own answers: {_difference(comparison.gain(plain.answers, stored.answers, ('', '')))}")
+
+
+def _difference(one: Difference) -> str:
+    return (
+        f"{100 * one.difference:+.2f} percentage points (95 % interval {100 * one.low:+.2f} to {100 * one.high:+.2f}; "
+        f"McNemar p = {one.p_value:.3g}, {one.only_first_right} against {one.only_second_right} examples)"
+    )
+
+
+def _compare(folders: list[pathlib.Path], stored: list[Stored]) -> None:
+    """Compares the evaluated runs, and writes and prints what comes out."""
+    output_dir = _comparison_dir()
+    if FLAGS.dry_run:
+        print(f"dry run: would compare {len(folders)} runs and write the comparison to {output_dir}")
+        return
+    names = evaluation_folder.short_names(folders)
+    members = [Member(name, one.answers, one.class_names, one.metrics) for name, one in zip(names, stored, strict=True)]
+    found = comparison.compare(members)
+    variant = evaluation_folder.variant(FLAGS.split, _model_name(), FLAGS.tta)
+    title = f"{len(members)} runs on {members[0].metrics['dataset']}, {variant}"
+    comparison_report.write_comparison(found, output_dir, title)
+    print(*comparison_report.lines(comparison_report.score_table(found)), "", sep="\n")
+    print(*comparison_report.lines(comparison_report.pair_table(found)), "", sep="\n")
+    for warning in found.warnings:
+        print(f"warning: {warning}")
+    pairs = len(found.differences)
+    print(f"p (Holm) is corrected for {pairs} pair{'s' if pairs > 1 else ''}; a p from 0.05 on shows no difference")
+    written = ("JSON_NAME", "CSV_NAME", "MARKDOWN_NAME", "PAGE_NAME", "FIGURE_NAME")
+    print(f"{output_dir}: {', '.join(getattr(comparison_report, one) for one in written)}")
 
 
 if __name__ == "__main__":
+    define_flags(FLAGS)
     common.run(main)

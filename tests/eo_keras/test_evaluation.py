@@ -1,13 +1,14 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from eo_keras import cards, evaluation, legends, pipelines, records, runs
-from eo_keras.errors import BandError, LegendError, RecordsError
+from eo_keras import calibration, cards, evaluation, evaluation_folder, legends, parts, pipelines, places, records, runs
+from eo_keras.errors import BandError, LegendError, OptionError, RecordsError, RunError
 
 
 @pytest.fixture(scope="module")
@@ -60,25 +61,151 @@ def test_mistakes_are_the_surest_errors_with_their_own_images(result, stored):
         np.testing.assert_array_equal(image, stored[answers.keys[number]][0])
 
 
-def test_the_folder(result, tmp_path):
-    evaluation.write_evaluation(result, tmp_path / "test")
-    assert {path.name for path in (tmp_path / "test").iterdir()} == {
+@pytest.fixture(scope="module")
+def calibrated(run, data, result):
+    """The evaluation with a temperature, and with places for all examples but one."""
+    found = evaluation.fit_calibration(run, data, batch_size=16, model_sha256="ab")
+    degrees = np.stack([np.linspace(5, 15, 40), np.linspace(45, 55, 40)], axis=1)
+    degrees[3] = np.nan
+    return dataclasses.replace(result, calibration=found, places=places.Places(degrees, "somewhere.csv"))
+
+
+@pytest.fixture(scope="module")
+def folder(calibrated, tmp_path_factory):
+    path = tmp_path_factory.mktemp("evaluation") / "test"
+    evaluation_folder.write_evaluation(calibrated, path)
+    return path
+
+
+def test_the_folder(folder, calibrated):
+    assert {path.name for path in folder.iterdir()} == {
         "metrics.json",
         "predictions.csv",
         "confusion_matrix.png",
         "reliability.png",
+        "selective_accuracy.png",
         "mistakes.png",
+        "accuracy_map.png",
+        "accuracy_map.csv",
     }
-    content = json.loads((tmp_path / "test" / "metrics.json").read_text())
-    assert content["scores"] == result.scores.to_json()
+    content = json.loads((folder / "metrics.json").read_text())
+    scores = calibrated.scores
+    assert content["scores"] == scores.to_json() and content["tta"] == "none"
     assert content["selection"]["split"] == "20.0% of the split train, held out by key"
     assert content["data_fingerprint"] == content["trained_on"] and content["warnings"] == []
-    with open(tmp_path / "test" / "predictions.csv") as file:
+    assert content["calibration"]["temperature"] == calibrated.calibration.temperature
+    before = content["calibration"]["split"]["before"]
+    assert before["expected_calibration_error"] == scores.expected_calibration_error
+    assert before["negative_log_likelihood"] == pytest.approx(calibrated.answers.cross_entropy())
+    assert content["selective"]["accuracy_at_coverage"][0]["accuracy"] == pytest.approx(scores.accuracy)
+    assert content["places"] == {"source": "somewhere.csv", "examples": 39, "cell_degrees": 0.5}
+    with open(folder / "predictions.csv") as file:
         rows = list(csv.DictReader(file))
-    assert np.mean([row["true"] == row["predicted"] for row in rows]) == result.scores.accuracy
-    assert [row["key"] for row in rows] == list(result.answers.keys)
-    for path in (tmp_path / "test").glob("*.png"):
+    assert np.mean([row["true"] == row["predicted"] for row in rows]) == scores.accuracy
+    assert [row["key"] for row in rows] == list(calibrated.answers.keys)
+    for path in folder.glob("*.png"):
         assert Image.open(path).size[0] > 300
+
+
+def test_an_evaluation_is_found_again_only_if_it_is_whole_and_the_same(folder, calibrated, tmp_path):
+    content = json.loads((folder / "metrics.json").read_text())
+    expected = {name: content[name] for name in ("model_sha256", "data_fingerprint", "split", "tta")}
+    found = evaluation_folder.find_evaluation(folder, expected)
+    assert found.metrics == content and found.class_names == legends.EUROSAT.class_names
+    np.testing.assert_array_equal(found.answers.probabilities, calibrated.answers.probabilities)
+    assert evaluation_folder.find_evaluation(folder, expected | {"tta": "d4"}) is None
+    assert evaluation_folder.find_evaluation(tmp_path, expected) is None
+
+    def damaged(change):
+        copy = tmp_path / change.__name__
+        shutil.copytree(folder, copy)
+        change(copy)
+        return evaluation_folder.find_evaluation(copy, expected)
+
+    def without_a_figure(copy):
+        (copy / "mistakes.png").unlink()
+
+    def without_the_map(copy):
+        (copy / "accuracy_map.csv").unlink()
+
+    def other_predictions(copy):
+        path = copy / "predictions.csv"
+        path.write_text(path.read_text().replace("Forest_", "Wood_"))
+
+    def from_before_probabilities_were_kept(copy):
+        del content["predictions_sha256"]
+        (copy / "metrics.json").write_text(json.dumps(content))
+
+    def from_before_temperatures(copy):
+        (copy / "metrics.json").write_text(json.dumps({k: v for k, v in content.items() if k != "calibration"}))
+
+    changes = without_a_figure, without_the_map, other_predictions, from_before_temperatures
+    for change in (*changes, from_before_probabilities_were_kept):
+        assert damaged(change) is None, change.__name__
+    with pytest.raises(RunError, match="predictions.csv: it is not the file that metrics.json was made with"):
+        evaluation_folder.read_evaluation(tmp_path / "other_predictions")
+
+
+def test_a_map_of_before_does_not_outlive_its_evaluation(folder, result, tmp_path):
+    shutil.copytree(folder, tmp_path / "test")
+    evaluation_folder.write_evaluation(dataclasses.replace(result, not_calibrated="why"), tmp_path / "test")
+    assert not list((tmp_path / "test").glob("accuracy_map*"))
+    content = json.loads((tmp_path / "test" / "metrics.json").read_text())
+    assert content["places"] is None and content["calibration"]["reason"] == "why"
+
+
+def test_the_temperature_is_fitted_on_what_validated_the_run(run, data, calibrated, finished):
+    part = parts.holdout(0.2, finished[0].seed)[1]
+    assert evaluation.validation_part(run, data) == ("train", part)
+    dataset = pipelines.evaluation(data, pipelines.PipelineOptions(16), "train", part=part, with_keys=True)
+    answers = evaluation.Answerer(run.model)(data, dataset)
+    found = calibrated.calibration
+    assert found.examples == len(answers.labels) == data.count("train", part)
+    assert found.temperature == pytest.approx(
+        calibration.fit_temperature(answers.labels, answers.probabilities)[0], rel=1e-3
+    )
+    assert found.data_fingerprint == data.card.fingerprint and found.model_sha256 == "ab"
+
+
+def test_no_temperature_without_validation_or_from_other_records(run, data):
+    without = dataclasses.replace(run, card=dataclasses.replace(run.card, selection={"split": None}))
+    with pytest.raises(RunError, match="the run had no validation examples.*--validation_from_train"):
+        evaluation.fit_calibration(without, data)
+    other = dataclasses.replace(run, card=dataclasses.replace(run.card, data_fingerprint="f" * 64))
+    with pytest.raises(RecordsError, match="expected ffffffffffff, those that .* was trained on"):
+        evaluation.fit_calibration(other, data)
+
+
+def test_averaged_answers_are_an_entry_of_their_own(run, result, tmp_path):
+    copy = dataclasses.replace(run, folder=tmp_path)
+    evaluation.add_to_card(dataclasses.replace(result, run=copy))
+    copy = dataclasses.replace(copy, card=cards.read_model_card(tmp_path))
+    evaluation.add_to_card(dataclasses.replace(result, run=copy, tta="d4"))
+    found = cards.read_model_card(tmp_path).scores
+    assert set(found) == {"test", "test-d4"} and found["test"]["accuracy"] == result.scores.accuracy
+
+
+def test_which_runs_are_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/a", "runs/b", "runs/x,y", "runs/no_run", "other/a"):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        if name != "runs/no_run":
+            (folder / cards.MODEL_CARD_NAME).touch()
+
+    def found(*words):
+        return [str(path) for path in evaluation_folder.find_runs(words)]
+
+    assert found("runs/b,runs/a") == ["runs/b", "runs/a"]
+    assert found("runs/*") == ["runs/a", "runs/b", "runs/x,y"]
+    assert found("runs/x,y", "runs/b", "runs/../runs/b/", "runs/?") == ["runs/x,y", "runs/b", "runs/a"]
+    assert found("runs/absent") == ["runs/absent"], "a missing folder is told by whoever opens it"
+    with pytest.raises(OptionError, match="'none/\\*' finds no run"):
+        found("none/*")
+    with pytest.raises(OptionError, match="no folder is named"):
+        found(",")
+    names = evaluation_folder.short_names(evaluation_folder.find_runs(["runs/a,runs/b,other/a"]))
+    assert names == ["runs/a", "b", "other/a"]
 
 
 def test_what_a_reader_has_to_know(run, data, result):
