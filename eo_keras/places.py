@@ -1,0 +1,160 @@
+"""Where the examples of a split lie, and how many of them are answered rightly there."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from eo_keras import files, records
+from eo_keras.cards import DataCard
+
+_SIZES = (
+    (1, 1000),
+    (1, 500),
+    (1, 200),
+    (1, 100),
+    (1, 50),
+    (1, 20),
+    (1, 10),
+    (1, 5),
+    (1, 2),
+    (1, 1),
+    (2, 1),
+    (5, 1),
+    (10, 1),
+)
+"""Sides of a cell in degrees, as fractions: 0.1 as a float would put some edges into the wrong cell."""
+
+_CELLS_ACROSS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where N examples lie.
+
+    Attributes:
+        degrees: float64 (N, 2), longitude and latitude of the images' centres; NaN where they are not known.
+        source: what says so.
+    """
+
+    degrees: np.ndarray
+    source: str
+
+    @property
+    def known(self) -> np.ndarray:
+        """Whether each place is known, bool (N,)."""
+        return np.isfinite(self.degrees).all(axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """The answers in one cell of a grid of degrees.
+
+    Attributes:
+        west: longitude of its western edge, part of the cell.
+        south: latitude of its southern edge, part of the cell.
+        examples: number of examples in it, at least 1.
+        right: number of these that are answered rightly.
+    """
+
+    west: float
+    south: float
+    examples: int
+    right: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Answers by cell.
+
+    Attributes:
+        degrees: side of a cell.
+        cells: those that hold an example, from north to south and west to east.
+    """
+
+    degrees: float
+    cells: tuple[Cell, ...]
+
+    def to_csv(self) -> str:
+        """Returns a header and a line a cell."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["west", "south", "degrees", "examples", "right", "accuracy"])
+        for cell in self.cells:
+            accuracy = f"{cell.right / cell.examples:.6f}"
+            edges = (f"{value:g}" for value in (cell.west, cell.south, self.degrees))
+            writer.writerow([*edges, cell.examples, cell.right, accuracy])
+        return text.getvalue()
+
+
+def read_places(records_dir: str | os.PathLike[str], card: DataCard, split: str, keys: Sequence[str]) -> Places | None:
+    """Reads where examples lie from their CRS and transforms; no image is decoded.
+
+    Args:
+        records_dir: the records folder.
+        card: its card.
+        split: the split that holds the examples.
+        keys: keys of the examples.
+
+    Returns:
+        The places in the order of the keys, or None if the records hold none.
+
+    Raises:
+        RecordsError: if a shard is damaged.
+    """
+    if not card.georeferenced:
+        return None
+    place_of = {key: place for place, key in enumerate(keys)}
+    centres: dict[str, list[tuple[int, float, float]]] = collections.defaultdict(list)
+    middle = card.patch_size / 2
+    for shard in card.splits[split].shards:
+        for example in records.read_examples(files.join(records_dir, shard.name)):
+            if example.transform is not None and example.key in place_of:
+                a, b, c, d, e, f = example.transform
+                x, y = (a + b) * middle + c, (d + e) * middle + f
+                centres[example.crs].append((place_of[example.key], x, y))
+    return Places(_degrees(centres, len(keys)), "the records' CRS and transforms")
+
+
+def _degrees(centres: dict[str, list[tuple[int, float, float]]], count: int) -> np.ndarray:
+    from rasterio.warp import transform
+
+    degrees = np.full((count, 2), np.nan)
+    for crs, points in centres.items():
+        members, xs, ys = zip(*points, strict=True)
+        degrees[list(members)] = np.stack(transform(crs, "EPSG:4326", xs, ys), axis=-1)
+    return degrees
+
+
+def by_cell(degrees: npt.ArrayLike, right: npt.ArrayLike) -> Grid:
+    """Counts examples and right answers by cell; the cells are so large that about thirty or fewer lie side by side.
+
+    Args:
+        degrees: (N, 2) longitude and latitude; examples of unknown place are left out.
+        right: bool (N,) whether the answers are right.
+    """
+    degrees, right = np.asarray(degrees, np.float64), np.asarray(right, bool)
+    known = np.isfinite(degrees).all(axis=1)
+    degrees, right = degrees[known], right[known]
+    if not len(degrees):
+        return Grid(1.0, ())
+    extent = float((degrees.max(axis=0) - degrees.min(axis=0)).max())
+    over, under = next((size for size in _SIZES if extent * size[1] / size[0] <= _CELLS_ACROSS), _SIZES[-1])
+    cells, members = np.unique(np.floor(degrees * under / over).astype(int), axis=0, return_inverse=True)
+    examples = np.bincount(members.ravel(), minlength=len(cells))
+    hits = np.bincount(members.ravel(), weights=right, minlength=len(cells))
+    order = np.lexsort((cells[:, 0], -cells[:, 1]))
+    return Grid(
+        over / under,
+        tuple(
+            Cell(float(x * over / under), float(y * over / under), int(examples[k]), int(hits[k]))
+            for k, (x, y) in zip(order, cells[order], strict=True)
+        ),
+    )

@@ -1,0 +1,208 @@
+"""launch.evaluate in this process on small untrained networks, and once as a user starts it."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+from absl import flags
+
+from eo_keras import calibration, cards, evaluation_figures, evaluation_folder, reports, runs
+from eo_keras.sentinel2 import COMPOSITES
+from launch import common, evaluate
+from tests.launch.commands import launch
+from tfrecords_builder import build, splits
+from tfrecords_builder.generated import archives
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Records of 70 training and 30 test patches, others of the same patches split otherwise, and coordinates."""
+    folder = tmp_path_factory.mktemp("world")
+    source = archives.write_eurosat_archive(folder / "rgb.zip", kind="rgb", patches_per_class=10)
+    for name, seed in (("rgb", 1), ("other", 2)):
+        split = splits.SplitOptions(seed=seed, test_fraction=0.3)
+        build.build(build.BuildOptions("eurosat_rgb", str(source), str(folder / name), split))
+    archives.write_coordinates(folder / "coordinates.csv", patches_per_class=10)
+    return folder
+
+
+@pytest.fixture
+def run_of(make_run, world, tmp_path):
+    """A function that makes a run folder as if it had been trained on one of the records."""
+
+    def make(name, seed, *, records="rgb", validation="20.0% of the split train, held out by key"):
+        run = make_run(tmp_path / "runs" / name, "uint8", COMPOSITES["RGB"], seed=seed)
+        card = cards.read_data_card(world / records)
+        card = dataclasses.replace(
+            run.card,
+            dataset=card.dataset,
+            data_fingerprint=card.fingerprint,
+            flags={"records_dir": str(world / records), "validation_from_train": 0.2, "seed": 1},
+            selection={"split": validation, "metric": validation and "accuracy", "value": 0.5, "epoch": 3},
+        )
+        cards.write_card(card, run.folder)
+        return run.folder
+
+    return make
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs the command in this process, its figures left blank; returns its exit code, its output and its errors."""
+    for module, name in (
+        (reports, "confusion_matrix_png"),
+        (reports, "reliability_png"),
+        (reports, "mistakes_png"),
+        (evaluation_figures, "selective_accuracy_png"),
+        (evaluation_figures, "accuracy_map_png"),
+    ):
+        monkeypatch.setattr(module, name, lambda *arguments, **options: b"")
+
+    def run(*arguments):
+        values = flags.FlagValues()
+        common.define_flags(values)
+        evaluate.define_flags(values)
+        monkeypatch.setattr(evaluate, "FLAGS", values)
+        return common._run(evaluate.main, ["evaluate", *map(str, arguments)], values), *capsys.readouterr()
+
+    return run
+
+
+def metrics_of(folder, name="test"):
+    return json.loads((folder / runs.EVALUATION_DIR / name / evaluation_folder.METRICS_NAME).read_text())
+
+
+def test_one_run_its_temperature_and_its_map(command, run_of, world):
+    folder = run_of("a", 1)
+    code, out, err = command(f"--run_dir={folder}", f"--coordinates={world / 'coordinates.csv'}")
+    assert code == 0 and err == "", err
+    content = metrics_of(folder)
+    assert f"overall accuracy {content['scores']['accuracy']:.2%} (95 % interval" in out
+    assert "chosen:   epoch 3, by accuracy (50.00%) on 20.0% of the split train, held out by key; never by" in out
+    temperature = content["calibration"]["temperature"]
+    assert f"temperature {temperature:.3f}" in out and "the surest 80%" in out
+    assert "map: 30 of 30 examples have coordinates (coordinates.csv)" in out
+    assert cards.read_model_card(folder).scores["test"]["accuracy"] == content["scores"]["accuracy"]
+    kept = calibration.read_calibration(evaluation_folder.temperature_path(folder, runs.MODEL_NAME, "none"))
+    assert kept.temperature == temperature and kept.model_sha256 == content["model_sha256"]
+    assert 0 < kept.examples < 30 and kept.fitted_on == "20.0% of the split train, held out by key"
+
+    # The same question again is not computed again; another one is.
+    path = folder / runs.EVALUATION_DIR / "test" / evaluation_folder.METRICS_NAME
+    written = path.stat().st_mtime_ns
+    code, out, _ = command(f"--run_dir={folder}")
+    assert code == 0 and "reused: " in out and path.stat().st_mtime_ns == written
+    assert f"overall accuracy {content['scores']['accuracy']:.2%}" in out and "AnnualCrop" in out
+    code, out, _ = command(f"--run_dir={folder}", "--dry_run")
+    assert code == 0 and "dry run: would reuse the evaluation in" in out
+    code, out, _ = command(f"--run_dir={folder}", "--nocalibrate", "--again")
+    assert code == 0 and "reused" not in out and "temperature: none (not asked for)" in out
+    assert "map: none, these records hold no coordinates" in out
+    code, out, _ = command(f"--run_dir={folder}")
+    assert code == 0 and "reused" not in out, "the temperature is wanted now"
+    assert metrics_of(folder)["calibration"]["temperature"] == temperature
+
+
+def test_averaged_answers_are_reported_apart(command, run_of):
+    folder = run_of("a", 1)
+    code, out, err = command(f"--run_dir={folder}", "--tta=d4", "--nocalibrate")
+    assert code == 0 and err == "", err
+    assert "averaged over the symmetries d4" in out and "gain over the model's own answers: not known" in out
+    averaged = metrics_of(folder, "test-d4")
+    assert averaged["tta"] == "d4" and not (folder / runs.EVALUATION_DIR / "test").exists()
+    assert set(cards.read_model_card(folder).scores) == {"test-d4"}
+    assert command(f"--run_dir={folder}", "--nocalibrate")[0] == 0
+    assert metrics_of(folder)["tta"] == "none" and metrics_of(folder, "test-d4") == averaged
+    assert set(cards.read_model_card(folder).scores) == {"test", "test-d4"}
+    code, out, _ = command(f"--run_dir={folder}", "--tta=d4", "--nocalibrate")
+    gain = 100 * (averaged["scores"]["accuracy"] - metrics_of(folder)["scores"]["accuracy"])
+    assert code == 0 and "reused" in out and f"own answers: {gain:+.2f} percentage points" in out
+
+
+def test_a_run_without_validation(command, run_of):
+    folder = run_of("a", 1, validation=None)
+    code, out, err = command(f"--run_dir={folder}", "--calibrate")
+    assert code == 2 and "the run had no validation examples" in err and err.count("\n") == 1
+    code, out, err = command(f"--run_dir={folder}")
+    assert code == 0 and "temperature: none (" in out and "had no validation examples" in out
+    assert metrics_of(folder)["calibration"]["temperature"] is None
+    assert "reused" in command(f"--run_dir={folder}")[1]
+
+
+def test_several_runs_are_compared(command, run_of, tmp_path):
+    folders = [run_of(name, seed) for seed, name in enumerate("abc", 1)]
+    (tmp_path / "runs" / "notes").mkdir()
+    output = tmp_path / "comparison"
+    pattern = f"--run_dir={tmp_path / 'runs'}/*"
+    code, out, err = command(pattern, f"--output_dir={output}", "--dry_run")
+    assert code == 0 and err == "" and not output.exists()
+    assert out.count("dry run: would ask the model, fit a temperature on 20.0% of the split train") == 3
+    assert f"dry run: would compare 3 runs and write the comparison to {output}" in out
+    code, out, err = command(pattern, f"--output_dir={output}", "--nocalibrate")
+    assert code == 0 and err == "", err
+    content = json.loads((output / "comparison.json").read_text())
+    assert [one["name"] for one in content["runs"]] == ["a", "b", "c"] and content["examples"] == 30
+    right = {}
+    for folder in folders:
+        stored = evaluation_folder.read_evaluation(folder / runs.EVALUATION_DIR / "test")
+        right[folder.name] = dict(zip(stored.answers.keys, stored.answers.right, strict=True))
+    for one in content["differences"]:
+        pairs = [(right[one["first"]][key], right[one["second"]][key]) for key in right["a"]]
+        assert one["difference"] == pytest.approx(np.mean([a - b for a, b in np.array(pairs, int)]))
+        assert one["only_first_right"] == sum(a and not b for a, b in pairs)
+    assert re.search(r"^a - b +\S", out, re.MULTILINE) and "corrected for 3 pairs" in out
+    code, out, _ = command(f"--run_dir={folders[2]},{folders[0]}", f"--output_dir={output}", "--nocalibrate")
+    assert code == 0 and out.count("reused: ") == 2 and "corrected for 1 pair;" in out
+    names = [one["name"] for one in json.loads((output / "comparison.json").read_text())["runs"]]
+    assert names == ["c", "a"]
+
+
+def test_runs_of_other_records(command, run_of, world, tmp_path):
+    first, second = run_of("a", 1), run_of("b", 2, records="other")
+    both, output = f"--run_dir={first},{second}", f"--output_dir={tmp_path / 'comparison'}"
+    code, _, err = command(both, output, "--nocalibrate")
+    assert code == 2 and re.search(r"b: it lacks \d+ of a's examples, first \w+ and it was asked about \d+ others", err)
+    assert "--records_dir" in err and not (tmp_path / "comparison").exists()
+    code, out, err = command(both, output, f"--records_dir={world / 'rgb'}")
+    assert code == 0, err
+    assert "warning: b: these are not the records that the run was trained on" in out
+    assert "warning: the runs were trained on different records" in out
+    card = cards.read_data_card(world / "rgb")
+    name = f"eurosat_rgb-{card.fingerprint[:8]}-test"
+    assert metrics_of(second, name)["trained_on"] != metrics_of(second, name)["data_fingerprint"]
+    # Fitted on the run's own validation examples, not on records that it may have been trained on.
+    kept = calibration.read_calibration(evaluation_folder.temperature_path(second, runs.MODEL_NAME, "none"))
+    assert kept.data_fingerprint == cards.read_model_card(second).data_fingerprint
+    assert cards.read_model_card(second).scores.keys() == {"test"}, "scored on its own records only, in the first call"
+
+
+def test_mistakes_are_one_line(command, run_of, tmp_path):
+    folder = run_of("a", 1)
+
+    def refused(words, *arguments):
+        code, _, err = command(*arguments)
+        assert code == 2 and err.count("\n") == 1 and words in err, err
+
+    refused("'none/*' finds no run", "--run_dir=none/*")
+    refused("there is no such folder", f"--run_dir={folder},{tmp_path / 'absent'}")
+    refused("there is no split 'tset'; expected one of train, test", f"--run_dir={folder}", "--split=tset")
+    refused("last.keras: there is no such file", f"--run_dir={folder}", "--checkpoint=last")
+    other = tmp_path / "runs" / "copy"
+    other.mkdir()
+    for name in (runs.MODEL_NAME, cards.MODEL_CARD_NAME):
+        (other / name).write_bytes((folder / name).read_bytes())
+    refused("is a run folder", f"--run_dir={folder},{other}", f"--output_dir={folder}", "--nocalibrate")
+
+
+def test_the_command_itself(run_of, tmp_path):
+    folders = [run_of("a", 1), run_of("b", 2)]
+    words = [f"--run_dir={folder}" for folder in folders]
+    result = launch("evaluate", *words, f"--output_dir={tmp_path / 'out'}")
+    assert result.returncode == 0 and result.stderr == "", result
+    assert (tmp_path / "out" / "comparison.html").is_file()
+    shown = launch("evaluate", "--help")
+    assert shown.returncode == 0 and shown.stderr == ""
+    for flag in ("run_dir", "tta", "calibrate", "coordinates", "again", "output_dir"):
+        assert f"--{flag}: " in shown.stdout
