@@ -1,6 +1,8 @@
 """Models by name: digital numbers in, probabilities over the legend out.
 
-Only Keras and numpy are used here, so that the same model also runs under `KERAS_BACKEND=jax` without TensorFlow.
+`blocks.py` has what the architectures share, `weights.py` brings pretrained weights in, `twins.py` makes models to
+train and to save out of those built here, `layer_groups.py` says which layers learn and how fast. Only Keras and numpy
+are used here, so that the same model also runs under `KERAS_BACKEND=jax` without TensorFlow.
 """
 
 from __future__ import annotations
@@ -12,11 +14,16 @@ from collections.abc import Callable, Sequence
 import keras
 
 from eo_keras.errors import BandError, OptionError
-from eo_keras.models.blocks import POLICIES
+from eo_keras.models.blocks import POLICIES, check_dropout
 from eo_keras.models.compact import build_compact
+from eo_keras.models.googlenet import build_googlenet
+from eo_keras.models.inception_v3 import build_inception_v3
+from eo_keras.models.layer_groups import depth_groups, set_trainable
 from eo_keras.models.normalisation import BandNormalisation, Normalisation
+from eo_keras.models.published import INCEPTION_V3, RESNET50, RESNET101, Published
 from eo_keras.models.resnet import build_resnet
 from eo_keras.models.stems import STEM_MODES, check_stem
+from eo_keras.models.twins import copy_weights, inference_twin, seed_states, training_model
 from eo_keras.models.weights import InitialisationReport, input_scale, load_backbone, scratch_report
 
 __all__ = [
@@ -29,15 +36,20 @@ __all__ = [
     "InitialisationReport",
     "Normalisation",
     "build",
+    "copy_weights",
+    "depth_groups",
     "inference_twin",
     "load_backbone",
+    "seed_states",
+    "set_trainable",
+    "training_model",
 ]
 
 INPUT_DTYPES = ("uint8", "uint16")
 """The dtypes of digital numbers that models take: JPEGs' and Sentinel-2's own."""
 
 MIN_PATCH_SIZE = 32
-"""The stages halve the image five times: below this, the last one would see nothing but padding."""
+"""Most architectures halve the image five times: below this, the last blocks would see nothing but padding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +60,20 @@ class Architecture:
         description: one sentence for the user.
         builder: `build_resnet`, or a function with the same arguments.
         arguments: what the builder is called with besides the user's choices.
-        imagenet: whether Keras has ImageNet weights for it.
+        published: the ImageNet weights that Keras has for it; None where it has none.
+        residual: whether the builder takes `zero_last_gamma`, so that blocks start as the identity.
     """
 
     description: str
     builder: Callable[..., keras.Model]
     arguments: dict[str, object]
-    imagenet: bool = False
+    published: Published | None = None
+    residual: bool = False
+
+    @property
+    def imagenet(self) -> bool:
+        """Whether there are ImageNet weights for it."""
+        return self.published is not None
 
 
 MODELS: dict[str, Architecture] = {
@@ -62,17 +81,39 @@ MODELS: dict[str, Architecture] = {
         "ResNet-50 (He et al. 2015, table 1), 23.6 million parameters; takes ImageNet weights",
         build_resnet,
         {"blocks": (3, 4, 6, 3), "width": 64},
-        imagenet=True,
+        published=RESNET50,
+        residual=True,
+    ),
+    "resnet101": Architecture(
+        "ResNet-101 (He et al. 2015, table 1), 42.6 million parameters; takes ImageNet weights",
+        build_resnet,
+        {"blocks": (3, 4, 23, 3), "width": 64},
+        published=RESNET101,
+        residual=True,
+    ),
+    "inception_v3": Architecture(
+        "Inception-v3 (Szegedy et al. 2015), padded for small patches, 21.8 million parameters; takes ImageNet weights",
+        build_inception_v3,
+        {},
+        published=INCEPTION_V3,
+    ),
+    "googlenet": Architecture(
+        "GoogLeNet (Szegedy et al. 2014, table 1) with batch normalisation and two auxiliary classifiers, 6.0 million "
+        "parameters without them",
+        build_googlenet,
+        {},
     ),
     "resnet14": Architecture(
         "small bottleneck ResNet of one block a stage at half the width, 2.0 million parameters; for the demo",
         build_resnet,
         {"blocks": (1, 1, 1, 1), "width": 32},
+        residual=True,
     ),
     "compact": Architecture(
         "residual network for patches of 64 pixels from random weights, 6.2 million parameters",
         build_compact,
         {},
+        residual=True,
     ),
 }
 """The architectures by name. `resnet14` is the demo's small network, with the depth of timm's ResNet-14t."""
@@ -88,6 +129,7 @@ def build(
     patch_size: int | None = None,
     stem: str = "by_name",
     weights: str | os.PathLike | None = None,
+    dropout: float | None = None,
     synchronized: bool = False,
     dtype_policy: str | None = None,
     seed: int | None = None,
@@ -104,15 +146,18 @@ def build(
         stem: `by_name` or `by_position`: which pretrained kernel each band takes, see `eo_keras.models.stems`.
         weights: `None` for random weights, `imagenet`, or a file: weights of `keras.applications`, or a `.keras` model
             of this package or of `keras.applications`.
+        dropout: share of the features that are dropped before the logits, and before those of auxiliary classifiers,
+            while training; `None` takes the architecture's own, 0 for those whose authors use none.
         synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
         dtype_policy: `float32`, `mixed_bfloat16`, `mixed_float16`, `float64`, or `None` for Keras's global policy,
             which is not changed.
-        seed: makes the initial weights repeatable.
+        seed: makes the initial weights and the dropout repeatable.
 
     Returns:
         The model, from `image` `(batch, patch_size, patch_size, len(bands))`, digital numbers, to `probabilities`
-        `(batch, num_classes)`, float32 (float64 under that policy), the layer before being `logits`; and what was
-        loaded and what was initialised.
+        `(batch, num_classes)`, float32 (float64 under that policy), the layer before being `logits`; a model with
+        auxiliary classifiers answers with a list of the probabilities and of their logits, `aux1_logits` and so on. And
+        what was loaded and what was initialised.
 
     Raises:
         BandError: if bands, stem and normalisation do not fit each other.
@@ -132,6 +177,8 @@ def build(
         raise OptionError("num_classes", f"{num_classes}", "at least 2")
     if patch_size is not None and patch_size < MIN_PATCH_SIZE:
         raise OptionError("patch_size", f"{patch_size} pixels", f"at least {MIN_PATCH_SIZE}")
+    if dropout is not None:
+        check_dropout(dropout)
     if len(normalisation.mean) != len(bands):
         raise BandError(
             f"normalisation for bands {','.join(bands)}",
@@ -146,42 +193,15 @@ def build(
         normalisation=normalisation,
         input_dtype=input_dtype,
         patch_size=patch_size,
-        scale=input_scale(weights, bands, stem),
+        scale=input_scale(weights, bands, stem, architecture.published),
+        dropout=dropout,
         synchronized=synchronized,
         dtype_policy=dtype_policy,
         seed=seed,
-        zero_last_gamma=weights is None,
         name=name,
+        **({"zero_last_gamma": weights is None} if architecture.residual else {}),
         **architecture.arguments,
     )
     if weights is None:
         return model, scratch_report(model)
-    return model, load_backbone(model, weights, bands, stem)
-
-
-def inference_twin(model: keras.Model, patch_size: int | None = None) -> keras.Model:
-    """Returns a model of the same layers and weights that is fit to be saved and asked, wherever it was trained.
-
-    It computes in full precision, or its answers would depend on the precision it was trained in; and its batch
-    normalisation is not synchronised, or it could not be loaded by another backend than TensorFlow.
-
-    Args:
-        model: a model of this package.
-        patch_size: height and width of the twin's input in pixels; `None` takes any.
-    """
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        if layer.dtype_policy.compute_dtype in ("bfloat16", "float16"):
-            config["dtype"] = "float32"
-        if "synchronized" in config:
-            config["synchronized"] = False
-        return layer.__class__.from_config(config)
-
-    image = model.inputs[0]
-    size = (patch_size, patch_size, image.shape[-1])
-    twin = keras.models.clone_model(
-        model, input_tensors=keras.Input(size, dtype=image.dtype, name=image.name), clone_function=clone
-    )
-    twin.set_weights(model.get_weights())
-    return twin
+    return model, load_backbone(model, weights, bands, stem, architecture.published)

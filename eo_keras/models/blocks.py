@@ -19,6 +19,9 @@ POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 LOGITS = "logits"
 """The layer whose outputs the loss is computed from; the only one that a new legend needs anew."""
 
+AUXILIARY = "_logits"
+"""How the names of the auxiliary classifiers' last layers end."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
@@ -101,6 +104,11 @@ class Parts:
         """Adds a rectifier."""
         return layers.Activation("relu", dtype=self.policy, name=name)(x)
 
+    def unit(self, x: Any, filters: int, size: Any, prefix: str, strides: int = 1, padding: str = "same") -> Any:
+        """Adds a convolution, batch normalisation and a rectifier: `<prefix>_conv`, `<prefix>_bn`, `<prefix>_relu`."""
+        x = self.convolution(x, filters, size, f"{prefix}_conv", strides, padding)
+        return self.relu(self.batch_norm(x, f"{prefix}_bn"), f"{prefix}_relu")
+
     def padded(self, x: Any, size: int, name: str) -> Any:
         """Adds a border of zeros."""
         return layers.ZeroPadding2D(size, data_format="channels_last", dtype=self.policy, name=name)(x)
@@ -133,6 +141,17 @@ class Parts:
         """Adds the maximum over all pixels, in the head's precision."""
         return layers.GlobalMaxPooling2D(data_format="channels_last", dtype=self.exact, name=name)(x)
 
+    def dropout(self, x: Any, rate: float, name: str = "dropout") -> Any:
+        """Adds dropout (Srivastava et al. 2014, JMLR 15) in the head's precision; no layer at all where the rate is 0.
+
+        Raises:
+            OptionError: if the rate is not within 0 and 1, or 1.
+        """
+        check_dropout(rate)
+        if rate == 0:
+            return x
+        return layers.Dropout(rate, seed=layer_seed(self.seed, name), dtype=self.exact, name=name)(x)
+
     def logits(self, features: Any, num_classes: int, name: str = LOGITS) -> Any:
         """Adds the last layer with weights, initialised after Goyal et al. 2017 (arXiv 1706.02677, section 5.1)."""
         return layers.Dense(
@@ -153,6 +172,21 @@ def layer_seed(seed: int | None, layer_name: str) -> int | None:
         return None
     digest = hashlib.sha256(f"{seed}/{layer_name}".encode()).digest()
     return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
+
+
+def check_dropout(rate: float) -> None:
+    """Refuses a rate that leaves nothing.
+
+    Raises:
+        OptionError: if it is below 0, or 1 or more.
+    """
+    if not 0 <= rate < 1:
+        raise OptionError("dropout", f"{rate}", "at least 0 and below 1")
+
+
+def is_head(layer_name: str) -> bool:
+    """Whether a layer of that name is the last one of the classifier or of an auxiliary one."""
+    return layer_name == LOGITS or layer_name.endswith(AUXILIARY)
 
 
 def resolve_policy(dtype_policy: str | None) -> keras.DTypePolicy:

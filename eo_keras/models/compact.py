@@ -28,6 +28,7 @@ def build_compact(
     stem: Sequence[int] = (32, 48),
     widths: Sequence[int] = (96, 192, 384),
     blocks: Sequence[int] = (2, 2, 2),
+    dropout: float | None = None,
     synchronized: bool = False,
     dtype_policy: str | None = None,
     seed: int | None = None,
@@ -46,6 +47,7 @@ def build_compact(
         stem: channels of the stem's two convolutions; the first one halves the grid.
         widths: channels of each stage; each one halves the grid.
         blocks: number of blocks in each stage.
+        dropout: share of the features that are dropped before the logits while training; `None` is 0.
         synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
         dtype_policy: one of `POLICIES`, or `None` for Keras's global one.
         seed: makes the initial weights repeatable.
@@ -59,13 +61,10 @@ def build_compact(
 
     Raises:
         BandError: if the normalisation does not fit the bands.
-        OptionError: if the policy is unknown, or `synchronized` is asked for under another backend than TensorFlow.
+        OptionError: if the policy is unknown, the dropout is no rate, or `synchronized` is asked for under another
+            backend than TensorFlow.
     """
     parts = Parts(dtype_policy, seed, synchronized)
-
-    def unit(x, filters, prefix, strides=1):
-        x = parts.convolution(x, filters, 3, f"{prefix}_conv", strides, padding="same")
-        return parts.relu(parts.batch_norm(x, f"{prefix}_bn"), f"{prefix}_relu")
 
     def block(x, filters, strides, project, prefix):
         shortcut = x
@@ -74,18 +73,18 @@ def build_compact(
                 shortcut = parts.mean_pool(shortcut, strides, f"{prefix}_0_pool", strides, padding="same")
             shortcut = parts.convolution(shortcut, filters, 1, f"{prefix}_0_conv")
             shortcut = parts.batch_norm(shortcut, f"{prefix}_0_bn")
-        x = unit(x, filters, f"{prefix}_1", strides)
+        x = parts.unit(x, filters, 3, f"{prefix}_1", strides)
         x = parts.convolution(x, filters, 3, f"{prefix}_2_conv", padding="same")
         x = parts.batch_norm(x, f"{prefix}_2_bn", gamma="zeros" if zero_last_gamma else "ones")
         return parts.relu(parts.add([shortcut, x], f"{prefix}_add"), f"{prefix}_out")
 
     image, x = parts.image(bands, normalisation, scale, input_dtype, patch_size)
-    x = unit(x, stem[0], "conv1", strides=2)
-    x = unit(x, stem[1], "conv2")
+    x = parts.unit(x, stem[0], 3, "conv1", strides=2)
+    x = parts.unit(x, stem[1], 3, "conv2")
     for stage, (filters, count) in enumerate(zip(widths, blocks, strict=True), 1):
         for number in range(1, count + 1):
             first = number == 1
             x = block(x, filters, 2 if first else 1, first, f"stage{stage}_block{number}")
     features = parts.concatenate([parts.global_mean(x), parts.global_max(x)], "mean_and_max", dtype=parts.exact)
-    logits = parts.logits(features, num_classes)
+    logits = parts.logits(parts.dropout(features, dropout or 0), num_classes)
     return keras.Model(image, parts.probabilities(logits), name=name)

@@ -1,7 +1,7 @@
 """ResNet v1 with bottleneck blocks (He et al. 2015, arXiv 1512.03385, section 4.1 and table 1).
 
 Layer names, layer order, the epsilon of batch normalisation and the stride on a block's first 1x1 convolution are those
-of `keras.applications.ResNet50`, so that its weights map by name.
+of `keras.applications.ResNet50` and `ResNet101`, so that their weights map by name.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def build_resnet(
     scale: Sequence[float] | None = None,
     blocks: Sequence[int] = (3, 4, 6, 3),
     width: int = 64,
+    dropout: float | None = None,
     synchronized: bool = False,
     dtype_policy: str | None = None,
     seed: int | None = None,
@@ -48,6 +49,7 @@ def build_resnet(
         scale: what one standard deviation becomes behind the normalisation, per band; 1 when not given.
         blocks: number of blocks in each stage; the first stage keeps the resolution, each other one halves it.
         width: channels of the stem and of the first stage's 3x3 convolutions; doubled at each stage.
+        dropout: share of the features that are dropped before the logits while training; `None` is 0, as in the paper.
         synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
         dtype_policy: one of `POLICIES`, or `None` for Keras's global one. The global policy is not changed.
         seed: makes the initial weights repeatable; each layer draws from its own seed. `None` draws new ones.
@@ -62,7 +64,8 @@ def build_resnet(
 
     Raises:
         BandError: if the normalisation does not fit the bands.
-        OptionError: if the policy is unknown, or `synchronized` is asked for under another backend than TensorFlow.
+        OptionError: if the policy is unknown, the dropout is no rate, or `synchronized` is asked for under another
+            backend than TensorFlow.
     """
     parts = Parts(dtype_policy, seed, synchronized, BATCH_NORM_EPSILON, batch_norm_momentum)
 
@@ -88,5 +91,5 @@ def build_resnet(
             first = number == 1
             strides = 2 if first and stage > 0 else 1
             x = block(x, width * 2**stage, strides, first, f"conv{stage + 2}_block{number}")
-    logits = parts.logits(parts.global_mean(x), num_classes)
+    logits = parts.logits(parts.dropout(parts.global_mean(x), dropout or 0), num_classes)
     return keras.Model(image, parts.probabilities(logits), name=name)

@@ -21,6 +21,9 @@ STEM_MODES = ("by_name", "by_position")
 COLOURS = COMPOSITES["RGB"]
 """The bands of red, green and blue, in the order of an RGB kernel's input channels."""
 
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+"""ImageNet's mean of red, green and blue on the scale 0 to 255 (0.485, 0.456, 0.406 times 255)."""
+
 IMAGENET_STD = (58.395, 57.12, 57.375)
 """ImageNet's standard deviation of red, green and blue on the scale 0 to 255 (0.229, 0.224, 0.225 times 255)."""
 

@@ -1,4 +1,4 @@
-"""Pretrained weights: read by layer name, fitted to the model's bands, reported.
+"""Pretrained weights: read by layer name or order, fitted to the model's bands, reported.
 
 A weights file is read as numbers and nothing else: neither pickled objects nor layers, functions or classes named in it
 are ever brought to life, which is stricter than Keras's safe mode.
@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Sequence
 
@@ -18,10 +19,14 @@ import keras
 import numpy as np
 
 from eo_keras.errors import SourceError
-from eo_keras.models.stems import COLOURS, IMAGENET_STD, StemBand, assign_sources, inflate_stem
+from eo_keras.models.published import RESNET50, Published
+from eo_keras.models.stems import COLOURS, StemBand, assign_sources, inflate_stem
 
 STEM = "conv1_conv"
-"""The layer that eats the bands."""
+"""The layer that eats the bands, in every architecture."""
+
+STEM_BN = "conv1_bn"
+"""The batch normalisation behind it."""
 
 MAX_ARRAY_BYTES = 1 << 30
 """No layer of ours comes near; a file that declares more would only exhaust the memory."""
@@ -63,11 +68,14 @@ class InitialisationReport:
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """Weights of one model: arrays by layer name in Keras's order, and what its stem eats."""
+    """Weights of one model: arrays by layer name in Keras's order, and what its stem eats.
+
+    `published` is None for a model of this package.
+    """
 
     layers: dict[str, list[np.ndarray]]
     bands: tuple[str, ...]
-    stem_is_bgr: bool
+    published: Published | None
 
 
 def scratch_report(model: keras.Model) -> InitialisationReport:
@@ -75,43 +83,47 @@ def scratch_report(model: keras.Model) -> InitialisationReport:
     return InitialisationReport("random", initialised=tuple(layer.name for layer in model.layers if layer.weights))
 
 
-def input_scale(weights: str | os.PathLike | None, bands: Sequence[str], stem: str) -> tuple[float, ...]:
+def input_scale(
+    weights: str | os.PathLike | None, bands: Sequence[str], stem: str, published: Published | None = RESNET50
+) -> tuple[float, ...]:
     """Returns what one standard deviation of each band has to become, so that the stem sees what it was trained with.
 
-    1 for random weights. `keras.applications` feeds ResNet v1 with colours of 0 to 255 less their mean, not divided by
-    anything, so for its weights the spread of the colour in ImageNet whose kernel the band takes. For a model of this
-    package what its own normalisation layer says of the band whose kernel is taken.
+    1 for random weights. For weights of `keras.applications` the spread, in the input that it trains this architecture
+    with, of the colour in ImageNet whose kernel the band takes. For a model of this package what its own normalisation
+    layer says of the band whose kernel is taken.
 
     Raises:
         BandError: if the bands do not fit the stem.
-        SourceError: if the file cannot be read.
+        SourceError: if the file cannot be read, or it is none of this package's and nothing is published.
     """
     if weights is None:
         return (1.0,) * len(bands)
-    sources, scale = COLOURS, IMAGENET_STD
-    if weights != "imagenet":
-        saved = _saved_normalisation(_checked_path(weights))
-        if saved is not None:
-            sources, scale = saved
+    saved = None if weights == "imagenet" else _saved_normalisation(_checked_path(weights))
+    sources, scale = saved or (COLOURS, _required(published, weights).scale)
     return tuple(scale[sources.index(entry.source)] for entry in assign_sources(bands, stem, sources))
 
 
 def load_backbone(
-    model: keras.Model, weights: str | os.PathLike, bands: Sequence[str], stem: str = "by_name"
+    model: keras.Model,
+    weights: str | os.PathLike,
+    bands: Sequence[str],
+    stem: str = "by_name",
+    published: Published | None = RESNET50,
 ) -> InitialisationReport:
     """Loads pretrained weights into a model, layer by layer, where name and shape agree.
 
     A convolution's bias is folded into the batch normalisation behind it, which is exact: it normalises
-    `x + bias - mean`. The kernel of the stem is fitted to the bands by `inflate_stem`; kernels of `keras.applications`
-    eat blue, green, red. The normalisation layer is not touched: build the model with `input_scale`.
+    `x + bias - mean`. So is the answer of the stem to ImageNet's mean colour, where the published network is not fed
+    with 0 there: this package's normalisation makes the mean of every band 0. The kernel of the stem is fitted to the
+    bands by `inflate_stem`. The normalisation layer is not touched: build the model with `input_scale`.
 
     Args:
         model: a model of this package.
-        weights: `imagenet` (fetched by Keras, `keras.applications.ResNet50`) or a file: weights of
-            `keras.applications` with or without its top, or a `.keras` model of this package or of
-            `keras.applications`.
+        weights: `imagenet` (fetched by Keras) or a file: weights of `keras.applications` with or without its top, or a
+            `.keras` model of this package or of `keras.applications`.
         bands: the model's bands in channel order.
         stem: `by_name` or `by_position`, see `eo_keras.models.stems`.
+        published: which weights of `keras.applications` fit the model's architecture; None where there are none.
 
     Returns:
         Which layers were loaded, inflated or left as they are.
@@ -120,13 +132,17 @@ def load_backbone(
         BandError: if the bands do not fit the stem.
         SourceError: if the weights cannot be fetched or read, or no layer fits.
     """
-    source = _imagenet() if weights == "imagenet" else _read(_checked_path(weights))
+    source = _imagenet(_required(published, weights)) if weights == "imagenet" else _read(weights, published)
+    if source.published and source.published.by_order:
+        source = dataclasses.replace(source, layers=_named_by_order(source.layers, model, weights))
     plan: tuple[StemBand, ...] = ()
     loaded, inflated, initialised = [], [], []
     for layer in model.layers:
         if not layer.weights:
             continue
         arrays = source.layers.get(layer.name)
+        if arrays is not None and layer.name == STEM_BN and source.published and any(source.published.offset):
+            arrays = _shifted(arrays, source, layer)
         if arrays is not None and layer.name == STEM:
             arrays, plan = _fitted_stem(arrays, source, bands, stem, str(weights))
         if arrays is not None and layer.name.endswith("_bn"):
@@ -163,7 +179,7 @@ def _fitted_stem(arrays, source: _Source, bands, stem: str, where: str):
             f"{len(source.bands)} input channels",
             f"give {_FORMS}",
         )
-    if source.stem_is_bgr:
+    if source.published and source.published.stem_is_bgr:
         kernel = kernel[:, :, ::-1]
     kernel, plan = inflate_stem(kernel, bands, stem, source.bands)
     return [kernel, *arrays[1:]], plan
@@ -173,18 +189,72 @@ def _bias(arrays: list[np.ndarray] | None) -> np.ndarray | None:
     return arrays[1] if arrays is not None and len(arrays) == 2 else None
 
 
-def _imagenet() -> _Source:
+def _shifted(arrays, source: _Source, layer: keras.layers.BatchNormalization):
+    """Lets the stem's batch normalisation add what the kernel makes of ImageNet's mean colour.
+
+    Of the published kernel and not of the one made for other bands: where all of these are at their mean, the layers
+    behind the stem then see what they saw of a mean image.
+    """
+    kernels = source.layers.get(STEM)
+    if not kernels or kernels[0].ndim != 4 or kernels[0].shape[2] != len(source.published.offset):
+        return arrays
+    answer = np.einsum("hwcf,c->f", kernels[0], np.asarray(source.published.offset, kernels[0].dtype))
+    mean = len(arrays) - 2  # Behind gamma and beta, as far as there are any, and before the variance.
+    if len(arrays) != len(layer.weights) or answer.shape != arrays[mean].shape:
+        return arrays
+    return [*arrays[:mean], arrays[mean] - answer, *arrays[mean + 1 :]]
+
+
+def _named_by_order(layers: dict[str, list[np.ndarray]], model: keras.Model, where) -> dict[str, list[np.ndarray]]:
+    """Gives the source's layers the names of the model's: convolutions and batch normalisations each in their order."""
+
+    def is_convolution(arrays):
+        return len(arrays) <= 2 and arrays[0].ndim == 4
+
+    def is_batch_norm(arrays):
+        return len(arrays) >= 3 and all(array.ndim == 1 for array in arrays)
+
+    named: dict[str, list[np.ndarray]] = {}
+    for kind, fits in ((keras.layers.Conv2D, is_convolution), (keras.layers.BatchNormalization, is_batch_norm)):
+        own = [layer for layer in model.layers if isinstance(layer, kind)]
+        found = [arrays for arrays in layers.values() if fits(arrays)]
+        agree = len(own) == len(found) and all(
+            arrays[0].shape[-1] == layer.weights[0].shape[-1] for arrays, layer in zip(found, own, strict=True)
+        )
+        if not agree:
+            raise SourceError(
+                where,
+                f"its {len(found)} layers like {kind.__name__} are not the {len(own)} of model '{model.name}'",
+                "weights of the same architecture",
+                "choose the model that they were trained with, or other weights",
+            )
+        named |= {layer.name: arrays for layer, arrays in zip(own, found, strict=True)}
+    return named
+
+
+def _required(published: Published | None, weights: str | os.PathLike) -> Published:
+    if published is None:
+        raise SourceError(
+            weights,
+            "it is no model of this package, and keras.applications has no weights for this architecture",
+            "a .keras model of this package",
+            "give the .keras file of a run, or choose another model",
+        )
+    return published
+
+
+def _imagenet(published: Published) -> _Source:
     try:
-        model = keras.applications.ResNet50(weights="imagenet", include_top=False)
+        model = getattr(keras.applications, published.application)(weights="imagenet", include_top=False)
     except Exception as error:  # Keras raises a bare Exception when the download fails.
         raise SourceError(
             "weights 'imagenet'",
             f"Keras could not fetch them ({error})",
-            "the file of keras.applications.ResNet50",
+            f"the file of keras.applications.{published.application}",
             "where there is no network, fetch the file elsewhere and give it with --weights=FILE",
         ) from error
     layers = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
-    return _Source(layers, COLOURS, stem_is_bgr=True)
+    return _Source(layers, COLOURS, published)
 
 
 def _checked_path(weights: str | os.PathLike) -> str:
@@ -199,7 +269,8 @@ def _checked_path(weights: str | os.PathLike) -> str:
     return path
 
 
-def _read(path: str) -> _Source:
+def _read(weights: str | os.PathLike, published: Published | None) -> _Source:
+    path = _checked_path(weights)
     try:
         content: str | io.BytesIO = path
         if zipfile.is_zipfile(path):
@@ -215,7 +286,8 @@ def _read(path: str) -> _Source:
         raise SourceError(path, "no named layers in it", _FORMS, "save it again with Keras 3.15 or later")
     saved = _saved_normalisation(path)
     if saved is not None:
-        return _Source(layers, saved[0], stem_is_bgr=False)
+        return _Source(layers, saved[0], None)
+    published = _required(published, path)
     if STEM in layers and _bias(layers[STEM]) is None:
         raise SourceError(
             path,
@@ -223,7 +295,7 @@ def _read(path: str) -> _Source:
             _FORMS,
             "give the .keras file of the run, which names its bands",
         )
-    return _Source(layers, COLOURS, stem_is_bgr=True)
+    return _Source(layers, COLOURS, published)
 
 
 def _layers_of(file: h5py.File, path: str) -> dict[str, list[np.ndarray]]:
@@ -245,7 +317,8 @@ def _layers_of(file: h5py.File, path: str) -> dict[str, list[np.ndarray]]:
         layers[layer_name] = [
             _array(datasets[f"{prefix}{layer_name}/{weight}"], path) for weight in _listed(layer.attrs, "weight_names")
         ]
-    for place, layer_name in named.items():
+    # Keras numbers the layers of a class in the model's order; HDF5 lists them by the alphabet, 10 before 2.
+    for place, layer_name in sorted(named.items(), key=lambda entry: _natural(entry[0])):
         variables = sorted((key for key in file[place] if key.isdigit()), key=int)
         layers[layer_name] = [_array(datasets[f"{place}/{key}"], path) for key in variables]
     return {name: arrays for name, arrays in layers.items() if arrays}
@@ -266,6 +339,11 @@ def _listed(attributes, name: str) -> list[str]:
         pieces += [_text(value) for value in attributes[f"{name}{number}"]]
         number += 1
     return pieces
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Returns a key that sorts the numbers in a text by their value."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
 def _text(value) -> str:

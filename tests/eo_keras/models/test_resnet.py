@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import BandError, OptionError
-from eo_keras.models import MODELS, Normalisation, build, inference_twin
+from eo_keras.models import Normalisation, build, inference_twin
 from eo_keras.models.blocks import POLICIES
 from eo_keras.models.resnet import build_resnet
 from eo_keras.sentinel2 import EUROSAT_ORDER
@@ -146,7 +146,7 @@ def test_options_are_refused_by_name():
         "normalisation": Normalisation(MEAN[:3], STD[:3]),
         "input_dtype": "uint16",
     }
-    with pytest.raises(OptionError, match="'resnet51'; expected one of resnet50, resnet14"):
+    with pytest.raises(OptionError, match="'resnet51'; expected one of resnet50, resnet101, "):
         build("resnet51", **good)
     for change, message in (
         ({"input_dtype": "float32"}, "input_dtype: 'float32'"),
@@ -173,23 +173,58 @@ def test_small_network_of_the_registry():
     assert report.initialised[0] == "conv1_conv"
     assert report.initialised[-1] == "logits"
     assert report.summary() == f"All {len(report.initialised)} layers start from random weights."
-    assert set(MODELS) == {"resnet50", "resnet14"}
+
+
+@pytest.mark.slow
+def test_resnet101_has_the_parameters_of_the_original():
+    model, _ = build(
+        "resnet101", bands=("B04", "B03", "B02"), num_classes=10, normalisation=Normalisation(MEAN[:3], STD[:3]),
+        input_dtype="uint16", patch_size=64,
+    )  # fmt: skip
+    original = keras.applications.ResNet101(weights=None, include_top=False, input_shape=(64, 64, 3))
+    biases = sum(layer.bias.shape[0] for layer in original.layers if isinstance(layer, keras.layers.Conv2D))
+    assert model.count_params() == original.count_params() - biases + 2048 * 10 + 10
+    assert original.count_params() == pytest.approx(42.6e6, rel=0.002)
+    weighted = [layer.name for layer in original.layers if layer.weights]
+    assert [layer.name for layer in model.layers if layer.weights] == [*weighted, "logits"]
+    strides = {layer.name: layer.strides for layer in original.layers if isinstance(layer, keras.layers.Conv2D)}
+    assert strides == {layer.name: layer.strides for layer in model.layers if isinstance(layer, keras.layers.Conv2D)}
 
 
 JAX_SCRIPT = """
 import sys
 sys.modules["tensorflow"] = None
-import keras, numpy as np
+import jax, keras, numpy as np
 from eo_keras import models
 from eo_keras.errors import OptionError
 from eo_keras.losses import softmax_cross_entropy
+from eo_keras.models.compact import build_compact
+from eo_keras.models.googlenet import build_googlenet
+from eo_keras.models.inception_v3 import build_inception_v3
 from eo_keras.models.resnet import build_resnet
-from eo_keras.schedules import OptimizerOptions, make_optimizer, make_schedule
+from eo_keras.optimizers import OptimizerOptions, make_optimizer, make_schedule
 folder = sys.argv[1]
 assert keras.config.backend() == "jax"
 image = np.load(folder + "/image.npy")
 common = dict(bands=("B04", "B03", "B02"), num_classes=4, normalisation=models.Normalisation((900.,) * 3, (300.,) * 3),
-              input_dtype="uint16", blocks=(1,), width=8)
+              input_dtype="uint16")
+# One channel nearly everywhere, and few blocks: JAX compiles each shape of a kernel anew.
+for network in (
+    build_compact(**common, stem=(8, 8), widths=(8,), blocks=(1,), dropout=0.5),
+    build_googlenet(**common, width=0.001, table=[("4a", (1,) * 6)]),
+    build_inception_v3(**common, width=0.001, blocks=(0, 0, 1), enlarge=2),
+):
+    training = models.training_model(network)
+    assert [output.shape for output in training.outputs] == [(None, 4)] * len(network.outputs)
+    twin = models.inference_twin(network)
+    assert abs(twin.predict(image[..., :3], verbose=0).sum(axis=1) - 1).max() < 1e-6
+    assert models.depth_groups(network)["logits"] > 0
+    if models.seed_states(training):
+        parts = [[variable.value for variable in variables]
+                 for variables in (training.trainable_variables, training.non_trainable_variables)]
+        states = jax.jit(lambda image: training.stateless_call(*parts, image, training=True)[1])(image[..., :3])
+        assert any(state.shape == (2,) and state[1] == 1 for state in states)  # Dropout has drawn once.
+common |= dict(blocks=(1,), width=8)
 built = build_resnet(**common, seed=3, dtype_policy="mixed_bfloat16").predict(image[..., :3], verbose=0)
 assert built.dtype == np.float32 and abs(built.sum(axis=1) - 1).max() < 1e-6, built
 try:
@@ -200,9 +235,8 @@ else:
     raise AssertionError("synchronized was taken")
 losses = np.asarray(softmax_cross_entropy(np.array([1, 0]), np.array([[0.0, 1.0], [0.0, 1.0]]), label_smoothing=0.1))
 assert abs(losses - [0.363262, 1.263262]).max() < 1e-5, losses
-optimizer = make_optimizer(OptimizerOptions(warmup_epochs=0), make_schedule(OptimizerOptions(), 2, 10))
 weight = keras.Variable(np.ones(2), name="kernel")
-optimizer.build([weight])
+optimizer = make_optimizer(OptimizerOptions(warmup_epochs=0), make_schedule(OptimizerOptions(), 2, 10), [weight])
 optimizer.apply([np.ones(2, np.float32)], [weight])
 assert float(weight[0]) < 1
 model = keras.saving.load_model(folder + "/model.keras", safe_mode=True)

@@ -1,0 +1,103 @@
+"""Groups of layers by depth, and layers that do not learn."""
+
+import keras
+import numpy as np
+import pytest
+
+from eo_keras.models import Normalisation, depth_groups, set_trainable, training_model
+from eo_keras.models.googlenet import TABLE, build_googlenet
+from eo_keras.models.inception_v3 import build_inception_v3
+from eo_keras.models.resnet import build_resnet
+
+COMMON = {
+    "bands": ("B04", "B03", "B02"),
+    "num_classes": 4,
+    "normalisation": Normalisation((1500.0,) * 3, (800.0,) * 3),
+    "input_dtype": "uint16",
+    "seed": 1,
+}
+
+
+def resnet(**options):
+    return build_resnet(**COMMON, blocks=(1, 1, 1, 1), width=4, **options)
+
+
+@pytest.mark.parametrize(
+    ("model", "blocks"),
+    [
+        (lambda: resnet(dropout=0.5), 4),
+        (lambda: build_googlenet(**COMMON, width=1 / 16), 9),
+        (lambda: build_inception_v3(**COMMON, width=1 / 16, blocks=(1, 1, 1)), 5),
+    ],
+)
+def test_groups_never_fall_on_the_way_and_end_with_the_heads(model, blocks):
+    model = model()
+    groups = depth_groups(model)
+    assert set(groups) == {layer.name for layer in model.layers}
+    for layer in model.layers:
+        for node in layer._inbound_nodes:
+            for tensor in node.input_tensors:
+                assert groups[tensor._keras_history.operation.name] <= groups[layer.name]
+    heads = {layer.name for layer in model.layers if layer.weights and groups[layer.name] == blocks}
+    parts = ("conv", "bn", "dense", "logits")
+    auxiliary = {f"aux{number}_{part}" for number in (1, 2) for part in parts} if "googlenet" == model.name else set()
+    assert heads == {"logits"} | auxiliary
+    assert groups["conv1_conv"] == 0
+    assert {groups[layer.name] for layer in model.layers if layer.weights} == set(range(blocks + 1))
+    assert depth_groups(training_model(model))["conv1_conv"] == 0
+
+
+def test_groups_of_a_block():
+    groups = depth_groups(resnet())
+    assert [groups[f"conv{stage}_block1_{number}_conv"] for stage in (2, 3, 5) for number in range(4)] == [
+        0, 0, 0, 0, 1, 1, 1, 1, 3, 3, 3, 3
+    ]  # fmt: skip
+    groups = depth_groups(build_inception_v3(**COMMON, width=1 / 16, blocks=(1, 1, 2)))
+    last = {groups[name] for name in groups if name.startswith("mixed5_") and name.endswith("_conv")}
+    assert last == {5}  # Its branches are merged twice.
+
+
+def moments(model):
+    return [
+        weight.numpy().copy()
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+        for weight in (layer.moving_mean, layer.moving_variance)
+    ]
+
+
+def test_what_does_not_learn():
+    table = [entry for entry in TABLE if entry[0] in ("4a", "4d")]
+    model = build_googlenet(**COMMON, width=1 / 16, dropout=0, table=table)
+    trained = training_model(model)
+    image = np.random.default_rng(0).integers(1, 3000, (4, 32, 32, 3)).astype("uint16")
+    everything = [variable.path for variable in trained.trainable_variables]
+    order = [weight.path for weight in trained.weights]
+
+    set_trainable(model, only_head=True, frozen_batch_norm=False)
+    heads = {variable.path.split("/")[0] for variable in trained.trainable_variables}
+    assert heads == {"logits", "aux1_logits", "aux2_logits"}
+    before, asked = moments(model), trained(image, training=False)
+    for one, other in zip(asked, trained(image, training=True), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    np.testing.assert_equal(moments(model), before)
+
+    set_trainable(trained, only_head=False, frozen_batch_norm=True)
+    left = [variable.path for variable in trained.trainable_variables]
+    assert left == [path for path in everything if "_bn/" not in path]
+    trained(image, training=True)
+    np.testing.assert_equal(moments(model), before)
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = sum(tf.reduce_sum(output**2) for output in trained(image, training=True))
+        gradients = tape.gradient(loss, trained.trainable_variables)
+        first = gradients[left.index("conv1_conv/kernel")]
+        assert not any(gradient is None for gradient in gradients) and np.abs(first).max() > 0
+
+    set_trainable(model, only_head=False, frozen_batch_norm=False)
+    assert [variable.path for variable in trained.trainable_variables] == everything
+    assert [weight.path for weight in trained.weights] == order
+    trained(image, training=True)
+    assert not np.array_equal(moments(model)[0], before[0])
