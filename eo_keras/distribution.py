@@ -91,10 +91,9 @@ class Agreement:
         self._sum = tf.function(self._added, autograph=False)
 
     def _added(self, vote: tf.Tensor) -> tf.Tensor:
-        total = self._strategy.run(
-            lambda one: tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, one), (vote,)
-        )
-        return self._strategy.experimental_local_results(total)[0]
+        # A value of each device's own: a tensor that comes from outside belongs to none of them.
+        votes = self._strategy.run(tf.identity, (vote,))
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None)
 
     def __call__(self) -> bool:
         """Asks; every worker must do so at the same place."""
@@ -118,8 +117,8 @@ def spread_seeds(states: Sequence[Any], strategy: tf.distribute.Strategy, worker
     """
     first = worker.number * (strategy.num_replicas_in_sync // worker.count)
     for state in states:
+        key, draws = state.numpy()
         for place, copy in enumerate(strategy.experimental_local_results(state.value)):
-            key, draws = state.numpy()
             copy.assign([(int(key) + _SEED_STEP * (first + place)) % 2**32, draws])
 
 
@@ -185,14 +184,15 @@ def make_strategy(name: str = "auto", *, virtual_devices: int = 0) -> tf.distrib
     """
     if name not in STRATEGIES:
         raise OptionError("strategy", f"'{name}'", f"one of {', '.join(STRATEGIES)}")
+    if name == "multi_worker":
+        # Before a device is touched, even to list them, or the workers' collective operations cannot be set up.
+        return tf.distribute.MultiWorkerMirroredStrategy()
     kind = "CPU" if virtual_devices else "GPU"
     devices = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices(kind)]
     if name == "none" and virtual_devices > 1:
         raise OptionError(
             "strategy", f"none, with {virtual_devices} virtual devices", "mirrored", "one device needs no division"
         )
-    if name == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "none" or (name == "auto" and len(devices) < 2):
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy(devices or ["CPU:0"])

@@ -1,11 +1,12 @@
 """Strategies. Each case is a process of its own: only one mirrored strategy fits in a process."""
 
-import csv
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from eo_keras import distribution, runs
+from eo_keras import distribution, models
 from eo_keras.errors import OptionError
 from tests.launch.commands import assert_one_line_error, launch
 
@@ -20,53 +21,67 @@ def test_names_and_batches():
     assert distribution.make_strategy("auto").num_replicas_in_sync == 1
 
 
-def train(records, run_dir, devices):
-    """Twenty epochs of a single step, so that the history holds every step's loss, in double precision."""
-    arguments = {
-        "records_dir": records,
-        "run_dir": run_dir,
-        "model": "resnet14",
-        "dtype_policy": "float64",
-        "virtual_devices": devices,
-        "strategy": "mirrored",
-        "batch_size": 16,
-        "epochs": 20,
-        "steps_per_epoch": 1,
-        "validation_from_train": 0.2,
-        "learning_rate": 0.02,
-        "warmup_epochs": 2,
-        "ema": 0.9,
-        "progressive_sizes": "32",
-        "progressive_epochs": "18",
-    }
-    words = [f"--{name}={value}" for name, value in arguments.items()]
-    return launch("train", "--deterministic", *words)
+def replicas(folder, *words):
+    """Trains on one device and on two, side by side, and returns what came out of each."""
+    outputs = [folder / f"{devices}.npz" for devices in (1, 2)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.eo_keras.replicas", str(devices), str(output), *words],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for devices, output in zip((1, 2), outputs, strict=True)
+    ]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    return [dict(np.load(output)) for output in outputs]
 
 
-def history(folder, column):
-    with open(folder / "history.csv") as file:
-        return np.array([float(row[column]) for row in csv.DictReader(file)])
+def assert_same(one, two, names):
+    assert {name.split("/")[0] for name in one} == set(names) and set(one) == set(two)
+    for name in names:
+        losses = one[f"{name}/losses"]
+        assert len(losses) == 20 and len(set(losses)) == 20, name
+        np.testing.assert_allclose(two[f"{name}/losses"], losses, rtol=1e-6, err_msg=name)
+        np.testing.assert_array_equal(two[f"{name}/right"], one[f"{name}/right"], err_msg=name)
+        np.testing.assert_allclose(two[f"{name}/metrics"], one[f"{name}/metrics"], rtol=1e-6, err_msg=name)
+        for kind in ("statistics", "weights", "averages"):
+            first, second = one[f"{name}/{kind}"], two[f"{name}/{kind}"]
+            np.testing.assert_allclose(second, first, rtol=1e-5, atol=1e-6, err_msg=f"{name} {kind}")
+        # The gradient was cut, and there is something to be right about: else the test would show nothing.
+        assert np.abs(one[f"{name}/statistics"]).max() > 0.01
 
 
-def test_two_devices_train_as_one(rgb_records, tmp_path):
-    for devices in (1, 2):
-        done = train(rgb_records, tmp_path / str(devices), devices)
-        assert done.returncode == 0, done.stderr
-        assert f"device: {devices} x float64, batch of 16" in done.stdout
-    one, two = tmp_path / "1", tmp_path / "2"
-    losses = history(one, "loss")
-    assert len(losses) == 20 and losses[-1] < losses[0]
-    np.testing.assert_allclose(history(two, "loss"), losses, rtol=1e-6)
-    np.testing.assert_allclose(history(two, "val_loss"), history(one, "val_loss"), rtol=1e-6)
-    # Batch normalisation's moving statistics included: those of one device alone would be of half the batches.
-    models = [runs.load_model(folder / runs.LAST_MODEL_NAME) for folder in (one, two)]
-    assert [weight.name for weight in models[0].weights].count("moving_mean") > 10
-    for first, second in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
-        np.testing.assert_allclose(second, first, rtol=1e-6, atol=1e-9)
+def test_two_devices_train_as_one(tmp_path):
+    """Batches with an empty device, uneven batches, clipping, synchronised statistics, averages, and final metrics."""
+    one, two = replicas(tmp_path)
+    assert_same(one, two, ["resnet50", "inception_v3", "googlenet", "compact"])
+
+
+@pytest.mark.slow
+def test_two_devices_train_full_networks_as_one(tmp_path):
+    one, two = replicas(tmp_path, "--full")
+    assert_same(one, two, models.MODELS)
 
 
 def test_a_batch_that_two_devices_cannot_share(rgb_records, tmp_path):
     places = (f"--records_dir={rgb_records}", f"--run_dir={tmp_path / 'r'}")
     done = launch("train", *places, "--virtual_devices=2", "--batch_size=15")
     assert_one_line_error(done, "15 is not divisible by 2 devices")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dtype_policy=mixed_float16"], "mixed_float16 on 2 devices: Keras cannot scale the loss"),
+        (
+            ["--jit_compile"],
+            "jit_compile: it is asked for on 2 devices: TensorFlow cannot compile a step across devices",
+        ),
+    ],
+)
+def test_what_cannot_work_on_two_devices_is_refused_before_training(rgb_records, tmp_path, words, message):
+    places = (f"--records_dir={rgb_records}", f"--run_dir={tmp_path / 'r'}")
+    assert_one_line_error(launch("train", *places, "--virtual_devices=2", "--batch_size=16", *words), message)
     assert not (tmp_path / "r").exists()
