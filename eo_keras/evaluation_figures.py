@@ -29,21 +29,16 @@ def selective_accuracy_png(curve: Curve, title: str) -> bytes:
     lower.plot(coverages, curve.confidences, color=GREY, linewidth=1.6)
     lowest = float(accuracies.min())
     bottom = max(0.0, lowest - 0.25 * (100 - lowest) - 0.05)
+    told = []
     for coverage in COVERAGES:
         accuracy, threshold = curve.accuracy_at(coverage)
         upper.plot(100 * coverage, 100 * accuracy, "o", color=_LINE, markersize=5, clip_on=False, zorder=3)
-        # Below the curve: it falls to the right, so that this corner is free but for the lines of the targets.
-        upper.annotate(
-            f"{100 * accuracy:.2f} %",
-            (100 * coverage, 100 * accuracy),
-            xytext=(-7, -5),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=8.5,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.6},
-        )
+        told.append(f"{100 * coverage:>3.0f} % answered: {100 * accuracy:6.2f} % right")
         lower.plot(100 * coverage, threshold, "o", color=GREY, markersize=4, clip_on=False, zorder=3)
+    # The curve falls to the right, so that the corner below its left is free; beside flat curves, labels of the points
+    # would hide each other.
+    note = {"family": "monospace", "fontsize": 9, "bbox": {"facecolor": "white", "edgecolor": GRID, "pad": 4}}
+    upper.text(0.03, 0.05, "\n".join(told), transform=upper.transAxes, ha="left", va="bottom", zorder=4, **note)
     for accuracy, style in zip(ACCURACIES, ("--", ":"), strict=True):
         found = curve.coverage_at(accuracy)
         reached = f"at {100 * found[0]:.1f} % coverage (confidence {found[1]:.3f})" if found else "never reached"
@@ -109,7 +104,8 @@ def accuracy_map_png(degrees: npt.ArrayLike, right: npt.ArrayLike, grid: Grid, t
     axes.set_facecolor("#fafafa")
     axes.grid(color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
-    bar = figure.colorbar(squares, ax=axes, fraction=0.04, pad=0.02, aspect=30, extend="min")
+    extend = "min" if shares.min() < lowest else "neither"
+    bar = figure.colorbar(squares, ax=axes, fraction=0.04, pad=0.02, aspect=30, extend=extend)
     bar.set_label(f"Share of right answers in a cell of {side:g} degrees; the number is its examples")
     figure.legend(loc="outside lower center", fontsize=9, frameon=False)
     return png_bytes(figure)

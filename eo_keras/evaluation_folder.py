@@ -110,7 +110,8 @@ def write_evaluation(
     run, answers, scores = evaluation.run, evaluation.answers, evaluation.scores
     names = evaluation.card.legend.class_names
     symmetries = "" if evaluation.tta == "none" else f", averaged over {evaluation.tta}"
-    title = f"{run.card.model}, {','.join(run.card.bands)}: {evaluation.card.dataset}, {evaluation.split}{symmetries}"
+    bands = ",".join(run.card.bands) if len(run.card.bands) <= 4 else f"{len(run.card.bands)} bands"
+    title = f"{run.card.model}, {bands}: {evaluation.card.dataset}, {evaluation.split}{symmetries}"
     calibrated = calibration.to_json(
         evaluation.calibration, answers.labels, answers.probabilities, evaluation.not_calibrated
     )

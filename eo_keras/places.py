@@ -29,10 +29,13 @@ _SIZES = (
     (2, 1),
     (5, 1),
     (10, 1),
+    (20, 1),
 )
 """Sides of a cell in degrees, as fractions: 0.1 as a float would put some edges into the wrong cell."""
 
-_CELLS_ACROSS = 30
+_FEWEST_ACROSS, _MOST_ACROSS = 4, 30
+_EXAMPLES_IN_CELL = 8
+"""On average at least: the share of a cell of one example is 0 or 1 and says nothing of the place."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +137,10 @@ def _degrees(centres: dict[str, list[tuple[int, float, float]]], count: int) -> 
 
 
 def by_cell(degrees: npt.ArrayLike, right: npt.ArrayLike) -> Grid:
-    """Counts examples and right answers by cell; the cells are so large that about thirty or fewer lie side by side.
+    """Counts examples and right answers by cell.
+
+    The cells are the smallest of which thirty or fewer lie side by side and hold eight examples on average, or else the
+    largest of which four lie side by side.
 
     Args:
         degrees: (N, 2) longitude and latitude; examples of unknown place are left out.
@@ -146,8 +152,13 @@ def by_cell(degrees: npt.ArrayLike, right: npt.ArrayLike) -> Grid:
     if not len(degrees):
         return Grid(1.0, ())
     extent = float((degrees.max(axis=0) - degrees.min(axis=0)).max())
-    over, under = next((size for size in _SIZES if extent * size[1] / size[0] <= _CELLS_ACROSS), _SIZES[-1])
-    cells, members = np.unique(np.floor(degrees * under / over).astype(int), axis=0, return_inverse=True)
+    across = [extent * under / over for over, under in _SIZES]
+    fit = [size for size, count in zip(_SIZES, across, strict=True) if _FEWEST_ACROSS <= count <= _MOST_ACROSS]
+    # One place alone, or more than the globe is wide.
+    for over, under in fit or [next(size for size, n in zip(_SIZES, across, strict=True) if n <= _MOST_ACROSS)]:
+        cells, members = np.unique(np.floor(degrees * under / over).astype(int), axis=0, return_inverse=True)
+        if len(degrees) >= _EXAMPLES_IN_CELL * len(cells):
+            break
     examples = np.bincount(members.ravel(), minlength=len(cells))
     hits = np.bincount(members.ravel(), weights=right, minlength=len(cells))
     order = np.lexsort((cells[:, 0], -cells[:, 1]))

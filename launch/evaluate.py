@@ -370,7 +370,8 @@ def _compare(folders: list[pathlib.Path], stored: list[Stored]) -> None:
     members = [Member(name, one.answers, one.class_names, one.metrics) for name, one in zip(names, stored, strict=True)]
     found = comparison.compare(members)
     variant = evaluation_folder.variant(FLAGS.split, _model_name(), FLAGS.tta)
-    title = f"{len(members)} runs on {members[0].metrics['dataset']}, {variant}"
+    datasets = ", ".join(dict.fromkeys(member.metrics["dataset"] for member in members))
+    title = f"{len(members)} runs on {datasets}, {variant}"
     comparison_report.write_comparison(found, output_dir, title)
     print(*comparison_report.lines(comparison_report.score_table(found)), "", sep="\n")
     print(*comparison_report.lines(comparison_report.pair_table(found)), "", sep="\n")

@@ -98,7 +98,7 @@ def test_the_folder(folder, calibrated):
     assert before["expected_calibration_error"] == scores.expected_calibration_error
     assert before["negative_log_likelihood"] == pytest.approx(calibrated.answers.cross_entropy())
     assert content["selective"]["accuracy_at_coverage"][0]["accuracy"] == pytest.approx(scores.accuracy)
-    assert content["places"] == {"source": "somewhere.csv", "examples": 39, "cell_degrees": 0.5}
+    assert content["places"] == {"source": "somewhere.csv", "examples": 39, "cell_degrees": 2.0}
     with open(folder / "predictions.csv") as file:
         rows = list(csv.DictReader(file))
     assert np.mean([row["true"] == row["predicted"] for row in rows]) == scores.accuracy

@@ -43,17 +43,20 @@ def test_records_without_places(rgb_records):
 def test_cells_by_hand():
     degrees = [[10.3, 45.2], [10.9, 45.9], [11.0, 45.0], [-5.5, 39.99], [np.nan, np.nan], [25.0, 50.0]]
     grid = places.by_cell(degrees, [True, False, True, False, True, True])
-    assert grid.degrees == 2.0, "30 degrees or so of extent, thirty cells at the most"
+    assert grid.degrees == 5.0, "too few examples for small cells, but four cells side by side at least"
     assert grid.cells == (
-        places.Cell(24.0, 50.0, 1, 1),
-        places.Cell(10.0, 44.0, 3, 2),
-        places.Cell(-6.0, 38.0, 1, 0),
+        places.Cell(25.0, 50.0, 1, 1),
+        places.Cell(10.0, 45.0, 3, 2),
+        places.Cell(-10.0, 35.0, 1, 0),
     )
+    many = places.by_cell(np.repeat(degrees, 20, axis=0), np.ones(120))
+    assert many.degrees == 2.0, "30.5 degrees of extent, thirty cells at the most"
+    assert many.cells[1] == places.Cell(10.0, 44.0, 60, 60)
     rows = list(csv.DictReader(io.StringIO(grid.to_csv())))
     assert rows[1] == {
         "west": "10",
-        "south": "44",
-        "degrees": "2",
+        "south": "45",
+        "degrees": "5",
         "examples": "3",
         "right": "2",
         "accuracy": "0.666667",
@@ -62,9 +65,10 @@ def test_cells_by_hand():
 
 def test_edges_of_small_cells_are_exact():
     # In floats, 0.3 / 0.1 is less than 3.
-    degrees = [[0.3, 0.1 * k] for k in range(25)]
-    grid = places.by_cell(degrees, np.ones(25))
+    degrees = [[0.3, k / 10] for k in range(25)] * 8
+    grid = places.by_cell(degrees, np.ones(200))
     assert grid.degrees == 0.1 and len(grid.cells) == 25 and grid.cells[0].west == pytest.approx(0.3)
+    assert [cell.examples for cell in grid.cells] == [8] * 25
     assert places.by_cell(np.full((2, 2), np.nan), [True, False]).cells == ()
 
 
@@ -74,7 +78,7 @@ def test_the_map():
     degrees[:10] = np.nan
     right = rng.random(300) < 0.9
     grid = places.by_cell(degrees, right)
-    assert sum(cell.examples for cell in grid.cells) == 290 and len(grid.cells) > 100
+    assert sum(cell.examples for cell in grid.cells) == 290 and 20 < len(grid.cells) <= 290 / 8
     picture = evaluation_figures.accuracy_map_png(degrees, right, grid, "Map")
     assert Image.open(io.BytesIO(picture)).size[0] > 600
     assert picture != evaluation_figures.accuracy_map_png(degrees, ~right, places.by_cell(degrees, ~right), "Map")
