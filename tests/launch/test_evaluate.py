@@ -199,10 +199,6 @@ def test_mistakes_are_one_line(command, run_of, tmp_path):
 def test_the_command_itself(run_of, tmp_path):
     folders = [run_of("a", 1), run_of("b", 2)]
     words = [f"--run_dir={folder}" for folder in folders]
-    result = launch("evaluate", *words, f"--output_dir={tmp_path / 'out'}")
+    result = launch("evaluate", *words, "--nocalibrate", f"--output_dir={tmp_path / 'out'}")
     assert result.returncode == 0 and result.stderr == "", result
     assert (tmp_path / "out" / "comparison.html").is_file()
-    shown = launch("evaluate", "--help")
-    assert shown.returncode == 0 and shown.stderr == ""
-    for flag in ("run_dir", "tta", "calibrate", "coordinates", "again", "output_dir"):
-        assert f"--{flag}: " in shown.stdout
