@@ -16,8 +16,8 @@ demo: $(INSTALLED)  ## install and run the whole way on a small generated data s
 	@started=$$(date +%s); echo '$(BIN)/python -m launch.demo'; $(BIN)/python -m launch.demo && \
 		echo "demo: $$(($$(date +%s) - started)) s, without the installation"
 
-test: lint  ## lint, and all but the slow tests
-	$(BIN)/python -m pytest -m "not slow"
+test: lint  ## lint, and all but the slow tests, a module on each processor
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile
 
 test-real: $(INSTALLED)  ## all tests, the slow ones and those on the real data too
 	$(BIN)/python -m pytest

@@ -47,6 +47,7 @@ setuptools.setup(
         "beam": ["apache-beam>=2.60,<3"],  # builds on a cluster; 2.60 is the first for Python 3.12
         "dev": [
             "pytest>=8,<10",  # the tests
+            "pytest-xdist>=3.5,<4",  # the tests on several processors
             "ruff>=0.17,<0.18",  # linter and formatter; formatting changes with the minor version
             "scikit-learn>=1.5,<2",  # scores are compared with it
             "tifffile>=2024.1",  # reads damaged GeoTIFFs independently of GDAL; dated releases

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -93,3 +94,10 @@ def check_workers(
             "a shard or more for every worker",
             "use fewer workers, or build the records again with a smaller --shard_mb",
         )
+
+
+def draw_of_epoch(seed: int, epoch: int, share: Share) -> int:
+    """Returns a number that seed, epoch and worker determine; neighbours have nothing in common."""
+    worker = f"/{share.number}" if share.workers > 1 else ""
+    text = f"order/{seed}/{epoch}{worker}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from eo_keras import sentinel2
 from eo_keras.augment import Augmentation, augment_batch, shrink
 from eo_keras.cards import DataCard, Split, read_data_card
 from eo_keras.errors import OptionError, RecordsError
-from eo_keras.parts import WHOLE, Part, Share, check_workers
+from eo_keras.parts import WHOLE, Part, Share, check_workers, draw_of_epoch
 
 _PARSE_BATCH = 256
 _READ_BUFFER_BYTES = 256 << 10  # What a processor's cache holds: every record is copied out of it once more.
@@ -227,7 +226,7 @@ class TrainingPipeline:
             size: height and width to which the augmented images are averaged down; None leaves them as they are.
         """
         options = self._options
-        seed = _number(options.seed, number, self._share)
+        seed = draw_of_epoch(options.seed, number, self._share)
         if self.in_memory:
             order = np.random.default_rng(seed).permutation(self.examples)[: self.steps * options.batch_size]
             order = order.reshape(self.steps, self._worker.workers, self.batch_size)[first_step:, self._worker.number]
@@ -399,10 +398,3 @@ def _fits(records: Records, options: PipelineOptions, examples: int) -> bool:
     pixels = examples * card.patch_size**2
     size = pixels * len(records.bands(options.bands)) * np.dtype(card.dtype).itemsize
     return size <= options.cache_limit_bytes
-
-
-def _number(seed: int, epoch: int, share: Share) -> int:
-    """Returns a number that seed, epoch and worker determine; neighbours have nothing in common."""
-    worker = f"/{share.number}" if share.workers > 1 else ""
-    text = f"order/{seed}/{epoch}{worker}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")

@@ -326,10 +326,9 @@ def _of_worker(data, number, workers=3, part=None, **options):
     return TrainingPipeline(data, chosen, part=part, input_context=_worker(number, workers))
 
 
-@MODES
-def test_every_worker_reads_shards_of_its_own(raw, cache):
+def test_streaming_every_worker_reads_shards_of_its_own(raw):
     data = Records(raw[0])
-    pipelines = [_of_worker(data, number, cache=cache) for number in range(3)]
+    pipelines = [_of_worker(data, number, cache=False) for number in range(3)]
     assert [pipeline.examples for pipeline in pipelines] == [17, 17, 16]
     assert {(pipeline.steps, pipeline.batch_size) for pipeline in pipelines} == {(4, 4)}
     seen = [set() for _ in pipelines]
@@ -338,18 +337,28 @@ def test_every_worker_reads_shards_of_its_own(raw, cache):
             batches = _batches(pipeline.epoch(epoch))
             assert len(batches) == 4 and len(set(_numbers(batches))) == 16
             numbers.update(_numbers(batches))
-    # Over some epochs, everyone sees all of its own shard and nothing of the others'.
     assert seen == [set(range(1, 18)), set(range(18, 35)), set(range(35, 51))]
+
+
+def test_from_memory_the_workers_shares_are_the_batches_of_one_process(raw):
+    data, augmentation = Records(raw[0]), Augmentation(True, 3, 0.2)
+    whole = TrainingPipeline(data, PipelineOptions(12, seed=4, augmentation=augmentation))
+    workers = [_of_worker(data, number, augmentation=augmentation) for number in range(3)]
+    assert {(worker.examples, worker.steps, worker.batch_size) for worker in workers} == {(50, 4, 4)}
+    parts = [_batches(worker.epoch(1, first_step=1)) for worker in workers]
+    for batch, *shares in zip(_batches(whole.epoch(1, first_step=1)), *parts, strict=True):
+        for place in range(2):
+            np.testing.assert_array_equal(np.concatenate([share[place] for share in shares]), batch[place])
 
 
 def test_workers_draw_different_augmentations_and_resume_alike(raw):
     data = Records(raw[0])
     _assert_same(
-        _batches(_of_worker(data, 1, augmentation=Augmentation()).epoch(1))[2:],
-        _batches(_of_worker(data, 1, augmentation=Augmentation()).epoch(1, first_step=2)),
+        _batches(_of_worker(data, 1, augmentation=Augmentation(), cache=False).epoch(1))[2:],
+        _batches(_of_worker(data, 1, augmentation=Augmentation(), cache=False).epoch(1, first_step=2)),
     )
     turned, plain = (
-        [_of_worker(data, number, augmentation=augmentation).epoch(0) for number in range(2)]
+        [_of_worker(data, number, augmentation=augmentation, cache=False).epoch(0) for number in range(2)]
         for augmentation in (Augmentation(shift=0, brightness=0), None)
     )
     corners = [
@@ -365,7 +374,7 @@ def test_workers_draw_different_augmentations_and_resume_alike(raw):
 
 def test_workers_share_a_part_too(raw):
     data, (kept, _) = Records(raw[0]), holdout(0.4, 7)
-    pipelines = [_of_worker(data, number, 2, part=kept) for number in range(2)]
+    pipelines = [_of_worker(data, number, 2, part=kept, cache=False) for number in range(2)]
     assert sum(pipeline.examples for pipeline in pipelines) == data.count("train", kept)
     assert len({pipeline.steps for pipeline in pipelines}) == 1
     numbers = [set(_numbers(_batches(pipeline.epoch(0)))) for pipeline in pipelines]
@@ -375,13 +384,13 @@ def test_workers_share_a_part_too(raw):
 def test_more_workers_than_shards_and_batches_that_cannot_be_shared(raw):
     data = Records(raw[0])
     with pytest.raises(RecordsError, match="3 shards for 4 workers.*fewer workers, or build .* smaller --shard_mb"):
-        _of_worker(data, 0, 4)
+        _of_worker(data, 0, 4, cache=False)
     with pytest.raises(
         OptionError, match="12 is not divisible by 5 workers; expected a multiple of 5, for instance 15"
     ):
         _of_worker(data, 0, 5)
     with pytest.raises(OptionError, match="20 is more than the 16 examples that a worker has.*expected 48 or less"):
-        TrainingPipeline(data, PipelineOptions(60), input_context=_worker(0, 3))
+        TrainingPipeline(data, PipelineOptions(60, cache=False), input_context=_worker(0, 3))
 
 
 def test_a_strategy_gets_the_worker_s_own_batches(raw):
