@@ -205,9 +205,10 @@ def _training_pass(records: Any, options: Any, model: str) -> Callable[[int], in
         cache_gb=0,
     )
     trainer = training._Training(settings, records, tf.distribute.get_strategy())
+    trainer.stepper.enter(trainer.phases[0])
 
     def one(_):
-        loss, _ = trainer.train_step(*batch)
+        loss, _ = trainer.stepper(*batch)
         loss.numpy()  # A device may still be at work when the call is back.
         return options.batch_size
 

@@ -1,4 +1,4 @@
-"""Changes to image batches on their stored integers: symmetries, shifts, brightness, and fewer pixels.
+"""Changes to image batches on their stored integers: symmetries, shifts, brightness, squares cut out, and fewer pixels.
 
 Symmetries and shifts are one gather of pixel indices before any cast: that is many times faster than choosing between
 eight versions of every image. Every draw is stateless, so that a batch depends on its seed alone.
@@ -20,17 +20,22 @@ class Augmentation:
     Attributes:
         d4: whether to draw one of the eight symmetries of the square: nadir images have no preferred direction.
         shift: largest shift in pixels along each axis, the border filled by reflection; 0 for none.
+        cutout: side in pixels of a square, anywhere in the image, that becomes "no data" (DeVries and Taylor 2017,
+            arXiv 1708.04552); 0 for none.
         brightness: all bands of an image are multiplied by a factor from [1 - brightness, 1 + brightness]; 0 for none.
     """
 
     d4: bool = True
     shift: int = 8
     brightness: float = 0.1
+    cutout: int = 0
 
     def __post_init__(self):
         """Refuses values that make no sense."""
         if self.shift < 0:
             raise OptionError("shift", f"{self.shift} is negative", "a number of pixels, or 0 for none")
+        if self.cutout < 0:
+            raise OptionError("cutout", f"{self.cutout} is negative", "a number of pixels, or 0 for none")
         if not 0 <= self.brightness < 1:
             raise OptionError("brightness", f"{self.brightness} is out of range", "a number in [0, 1), or 0 for none")
 
@@ -38,12 +43,14 @@ class Augmentation:
         """Refuses images that the symmetries or the shift do not fit.
 
         Raises:
-            OptionError: if symmetries are asked for and the images are not square, or the shift exceeds the images.
+            OptionError: if symmetries are asked for and the images are not square, or shift or cutout exceed them.
         """
         if self.d4 and height != width:
             raise OptionError("d4", f"images of {height} x {width} pixels are not square", remedy="switch d4 off")
-        if self.shift >= min(height, width):
-            raise OptionError("shift", f"{self.shift} pixels", f"less than the images' {min(height, width)} pixels")
+        for name in ("shift", "cutout"):
+            if getattr(self, name) >= min(height, width):
+                found = f"{getattr(self, name)} pixels"
+                raise OptionError(name, found, f"less than the images' {min(height, width)} pixels")
 
 
 def augment_batch(
@@ -92,7 +99,29 @@ def augment_batch(
         bound = augmentation.brightness
         factors = draw((), brightness_seed, 1 - bound, 1 + bound, tf.float32)
         images = scale_brightness(images, factors)
+    if augmentation.cutout:
+        # A seed beside the three, so that the other draws stay as they are without it.
+        corners = draw((2,), tf.random.fold_in(tf.cast(seed, tf.int64), 3), 0.0, 1.0, tf.float32)
+        images = cut_out(images, corners, augmentation.cutout)
     return images
+
+
+def cut_out(images: tf.Tensor, places: tf.Tensor, size: int) -> tf.Tensor:
+    """Makes a square of every image "no data".
+
+    Args:
+        images: (batch, height, width, band).
+        places: (batch, 2) numbers from [0, 1): where the square's centre lies, down and right; at the border, a part of
+            the square lies outside.
+        size: side of the square in pixels.
+    """
+    height, width = images.shape[1:3]
+    first = tf.cast(tf.floor(places * [height, width]), tf.int32) - size // 2
+    rows, columns = tf.range(height)[tf.newaxis], tf.range(width)[tf.newaxis]
+    inside_rows = (rows >= first[:, :1]) & (rows < first[:, :1] + size)
+    inside_columns = (columns >= first[:, 1:]) & (columns < first[:, 1:] + size)
+    kept = ~(inside_rows[:, :, tf.newaxis] & inside_columns[:, tf.newaxis])
+    return images * tf.cast(kept[..., tf.newaxis], images.dtype)
 
 
 def move_pixels(

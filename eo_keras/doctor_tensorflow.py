@@ -201,8 +201,8 @@ def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
         return {field.name: given[field.name] for field in dataclasses.fields(kind) if field.name in given}
 
     optimizer = attempt(optimizers.OptimizerOptions, **chosen(optimizers.OptimizerOptions))
-    changes = [given.get(name, default) for name, default in (("d4", True), ("shift", 8), ("brightness", 0.1))]
-    augmentation = attempt(augment.Augmentation, *changes) if any(changes) else None
+    changes = dataclasses.asdict(augment.Augmentation()) | chosen(augment.Augmentation)
+    augmentation = attempt(augment.Augmentation, **changes) if any(changes.values()) else None
     parts = {"records_dir": "", "run_dir": "", **chosen(training_options.TrainingOptions)}
     parts |= {"optimizer": optimizer or optimizers.OptimizerOptions(), "augmentation": augmentation}
     options = attempt(training_options.TrainingOptions, **parts)

@@ -93,9 +93,15 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "where the records have no split val; 0 keeps the last epoch. The test split is never used for this.",
         **where,
     )
-    flags.DEFINE_string("optimizer", "sgd", "Optimizer: sgd, adamw or rmsprop.", **where)
-    flags.DEFINE_float("learning_rate", 0.05, "Learning rate at its peak, a step.", **where)
-    flags.DEFINE_float("momentum", 0.9, "Momentum of sgd and rmsprop, 0 to 1.", **where)
+    flags.DEFINE_string("optimizer", "sgd", "Optimizer: sgd, adamw, rmsprop or muon.", **where)
+    flags.DEFINE_float(
+        "learning_rate",
+        0.05,
+        "Learning rate at its peak, a step; of muon, the length of a kernel's step as a share of the kernel's.",
+        **where,
+    )
+    flags.DEFINE_float("other_rate", 0.05, "Of muon: peak for all but the convolutions' kernels, by sgd.", **where)
+    flags.DEFINE_float("momentum", 0.9, "Momentum of sgd, rmsprop and muon, 0 to 1.", **where)
     flags.DEFINE_bool("nesterov", True, "Whether sgd takes Nesterov's momentum.", **where)
     flags.DEFINE_string(
         "schedule", "cosine", "How the rate falls after the warm-up: cosine, linear, poly or piecewise.", **where
@@ -150,6 +156,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "shift", 8, "Largest shift of training images in pixels; the border is filled by reflection.", **where
     )
     flags.DEFINE_float("brightness", 0.1, "Largest change of training images' brightness, as a share of 1.", **where)
+    flags.DEFINE_integer(
+        "cutout", 0, 'Side in pixels of a square of every training image that becomes "no data"; 0 for none.', **where
+    )
     flags.DEFINE_list(
         "progressive_sizes",
         [],
@@ -190,10 +199,8 @@ def options(flag_values: flags.FlagValues) -> training_options.TrainingOptions:
     from eo_keras import augment, optimizers, training_options
 
     given = given_options(flag_values)
-    changes = flag_values.d4 or flag_values.shift or flag_values.brightness
-    given["augmentation"] = (
-        augment.Augmentation(flag_values.d4, flag_values.shift, flag_values.brightness) if changes else None
-    )
+    changes = _chosen(augment.Augmentation, given)
+    given["augmentation"] = augment.Augmentation(**changes) if any(changes.values()) else None
     given["optimizer"] = optimizers.OptimizerOptions(**_chosen(optimizers.OptimizerOptions, given))
     return training_options.TrainingOptions(**_chosen(training_options.TrainingOptions, given))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eo_keras.augment import Augmentation, augment_batch, move_pixels, scale_brightness, shrink
+from eo_keras.augment import Augmentation, augment_batch, cut_out, move_pixels, scale_brightness, shrink
 from eo_keras.errors import OptionError
 
 RNG = np.random.default_rng(3)
@@ -142,3 +142,27 @@ def test_shrinking_leaves_no_data_out():
     images[0, 0, 2] = (0, 1000)  # 0 in one band is a number.
     found = shrink(tf.constant(images), 2).numpy()[0]
     np.testing.assert_array_equal(found, [[[0, 0], [750, 1000]], [[1000, 1000], [1000, 1000]]])
+
+
+def test_a_square_is_cut_out_and_the_rest_stays():
+    images = tf.constant(np.random.default_rng(1).integers(1, 255, (3, 20, 20, 2)).astype(np.uint8))
+    places = tf.constant([[0.5, 0.5], [0.0, 0.99], [0.2, 0.1]])
+    cut = cut_out(images, places, 6).numpy()
+    expected = images.numpy().copy()
+    expected[0, 7:13, 7:13] = 0
+    expected[1, :3, 16:] = 0
+    expected[2, 1:7, :5] = 0
+    np.testing.assert_array_equal(cut, expected)
+
+
+def test_cutting_out_changes_no_other_draw():
+    images = tf.constant(np.random.default_rng(2).integers(1, 255, (8, 16, 16, 3)).astype(np.uint8))
+    seed = tf.constant([3, 4], tf.int64)
+    plain = augment_batch(images, seed, Augmentation(True, 3, 0.2)).numpy()
+    cut = augment_batch(images, seed, Augmentation(True, 3, 0.2, cutout=5)).numpy()
+    gone = (cut == 0).all(-1)
+    np.testing.assert_array_equal(cut[~gone], plain[~gone])
+    counts = gone.sum((1, 2))
+    assert (counts > 0).all() and (counts <= 25).all() and len(set(counts)) > 1
+    with pytest.raises(OptionError, match="cutout: 16 pixels; expected less than the images' 16"):
+        augment_batch(images, seed, Augmentation(cutout=16))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import OptionError
-from eo_keras.optimizers import OptimizerOptions, make_optimizer, make_schedule
+from eo_keras.optimizers import OptimizerOptions, _orthogonal, make_optimizer, make_schedule
 
 
 def variable(value, name="kernel"):
@@ -73,6 +73,37 @@ def test_layers_farther_from_the_head_change_less(name):
     np.testing.assert_allclose([moved[1] / moved[2], moved[0] / moved[2]], [0.5, 0.25], rtol=0.02)
 
 
+@pytest.mark.parametrize("shape", [(90, 12), (12, 90), (20, 20)])
+def test_directions_are_made_orthogonal(shape):
+    random = np.random.default_rng(3)
+    left, _, right = np.linalg.svd(random.normal(size=shape), full_matrices=False)
+    matrix = (left * np.geomspace(1, 0.02, min(shape))) @ right
+    found = keras.ops.convert_to_numpy(_orthogonal(keras.ops.convert_to_tensor(matrix, "float32")))
+    values = np.linalg.svd(found, compute_uv=False)
+    assert 0.6 < values.min() and values.max() < 1.3
+    # The singular vectors stay: in their basis it is diagonal.
+    inside = left.T @ found @ right.T
+    np.testing.assert_allclose(inside, np.diag(np.diag(inside)), atol=2e-3)
+
+
+def test_muon_turns_kernels_and_moves_the_rest_by_sgd():
+    random = np.random.default_rng(4)
+    kernel, bias = variable(random.normal(size=(3, 3, 8, 16))), variable([1.0], "bias")
+    options = constant(optimizer="muon", learning_rate=0.1, other_rate=0.5, momentum=0.9)
+    optimizer = optimizer_of(options, [kernel, bias])
+    before = kernel.numpy()
+    gradient = random.normal(size=before.shape).astype(np.float32)
+    optimizer.apply([gradient, np.float32([2.0])], [kernel, bias])
+    after = kernel.numpy()
+    assert np.linalg.norm(after) == pytest.approx(np.linalg.norm(before), rel=1e-5)
+    # A step of a tenth of the kernel's length, about at a right angle to it, against the gradient.
+    cosine = (after * before).sum() / np.linalg.norm(before) ** 2
+    assert np.arccos(cosine) == pytest.approx(0.1, rel=0.1)
+    assert ((after - before) * gradient).sum() < 0
+    # Nesterov's first step: (1 + momentum) times rate and gradient.
+    np.testing.assert_allclose(bias.numpy(), 1 - 0.5 * 1.9 * 2.0, rtol=1e-5)
+
+
 def test_adam_with_decay_is_adamw():
     own, theirs = variable([0.5, -2.0]), variable([0.5, -2.0])
     options = constant(optimizer="adamw", learning_rate=0.01, weight_decay=0.3)
@@ -101,10 +132,11 @@ def test_half_precision_scales_its_loss_and_clips_what_is_scaled_back():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"optimizer": "lion"}, "one of sgd, adamw, rmsprop"),
+        ({"optimizer": "lion"}, "one of sgd, adamw, rmsprop, muon"),
         ({"schedule": "step"}, "one of cosine, linear, poly, piecewise"),
         ({"learning_rate": 0.0}, "learning_rate: 0.0"),
         ({"momentum": 1.0}, "momentum: 1.0"),
+        ({"other_rate": 0.0}, "other_rate: 0.0"),
         ({"final_rate": 1.5}, "final_rate: 1.5"),
         ({"layer_decay": 0.0}, "layer_decay: 0.0"),
         ({"clip_norm": -1.0}, "clip_norm: -1.0"),

@@ -1,0 +1,409 @@
+import csv
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from eo_keras import cards, files, legends, rasters, runs, sweep_figure, sweep_grid, sweep_report, sweeps
+from eo_keras.errors import OptionError, RecordsError, RunError
+from eo_keras.optimizers import OptimizerOptions
+from eo_keras.sweeps import Result
+
+BASE = {"model": "resnet14", "epochs": 2, "learning_rate": 0.3, "decay_epochs": (), "cache_gb": 4.0}
+
+
+def plan_of(short_training, folder, **varied):
+    points = sweep_grid.expand(varied)
+    return [
+        sweep_grid.Planned(
+            point,
+            dataclasses.replace(
+                short_training,
+                run_dir=str(folder / sweep_grid.run_name(point)),
+                epochs=2,
+                seed=point.get("seed", 1),
+                optimizer=OptimizerOptions(learning_rate=point["learning_rate"]),
+            ),
+            f"--learning_rate={point['learning_rate']}\n",
+        )
+        for point in points
+    ]
+
+
+def write_run(planned, fingerprint, accuracies, *, epochs=None):
+    """Writes what a run leaves behind that a sweep looks at."""
+    folder, options = pathlib.Path(planned.options.run_dir), planned.options
+    history = [
+        {"epoch": place, "val_accuracy": value, "val_loss": 1 - value, "seconds": 30.0}
+        for place, value in enumerate(accuracies, 1)
+    ]
+    best = max(history, key=lambda row: row["val_accuracy"]) if history else None
+    (folder / runs.CHECKPOINT_DIR).mkdir(parents=True, exist_ok=True)
+    state = {
+        "epoch": len(history),
+        "variables": "step.npz",
+        "best": best and {"epoch": best["epoch"]},
+        "history": history,
+        "under_way": {"losses": [], "right": 0, "seconds": 0.0},
+        "data_fingerprint": fingerprint,
+        "options": options.comparable(),
+    }
+    files.write_json(folder / runs.CHECKPOINT_DIR / runs.STATE_NAME, state)
+    files.write_text(folder / runs.FLAGS_NAME, planned.flags_text)
+    if best:
+        card = cards.ModelCard(
+            "resnet14", "d", fingerprint, ("B04",), "uint8", "L1C", rasters.REFLECTANCES["uint8"], 0, 10.0, 64, {},
+            legends.EUROSAT, 1, "", {}, {"epoch": best["epoch"]}, {}, {}, "nobody",
+        )  # fmt: skip
+        cards.write_card(card, folder)
+
+
+class FakeTraining:
+    """Stands for the process of a run: writes its folder, or fails; keeps what it was asked for."""
+
+    def __init__(self, records, failing=(), stopped_in=None):
+        self.fingerprint = cards.read_data_card(records).fingerprint
+        self.failing, self.stopped_in, self.calls, self.stopped = failing, stopped_in, [], False
+
+    def __call__(self, planned, mode):
+        self.calls.append((planned.name, mode))
+        if planned.name in self.failing:
+            return "the loss is nan"
+        if planned.name == self.stopped_in:
+            self.stopped = True
+            write_run(planned, self.fingerprint, [0.5])
+            return "stopped"
+        rate, seed = planned.settings["learning_rate"], planned.settings.get("seed", 1)
+        write_run(planned, self.fingerprint, [0.5 + rate + seed / 100, 0.4])
+        return ""
+
+
+@pytest.fixture
+def swept(short_training, rgb_records, tmp_path):
+    """Makes a sweep's plan and trains it by a `FakeTraining`."""
+
+    def go(training=None, base=BASE, lines=None, stop_on_error=False, **varied):
+        training = training or FakeTraining(rgb_records)
+        plan = plan_of(short_training, tmp_path / "s", **varied)
+        found = sweeps.sweep(
+            tmp_path / "s",
+            base,
+            plan,
+            training,
+            report=(lines if lines is not None else []).append,
+            stop=lambda: training.stopped,
+            stop_on_error=stop_on_error,
+        )
+        return found, training
+
+    return go
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.05, "0.05"), (1e-05, "1e-05"), (0.1 + 0.2, "0.30000000000000004"), (2.0, "2"), (0.0, "0"), (3, "3"),
+     (1e20, "1e+20"), (True, "true"), (None, "none"), ("RGB", "RGB")],
+)  # fmt: skip
+def test_values_are_written_as_they_are_read(value, text):
+    assert sweep_grid.format_value(value) == text
+    if isinstance(value, float):
+        assert float(text) == value
+
+
+def test_names_are_safe_and_in_one_order():
+    point = {"learning_rate": 0.05, "weight_decay": 0.001, "weights": "a/b,c=1.keras", "seed": 1}
+    assert sweep_grid.run_name(point) == "lr=0.05,wd=0.001,weights=a%2Fb%2Cc%3D1.keras,seed=1"
+    with pytest.raises(OptionError, match="letters"):
+        sweep_grid.run_name({"weights": "x" * 300})
+
+
+def test_the_first_seed_goes_through_all_settings_first():
+    points = sweep_grid.expand({"seed": [1, 2], "ema": [0.9], "weight_decay": [0.0, 0.1], "learning_rate": [0.1, 0.2]})
+    assert [sweep_grid.run_name(point) for point in points] == [
+        f"lr={rate},wd={decay},ema=0.9,seed={seed}" for seed in (1, 2) for rate in (0.1, 0.2) for decay in (0, 0.1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("varied", "words"),
+    [({}, "nothing is varied"), ({"seed": []}, "no values"), ({"learning_rate": [0.05, 5e-2]}, "0.05 is given twice")],
+)
+def test_grids_that_make_no_sense(varied, words):
+    with pytest.raises(OptionError, match=words):
+        sweep_grid.expand(varied)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "resnet9"}, "model: 'resnet9'; expected one of resnet50"),
+        ({"strategy": "multi_worker"}, "strategy: 'multi_worker'"),
+        ({"optimizer": OptimizerOptions(warmup_epochs=5.0)}, "warmup_epochs: 5 in a run of 3 epochs"),
+        ({"progressive_sizes": (64,), "progressive_epochs": (1,)}, "progressive_sizes: 64"),
+        (
+            {"validation_from_train": 0.0},
+            "validation_from_train: 0, .*nothing but the test split .*--validation_from_train=0.05",
+        ),
+    ],
+)
+def test_runs_are_refused_by_name_before_the_first_begins(short_training, rgb_records, change, words):
+    planned = sweep_grid.Planned({"learning_rate": 0.1}, dataclasses.replace(short_training, **change), "")
+    with pytest.raises(OptionError, match=f"run lr=0.1: {words}"):
+        sweep_grid.check(planned, cards.read_data_card(rgb_records))
+
+
+def test_nothing_is_written_where_one_run_is_refused(short_training, rgb_records, tmp_path):
+    plan = plan_of(short_training, tmp_path / "s", learning_rate=[0.1, 0.2])
+    bad = dataclasses.replace(plan[1], options=dataclasses.replace(plan[1].options, model="resnet9"))
+    training = FakeTraining(rgb_records)
+    with pytest.raises(OptionError, match="run lr=0.2"):
+        sweeps.sweep(tmp_path / "s", BASE, [plan[0], bad], training)
+    assert training.calls == [] and not (tmp_path / "s").exists()
+
+
+def results(*rows):
+    """Returns runs of (learning rate, seed, accuracy or None for failed, loss)."""
+    made = []
+    for rate, seed, accuracy, loss in rows:
+        point = {"learning_rate": rate, "seed": seed}
+        status = sweeps.FINISHED if accuracy is not None else sweeps.FAILED
+        made.append(
+            Result(sweep_grid.run_name(point), point, status, 5, 4, accuracy, loss, accuracy, loss, 120.0, 150.0, 1e9)
+        )
+    return tuple(made)
+
+
+ROWS = results(
+    (0.1, 1, 0.90, 0.30), (0.1, 2, 0.92, 0.34), (0.1, 3, 0.97, 0.20),
+    (0.2, 1, 0.94, 0.25),
+    (0.3, 1, 0.99, 0.10), (0.3, 2, None, None),
+)  # fmt: skip
+
+
+def test_means_and_deviations_by_hand():
+    first, second, third = sweep_report.settings_of(ROWS)
+    # Deviations from 0.93: -0.03, -0.01, 0.04, whose squares sum to 0.0026; over two.
+    assert first.accuracy == pytest.approx(0.93) and first.accuracy_sd == pytest.approx(0.0013**0.5)
+    # From 0.28: 0.02, 0.06, -0.08: 0.0104.
+    assert first.loss == pytest.approx(0.28) and first.loss_sd == pytest.approx(0.0052**0.5)
+    assert first.minutes == 2.0 and (first.runs, first.finished, first.failed) == (3, 3, 0)
+    assert second.accuracy == 0.94 and second.accuracy_sd is None and second.loss_sd is None
+    assert (third.runs, third.finished, third.failed) == (2, 1, 1)
+
+
+def test_the_table_marks_the_best_and_not_what_failed():
+    found = sweeps.Sweep({}, "", "the split val", ROWS)
+    rows = sweep_report.table(found).rows
+    assert rows[0] == ("0.2", "best", "1 of 1", "94.00%", "-", "0.2500", "-", "2.0")
+    assert rows[1] == ("0.3", "1 failed", "1 of 2", "99.00%", "-", "0.1000", "-", "2.0")
+    assert rows[2] == ("0.1", "", "3 of 3", "93.00%", "3.61", "0.2800", "0.0721", "2.0")
+    text = " ".join(sweep_report.cautions(found))
+    assert "test split was not looked at" in text and "One seed a setting" in text
+
+
+def test_of_equal_accuracies_the_lower_loss_is_best_and_the_gap_is_told():
+    rows = results((0.1, 1, 0.9, 0.3), (0.1, 2, 0.92, 0.3), (0.2, 1, 0.9, 0.2), (0.2, 2, 0.92, 0.2))
+    best = sweep_report.best_of(sweep_report.settings_of(rows))
+    assert best.values == {"learning_rate": 0.2}
+    text = " ".join(sweep_report.cautions(sweeps.Sweep({}, "", "v", rows)))
+    assert "0.00 points behind; seeds differ by a standard deviation of 1.41 points" in text
+    assert sweep_report.best_of(sweep_report.settings_of(results((0.1, 1, None, None)))) is None
+
+
+def test_a_sweep_trains_each_run_once_and_writes_what_it_came_to(swept, tmp_path):
+    lines = []
+    found, training = swept(lines=lines, learning_rate=[0.1, 0.2], seed=[1, 2])
+    names = ["lr=0.1,seed=1", "lr=0.2,seed=1", "lr=0.1,seed=2", "lr=0.2,seed=2"]
+    assert training.calls == [(name, sweeps.NEW) for name in names]
+    assert lines[0] == "run 1 of 4: lr=0.1,seed=1" and "kept epoch 1: validation accuracy 61.00%" in lines[1]
+    folder = tmp_path / "s"
+    content = json.loads((folder / sweeps.JSON_NAME).read_text())
+    assert content["best"] == {"learning_rate": 0.2} and "test split is never asked" in content["metric"]
+    # The kept epoch's, not the last one's.
+    assert [run["accuracy"] for run in content["runs"]] == pytest.approx([0.61, 0.71, 0.62, 0.72])
+    assert content["base"] == {"model": "resnet14", "epochs": 2, "decay_epochs": [], "cache_gb": 4.0}
+    with open(folder / sweep_report.CSV_NAME) as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["learning_rate"], row["finished"], row["best"]) for row in rows] == [
+        ("0.1", "2", "false"),
+        ("0.2", "2", "true"),
+    ]
+    assert float(rows[1]["validation_accuracy"]) == pytest.approx(0.715)
+    assert "| 0.2 | best | 2 of 2 | 71.50% | 0.71 |" in (folder / sweep_report.TABLE_NAME).read_text()
+    assert (folder / sweep_report.FIGURE_NAME).read_bytes().startswith(b"\x89PNG")
+    assert (folder / sweeps.FLAGS_DIR / f"{names[0]}.flags").read_text() == "--learning_rate=0.1\n"
+    assert not list(folder.glob(f"{files.TEMPORARY_PREFIX}*")) and not (folder / files.FolderLock.NAME).exists()
+    assert found == dataclasses.replace(sweeps.read_sweep(folder))
+
+
+def test_finished_runs_are_skipped_and_a_grid_may_be_extended(swept):
+    swept(learning_rate=[0.1], seed=[1])
+    _, again = swept(learning_rate=[0.1], seed=[1])
+    assert again.calls == []
+    found, more = swept(learning_rate=[0.2], seed=[1])
+    assert more.calls == [("lr=0.2,seed=1", sweeps.NEW)]
+    assert [result.status for result in found.results] == [sweeps.FINISHED] * 2
+
+
+def test_an_interrupted_run_is_resumed_and_one_without_a_checkpoint_begun_again(swept, rgb_records, tmp_path):
+    training = FakeTraining(rgb_records, stopped_in="lr=0.2,seed=1")
+    found, _ = swept(training, learning_rate=[0.1, 0.2, 0.3], seed=[1])
+    assert [result.status for result in found.results] == [sweeps.FINISHED, sweeps.INTERRUPTED, sweeps.WAITING]
+    assert found.results[1].epochs == 1
+    (tmp_path / "s" / "lr=0.3,seed=1").mkdir()
+    (tmp_path / "s" / "lr=0.3,seed=1" / runs.FLAGS_NAME).write_text("")
+    found, again = swept(learning_rate=[0.1, 0.2, 0.3], seed=[1])
+    assert again.calls == [("lr=0.2,seed=1", sweeps.RESUME), ("lr=0.3,seed=1", sweeps.OVERWRITE)]
+    assert [result.status for result in found.results] == [sweeps.FINISHED] * 3
+    # Of several processes none took the time of the whole run.
+    assert found.results[1].wall_seconds is None and found.results[2].wall_seconds is not None
+
+
+def test_a_run_whose_card_is_missing_is_not_finished(swept, tmp_path):
+    swept(learning_rate=[0.1])
+    (tmp_path / "s" / "lr=0.1" / cards.MODEL_CARD_NAME).unlink()
+    _, again = swept(learning_rate=[0.1])
+    assert again.calls == [("lr=0.1", sweeps.RESUME)]
+
+
+def test_a_failed_run_is_told_and_the_sweep_goes_on(swept, rgb_records, tmp_path):
+    lines, training = [], FakeTraining(rgb_records, failing=["lr=0.1"])
+    found, _ = swept(training, lines=lines, learning_rate=[0.1, 0.2])
+    assert [result.status for result in found.results] == [sweeps.FAILED, sweeps.FINISHED]
+    assert "  failed: the loss is nan" in lines
+    assert "* `lr=0.1` failed: the loss is nan" in (tmp_path / "s" / sweep_report.TABLE_NAME).read_text()
+    found, again = swept(learning_rate=[0.1, 0.2])
+    assert again.calls == [("lr=0.1", sweeps.NEW)] and found.results[0].status == sweeps.FINISHED
+
+
+def test_stop_on_error(swept, rgb_records):
+    training = FakeTraining(rgb_records, failing=["lr=0.1"])
+    found, _ = swept(training, learning_rate=[0.1, 0.2], stop_on_error=True)
+    assert len(training.calls) == 1 and found.results[1].status == sweeps.WAITING
+
+
+def test_a_process_that_ends_early_without_an_error_has_failed(swept, rgb_records):
+    training = FakeTraining(rgb_records)
+    training.failing = ["lr=0.1"]
+    found, _ = swept(type("Silent", (), {"stopped": False, "__call__": lambda self, *a: ""})(), learning_rate=[0.1])
+    assert found.results[0].status == sweeps.FAILED and "left the run unfinished" in found.results[0].problem
+
+
+def test_another_base_grid_or_data_is_refused_by_name(swept, tmp_path):
+    swept(learning_rate=[0.1])
+    with pytest.raises(RunError, match="begun with epochs=2 in the base; expected epochs=3"):
+        swept(base=BASE | {"epochs": 3}, learning_rate=[0.1])
+    with pytest.raises(RunError, match="a sweep over learning_rate; expected learning_rate, seed"):
+        swept(learning_rate=[0.1], seed=[1])
+    # The base's own value of what is varied counts for nothing, nor does what changes no result.
+    swept(base=BASE | {"learning_rate": 7.0, "cache_gb": 0.0}, learning_rate=[0.1])
+    path = tmp_path / "s" / sweeps.JSON_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_fingerprint": "0" * 64}))
+    with pytest.raises(RunError, match="begun on other records"):
+        swept(learning_rate=[0.1])
+    path.write_text("{}")
+    with pytest.raises(RunError, match="cannot be read"):
+        swept(learning_rate=[0.1])
+
+
+def test_a_folder_that_holds_another_run_is_refused(swept, short_training, rgb_records, tmp_path):
+    other = plan_of(short_training, tmp_path / "s", learning_rate=[0.2])[0]
+    wrong = dataclasses.replace(other.options, run_dir=str(tmp_path / "s" / "lr=0.1"))
+    write_run(dataclasses.replace(other, options=wrong), cards.read_data_card(rgb_records).fingerprint, [0.9, 0.9])
+    with pytest.raises(RunError, match="started with optimizer=.*Remove .*lr=0.1"):
+        swept(learning_rate=[0.1])
+
+
+def test_a_sweep_in_use_is_refused(swept, tmp_path):
+    (tmp_path / "s").mkdir()
+    with files.FolderLock(tmp_path / "s", RunError), pytest.raises(RunError, match="another process"):
+        swept(learning_rate=[0.1])
+
+
+def test_missing_records(swept, short_training):
+    planned = sweep_grid.Planned({"seed": 1}, dataclasses.replace(short_training, records_dir="/no/such"), "")
+    with pytest.raises(RecordsError, match="/no/such"):
+        sweeps.open_sweep("x", {}, [planned])
+
+
+def test_remaining_time(short_training, tmp_path):
+    plan = plan_of(short_training, tmp_path, learning_rate=[0.1, 0.2, 0.3, 0.4])
+    done = Result("lr=0.1", {"learning_rate": 0.1}, sweeps.FINISHED, 2, seconds=90.0, wall_seconds=100.0)
+    half = Result("lr=0.2", {"learning_rate": 0.2}, sweeps.INTERRUPTED, 1)
+    others = [Result(f"lr={rate}", {"learning_rate": rate}) for rate in (0.3, 0.4)]
+    assert sweeps.remaining_seconds(sweeps.Sweep({}, "", "", (done, half, *others)), plan) == 250.0
+    waiting = dataclasses.replace(done, status=sweeps.WAITING)
+    assert sweeps.remaining_seconds(sweeps.Sweep({}, "", "", (waiting, half, *others)), plan) is None
+    assert [sweeps.duration(seconds) for seconds in (40, 720, 11100)] == ["40 s", "12 min", "3 h 05 min"]
+
+
+def session_groups(folder):
+    """Asks the backend of TensorBoard's tab HParams, as its page does."""
+    from tensorboard import context
+    from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
+    from tensorboard.plugins import base_plugin
+    from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment, list_session_groups
+
+    events = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(folder))
+    events.Reload()
+    provider = data_provider.MultiplexerDataProvider(events, str(folder))
+    backend = backend_context.Context(base_plugin.TBContext(data_provider=provider, logdir=str(folder)))
+    statuses = [api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE, api_pb2.STATUS_RUNNING, api_pb2.STATUS_UNKNOWN]
+    request = api_pb2.ListSessionGroupsRequest(start_index=0, slice_size=100, allowed_statuses=statuses)
+    groups = list_session_groups.Handler(context.RequestContext(), backend, "", request).run().session_groups
+    asked = api_pb2.GetExperimentRequest(include_metrics=True)
+    return groups, get_experiment.Handler(context.RequestContext(), backend, "", asked).run()
+
+
+def test_tensorboard_shows_one_row_a_run_with_its_metrics(swept, rgb_records, tmp_path):
+    training = FakeTraining(rgb_records, failing=["lr=0.3,seed=1"])
+    swept(training, learning_rate=[0.1, 0.2, 0.3], seed=[1])
+    folder = tmp_path / "s"
+    groups, experiment = session_groups(folder)
+    assert {info.name for info in experiment.hparam_infos} == {"learning_rate", "seed"}
+    domains = {info.name: list(info.domain_discrete) for info in experiment.hparam_infos}
+    assert domains == {"learning_rate": [0.1, 0.2, 0.3], "seed": [1]}
+    rows = {group.name: group for group in groups}
+    assert sorted(rows) == ["lr=0.1,seed=1", "lr=0.2,seed=1", "lr=0.3,seed=1"]
+    values = {metric.name.tag: metric.value for metric in rows["lr=0.2,seed=1"].metric_values}
+    assert values["kept/validation_accuracy"] == pytest.approx(0.71) and values["kept/epoch"] == 1
+    assert values["epoch/validation_accuracy"] == pytest.approx(0.4)
+    assert values["epoch/validation_loss"] == pytest.approx(0.6) and values["minutes"] == pytest.approx(1.0)
+    assert rows["lr=0.2,seed=1"].hparams["learning_rate"].number_value == 0.2
+    assert [rows[name].sessions[0].status for name in sorted(rows)] == [2, 2, 3]  # Success, success, failure.
+    # What has not changed keeps its file, which a running TensorBoard holds open.
+    path = next((folder / sweeps.TENSORBOARD_DIR / "lr=0.1,seed=1").iterdir())
+    before = path.stat().st_ino
+    swept(learning_rate=[0.1, 0.2, 0.3, 0.4], seed=[1])
+    assert path.stat().st_ino == before
+    assert len(session_groups(folder)[0]) == 4
+
+
+def test_tensorboard_shows_none_as_a_word(tmp_path):
+    points = sweep_grid.expand({"dropout": [None, 0.5], "nesterov": [True, False]})
+    found = tuple(
+        Result(sweep_grid.run_name(point), point, sweeps.FINISHED, 1, 1, 0.9, 0.1, 0.9, 0.1) for point in points
+    )
+    sweep_report.write(sweeps.Sweep({}, "", "v", found), tmp_path)
+    groups, _ = session_groups(tmp_path)
+    shown = {(group.hparams["dropout"].string_value, group.hparams["nesterov"].bool_value) for group in groups}
+    assert shown == {(rate, flag) for rate in ("none", "0.5") for flag in (True, False)}
+
+
+@pytest.mark.parametrize(
+    ("varied", "shown"),
+    [
+        ({"seed": [1, 2]}, ("seed", None)),
+        ({"weight_decay": [0.0, 0.1, 0.2], "learning_rate": [0.1], "seed": [1]}, ("learning_rate", "weight_decay")),
+        ({"weight_decay": [0.1, 0.2]}, ("weight_decay", None)),
+        ({"learning_rate": [0.1], "ema": [0.0, 0.9], "optimizer": ["sgd", "adamw", "rmsprop"]}, ("optimizer", "ema")),
+    ],
+)
+def test_the_figure_shows_the_flags_with_most_values(varied, shown):
+    points = sweep_grid.expand(varied)
+    found = [Result(sweep_grid.run_name(point), point, sweeps.FINISHED, accuracy=0.9) for point in points]
+    found[-1] = dataclasses.replace(found[-1], status=sweeps.FAILED, accuracy=None)
+    assert sweep_figure.shown_flags(found) == shown
+    assert sweep_figure.figure_png(found, {}).startswith(b"\x89PNG")
+    assert sweep_figure.figure_png(found[-1:]).startswith(b"\x89PNG")
