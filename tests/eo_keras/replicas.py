@@ -12,11 +12,18 @@ import numpy as np
 
 from launch.common import import_tensorflow_quietly
 
+
+def _row(title):
+    """Channels of a block like those of table 1."""
+    return title, (128, 64, 128, 32, 64, 64)
+
+
 BATCH, STEPS, SIZE, CLASSES = 8, 20, 32, 4
 REDUCED = {
     "resnet50": {"blocks": (1, 1), "width": 8},
     "inception_v3": {"blocks": (1, 1, 1), "width": 0.0625},
-    "googlenet": {"width": 0.0625},
+    # Of table 1 the blocks that the auxiliary classifiers sit on.
+    "googlenet": {"width": 0.0625, "table": (_row("3a"), ("pool3", None), _row("4a"), _row("4d"))},
     "compact": {"stem": (4, 8), "widths": (8, 16, 16), "blocks": (1, 1, 1)},
 }
 """Reduced-depth builds; ResNet-101 is ResNet-50 with more of the same blocks."""

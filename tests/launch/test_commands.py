@@ -39,7 +39,9 @@ def test_a_missing_required_flag(tmp_path):
     assert_one_line_error(launch("build", "--dataset=eurosat_rgb"), "--source")
 
 
-@pytest.mark.parametrize("command", ["build", "inspect", "download", "train", "evaluate", "predict", "export", "demo"])
+@pytest.mark.parametrize(
+    "command", ["build", "inspect", "download", "train", "sweep", "evaluate", "predict", "export", "demo"]
+)
 def test_help_explains_every_flag(command):
     result = launch(command, "--help")
     assert result.returncode == 0 and result.stderr == ""

@@ -2,13 +2,18 @@
 
 import csv
 import json
+import pathlib
 
 import pytest
+from absl import flags
 
-from eo_keras import cards, runs
+from eo_keras import cards, models, runs
+from launch import train
 from tests.launch.commands import assert_one_line_error, launch
 from tfrecords_builder import build, splits
 from tfrecords_builder.generated import archives
+
+FLAGFILES = pathlib.Path(train.__file__).parent / "flagfiles"
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +97,18 @@ def test_mistakes_are_one_line_and_nothing_is_written(records, tmp_path, argumen
     result = launch("train", f"--records_dir={records}", f"--run_dir={tmp_path / 'r'}", *arguments)
     assert_one_line_error(result, words)
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("path", sorted(FLAGFILES.glob("*.flags")), ids=lambda path: path.stem)
+def test_every_flag_file_names_its_result_and_can_be_run(path):
+    assert path.read_text().startswith("# ")
+    values = flags.FlagValues()
+    train.define_flags(values)
+    values(["train", "--records_dir=r", "--run_dir=r", f"--flagfile={path}"])
+    options = train.options(values)
+    assert options.model in models.MODELS
+    if "paper" in path.stem:
+        # Phase 1 at 0.01, phase 2 at 1e-3 to 1e-4, RMSProp: facts of the paper and not ours to tune.
+        assert (options.weights, options.head_learning_rate, options.head_epochs > 0) == ("imagenet", 0.01, True)
+        chosen = options.optimizer
+        assert (chosen.optimizer, chosen.learning_rate, chosen.final_rate) == ("rmsprop", 0.001, 0.1)
