@@ -229,10 +229,20 @@ class StopOnSignal:
         """See the class."""
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
+        self._asked = False
 
     def asked(self) -> bool:
         """Tells whether a signal came."""
+        if not self._asked:
+            # TensorFlow takes SIGTERM for itself when it connects several workers, which is after the context began.
+            self._take()
+            self._asked = True
         return self.signal is not None
+
+    def _take(self) -> None:
+        if self.signal is None:
+            for number in self._before:
+                signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
         self.signal = number
@@ -244,8 +254,8 @@ class StopOnSignal:
 
     def __enter__(self) -> StopOnSignal:
         """Returns itself."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._note)
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._take()
         return self
 
     def __exit__(self, *exception) -> None:
