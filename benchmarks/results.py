@@ -1,7 +1,7 @@
 """Writes docs/results.md from the JSON files below docs/results: nothing on that page is typed by hand.
 
 A measured result is a folder docs/results/NAME with the run's flags.txt and history.csv and the evaluation's
-metrics.json; agreement.json of benchmarks.radiometry_agreement may lie beside them. leaks/*.json are reports of
+metrics.json; metrics-d4.json of the evaluation with --tta=d4 and agreement.json of benchmarks.radiometry_agreement may lie beside them. leaks/*.json are reports of
 launch.inspect, input/*.json of benchmarks.input_pipeline, speed.json of benchmarks.speed, tfrecord_writers.json of
 benchmarks.tfrecord_writers; speed_notes.json holds, by work, a sentence on what a profile said.
 
@@ -75,6 +75,14 @@ def _details(folder: pathlib.Path, result: dict) -> list[str]:
         f"* TensorFlow {result['versions']['tensorflow']}, Keras {result['versions']['keras']}; records "
         f"`{result['data_fingerprint'][:12]}`, model SHA-256 `{result['model_sha256'][:12]}`.",
     ]
+    lines += _trust(result)
+    averaged = folder / "metrics-d4.json"
+    if averaged.exists():
+        found = json.loads(averaged.read_text())["scores"]
+        lines.append(
+            f"* Averaged over the symmetries of the square (`--tta=d4`), reported apart: {found['accuracy']:.2%} (95 % "
+            f"interval {found['accuracy_low']:.2%} to {found['accuracy_high']:.2%})."
+        )
     agreement = folder / "agreement.json"
     if agreement.exists():
         found = json.loads(agreement.read_text())
@@ -103,6 +111,24 @@ def _details(folder: pathlib.Path, result: dict) -> list[str]:
         f"python -m launch.evaluate --run_dir=runs/{folder.name} --split={result['split']}",
         "```",
     ]
+    return lines
+
+
+def _trust(result: dict) -> list[str]:
+    """Returns what is said of confidences, by evaluations that look at them."""
+    lines, found = [], result.get("calibration")
+    if found and found["temperature"] is not None:
+        before, after = (found["split"][when]["expected_calibration_error"] for when in ("before", "after"))
+        lines.append(
+            f"* A temperature of {found['temperature']:.3f}, fitted on {found['examples']:,} validation examples, takes "
+            f"the expected calibration error from {before:.2%} to {after:.2%}."
+        )
+    if "selective" in result:
+        parts = [
+            f"{one['accuracy']:.2%} of the surest {one['coverage']:.0%}"
+            for one in result["selective"]["accuracy_at_coverage"][1:]
+        ]
+        lines.append(f"* Answers by confidence: {', '.join(parts)} are right.")
     return lines
 
 

@@ -186,7 +186,14 @@ def make_strategy(name: str = "auto", *, virtual_devices: int = 0) -> tf.distrib
         raise OptionError("strategy", f"'{name}'", f"one of {', '.join(STRATEGIES)}")
     if name == "multi_worker":
         # Before a device is touched, even to list them, or the workers' collective operations cannot be set up.
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            raise OptionError(
+                "strategy",
+                f"multi_worker, but the workers cannot be connected ({error.message})",
+                "addresses in TF_CONFIG that are this worker's own and free, and others that can be reached",
+            ) from None
     kind = "CPU" if virtual_devices else "GPU"
     devices = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices(kind)]
     if name == "none" and virtual_devices > 1:

@@ -245,6 +245,7 @@ class _Training:
         options = self.options
         if len(self.history) == options.epochs:
             report(f"all {options.epochs} epochs are already done")
+            self._draw_curves()  # Which a run lacks that was killed at its very end.
             return False
         monitor = Monitor(self.folder / runs.TENSORBOARD_DIR, flags_text)
         for epoch in range(len(self.history), options.epochs):
@@ -267,11 +268,15 @@ class _Training:
             if epoch + 1 < options.epochs and self.asked_to_stop():
                 report(f"stopped behind epoch {epoch + 1}, which is saved; go on with --resume")
                 return True
-        if self.worker.is_chief:
-            columns = {name: [math.nan if row[name] is None else row[name] for row in self.history] for name in row}
-            figure = reports.training_curves_png(columns, f"{options.model} on {self.card.dataset}")
-            files.write_bytes(self.folder / runs.CURVES_NAME, figure)
+        self._draw_curves()
         return False
+
+    def _draw_curves(self) -> None:
+        if self.worker.is_chief:
+            names = list(self.history[0])
+            columns = {name: [math.nan if row[name] is None else row[name] for row in self.history] for name in names}
+            figure = reports.training_curves_png(columns, f"{self.options.model} on {self.card.dataset}")
+            files.write_bytes(self.folder / runs.CURVES_NAME, figure)
 
     def _take_steps(self, epoch: int, progress) -> bool:
         """Takes the steps that are left of an epoch; tells whether it came to the epoch's end."""
@@ -292,12 +297,13 @@ class _Training:
             if progress:
                 progress(f"epoch {epoch + 1}/{options.epochs}", number, self.steps)
             if (due or stop) and not last:
-                part.seconds, started = part.seconds + time.monotonic() - started, time.monotonic()
+                part.seconds += time.monotonic() - started
                 if self.worker.is_chief:
                     self._write_variables()
                     checkpoints.commit(self.folder, self._state())
                 if stop:
                     return False
+                started = time.monotonic()
         part.seconds += time.monotonic() - started
         return True
 

@@ -119,3 +119,15 @@ def test_the_command_says_what_is_missing(rgb_records, tmp_path, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     places = (f"--records_dir={rgb_records}", f"--run_dir={tmp_path / 'r'}")
     assert_one_line_error(launch("train", *places, "--strategy=multi_worker"), "TF_CONFIG is not set")
+
+
+def test_an_address_that_is_taken(rgb_records, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = {
+            "cluster": {"worker": [f"127.0.0.1:{taken.getsockname()[1]}"]},
+            "task": {"type": "worker", "index": 0},
+        }
+        worker = start(rgb_records, tmp_path / "r", "--strategy=multi_worker", config=config)
+        _, error = worker.communicate(timeout=120)
+    assert worker.returncode == 2 and "the workers cannot be connected" in error, error
+    assert error.rstrip().count("\n") == 0
