@@ -6,6 +6,7 @@ A process of its own, for only one mirrored strategy fits in a process. In doubl
 rounding, amplified by batch normalisation, makes any two orders of summation differ after a few steps.
 """
 
+import gc
 import sys
 
 import numpy as np
@@ -96,12 +97,19 @@ def train(name, arguments, strategy):
 def main():
     devices, output, full = int(sys.argv[1]), sys.argv[2], "--full" in sys.argv
     import_tensorflow_quietly()
+    import keras
+
     from eo_keras import distribution, models
 
     distribution.prepare_devices(virtual_devices=devices, deterministic=True, seed=1)
     strategy = distribution.make_strategy("mirrored", virtual_devices=devices)
     chosen = {name: models.MODELS[name].arguments for name in models.MODELS} if full else REDUCED
-    results = {name: train(name, arguments, strategy) for name, arguments in chosen.items()}
+    results = {}
+    for name, arguments in chosen.items():
+        results[name] = train(name, arguments, strategy)
+        # Full networks in double precision take gigabytes each, graphs included.
+        keras.utils.clear_session()
+        gc.collect()
     np.savez(output, **{f"{name}/{key}": value for name, row in results.items() for key, value in row.items()})
 
 
