@@ -1,9 +1,10 @@
 """Writes docs/results.md from the JSON files below docs/results: nothing on that page is typed by hand.
 
 A measured result is a folder docs/results/NAME with the run's flags.txt and history.csv and the evaluation's
-metrics.json; metrics-d4.json of the evaluation with --tta=d4 and agreement.json of benchmarks.radiometry_agreement may lie beside them. leaks/*.json are reports of
-launch.inspect, input/*.json of benchmarks.input_pipeline, speed.json of benchmarks.speed, tfrecord_writers.json of
-benchmarks.tfrecord_writers; speed_notes.json holds, by work, a sentence on what a profile said.
+metrics.json; metrics-d4.json of the evaluation with --tta=d4 and agreement.json of benchmarks.radiometry_agreement may
+lie beside them. leaks/*.json are reports of launch.inspect, input/*.json of benchmarks.input_pipeline, speed.json of
+benchmarks.speed, tfrecord_writers.json of benchmarks.tfrecord_writers, train_step.json and train_step_jax.json of
+benchmarks.train_step; speed_notes.json holds, by work, a sentence on what a profile said.
 
 Example: python -m benchmarks.results
 """
@@ -120,8 +121,8 @@ def _trust(result: dict) -> list[str]:
     if found and found["temperature"] is not None:
         before, after = (found["split"][when]["expected_calibration_error"] for when in ("before", "after"))
         lines.append(
-            f"* A temperature of {found['temperature']:.3f}, fitted on {found['examples']:,} validation examples, takes "
-            f"the expected calibration error from {before:.2%} to {after:.2%}."
+            f"* A temperature of {found['temperature']:.3f}, fitted on {found['examples']:,} validation examples, "
+            f"takes the expected calibration error from {before:.2%} to {after:.2%}."
         )
     if "selective" in result:
         parts = [
