@@ -15,7 +15,7 @@ import pathlib
 
 from absl import flags
 
-from benchmarks import comparison, measuring
+from benchmarks import comparison, measuring, results_training
 from benchmarks.comparison import OURS
 from eo_keras import files
 from launch import common
@@ -55,6 +55,7 @@ def page(folder: pathlib.Path) -> str:
     for name, result in results.items():
         lines += ["", *_details(folder / name, result)]
     lines += _leaks(folder)
+    lines += results_training.section(folder, _runs_and_machine)
     lines += _speed(folder)
     lines += _input(folder)
     return "\n".join(lines) + "\n"
