@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from eo_keras import files, runs
@@ -44,9 +45,8 @@ def write_variables(path: pathlib.Path, groups: Mapping[str, Sequence[Any]]) -> 
     Raises:
         StorageError: if the disk is full or the folder may not be written to.
     """
-    values = {f"{group}/{place:05d}": one.numpy() for group, row in groups.items() for place, one in enumerate(row)}
     with files.atomic_file(path) as file:
-        np.savez(file, **values)
+        np.savez(file, **{name: one.numpy() for name, one in _named(groups).items()})
 
 
 def read_variables(path: pathlib.Path, groups: Mapping[str, Sequence[Any]]) -> None:
@@ -55,14 +55,15 @@ def read_variables(path: pathlib.Path, groups: Mapping[str, Sequence[Any]]) -> N
     Raises:
         RunError: if the file is missing, damaged, or was written for other variables; no variable is changed then.
     """
-    variables = {f"{group}/{place:05d}": one for group, row in groups.items() for place, one in enumerate(row)}
+    variables = _named(groups)
     try:
         with np.load(path, allow_pickle=False) as archive:
             if set(archive.files) != set(variables):
                 raise ValueError(f"it holds {len(archive.files)} variables and not {len(variables)}")
             values = {name: archive[name] for name in variables}
         for name, one in variables.items():
-            if (values[name].shape, values[name].dtype) != (tuple(one.shape), np.dtype(one.numpy().dtype)):
+            expected = (tuple(one.shape), keras.backend.standardize_dtype(one.dtype))
+            if (values[name].shape, values[name].dtype.name) != expected:
                 raise ValueError(f"{name} has shape {values[name].shape} and not {tuple(one.shape)}")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(
@@ -70,6 +71,10 @@ def read_variables(path: pathlib.Path, groups: Mapping[str, Sequence[Any]]) -> N
         ) from None
     for name, one in variables.items():
         one.assign(values[name])
+
+
+def _named(groups: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    return {f"{group}/{place:05d}": one for group, row in groups.items() for place, one in enumerate(row)}
 
 
 def commit(folder: pathlib.Path, state: Mapping[str, Any]) -> None:

@@ -202,17 +202,16 @@ class _Training:
             seed=options.seed,
         )
         self.normalisation = self.model.get_layer("normalisation")
-        averages = []
+        self.averages = []
         if options.ema:
-            averages = [tf.Variable(weight.numpy(), trainable=False) for weight in self.model.weights]
-        self.averages = averages
-        self.stepper = stepping.Stepper(self.model, self.strategy, options, averages)
+            self.averages = [tf.Variable(weight.numpy(), trainable=False) for weight in self.model.weights]
+        self.stepper = stepping.Stepper(self.model, self.strategy, options, self.averages)
         self.phases = phases.make_phases(options, self.model, self.steps)
         distribution.spread_seeds(models.seed_states(self.model), self.strategy, self.worker)
         self.groups = {
             "weights": self.model.weights,
             "random": models.seed_states(self.model),
-            "averages": averages,
+            "averages": self.averages,
             **{f"optimizer-{phase.title}": phase.optimizer.variables for phase in self.phases},
         }
 
@@ -362,7 +361,7 @@ class _Training:
         state = runs.read_state(self.folder)
         check_resumable(self.options, state, self.card.fingerprint)
         checkpoints.read_variables(self.folder / runs.CHECKPOINT_DIR / state["variables"], self.groups)
-        distribution.spread_seeds(models.seed_states(self.model), self.strategy, self.worker)
+        distribution.spread_seeds(self.groups["random"], self.strategy, self.worker)
         self.history, self.best = state["history"], state["best"]
         self.under_way = EpochUnderWay(**state["under_way"])
         if self.worker.is_chief:

@@ -385,9 +385,8 @@ def test_more_workers_than_shards_and_batches_that_cannot_be_shared(raw):
     data = Records(raw[0])
     with pytest.raises(RecordsError, match="3 shards for 4 workers.*fewer workers, or build .* smaller --shard_mb"):
         _of_worker(data, 0, 4, cache=False)
-    with pytest.raises(
-        OptionError, match="12 is not divisible by 5 workers; expected a multiple of 5, for instance 15"
-    ):
+    words = "12 is not divisible by 5 workers; expected a multiple of 5, for instance 15"
+    with pytest.raises(OptionError, match=words):
         _of_worker(data, 0, 5)
     with pytest.raises(OptionError, match="20 is more than the 16 examples that a worker has.*expected 48 or less"):
         TrainingPipeline(data, PipelineOptions(60, cache=False), input_context=_worker(0, 3))
