@@ -1,4 +1,4 @@
-"""Writes docs/results.md from the JSON files below docs/results: nothing on that page is typed by hand.
+"""Writes docs/results.md and docs/accuracy.md from the files below docs/results: no figure there is typed by hand.
 
 A measured result is a folder docs/results/NAME with the run's flags.txt and history.csv and the evaluation's
 metrics.json; metrics-d4.json of the evaluation with --tta=d4 and agreement.json of benchmarks.radiometry_agreement may
@@ -9,17 +9,16 @@ benchmarks.train_step; speed_notes.json holds, by work, a sentence on what a pro
 Example: python -m benchmarks.results
 """
 
-import csv
 import json
 import pathlib
 
 from absl import flags
 
-from benchmarks import comparison, measuring, results_training
+from benchmarks import accuracy, comparison, measuring, results_training
 from benchmarks.comparison import OURS
+from benchmarks.measured import Measured, interval, measured
 from eo_keras import files
 from launch import common
-from tfrecords_builder.downloads import PUBLISHED
 
 FLAGS = flags.FLAGS
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
@@ -31,29 +30,21 @@ Accuracies are overall accuracies on the test split, which took no part in any c
 """
 
 
-def measured(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the folders of measured results, by name."""
-    return sorted(path.parent for path in folder.glob("*/metrics.json"))
-
-
 def page(folder: pathlib.Path) -> str:
     """Returns the page's text."""
     lines = [_INTRODUCTION, "## EuroSAT", "", "| what | accuracy | 95 % interval | differs from ours, or source |"]
     lines.append("| --- | --- | --- | --- |")
-    results = {path.name: json.loads((path / "metrics.json").read_text()) for path in measured(folder)}
-    for name, result in results.items():
-        scores, split = result["scores"], result["split_method"]
-        shares = f"{split['method']} split, test {split['test_fraction']:.0%}, seed {split['seed']}"
+    results = measured(folder)
+    for one in results:
         lines.append(
-            f"| **{result['model']}, {','.join(result['bands'])}, {shares}** ([{name}](#{name})) "
-            f"| **{scores['accuracy']:.2%}** | {scores['accuracy_low']:.2%} to {scores['accuracy_high']:.2%} "
-            f"| measured here. {result['initialisation']} |"
+            f"| **{one.title()}** ([{one.name}](#{one.name})) | **{one.scores['accuracy']:.2%}** "
+            f"| {interval(one.scores)} | measured here. {one.result['initialisation']} |"
         )
     for entry in json.loads((folder / "published.json").read_text()):
         differs = f"{entry['source']}: {entry['differs']}"
         lines.append(f"| {entry['figure']} (published) | {entry['accuracy']:.2%} | not published | {differs} |")
-    for name, result in results.items():
-        lines += ["", *_details(folder / name, result)]
+    for one in results:
+        lines += ["", *_details(one)]
     lines += _leaks(folder)
     lines += results_training.section(folder, _runs_and_machine)
     lines += _speed(folder)
@@ -61,31 +52,25 @@ def page(folder: pathlib.Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _details(folder: pathlib.Path, result: dict) -> list[str]:
-    scores, chosen = result["scores"], result["selection"]
-    with open(folder / "history.csv", encoding="utf-8", newline="") as file:
-        history = list(csv.DictReader(file))
-    flags_given = dict(line[2:].split("=", 1) for line in (folder / "flags.txt").read_text().split("\n") if line)
-    hours = sum(float(row["seconds"]) for row in history) / 3600
+def _details(one: Measured) -> list[str]:
+    result, scores, chosen = one.result, one.scores, one.result["selection"]
     chooser = f"by {chosen['metric']} ({chosen['value']:.2%}) on {chosen['split']}" if chosen["metric"] else "the last"
     lines = [
-        f"### {folder.name}",
+        f"### {one.name}",
         "",
         f"* {scores['count']:,} test patches: accuracy {scores['accuracy']:.2%}, macro F1 {scores['macro_f1']:.2%}, "
         f"kappa {scores['kappa']:.4f}, expected calibration error {scores['expected_calibration_error']:.2%}.",
-        f"* {len(history)} epochs, {hours:.2f} hours; kept epoch {chosen['epoch']}: {chooser}.",
+        f"* {len(one.history)} epochs, {one.hours:.2f} hours; kept epoch {chosen['epoch']}: {chooser}.",
         f"* TensorFlow {result['versions']['tensorflow']}, Keras {result['versions']['keras']}; records "
         f"`{result['data_fingerprint'][:12]}`, model SHA-256 `{result['model_sha256'][:12]}`.",
     ]
     lines += _trust(result)
-    averaged = folder / "metrics-d4.json"
-    if averaged.exists():
-        found = json.loads(averaged.read_text())["scores"]
+    if one.averaged is not None:
         lines.append(
-            f"* Averaged over the symmetries of the square (`--tta=d4`), reported apart: {found['accuracy']:.2%} (95 % "
-            f"interval {found['accuracy_low']:.2%} to {found['accuracy_high']:.2%})."
+            "* Averaged over the symmetries of the square (`--tta=d4`), reported apart: "
+            f"{one.averaged['accuracy']:.2%} (95 % interval {interval(one.averaged)})."
         )
-    agreement = folder / "agreement.json"
+    agreement = one.folder / "agreement.json"
     if agreement.exists():
         found = json.loads(agreement.read_text())
         lines.append(
@@ -96,23 +81,10 @@ def _details(folder: pathlib.Path, result: dict) -> list[str]:
             f"for {found['agreement_after_compression']:.1%}."
         )
     lines += ["", "| class | precision | recall | F1 | patches |", "| --- | --- | --- | --- | --- |"]
-    for one in scores["classes"]:
-        lines.append(
-            f"| {one['name']} | {one['precision']:.2%} | {one['recall']:.2%} | {one['f1']:.2%} | {one['support']:,} |"
-        )
-    split = result["split_method"]
-    lines += [
-        "",
-        "Repeat it:",
-        "",
-        "```",
-        f"python -m launch.build --dataset={result['dataset']} --source=data/{PUBLISHED[result['dataset']].name} "
-        f"--output_dir={flags_given['records_dir']} --split={split['method']} "
-        f"--test_fraction={split['test_fraction']:g} --seed={split['seed']}",
-        f"python -m launch.train --flagfile=docs/results/{folder.name}/flags.txt --run_dir=runs/{folder.name}",
-        f"python -m launch.evaluate --run_dir=runs/{folder.name} --split={result['split']}",
-        "```",
-    ]
+    for each in scores["classes"]:
+        row = " | ".join(f"{each[name]:.2%}" for name in ("precision", "recall", "f1"))
+        lines.append(f"| {each['name']} | {row} | {each['support']:,} |")
+    lines += ["", "Repeat it:", "", "```", *one.commands(), "```"]
     return lines
 
 
@@ -291,13 +263,14 @@ def _what_the_files_hold(found: dict) -> str:
 
 
 def main() -> None:
-    """Writes the page."""
-    text = page(DOCS / "results")
+    """Writes the pages."""
+    pages = {"results.md": page(DOCS / "results"), "accuracy.md": accuracy.page(DOCS / "results")}
     if FLAGS.dry_run:
-        print(text)
+        print("\n".join(pages.values()))
         return
-    files.write_text(DOCS / "results.md", text)
-    print(f"{DOCS / 'results.md'}: {len(measured(DOCS / 'results'))} measured results")
+    for name, text in pages.items():
+        files.write_text(DOCS / name, text)
+    print(f"{DOCS}: {', '.join(pages)}, {len(measured(DOCS / 'results'))} measured runs")
 
 
 if __name__ == "__main__":

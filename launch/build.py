@@ -13,6 +13,7 @@ import os
 
 from absl import flags
 
+from eo_keras.errors import OptionError
 from launch import common
 from tfrecords_builder import build, sources, splits
 
@@ -36,6 +37,12 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float("test_fraction", 0.2, "Share of the patches for testing, 0 to 1 (random, spatial).")
 flags.DEFINE_float("val_fraction", 0.0, "Share of the patches for validation, 0 to 1 (random, spatial).")
+flags.DEFINE_string(
+    "fold",
+    None,
+    "Fold of a cross-validation, such as 2/5: with one --seed, each patch is for testing in one of 1/5 to 5/5 (random; "
+    "spatial with --block_km). In place of --test_fraction.",
+)
 flags.DEFINE_integer("seed", 1, "Seed of the split and of the order inside the shards.")
 flags.DEFINE_string("lists", None, "PREFIX of the lists PREFIX-train.txt, PREFIX-val.txt and PREFIX-test.txt.")
 flags.DEFINE_bool(
@@ -67,6 +74,18 @@ flags.DEFINE_multi_string(
 flags.DEFINE_bool("overwrite", False, "Whether to replace a build, whole or unfinished, that is in --output_dir.")
 
 
+def _fold() -> tuple[int, int] | None:
+    if FLAGS.fold is None:
+        return None
+    if FLAGS["test_fraction"].present:
+        raise OptionError("--test_fraction", "--fold says already what is tested", "one of the two", "leave one out")
+    try:
+        number, folds = map(int, FLAGS.fold.split("/"))
+    except ValueError:
+        raise OptionError("--fold", f"'{FLAGS.fold}'", "a fold and the number of folds, such as 2/5") from None
+    return number, folds
+
+
 def options_from_flags() -> build.BuildOptions:
     """Collects the flags into the builder's options."""
     split = splits.SplitOptions(
@@ -74,6 +93,7 @@ def options_from_flags() -> build.BuildOptions:
         test_fraction=FLAGS.test_fraction,
         val_fraction=FLAGS.val_fraction,
         seed=FLAGS.seed,
+        fold=_fold(),
         lists=FLAGS.lists,
         allow_missing_patches=FLAGS.allow_missing_patches,
         block_km=FLAGS.block_km,

@@ -21,7 +21,9 @@ from tfrecords_builder.splits import (
     Patches,
     SplitOptions,
     SplitResult,
+    describe_draw,
     describe_identical,
+    draw_fold,
     hash_order,
     quotas,
 )
@@ -40,9 +42,7 @@ def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
     method = {
         "method": "spatial",
         "layout": "longitude" if options.block_km is None else "blocks",
-        "test_fraction": options.test_fraction,
-        "val_fraction": options.val_fraction,
-        "seed": options.seed,
+        **describe_draw(options),
         **describe_identical(patches),
     }
     places = None
@@ -188,11 +188,14 @@ def _by_blocks(patches: Patches, centres: np.ndarray, options: SplitOptions) -> 
     assignment: list[str | None] = [None] * len(names)
     # A part takes blocks until it has its share at least: to pick those that fit exactly would favour small blocks.
     left = quotas(len(names), options)
-    for name in order:
+    blocks = [members[name] for name in order]
+    if options.fold is not None:
+        blocks, left[TEST] = draw_fold(blocks, options.fold)
+    for block in blocks:
         part = next((part for part, room in left.items() if room > 0), TRAIN)
         if part in left:
-            left[part] -= len(members[name])
-        for position in members[name]:
+            left[part] -= len(block)
+        for position in block:
             assignment[position] = part
     return assignment, len(set(names))
 

@@ -32,6 +32,8 @@ class SplitOptions:
         test_fraction: share of the patches for testing.
         val_fraction: share of the patches for validation.
         seed: changes who is drawn.
+        fold: (number from 1, folds) of a cross-validation, in place of `test_fraction`: with one seed, each patch is
+            for testing in exactly one of the folds. For `random`, and `spatial` with `block_km`.
         lists: prefix of the lists' file names: PREFIX-train.txt, PREFIX-val.txt (may be absent), PREFIX-test.txt.
         allow_missing_patches: whether lists may name patches that the source lacks.
         block_km: edge of the blocks of a spatial split in kilometres; None splits by longitude.
@@ -43,6 +45,7 @@ class SplitOptions:
     test_fraction: float = 0.2
     val_fraction: float = 0.0
     seed: int = 1
+    fold: tuple[int, int] | None = None
     lists: str | None = None
     allow_missing_patches: bool = False
     block_km: float | None = None
@@ -102,6 +105,14 @@ def check_options(options: SplitOptions) -> None:
             f"{test:g} and {val:g}",
             "shares between 0 and 1 that leave something for training, the test share above 0",
         )
+    if options.fold is not None:
+        number, folds = options.fold
+        if not (folds >= 2 and 1 <= number <= folds):
+            raise OptionError("--fold", f"{number}/{folds}", "a fold of at least two, such as 1/5 to 5/5")
+        if options.method == "lists" or (options.method == "spatial" and options.block_km is None):
+            raise OptionError(
+                "--fold", "it needs parts to draw from", "--split=random, or --split=spatial with --block_km"
+            )
     if (options.method == "lists") != (options.lists is not None):
         raise OptionError("--lists", "it belongs to --split=lists, and that needs it", "both or neither")
     if options.allow_missing_patches and options.method != "lists":
@@ -128,6 +139,8 @@ def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
         OptionError: if the options cannot work together, or need coordinates that are not there.
         SourceError: if a list or the coordinates do not fit the patches, or a part comes out empty.
     """
+    if options.fold is not None:
+        options = dataclasses.replace(options, test_fraction=1 / max(2, options.fold[1]))
     check_options(options)
     if options.method == "lists":
         result = _split_by_lists(patches, options)
@@ -168,6 +181,13 @@ def describe_identical(patches: Patches) -> dict[str, int]:
     }
 
 
+def describe_draw(options: SplitOptions) -> dict[str, Any]:
+    """Returns what the card says of shares and seed."""
+    fold = {} if options.fold is None else {"fold": options.fold[0], "folds": options.fold[1]}
+    shares = {"test_fraction": options.test_fraction, "val_fraction": options.val_fraction}
+    return {**fold, **shares, "seed": options.seed}
+
+
 def quotas(count: int, options: SplitOptions) -> dict[str, int]:
     """Returns how many of `count` patches testing and validation should get."""
     return {TEST: round(count * options.test_fraction), VAL: round(count * options.val_fraction)}
@@ -183,6 +203,21 @@ def fill(groups: Iterable[Sequence[int]], left: dict[str, int], assignment: list
             assignment[position] = part
 
 
+def draw_fold(groups: Sequence[Sequence[int]], fold: tuple[int, int]) -> tuple[list[Sequence[int]], int]:
+    """Puts those groups first that a fold tests on; also returns how many patches they hold.
+
+    A group belongs to the fold in whose share of all patches, counted in the order given, its first patch lies. So the
+    folds are about as large as each other, and no group is in two.
+    """
+    number, folds = fold
+    total = sum(map(len, groups))
+    tested, others, before = [], [], 0
+    for group in groups:
+        (tested if before * folds // total == number - 1 else others).append(group)
+        before += len(group)
+    return tested + others, sum(map(len, tested))
+
+
 def _split_at_random(patches: Patches, options: SplitOptions) -> SplitResult:
     members = collections.defaultdict(list)
     for position in sorted(range(len(patches.keys)), key=lambda position: patches.keys[position]):
@@ -194,14 +229,11 @@ def _split_at_random(patches: Patches, options: SplitOptions) -> SplitResult:
     assignment: list[str | None] = [None] * len(patches.keys)
     for groups in by_class.values():
         groups.sort(key=lambda group: hash_order(patches.keys[group[0]], options.seed))
-        fill(groups, quotas(sum(map(len, groups)), options), assignment)
-    method = {
-        "method": "random",
-        "test_fraction": options.test_fraction,
-        "val_fraction": options.val_fraction,
-        "seed": options.seed,
-        **describe_identical(patches),
-    }
+        left = quotas(sum(map(len, groups)), options)
+        if options.fold is not None:
+            groups, left[TEST] = draw_fold(groups, options.fold)
+        fill(groups, left, assignment)
+    method = {"method": "random", **describe_draw(options), **describe_identical(patches)}
     return SplitResult(tuple(assignment), method)
 
 

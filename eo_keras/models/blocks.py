@@ -11,6 +11,7 @@ import keras
 from keras import layers
 
 from eo_keras.errors import OptionError
+from eo_keras.models.batch_norm import BatchNormalization
 from eo_keras.models.normalisation import BandNormalisation, Normalisation
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
@@ -89,7 +90,7 @@ class Parts:
 
     def batch_norm(self, x: Any, name: str, gamma: str = "ones") -> Any:
         """Adds batch normalisation."""
-        return layers.BatchNormalization(
+        return BatchNormalization(
             axis=-1,
             epsilon=self.batch_norm_epsilon,
             momentum=self.batch_norm_momentum,

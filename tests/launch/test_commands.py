@@ -27,6 +27,9 @@ def source(tmp_path_factory):
         (["--seed=x"], "--seed"),
         (["--split=lists"], "--lists"),
         (["--split=psychic"], "--split"),
+        (["--fold=two"], "such as 2/5"),
+        (["--fold=6/5"], "such as 1/5 to 5/5"),
+        (["--fold=2/5", "--test_fraction=0.2"], "one of the two"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(source, tmp_path, arguments, words):
@@ -51,12 +54,19 @@ def test_help_explains_every_flag(command):
 
 def test_build_then_inspect(source, tmp_path):
     flagfile = tmp_path / "build.flags"
-    flagfile.write_text(f"--dataset=eurosat_rgb\n--source={source}\n--output_dir={tmp_path / 'r'}\n--num_workers=1\n")
+    lines = [
+        "--dataset=eurosat_rgb",
+        f"--source={source}",
+        f"--output_dir={tmp_path / 'r'}",
+        "--num_workers=1",
+        "--fold=2/5",
+    ]
+    flagfile.write_text("\n".join(lines))
     dry = launch("build", f"--flagfile={flagfile}", "--dry_run")
     assert dry.returncode == 0 and "nothing was written" in dry.stdout and not (tmp_path / "r").exists()
     result = launch("build", f"--flagfile={flagfile}")
     assert result.returncode == 0 and result.stderr == "", result
-    assert "20 examples" in result.stdout
+    assert "20 examples" in result.stdout and "fold: 2\n" in result.stdout
     assert_one_line_error(launch("build", f"--flagfile={flagfile}"), "holds another build")
     page = tmp_path / "page.html"
     shown = launch("inspect", f"--records_dir={tmp_path / 'r'}", f"--output={page}", "--samples=4")

@@ -231,6 +231,45 @@ def test_identical_images_join_their_blocks():
         assert result.assignment[0] == result.assignment[899]
 
 
+def test_random_folds_test_each_patch_once_and_each_class_alike():
+    keys = [f"{c}_{n}" for c, count in (("Forest", 47), ("River", 40), ("Pasture", 3)) for n in range(count)]
+    groups = np.arange(len(keys))
+    groups[[3, 20, 33]] = 3
+    found = patches(keys, groups=groups)
+    tested = []
+    for number in range(1, 6):
+        result = splits.make_split(found, SplitOptions(fold=(number, 5), val_fraction=0.1))
+        members = by_part(result, found)
+        counts = collections.Counter(key.partition("_")[0] for key in members["test"])
+        # 47 / 5 and 40 / 5, but for the group of three that goes to one fold.
+        assert 7 <= counts["Forest"] <= 12 and counts["River"] == 8
+        assert {"Forest_3", "Forest_20", "Forest_33"} & members["test"] in (set(), {f"Forest_{n}" for n in (3, 20, 33)})
+        assert len(members["val"]) == 9 and None not in members
+        assert (result.method["fold"], result.method["folds"], result.method["test_fraction"]) == (number, 5, 0.2)
+        tested += members["test"]
+    assert sorted(tested) == sorted(keys)
+    others = splits.make_split(found, SplitOptions(fold=(1, 5), seed=2))
+    first = splits.make_split(found, SplitOptions(fold=(1, 5)))
+    assert others.assignment != first.assignment
+
+
+def test_spatial_folds_test_each_block_once():
+    found = on_a_grid()
+    fold_of = {}
+    for number in range(1, 5):
+        result = splits.make_split(found, SplitOptions(method="spatial", block_km=3, buffer_km=0.5, fold=(number, 4)))
+        tested = by_part(result, found)["test"]
+        assert not fold_of.keys() & tested
+        assert abs(len(tested) - 225) < 60 and result.method["left_out_by_buffer"] > 0
+        fold_of |= dict.fromkeys(tested, number)
+    assert fold_of.keys() == set(found.keys)
+    centres = np.stack(transform("EPSG:32633", "EPSG:3035", *(found.transforms[:, [2, 5]] + [320, -320]).T), -1)
+    folds_of_block = collections.defaultdict(set)
+    for cell, key in zip(map(tuple, np.floor(centres / 3000).astype(int)), found.keys, strict=True):
+        folds_of_block[cell].add(fold_of[key])
+    assert len(folds_of_block) > 30 and all(len(folds) == 1 for folds in folds_of_block.values())
+
+
 @pytest.mark.parametrize(
     ("options", "flag"),
     [
@@ -249,6 +288,11 @@ def test_identical_images_join_their_blocks():
         ({"method": "spatial", "buffer_km": 1.0}, "--buffer_km"),
         ({"method": "spatial", "block_km": -1.0}, "--block_km"),
         ({"method": "spatial"}, "--coordinates"),
+        ({"fold": (0, 5)}, "--fold"),
+        ({"fold": (6, 5)}, "--fold"),
+        ({"fold": (1, 1)}, "--fold"),
+        ({"method": "spatial", "fold": (1, 5)}, "--fold"),
+        ({"method": "lists", "lists": "x", "fold": (1, 5)}, "--fold"),
     ],
 )
 def test_impossible_options_name_their_flag(options, flag):

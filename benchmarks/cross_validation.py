@@ -1,0 +1,200 @@
+r"""Cross-validates a recipe by place: every patch is answered by a network that saw neither it nor its surroundings.
+
+Meant for sets too small for one split. Blocks of land are dealt out to folds; for each fold the records are built, and
+for each choice of bands a network is trained on the other folds and asked about this one, by launch.build,
+launch.train and launch.evaluate themselves. The answers are pooled. Patches of one block are alike, so that the
+intervals come from a bootstrap that draws whole blocks.
+
+What is finished in --work_dir is kept: called again, the command goes on where it stopped.
+
+Example:
+  python -m benchmarks.cross_validation --source=data/EuroSAT_MS_sample.zip \
+      --training_flags=launch/flagfiles/eurosat_ms_compact_scratch.flags
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from benchmarks import measuring
+from eo_keras import answers, cards, evaluation_folder, files, metrics, places
+from launch import common
+from tfrecords_builder.spatial import EQUAL_AREA_CRS
+
+FLAGS = flags.FLAGS
+RESAMPLES = 10_000
+_LIMIT_SECONDS = 3600
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooled:
+    """The answers of all folds.
+
+    Attributes:
+        answers: each patch once, in the order of the keys.
+        class_names: names of the classes.
+        blocks: int64 (N,), the block of land that each patch lies in.
+    """
+
+    answers: answers.Answers
+    class_names: tuple[str, ...]
+    blocks: np.ndarray
+
+
+def pool(folders: Sequence[tuple[pathlib.Path, pathlib.Path]], block_km: float) -> Pooled:
+    """Joins the evaluations of the folds.
+
+    Args:
+        folders: for each fold its records folder and the folder of the evaluation on its test split.
+        block_km: edge of the blocks.
+
+    Raises:
+        MeasurementError: if a patch is answered twice, or has no place.
+    """
+    keys: list[str] = []
+    labels, probabilities, cells = [], [], []
+    for records_dir, folder in folders:
+        stored = evaluation_folder.read_evaluation(folder)
+        found = places.read_places(records_dir, cards.read_data_card(records_dir), "test", stored.answers.keys)
+        if found is None or not found.known.all():
+            raise measuring.MeasurementError(records_dir, "not all patches have a place", "georeferenced patches")
+        keys += stored.answers.keys
+        labels.append(stored.answers.labels)
+        probabilities.append(stored.answers.probabilities)
+        cells.append(blocks_of(found.degrees, block_km))
+    if len(set(keys)) != len(keys):
+        raise measuring.MeasurementError("folds", "a patch is for testing in two of them", "each patch in one")
+    order = np.argsort(keys)
+    pooled = answers.Answers(
+        np.concatenate(labels)[order], np.concatenate(probabilities)[order], tuple(keys[place] for place in order)
+    )
+    _, blocks = np.unique(np.concatenate(cells)[order], axis=0, return_inverse=True)
+    return Pooled(pooled, stored.class_names, blocks.reshape(-1))
+
+
+def blocks_of(degrees: np.ndarray, block_km: float) -> np.ndarray:
+    """Returns column and row, int64 (N, 2), of the blocks that places (N, 2), in degrees, lie in."""
+    from rasterio.warp import transform
+
+    x, y = transform("EPSG:4326", EQUAL_AREA_CRS, degrees[:, 0], degrees[:, 1])
+    return np.floor(np.stack([x, y], axis=-1) / (1000 * block_km)).astype(np.int64)
+
+
+def interval(values: np.ndarray, blocks: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Returns the 95 % percentile interval of a mean, by a bootstrap that draws whole blocks.
+
+    Cameron & Miller 2015, A Practitioner's Guide to Cluster-Robust Inference, section VI: what is alike within a
+    cluster must be drawn together, or the interval is too narrow.
+
+    Args:
+        values: float (N,).
+        blocks: int64 (N,), numbered from 0.
+        seed: seed of the draws.
+    """
+    sums, counts = np.bincount(blocks, values), np.bincount(blocks)
+    drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
+    low, high = np.percentile((drawn @ sums) / (drawn @ counts), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def score(pooled: dict[str, Pooled]) -> dict[str, Any]:
+    """Scores pooled answers by choice of bands, and compares each with the first one."""
+    reference, found = next(iter(pooled)), {}
+    for bands, one in pooled.items():
+        right = one.answers.right.astype(np.float64)
+        low, high = interval(right, one.blocks)
+        scores = metrics.score_classification(one.answers.labels, one.answers.probabilities, one.class_names)
+        found[bands] = {
+            "patches": len(right),
+            "blocks": int(one.blocks.max()) + 1,
+            "accuracy": float(right.mean()),
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "macro_f1": scores.macro_f1,
+            "classes": {each.name: each.f1 for each in scores.classes},
+        }
+        if bands != reference:
+            before = pooled[reference].answers
+            if before.keys != one.answers.keys:
+                raise measuring.MeasurementError("folds", f"{bands} and {reference} answer about other patches")
+            difference = right - before.right
+            low, high = interval(difference, one.blocks)
+            found[bands] |= {"gain": float(difference.mean()), "gain_low": low, "gain_high": high, "over": reference}
+    return found
+
+
+def _run(words: Sequence[str], what: str) -> None:
+    print(what, flush=True)
+    measuring.run_command([sys.executable, "-m", *words], _LIMIT_SECONDS)
+
+
+def _records(fold: int) -> pathlib.Path:
+    """Builds a fold's records, unless they are there, and returns their folder."""
+    folder = pathlib.Path(FLAGS.work_dir) / "records" / f"fold{fold}"
+    if not (folder / cards.DATA_CARD_NAME).is_file():
+        words = ["launch.build", f"--dataset={FLAGS.dataset}", f"--source={FLAGS.source}", f"--output_dir={folder}"]
+        words += ["--split=spatial", f"--block_km={FLAGS.block_km:g}", f"--buffer_km={FLAGS.buffer_km:g}"]
+        _run([*words, f"--fold={fold}/{FLAGS.folds}", f"--seed={FLAGS.split_seed}"], f"fold {fold}: records")
+    return folder
+
+
+def _evaluation(fold: int, bands: str, records_dir: pathlib.Path) -> pathlib.Path:
+    """Trains and asks a fold's network, as far as that is not done, and returns the evaluation's folder."""
+    run_dir = pathlib.Path(FLAGS.work_dir) / "runs" / f"{bands.replace(',', '_')}-fold{fold}"
+    folder = run_dir / "evaluation" / "test"
+    if (folder / evaluation_folder.METRICS_NAME).is_file():
+        return folder
+    resume = (run_dir / "flags.txt").is_file()
+    words = ["launch.train", f"--flagfile={FLAGS.training_flags}", f"--bands={bands}", f"--records_dir={records_dir}"]
+    words += [f"--run_dir={run_dir}", *(["--resume"] if resume else [])]
+    _run(words, f"fold {fold}, {bands}: {'going on with' if resume else 'training'} {run_dir}")
+    _run(["launch.evaluate", f"--run_dir={run_dir}", "--split=test"], f"fold {fold}, {bands}: evaluation")
+    return folder
+
+
+def main() -> None:
+    """Runs the command."""
+    work = [(fold, bands) for fold in range(1, FLAGS.folds + 1) for bands in FLAGS.bands]
+    if FLAGS.dry_run:
+        print(f"dry run: would train {len(work)} networks in {FLAGS.work_dir} and write {FLAGS.output}")
+        return
+    folders: dict[str, list[tuple[pathlib.Path, pathlib.Path]]] = {bands: [] for bands in FLAGS.bands}
+    for fold, bands in work:
+        records_dir = _records(fold)
+        folders[bands].append((records_dir, _evaluation(fold, bands, records_dir)))
+    pooled = {bands: pool(pairs, FLAGS.block_km) for bands, pairs in folders.items()}
+    found = {
+        "dataset": FLAGS.dataset,
+        "source": pathlib.Path(FLAGS.source).name,
+        "training_flags": FLAGS.training_flags,
+        "folds": FLAGS.folds,
+        "block_km": FLAGS.block_km,
+        "buffer_km": FLAGS.buffer_km,
+        "split_seed": FLAGS.split_seed,
+        "bands": score(pooled),
+    }
+    files.write_json(FLAGS.output, found)
+    for bands, one in found["bands"].items():
+        print(f"{bands}: {one['accuracy']:.1%} ({one['accuracy_low']:.1%} to {one['accuracy_high']:.1%})")
+    print(f"wrote {FLAGS.output}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("dataset", "eurosat_ms", "Data set to build.")
+    flags.DEFINE_string("source", None, "Its archive, of georeferenced patches.", required=True)
+    flags.DEFINE_list(
+        "bands", ["RGB", "CI", "SWIR", "all"], "Choices of bands; the others are compared with the first."
+    )
+    flags.DEFINE_string("training_flags", None, "Flag file of launch.train.", required=True)
+    flags.DEFINE_integer("folds", 5, "Number of folds.", lower_bound=2)
+    flags.DEFINE_float("block_km", 20.0, "Edge of the blocks of land in kilometres.")
+    flags.DEFINE_float("buffer_km", 1.0, "Training patches nearer than this to a tested one are left out.")
+    flags.DEFINE_integer("split_seed", 1, "Seed of the folds.")
+    flags.DEFINE_string("work_dir", "runs/cross_validation", "Folder of records and runs.")
+    flags.DEFINE_string("output", "docs/results/cross_validation.json", "JSON file to write.")
+    common.run(main)
