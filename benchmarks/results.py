@@ -103,6 +103,11 @@ def _trust(result: dict) -> list[str]:
             for one in result["selective"]["accuracy_at_coverage"][1:]
         ]
         lines.append(f"* Answers by confidence: {', '.join(parts)} are right.")
+        for one in result["selective"].get("by_validation", ()):
+            lines.append(
+                f"* Answering from confidence {one['threshold']:.3f} on, which gave {one['aim']:.1%} on validation: "
+                f"{one['coverage']:.1%} of the test patches are answered, {one['accuracy']:.2%} of these rightly."
+            )
     return lines
 
 

@@ -34,7 +34,9 @@ def section(folder: pathlib.Path, runs_and_machine) -> list[str]:
                 "",
                 *(f"* {line[0].upper()}{line[1:]}." for line in train_step_works.profile_lines(found["profile"])),
             ]
-        repeat.append(f"python -m benchmarks.train_step --runs={found['runs']} --steps={found['steps']} --profile")
+        command = f"python -m benchmarks.train_step --runs={found['runs']} --steps={found['steps']}"
+        records = f" --records_dir={found['records']}" if found.get("records") else ""
+        repeat.append(f"{command}{records}{' --profile' if 'profile' in found else ''}")
     if (path := folder / "train_step_jax.json").is_file():
         found = json.loads(path.read_text())
         lines += [

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from eo_keras import cards, files, metrics
 from eo_keras.errors import EOKerasError, RunError
+from eo_keras.selective import Threshold, risk_coverage
 
 LIMITS = (0.05, 20.0)
 """Temperatures are looked for between these; where validation is answered without a mistake there is no lowest one."""
@@ -54,6 +55,8 @@ class Calibration:
         model_sha256: checksum of the model file that it belongs to.
         tta: which average over symmetries gave the probabilities, see `eo_keras.tta`; another one needs another number.
         data_fingerprint: fingerprint of the records that the examples are from.
+        thresholds: confidences, before scaling, from which on the answers about these examples are right often enough,
+            see `eo_keras.selective`.
     """
 
     temperature: float
@@ -65,6 +68,7 @@ class Calibration:
     model_sha256: str = ""
     tta: str = "none"
     data_fingerprint: str = ""
+    thresholds: tuple[Threshold, ...] = ()
 
 
 def scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> CalibrationScores:
@@ -141,7 +145,7 @@ def fit_temperature(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tupl
 
 
 def calibrate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, fitted_on: str, **origin: str) -> Calibration:
-    """Fits a temperature and scores the same examples before and after.
+    """Fits a temperature, scores the same examples before and after, and takes thresholds of confidence from them.
 
     Args:
         labels: (N,) true labels of validation examples; never those of the split that is tested.
@@ -149,14 +153,17 @@ def calibrate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, fitted_on: st
         fitted_on: which examples these are.
         **origin: `model_sha256`, `tta` and `data_fingerprint` of `Calibration`.
     """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     temperature, at_limit = fit_temperature(labels, probabilities)
+    curve = risk_coverage(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
     return Calibration(
         temperature=temperature,
         at_limit=at_limit,
         fitted_on=fitted_on,
-        examples=len(np.asarray(labels)),
+        examples=len(labels),
         before=scores(labels, probabilities),
         after=scores(labels, apply_temperature(probabilities, temperature)),
+        thresholds=curve.thresholds(),
         **origin,
     )
 

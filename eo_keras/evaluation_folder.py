@@ -116,6 +116,8 @@ def write_evaluation(
         evaluation.calibration, answers.labels, answers.probabilities, evaluation.not_calibrated
     )
     curve = selective.risk_coverage(answers.confidences, answers.right)
+    taken = () if evaluation.calibration is None else evaluation.calibration.thresholds
+    by_validation = selective.apply_thresholds(taken, answers.confidences, answers.right)
     files.write_text(folder / PREDICTIONS_NAME, answers.to_csv(names))
     files.write_bytes(folder / "confusion_matrix.png", reports.confusion_matrix_png(scores.confusion, names, title))
     files.write_bytes(folder / "reliability.png", _reliability_png(evaluation, calibrated, title))
@@ -147,7 +149,7 @@ def write_evaluation(
         "predictions_sha256": files.sha256_of_file(folder / PREDICTIONS_NAME),
         "scores": scores.to_json(),
         "calibration": calibrated,
-        "selective": curve.to_json(),
+        "selective": {**curve.to_json(), "by_validation": by_validation},
         "places": located,
     }
     files.write_json(folder / METRICS_NAME, content)

@@ -8,6 +8,7 @@ errors among these. Here it answers where its top probability reaches a threshol
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,21 @@ from eo_keras.errors import EOKerasError
 
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.5)
 ACCURACIES = (0.99, 0.995)
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+    """From which confidence on answers are given, so that a share of these is right.
+
+    Attributes:
+        accuracy: the share that is to be right.
+        coverage: share of the examples that are answered then; None where no threshold reaches the accuracy.
+        threshold: the lowest confidence that is answered, or None.
+    """
+
+    accuracy: float
+    coverage: float | None
+    threshold: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,20 +84,20 @@ class Curve:
             return None
         return float(self.coverages[reached[-1]]), float(self.confidences[reached[-1]])
 
+    def thresholds(self) -> tuple[Threshold, ...]:
+        """Returns the lowest threshold for each of `ACCURACIES`."""
+        return tuple(Threshold(accuracy, *(self.coverage_at(accuracy) or (None, None))) for accuracy in ACCURACIES)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the area, accuracies at `COVERAGES` and coverages at `ACCURACIES`, with the thresholds."""
         at_coverage = [(coverage, *self.accuracy_at(coverage)) for coverage in COVERAGES]
-        at_accuracy = [(accuracy, *(self.coverage_at(accuracy) or (None, None))) for accuracy in ACCURACIES]
         return {
             "aurc": self.aurc,
             "accuracy_at_coverage": [
                 {"coverage": coverage, "accuracy": accuracy, "threshold": threshold}
                 for coverage, accuracy, threshold in at_coverage
             ],
-            "coverage_at_accuracy": [
-                {"accuracy": accuracy, "coverage": coverage, "threshold": threshold}
-                for accuracy, coverage, threshold in at_accuracy
-            ],
+            "coverage_at_accuracy": [dataclasses.asdict(one) for one in self.thresholds()],
         }
 
 
@@ -108,3 +124,31 @@ def risk_coverage(confidences: npt.ArrayLike, right: npt.ArrayLike) -> Curve:
     places = np.concatenate([[0], np.flatnonzero(ends) + 1])
     counts = np.interp(np.arange(1, len(hits) + 1), places, np.concatenate([[0], hits[ends]]))
     return Curve(confidences, counts, ends)
+
+
+def apply_thresholds(
+    thresholds: Sequence[Threshold], confidences: npt.ArrayLike, right: npt.ArrayLike
+) -> list[dict[str, float | None]]:
+    """Returns what thresholds come to on other examples than those they were taken from.
+
+    Only this tells what to expect: on its own examples a threshold is the luckiest of many.
+
+    Args:
+        thresholds: of a curve of validation examples; those that are None are left out.
+        confidences: (N,) top probabilities of the examples.
+        right: (N,) whether their answers are right.
+
+    Returns:
+        For each the accuracy that was aimed at, the threshold, and coverage and accuracy here; the latter is None where
+        nothing is answered.
+    """
+    confidences, right = np.asarray(confidences, np.float64), np.asarray(right, bool)
+    found = []
+    for one in thresholds:
+        if one.threshold is None:
+            continue
+        answered = confidences >= one.threshold
+        accuracy = float(right[answered].mean()) if answered.any() else None
+        coverage = float(answered.mean())
+        found.append({"aim": one.accuracy, "threshold": one.threshold, "coverage": coverage, "accuracy": accuracy})
+    return found

@@ -339,6 +339,12 @@ def _report_selective(found: Mapping[str, Any]) -> None:
         for one in found["coverage_at_accuracy"]
     ]
     print(f"selective accuracy: {', '.join(parts)}; {'; '.join(reached)}")
+    for one in found.get("by_validation", ()):
+        right = "nothing" if one["accuracy"] is None else f"{one['accuracy']:.2%}"
+        print(
+            f"answered from confidence {one['threshold']:.3f} on, which validation suggests for {one['aim']:.1%}: "
+            f"{one['coverage']:.1%}, of which {right} are right"
+        )
 
 
 def _report_gain(subject: _Subject, stored: Stored) -> None:

@@ -15,9 +15,9 @@ def test_every_measured_result_can_be_repeated_and_another_number_shows(tmp_path
     text = results.page(folder)
     for path in found:
         assert f"--flagfile=docs/results/{path.name}/flags.txt" in text
-        assert "--model=" in (path / "flags.txt").read_text()
-        metrics = json.loads((path / "metrics.json").read_text())
+        assert "--model=" in (path.folder / "flags.txt").read_text()
+        metrics = json.loads((path.folder / "metrics.json").read_text())
         assert f"**{metrics['scores']['accuracy']:.2%}**" in text and metrics["split"] == "test"
         metrics["scores"]["accuracy"] = 0.1234
-        (path / "metrics.json").write_text(json.dumps(metrics))
+        (path.folder / "metrics.json").write_text(json.dumps(metrics))
     assert "12.34%" in results.page(folder)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from eo_keras import calibration, metrics
+from eo_keras import calibration, metrics, selective
 from eo_keras.errors import EOKerasError, RunError
 
 
@@ -90,6 +90,8 @@ def test_the_file(tmp_path):
     path = tmp_path / "temperature.json"
     calibration.write_calibration(fitted, path)
     assert calibration.read_calibration(path) == fitted
+    curve = selective.risk_coverage(sure.max(axis=1), sure.argmax(axis=1) == labels)
+    assert fitted.thresholds == curve.thresholds() and len(fitted.thresholds) == 2
     for text in ("{}", "no", path.read_text().replace('"temperature": ', '"temperature": -')):
         path.write_text(text)
         with pytest.raises(RunError, match="temperature.json: it cannot be read"):

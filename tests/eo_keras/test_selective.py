@@ -56,6 +56,19 @@ def test_numbers_for_metrics_json():
     assert [one["coverage"] for one in content["coverage_at_accuracy"]] == [0.94, 0.94]
 
 
+def test_thresholds_of_validation_on_other_examples():
+    curve = selective.risk_coverage([0.9, 0.8, 0.7, 0.6], [True, True, False, True])
+    thresholds = curve.thresholds()
+    assert [(one.accuracy, one.coverage, one.threshold) for one in thresholds] == [(0.99, 0.5, 0.8), (0.995, 0.5, 0.8)]
+    found = selective.apply_thresholds(thresholds, [0.95, 0.8, 0.79, 0.1, 0.85], [True, False, True, True, True])
+    # Three of five are at least as sure as 0.8, and two of these are right.
+    assert found[0] == {"aim": 0.99, "threshold": 0.8, "coverage": 0.6, "accuracy": pytest.approx(2 / 3)}
+    none = selective.apply_thresholds(thresholds, [0.1, 0.2], [True, True])
+    assert none[0]["coverage"] == 0 and none[0]["accuracy"] is None
+    never = selective.risk_coverage([0.9], [False]).thresholds()
+    assert selective.apply_thresholds(never, [0.9], [True]) == []
+
+
 def test_what_cannot_be_drawn():
     with pytest.raises(EOKerasError, match="no example"):
         selective.risk_coverage([], [])

@@ -87,6 +87,9 @@ def test_one_run_its_temperature_and_its_map(command, run_of, world):
     assert cards.read_model_card(folder).scores["test"]["accuracy"] == content["scores"]["accuracy"]
     kept = calibration.read_calibration(evaluation_folder.temperature_path(folder, runs.MODEL_NAME, "none"))
     assert kept.temperature == temperature and kept.model_sha256 == content["model_sha256"]
+    aims = [one.accuracy for one in kept.thresholds if one.threshold is not None]
+    assert [one["aim"] for one in content["selective"]["by_validation"]] == aims
+    assert out.count("which validation suggests for") == len(aims)
     assert 0 < kept.examples < 30 and kept.fitted_on == "20.0% of the split train, held out by key"
 
     # The same question again is not computed again; another one is.
