@@ -4,6 +4,7 @@ import json
 import pathlib
 
 from benchmarks import comparison, train_step_jax, train_step_works
+from benchmarks.measured import measured
 
 
 def section(folder: pathlib.Path, runs_and_machine) -> list[str]:
@@ -35,8 +36,11 @@ def section(folder: pathlib.Path, runs_and_machine) -> list[str]:
                 *(f"* {line[0].upper()}{line[1:]}." for line in train_step_works.profile_lines(found["profile"])),
             ]
         command = f"python -m benchmarks.train_step --runs={found['runs']} --steps={found['steps']}"
-        records = f" --records_dir={found['records']}" if found.get("records") else ""
-        repeat.append(f"{command}{records}{' --profile' if 'profile' in found else ''}")
+        # Records that a measured run was trained on have a name; others are those that the command generates.
+        known = {one.result["data_fingerprint"]: one.flags["records_dir"] for one in measured(folder)}
+        if (name := known.get(found["records"]["data_fingerprint"])) is not None:
+            command += f" --records_dir={name}"
+        repeat.append(command + (" --profile" if "profile" in found else ""))
     if (path := folder / "train_step_jax.json").is_file():
         found = json.loads(path.read_text())
         lines += [
