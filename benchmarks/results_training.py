@@ -30,17 +30,14 @@ def section(folder: pathlib.Path, runs_and_machine) -> list[str]:
             "",
             *(f"* {train_step_works.verdict_line(one)}." for one in found["targets"]),
         ]
-        if "profile" in found:
-            lines += [
-                "",
-                *(f"* {line[0].upper()}{line[1:]}." for line in train_step_works.profile_lines(found["profile"])),
-            ]
+        for profile in found.get("profiles", []):
+            lines += ["", *(f"* {line[0].upper()}{line[1:]}." for line in train_step_works.profile_lines(profile))]
         command = f"python -m benchmarks.train_step --runs={found['runs']} --steps={found['steps']}"
         # Records that a measured run was trained on have a name; others are those that the command generates.
         known = {one.result["data_fingerprint"]: one.flags["records_dir"] for one in measured(folder)}
         if (name := known.get(found["records"]["data_fingerprint"])) is not None:
             command += f" --records_dir={name}"
-        repeat.append(command + (" --profile" if "profile" in found else ""))
+        repeat.append(command + (" --profile" if "profiles" in found else ""))
     if (path := folder / "train_step_jax.json").is_file():
         found = json.loads(path.read_text())
         lines += [

@@ -56,7 +56,7 @@ flags.DEFINE_string("records_dir", None, "Records folder of RGB patches. Default
 flags.DEFINE_integer("patches_per_class", 200, "Size of the generated world's records.", lower_bound=20)
 flags.DEFINE_string("work_dir", "data/train_step", "Folder that generated records are kept in.")
 flags.DEFINE_string("peers_python", ".venv-peers/bin/python", "The peers' interpreter; empty leaves PyTorch out.")
-flags.DEFINE_bool("profile", False, "Whether to tell, too, what a step of ours spends its time on (float32).")
+flags.DEFINE_bool("profile", False, "Whether to tell, too, what a step of ours spends its time on.")
 flags.DEFINE_enum("optimizer", "sgd", list(train_step_jax.RATES), "JAX: the optimizer.")
 flags.DEFINE_string("saved_dir", None, "JAX: folder to keep the trained models in. Default: a temporary one.")
 flags.DEFINE_string("check_saved", None, "Only ask the models of a --saved_dir under TensorFlow, and compare.")
@@ -128,11 +128,13 @@ def _side_by_side() -> None:
             # Written after every one, for all of them take long.
             written = train_step_works.write(output, result, measured)
     if FLAGS.profile:
-        settings = train_step_works.Settings(names[0], "float32", FLAGS.batch_size, FLAGS.steps, str(records))
-        found, _ = measuring.run_command(train_step_works.side_command("profile", settings))
-        result["profile"] = measuring.figures(found)
+        result["profiles"] = []
+        for policy in policies:
+            settings = train_step_works.Settings(names[0], policy, FLAGS.batch_size, FLAGS.steps, str(records))
+            found, _ = measuring.run_command(train_step_works.side_command("profile", settings))
+            result["profiles"].append(measuring.figures(found))
+            print("\n".join(train_step_works.profile_lines(result["profiles"][-1])))
         written = train_step_works.write(output, result, measured)
-        print("\n".join(train_step_works.profile_lines(result["profile"])))
     print("\n".join(comparison.table(written["works"])))
     for one in written["targets"]:
         print(train_step_works.verdict_line(one))

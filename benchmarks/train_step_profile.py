@@ -27,6 +27,7 @@ KINDS = (
     "batch normalisation, forward",
     "batch normalisation, backward",
     "weight update",
+    "conversions between precisions",
     "other",
 )
 
@@ -62,13 +63,15 @@ def kind_of(name: str, kernel: str, optimizer: str = "sgd") -> str:
     """
     if "Conv2D" in kernel:
         return KINDS[1] if "Backprop" in kernel else KINDS[0]
+    if kernel == "Cast":
+        return KINDS[5]
     if re.search(r"_bn(_\d+)?/", name):
         return KINDS[3] if name.startswith(_BACKWARD) else KINDS[2]
-    return KINDS[4] if name.startswith(f"{optimizer}/") else KINDS[5]
+    return KINDS[4] if name.startswith(f"{optimizer}/") else KINDS[6]
 
 
-def kernel_shares(events: Iterable[tuple[str, float]], optimizer: str = "sgd") -> dict[str, float]:
-    """Returns what share of all kernels' time each of `KINDS` takes.
+def kernel_shares(events: Iterable[tuple[str, float]], optimizer: str = "sgd") -> tuple[float, dict[str, float]]:
+    """Returns the time of all kernels in seconds, and what share of it each of `KINDS` takes.
 
     Args:
         events: `operation:type`, as the profiler writes it, and seconds; what is no operation is passed over.
@@ -80,7 +83,7 @@ def kernel_shares(events: Iterable[tuple[str, float]], optimizer: str = "sgd") -
         if found := re.fullmatch(r"([^\s:]+):(\w+)", title):
             seconds[kind_of(found[1], found[2], optimizer)] += duration
     whole = sum(seconds.values())
-    return {kind: seconds[kind] / whole if whole else 0.0 for kind in KINDS}
+    return whole, {kind: seconds[kind] / whole if whole else 0.0 for kind in KINDS}
 
 
 def profile(records_dir: str, model_name: str, dtype_policy: str, batch_size: int, steps: int) -> dict[str, Any]:
@@ -94,7 +97,7 @@ def profile(records_dir: str, model_name: str, dtype_policy: str, batch_size: in
         steps: how often each part is timed.
 
     Returns:
-        `parts` and `kernels`, ready for JSON.
+        `parts`, `kernel_seconds` of a step on all threads and `kernels`, ready for JSON.
     """
     options = training_options.TrainingOptions(
         records_dir, "", model=model_name, batch_size=batch_size, dtype_policy=dtype_policy, epochs=2
@@ -125,12 +128,14 @@ def profile(records_dir: str, model_name: str, dtype_policy: str, batch_size: in
     step_seconds = _median(step, steps)
     forward, gradients = (_median(one, steps) for one in _partial(model, options, phase, batch))
     found = parts(forward, gradients, step_seconds, _wait(stepper, pipeline, steps))
+    kernel_seconds, kernels = kernel_shares(_events(step), phase.optimizer.name)
     return {
         "model": model_name,
         "dtype_policy": dtype_policy,
         "batch_size": batch_size,
         **found,
-        "kernels": kernel_shares(_events(step), phase.optimizer.name),
+        "kernel_seconds": kernel_seconds / _PROFILED_STEPS,
+        "kernels": kernels,
     }
 
 

@@ -206,7 +206,7 @@ def write(path: str, result: Mapping[str, Any], measured: Mapping[str, Any]) -> 
     earlier = json.loads(pathlib.Path(path).read_text()) if pathlib.Path(path).is_file() else {}
     if any(earlier.get(name) != result[name] for name in _SAME):
         earlier = {}
-    kept = {"profile": earlier["profile"]} if "profile" in earlier else {}
+    kept = {"profiles": earlier["profiles"]} if "profiles" in earlier else {}
     every = earlier.get("works", {}) | dict(measured)
     written = kept | dict(result) | {"works": every, "targets": verdicts(every)}
     files.write_json(path, written)
@@ -224,6 +224,6 @@ def profile_lines(profile: Mapping[str, Any]) -> list[str]:
     parts = ", ".join(f"{name} {share:.1%}" for name, share in profile["shares"].items())
     kernels = ", ".join(f"{name} {share:.1%}" for name, share in profile["kernels"].items())
     return [
-        f"a step of {profile['model']} takes {profile['step_seconds']:.3f} s: {parts}",
-        f"of all kernels' time: {kernels}",
+        f"a step of {profile['model']} in {profile['dtype_policy']} takes {profile['step_seconds']:.3f} s: {parts}",
+        f"of all kernels' time, {profile['kernel_seconds']:.2f} s on all threads: {kernels}",
     ]

@@ -24,17 +24,16 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
-        # As in Keras, half precision is normalised in float32.
-        features = ops.cast(inputs, "float32")
-        channels = ops.shape(features)[-1]
+        channels = ops.shape(inputs)[-1]
         gamma = ops.cast(self.gamma, "float32") if self.scale else ops.ones(channels, "float32")
         beta = ops.cast(self.beta, "float32") if self.center else ops.zeros(channels, "float32")
+        # Half precision is read and written as it is; the kernel's own arithmetic is float32, as Keras's is.
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=features, scale=gamma, offset=beta, mean=[], variance=[], epsilon=self.epsilon, is_training=True
+            x=inputs, scale=gamma, offset=beta, mean=[], variance=[], epsilon=self.epsilon, is_training=True
         )
         # The kernel returns the variance that a sample suggests of its population, n / (n - 1) times its own; Keras
         # follows the sample's own.
-        count = ops.cast(tf.size(features) // channels, "float32")
+        count = ops.cast(tf.size(inputs) // channels, "float32")
         variance = variance * (ops.maximum(count - 1, 1) / count)
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             kept = ops.cast(average, "float32") * self.momentum
@@ -47,5 +46,5 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and not (self.synchronized or self.renorm)
             and len(inputs.shape) == 4
             and self.axis in (-1, 3)
-            and keras.backend.standardize_dtype(inputs.dtype) != "float64"
+            and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "bfloat16", "float16")
         )

@@ -58,13 +58,13 @@ def test_earlier_works_of_the_same_machine_and_settings_are_kept(tmp_path):
     path = str(tmp_path / "train_step.json")
     result = {"runs": 3, "batch_size": 64, "patch_size": 64, "records": {"train_examples": 1600}, "machine": {"a": 1}}
     works = train_step_works.by_peer(_measured(), "a")
-    train_step_works.write(path, result | {"profile": {"b": 2}}, works)
+    train_step_works.write(path, result | {"profiles": [{"b": 2}]}, works)
     written = train_step_works.write(path, result, train_step_works.by_peer(_measured(), "b"))
     assert written == json.loads((tmp_path / "train_step.json").read_text())
-    assert list(written["works"]) == ["a_keras", "a_torch", "b_keras", "b_torch"] and written["profile"] == {"b": 2}
+    assert list(written["works"]) == ["a_keras", "a_torch", "b_keras", "b_torch"] and written["profiles"] == [{"b": 2}]
     assert len(written["targets"]) == 4
     written = train_step_works.write(path, result | {"machine": {"a": 2}}, works)
-    assert list(written["works"]) == ["a_keras", "a_torch"] and "profile" not in written
+    assert list(written["works"]) == ["a_keras", "a_torch"] and "profiles" not in written
 
 
 def test_the_first_division_of_the_processor_is_ours_and_every_peer_is_there():
@@ -87,14 +87,16 @@ def test_kernels_are_sorted_by_layer_and_direction():
         ("net/conv1_bn_1/moments/mean:Mean", 3.0),
         ("gradient_tape/net/conv1_bn_1/moments/sub:Sub", 4.0),
         ("sgd/Mul_2:Mul", 5.0),
-        ("AddN_3:AddN", 5.0),
+        ("net/conv1_bn_1/Cast:Cast", 4.0),
+        ("AddN_3:AddN", 1.0),
         ("ExecutorState::Process", 100.0),
         ("EagerLocalExecute: __inference_step_1", 100.0),
         ("FunctionRun", 100.0),
     ]
-    assert list(kernel_shares(events).values()) == [0.05, 0.1, 0.15, 0.2, 0.25, 0.25]
-    assert list(kernel_shares([])) == list(KINDS)
-    assert kind_of("adam/Mul", "Mul", "adam") == KINDS[4] and kind_of("adam/Mul", "Mul") == KINDS[5]
+    seconds, shares = kernel_shares(events)
+    assert seconds == 20 and list(shares.values()) == [0.05, 0.1, 0.15, 0.2, 0.25, 0.2, 0.05]
+    assert kernel_shares([]) == (0, dict.fromkeys(KINDS, 0))
+    assert kind_of("adam/Mul", "Mul", "adam") == KINDS[4] and kind_of("adam/Mul", "Mul") == KINDS[6]
 
 
 def test_parts_of_a_step_are_differences():
@@ -169,6 +171,8 @@ def test_the_whole_command(tmp_path):
     assert found["records"]["train_examples"] == 160 and found["steps"] == 2
     work = found["works"]["resnet14_float32_keras"]
     assert work["sides"].keys() == {OURS, "devices_2", PEER} and all(s["median"] > 0 for s in work["sides"].values())
-    assert sum(found["profile"]["kernels"].values()) == pytest.approx(1)
+    (profile,) = found["profiles"]
+    assert profile["dtype_policy"] == "float32" and profile["kernel_seconds"] > 0
+    assert sum(profile["kernels"].values()) == pytest.approx(1)
     assert str(tmp_path) not in output.read_text()
     assert found["targets"] == train_step_works.verdicts(found["works"]) and len(found["targets"]) == 1

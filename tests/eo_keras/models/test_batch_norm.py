@@ -48,7 +48,9 @@ def kernels(layer, x):
     return {operation.type for operation in graph.get_operations()}
 
 
-@pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}, {"dtype": "mixed_bfloat16"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"scale": False}, {"center": False}, {"dtype": "mixed_bfloat16"}, {"dtype": "mixed_float16"}]
+)
 def test_training_equals_keras_and_is_one_kernel(options):
     ours, theirs = pair(**options)
     assert "FusedBatchNormV3" in kernels(ours, images()) and "FusedBatchNormV3" not in kernels(theirs, images())
