@@ -47,10 +47,6 @@ class Recorded:
         parts = [f"{length} at {size} px" for size, length in zip(sizes, lengths, strict=True)]
         return ", ".join([*parts, f"{len(self.history) - sum(lengths)} whole"])
 
-    def best(self, column: str = "val_accuracy") -> float:
-        """Returns the highest value of a column."""
-        return max(float(row[column]) for row in self.history)
-
     def differences(self, other: Recorded) -> list[str]:
         """Returns the flags, as given, that this run has otherwise than another; where its records lie aside."""
         mine, theirs = self.flags, other.flags

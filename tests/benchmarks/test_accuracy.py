@@ -3,7 +3,8 @@ import shutil
 
 import pytest
 
-from benchmarks import accuracy, results
+from benchmarks import accuracy, measuring, results
+from benchmarks.measured import measured
 
 FOLDER = results.DOCS / "results"
 
@@ -79,3 +80,23 @@ def test_a_cross_validation_is_shown(folder):
     assert "saw about 372 patches" in text
     assert "| RGB | 80.0% | 75.0% to 85.0% | 79.0% |  |  |" in text
     assert "| all | 90.0% | 75.0% to 85.0% | 79.0% | +10.0% | -1.0% to +20.0% |" in text
+
+
+def test_the_flag_files_and_the_readme_say_what_was_measured():
+    told = {path.stem: path.read_text() for path in (measuring.ROOT / "launch" / "flagfiles").glob("*.flags")}
+    runs = [one for one in measured(FOLDER) if one.name in told]
+    assert {one.name for one in runs} >= {"eurosat_rgb_compact_scratch", "eurosat_rgb_resnet50_scratch"}
+    for one in runs:
+        figures = [f"{one.scores[name]:.2%}" for name in ("accuracy", "accuracy_low", "accuracy_high")]
+        texts = [told[one.name]]
+        if one.name == "eurosat_rgb_compact_scratch":
+            texts.append((measuring.ROOT / "README.md").read_text())
+            figures.append(f"{one.averaged['accuracy']:.2%}")
+        for text in texts:
+            assert all(figure.rstrip("%") in text for figure in figures)
+            assert f"{one.hours:.1f} hours" in text
+        for line in told[one.name].splitlines():
+            if line.startswith("--"):
+                name, value = line.removeprefix("--").split("=")
+                # A whole number of epochs is written as 2.0.
+                assert one.flags[name].removesuffix(".0") == value

@@ -69,7 +69,7 @@ def test_a_block_is_a_square_of_land():
 def test_every_patch_is_answered_once_and_a_second_call_does_nothing_again(tmp_path):
     source = archives.write_eurosat_archive(tmp_path / "ms.zip", kind="ms", patches_per_class=8)
     training = tmp_path / "training.flags"
-    training.write_text("--model=resnet14\n--epochs=1\n--batch_size=16\n--validation_from_train=0\n")
+    training.write_text("--model=resnet14\n--epochs=1\n--warmup_epochs=0\n--batch_size=16\n--validation_from_train=0\n")
     words = [sys.executable, "-m", "benchmarks.cross_validation", f"--source={source}", "--folds=2", "--bands=RGB,all"]
     words += [f"--training_flags={training}", f"--work_dir={tmp_path / 'work'}", f"--output={tmp_path / 'found.json'}"]
     words += ["--block_km=5"]
