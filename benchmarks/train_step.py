@@ -56,7 +56,7 @@ flags.DEFINE_string("records_dir", None, "Records folder of RGB patches. Default
 flags.DEFINE_integer("patches_per_class", 200, "Size of the generated world's records.", lower_bound=20)
 flags.DEFINE_string("work_dir", "data/train_step", "Folder that generated records are kept in.")
 flags.DEFINE_string("peers_python", ".venv-peers/bin/python", "The peers' interpreter; empty leaves PyTorch out.")
-flags.DEFINE_bool("profile", False, "Whether to tell, too, what a step of ours spends its time on.")
+flags.DEFINE_bool("profile", False, "Whether to tell, too, what a step of the first model spends its time on.")
 flags.DEFINE_enum("optimizer", "sgd", list(train_step_jax.RATES), "JAX: the optimizer.")
 flags.DEFINE_string("saved_dir", None, "JAX: folder to keep the trained models in. Default: a temporary one.")
 flags.DEFINE_string("check_saved", None, "Only ask the models of a --saved_dir under TensorFlow, and compare.")
@@ -116,22 +116,26 @@ def _side_by_side() -> None:
     }
     names_of_paths = {str(records): "RECORDS_DIR"} | ({python: "PEERS_PYTHON"} if python else {})
     measured: dict[str, Any] = {}
+
+    def settings_of(name: str, policy: str) -> train_step_works.Settings:
+        steps = FLAGS.steps if policy == "float32" or has_bfloat16 else min(FLAGS.steps, FLAGS.slow_steps)
+        return train_step_works.Settings(
+            name, policy, FLAGS.batch_size, steps, str(records), devices, peers_python=python
+        )
+
     for name in names:
         for policy in policies:
-            steps = FLAGS.steps if policy == "float32" or has_bfloat16 else min(FLAGS.steps, FLAGS.slow_steps)
-            settings = train_step_works.Settings(
-                name, policy, FLAGS.batch_size, steps, str(records), devices, peers_python=python
-            )
+            settings = settings_of(name, policy)
             print(settings.title, flush=True)
             found = train_step_works.measure(settings, FLAGS.runs, names_of_paths)
-            measured |= {key: work | {"steps": steps, "date": _today()} for key, work in found.items()}
+            measured |= {key: work | {"steps": settings.steps, "date": _today()} for key, work in found.items()}
             # Written after every one, for all of them take long.
             written = train_step_works.write(output, result, measured)
     if FLAGS.profile:
         result["profiles"] = []
         for policy in policies:
-            settings = train_step_works.Settings(names[0], policy, FLAGS.batch_size, FLAGS.steps, str(records))
-            found, _ = measuring.run_command(train_step_works.side_command("profile", settings))
+            command = train_step_works.side_command("profile", settings_of(names[0], policy))
+            found, _ = measuring.run_command(command)
             result["profiles"].append(measuring.figures(found))
             print("\n".join(train_step_works.profile_lines(result["profiles"][-1])))
         written = train_step_works.write(output, result, measured)

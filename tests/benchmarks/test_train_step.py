@@ -95,7 +95,7 @@ def test_kernels_are_sorted_by_layer_and_direction():
     ]
     seconds, shares = kernel_shares(events)
     assert seconds == 20 and list(shares.values()) == [0.05, 0.1, 0.15, 0.2, 0.25, 0.2, 0.05]
-    assert kernel_shares([]) == (0, dict.fromkeys(KINDS, 0))
+    assert list(shares) == list(KINDS) and kernel_shares([]) == (0, dict.fromkeys(KINDS, 0))
     assert kind_of("adam/Mul", "Mul", "adam") == KINDS[4] and kind_of("adam/Mul", "Mul") == KINDS[6]
 
 
