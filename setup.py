@@ -28,7 +28,9 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.9,<5",  # reads the records folders too
         "importlib_resources>=6,<8",  # TFDS 4.9 imports it on Python 3.11 without declaring it
         "rasterio>=1.4,<1.6",  # GeoTIFFs, CRS and reprojection
-        "shapely>=2.0,<3",  # distances between patch footprints; 2.0 brought STRtree's dwithin
+        "shapely>=2.0,<3",  # polygons, and distances between footprints; 2.0 brought STRtree's dwithin
+        "pyogrio>=0.10,<1",  # GeoPackage, FileGDB and Shapefile as arrays; 0.10 is the first with GDAL 3.9
+        "defusedxml>=0.7,<1",  # the metadata of Sentinel-2 products: no entities, nothing fetched from outside
         "numpy>=2.0,<3",  # arrays; 2.0's promotion rules are relied on
         "absl-py>=2.1,<3",  # flags of the commands
         "tensorboard>=2.20,<2.22",  # follows TensorFlow's version
@@ -45,12 +47,14 @@ setuptools.setup(
     extras_require={
         "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],  # TensorFlow's own choice of CUDA libraries
         "beam": ["apache-beam>=2.60,<3"],  # builds on a cluster; 2.60 is the first for Python 3.12
+        "geoparquet": ["pyarrow>=15"],  # vectors in GeoParquet; dated by Arrow's own releases, its readers stay stable
         "dev": [
             "pytest>=8,<10",  # the tests
             "pytest-xdist>=3.5,<4",  # the tests on several processors
             "ruff>=0.17,<0.18",  # linter and formatter; formatting changes with the minor version
             "scikit-learn>=1.5,<2",  # scores are compared with it
             "tifffile>=2024.1",  # reads damaged GeoTIFFs independently of GDAL; dated releases
+            "pyarrow>=15",  # GeoParquet is tested
             "jax>=0.4.35,<0.11",  # shows that the models need no TensorFlow
         ],
     },

@@ -91,7 +91,7 @@ def parse_bands(text: str, available: Iterable[str] = NOMINAL_ORDER) -> tuple[st
     if stripped.upper() in COMPOSITES:
         names = COMPOSITES[stripped.upper()]
     else:
-        names = tuple(_canonical_name(part) for part in stripped.split(","))
+        names = tuple(canonical_name(part) for part in stripped.split(","))
     for name in names:
         if name not in BANDS:
             raise BandError(
@@ -112,7 +112,8 @@ def parse_bands(text: str, available: Iterable[str] = NOMINAL_ORDER) -> tuple[st
     return names
 
 
-def _canonical_name(text: str) -> str:
+def canonical_name(text: str) -> str:
+    """Returns ESA's two-digit form of a band's name (`B4` is `B04`, `B08A` is `B8A`); other texts in upper case."""
     name = text.strip().upper()
     if name.startswith("B") and name[1:].rstrip("A").isdigit():
         number = name[1:].rstrip("A").lstrip("0")
