@@ -81,7 +81,7 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One part of the data: its examples by class, and the shards that hold them."""
+    """One part of the data: its examples by class (of tiles, the clear pixels), and the shards that hold them."""
 
     examples: int
     classes: Mapping[str, int]
@@ -104,7 +104,7 @@ class DataCard:
     Attributes:
         dataset: the data set's name, also the beginning of the shards' names.
         version: version of the records' content.
-        task: what the labels are for: `classification`.
+        task: what the labels are for: `classification` of patches, or `segmentation`, where every pixel has one.
         bands: names of the stored bands, in stored order.
         dtype: type of the stored numbers, `uint8` or `uint16`.
         encoding: how an image is stored: `jpeg`, or `raw` little-endian numbers in height, width, band order.

@@ -3,14 +3,20 @@
 This is the only file that knows the names of the features. An image keeps its stored type and height, width, band
 order: RGB as its untouched JPEG bytes, anything else as raw little-endian numbers. A transform is six float64 values
 as bytes, because a TFRecord's floats are float32 and would move a northing by decimetres.
+
+A patch has one label. A tile (`task` of its card is `segmentation`) has a class for every pixel instead, `mask`, and
+beside it `validity`, which tells whether the sensor saw the ground there; both are uint8, compressed by zlib: land use
+lies in large areas, and shrinks to a few per cent.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,8 +27,41 @@ from eo_keras.cards import DataCard, Shard
 from eo_keras.errors import RecordsError
 
 IMAGE, LABEL, KEY, CRS, TRANSFORM = "image", "label", "key", "crs", "transform"
+MASK, VALIDITY, CITY, DATE, PRODUCT = "mask", "validity", "city", "date", "product"
+
+IGNORE = 255
+"""The value of a mask where the class is unknown or does not matter; losses and scores leave it out."""
+
+VALID = 1
+"""The value of a validity mask where the ground is seen; the others say why it is not, see `eo_keras.scene_reader`."""
+
+_ZLIB_LEVEL = 6
 
 _TRANSFORM = struct.Struct("<6d")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """What a tile of a scene has besides its image.
+
+    Attributes:
+        mask: uint8 (height, width), the class's place in the legend, or `IGNORE`.
+        validity: uint8 (height, width), see `eo_keras.scene_reader`.
+        city: name of the city.
+        date: day of the acquisition (YYYY-MM-DD), or empty where it is not known.
+        product: identifier of the Sentinel-2 product, or the scene's name.
+    """
+
+    mask: np.ndarray
+    validity: np.ndarray
+    city: str
+    date: str
+    product: str
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The mask where the ground is seen, `IGNORE` elsewhere; uint8 (height, width)."""
+        return np.where(self.validity == VALID, self.mask, IGNORE).astype(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,38 +70,61 @@ class Example:
 
     Attributes:
         image: JPEG bytes, or raw little-endian numbers (height, width, band).
-        label: the class's place in the legend.
+        label: the class's place in the legend; None for a tile.
         key: the example's name, unique in its data set.
         crs: coordinate reference system (`EPSG:n`, or WKT where it has no code), or None.
         transform: GDAL-style affine transform (a, b, c, d, e, f) from pixel (column, row) to CRS, or None.
+        tile: what a tile has besides; None for a patch.
     """
 
     image: bytes
-    label: int
+    label: int | None
     key: str
     crs: str | None = None
     transform: tuple[float, ...] | None = None
+    tile: Tile | None = None
 
 
 def encode(example: Example) -> bytes:
     """Serialises an example."""
-    features: dict[str, bytes | int] = {IMAGE: example.image, LABEL: example.label, KEY: example.key.encode()}
+    features: dict[str, bytes | int] = {IMAGE: example.image, KEY: example.key.encode()}
+    if example.label is not None:
+        features[LABEL] = example.label
     if example.crs is not None and example.transform is not None:
         features[CRS] = example.crs.encode()
         features[TRANSFORM] = _TRANSFORM.pack(*example.transform)
+    if example.tile is not None:
+        tile = example.tile
+        features |= {name: value.encode() for name, value in _texts(tile).items()}
+        features |= {name: zlib.compress(value.tobytes(), _ZLIB_LEVEL) for name, value in _maps(tile).items()}
     return tfrecord.encode_example(features)
 
 
+def _texts(tile: Tile) -> dict[str, str]:
+    return {CITY: tile.city, DATE: tile.date, PRODUCT: tile.product}
+
+
+def _maps(tile: Tile) -> dict[str, np.ndarray]:
+    return {MASK: tile.mask, VALIDITY: tile.validity}
+
+
 def decode(data: bytes) -> Example:
-    """Reads back an example, without TensorFlow."""
+    """Reads back an example, without TensorFlow; the maps of a tile are taken for square."""
     features = tfrecord.decode_example(data)
     georeferenced = CRS in features
+    tile = None
+    if MASK in features:
+        maps = [np.frombuffer(zlib.decompress(features[name]), np.uint8) for name in (MASK, VALIDITY)]
+        edge = math.isqrt(maps[0].size)
+        texts = [features[name].decode() for name in (CITY, DATE, PRODUCT)]
+        tile = Tile(*(values.reshape(edge, edge) for values in maps), *texts)
     return Example(
         features[IMAGE],
-        features[LABEL],
+        features.get(LABEL),
         features[KEY].decode(),
         features[CRS].decode() if georeferenced else None,
         _TRANSFORM.unpack(features[TRANSFORM]) if georeferenced else None,
+        tile,
     )
 
 
@@ -117,12 +179,16 @@ def parse_batch(serialised: Any, card: DataCard, *, with_keys: bool = False) -> 
         with_keys: whether to return the keys too.
 
     Returns:
-        `image` (batch, height, width, band) of the card's dtype, `label` (batch,) int32, and `key` (batch,) string
-        if asked for.
+        `image` (batch, height, width, band) of the card's dtype; `label`, int32 (batch,), or of tiles uint8 (batch,
+        height, width), `IGNORE` where the ground is not seen; and `key` (batch,) string if asked for.
     """
     import tensorflow as tf
 
-    spec = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
+    dense = card.task == "segmentation"
+    spec = {IMAGE: tf.io.FixedLenFeature([], tf.string)}
+    spec |= {name: tf.io.FixedLenFeature([], tf.string) for name in ((MASK, VALIDITY) if dense else ())}
+    if not dense:
+        spec[LABEL] = tf.io.FixedLenFeature([], tf.int64)
     if with_keys:
         spec[KEY] = tf.io.FixedLenFeature([], tf.string)
     parsed = tf.io.parse_example(serialised, spec)
@@ -138,7 +204,15 @@ def parse_batch(serialised: Any, card: DataCard, *, with_keys: bool = False) -> 
     else:
         images = tf.io.decode_raw(parsed[IMAGE], tf.dtypes.as_dtype(card.dtype), little_endian=True)
         images = tf.reshape(images, (-1, size, size, bands))
-    batch = {"image": tf.ensure_shape(images, (None, size, size, bands)), "label": tf.cast(parsed[LABEL], tf.int32)}
+    if dense:
+        mask, validity = (
+            tf.reshape(tf.io.decode_raw(tf.io.decode_compressed(parsed[name], "ZLIB"), tf.uint8), (-1, size, size))
+            for name in (MASK, VALIDITY)
+        )
+        label = tf.where(validity == VALID, mask, tf.constant(IGNORE, tf.uint8))
+    else:
+        label = tf.cast(parsed[LABEL], tf.int32)
+    batch = {"image": tf.ensure_shape(images, (None, size, size, bands)), "label": label}
     if with_keys:
         batch["key"] = parsed[KEY]
     return batch
@@ -152,10 +226,10 @@ def tfds_features(card: DataCard) -> dict[str, Any]:
     def text() -> dict[str, Any]:
         return {"pythonClassName": f"{module}.text_feature.Text", "text": {}}
 
-    def tensor(dtype: str, dimensions: list[str]) -> dict[str, Any]:
+    def tensor(dtype: str, dimensions: list[str], encoding: str = "bytes") -> dict[str, Any]:
         return {
             "pythonClassName": f"{module}.tensor_feature.Tensor",
-            "tensor": {"dtype": dtype, "encoding": "bytes", "shape": {"dimensions": dimensions}},
+            "tensor": {"dtype": dtype, "encoding": encoding, "shape": {"dimensions": dimensions}},
         }
 
     if card.encoding == "jpeg":
@@ -165,14 +239,15 @@ def tfds_features(card: DataCard) -> dict[str, Any]:
         }
     else:
         image = tensor(card.dtype, shape)
-    features = {
-        IMAGE: image,
-        LABEL: {
+    features = {IMAGE: image, KEY: text()}
+    if card.task == "segmentation":
+        features |= {name: tensor("uint8", shape[:2], "zlib") for name in (MASK, VALIDITY)}
+        features |= {name: text() for name in (CITY, DATE, PRODUCT)}
+    else:
+        features[LABEL] = {
             "pythonClassName": f"{module}.class_label_feature.ClassLabel",
             "classLabel": {"numClasses": str(len(card.legend))},
-        },
-        KEY: text(),
-    }
+        }
     if card.georeferenced:
         features |= {CRS: text(), TRANSFORM: tensor("float64", ["6"])}
     return {

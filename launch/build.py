@@ -15,7 +15,7 @@ from absl import flags
 
 from eo_keras.errors import OptionError
 from launch import common
-from tfrecords_builder import build, sources, splits
+from tfrecords_builder import build, output, sources, splits
 
 FLAGS = flags.FLAGS
 
@@ -67,7 +67,7 @@ flags.DEFINE_bool(
     "Whether to leave out the check that decodes every JPEG before anything is written. Faster; damage is then found "
     "in training images alone, and identical images are told by the checksums of their files.",
 )
-flags.DEFINE_enum("engine", "local", build.ENGINES, "What runs the work: processes of this machine, or Apache Beam.")
+flags.DEFINE_enum("engine", "local", output.ENGINES, "What runs the work: processes of this machine, or Apache Beam.")
 flags.DEFINE_multi_string(
     "beam_option", [], "An option of Apache Beam's, such as --runner=FlinkRunner; may be given several times."
 )

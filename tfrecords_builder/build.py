@@ -13,7 +13,6 @@ import functools
 import hashlib
 import os
 import pathlib
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,16 +20,13 @@ from typing import Any
 
 import eo_keras
 from eo_keras import cards, engines, files
-from eo_keras.errors import OptionError, RecordsError, SourceError
-from tfrecords_builder import plan, scan, shards, splits, tfds_metadata
+from eo_keras.errors import OptionError, SourceError
+from tfrecords_builder import output, plan, scan, shards, splits, tfds_metadata
+from tfrecords_builder.output import BuildReport
 from tfrecords_builder.sources import SOURCES
 from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, EuroSAT, band_order_problem
-from tfrecords_builder.state import STATE_FOLDER, BuildState
+from tfrecords_builder.state import BuildState
 from tfrecords_builder.statistics import Histograms
-
-_SHARD_NAME = re.compile(r".+\.tfrecord-\d{5}-of-\d{5}")
-
-ENGINES = ("local", "beam")
 
 _Progress = Callable[[str, int, int], None] | None
 
@@ -49,7 +45,7 @@ class BuildOptions:
             decoded for the statistics, and identical images are told by their files' checksums. GeoTIFFs are
             always decoded.
         num_workers: number of processes.
-        engine: one of `ENGINES`.
+        engine: one of `output.ENGINES`.
         beam_options: options of Apache Beam, such as `--runner=FlinkRunner`.
         overwrite: whether to replace a build, whole or unfinished, that is already in `output_dir`.
     """
@@ -64,25 +60,6 @@ class BuildOptions:
     engine: str = "local"
     beam_options: tuple[str, ...] = ()
     overwrite: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildReport:
-    """What a build came to.
-
-    Attributes:
-        card: the records folder's card; in a dry run without shards.
-        seconds: time taken, by stage.
-        planned_shards: number of shards by split.
-        kept_shards: number of shards that an earlier call had finished.
-        warnings: what the user should look at.
-    """
-
-    card: cards.DataCard
-    seconds: dict[str, float]
-    planned_shards: dict[str, int]
-    kept_shards: int
-    warnings: tuple[str, ...]
 
 
 def build(options: BuildOptions, *, progress: _Progress = None, dry_run: bool = False) -> BuildReport:
@@ -101,84 +78,35 @@ def build(options: BuildOptions, *, progress: _Progress = None, dry_run: bool = 
         StorageError: if the output cannot be written.
     """
     _check_options(options)
-    options = dataclasses.replace(options, output_dir=os.fspath(files.local(options.output_dir) or options.output_dir))
-    _check_output(options)
+    options = dataclasses.replace(options, output_dir=output.resolved(options.output_dir))
     if dry_run:
+        output.check(options.output_dir, overwrite=options.overwrite)
         with tempfile.TemporaryDirectory() as folder, _engine(options, local=True) as engine:
             return _Build(options, engine, BuildState(folder), progress).run(dry_run=True)
-    existed = files.is_folder(options.output_dir)
-    files.make_folder(options.output_dir)
-    try:
-        with files.FolderLock(options.output_dir, RecordsError), _engine(options) as engine:
-            # Looked at again, for another process may have finished its build before this one took the lock.
-            _check_output(options)
-            return _Build(options, engine, BuildState(options.output_dir), progress).run()
-    finally:
-        # What is left after a refusal is nobody's build.
-        if not existed and not files.list_names(options.output_dir):
-            files.remove(options.output_dir)
+    with output.held(options.output_dir, overwrite=options.overwrite), _engine(options) as engine:
+        return _Build(options, engine, BuildState(options.output_dir), progress).run()
 
 
 def _check_options(options: BuildOptions) -> None:
     if options.dataset not in SOURCES:
         raise OptionError("--dataset", f"'{options.dataset}' is unknown", f"one of {', '.join(SOURCES)}")
-    if not options.shard_mb > 0:
-        raise OptionError("--shard_mb", f"{options.shard_mb:g}", "a size above 0 megabytes")
-    if options.num_workers < 1:
-        raise OptionError("--num_workers", str(options.num_workers), "at least 1 process")
-    if options.engine not in ENGINES:
-        raise OptionError("--engine", f"'{options.engine}' is unknown", f"one of {', '.join(ENGINES)}")
-    if options.beam_options and options.engine != "beam":
-        raise OptionError("--beam_option", f"it says nothing to --engine={options.engine}", "--engine=beam")
-    in_memory = [path for path in (options.source, options.output_dir) if str(path).startswith("memory://")]
-    if in_memory and (options.num_workers > 1 or options.engine != "local"):
-        raise OptionError(
-            in_memory[0],
-            "files in memory are seen by one process alone",
-            "--engine=local --num_workers=1, or another file system",
-        )
+    output.check_work(
+        shard_mb=options.shard_mb,
+        num_workers=options.num_workers,
+        engine=options.engine,
+        beam_options=options.beam_options,
+        paths=(options.source, options.output_dir),
+    )
     splits.check_options(options.split)
 
 
 def _engine(options: BuildOptions, *, local: bool = False) -> engines.Engine:
-    if options.engine == "beam" and not local:
-        return engines.BeamEngine(options.beam_options, options.num_workers)
-    return engines.LocalEngine(options.num_workers, functools.partial(shards.prepare, options.source))
-
-
-def _is_ours(name: str) -> bool:
-    return (
-        name in (cards.DATA_CARD_NAME, STATE_FOLDER, files.FolderLock.NAME, *tfds_metadata.FILE_NAMES)
-        or name.startswith(files.TEMPORARY_PREFIX)
-        or _SHARD_NAME.fullmatch(name) is not None
+    return output.make_engine(
+        "local" if local else options.engine,
+        options.num_workers,
+        options.beam_options,
+        functools.partial(shards.prepare, options.source),
     )
-
-
-def _check_output(options: BuildOptions) -> None:
-    """Refuses a folder that holds another build or anything that no build leaves behind."""
-    output_dir = options.output_dir
-    if not files.is_folder(output_dir):
-        if files.exists(output_dir):
-            raise RecordsError(
-                output_dir, "there is a file of this name", "a folder, or nothing", "choose another folder"
-            )
-        return
-    names = files.list_names(output_dir)
-    if foreign := [name for name in names if not _is_ours(name)]:
-        raise RecordsError(
-            output_dir,
-            f"the folder holds {foreign[0]!r}, which is no part of a build",
-            "an empty folder, or none yet",
-            "choose another folder",
-        )
-    # With the state still there, the build was killed when all but this had been removed.
-    if cards.DATA_CARD_NAME in names and STATE_FOLDER not in names and not options.overwrite:
-        raise RecordsError(
-            output_dir,
-            "the folder holds another build",
-            "an empty folder, or none yet",
-            "choose another folder, or replace that build with --overwrite",
-        )
 
 
 class _Build:
@@ -286,7 +214,7 @@ class _Build:
         context = shards.ShardContext(self._context, self._options.output_dir)
         units = [_shard_unit(scanned, shard) for shard in planned]
         kept = {unit.name for unit in units if shards.is_noted(context, unit)}
-        self._clear(kept)
+        output.clear(self._options.output_dir, kept)
         total, done = sum(len(unit.examples) for unit in units), 0
         for position in self._engine.run(shards.write_shard, context, units):
             done += len(units[position].examples)
@@ -298,14 +226,6 @@ class _Build:
             entries.append(entry)
             histograms.merge(counts)
         return entries, len(kept), histograms
-
-    def _clear(self, kept: set[str]) -> None:
-        """Removes an earlier build or an unfinished one's remains, the card first: without it, nothing looks whole."""
-        output_dir = self._options.output_dir
-        kept = {*kept, STATE_FOLDER, files.FolderLock.NAME}
-        others = [name for name in files.list_names(output_dir) if name not in kept]
-        for name in sorted(others, key=lambda name: name != cards.DATA_CARD_NAME):
-            files.remove(files.join(output_dir, name))
 
     def _histograms(self) -> Histograms:
         return Histograms(len(self._source.bands), self._source.dtype)

@@ -12,11 +12,10 @@ import hashlib
 import numpy as np
 
 from eo_keras import cards, files, records, tfrecord
-from eo_keras.errors import RecordsError, SourceError
-from tfrecords_builder import scan
+from eo_keras.errors import SourceError
+from tfrecords_builder import finished, scan
 from tfrecords_builder.sources import SOURCES
 from tfrecords_builder.sources.eurosat import Item
-from tfrecords_builder.state import load_arrays, save_arrays
 from tfrecords_builder.statistics import Histograms
 
 _COUNTED_TOGETHER = 64  # Images: counting many at once is several times faster, and so many fill a few megabytes.
@@ -77,7 +76,7 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
         SourceError: if a patch has changed since the scan.
         StorageError: if there is no room for the shard.
     """
-    if _is_finished(context, unit):
+    if finished.is_whole(context.source.state_dir, context.output_dir, unit.name, unit.digest()):
         return
     source = SOURCES[context.source.dataset]
     archive = scan.open_archive(context.source.path)
@@ -101,16 +100,8 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
                 if len(uncounted) == _COUNTED_TOGETHER or planned is unit.examples[-1]:
                     histograms.add(np.stack(uncounted))
                     uncounted.clear()
-    places = np.flatnonzero(histograms.counts)
-    save_arrays(
-        _state_path(context, unit),
-        {
-            "unit": np.array(unit.digest()),
-            "bytes": np.array(writer.bytes),
-            "sha256": np.array(writer.sha256.hexdigest()),
-            "places": places,
-            "counts": histograms.counts.ravel()[places],
-        },
+    finished.note(
+        context.source.state_dir, unit.name, unit.digest(), writer.bytes, writer.sha256.hexdigest(), histograms
     )
 
 
@@ -121,48 +112,14 @@ def prepare(source: str) -> None:
 
 def is_noted(context: ShardContext, unit: ShardUnit) -> bool:
     """Tells whether the state says that a shard of just these examples has been written; it may be damaged since."""
-    return _noted(context, unit) is not None
-
-
-def _noted(context: ShardContext, unit: ShardUnit) -> dict[str, np.ndarray] | None:
-    found = load_arrays(_state_path(context, unit))
-    return found if found is not None and str(found["unit"]) == unit.digest() else None
-
-
-def _is_finished(context: ShardContext, unit: ShardUnit) -> bool:
-    """Tells whether a shard has been written, of just these examples, and is whole by its length and SHA-256."""
-    found = _noted(context, unit)
-    if found is None:
-        return False
-    path = files.join(context.output_dir, unit.name)
-    try:
-        return files.size(path) == int(found["bytes"]) and files.sha256_of_file(path) == str(found["sha256"])
-    except FileNotFoundError:
-        return False
+    return finished.is_noted(context.source.state_dir, unit.name, unit.digest())
 
 
 def read_finished(context: ShardContext, unit: ShardUnit) -> tuple[cards.Shard, np.ndarray]:
-    """Returns what the state holds about a shard that `write_shard` has written.
-
-    Returns:
-        The shard's entry in the card, and the counts of its numbers as `Histograms` holds them.
+    """Returns the card's entry for a shard that `write_shard` has written, and the counts of its numbers.
 
     Raises:
-        RecordsError: if it is gone.
+        RecordsError: if what the state held about it is gone.
     """
-    found = load_arrays(_state_path(context, unit))
-    if found is None:
-        raise RecordsError(
-            _state_path(context, unit),
-            "what is known about a finished shard has been lost",
-            remedy="keep other programs out of the output folder, and run the same command again",
-        )
     source = SOURCES[context.source.dataset]
-    histograms = Histograms(len(source.bands), source.dtype)
-    np.put(histograms.counts, found["places"], found["counts"])
-    entry = cards.Shard(unit.name, len(unit.examples), int(found["bytes"]), str(found["sha256"]))
-    return entry, histograms.counts
-
-
-def _state_path(context: ShardContext, unit: ShardUnit) -> str:
-    return files.join(context.source.state_dir, f"{unit.name}.npz")
+    return finished.read(context.source.state_dir, unit.name, len(unit.examples), len(source.bands), source.dtype)

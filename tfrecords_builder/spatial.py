@@ -59,7 +59,7 @@ def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
         return SplitResult(_by_longitude(patches, longitude, options), method)
     projected = reproject(corners, EQUAL_AREA_CRS)
     assignment, blocks = _by_blocks(patches, projected.mean(axis=1), options)
-    left_out = _apply_buffer(projected, assignment, options.buffer_km * 1000)
+    left_out = apply_buffer(projected, assignment, options.buffer_km * 1000)
     method |= {
         "block_km": options.block_km,
         "buffer_km": options.buffer_km,
@@ -200,7 +200,7 @@ def _by_blocks(patches: Patches, centres: np.ndarray, options: SplitOptions) -> 
     return assignment, len(set(names))
 
 
-def _apply_buffer(corners: np.ndarray, assignment: list[str | None], buffer_m: float) -> int:
+def apply_buffer(corners: np.ndarray, assignment: list[str | None], buffer_m: float) -> int:
     """Leaves out patches within the buffer of a part to be kept clean of them; returns how many.
 
     Training and validation keep away from testing, then training from validation. Distances are from edge to edge.

@@ -1,5 +1,7 @@
 """Who is train, validation and test: at random by class, by published lists, or by place.
 
+(Tiles are split by city too: `tfrecords_builder.tiles.split`.)
+
 Patches with identical pixels are never divided between the parts of a random or a spatial split. Everything here is
 pure, apart from reading the lists and the coordinates; the order of the patches given does not matter.
 """
@@ -20,7 +22,7 @@ import numpy as np
 from eo_keras.errors import OptionError, SourceError
 
 TRAIN, VAL, TEST = "train", "val", "test"
-METHODS = ("random", "lists", "spatial")
+METHODS = ("random", "lists", "spatial", "city")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +134,13 @@ def check_options(options: SplitOptions) -> None:
         raise OptionError("--buffer_km", f"{options.buffer_km:g}", "kilometres, at least 0, together with --block_km")
 
 
+def with_fraction_of_fold(options: SplitOptions) -> SplitOptions:
+    """Returns the options with the share of the patches that a fold tests on, if there is one."""
+    if options.fold is None:
+        return options
+    return dataclasses.replace(options, test_fraction=1 / max(2, options.fold[1]))
+
+
 def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
     """Splits patches.
 
@@ -139,9 +148,10 @@ def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
         OptionError: if the options cannot work together, or need coordinates that are not there.
         SourceError: if a list or the coordinates do not fit the patches, or a part comes out empty.
     """
-    if options.fold is not None:
-        options = dataclasses.replace(options, test_fraction=1 / max(2, options.fold[1]))
+    options = with_fraction_of_fold(options)
     check_options(options)
+    if options.method == "city":
+        raise OptionError("--split=city", "patches are of no city", "random, lists or spatial")
     if options.method == "lists":
         result = _split_by_lists(patches, options)
     elif options.method == "spatial":

@@ -20,6 +20,7 @@ FILE_NAMES = (FEATURES_NAME, INFO_NAME, LABELS_NAME)
 
 def write_tfds_metadata(card: DataCard, folder: str | os.PathLike[str]) -> None:
     """Writes TFDS's `features.json`, `dataset_info.json` and the labels' names beside the shards."""
+    target = records.MASK if card.task == "segmentation" else records.LABEL
     info = {
         "citation": card.attribution,
         "description": f"{card.dataset}: {card.task}, bands {','.join(card.bands)}, {card.level}",
@@ -35,9 +36,10 @@ def write_tfds_metadata(card: DataCard, folder: str | os.PathLike[str]) -> None:
             }
             for name, split in card.splits.items()
         ],
-        "supervisedKeys": {"tuple": {"items": [{"featureKey": records.IMAGE}, {"featureKey": records.LABEL}]}},
+        "supervisedKeys": {"tuple": {"items": [{"featureKey": records.IMAGE}, {"featureKey": target}]}},
         "version": card.version,
     }
-    files.write_text(files.join(folder, LABELS_NAME), "\n".join(card.legend.class_names) + "\n")
+    if target == records.LABEL:
+        files.write_text(files.join(folder, LABELS_NAME), "\n".join(card.legend.class_names) + "\n")
     files.write_text(files.join(folder, FEATURES_NAME), json.dumps(records.tfds_features(card), indent=2) + "\n")
     files.write_text(files.join(folder, INFO_NAME), json.dumps(info, indent=2) + "\n")

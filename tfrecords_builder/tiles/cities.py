@@ -1,0 +1,111 @@
+"""The list of cities that tiles are built from: which scenes, which polygons, and for which part."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import os
+import pathlib
+import re
+
+from eo_keras.errors import SourceError
+from tfrecords_builder.splits import TEST, TRAIN, VAL
+
+COLUMNS = ("name", "scenes", "vectors", "split", "area")
+
+_NAME = re.compile(r"[\w.\- ]+")
+_FORM = "a CSV file with the header name,scenes,vectors,split,area; several paths joined by ';'"
+
+
+@dataclasses.dataclass(frozen=True)
+class City:
+    """One city.
+
+    Attributes:
+        name: its name, unique.
+        scenes: paths of its scenes, as `eo_keras.scenes.open_scene` takes them.
+        vectors: paths of its land use, as `eo_keras.vectors` takes them.
+        split: `train`, `val` or `test`; None where it is to be drawn.
+        area: what of it is used: a file of polygons, or west, south, east and north in degrees; None for all.
+    """
+
+    name: str
+    scenes: tuple[str, ...]
+    vectors: tuple[str, ...]
+    split: str | None = None
+    area: str | tuple[float, float, float, float] | None = None
+
+
+def read_cities(path: str | os.PathLike[str]) -> tuple[City, ...]:
+    """Reads a list of cities; relative paths in it start from its own folder.
+
+    Returns:
+        The cities, sorted by name.
+
+    Raises:
+        SourceError: if it cannot be read, lacks a column, names a city twice or a path that is not there.
+    """
+    path = pathlib.Path(path)
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise SourceError(path, f"it cannot be read ({error})", _FORM, "check the path, or save it as UTF-8") from None
+    if not rows:
+        raise SourceError(path, "it names no city", _FORM, "add a line for each city")
+    columns = set(rows[0]) - {None}
+    if not {"name", "scenes", "vectors"} <= columns or not columns <= set(COLUMNS):
+        raise SourceError(path, f"its columns are {','.join(map(str, rows[0]))}", _FORM, "mend its first line")
+    cities: dict[str, City] = {}
+    for number, row in enumerate(rows, start=2):
+        where = f"{path}, line {number}"
+        if None in row or None in row.values():
+            raise SourceError(where, "it has more or fewer values than there are columns", _FORM, "mend the line")
+        city = _city(where, path.parent, {name: (value or "").strip() for name, value in row.items()})
+        if city.name in cities:
+            raise SourceError(where, f"'{city.name}' is named twice", "each city once; join its scenes with ';'")
+        cities[city.name] = city
+    return tuple(cities[name] for name in sorted(cities))
+
+
+def _city(where: str, folder: pathlib.Path, row: dict[str, str]) -> City:
+    name, split = row["name"], row.get("split") or None
+    if not _NAME.fullmatch(name):
+        # The name becomes part of the records' keys.
+        raise SourceError(where, f"the name is '{name}'", "letters, digits, spaces, points, hyphens and underlines")
+    if split not in (None, TRAIN, VAL, TEST):
+        raise SourceError(where, f"split is '{split}'", f"{TRAIN}, {VAL}, {TEST} or nothing")
+    return City(
+        name,
+        _paths(where, folder, "scenes", row["scenes"]),
+        _paths(where, folder, "vectors", row["vectors"]),
+        split,
+        _area(where, folder, row.get("area", "")),
+    )
+
+
+def _paths(where: str, folder: pathlib.Path, column: str, text: str) -> tuple[str, ...]:
+    paths = [os.path.join(folder, part.strip()) for part in text.split(";") if part.strip()]
+    if not paths:
+        raise SourceError(where, f"{column} is empty", "at least one path", "name them, joined by ';'")
+    for path in paths:
+        if not os.path.exists(path):
+            raise SourceError(where, f"there is no {path}", "paths that start from the list's folder", "mend the line")
+    if len(set(paths)) != len(paths):
+        raise SourceError(where, f"{column} names a path twice", "each once")
+    return tuple(paths)
+
+
+def _area(where: str, folder: pathlib.Path, text: str) -> str | tuple[float, float, float, float] | None:
+    if not text:
+        return None
+    numbers = re.split(r"[;\s]+", text)
+    try:
+        west, south, east, north = map(float, numbers)
+    except ValueError:
+        (path,) = _paths(where, folder, "area", text)
+        return path
+    if not (all(map(math.isfinite, (west, south, east, north))) and west < east and south < north):
+        raise SourceError(where, f"area is '{text}'", "west, south, east and north in degrees, or a file of polygons")
+    return west, south, east, north

@@ -1,0 +1,268 @@
+"""The first look at a city: its scenes' headers and its land use, before a pixel is read.
+
+One unit of work a city; what it finds is a file in the build's state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+import pathlib
+
+from eo_keras import cards, files, scenes
+from eo_keras.errors import OptionError, SourceError
+from eo_keras.grids import Grid
+from eo_keras.scenes import Scene
+from tfrecords_builder.tiles.cities import City
+from tfrecords_builder.tiles.ground import Ground, open_ground
+from tfrecords_builder.tiles.options import TileOptions
+
+LABEL_YEARS_APART = 2
+"""Land use and scene that are further apart in time are warned of: towns grow."""
+
+_SAME_SIZE = 0.02
+"""How far pixel sizes may differ: those of grids that were brought to another CRS do, by the latitude."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TileContext:
+    """What all units of a build share.
+
+    Attributes:
+        tiles: what a tile is.
+        state_dir: folder of the build's state.
+    """
+
+    tiles: TileOptions
+    state_dir: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CityUnit:
+    """One city to survey, and the name of the file for what is found."""
+
+    name: str
+    city: City
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneSurvey:
+    """What is known of one scene of a city before a pixel is read.
+
+    Attributes:
+        path: the scene, as the list of cities names it.
+        product: its identifier.
+        level: `L1C` or `L2A`.
+        date: day of the acquisition (YYYY-MM-DD), or empty.
+        bands: names of the bands that records will hold, in order.
+        grid: its grid.
+        window: first row, first column, end row and end column of what the land use covers.
+    """
+
+    path: str
+    product: str
+    level: str
+    date: str
+    bands: tuple[str, ...]
+    grid: Grid
+    window: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CitySurvey:
+    """What is known of one city before a pixel is read.
+
+    Attributes:
+        scenes: its scenes.
+        label_year: the year of the land use, or None where nothing says.
+        polygons: number of polygons.
+        repaired: how many of them had invalid rings.
+        sources: the files that its records are made from.
+        warnings: what the user should look at.
+    """
+
+    scenes: tuple[SceneSurvey, ...]
+    label_year: int | None
+    polygons: int
+    repaired: int
+    sources: tuple[cards.SourceFile, ...]
+    warnings: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=4)
+def opened_scene(path: str, tiles: TileOptions) -> Scene:
+    """Opens a scene once a process."""
+    return scenes.open_scene(path, tiles.scene)
+
+
+@functools.lru_cache(maxsize=2)
+def opened_ground(city: City, tiles: TileOptions, crs: str) -> Ground:
+    """Reads and reprojects a city's land use once a process, as long as it is the one that is worked on."""
+    return open_ground(city, tiles, crs)
+
+
+def survey_city(context: TileContext, unit: CityUnit) -> None:
+    """Opens a city's scenes and land use and stores what planning needs.
+
+    Raises:
+        SourceError: if a scene or the land use cannot be used, or they do not overlap.
+        BandError: if a scene lacks a band.
+        OptionError: if an option does not fit a scene.
+    """
+    path = files.join(context.state_dir, unit.name)
+    if files.exists(path):
+        return
+    city, tiles = unit.city, context.tiles
+    opened = {scene: opened_scene(scene, tiles) for scene in city.scenes}
+    _check_places(city, opened)
+    surveyed, used, warnings = [], set(), []
+    for scene in opened.values():
+        ground = opened_ground(city, tiles, scene.grid.crs)
+        surveyed.append(_survey_scene(city, scene, ground))
+        used |= {_real_path(layer.path) for layer in (*scene.layers, *filter(None, [scene.scl]))}
+        if scene.date and ground.year and abs(scene.date.year - ground.year) > LABEL_YEARS_APART:
+            warnings.append(
+                f"{city.name}: the land use is of {ground.year}, scene {scene.product} of {scene.date.year}: what was "
+                "built between is labelled as what was there before"
+            )
+    names = [survey.product for survey in surveyed]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise SourceError(city.name, f"two of its scenes are called {repeated[0]}", "scenes of different names")
+    used |= {os.fspath(vector) for vector in city.vectors} | ({city.area} if isinstance(city.area, str) else set())
+    survey = CitySurvey(
+        scenes=tuple(surveyed),
+        label_year=ground.year,
+        polygons=ground.polygons,
+        repaired=ground.repaired,
+        sources=tuple(_source_file(name) for name in sorted(used)),
+        warnings=tuple(warnings),
+    )
+    files.write_bytes(path, json.dumps(cards.to_json(survey)).encode(), durable=False)
+
+
+def read_survey(context: TileContext, unit: CityUnit) -> CitySurvey:
+    """Returns what `survey_city` stored.
+
+    Raises:
+        SourceError: if it is gone.
+    """
+    path = files.join(context.state_dir, unit.name)
+    try:
+        return cards.from_json(CitySurvey, json.loads(files.read_bytes(path)))
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            path,
+            f"what is known of {unit.city.name} has been lost ({error})",
+            remedy="keep other programs out of the output folder, and run the same command again",
+        ) from None
+
+
+def _check_places(city: City, opened: dict[str, Scene]) -> None:
+    crs = {scene.grid.crs: path for path, scene in opened.items()}
+    for name, path in crs.items():
+        if scenes.is_in_degrees(name):
+            raise SourceError(
+                path,
+                f"its grid is in degrees ({name}), whose pixels have no size in metres",
+                "a grid in metres",
+                "say --target_crs, such as --target_crs=EPSG:32633",
+            )
+    if len(crs) > 1:
+        raise SourceError(
+            city.name,
+            f"its scenes lie in {' and '.join(sorted(crs))}",
+            "one coordinate reference system a city",
+            "make two cities of it, or say --target_crs",
+        )
+
+
+def _survey_scene(city: City, scene: Scene, ground: Ground) -> SceneSurvey:
+    if scene.level is None:
+        raise SourceError(
+            scene.source,
+            "its processing level cannot be told",
+            "L1C or L2A",
+            "say --scene_level=L1C or --scene_level=L2A",
+        )
+    window = _window(scene.grid, ground.bounds)
+    if window is None:
+        raise SourceError(
+            scene.source,
+            f"it does not overlap with the land use of {city.name}",
+            f"a scene over {', '.join(city.vectors)}",
+            "mend the city's line",
+        )
+    date = scene.date.isoformat() if scene.date else ""
+    return SceneSurvey(scene.source, scene.product, scene.level, date, scene.bands, scene.grid, window)
+
+
+def _window(grid: Grid, bounds: tuple[float, float, float, float]) -> tuple[int, int, int, int] | None:
+    """Returns the rows and columns of a grid that a box of its CRS covers, or None."""
+    from rasterio.transform import Affine
+
+    inverse = ~Affine(*grid.transform)
+    west, south, east, north = bounds
+    corners = [inverse * (x, y) for x in (west, east) for y in (south, north)]
+    columns, rows = zip(*corners, strict=True)
+    top, bottom = max(0, math.floor(min(rows))), min(grid.height, math.ceil(max(rows)))
+    left, right = max(0, math.floor(min(columns))), min(grid.width, math.ceil(max(columns)))
+    return (top, left, bottom, right) if top < bottom and left < right else None
+
+
+def _real_path(path: str) -> str:
+    """Returns the file that a path of GDAL's lies in."""
+    if not path.startswith("/vsizip/"):
+        return path
+    inner = path.removeprefix("/vsizip/")
+    return inner[: inner.lower().index(".zip") + 4]
+
+
+def _source_file(path: str) -> cards.SourceFile:
+    if not os.path.isdir(path):
+        return cards.SourceFile(os.path.basename(path), os.path.getsize(path), files.sha256_of_file(path))
+    # A FileGDB is a folder.
+    whole, size = hashlib.sha256(), 0
+    for inner in sorted(file for file in pathlib.Path(path).rglob("*") if file.is_file()):
+        data = inner.read_bytes()
+        whole.update(f"{inner.relative_to(path)}\0{len(data)}\0".encode() + data)
+        size += len(data)
+    return cards.SourceFile(os.path.basename(path.rstrip("/")), size, whole.hexdigest())
+
+
+def check_alike(surveys: dict[str, CitySurvey]) -> tuple[str, float]:
+    """Checks that all scenes can be in one records folder; returns their level and the size of a pixel in metres.
+
+    Raises:
+        SourceError: if they are of two levels.
+        OptionError: if their pixels differ in size, or they hold different bands.
+    """
+    every = [scene for survey in surveys.values() for scene in survey.scenes]
+    first = every[0]
+    for scene in every[1:]:
+        if scene.level != first.level:
+            raise SourceError(
+                scene.path,
+                f"it is {scene.level}, and {first.path} is {first.level}",
+                "scenes of one processing level",
+                "build two records folders",
+            )
+        if scene.bands != first.bands:
+            raise OptionError(
+                "--bands=all",
+                f"{scene.path} holds {','.join(scene.bands)}, and {first.path} {','.join(first.bands)}",
+                "the same bands of every scene",
+                "name those that all scenes hold",
+            )
+        if abs(scene.grid.pixel_size / first.grid.pixel_size - 1) > _SAME_SIZE:
+            raise OptionError(
+                "--bands",
+                f"pixels of {scene.path} measure {scene.grid.pixel_size:g} m, those of {first.path} "
+                f"{first.grid.pixel_size:g} m",
+                "one pixel size",
+                "ask for a band of 10 m too, or build two records folders",
+            )
+    return first.level, first.grid.pixel_size
