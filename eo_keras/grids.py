@@ -31,14 +31,23 @@ class Grid:
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """Smallest x, smallest y, largest x and largest y of the grid's corners."""
-        a, b, c, d, e, f = self.transform
-        corners = [(column, row) for column in (0, self.width) for row in (0, self.height)]
-        xs = [a * column + b * row + c for column, row in corners]
-        ys = [d * column + e * row + f for column, row in corners]
+        corners = [self.coordinates(column, row) for column in (0, self.width) for row in (0, self.height)]
+        xs, ys = zip(*corners, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
+
+    def coordinates(self, column: float, row: float) -> tuple[float, float]:
+        """Returns the coordinates of a place given in pixels; whole numbers are pixels' upper left corners."""
+        a, b, c, d, e, f = self.transform
+        return a * column + b * row + c, d * column + e * row + f
+
+    def pixel(self, x: float, y: float) -> tuple[float, float]:
+        """Returns the column and row of a place given in coordinates; the inverse of `coordinates`."""
+        a, b, c, d, e, f = self.transform
+        determinant = a * e - b * d
+        return (e * (x - c) - b * (y - f)) / determinant, (a * (y - f) - d * (x - c)) / determinant
 
     def window(self, row: int, column: int, height: int, width: int) -> Grid:
         """Returns the grid of a window; it may reach beyond this grid's edges."""
-        a, b, c, d, e, f = self.transform
-        corner = (a * column + b * row + c, d * column + e * row + f)
-        return Grid(self.crs, (a, b, corner[0], d, e, corner[1]), height, width)
+        a, b, _, d, e, _ = self.transform
+        x, y = self.coordinates(column, row)
+        return Grid(self.crs, (a, b, x, d, e, y), height, width)

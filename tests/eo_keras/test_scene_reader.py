@@ -177,7 +177,7 @@ def test_a_scene_in_another_reference_system_shows_the_same_ground(tmp_path):
     from rasterio.warp import transform
 
     for row, column in ((30, 30), (25, 40)):
-        x, y = rasterio.Affine(*scene.grid.transform) @ (column + 0.5, row + 0.5)
+        x, y = scene.grid.coordinates(column + 0.5, row + 0.5)
         (east,), (north,) = transform("EPSG:3035", products.CRS, [x], [y])
         own_row, own_column = (products.CORNER[1] - north) / 10 - 0.5, (east - products.CORNER[0]) / 10 - 0.5
         expected = 2000 + 100 * 3 + 3 * own_row + own_column

@@ -202,11 +202,8 @@ def _survey_scene(city: City, scene: Scene, ground: Ground) -> SceneSurvey:
 
 def _window(grid: Grid, bounds: tuple[float, float, float, float]) -> tuple[int, int, int, int] | None:
     """Returns the rows and columns of a grid that a box of its CRS covers, or None."""
-    from rasterio.transform import Affine
-
-    inverse = ~Affine(*grid.transform)
     west, south, east, north = bounds
-    corners = [inverse * (x, y) for x in (west, east) for y in (south, north)]
+    corners = [grid.pixel(x, y) for x in (west, east) for y in (south, north)]
     columns, rows = zip(*corners, strict=True)
     top, bottom = max(0, math.floor(min(rows))), min(grid.height, math.ceil(max(rows)))
     left, right = max(0, math.floor(min(columns))), min(grid.width, math.ceil(max(columns)))
