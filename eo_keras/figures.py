@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import io
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,3 +55,19 @@ def message_png(message: str, title: str) -> bytes:
 def plain(text: str) -> str:
     """Keeps Matplotlib from reading a pair of dollar signs as a formula."""
     return text.replace("$", r"\$")
+
+
+def classes_to_display(labels: np.ndarray, colours: Sequence[str]) -> np.ndarray:
+    """Draws a map of classes in their colours.
+
+    Args:
+        labels: integers (..., height, width), places in `colours`; any other number (such as 255, no class) is black.
+        colours: one colour `#rrggbb` a class.
+
+    Returns:
+        uint8 (..., height, width, 3).
+    """
+    table = np.zeros((len(colours) + 1, 3), np.uint8)
+    table[:-1] = [[int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in colours]
+    labels = np.asarray(labels).astype(np.int64)
+    return table[np.where((labels < 0) | (labels >= len(colours)), len(colours), labels)]

@@ -9,14 +9,19 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from eo_keras import cards, files, records, reports
+from eo_keras import cards, figures, files, records, reports
 from eo_keras.errors import RecordsError
 from eo_keras.sentinel2 import COMPOSITES
 from tfrecords_builder import leaks, spatial, splits
 from tfrecords_builder.statistics import Histograms
 
 _BATCH = 256
-"""Images whose histograms and fingerprints are taken together, which is several times as fast as one by one."""
+_BATCH_BYTES = 64 << 20
+"""Images whose histograms and fingerprints are taken together, which is several times as fast as one by one; of tiles,
+which are large, as many as fill so many bytes."""
+
+_SHOWN_PIXELS = 128
+"""Tiles are drawn no larger than this on a page."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -28,12 +33,13 @@ class Survey:
     Attributes:
         keys: keys of the examples.
         parts: the split (`train`, `val`, `test`) of each.
-        labels: int64 (N,).
+        labels: int64 (N,); of tiles, the class that most of their pixels have.
         fingerprints: of all images, see `leaks.Fingerprints`.
         crs: coordinate reference system of each, None where the record has none.
         transforms: float64 (N, 6), NaN where the record has none.
         histograms: by split, the numbers of pixels int64 (bands, 256 or 65,536).
-        samples: by split and class, the first images (height, width, 3) uint8, drawn for people to look at.
+        samples: by split and class, the first images (height, width, 3) uint8, drawn for people to look at; behind each
+            tile its land use.
     """
 
     keys: tuple[str, ...]
@@ -123,6 +129,8 @@ def survey(
     shown = {split: {name: [] for name in names} for split in card.splits}
     bands = [card.bands.index(band) for band in COMPOSITES["RGB"] if band in card.bands]
     batch: list[np.ndarray] = []
+    pixel_bytes = len(card.bands) * np.dtype(card.dtype).itemsize
+    together = max(1, min(_BATCH, _BATCH_BYTES // (card.patch_size**2 * pixel_bytes)))
 
     def take_batch(split: str) -> None:
         if batch:
@@ -136,13 +144,13 @@ def survey(
             take_batch(parts[-1])
         keys.append(example.key)
         parts.append(split)
-        labels.append(example.label)
+        labels.append(_label(example))
         crs.append(example.crs)
         transforms.append(example.transform or (np.nan,) * 6)
         batch.append(image)
-        if len(kept := shown[split][names[example.label]]) < samples:
-            kept.append(reports.to_display(image, card.bands, card.dtype))
-        if len(batch) == _BATCH:
+        if len(kept := shown[split][names[labels[-1]]]) < samples:
+            kept += _shown(example, image, card)[: samples - len(kept)]
+        if len(batch) == together:
             take_batch(split)
     if parts:
         take_batch(parts[-1])
@@ -158,6 +166,22 @@ def survey(
         histograms={split: histogram.counts for split, histogram in histograms.items()},
         samples=shown,
     )
+
+
+def _label(example: records.Example) -> int:
+    """Returns a patch's class; of a tile, the one that most of its pixels have."""
+    if example.tile is None:
+        return example.label
+    return int(np.argmax(np.bincount(example.tile.labels.ravel(), minlength=256)[: records.IGNORE]))
+
+
+def _shown(example: records.Example, image: np.ndarray, card: cards.DataCard) -> list[np.ndarray]:
+    """Returns a picture of a patch, or pictures of a tile and of its land use."""
+    if example.tile is None:
+        return [reports.to_display(image, card.bands, card.dtype)]
+    step = -(-card.patch_size // _SHOWN_PIXELS)
+    picture = reports.to_display(image[::step, ::step], card.bands, card.dtype)
+    return [picture, figures.classes_to_display(example.tile.labels[::step, ::step], card.legend.colours)]
 
 
 def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = None) -> Places | None:
@@ -230,19 +254,19 @@ def pictures(card: cards.DataCard, records_dir: str | os.PathLike[str], keys: se
                 return found
             for example in records.read_examples(files.join(records_dir, shard.name)):
                 if example.key in keys:
-                    image = records.decode_image(example, card)
-                    found[example.key] = reports.to_display(image, card.bands, card.dtype)
+                    found[example.key] = _shown(example, records.decode_image(example, card), card)[0]
     return found
 
 
 def describe(card: cards.DataCard) -> str:
     """Describes a card in lines of text: what it holds, counts by class and split, and statistics by band."""
     lines = [f"{name:<13}{value}" for name, value in facts(card)]
-    lines += ["", "examples".ljust(24) + "".join(name.rjust(10) for name in card.splits)]
+    counted = "clear pixels" if card.task == "segmentation" else "examples"
+    lines += ["", counted.ljust(24) + "".join(name.rjust(14) for name in card.splits)]
     for class_name in card.legend.class_names:
-        lines.append(class_name.ljust(24) + "".join(f"{s.classes[class_name]:>10,}" for s in card.splits.values()))
-    lines.append("all".ljust(24) + "".join(f"{s.examples:>10,}" for s in card.splits.values()))
-    lines.append("shards".ljust(24) + "".join(f"{len(s.shards):>10,}" for s in card.splits.values()))
+        lines.append(class_name.ljust(24) + "".join(f"{s.classes[class_name]:>14,}" for s in card.splits.values()))
+    lines.append("examples".ljust(24) + "".join(f"{s.examples:>14,}" for s in card.splits.values()))
+    lines.append("shards".ljust(24) + "".join(f"{len(s.shards):>14,}" for s in card.splits.values()))
     columns = ("mean", "std", "min", "2 %", "median", "98 %", "max", "no data")
     lines += ["", "band (training)" + "".join(name.rjust(11) for name in columns)]
     for band in card.statistics:
@@ -297,7 +321,7 @@ def _read_checked(
                 first = place_of.setdefault(example.key, f"record {number} of {shard.name}")
                 if first != f"record {number} of {shard.name}":
                     raise _damaged(path, f"record {number} has the key {example.key}, as has {first}", "unique keys")
-                by_class[card.legend.class_names[example.label]] += 1
+                _count(by_class, example, card)
                 yield split_name, example, image
                 if progress and len(place_of) % 64 == 0:
                     progress(stage, len(place_of), total)
@@ -307,15 +331,39 @@ def _read_checked(
                 raise _damaged(path, f"its records can be read, but its SHA-256 is {found}", f"{shard.sha256}")
         for name in card.legend.class_names:
             if by_class[name] != split.classes.get(name, 0):
-                found = f"split '{split_name}' holds {by_class[name]} examples of {name}"
+                what = "examples" if card.task == "classification" else "clear pixels"
+                found = f"split '{split_name}' holds {by_class[name]} {what} of {name}"
                 raise _damaged(records_dir, found, f"{split.classes.get(name, 0)}, as the card says")
     if progress:
         progress(stage, len(place_of), total)
 
 
+def _count(by_class: collections.Counter, example: records.Example, card: cards.DataCard) -> None:
+    """Counts a patch by its class, a tile by its pixels'."""
+    if example.tile is None:
+        by_class[card.legend.class_names[example.label]] += 1
+        return
+    pixels = np.bincount(example.tile.labels.ravel(), minlength=256)
+    by_class.update(dict(zip(card.legend.class_names, pixels.tolist(), strict=False)))
+
+
+def _check_labels(example: records.Example, card: cards.DataCard, path: str, number: int) -> None:
+    last = len(card.legend) - 1
+    if (example.tile is not None) != (card.task == "segmentation"):
+        raise _damaged(path, f"record {number} is of another kind", f"{card.task}, as the card says")
+    if example.tile is None:
+        if not 0 <= example.label <= last:
+            raise _damaged(path, f"record {number} has label {example.label}", f"0 to {last}")
+        return
+    mask, form = example.tile.mask, (card.patch_size, card.patch_size)
+    if mask.shape != form or example.tile.validity.shape != form:
+        raise _damaged(path, f"the mask of record {number} has the shape {mask.shape}", f"{form}, as the card says")
+    if (outside := mask[(mask > last) & (mask != records.IGNORE)]).size:
+        raise _damaged(path, f"the mask of record {number} holds {outside[0]}", f"0 to {last}, or {records.IGNORE}")
+
+
 def _checked_image(example: records.Example, card: cards.DataCard, path: str, number: int) -> np.ndarray:
-    if not 0 <= example.label < len(card.legend):
-        raise _damaged(path, f"record {number} has label {example.label}", f"0 to {len(card.legend) - 1}")
+    _check_labels(example, card, path, number)
     try:
         image = records.decode_image(example, card)
     except Exception as error:

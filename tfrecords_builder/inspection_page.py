@@ -74,12 +74,17 @@ def make_page(subject: Subject, against: Subject | None = None, *, verified: boo
     ]
     return pages.Page(
         title=f"{card.dataset}: {subject.name}",
-        subtitle=f"{total:,} patches of {len(card.legend)} classes, {len(card.bands)} bands, Sentinel-2 {card.level}; "
+        subtitle=f"{total:,} {_kind(card)} of {len(card.legend)} classes, {len(card.bands)} bands, "
+        f"Sentinel-2 {card.level}; "
         + ", ".join(f"{name} {split.examples:,}" for name, split in card.splits.items()),
         sections=sections,
         footer=f"{card.attribution}. Fingerprint of the records: {card.fingerprint}. "
         f"Made by launch.inspect of EO-Keras {eo_keras.__version__}.",
     )
+
+
+def _kind(card: cards.DataCard) -> str:
+    return "tiles" if card.task == "segmentation" else "patches"
 
 
 def numbers(subject: Subject, against: Subject | None = None) -> dict[str, Any]:
@@ -226,10 +231,11 @@ def _map_blocks(one: Subject) -> list[pages.Text | pages.Picture]:
 
 def _balance_blocks(card: cards.DataCard, counts) -> list[pages.Text | pages.Table | pages.Picture]:
     names = card.legend.class_names
-    png = dataset_figures.class_balance_png(counts, names, "Examples by class and split")
+    counted = "Clear pixels" if card.task == "segmentation" else "Examples"
+    png = dataset_figures.class_balance_png(counts, names, f"{counted} by class and split")
     rows = [[name, *(f"{split.classes.get(name, 0):,}" for split in card.splits.values())] for name in names]
-    rows.append(["all", *(f"{split.examples:,}" for split in card.splits.values())])
-    alt = "Bar chart of the examples by class and split; its numbers are in the table below"
+    rows.append(["examples", *(f"{split.examples:,}" for split in card.splits.values())])
+    alt = f"Bar chart of the {counted.lower()} by class and split; its numbers are in the table below"
     return [pages.Picture(png, alt), pages.Table(["class", *card.splits], rows)]
 
 
@@ -267,8 +273,12 @@ def _sample_blocks(one: Subject) -> list[pages.Picture]:
     for split, images in one.survey.samples.items():
         png = reports.contact_sheet_png(images, f"{one.card.dataset}, {split}")
         most = max(map(len, images.values()), default=0)
-        alt = f"Up to {most} patches of each class of the split '{split}': {', '.join(images)}"
-        blocks.append(pages.Picture(png, alt, f"Split '{split}': the first {most} patches of every class"))
+        kind = _kind(one.card)
+        alt = f"Up to {most} {kind} of each class of the split '{split}': {', '.join(images)}"
+        caption = f"Split '{split}': the first {kind} of every class"
+        if one.card.task == "segmentation":
+            caption += ", by the class of most pixels; behind each its land use, black where it is not known or seen"
+        blocks.append(pages.Picture(png, alt, caption))
     return blocks
 
 
