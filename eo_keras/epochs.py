@@ -18,16 +18,18 @@ class EpochUnderWay:
 
     Attributes:
         losses: the loss of each of its steps so far, in nats.
-        right: number of training examples that were answered rightly.
+        right: number of training examples, of maps their labelled pixels, that were answered rightly.
+        counted: of how many.
         seconds: time taken.
     """
 
     losses: list[float] = dataclasses.field(default_factory=list)
     right: int = 0
+    counted: int = 0
     seconds: float = 0.0
 
-    def add(self, results: Iterable[tuple[Any, Any]], first_step: int, epoch: int) -> None:
-        """Adds what steps came to, (loss, number of right answers).
+    def add(self, results: Iterable[tuple[Any, Any, Any]], first_step: int, epoch: int) -> None:
+        """Adds what steps came to: loss, number of right answers, and of how many.
 
         Args:
             results: one entry a step.
@@ -37,9 +39,10 @@ class EpochUnderWay:
         Raises:
             TrainingError: if a loss is not finite; the step is named.
         """
-        for loss, count in results:
+        for loss, right, counted in results:
             self.losses.append(float(loss))
-            self.right += int(count)
+            self.right += int(right)
+            self.counted += int(counted)
             if not math.isfinite(self.losses[-1]):
                 kept = f"the checkpoint of epoch {epoch} is kept" if epoch else "no epoch had been completed"
                 raise TrainingError(
@@ -63,7 +66,7 @@ class EpochUnderWay:
             "epoch": epoch + 1,
             "step": (epoch + 1) * steps,
             "loss": float(np.mean(self.losses)),
-            "accuracy": self.right / examples,
+            "accuracy": self.right / max(1, self.counted),
             "val_loss": None,
             "val_accuracy": None,
             "learning_rate": rate(epoch, steps - 1),
@@ -78,14 +81,15 @@ class EpochUnderWay:
         return [(epoch * steps + k + 1, self.losses[k], rate(epoch, k)) for k in shown]
 
 
-def rank(row: dict[str, Any]) -> tuple[float, float]:
-    """Orders epochs: by accuracy on the validation examples, of equals by loss."""
-    return row["val_accuracy"], -row["val_loss"]
+def rank(row: dict[str, Any], metric: str = "accuracy") -> tuple[float, float]:
+    """Orders epochs: by a score of the validation examples, of equals by loss."""
+    return row[f"val_{metric}"], -row["val_loss"]
 
 
 def line(row: dict[str, Any], improved: bool) -> str:
     """Tells an epoch in one line."""
     text = f"epoch {row['epoch']:>3}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.2%}"
     if row["val_accuracy"] is not None:
-        text += f", validation {row['val_loss']:.4f} {row['val_accuracy']:.2%}{' (best)' if improved else ''}"
+        miou = f" mIoU {row['val_miou']:.4f}" if "val_miou" in row else ""
+        text += f", validation {row['val_loss']:.4f} {row['val_accuracy']:.2%}{miou}{' (best)' if improved else ''}"
     return f"{text}, learning rate {row['learning_rate']:.2g}, {row['images_per_second']:,.0f} images/s"

@@ -25,12 +25,10 @@ import numpy as np
 from eo_keras import tfrecord
 from eo_keras.cards import DataCard, Shard
 from eo_keras.errors import RecordsError
+from eo_keras.legends import IGNORE
 
 IMAGE, LABEL, KEY, CRS, TRANSFORM = "image", "label", "key", "crs", "transform"
 MASK, VALIDITY, CITY, DATE, PRODUCT = "mask", "validity", "city", "date", "product"
-
-IGNORE = 255
-"""The value of a mask where the class is unknown or does not matter; losses and scores leave it out."""
 
 VALID = 1
 """The value of a validity mask where the ground is seen; the others say why it is not, see `eo_keras.scene_reader`."""

@@ -13,8 +13,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from eo_keras import losses, models
+from eo_keras import models
 from eo_keras.phases import Phase
+from eo_keras.tasks import Task
 from eo_keras.training_options import TrainingOptions
 
 
@@ -24,7 +25,8 @@ class Stepper:
     Args:
         model: a model of this package, made in the strategy's scope.
         strategy: the strategy.
-        options: what to compute: its batch size, label smoothing, weights of losses, and moving average.
+        options: what to compute: its moving average, frozen batch normalisation and compilation.
+        task: what the loss is, see `eo_keras.tasks`.
         averages: variables parallel to `model.weights` that hold their moving averages, or none.
     """
 
@@ -33,10 +35,12 @@ class Stepper:
         model: keras.Model,
         strategy: tf.distribute.Strategy,
         options: TrainingOptions,
+        task: Task,
         averages: Sequence[tf.Variable] = (),
     ):
         """See the class."""
         self._whole, self._strategy, self._options, self._averages = model, strategy, options, averages
+        self._task = task
         # The loss is computed from logits: the logarithm of a rounded softmax would lose what is small.
         self._model = models.training_model(model)
         self._phase: Phase | None = None
@@ -51,54 +55,38 @@ class Stepper:
                 self.step, autograph=False, jit_compile=self._options.jit_compile or None
             )
 
-    def __call__(self, *batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def __call__(self, *batch: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Takes a step, compiled; see `step`."""
         return self._compiled[self._phase.title](*batch)
 
-    def step(self, image: Any, label: Any, weight: Any = None) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(self, image: Any, label: Any, weight: Any = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Takes one step.
 
         Args:
             image: digital numbers (batch, height, width, band), distributed.
-            label: integers (batch,), distributed.
+            label: integers (batch,), or of maps (batch, height, width), distributed.
             weight: real numbers (batch,), distributed: what each example counts, 0 for one that is only there to fill
                 the batch; None where each counts 1.
 
         Returns:
-            The loss, a weighted mean over the global batch, in nats; and how many examples of weight above 0 were
-            answered rightly.
+            The loss of the global batch; how many answers were right, of examples of weight above 0 or of their
+            labelled pixels; and of how many.
         """
-        phase, options = self._phase, self._options
+        phase = self._phase
 
         def replica_step(image, label, weight=None):
-            total = options.batch_size
-            if weight is not None:
-                replica = tf.distribute.get_replica_context()
-                total = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(weight))
             with tf.GradientTape() as tape:
-                logits, *auxiliary = keras.tree.flatten(self._model(image, training=True))
-                loss = self._loss(label, logits)
-                for others in auxiliary:
-                    loss += options.aux_weight * self._loss(label, others)
-                if weight is not None:
-                    loss *= tf.cast(weight, loss.dtype)
-                # A share of the global batch's mean: the strategy adds the devices' gradients up.
-                loss = tf.math.divide_no_nan(tf.reduce_sum(loss), tf.cast(total, loss.dtype))
-                scaled = phase.optimizer.scale_loss(loss)
+                outputs = keras.tree.flatten(self._model(image, training=True))
+                result = self._task.step(outputs, label, weight)
+                scaled = phase.optimizer.scale_loss(result.minimised)
             phase.optimizer.apply(tape.gradient(scaled, phase.variables), phase.variables)
-            right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.cast(label, tf.int32))
-            if weight is not None:
-                right &= weight > 0
-            return loss, tf.reduce_sum(tf.cast(right, tf.int32))
+            return result.share, result.right, result.counted
 
         arguments = (image, label) if weight is None else (image, label, weight)
         result = self._strategy.run(replica_step, arguments)
         if self._averages:
             self._move_averages()
         return tuple(self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in result)
-
-    def _loss(self, label: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return losses.softmax_cross_entropy(label, logits, label_smoothing=self._options.label_smoothing)
 
     def _move_averages(self) -> None:
         # Shorter memory at first, or the average would long be one of the initial weights.

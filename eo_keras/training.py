@@ -29,11 +29,11 @@ from eo_keras import (
     reports,
     runs,
     stepping,
+    tasks,
 )
 from eo_keras.epochs import EpochUnderWay
 from eo_keras.errors import OptionError
-from eo_keras.evaluation import Answerer, first_images
-from eo_keras.monitoring import SHOWN, Monitor, answer_pictures
+from eo_keras.monitoring import Monitor
 from eo_keras.sentinel2 import parse_bands
 from eo_keras.training_options import TrainingOptions, check_resumable
 
@@ -143,6 +143,7 @@ class _Training:
         self.bands = parse_bands(options.bands, self.card.bands)
         if too_large := [size for size in options.progressive_sizes if size >= self.card.patch_size]:
             raise OptionError("progressive_sizes", f"{too_large[0]}", f"less than the patches' {self.card.patch_size}")
+        self.task = tasks.make_task(options, self.card, self.bands)
         self._open_pipelines()
         self.steps = options.steps_per_epoch or self.pipeline.steps
         with strategy.scope():
@@ -150,7 +151,7 @@ class _Training:
         # Of several workers the first one alone looks at validation examples, on a device of its own.
         with contextlib.nullcontext() if worker.count > 1 else strategy.scope():
             self.twin = models.inference_twin(self.model, self.card.patch_size)
-        self.answerer = Answerer(self.twin, None if worker.count > 1 else strategy)
+        self.task.prepare(self.twin, None if worker.count > 1 else strategy)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.under_way = EpochUnderWay()
@@ -193,19 +194,20 @@ class _Training:
             num_classes=len(card.legend),
             normalisation=models.Normalisation.of_card(card, self.bands),
             input_dtype=card.dtype,
-            patch_size=None if options.progressive_sizes else card.patch_size,
+            patch_size=options.input_size(card),
             stem=options.stem,
             weights=options.weights,
             synchronized=self.strategy.num_replicas_in_sync > 1,
             dtype_policy=options.dtype_policy,
             dropout=options.dropout,
             seed=options.seed,
+            output_stride=options.output_stride if card.task == "segmentation" else None,
         )
         self.normalisation = self.model.get_layer("normalisation")
         self.averages = []
         if options.ema:
             self.averages = [tf.Variable(weight.numpy(), trainable=False) for weight in self.model.weights]
-        self.stepper = stepping.Stepper(self.model, self.strategy, options, self.averages)
+        self.stepper = stepping.Stepper(self.model, self.strategy, options, self.task, self.averages)
         self.phases = phases.make_phases(options, self.model, self.steps)
         distribution.spread_seeds(models.seed_states(self.model), self.strategy, self.worker)
         self.groups = {
@@ -311,29 +313,28 @@ class _Training:
 
     def _end_epoch(self, row: dict[str, Any], curves: list, monitor: Monitor, progress) -> bool:
         """Validates an epoch and writes all but the state, which makes it count; tells whether it is the best yet."""
-        epoch, started, answers = row["epoch"], time.monotonic(), None
+        epoch, started, draw, metric = row["epoch"], time.monotonic(), None, self.task.metric
         models.copy_weights(self.model, self.twin, self.averages or None)
         if self.validation is not None:
-            answers = self.answerer(self.records, self.validation, f"epoch {epoch} validation", progress)
-            row |= {"val_loss": answers.cross_entropy(), "val_accuracy": answers.accuracy()}
+            scores, draw = self.task.validate(self.records, self.validation, f"epoch {epoch} validation", progress)
+            row |= scores
         row["seconds"] = round(row["seconds"] + time.monotonic() - started, 3)
-        improved = (
-            self.best is None or answers is None or epochs.rank(row) > epochs.rank(self.history[self.best["epoch"] - 1])
-        )
+        improved = self.best is None or draw is None
+        if not improved:
+            improved = epochs.rank(row, metric) > epochs.rank(self.history[self.best["epoch"] - 1], metric)
         if improved:
             self.best = {
                 "split": self.validation_name,
-                "metric": "accuracy" if self.validation_name else None,
-                "value": row["val_accuracy"],
+                "metric": metric if self.validation_name else None,
+                "value": row[f"val_{metric}"] if self.validation_name else None,
                 "epoch": epoch,
             }
         files.make_folder(self.folder / runs.CHECKPOINT_DIR)
         runs.save_model(self.twin, self.folder / runs.CHECKPOINT_DIR / checkpoints.model_name(epoch))
         self._write_variables()
         pictures = {}
-        if answers and (improved or epoch == self.options.epochs):
-            images = first_images(self.validation, SHOWN)
-            pictures = answer_pictures(answers, images, self.card, self.bands, f"Validation, epoch {epoch}")
+        if draw and (improved or epoch == self.options.epochs):
+            pictures = draw(f"Validation, epoch {epoch}")
         monitor.epoch(row, curves, pictures)
         return improved
 

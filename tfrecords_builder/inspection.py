@@ -11,6 +11,7 @@ import numpy as np
 
 from eo_keras import cards, figures, files, records, reports
 from eo_keras.errors import RecordsError
+from eo_keras.legends import IGNORE
 from eo_keras.sentinel2 import COMPOSITES
 from tfrecords_builder import leaks, spatial, splits
 from tfrecords_builder.statistics import Histograms
@@ -172,7 +173,7 @@ def _label(example: records.Example) -> int:
     """Returns a patch's class; of a tile, the one that most of its pixels have."""
     if example.tile is None:
         return example.label
-    return int(np.argmax(np.bincount(example.tile.labels.ravel(), minlength=256)[: records.IGNORE]))
+    return int(np.argmax(np.bincount(example.tile.labels.ravel(), minlength=256)[:IGNORE]))
 
 
 def _shown(example: records.Example, image: np.ndarray, card: cards.DataCard) -> list[np.ndarray]:
@@ -358,8 +359,8 @@ def _check_labels(example: records.Example, card: cards.DataCard, path: str, num
     mask, form = example.tile.mask, (card.patch_size, card.patch_size)
     if mask.shape != form or example.tile.validity.shape != form:
         raise _damaged(path, f"the mask of record {number} has the shape {mask.shape}", f"{form}, as the card says")
-    if (outside := mask[(mask > last) & (mask != records.IGNORE)]).size:
-        raise _damaged(path, f"the mask of record {number} holds {outside[0]}", f"0 to {last}, or {records.IGNORE}")
+    if (outside := mask[(mask > last) & (mask != IGNORE)]).size:
+        raise _damaged(path, f"the mask of record {number} holds {outside[0]}", f"0 to {last}, or {IGNORE}")
 
 
 def _checked_image(example: records.Example, card: cards.DataCard, path: str, number: int) -> np.ndarray:

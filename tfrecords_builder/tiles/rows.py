@@ -16,6 +16,7 @@ import numpy as np
 from eo_keras import files, records, tfrecord
 from eo_keras.errors import SourceError
 from eo_keras.grids import Grid
+from eo_keras.legends import IGNORE
 from eo_keras.scene_reader import NO_DATA, VALID, SceneReader
 from tfrecords_builder.state import load_arrays, save_arrays
 from tfrecords_builder.tiles.cities import City
@@ -101,7 +102,7 @@ def cut_row(context: TileContext, unit: RowUnit) -> None:
     labels = ground.labels(scene.grid.window(unit.row, first, tiles.size, width))
     found: dict[str, list[Any]] = {name: [] for name in ("keys", "columns", "offsets", "lengths", "digests", "pixels")}
     size = 0
-    if (labels != records.IGNORE).any():
+    if (labels != IGNORE).any():
         with SceneReader(scene) as reader:
             image, validity = reader.read(unit.row, first, tiles.size, width)
         with files.atomic_file(_row_path(context, unit), durable=False) as file:
@@ -146,7 +147,7 @@ def _example(key: str, image: np.ndarray, tile: records.Tile, grid: Grid, row: i
 
 
 def _is_kept(tile: records.Tile, tiles: TileOptions) -> bool:
-    labelled = np.mean((tile.mask != records.IGNORE) & (tile.validity == VALID))
+    labelled = np.mean((tile.mask != IGNORE) & (tile.validity == VALID))
     clear = np.count_nonzero(tile.validity == VALID) / max(1, np.count_nonzero(tile.validity != NO_DATA))
     # A tile without a single label teaches nothing, whatever share is asked for.
     return labelled > 0 and labelled >= tiles.min_labelled and clear >= tiles.min_clear

@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 
-from eo_keras import cards, files, scenes
+from eo_keras import cards, files, raster_files, scenes
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.grids import Grid
 from eo_keras.scenes import Scene
@@ -164,7 +164,7 @@ def read_survey(context: TileContext, unit: CityUnit) -> CitySurvey:
 def _check_places(city: City, opened: dict[str, Scene]) -> None:
     crs = {scene.grid.crs: path for path, scene in opened.items()}
     for name, path in crs.items():
-        if scenes.is_in_degrees(name):
+        if raster_files.is_in_degrees(name):
             raise SourceError(
                 path,
                 f"its grid is in degrees ({name}), whose pixels have no size in metres",
@@ -188,7 +188,8 @@ def _survey_scene(city: City, scene: Scene, ground: Ground) -> SceneSurvey:
             "L1C or L2A",
             "say --scene_level=L1C or --scene_level=L2A",
         )
-    window = _window(scene.grid, ground.bounds)
+    # The area that is used may not meet the land use.
+    window = _window(scene.grid, ground.bounds) if math.isfinite(ground.bounds[0]) else None
     if window is None:
         raise SourceError(
             scene.source,

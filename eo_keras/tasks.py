@@ -1,0 +1,197 @@
+"""What differs between training a classifier of patches and one of pixels: loss, validation and what is shown.
+
+The loop of `eo_keras.training` is the same for both. A task says how a step's loss adds up over devices, which score of
+the validation examples chooses the epoch, and which pictures TensorBoard shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import keras
+import tensorflow as tf
+
+from eo_keras import dense_losses, losses, models, pipelines
+from eo_keras.cards import DataCard
+from eo_keras.dense_evaluation import DenseAnswerer
+from eo_keras.errors import OptionError
+from eo_keras.evaluation import Answerer, first_images
+from eo_keras.monitoring import SHOWN, answer_pictures, dense_pictures
+from eo_keras.training_options import TrainingOptions
+
+_Progress = Callable[[str, int, int], None] | None
+_Pictures = Callable[[str], dict[str, bytes]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepLoss:
+    """What one device makes of its part of a batch.
+
+    Attributes:
+        minimised: its gradients, added up over all devices, are those of the loss of the whole batch.
+        share: its share of that loss: the shares add up to it.
+        right: how many answers are right, int32.
+        counted: of how many, int32.
+    """
+
+    minimised: tf.Tensor
+    share: tf.Tensor
+    right: tf.Tensor
+    counted: tf.Tensor
+
+
+class Task(Protocol):
+    """A task; see the module."""
+
+    metric: str
+    """Column of the history that chooses the epoch, without `val_`; larger is better."""
+
+    def step(self, outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
+        """Computes the loss of a device's part of a batch, in the context of its replica."""
+        ...
+
+    def prepare(self, twin: keras.Model, strategy: tf.distribute.Strategy | None) -> None:
+        """Takes the model that is validated, made in the strategy's scope."""
+        ...
+
+    def validate(
+        self, records: pipelines.Records, dataset: Any, stage: str, progress: _Progress
+    ) -> tuple[dict[str, float], _Pictures]:
+        """Asks about the validation examples: columns of the history, and what draws pictures with a title."""
+        ...
+
+
+def make_task(options: TrainingOptions, card: DataCard, bands: tuple[str, ...]) -> Task:
+    """Returns the task of a run.
+
+    Raises:
+        OptionError: if the model does not do what the records are for, or options do not fit the legend.
+    """
+    task = models.MODELS[options.model].task if options.model in models.MODELS else card.task
+    if task != card.task:
+        fitting = ", ".join(name for name, model in models.MODELS.items() if model.task == card.task)
+        raise OptionError(
+            "--model", f"{options.model} is for {task}, the records are for {card.task}", f"one of {fitting}"
+        )
+    return (Segmentation if task == "segmentation" else Classification)(options, card, bands)
+
+
+class Classification:
+    """One class for a patch: cross-entropy, chosen by accuracy."""
+
+    metric = "accuracy"
+
+    def __init__(self, options: TrainingOptions, card: DataCard, bands: tuple[str, ...]):
+        """See the class."""
+        self._options, self._card, self._bands = options, card, bands
+        self._answerer: Answerer | None = None
+
+    def step(self, outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
+        """See `Task`."""
+        options, (logits, *auxiliary) = self._options, outputs
+        total = options.batch_size
+        if weight is not None:
+            total = _all_reduced(tf.reduce_sum(weight))
+        loss = self._loss(label, logits)
+        for others in auxiliary:
+            loss += options.aux_weight * self._loss(label, others)
+        if weight is not None:
+            loss *= tf.cast(weight, loss.dtype)
+        # A share of the global batch's mean: the strategy adds the devices' gradients up.
+        loss = tf.math.divide_no_nan(tf.reduce_sum(loss), tf.cast(total, loss.dtype))
+        right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.cast(label, tf.int32))
+        counted = tf.ones_like(right) if weight is None else weight > 0
+        return StepLoss(loss, loss, _count(right & counted), _count(counted))
+
+    def _loss(self, label: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return losses.softmax_cross_entropy(label, logits, label_smoothing=self._options.label_smoothing)
+
+    def prepare(self, twin: keras.Model, strategy: tf.distribute.Strategy | None) -> None:
+        """See `Task`."""
+        self._answerer = Answerer(twin, strategy)
+
+    def validate(
+        self, records: pipelines.Records, dataset: Any, stage: str, progress: _Progress
+    ) -> tuple[dict[str, float], _Pictures]:
+        """See `Task`."""
+        answers = self._answerer(records, dataset, stage, progress)
+
+        def draw(title: str) -> dict[str, bytes]:
+            return answer_pictures(answers, first_images(dataset, SHOWN), self._card, self._bands, title)
+
+        return {"val_loss": answers.cross_entropy(), "val_accuracy": answers.accuracy()}, draw
+
+
+class Segmentation:
+    """A class for every pixel: see `eo_keras.dense_losses`, chosen by the mean intersection over union."""
+
+    metric = "miou"
+
+    def __init__(self, options: TrainingOptions, card: DataCard, bands: tuple[str, ...]):
+        """See the class."""
+        self._card, self._bands = card, bands
+        chosen = dense_losses.DenseLossOptions(
+            kind=options.segmentation.loss,
+            class_weights=class_weights(options.segmentation.class_weights, card),
+            focal_gamma=options.segmentation.focal_gamma,
+            label_smoothing=options.label_smoothing,
+        )
+        self._loss = dense_losses.DenseLoss(chosen, len(card.legend))
+        self._answerer: DenseAnswerer | None = None
+
+    def step(self, outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
+        """See `Task`; an example of weight 0 is ignored as a whole."""
+        (logits,) = outputs
+        if weight is not None:
+            ignored = tf.fill(tf.shape(label), tf.cast(dense_losses.IGNORE, label.dtype))
+            label = tf.where((weight > 0)[:, tf.newaxis, tf.newaxis], label, ignored)
+        terms = self._loss.terms(label, logits)
+        loss = self._loss.combine(dense_losses.whole_sums(terms, _all_reduced))
+        # The same on every device.
+        share = loss / tf.cast(tf.distribute.get_replica_context().num_replicas_in_sync, loss.dtype)
+        right = dense_losses.right_pixels(label, logits)
+        return StepLoss(loss, share, right, _count(tf.not_equal(label, tf.cast(dense_losses.IGNORE, label.dtype))))
+
+    def prepare(self, twin: keras.Model, strategy: tf.distribute.Strategy | None) -> None:
+        """See `Task`."""
+        self._answerer = DenseAnswerer(twin, self._card.legend.class_names, strategy)
+
+    def validate(
+        self, records: pipelines.Records, dataset: Any, stage: str, progress: _Progress
+    ) -> tuple[dict[str, float], _Pictures]:
+        """See `Task`."""
+        answers = self._answerer(records, dataset, stage, progress, shown=SHOWN)
+
+        def draw(title: str) -> dict[str, bytes]:
+            return dense_pictures(answers, self._card, self._bands, title)
+
+        return {
+            "val_loss": answers.cross_entropy,
+            "val_accuracy": answers.accuracy,
+            "val_miou": answers.miou,
+        }, draw
+
+
+def class_weights(kind: str, card: DataCard) -> tuple[float, ...] | None:
+    """Returns what a pixel of each class counts, from the training split's counts in the card.
+
+    Args:
+        kind: `none`, `median_frequency` or `effective_number`, see `eo_keras.dense_losses`.
+        card: the card of the records folder.
+    """
+    counts = [card.splits["train"].classes.get(name, 0) for name in card.legend.class_names]
+    if kind == "median_frequency":
+        return dense_losses.median_frequency_weights(counts)
+    if kind == "effective_number":
+        return dense_losses.effective_number_weights(counts)
+    return None
+
+
+def _all_reduced(value: tf.Tensor) -> tf.Tensor:
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def _count(flags: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(flags, tf.int32))
