@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from eo_keras import files, reports, runs
+from eo_keras import dense_figures, files, reports, runs
 from eo_keras.cards import DataCard
+from eo_keras.dense_evaluation import DenseAnswers
 from eo_keras.evaluation import Answers
 from eo_keras.metrics import confusion_matrix
 
@@ -27,6 +28,7 @@ _SCALARS = {
     "accuracy": "epoch/accuracy",
     "val_loss": "epoch/validation_loss",
     "val_accuracy": "epoch/validation_accuracy",
+    "val_miou": "epoch/validation_miou",
     "learning_rate": "epoch/learning_rate",
     "images_per_second": "epoch/images_per_second",
 }
@@ -111,4 +113,24 @@ def answer_pictures(
     return {
         "validation/confusion_matrix": reports.confusion_matrix_png(confusion, names, title),
         "validation/samples": samples,
+    }
+
+
+def dense_pictures(answers: DenseAnswers, card: DataCard, bands: Sequence[str], title: str) -> dict[str, bytes]:
+    """Draws a model's maps: the confusion matrix over all pixels, and the first tiles beside truth and answer.
+
+    Args:
+        answers: the answers.
+        card: the card of the records folder.
+        bands: the tiles' bands.
+        title: title of the figures.
+
+    Returns:
+        PNG images by name.
+    """
+    return {
+        "validation/confusion_matrix": reports.confusion_matrix_png(
+            answers.scorer.confusion.matrix, card.legend.class_names, title
+        ),
+        "validation/samples": dense_figures.maps_png(answers.shown, card, bands, title),
     }

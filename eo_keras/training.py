@@ -141,6 +141,7 @@ class _Training:
         self.folder = pathlib.Path(options.run_dir)
         self.card = records.card
         self.bands = parse_bands(options.bands, self.card.bands)
+        self.dense = self.card.task == "segmentation"
         if too_large := [size for size in options.progressive_sizes if size >= self.card.patch_size]:
             raise OptionError("progressive_sizes", f"{too_large[0]}", f"less than the patches' {self.card.patch_size}")
         self.task = tasks.make_task(options, self.card, self.bands)
@@ -174,7 +175,7 @@ class _Training:
             batch_size=options.batch_size,
             bands=self.bands,
             seed=options.seed,
-            augmentation=options.augmentation,
+            augmentation=options.segmentation.augmentation if self.dense else options.augmentation,
             cache=options.cache_gb > 0,
             cache_limit_bytes=int(options.cache_gb * 1e9) or 1,
         )
@@ -201,7 +202,7 @@ class _Training:
             dtype_policy=options.dtype_policy,
             dropout=options.dropout,
             seed=options.seed,
-            output_stride=options.output_stride if card.task == "segmentation" else None,
+            output_stride=options.segmentation.output_stride if self.dense else None,
         )
         self.normalisation = self.model.get_layer("normalisation")
         self.averages = []

@@ -9,6 +9,8 @@ from typing import Any
 
 from eo_keras import cards, models, optimizers, runs
 from eo_keras.augment import Augmentation
+from eo_keras.dense_augment import DenseAugmentation
+from eo_keras.dense_losses import DENSE_LOSSES
 from eo_keras.errors import OptionError, RunError
 
 _PER_RUN = (
@@ -22,6 +24,40 @@ _PER_RUN = (
     "checkpoint_steps",
 )
 """Options that do not change what is computed; a resumed run may have others."""
+
+
+CLASS_WEIGHTS = ("none", "median_frequency", "effective_number")
+"""What a pixel of each class counts: 1, or more where the class is rare, see `eo_keras.dense_losses`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationOptions:
+    """What else is to be said where every pixel has a class.
+
+    Attributes:
+        loss: one of `eo_keras.dense_losses.DENSE_LOSSES`.
+        class_weights: one of `CLASS_WEIGHTS`.
+        focal_gamma: of the focal loss.
+        output_stride: pixels of the image between two of the backbone's last map, 8 or 16.
+        backbone_run: run folder of a classifier whose weights the backbone starts from.
+        augmentation: see `eo_keras.dense_augment`; its crops are what is trained on. None for whole tiles as they are.
+    """
+
+    loss: str = "cross_entropy"
+    class_weights: str = "none"
+    focal_gamma: float = 2.0
+    output_stride: int = 16
+    backbone_run: str | None = None
+    augmentation: DenseAugmentation | None = DenseAugmentation()
+
+    def __post_init__(self):
+        """Refuses what is unknown."""
+        for name, known in (("loss", DENSE_LOSSES), ("class_weights", CLASS_WEIGHTS)):
+            if getattr(self, name) not in known:
+                raise OptionError(name, f"'{getattr(self, name)}'", f"one of {', '.join(known)}")
+        if self.output_stride not in models.OUTPUT_STRIDES:
+            strides = ", ".join(map(str, models.OUTPUT_STRIDES))
+            raise OptionError("output_stride", f"{self.output_stride}", f"one of {strides}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +81,8 @@ class TrainingOptions:
         head_learning_rate: that rate.
         frozen_batch_norm: whether batch normalisation keeps the statistics, gamma and beta of the weights.
         optimizer: see `eo_keras.optimizers`.
-        augmentation: see `eo_keras.augment`; None for none.
+        augmentation: of patches, see `eo_keras.augment`; None for none.
+        segmentation: of tiles.
         progressive_sizes: image sizes in pixels of the run's first parts, smaller than the patches; the last part takes
             them as they are.
         progressive_epochs: the number of epochs of each of these parts.
@@ -82,6 +119,7 @@ class TrainingOptions:
     frozen_batch_norm: bool = False
     optimizer: optimizers.OptimizerOptions = optimizers.OptimizerOptions()
     augmentation: Augmentation | None = Augmentation()
+    segmentation: SegmentationOptions = SegmentationOptions()
     progressive_sizes: tuple[int, ...] = ()
     progressive_epochs: tuple[int, ...] = ()
     aux_weight: float = 0.3
@@ -154,6 +192,11 @@ class TrainingOptions:
                 return size
             epoch -= count
         return None
+
+    def input_size(self, card: cards.DataCard) -> int | None:
+        """Returns height and width of the trained model's input in pixels; None for any."""
+        varies = self.progressive_sizes or (card.task == "segmentation" and self.segmentation.augmentation is not None)
+        return None if varies else card.patch_size
 
     def head_optimizer(self) -> optimizers.OptimizerOptions:
         """Returns how the head alone is trained: at a constant rate, otherwise as the whole network."""

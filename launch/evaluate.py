@@ -22,7 +22,7 @@ from eo_keras import calibration, cards, comparison, comparison_report, evaluati
 from eo_keras.comparison import Difference, Member
 from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.evaluation_folder import Stored
-from launch import common
+from launch import common, evaluate_maps
 
 if TYPE_CHECKING:
     from eo_keras.pipelines import Records
@@ -82,6 +82,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "folder for the comparison. Default: comparison/<split>.",
         **where,
     )
+    evaluate_maps.define_flags(flag_values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +116,10 @@ def main() -> None:
     for folder in folders:
         cards.read_model_card(folder)  # What is no run shows before seconds are spent on importing TensorFlow.
     common.import_tensorflow_quietly()
+    if evaluate_maps.concerns(folders):
+        for folder in folders:
+            evaluate_maps.evaluate(folder, _model_name(), alone=len(folders) == 1)
+        return
     subjects = [_subject(folder, alone=len(folders) == 1) for folder in folders]
     stored = []
     for subject in subjects:

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from eo_keras.code_maps import code_map
 
 import eo_keras
 from eo_keras import cards, engines, radiometry, safe
-from eo_keras.errors import SourceError
+from eo_keras.code_maps import code_map
+from eo_keras.errors import EOKerasError, SourceError
 from tfrecords_builder import finished, output, plan, splits, tfds_metadata
 from tfrecords_builder.output import BuildReport
 from tfrecords_builder.state import BuildState
@@ -85,32 +85,27 @@ class _Build:
         started = time.monotonic()
         cities = read_cities(self._options.cities)
         self._state.begin(self._describe(cities), overwrite=self._options.overwrite)
-        try:
-            with self._timed("survey"):
-                surveys = self._survey(cities)
-                level, pixel_size = survey.check_alike(surveys)
-            units = [
-                unit
-                for number, city in enumerate(cities)
-                for unit in rows.rows_of(number, city, surveys[city.name], self._options.tiles)
-            ]
-            warnings = tuple(warning for found in surveys.values() for warning in found.warnings)
-            if dry_run:
-                count = sum(len(unit.columns) for unit in units)
-                part = {"all": cards.Split(count, {}, ())}
-                card = self._card(surveys, level, pixel_size, part, {}, ())
-                self._seconds["all"] = time.monotonic() - started
-                return BuildReport(card, self._seconds, {"all": 0}, 0, warnings)
-            with self._timed("cut"):
-                found = self._cut(units)
-            with self._timed("plan"):
-                tiles = _Tiles(units, found)
-                split = self._split(tiles, cities, surveys, pixel_size)
-                planned = self._plan(tiles, split)
-        except SourceError:
-            # Of a source that must change first, nothing is kept but what would be found again.
-            self._state.remove()
-            raise
+        with self._forgetting_refusals(), self._timed("survey"):
+            surveys = self._survey(cities)
+            level, pixel_size = survey.check_alike(surveys)
+        units = [
+            unit
+            for number, city in enumerate(cities)
+            for unit in rows.rows_of(number, city, surveys[city.name], self._options.tiles)
+        ]
+        warnings = tuple(warning for found in surveys.values() for warning in found.warnings)
+        if dry_run:
+            count = sum(len(unit.columns) for unit in units)
+            part = {"all": cards.Split(count, {}, ())}
+            card = self._card(surveys, level, pixel_size, part, {}, ())
+            self._seconds["all"] = time.monotonic() - started
+            return BuildReport(card, self._seconds, {"all": 0}, 0, warnings)
+        with self._timed("cut"):
+            found = self._cut(units)
+        with self._forgetting_refusals(), self._timed("plan"):
+            tiles = _Tiles(units, found)
+            split = self._split(tiles, cities, surveys, pixel_size)
+            planned = self._plan(tiles, split)
         with self._timed("write"):
             written, kept, histograms = self._write(tiles, planned, len(next(iter(surveys.values())).scenes[0].bands))
         parts = self._parts(tiles, split, planned, written)
@@ -123,6 +118,15 @@ class _Build:
         self._seconds["all"] = time.monotonic() - started
         counts = dict(collections.Counter(shard.split for shard in planned))
         return BuildReport(card, self._seconds, counts, kept, (*warnings, *split.warnings))
+
+    @contextlib.contextmanager
+    def _forgetting_refusals(self) -> Iterator[None]:
+        """Removes the state where other files or flags are needed; it would stand in the way of the next call."""
+        try:
+            yield
+        except EOKerasError:
+            self._state.remove()
+            raise
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -1,0 +1,122 @@
+"""What launch.evaluate does with runs whose model answers with maps; it has no command of its own."""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from eo_keras import cards, files, runs
+from eo_keras.errors import OptionError
+from launch import common
+
+FLAGS = flags.FLAGS
+
+OF_PATCHES = ("tta", "calibrate", "coordinates")
+"""Flags that say nothing to maps."""
+
+OF_MAPS = ("output_stride", "scales", "flip", "boundary_tolerance")
+"""Flags that say nothing to patches."""
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the flags of `OF_MAPS`."""
+    where = {"flag_values": flag_values}
+    flags.DEFINE_integer(
+        "output_stride",
+        None,
+        "Of maps: 8 looks twice as closely as a model of stride 16 was trained to, with the same weights, and takes "
+        "several times as long. Default: as trained.",
+        **where,
+    )
+    flags.DEFINE_list(
+        "scales", ["1"], "Of maps: sizes of the tile, as shares of its own, whose answers are averaged.", **where
+    )
+    flags.DEFINE_bool("flip", False, "Of maps: whether each is also asked about mirrored.", **where)
+    flags.DEFINE_float("boundary_tolerance", 2.0, "Of maps: how many pixels a boundary may be off.", **where)
+
+
+def concerns(folders: Sequence[pathlib.Path]) -> bool:
+    """Tells whether runs answer with maps.
+
+    Raises:
+        OptionError: if some do and others do not, or flags are given that say nothing to their kind.
+    """
+    from eo_keras import models
+
+    names = [cards.read_model_card(folder).model for folder in folders]
+    maps = [name in models.MODELS and models.MODELS[name].task == "segmentation" for name in names]
+    if any(maps) and not all(maps):
+        patches = folders[maps.index(False)]
+        raise OptionError("--run_dir", f"{patches} answers about patches, others with maps", "runs of one kind")
+    for flag in OF_PATCHES if all(maps) else OF_MAPS:
+        if FLAGS[flag].present:
+            kind = "a model of maps" if all(maps) else "a model of patches"
+            raise OptionError(f"--{flag}", f"it says nothing to {kind}", remedy="leave it out")
+    return all(maps)
+
+
+def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool) -> None:
+    """Evaluates one run and tells what it came to.
+
+    Args:
+        folder: the run folder.
+        model_name: which of its models.
+        alone: whether it is the only run, so that --output_dir is for it.
+    """
+    from eo_keras import dense_evaluation_folder, pipelines
+
+    card = cards.read_model_card(folder)
+    records = pipelines.Records(FLAGS.records_dir or card.flags["records_dir"])
+    records.split(FLAGS.split)
+    options = _options()
+    name = options.name + ("-last" if model_name == runs.LAST_MODEL_NAME else "")
+    if records.card.fingerprint != card.data_fingerprint:
+        name = f"{records.card.dataset}-{records.card.fingerprint[:8]}-{name}"
+    output_dir = pathlib.Path(FLAGS.output_dir) if FLAGS.output_dir and alone else folder / runs.EVALUATION_DIR / name
+    print(f"run:      {folder}\nrecords:  {records.folder}, {records.count(FLAGS.split):,} tiles of '{FLAGS.split}'")
+    if FLAGS.dry_run:
+        print(f"dry run: would write {output_dir}")
+        return
+    run = runs.open_run(folder, model_name)
+    with common.ProgressBars(unit="batches") as progress:
+        found = dense_evaluation_folder.evaluate_maps(run, records, options, progress=progress)
+    for warning in found.warnings:
+        print(f"warning: {warning}")
+    checksum = files.sha256_of_file(folder / model_name)
+    dense_evaluation_folder.write_maps_evaluation(found, output_dir, model_sha256=checksum, model_name=model_name)
+    if model_name == runs.MODEL_NAME:
+        dense_evaluation_folder.add_maps_to_card(found)
+    _report(found.scores)
+    print(f"{output_dir}: scores and figures ({found.answers.tiles_per_second:.1f} tiles a second)")
+
+
+def _options():
+    from eo_keras.dense_evaluation import DenseTTA
+    from eo_keras.dense_evaluation_folder import DenseEvaluationOptions
+
+    try:
+        scales = tuple(map(float, FLAGS.scales))
+    except ValueError:
+        raise OptionError(
+            "--scales", ",".join(FLAGS.scales), "numbers separated by commas, such as 0.75,1,1.25"
+        ) from None
+    return DenseEvaluationOptions(
+        split=FLAGS.split,
+        # A tile has as many pixels as 16 patches and more.
+        batch_size=FLAGS.batch_size if FLAGS["batch_size"].present else 8,
+        output_stride=FLAGS.output_stride,
+        tta=DenseTTA(scales, FLAGS.flip),
+        tolerance=FLAGS.boundary_tolerance,
+    )
+
+
+def _report(scores) -> None:
+    def told(estimate) -> str:
+        return "-" if estimate is None else f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
+
+    print(f"mIoU      {told(scores.macro_iou)}, 95 % over {scores.images:,} tiles")
+    print(f"accuracy  {told(scores.accuracy)} of {scores.pixels:,} pixels; kappa {scores.kappa.value:.4f}")
+    print(f"boundary  F1 {told(scores.boundary_f1)}, within {scores.tolerance:g} pixels")
+    print(f"{'class':<28}{'pixels':>12}  IoU")
+    for item in scores.classes:
+        print(f"{item.name:<28}{item.support:>12,}  {told(item.iou)}")
