@@ -21,6 +21,7 @@ from eo_keras import records as codec
 from eo_keras import sentinel2
 from eo_keras.augment import Augmentation, augment_batch, shrink
 from eo_keras.cards import DataCard, Split, read_data_card
+from eo_keras.dense_augment import DenseAugmentation, augment_maps
 from eo_keras.errors import OptionError, RecordsError
 from eo_keras.parts import WHOLE, Part, Share, check_workers, draw_of_epoch
 
@@ -40,7 +41,7 @@ class PipelineOptions:
         batch_size: examples in a batch, over all devices together.
         bands: names of the bands to deliver, in this order; None for all that are stored.
         seed: what order and augmentation are drawn from.
-        augmentation: changes to training images, or None.
+        augmentation: changes to training images, of tiles to their masks too, or None.
         shuffle_buffer: number of examples among which a streaming pipeline draws; 32 MB at most. The builder has mixed
             all shards already, and every epoch takes them in another order, several at once. Kept in memory, every
             epoch's draw is perfect.
@@ -51,7 +52,7 @@ class PipelineOptions:
     batch_size: int
     bands: tuple[str, ...] | None = None
     seed: int = 1
-    augmentation: Augmentation | None = None
+    augmentation: Augmentation | DenseAugmentation | None = None
     shuffle_buffer: int = 1_000
     cache: bool = True
     cache_limit_bytes: int = 4 << 30
@@ -220,6 +221,8 @@ class TrainingPipeline:
     def epoch(self, number: int, first_step: int = 0, *, size: int | None = None) -> tf.data.Dataset:
         """Returns the batches of one epoch: `(image, label)`, shapes (batch, height, width, band) and (batch,).
 
+        The labels of tiles are (batch, height, width), and both are of the augmentation's crops.
+
         Args:
             number: which epoch, from 0.
             first_step: the number of batches to leave out, for a run that goes on in the midst of an epoch.
@@ -273,7 +276,11 @@ class TrainingPipeline:
                 draw = tf.stack([tf.constant(options.seed, tf.int64), step * share.workers + share.number])
                 first, total = worker.number * self.batch_size, options.batch_size
                 drawn = (first, total) if share == WHOLE else (0, self.batch_size)
-                image = augment_batch(image, draw, options.augmentation, places, drawn)
+                if isinstance(options.augmentation, DenseAugmentation):
+                    image = image if places is None else tf.gather(image, places)
+                    image, label = augment_maps(image, label, draw, options.augmentation, drawn)
+                else:
+                    image = augment_batch(image, draw, options.augmentation, places, drawn)
             elif places is not None:
                 image = tf.gather(image, places)
             if size is not None and size < card.patch_size:
@@ -296,7 +303,8 @@ class TrainingPipeline:
     def _load(self) -> tuple[tf.Tensor, tf.Tensor]:
         card = self._records.card
         images = np.empty((self.examples, card.patch_size, card.patch_size, len(self.bands)), card.dtype)
-        labels = np.empty(self.examples, np.int32)
+        dense = card.task == "segmentation"
+        labels = np.empty((self.examples, *(2 * (card.patch_size,) if dense else ())), np.uint8 if dense else np.int32)
         dataset = _serialised(self._files, self._part).batch(_PARSE_BATCH)
         dataset = dataset.map(lambda batch: _parse(batch, card, self.bands)[:2], num_parallel_calls=_PARALLEL_CALLS)
         filled = 0

@@ -13,13 +13,14 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
+from eo_keras import class_weights as weighting
 from eo_keras import dense_losses, losses, models, pipelines
 from eo_keras.cards import DataCard
 from eo_keras.dense_evaluation import DenseAnswerer
 from eo_keras.errors import OptionError
 from eo_keras.evaluation import Answerer, first_images
 from eo_keras.monitoring import SHOWN, answer_pictures, dense_pictures
-from eo_keras.training_options import TrainingOptions
+from eo_keras.training_options import SegmentationOptions, TrainingOptions
 
 _Progress = Callable[[str, int, int], None] | None
 _Pictures = Callable[[str], dict[str, bytes]]
@@ -134,7 +135,7 @@ class Segmentation:
         self._card, self._bands = card, bands
         chosen = dense_losses.DenseLossOptions(
             kind=options.segmentation.loss,
-            class_weights=class_weights(options.segmentation.class_weights, card),
+            class_weights=class_weights(options.segmentation, card),
             focal_gamma=options.segmentation.focal_gamma,
             label_smoothing=options.label_smoothing,
         )
@@ -174,18 +175,13 @@ class Segmentation:
         }, draw
 
 
-def class_weights(kind: str, card: DataCard) -> tuple[float, ...] | None:
-    """Returns what a pixel of each class counts, from the training split's counts in the card.
-
-    Args:
-        kind: `none`, `median_frequency` or `effective_number`, see `eo_keras.dense_losses`.
-        card: the card of the records folder.
-    """
+def class_weights(options: SegmentationOptions, card: DataCard) -> tuple[float, ...] | None:
+    """Returns what a pixel of each class counts, from the training split's counts in the card; None for 1 each."""
     counts = [card.splits["train"].classes.get(name, 0) for name in card.legend.class_names]
-    if kind == "median_frequency":
-        return dense_losses.median_frequency_weights(counts)
-    if kind == "effective_number":
-        return dense_losses.effective_number_weights(counts)
+    if options.class_weights == "median_frequency":
+        return weighting.median_frequency_weights(counts)
+    if options.class_weights == "effective_number":
+        return weighting.effective_number_weights(counts, options.effective_beta)
     return None
 
 

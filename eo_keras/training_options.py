@@ -27,7 +27,7 @@ _PER_RUN = (
 
 
 CLASS_WEIGHTS = ("none", "median_frequency", "effective_number")
-"""What a pixel of each class counts: 1, or more where the class is rare, see `eo_keras.dense_losses`."""
+"""What a pixel of each class counts: 1, or more where the class is rare, see `eo_keras.class_weights`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,7 @@ class SegmentationOptions:
     Attributes:
         loss: one of `eo_keras.dense_losses.DENSE_LOSSES`.
         class_weights: one of `CLASS_WEIGHTS`.
+        effective_beta: of weights by effective number.
         focal_gamma: of the focal loss.
         output_stride: pixels of the image between two of the backbone's last map, 8 or 16.
         backbone_run: run folder of a classifier whose weights the backbone starts from.
@@ -45,6 +46,7 @@ class SegmentationOptions:
 
     loss: str = "cross_entropy"
     class_weights: str = "none"
+    effective_beta: float = 0.999999
     focal_gamma: float = 2.0
     output_stride: int = 16
     backbone_run: str | None = None

@@ -36,8 +36,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "model",
         "resnet50",
-        "Architecture: resnet50, resnet101, inception_v3, googlenet, compact (for small patches, from random weights),"
-        " or the small resnet14.",
+        "Architecture. Of patches: resnet50, resnet101, inception_v3, googlenet, xception65, compact (for small patches"
+        ", from random weights), or the small resnet14. Of maps: deeplab_xception65, deeplab_resnet50, "
+        "deeplab_resnet101, or the small deeplab_xception_small and deeplab_resnet14.",
         **where,
     )
     flags.DEFINE_string("bands", "all", "Bands to train on: RGB, CI, SWIR, all, or names such as B04,B8A.", **where)
@@ -167,6 +168,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         **where,
     )
     flags.DEFINE_list("progressive_epochs", [], "Lengths of these parts in epochs, such as 10,6.", **where)
+    _define_flags_of_maps(where)
     flags.DEFINE_string(
         "dtype_policy",
         "float32",
@@ -190,15 +192,62 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     )
 
 
+def _define_flags_of_maps(where: dict) -> None:
+    """Defines the flags of models whose answer is a map (deeplab_...); they say nothing to others."""
+    flags.DEFINE_integer("crop", 256, "Of maps: height and width in pixels of the crops that are trained on.", **where)
+    flags.DEFINE_float(
+        "scale_min", 0.5, "Of maps: smallest scale of a crop; 0.5 shows twice as much ground in it.", **where
+    )
+    flags.DEFINE_float("scale_max", 2.0, "Of maps: largest scale of a crop.", **where)
+    flags.DEFINE_float(
+        "jitter",
+        0.1,
+        "Of maps: largest change of all bands' brightness together, and of every band by itself, as a share of 1.",
+        **where,
+    )
+    flags.DEFINE_string(
+        "loss",
+        "cross_entropy",
+        "Of maps: cross_entropy, focal, dice or cross_entropy+dice, over all pixels with a class.",
+        **where,
+    )
+    flags.DEFINE_string(
+        "class_weights",
+        "none",
+        "Of maps: what a pixel of each class counts: none (all the same), median_frequency or effective_number, from "
+        "the training split's pixels.",
+        **where,
+    )
+    flags.DEFINE_float("effective_beta", 0.999999, "Of maps: beta of --class_weights=effective_number.", **where)
+    flags.DEFINE_float(
+        "focal_gamma", 2.0, "Of maps: how much less the focal loss counts pixels answered well.", **where
+    )
+    flags.DEFINE_integer(
+        "output_stride", 16, "Of maps: pixels of the image between two of the backbone's last map, 8 or 16.", **where
+    )
+    flags.DEFINE_string(
+        "backbone_run",
+        None,
+        "Of maps: run folder of a classifier of the same backbone, whose weights are started from; refused where it "
+        "was trained on an example that these records test on.",
+        **where,
+    )
+
+
 def options(flag_values: flags.FlagValues) -> training_options.TrainingOptions:
     """Returns the options that flags stand for.
 
     Raises:
         OptionError: if a value, or a combination, cannot work.
     """
-    from eo_keras import augment, optimizers, training_options
+    from eo_keras import augment, dense_augment, optimizers, training_options
 
     given = given_options(flag_values)
+    # One flag turns and mirrors both patches and crops.
+    given["augmentation"] = dense_augment.DenseAugmentation(
+        **_chosen(dense_augment.DenseAugmentation, given | {"symmetries": given["d4"]})
+    )
+    given["segmentation"] = training_options.SegmentationOptions(**_chosen(training_options.SegmentationOptions, given))
     changes = _chosen(augment.Augmentation, given)
     given["augmentation"] = augment.Augmentation(**changes) if any(changes.values()) else None
     given["optimizer"] = optimizers.OptimizerOptions(**_chosen(optimizers.OptimizerOptions, given))
@@ -248,7 +297,8 @@ def main() -> None:
         print(f"worker done: {len(report.history)} epochs, {report.seconds:,.0f} s; the first worker wrote the run")
         return
     best = report.card.selection
-    value = f", validation accuracy {best['value']:.2%}" if best["value"] is not None else ""
+    name = {"accuracy": "accuracy", "miou": "mIoU"}.get(best["metric"])
+    value = f", validation {name} {best['value']:.2%}" if best["value"] is not None else ""
     print(f"{FLAGS.run_dir}: {len(report.history)} epochs, {report.seconds:,.0f} s; kept epoch {best['epoch']}{value}")
     print(f"next: python -m launch.evaluate --run_dir={FLAGS.run_dir} --split=test")
 

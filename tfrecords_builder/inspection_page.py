@@ -75,8 +75,7 @@ def make_page(subject: Subject, against: Subject | None = None, *, verified: boo
     return pages.Page(
         title=f"{card.dataset}: {subject.name}",
         subtitle=f"{total:,} {_kind(card)} of {len(card.legend)} classes, {len(card.bands)} bands, "
-        f"Sentinel-2 {card.level}; "
-        + ", ".join(f"{name} {split.examples:,}" for name, split in card.splits.items()),
+        f"Sentinel-2 {card.level}; " + ", ".join(f"{name} {split.examples:,}" for name, split in card.splits.items()),
         sections=sections,
         footer=f"{card.attribution}. Fingerprint of the records: {card.fingerprint}. "
         f"Made by launch.inspect of EO-Keras {eo_keras.__version__}.",

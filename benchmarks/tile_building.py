@@ -1,0 +1,198 @@
+r"""Measures the builder of tiles: its speed beside torchgeo's on the same files, and its memory on a whole scene.
+
+The scene is noise, its land use a mosaic of regions as Urban Atlas codes in EPSG:3035. torchgeo intersects a raster and
+a vector data set and reads every tile of a grid once; it writes nothing. launch.build surveys, cuts, splits, counts and
+writes records. Both start from the files, in a process of their own.
+
+Example: python -m benchmarks.tile_building --output=docs/results/tile_building.json
+"""
+
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from benchmarks import measuring, mosaics
+from eo_keras import files, sentinel2, vectors
+from eo_keras.vectors import Polygons
+from launch import common
+
+FLAGS = flags.FLAGS
+
+CRS = "EPSG:32633"
+TRANSFORM = (10.0, 0.0, 399_960.0, 0.0, -10.0, 5_900_040.0)
+
+_BLOCK = 512
+_PEER = "benchmarks/peers/torchgeo_tiles.py"
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the command's flags, the common ones left out."""
+    where = {"flag_values": flag_values}
+    flags.DEFINE_string("output", "docs/results/tile_building.json", "JSON file to write.", **where)
+    flags.DEFINE_string(
+        "peers_python", ".venv-peers/bin/python", "The peers' interpreter; empty leaves them out.", **where
+    )
+    flags.DEFINE_integer("size", 4096, "Edge of the scene for the speed in pixels.", **where)
+    flags.DEFINE_integer("tile_size", 256, "Edge of its tiles in pixels.", **where)
+    flags.DEFINE_integer("region", 48, "Mean distance of the regions' centres in pixels.", **where)
+    flags.DEFINE_integer("rounds", 3, "Times that each side is measured, in turn.", **where)
+    flags.DEFINE_integer("num_workers", 2, "Processes of each side.", **where)
+    flags.DEFINE_integer("memory_size", 10_980, "Edge of the 13-band scene for the memory; 0 leaves it out.", **where)
+
+
+def write_scene(path: pathlib.Path, size: int, bands: tuple[str, ...], seed: int = 1) -> None:
+    """Writes a tiled GeoTIFF of noise, block by block."""
+    import rasterio
+    from rasterio.windows import Window
+
+    profile = {
+        "driver": "GTiff",
+        "dtype": "uint16",
+        "count": len(bands),
+        "nodata": 0,
+        "crs": CRS,
+        "BIGTIFF": "IF_SAFER",
+    }
+    profile |= {"height": size, "width": size, "transform": rasterio.Affine(*TRANSFORM)}
+    profile |= {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "interleave": "band"}
+    rng = np.random.default_rng(seed)
+    with rasterio.open(path, "w", **profile) as dataset:
+        for index, band in enumerate(bands, start=1):
+            dataset.set_band_description(index, band)
+        for row in range(0, size, _BLOCK):
+            for column in range(0, size, _BLOCK):
+                height, width = min(_BLOCK, size - row), min(_BLOCK, size - column)
+                numbers = rng.integers(200, 3000, (len(bands), height, width), dtype=np.uint16)
+                dataset.write(numbers, window=Window(column, row, width, height))
+
+
+def write_land_use(path: pathlib.Path, size: int, region: int) -> int:
+    """Writes regions as land use; returns the number of polygons."""
+    options = mosaics.MosaicOptions(size=size, region=region, wander=region / 6)
+    found, classes = mosaics.regions(options, 0)
+    traced = mosaics.land_use(found, classes, TRANSFORM)
+    polygons = vectors.reprojected(Polygons(traced["geometry"], traced["code"], CRS, str(path)), "EPSG:3035")
+    codes = sorted(set(traced["code"]))
+    fields = {"code_2018": traced["code"], "label": np.array([codes.index(code) for code in traced["code"]], np.int32)}
+    vectors.write_polygons(path, path.stem, polygons.geometries, fields, "EPSG:3035")
+    return len(polygons)
+
+
+def write_list(path: pathlib.Path, scene: pathlib.Path, land_use: pathlib.Path) -> None:
+    """Writes the list of cities that launch.build takes: one city, which is divided into blocks."""
+    files.write_text(path, f"name,scenes,vectors,split,area\ncity,{scene},{land_use},,\n")
+
+
+def build_command(cities: pathlib.Path, folder: pathlib.Path, tile_size: int, workers: int) -> list[str]:
+    """Returns the command that builds the records."""
+    flags_of = {
+        "dataset": "urban_atlas",
+        "cities": cities,
+        "output_dir": folder,
+        "scene_level": "L1C",
+        "split": "spatial",
+        "block_km": 3 * tile_size / 100,
+        "tile_size": tile_size,
+        "num_workers": workers,
+    }
+    return [sys.executable, "-m", "launch.build", *(f"--{name}={value}" for name, value in flags_of.items())]
+
+
+def measure_speed(folder: pathlib.Path) -> dict[str, Any]:
+    """Measures both sides in turn, from the start of a process to its end."""
+    scene, land_use, cities = folder / "scene_2018-07-01.tif", folder / "land_UA2018.gpkg", folder / "cities.csv"
+    write_scene(scene, FLAGS.size, ("B04", "B03", "B02"))
+    polygons = write_land_use(land_use, FLAGS.size, FLAGS.region)
+    write_list(cities, scene, land_use)
+    tiles = (-(-FLAGS.size // FLAGS.tile_size)) ** 2
+    ours, theirs, versions = [], [], {}
+    for number in range(FLAGS.rounds):
+        output, seconds = measuring.run_command(
+            build_command(cities, folder / f"records{number}", FLAGS.tile_size, FLAGS.num_workers)
+        )
+        ours.append(tiles / seconds)
+        if FLAGS.peers_python:
+            peer = [measuring.peers_python(FLAGS.peers_python), _PEER, f"--scene={scene}", f"--land_use={land_use}"]
+            peer += [f"--tile_size={FLAGS.tile_size}", f"--num_workers={FLAGS.num_workers}"]
+            output, seconds = measuring.run_command(peer, 3600)
+            found = measuring.figures(output)
+            theirs.append(found["examples"] / seconds)
+            versions = found["versions"]
+    result = {
+        "scene": f"{FLAGS.size}x{FLAGS.size}, 3 bands",
+        "polygons": polygons,
+        "tile_size": FLAGS.tile_size,
+        "workers": FLAGS.num_workers,
+        "tiles": tiles,
+        "tiles_per_second": vars(measuring.spread(ours)),
+    }
+    if theirs:
+        result |= {
+            "torchgeo_tiles_per_second": vars(measuring.spread(theirs)),
+            "ratio": vars(measuring.ratio(ours, theirs)),
+            "torchgeo_versions": versions,
+        }
+    return result
+
+
+def measure_memory(folder: pathlib.Path) -> dict[str, Any]:
+    """Builds from a scene as large as Sentinel-2's, in one process, and returns its peak memory."""
+    scene, land_use, cities = folder / "whole_2018-07-01.tif", folder / "whole_UA2018.gpkg", folder / "whole.csv"
+    write_scene(scene, FLAGS.memory_size, sentinel2.EUROSAT_ORDER)
+    polygons = write_land_use(land_use, FLAGS.memory_size, 6 * FLAGS.region)
+    write_list(cities, scene, land_use)
+    command = build_command(cities, folder / "whole", 512, 1)
+    started = time.perf_counter()
+    subprocess.run(command, cwd=measuring.ROOT, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    # Linux counts in kibibytes. It is the largest of all children so far: the peers run later.
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    card = json.loads((folder / "whole" / "card.json").read_text())
+    kept = sum(split["examples"] for split in card["splits"].values())
+    return {
+        "scene": f"{FLAGS.memory_size}x{FLAGS.memory_size}, 13 bands, tiled GeoTIFF",
+        "scene_bytes": scene.stat().st_size,
+        "polygons": polygons,
+        "tile_size": 512,
+        "tiles_kept": kept,
+        "seconds": round(seconds, 1),
+        "peak_bytes": peak,
+    }
+
+
+def main() -> None:
+    """Runs the command."""
+    if FLAGS.dry_run:
+        print(f"dry run: would measure {FLAGS.rounds} rounds and write {FLAGS.output}")
+        return
+    result: dict[str, Any] = {"machine": measuring.machine()}
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        folder = pathlib.Path(name).resolve()
+        if FLAGS.memory_size:
+            result["memory"] = measure_memory(folder)
+            peak = result["memory"]["peak_bytes"]
+            print(f"{result['memory']['scene']}: peak {peak / 1e9:.2f} GB, {result['memory']['seconds']:,.0f} s")
+        result["speed"] = measure_speed(folder)
+    speed = result["speed"]
+    print(f"{speed['tiles_per_second']['median']:,.1f} tiles a second", end="")
+    if "ratio" in speed:
+        print(
+            f", torchgeo {speed['torchgeo_tiles_per_second']['median']:,.2f}: {speed['ratio']['median']:,.1f} times",
+            end="",
+        )
+    files.make_folder(pathlib.Path(FLAGS.output).parent)
+    files.write_json(FLAGS.output, result)
+    print(f"\n{FLAGS.output}")
+
+
+if __name__ == "__main__":
+    define_flags(FLAGS)
+    common.run(main)
