@@ -28,7 +28,7 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.9,<5",  # reads the records folders too
         "importlib_resources>=6,<8",  # TFDS 4.9 imports it on Python 3.11 without declaring it
         "rasterio>=1.4,<1.6",  # GeoTIFFs, CRS and reprojection
-        "shapely>=2.0,<3",  # polygons, and distances between footprints; 2.0 brought STRtree's dwithin
+        "shapely>=2.1,<3",  # polygons, and distances between footprints; 2.1 repairs polygons by their structure
         "pyogrio>=0.10,<1",  # GeoPackage, FileGDB and Shapefile as arrays; 0.10 is the first with GDAL 3.9
         "defusedxml>=0.7,<1",  # the metadata of Sentinel-2 products: no entities, nothing fetched from outside
         "numpy>=2.0,<3",  # arrays; 2.0's promotion rules are relied on

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from eo_keras import augment, losses, models, phases, pipelines, stepping, training_options
+from eo_keras import augment, losses, models, phases, pipelines, stepping, tasks, training_options
 
 FORWARD, BACKWARD, UPDATE, WAIT = "forward", "backward", "update and metrics", "waiting for the input"
 KINDS = (
@@ -116,7 +116,7 @@ def profile(records_dir: str, model_name: str, dtype_policy: str, batch_size: in
         dtype_policy=dtype_policy,
         seed=options.seed,
     )
-    stepper = stepping.Stepper(model, tf.distribute.get_strategy(), options)
+    stepper = stepping.Stepper(model, tf.distribute.get_strategy(), options, tasks.classification_loss(options))
     (phase,) = phases.make_phases(options, model, pipeline.steps)
     stepper.enter(phase)
     batch = next(iter(pipeline.epoch(0).take(1)))

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 from eo_keras.errors import LegendError
 
+IGNORE = 255
+"""The label of what has no class, or one that does not matter; losses and scores leave it out."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LegendClass:
@@ -92,4 +95,65 @@ EUROSAT = Legend(
 )
 """The ten classes of EuroSAT (Helber et al. 2019)."""
 
-LEGENDS: dict[str, Legend] = {legend.name: legend for legend in (EUROSAT,)}
+HSL4 = Legend(
+    "hsl4",
+    (
+        LegendClass("Other", "#d9d9d9"),
+        LegendClass("Residential", "#ff0000"),
+        LegendClass("Industrial", "#cc4df2"),
+        LegendClass("Forest", "#00a600"),
+    ),
+)
+"""The human settlement layer in four classes."""
+
+HSL8 = Legend(
+    "hsl8",
+    (
+        LegendClass("Residential", "#ff0000"),
+        LegendClass("Industrial", "#cc4df2"),
+        LegendClass("Transport", "#828587"),
+        LegendClass("GreenLeisure", "#ffa6ff"),
+        LegendClass("Agriculture", "#ffffa8"),
+        LegendClass("Forest", "#00a600"),
+        LegendClass("Natural", "#ccf24d"),
+        LegendClass("Water", "#00ccf2"),
+    ),
+)
+"""The human settlement layer in eight classes, every one of them named."""
+
+URBAN_ATLAS = Legend(
+    "urban_atlas",
+    (
+        # In the order of the codes. Built-up land has Urban Atlas's own colours, open land CORINE's.
+        LegendClass("Continuous urban fabric", "#a03037"),
+        LegendClass("Discontinuous dense urban fabric", "#ce2430"),
+        LegendClass("Discontinuous medium density urban fabric", "#ee2427"),
+        LegendClass("Discontinuous low density urban fabric", "#f6997c"),
+        LegendClass("Discontinuous very low density urban fabric", "#fcc9b5"),
+        LegendClass("Isolated structures", "#cb7e69"),
+        LegendClass("Industrial, commercial and public units", "#c66ca5"),
+        LegendClass("Fast transit roads", "#f37924"),
+        LegendClass("Other roads", "#fab586"),
+        LegendClass("Railways", "#828587"),
+        LegendClass("Port areas", "#e0c1dd"),
+        LegendClass("Airports", "#e1cbd1"),
+        LegendClass("Mineral extraction and dump sites", "#9a6c5b"),
+        LegendClass("Construction sites", "#cea879"),
+        LegendClass("Land without current use", "#ffff00"),
+        LegendClass("Green urban areas", "#a8bd3d"),
+        LegendClass("Sports and leisure facilities", "#d9e591"),
+        LegendClass("Arable land", "#ffffa8"),
+        LegendClass("Permanent crops", "#e68000"),
+        LegendClass("Pastures", "#e6e64d"),
+        LegendClass("Complex and mixed cultivation patterns", "#ffe6a6"),
+        LegendClass("Orchards", "#f2a64d"),
+        LegendClass("Forests", "#007149"),
+        LegendClass("Herbaceous vegetation associations", "#ccf24d"),
+        LegendClass("Open spaces with little or no vegetation", "#e6e6e6"),
+        LegendClass("Wetlands", "#a6a6ff"),
+        LegendClass("Water", "#0095cf"),
+    ),
+)
+"""The 27 classes of Urban Atlas that say what is there (EEA Urban Atlas Mapping Guide v6.3), names shortened."""
+
+LEGENDS: dict[str, Legend] = {legend.name: legend for legend in (EUROSAT, HSL4, HSL8, URBAN_ATLAS)}

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from eo_keras import models
 from eo_keras.phases import Phase
-from eo_keras.tasks import Task
+from eo_keras.tasks import Step
 from eo_keras.training_options import TrainingOptions
 
 
@@ -26,7 +26,7 @@ class Stepper:
         model: a model of this package, made in the strategy's scope.
         strategy: the strategy.
         options: what to compute: its moving average, frozen batch normalisation and compilation.
-        task: what the loss is, see `eo_keras.tasks`.
+        loss: what is minimised, see `eo_keras.tasks`.
         averages: variables parallel to `model.weights` that hold their moving averages, or none.
     """
 
@@ -35,12 +35,12 @@ class Stepper:
         model: keras.Model,
         strategy: tf.distribute.Strategy,
         options: TrainingOptions,
-        task: Task,
+        loss: Step,
         averages: Sequence[tf.Variable] = (),
     ):
         """See the class."""
         self._whole, self._strategy, self._options, self._averages = model, strategy, options, averages
-        self._task = task
+        self._loss = loss
         # The loss is computed from logits: the logarithm of a rounded softmax would lose what is small.
         self._model = models.training_model(model)
         self._phase: Phase | None = None
@@ -77,7 +77,7 @@ class Stepper:
         def replica_step(image, label, weight=None):
             with tf.GradientTape() as tape:
                 outputs = keras.tree.flatten(self._model(image, training=True))
-                result = self._task.step(outputs, label, weight)
+                result = self._loss(outputs, label, weight)
                 scaled = phase.optimizer.scale_loss(result.minimised)
             phase.optimizer.apply(tape.gradient(scaled, phase.variables), phase.variables)
             return result.share, result.right, result.counted

@@ -43,6 +43,10 @@ class StepLoss:
     counted: tf.Tensor
 
 
+Step = Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor | None], StepLoss]
+"""Computes the loss of a device's part of a batch, in the context of its replica, from outputs, labels and weights."""
+
+
 class Task(Protocol):
     """A task; see the module."""
 
@@ -50,7 +54,7 @@ class Task(Protocol):
     """Column of the history that chooses the epoch, without `val_`; larger is better."""
 
     def step(self, outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
-        """Computes the loss of a device's part of a batch, in the context of its replica."""
+        """See `Step`."""
         ...
 
     def prepare(self, twin: keras.Model, strategy: tf.distribute.Strategy | None) -> None:
@@ -79,25 +83,20 @@ def make_task(options: TrainingOptions, card: DataCard, bands: tuple[str, ...]) 
     return (Segmentation if task == "segmentation" else Classification)(options, card, bands)
 
 
-class Classification:
-    """One class for a patch: cross-entropy, chosen by accuracy."""
+def classification_loss(options: TrainingOptions) -> Step:
+    """Returns how a step computes the loss of classifiers of patches: a mean over the examples of the whole batch."""
 
-    metric = "accuracy"
+    def loss_of(label: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return losses.softmax_cross_entropy(label, logits, label_smoothing=options.label_smoothing)
 
-    def __init__(self, options: TrainingOptions, card: DataCard, bands: tuple[str, ...]):
-        """See the class."""
-        self._options, self._card, self._bands = options, card, bands
-        self._answerer: Answerer | None = None
-
-    def step(self, outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
-        """See `Task`."""
-        options, (logits, *auxiliary) = self._options, outputs
+    def step(outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
+        logits, *auxiliary = outputs
         total = options.batch_size
         if weight is not None:
             total = _all_reduced(tf.reduce_sum(weight))
-        loss = self._loss(label, logits)
+        loss = loss_of(label, logits)
         for others in auxiliary:
-            loss += options.aux_weight * self._loss(label, others)
+            loss += options.aux_weight * loss_of(label, others)
         if weight is not None:
             loss *= tf.cast(weight, loss.dtype)
         # A share of the global batch's mean: the strategy adds the devices' gradients up.
@@ -106,8 +105,23 @@ class Classification:
         counted = tf.ones_like(right) if weight is None else weight > 0
         return StepLoss(loss, loss, _count(right & counted), _count(counted))
 
-    def _loss(self, label: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return losses.softmax_cross_entropy(label, logits, label_smoothing=self._options.label_smoothing)
+    return step
+
+
+class Classification:
+    """One class for a patch: cross-entropy, chosen by accuracy."""
+
+    metric = "accuracy"
+
+    def __init__(self, options: TrainingOptions, card: DataCard, bands: tuple[str, ...]):
+        """See the class."""
+        self._card, self._bands = card, bands
+        self._loss = classification_loss(options)
+        self._answerer: Answerer | None = None
+
+    def step(self, outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
+        """See `Task`."""
+        return self._loss(outputs, label, weight)
 
     def prepare(self, twin: keras.Model, strategy: tf.distribute.Strategy | None) -> None:
         """See `Task`."""

@@ -208,7 +208,7 @@ class _Training:
         self.averages = []
         if options.ema:
             self.averages = [tf.Variable(weight.numpy(), trainable=False) for weight in self.model.weights]
-        self.stepper = stepping.Stepper(self.model, self.strategy, options, self.task, self.averages)
+        self.stepper = stepping.Stepper(self.model, self.strategy, options, self.task.step, self.averages)
         self.phases = phases.make_phases(options, self.model, self.steps)
         distribution.spread_seeds(models.seed_states(self.model), self.strategy, self.worker)
         self.groups = {

@@ -50,7 +50,7 @@ def train(name, arguments, strategy, optimizer):
     """Returns what 20 steps of an architecture come to, as arrays by name."""
     import tensorflow as tf
 
-    from eo_keras import evaluation, models, phases, stepping, training_options
+    from eo_keras import evaluation, models, phases, stepping, tasks, training_options
     from eo_keras.optimizers import OptimizerOptions
 
     optimizer = OptimizerOptions(*optimizer, clip_norm=0.5, warmup_epochs=0, schedule="linear")
@@ -71,7 +71,7 @@ def train(name, arguments, strategy, optimizer):
             **arguments,
         )
         averages = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights]
-        stepper = stepping.Stepper(model, strategy, options, averages)
+        stepper = stepping.Stepper(model, strategy, options, tasks.classification_loss(options), averages)
         stepper.enter(phases.make_phases(options, model, STEPS)[0])
         twin = models.inference_twin(model, SIZE)
     images, labels, weights = batches()
@@ -86,8 +86,8 @@ def train(name, arguments, strategy, optimizer):
     moving = [one for one in model.weights if one.name.startswith("moving_")]
     others = [one for one in model.weights if not one.name.startswith("moving_")]
     return {
-        "losses": np.array([float(loss) for loss, _ in steps]),
-        "right": np.array([int(right) for _, right in steps]),
+        "losses": np.array([float(loss) for loss, _, _ in steps]),
+        "right": np.array([int(right) for _, right, _ in steps]),
         "metrics": np.array([answers.accuracy(), answers.cross_entropy()]),
         "statistics": np.concatenate([one.numpy().ravel() for one in moving]),
         "weights": np.concatenate([one.numpy().ravel() for one in others]),
