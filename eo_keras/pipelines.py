@@ -6,31 +6,24 @@ resumed run sees what the uninterrupted one would have seen. Numbers stay in the
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
-import os
-import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from eo_keras import records as codec
-from eo_keras import sentinel2
 from eo_keras.augment import Augmentation, augment_batch, shrink
-from eo_keras.cards import DataCard, Split, read_data_card
+from eo_keras.cards import DataCard
 from eo_keras.dense_augment import DenseAugmentation, augment_maps
 from eo_keras.errors import OptionError, RecordsError
 from eo_keras.parts import WHOLE, Part, Share, check_workers, draw_of_epoch
+from eo_keras.records_folder import PARALLEL_CALLS, PARSE_BATCH, Records, finished, reading, serialised
 
-_PARSE_BATCH = 256
-_READ_BUFFER_BYTES = 256 << 10  # What a processor's cache holds: every record is copied out of it once more.
 _PARALLEL_READS = 8
 _SHUFFLE_BYTES = 32 << 20  # New memory costs more time than reading: a larger buffer slows large images down.
-_PARALLEL_CALLS = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
-"""As many as there are processors for this process."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,94 +55,6 @@ class PipelineOptions:
         for name in ("batch_size", "shuffle_buffer"):
             if getattr(self, name) < 1:
                 raise OptionError(name, f"{getattr(self, name)}", "1 or more")
-
-
-class Records:
-    """A records folder.
-
-    Attributes:
-        folder: its path.
-        card: its card.
-    """
-
-    def __init__(self, records_dir: str | pathlib.Path):
-        """Reads the card.
-
-        Raises:
-            RecordsError: if the folder or its card is missing, or the card cannot be read.
-        """
-        self.folder = pathlib.Path(records_dir)
-        self.card: DataCard = read_data_card(self.folder)
-        self._part_counts: dict[tuple[str, Part, Share], int] = {}
-
-    def split(self, name: str) -> Split:
-        """Returns a split's entry in the card.
-
-        Raises:
-            RecordsError: if there is no such split or it is empty.
-        """
-        available = ", ".join(other for other, split in self.card.splits.items() if split.examples)
-        if name not in self.card.splits:
-            raise RecordsError(self.folder, f"there is no split '{name}'", f"one of {available}")
-        if not self.card.splits[name].examples:
-            raise RecordsError(self.folder, f"the split '{name}' is empty", f"one of {available}")
-        return self.card.splits[name]
-
-    def files(self, split: str, share: Share = WHOLE) -> list[str]:
-        """Returns the paths of a share of a split's shards, after checking that they exist and are of full length.
-
-        Raises:
-            RecordsError: if the split is unknown or empty, or a shard is missing or of another length.
-        """
-        return [str(codec.check_shard(self.folder, shard)) for shard in share.of(self.split(split).shards)]
-
-    def count(self, split: str, part: Part | None = None, share: Share = WHOLE) -> int:
-        """Returns the number of examples in a split, or in a part or share of it; a part is read once to count it."""
-        if part is None:
-            whole = self.split(split)
-            return whole.examples if share == WHOLE else sum(shard.examples for shard in share.of(whole.shards))
-        if (split, part, share) not in self._part_counts:
-            serialised = _serialised(self.files(split, share)).batch(_PARSE_BATCH)
-            batches = serialised.map(_keys, num_parallel_calls=_PARALLEL_CALLS)
-            held_out = dataclasses.replace(part, held_out=True)
-            masks = list(reading(self, batches.map(held_out.contains)))
-            # One pass settles both parts.
-            counts = {True: sum(int(mask.numpy().sum()) for mask in masks)}
-            counts[False] = sum(int(mask.shape[0]) for mask in masks) - counts[True]
-            for side, number in counts.items():
-                self._part_counts[split, dataclasses.replace(part, held_out=side), share] = number
-        return self._part_counts[split, part, share]
-
-    def bands(self, bands: tuple[str, ...] | None) -> tuple[str, ...]:
-        """Returns the band names that a selection means.
-
-        Raises:
-            BandError: if a name is unknown, named twice or not stored here.
-        """
-        return self.card.bands if bands is None else sentinel2.parse_bands(",".join(bands), self.card.bands)
-
-
-def reading(records: Records, dataset: Any) -> Iterator[Any]:
-    """Yields a dataset's elements, and turns TensorFlow's errors about damaged records into ours.
-
-    Raises:
-        RecordsError: if a record is damaged, is not what the card says, or there are too few or too many; where the
-            checksums tell which record it is, it is named.
-    """
-    try:
-        yield from dataset
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError) as error:
-        # TensorFlow names neither the shard nor the record.
-        for split in records.card.splits.values():
-            for shard in split.shards:
-                collections.deque(codec.read_examples(codec.check_shard(records.folder, shard)), maxlen=0)
-        problem = error.message.split("\n")[0][:200]
-        raise RecordsError(
-            records.folder,
-            f"a record is damaged or not what the card says ({problem})",
-            "whole TFRecord files as the card describes them",
-            "copy the folder again, or build the records again",
-        ) from None
 
 
 class TrainingPipeline:
@@ -241,7 +146,7 @@ class TrainingPipeline:
             split = self._records.split(self._split)
             example_bytes = sum(shard.bytes for shard in split.shards) // split.examples
             buffer = min(self.examples, options.shuffle_buffer, max(1, _SHUFFLE_BYTES // example_bytes))
-            batches = _serialised(files, self._part, parallel=_PARALLEL_READS)
+            batches = serialised(files, self._part, parallel=_PARALLEL_READS)
             batches = batches.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
             # Skipped while still serialised: no image is decoded in vain.
             batches = batches.batch(self.batch_size, drop_remainder=True).skip(first_step)
@@ -252,8 +157,8 @@ class TrainingPipeline:
         steps = tf.data.Dataset.range(number * self.steps + first_step, (number + 1) * self.steps)
 
         batches = tf.data.Dataset.zip(steps, batches)
-        batches = batches.map(self._producer(size, batches.element_spec), num_parallel_calls=_PARALLEL_CALLS)
-        return _finish(batches, shared=self._worker != WHOLE)
+        batches = batches.map(self._producer(size, batches.element_spec), num_parallel_calls=PARALLEL_CALLS)
+        return finished(batches, shared=self._worker != WHOLE)
 
     def _producer(self, size: int | None, spec: Any) -> Callable[..., Any]:
         """Returns what turns a step's number and its examples into a batch.
@@ -305,8 +210,8 @@ class TrainingPipeline:
         images = np.empty((self.examples, card.patch_size, card.patch_size, len(self.bands)), card.dtype)
         dense = card.task == "segmentation"
         labels = np.empty((self.examples, *(2 * (card.patch_size,) if dense else ())), np.uint8 if dense else np.int32)
-        dataset = _serialised(self._files, self._part).batch(_PARSE_BATCH)
-        dataset = dataset.map(lambda batch: _parse(batch, card, self.bands)[:2], num_parallel_calls=_PARALLEL_CALLS)
+        dataset = serialised(self._files, self._part).batch(PARSE_BATCH)
+        dataset = dataset.map(lambda batch: _parse(batch, card, self.bands)[:2], num_parallel_calls=PARALLEL_CALLS)
         filled = 0
         for image, label in reading(self._records, dataset.prefetch(2)):
             end = filled + len(label)
@@ -349,26 +254,11 @@ def evaluation(
         padded = [*values[:2], tf.ones(present, tf.float32), values[2]][: 4 if with_keys else 3]
         return tuple(_pad(value, size - present, size) for value in padded)
 
-    dataset = _serialised(files, part).batch(size).map(produce, num_parallel_calls=_PARALLEL_CALLS)
+    dataset = serialised(files, part).batch(size).map(produce, num_parallel_calls=PARALLEL_CALLS)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-examples // size)))
     if options.cache and _fits(records, options, examples):
         dataset = dataset.cache()
-    return _finish(dataset)
-
-
-def _serialised(files: list[str], part: Part | None = None, parallel: int | None = None) -> tf.data.Dataset:
-    """Returns the serialised examples of shards, or those of a part, in an order that is always the same."""
-    parallel = min(parallel, len(files)) if parallel else None
-    dataset = tf.data.TFRecordDataset(files, buffer_size=_READ_BUFFER_BYTES, num_parallel_reads=parallel)
-    if part is not None:
-        dataset = dataset.batch(_PARSE_BATCH)
-        dataset = dataset.map(lambda batch: tf.boolean_mask(batch, part.contains(_keys(batch)))).unbatch()
-    # Parallel reads are put in order by this, also where the caller forgets it.
-    return _finish(dataset, prefetch=False)
-
-
-def _keys(serialised: tf.Tensor) -> tf.Tensor:
-    return tf.io.parse_example(serialised, {codec.KEY: tf.io.FixedLenFeature([], tf.string)})[codec.KEY]
+    return finished(dataset)
 
 
 def _parse(serialised: tf.Tensor, card: DataCard, bands: tuple[str, ...]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -384,21 +274,6 @@ def _pad(values: tf.Tensor, missing: tf.Tensor, size: int) -> tf.Tensor:
     shape = tf.concat([[missing], tf.shape(values)[1:]], axis=0)
     zero = tf.constant("" if values.dtype == tf.string else 0, values.dtype)
     return tf.ensure_shape(tf.concat([values, tf.fill(shape, zero)], axis=0), (size, *values.shape[1:]))
-
-
-def _finish(dataset: tf.data.Dataset, *, prefetch: bool = True, shared: bool = False) -> tf.data.Dataset:
-    options = tf.data.Options()
-    options.deterministic = True
-    # The thread that tunes parallelism sleeps for longer and longer, and the end of every epoch waits for it.
-    options.autotune.enabled = False
-    # Rewriting a dataset's graph copies all that is kept in memory, at the start of every epoch, and makes nothing in
-    # these graphs faster.
-    options.experimental_optimization.apply_default_optimizations = False
-    # Shards of a split may be fewer than the workers, and an epoch in memory has no files at all. Where every worker
-    # reads shards of its own already, nothing is left to divide.
-    policy = tf.data.experimental.AutoShardPolicy
-    options.experimental_distribute.auto_shard_policy = policy.OFF if shared else policy.DATA
-    return (dataset.prefetch(2) if prefetch else dataset).with_options(options)
 
 
 def _fits(records: Records, options: PipelineOptions, examples: int) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from eo_keras import (
+    backbones,
     cards,
     checkpoints,
     distribution,
@@ -197,7 +198,7 @@ class _Training:
             input_dtype=card.dtype,
             patch_size=options.input_size(card),
             stem=options.stem,
-            weights=options.weights,
+            weights=backbones.weights_of(options, self.records),
             synchronized=self.strategy.num_replicas_in_sync > 1,
             dtype_policy=options.dtype_policy,
             dropout=options.dropout,

@@ -155,8 +155,10 @@ class TrainingOptions:
             raise OptionError(
                 "head_epochs", f"{self.head_epochs} in a run of {self.epochs} epochs", "fewer than the run's"
             )
+        if self.weights is not None and self.segmentation.backbone_run is not None:
+            raise OptionError("backbone_run", "it is given together with weights", "one of them")
         for name in ("head_epochs", "frozen_batch_norm"):
-            if getattr(self, name) and self.weights is None:
+            if getattr(self, name) and self.weights is None and self.segmentation.backbone_run is None:
                 raise OptionError(
                     name,
                     f"{getattr(self, name)} without weights: what is kept fixed would be random",
