@@ -4,10 +4,9 @@ import subprocess
 import sys
 
 
-def launch(command, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", f"launch.{command}", *map(str, arguments)], capture_output=True, text=True
-    )
+def launch(command, *arguments, **flags):
+    words = [*map(str, arguments), *(f"--{name}={value}" for name, value in flags.items())]
+    return subprocess.run([sys.executable, "-m", f"launch.{command}", *words], capture_output=True, text=True)
 
 
 def assert_one_line_error(result, words):

@@ -1,0 +1,95 @@
+"""The whole way of tiles by commands: records of towns, their page, a run, and its scores."""
+
+import json
+
+import pytest
+
+from eo_keras import cards
+from tests.launch.commands import assert_one_line_error, launch
+from tests.tfrecords_builder.tiles import towns
+
+
+@pytest.fixture(scope="module")
+def cities(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("towns")
+    lines = [towns.write_town(folder, name, place=place, size=128) for place, name in enumerate("ABC")]
+    lines = [line[:-1] + f"{part}," for line, part in zip(lines, ("train", "val", "test"), strict=True)]
+    return towns.write_list(folder, *lines)
+
+
+@pytest.fixture(scope="module")
+def records_dir(cities, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records") / "ua"
+    done = launch("build", dataset="urban_atlas", cities=cities, bands="RGB", tile_size=64, output_dir=folder)
+    assert done.returncode == 0, done.stderr
+    assert "train       4 examples" in done.stdout
+    return folder
+
+
+def test_a_dry_run_says_how_many_tiles_there_will_be(cities, tmp_path):
+    done = launch("build", "--dry_run", dataset="urban_atlas", cities=cities, tile_size=64, output_dir=tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    assert "all        12 examples" in done.stdout
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"source": "a.zip"}, "--source: it says nothing to --dataset=urban_atlas"),
+        ({"split": "random"}, "would lie on both sides"),
+        ({"bands": "B04,B11"}, "it does not hold B11"),
+        ({"legend": "hsl5"}, "legend 'hsl5'"),
+        ({"tile_size": 8}, "--tile_size: 8 pixels"),
+        ({"stride": 1000, "tile_size": 64}, "--stride: 1000 pixels"),
+        ({"bands_in_file": "x,y"}, "--bands_in_file"),
+    ],
+)
+def test_mistakes_are_one_line(cities, tmp_path, arguments, said):
+    done = launch("build", **({"dataset": "urban_atlas", "cities": cities, "output_dir": tmp_path / "r"} | arguments))
+    assert_one_line_error(done, said)
+    assert not (tmp_path / "r").exists()
+
+
+def test_each_data_set_needs_its_own_source(tmp_path):
+    assert_one_line_error(launch("build", dataset="urban_atlas", output_dir=tmp_path / "r"), "--cities: it is missing")
+    assert_one_line_error(launch("build", dataset="eurosat_rgb", output_dir=tmp_path / "r"), "--source: it is missing")
+    done = launch("build", dataset="eurosat_rgb", source="a.zip", legend="hsl8", output_dir=tmp_path / "r")
+    assert_one_line_error(done, "--legend: it says nothing to --dataset=eurosat_rgb")
+
+
+def test_the_page_of_tiles(records_dir, tmp_path):
+    done = launch("inspect", "--verify", records_dir=records_dir, output=tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    assert "clear pixels" in done.stdout
+    page = (tmp_path / "page.html").read_text()
+    assert "12 tiles of 4 classes" in page and "behind each its land use" in page
+
+
+def test_a_run_of_maps_is_trained_and_scored(records_dir, tmp_path):
+    run_dir = tmp_path / "run"
+    done = launch(
+        "train",
+        *(
+            "--epochs=1",
+            "--warmup_epochs=0",
+            "--steps_per_epoch=2",
+            "--batch_size=2",
+            "--crop=32",
+            "--model=deeplab_resnet14",
+        ),
+        records_dir=records_dir,
+        run_dir=run_dir,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mIoU" in done.stdout
+    done = launch("evaluate", "--output_stride=8", "--flip", run_dir=run_dir, split="test")
+    assert done.returncode == 0, done.stderr
+    assert "Residential" in done.stdout and "boundary" in done.stdout
+    metrics = json.loads((run_dir / "evaluation" / "test-os8-flip" / "metrics.json").read_text())
+    assert metrics["output_stride"] == 8 and metrics["tta"] == "flip"
+    assert "test-os8-flip" in cards.read_model_card(run_dir).scores
+    assert_one_line_error(launch("evaluate", "--tta=d4", run_dir=run_dir), "--tta: it says nothing to a model of maps")
+    assert_one_line_error(launch("evaluate", "--scales=1,x", run_dir=run_dir), "--scales: 1,x")
+    done = launch("train", "--model=resnet14", records_dir=records_dir, run_dir=tmp_path / "other")
+    assert_one_line_error(done, "is for classification, the records are for segmentation")
