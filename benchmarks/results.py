@@ -4,7 +4,8 @@ A measured result is a folder docs/results/NAME with the run's flags.txt and his
 metrics.json; metrics-d4.json of the evaluation with --tta=d4 and agreement.json of benchmarks.radiometry_agreement may
 lie beside them. leaks/*.json are reports of launch.inspect, input/*.json of benchmarks.input_pipeline, speed.json of
 benchmarks.speed, tfrecord_writers.json of benchmarks.tfrecord_writers, train_step.json and train_step_jax.json of
-benchmarks.train_step; speed_notes.json holds, by work, a sentence on what a profile said.
+benchmarks.train_step; speed_notes.json holds, by work, a sentence on what a profile said. maps/ and tile_building.json
+are told of by benchmarks.results_maps.
 
 Example: python -m benchmarks.results
 """
@@ -14,7 +15,7 @@ import pathlib
 
 from absl import flags
 
-from benchmarks import accuracy, comparison, measuring, results_training
+from benchmarks import accuracy, comparison, measuring, results_maps, results_training
 from benchmarks.comparison import OURS
 from benchmarks.measured import Measured, interval, measured
 from eo_keras import files
@@ -45,6 +46,7 @@ def page(folder: pathlib.Path) -> str:
         lines.append(f"| {entry['figure']} (published) | {entry['accuracy']:.2%} | not published | {differs} |")
     for one in results:
         lines += ["", *_details(one)]
+    lines += results_maps.section(folder)
     lines += _leaks(folder)
     lines += results_training.section(folder, _runs_and_machine)
     lines += _speed(folder)

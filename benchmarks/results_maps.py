@@ -1,0 +1,120 @@
+"""The sections of docs/results.md on models of maps and on the builder of tiles.
+
+A measured model is a folder docs/results/maps/NAME with the run's flags.txt and history.csv and the evaluation's
+metrics.json; metrics-VARIANT.json of evaluations with other flags may lie beside it, such as metrics-os8.json.
+tile_building.json is written by benchmarks.tile_building.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks import measuring
+from benchmarks.measured import Recorded
+
+_VARIANTS = {"os8": "--output_stride=8", "flip": "--flip", "os8-flip": "--output_stride=8 --flip"}
+
+
+def section(folder: pathlib.Path) -> list[str]:
+    """Returns the lines of both sections, as far as they were measured."""
+    return [*_maps(folder / "maps"), *_tiles(folder / "tile_building.json")]
+
+
+def _maps(folder: pathlib.Path) -> list[str]:
+    runs = [Recorded(path.parent) for path in sorted(folder.glob("*/metrics.json"))]
+    if not runs:
+        return []
+    lines = ["", "## Maps", ""]
+    lines.append(
+        "Mean intersection over union (mIoU) of the classes on the test tiles, which took no part in any choice; "
+        "intervals are 95 % bootstrap intervals over tiles. The deck of Helber et al. (2018) gives 0.7657 for its "
+        "human settlement layer, of about 90,000 tiles of 785 cities, which is not published."
+    )
+    for one in runs:
+        lines += ["", *_details(one)]
+    return lines
+
+
+def _details(one: Recorded) -> list[str]:
+    found = json.loads((one.folder / "metrics.json").read_text(encoding="utf-8"))
+    scores, chosen = found["scores"], found["selection"]
+    lines = [
+        f"### {one.name}",
+        "",
+        f"* {found['model']}, {scores['images']:,} test tiles, {scores['pixels']:,} labelled pixels: mIoU "
+        f"**{_told(scores['macro_iou'])}**, pixel accuracy {_told(scores['accuracy'])}, kappa "
+        f"{scores['kappa']['value']:.4f}, frequency-weighted IoU {scores['frequency_weighted_iou']['value']:.4f}"
+        + (
+            f", boundary F1 {scores['boundary_f1']['value']:.4f} within {scores['tolerance']:g} pixels."
+            if scores["boundary_f1"]
+            else "."
+        ),
+        f"* {len(one.history)} epochs, {one.hours:.2f} hours; kept epoch {chosen['epoch']}, by mIoU "
+        f"({chosen['value']:.4f}) on {chosen['split']}.",
+    ]
+    for path in sorted(one.folder.glob("metrics-*.json")):
+        variant = json.loads(path.read_text(encoding="utf-8"))
+        name = path.stem.removeprefix("metrics-")
+        lines.append(
+            f"* With the same weights and `{_VARIANTS.get(name, name)}`: mIoU {_told(variant['scores']['macro_iou'])}."
+        )
+    lines += ["", "| class | pixels | IoU | 95 % interval | precision | recall |"]
+    lines.append("| --- | ---: | ---: | --- | ---: | ---: |")
+    for each in scores["classes"]:
+        if each["iou"] is None:
+            continue
+        low, high = each["iou"]["low"], each["iou"]["high"]
+        lines.append(
+            f"| {each['name']} | {each['support']:,} | {each['iou']['value']:.4f} | {low:.4f} to {high:.4f} "
+            f"| {each['precision']['value']:.4f} | {each['recall']['value']:.4f} |"
+        )
+    if (one.folder / "maps.png").is_file():
+        lines += ["", f"![Test tiles, their truth and the answers of {one.name}](results/maps/{one.name}/maps.png)"]
+    lines += ["", "Repeat it:", "", "```", *_commands(one), "```"]
+    return lines
+
+
+def _told(estimate: Mapping[str, Any]) -> str:
+    return f"{estimate['value']:.4f} ({estimate['low']:.4f} to {estimate['high']:.4f})"
+
+
+def _commands(one: Recorded) -> list[str]:
+    before = one.folder / "before.txt"
+    return [
+        *(before.read_text(encoding="utf-8").splitlines() if before.is_file() else []),
+        f"python -m launch.train --flagfile=docs/results/maps/{one.name}/flags.txt --run_dir=runs/{one.name}",
+        f"python -m launch.evaluate --run_dir=runs/{one.name} --split=test",
+    ]
+
+
+def _tiles(path: pathlib.Path) -> list[str]:
+    if not path.is_file():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    speed = found["speed"]
+    lines = ["", "## Building tiles", ""]
+    lines.append(
+        f"A scene of {speed['scene']}, {speed['polygons']:,} polygons, {speed['tiles']:,} tiles of "
+        f"{speed['tile_size']} pixels, {speed['workers']} processes a side, from the start of a process to its end. "
+        f"{measuring.machine_text(found['machine'])}."
+    )
+    lines += ["", "| | tiles a second |", "| --- | ---: |"]
+    lines.append(f"| launch.build, records written | {measuring.Spread(**speed['tiles_per_second']).text(',.1f')} |")
+    if "ratio" in speed:
+        versions = ", ".join(f"{name} {version}" for name, version in speed["torchgeo_versions"].items())
+        theirs = measuring.Spread(**speed["torchgeo_tiles_per_second"]).text(",.2f")
+        lines.append(f"| torchgeo, raster and vector data sets intersected, tiles read ({versions}) | {theirs} |")
+        lines.append(f"| ratio, round by round | {measuring.Spread(**speed['ratio']).text(',.1f')} |")
+    if memory := found.get("memory"):
+        lines += [
+            "",
+            f"Peak memory of one process that builds from a scene of {memory['scene']} "
+            f"({memory['scene_bytes'] / 1e9:.1f} GB) and {memory['polygons']:,} polygons, GDAL's cache included: "
+            f"{memory['peak_bytes'] / 1e9:.2f} GB; {memory['tiles_kept']:,} tiles of {memory['tile_size']} pixels were "
+            f"kept, in {memory['seconds']:,.0f} s.",
+        ]
+    lines += ["", "```", "make bench-peers", "python -m benchmarks.tile_building", "```"]
+    return lines
