@@ -2,7 +2,7 @@
 
 A measured model is a folder docs/results/maps/NAME with the run's flags.txt and history.csv and the evaluation's
 metrics.json; metrics-VARIANT.json of evaluations with other flags may lie beside it, such as metrics-os8.json.
-tile_building.json is written by benchmarks.tile_building.
+dense_step*.json are written by benchmarks.dense_step, tile_building.json by benchmarks.tile_building.
 """
 
 from __future__ import annotations
@@ -20,7 +20,31 @@ _VARIANTS = {"os8": "--output_stride=8", "flip": "--flip", "os8-flip": "--output
 
 def section(folder: pathlib.Path) -> list[str]:
     """Returns the lines of both sections, as far as they were measured."""
-    return [*_maps(folder / "maps"), *_tiles(folder / "tile_building.json")]
+    return [*_maps(folder / "maps"), *_steps(folder), *_tiles(folder / "tile_building.json")]
+
+
+def _steps(folder: pathlib.Path) -> list[str]:
+    lines: list[str] = []
+    for path in sorted(folder.glob("dense_step*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not lines:
+            lines += ["", "## DeepLabv3+ beside segmentation_models_pytorch", ""]
+            lines.append(
+                f"On one batch in memory, in float32; the ratio is taken round by round. "
+                f"{measuring.machine_text(found['machine'])}."
+            )
+            lines += ["", "| | ours, images/s | theirs | ratio | parameters, ours and theirs |"]
+            lines.append("| --- | ---: | ---: | ---: | --- |")
+        for name, work in found["works"].items():
+            rates = {side: measuring.Spread(**one).text(".2f") for side, one in work["images_per_second"].items()}
+            versions = ", ".join(f"{one} {version}" for one, version in work["versions"].items())
+            parameters = " and ".join(f"{count / 1e6:.1f} M" for count in work["parameters"].values())
+            lines.append(
+                f"| {'training step' if name == 'step' else 'forward pass'}, {found['model']}, {found['size']}x"
+                f"{found['size']}, batch {found['batch_size']} | {rates['ours']} | {rates['peer']} ({versions}) "
+                f"| {measuring.Spread(**work['ratio']).text('.2f')} | {parameters} |"
+            )
+    return [*lines, "", "```", "make bench-peers", "python -m benchmarks.dense_step", "```"] if lines else []
 
 
 def _maps(folder: pathlib.Path) -> list[str]:

@@ -1,0 +1,153 @@
+r"""Measures DeepLabv3+ beside segmentation_models_pytorch's: training steps and forward passes on one batch in memory.
+
+Both sides have the same backbone, image size, batch and processors; every measurement is a process of its own, and the
+sides take turns. Ours is the training step that launch.train takes, from digital numbers on.
+
+Example: python -m benchmarks.dense_step --runs=5
+"""
+
+import pathlib
+import sys
+import time
+from typing import Any
+
+from absl import flags
+
+from benchmarks import measuring
+from eo_keras import files
+from launch import common
+
+FLAGS = flags.FLAGS
+
+WORKS = ("step", "forward")
+
+CLASSES = 4
+_WARM = 2
+_PEER = "benchmarks/peers/dense_step.py"
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the command's flags, the common ones left out."""
+    where = {"flag_values": flag_values}
+    flags.DEFINE_string("output", "docs/results/dense_step.json", "JSON file to write.", **where)
+    flags.DEFINE_string("peers_python", ".venv-peers/bin/python", "The peers' interpreter.", **where)
+    flags.DEFINE_string("model", "deeplab_resnet50", "Ours.", **where)
+    flags.DEFINE_string("encoder", "resnet50", "The peer's backbone.", **where)
+    flags.DEFINE_integer("batch_size", 4, "Images in a batch.", **where)
+    flags.DEFINE_integer("size", 256, "Edge of an image in pixels.", **where)
+    flags.DEFINE_integer("steps", 5, "Steps or passes that are timed in a run.", **where)
+    flags.DEFINE_integer("runs", 5, "Rounds.", **where)
+    flags.DEFINE_enum("side", None, WORKS, "Measure one side of ours only, and print it as a line of JSON.", **where)
+
+
+def measure_ours(what: str) -> None:
+    """Measures ours in this process."""
+    common.import_tensorflow_quietly()
+    import numpy as np
+    import tensorflow as tf
+
+    from eo_keras import dense_losses, models, optimizers
+
+    model, _ = models.build(
+        FLAGS.model,
+        bands=("B04", "B03", "B02"),
+        num_classes=CLASSES,
+        normalisation=models.Normalisation((1000.0,) * 3, (500.0,) * 3),
+        input_dtype="uint16",
+        patch_size=FLAGS.size,
+        seed=1,
+    )
+    shape = (FLAGS.batch_size, FLAGS.size, FLAGS.size)
+    image = tf.constant(np.random.default_rng(1).integers(1, 3000, (*shape, 3)).astype(np.uint16))
+    label = tf.constant((np.arange(np.prod(shape)).reshape(shape) % CLASSES).astype(np.uint8))
+    if what == "step":
+        training = models.training_model(model)
+        options = optimizers.OptimizerOptions(learning_rate=0.001)
+        variables = training.trainable_variables
+        optimizer = optimizers.make_optimizer(options, optimizers.make_schedule(options, 10, 100), variables)
+        loss = dense_losses.DenseLoss(dense_losses.DenseLossOptions(), CLASSES)
+
+        @tf.function(autograph=False)
+        def work():
+            with tf.GradientTape() as tape:
+                value = loss.combine(loss.terms(label, training(image, training=True)))
+            optimizer.apply(tape.gradient(value, variables), variables)
+            return value
+    else:
+        twin = models.inference_twin(model, FLAGS.size)
+
+        @tf.function(autograph=False)
+        def work():
+            return tf.reduce_mean(twin(image, training=False))
+
+    values = [float(work()) for _ in range(_WARM)]
+    started = time.perf_counter()
+    values += [float(work()) for _ in range(FLAGS.steps)]
+    seconds = time.perf_counter() - started
+    if not np.isfinite(values).all():
+        raise measuring.MeasurementError(f"--side={what}", f"a value is not finite: {values}")
+    measuring.report(
+        FLAGS.batch_size * FLAGS.steps,
+        seconds,
+        parameters=model.count_params(),
+        multiply_adds=models.multiply_adds(model, FLAGS.size, FLAGS.size),
+    )
+
+
+def measure() -> dict[str, Any]:
+    """Measures both sides in turn."""
+    python = measuring.peers_python(FLAGS.peers_python)
+    shared = [f"--{name}={FLAGS[name].value}" for name in ("batch_size", "size", "steps")]
+    result: dict[str, Any] = {
+        "machine": measuring.machine(),
+        **{name: FLAGS[name].value for name in ("model", "encoder", "batch_size", "size", "steps", "runs")},
+        "works": {},
+    }
+    for what in WORKS:
+        commands = {
+            "ours": [
+                sys.executable,
+                "-m",
+                "benchmarks.dense_step",
+                f"--side={what}",
+                f"--model={FLAGS.model}",
+                *shared,
+            ],
+            "peer": [python, _PEER, f"--what={what}", f"--encoder={FLAGS.encoder}", *shared],
+        }
+        rates: dict[str, list[float]] = {side: [] for side in commands}
+        found: dict[str, Any] = {}
+        for number in range(FLAGS.runs):
+            # In turned order every second time, so that a warm processor favours neither.
+            for side in list(commands)[:: -1 if number % 2 else 1]:
+                found[side] = measuring.figures(measuring.run_command(commands[side])[0])
+                rates[side].append(found[side]["examples"] / found[side]["seconds"])
+        ratio = measuring.ratio(rates["ours"], rates["peer"])
+        result["works"][what] = {
+            "images_per_second": {side: vars(measuring.spread(values)) for side, values in rates.items()},
+            "ratio": vars(ratio),
+            "parameters": {side: found[side]["parameters"] for side in commands},
+            "multiply_adds": found["ours"]["multiply_adds"],
+            "versions": found["peer"]["versions"],
+        }
+        print(f"{what}: {ratio.text('.2f')} times the peer's {measuring.spread(rates['peer']).text('.2f')} images/s")
+    return result
+
+
+def main() -> None:
+    """Runs the command."""
+    if FLAGS.side:
+        measure_ours(FLAGS.side)
+        return
+    if FLAGS.dry_run:
+        print(f"dry run: would measure {FLAGS.runs} rounds of {' and '.join(WORKS)} and write {FLAGS.output}")
+        return
+    result = measure()
+    files.make_folder(pathlib.Path(FLAGS.output).parent)
+    files.write_json(FLAGS.output, result)
+    print(FLAGS.output)
+
+
+if __name__ == "__main__":
+    define_flags(FLAGS)
+    common.run(main)
