@@ -9,8 +9,6 @@ Example: python -m benchmarks.tile_building --output=docs/results/tile_building.
 
 import json
 import pathlib
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +28,10 @@ CRS = "EPSG:32633"
 TRANSFORM = (10.0, 0.0, 399_960.0, 0.0, -10.0, 5_900_040.0)
 
 _BLOCK = 512
+_PEAK = (
+    "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+)
 _PEER = "benchmarks/peers/torchgeo_tiles.py"
 
 
@@ -74,11 +76,12 @@ def write_scene(path: pathlib.Path, size: int, bands: tuple[str, ...], seed: int
                 dataset.write(numbers, window=Window(column, row, width, height))
 
 
-def write_land_use(path: pathlib.Path, size: int, region: int) -> int:
-    """Writes regions as land use; returns the number of polygons."""
-    options = mosaics.MosaicOptions(size=size, region=region, wander=region / 6)
+def write_land_use(path: pathlib.Path, size: int, region: int, coarse: int = 1) -> int:
+    """Writes regions as land use, their borders drawn in steps of `coarse` pixels; returns the number of polygons."""
+    options = mosaics.MosaicOptions(size=-(-size // coarse), region=region, wander=region / 6)
     found, classes = mosaics.regions(options, 0)
-    traced = mosaics.land_use(found, classes, TRANSFORM)
+    transform = tuple(value * coarse if place in (0, 4) else value for place, value in enumerate(TRANSFORM))
+    traced = mosaics.land_use(found, classes, transform)
     polygons = vectors.reprojected(Polygons(traced["geometry"], traced["code"], CRS, str(path)), "EPSG:3035")
     codes = sorted(set(traced["code"]))
     fields = {"code_2018": traced["code"], "label": np.array([codes.index(code) for code in traced["code"]], np.int32)}
@@ -147,14 +150,14 @@ def measure_memory(folder: pathlib.Path) -> dict[str, Any]:
     """Builds from a scene as large as Sentinel-2's, in one process, and returns its peak memory."""
     scene, land_use, cities = folder / "whole_2018-07-01.tif", folder / "whole_UA2018.gpkg", folder / "whole.csv"
     write_scene(scene, FLAGS.memory_size, sentinel2.EUROSAT_ORDER)
-    polygons = write_land_use(land_use, FLAGS.memory_size, 6 * FLAGS.region)
+    polygons = write_land_use(land_use, FLAGS.memory_size, FLAGS.region, coarse=6)
     write_list(cities, scene, land_use)
     command = build_command(cities, folder / "whole", 512, 1)
     started = time.perf_counter()
-    subprocess.run(command, cwd=measuring.ROOT, check=True, stdout=subprocess.DEVNULL)
+    # A small process in between: until a child runs its own program, its memory counts as large as its parent's.
+    output, _ = measuring.run_command([sys.executable, "-c", _PEAK, *command], 3600)
     seconds = time.perf_counter() - started
-    # Linux counts in kibibytes. It is the largest of all children so far: the peers run later.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    peak = int(output.strip().splitlines()[-1]) * 1024  # Linux counts in kibibytes.
     card = json.loads((folder / "whole" / "card.json").read_text())
     kept = sum(split["examples"] for split in card["splits"].values())
     return {
