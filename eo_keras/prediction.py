@@ -12,7 +12,7 @@ import numpy as np
 
 from eo_keras import radiometry, rasters, sentinel2
 from eo_keras.cards import ModelCard
-from eo_keras.errors import BandError, SourceError
+from eo_keras.errors import BandError, RunError, SourceError
 
 if TYPE_CHECKING:
     from eo_keras.runs import Run
@@ -118,9 +118,20 @@ def predict_images(
     Raises:
         SourceError: if an image cannot be read, or has another size than the model's patches.
         BandError: if its bands cannot be told or do not fit the model.
+        RunError: if the model answers with maps.
     """
     import tensorflow as tf
 
+    from eo_keras import models
+
+    known = models.MODELS.get(run.card.model)
+    if known is not None and known.task == "segmentation":
+        raise RunError(
+            run.folder,
+            f"{run.card.model} answers with a map of the image, not with a class",
+            "a model of patches",
+            "export it with launch.export and ask the SavedModel, which takes images of any size",
+        )
     card, paths = run.card, tuple(map(pathlib.Path, paths))
     answer = tf.function(lambda images: run.model(images, training=False))
     size = max(1, min(batch_size, len(paths)))

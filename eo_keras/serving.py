@@ -2,7 +2,9 @@
 
 An export folder holds versions, `EXPORT/1`, `EXPORT/2` and so on, each whole from the moment it has its name. Its
 signature `serving_default`, also callable as `serve`, takes `image` and answers `probabilities` float32
-`(batch, classes)`, `class_id` int64 `(batch,)` and `class_name` string `(batch,)`. Normalisation is inside.
+`(batch, classes)`, `class_id` int64 `(batch,)` and `class_name` string `(batch,)`. A model of maps takes images of any
+size and answers `probabilities` `(batch, height, width, classes)` and `class_id` uint8 `(batch, height, width)`.
+Normalisation is inside.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from eo_keras import cards, files, runs
+from eo_keras import cards, files, models, runs
 from eo_keras.errors import OptionError, RunError, StorageError
 
 ENDPOINT = "serve"
@@ -174,25 +176,33 @@ def export(run: runs.Run, export_dir: str | os.PathLike[str], *, version: int | 
 
 def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> Any:
     """Writes the version under its temporary name and returns it as it loads again."""
-    names = run.card.legend.class_names
+    names, size, dense = run.card.legend.class_names, run.card.patch_size, _answers_with_maps(run)
+    # A map's model says the same of any size; its own is only that of the tiles it was trained on.
+    model = models.inference_twin(run.model, None) if dense else run.model
 
     def answer(image: tf.Tensor) -> dict[str, tf.Tensor]:
         # The model's answers are float64 under the policy of that name; clients get one type always.
-        probabilities = tf.cast(run.model(image, training=False), tf.float32)
+        probabilities = tf.cast(model(image, training=False), tf.float32)
         class_id = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
+        if dense:
+            return {"probabilities": probabilities, "class_id": tf.cast(class_id, tf.uint8)}
         return {
             "probabilities": probabilities,
             "class_id": class_id,
             "class_name": tf.gather(tf.constant(names), class_id),
         }
 
-    shape = (None, run.card.patch_size, run.card.patch_size, len(run.card.bands))
+    shape = (None, *(2 * (None if dense else size,)), len(run.card.bands))
     archive = keras.export.ExportArchive()
     archive.add_endpoint(ENDPOINT, answer, [tf.TensorSpec(shape, run.card.dtype, name="image")])
     with runs.storage_errors(path):
         archive.write_out(str(temporary), verbose=False)
         cards.write_card(run.card, files.make_folder(temporary / EXTRA_DIR))
         return tf.saved_model.load(str(temporary))
+
+
+def _answers_with_maps(run: runs.Run) -> bool:
+    return len(run.model.output_shape) == 4
 
 
 def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:
@@ -212,11 +222,16 @@ def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:
         )
     answers = {name: value.numpy() for name, value in loaded.signatures[SIGNATURE](image=tf.constant(images)).items()}
     difference = float(np.abs(answers["probabilities"] - expected).max())
-    chosen = np.take_along_axis(answers["probabilities"], answers["class_id"][:, None], axis=1)[:, 0]
-    named = [run.card.legend.class_names[label].encode() for label in answers["class_id"]]
+    places = answers["class_id"][..., None].astype(np.int64)
+    chosen = np.take_along_axis(answers["probabilities"], places, axis=-1)[..., 0]
+    named = (
+        "class_name" not in answers
+        or [run.card.legend.class_names[label].encode() for label in answers["class_id"]]
+        == answers["class_name"].tolist()
+    )
     # Written so that a difference that is no number fails too.
     alike = difference <= TOLERANCE
-    if not alike or (chosen < answers["probabilities"].max(axis=1)).any() or named != answers["class_name"].tolist():
+    if not alike or (chosen < answers["probabilities"].max(axis=-1)).any() or not named:
         raise RunError(
             run.folder / runs.MODEL_NAME,
             f"its export answers otherwise: probabilities differ by {difference:.2g}"

@@ -30,6 +30,8 @@ def _examples(report) -> str:
     # A model's name stands in the address that is asked, and in a path of the container.
     name = re.sub(r"[^A-Za-z0-9_-]", "_", folder.name)
     mount = shlex.quote(f"type=bind,source={folder},target=/models/{name}")
+    # A map's model takes any height and width.
+    shape = (1, *(512 if edge is None else edge for edge in image.shape[1:]))
     # TensorFlow Serving turns no JSON into uint16.
     how = "gRPC: port 8500" if image.dtype == "uint16" else f"POST http://localhost:8501/v1/models/{name}:predict"
     lines = [
@@ -38,7 +40,7 @@ def _examples(report) -> str:
         "ask it from Python:",
         "  import numpy as np, tensorflow as tf",
         f"  model = tf.saved_model.load({str(report.path)!r})",
-        f"  print(model.serve(np.ones({(1, *image.shape[1:])}, {image.dtype!r})))",
+        f"  print(model.serve(np.ones({shape}, {image.dtype!r})))",
     ]
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ A process of its own, for only one mirrored strategy fits in a process. In doubl
 rounding, amplified by batch normalisation, makes any two orders of summation differ after a few steps.
 """
 
+import functools
 import gc
 import sys
 
@@ -19,7 +20,7 @@ def _row(title):
     return title, (128, 64, 128, 32, 64, 64)
 
 
-BATCH, STEPS, SIZE, CLASSES = 8, 20, 32, 4
+BATCH, STEPS, SIZE, CLASSES, UNKNOWN = 8, 20, 32, 4, 255
 REDUCED = {
     "resnet50": {"blocks": (1, 1), "width": 8},
     "inception_v3": {"blocks": (1, 1, 1), "width": 0.0625},
@@ -46,6 +47,47 @@ def batches():
     return images.astype(np.uint8), labels.astype(np.int32), weights
 
 
+def dense_builds():
+    """Reduced builds of those that answer for every pixel; they are trained where they are named."""
+    from eo_keras.models.resnet import resnet_features
+
+    # Of two stages, which is a stride of 8.
+    backbone = functools.partial(resnet_features, blocks=(1, 1), width=4)
+    return {"deeplab_resnet50": {"backbone": backbone, "output_stride": 8, "depth": 8, "low_depth": 4}}
+
+
+def maps(labels):
+    """Labels of every pixel: the image's, the next one on its right side, and here and there none."""
+    right = np.arange(SIZE) >= SIZE // 2
+    labels = np.where(right, (labels[..., None, None] + 1) % CLASSES, labels[..., None, None])
+    labels = np.broadcast_to(labels, (*labels.shape[:-2], SIZE, SIZE)).copy()
+    labels[..., ::5, ::3] = UNKNOWN
+    return labels.astype(np.int32)
+
+
+def dense_loss(outputs, label, weight):
+    """The mean cross-entropy of all labelled pixels of the whole batch, see `eo_keras.tasks.Step`."""
+    import tensorflow as tf
+
+    from eo_keras import tasks
+
+    (logits,) = outputs
+    known = (label != UNKNOWN) & (weight > 0)[:, tf.newaxis, tf.newaxis]
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(known, label, 0), logits)
+    counts = tf.cast(known, logits.dtype)
+    total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(counts))
+    loss = tf.reduce_sum(entropy * counts) / total
+    right = known & (tf.argmax(logits, axis=-1, output_type=tf.int32) == label)
+    return tasks.StepLoss(loss, loss, *(tf.reduce_sum(tf.cast(one, tf.int32)) for one in (right, known)))
+
+
+def dense_metrics(twin, images, labels):
+    """Pixel accuracy and cross-entropy."""
+    answers, known = twin.predict(images, verbose=0), labels != UNKNOWN
+    chosen = np.take_along_axis(answers, np.where(known, labels, 0)[..., None], axis=-1)[..., 0]
+    return [(answers.argmax(axis=-1) == labels)[known].mean(), -np.log(chosen[known]).mean()]
+
+
 def train(name, arguments, strategy, optimizer):
     """Returns what 20 steps of an architecture come to, as arrays by name."""
     import tensorflow as tf
@@ -57,6 +99,7 @@ def train(name, arguments, strategy, optimizer):
     options = training_options.TrainingOptions(
         "", "", batch_size=BATCH, epochs=1, optimizer=optimizer, ema=0.9, label_smoothing=0.1
     )
+    dense = models.MODELS[name].task == "segmentation"
     with strategy.scope():
         model = models.MODELS[name].builder(
             bands=("B04", "B03", "B02"),
@@ -71,24 +114,32 @@ def train(name, arguments, strategy, optimizer):
             **arguments,
         )
         averages = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights]
-        stepper = stepping.Stepper(model, strategy, options, tasks.classification_loss(options), averages)
+        loss = dense_loss if dense else tasks.classification_loss(options)
+        stepper = stepping.Stepper(model, strategy, options, loss, averages)
         stepper.enter(phases.make_phases(options, model, STEPS)[0])
         twin = models.inference_twin(model, SIZE)
     images, labels, weights = batches()
+    labels = maps(labels) if dense else labels
     dataset = tf.data.Dataset.from_tensor_slices((images, labels, weights))
     steps = [stepper(*batch) for batch in strategy.experimental_distribute_dataset(dataset)]
     models.copy_weights(model, twin)
     # Eleven examples in batches of eight: of the last batch, two devices hold three examples and none.
     rest = [part.reshape(-1, *part.shape[2:])[: 2 * BATCH] for part in (images, labels, weights)]
-    rest[2] = (np.arange(2 * BATCH) < 11).astype(np.float32)
-    answers = evaluation.Answerer(twin, strategy)(None, tf.data.Dataset.from_tensor_slices(tuple(rest)).batch(BATCH))
-    assert len(answers.labels) == 11
+    if dense:
+        metrics = dense_metrics(twin, *rest[:2])
+    else:
+        rest[2] = (np.arange(2 * BATCH) < 11).astype(np.float32)
+        answers = evaluation.Answerer(twin, strategy)(
+            None, tf.data.Dataset.from_tensor_slices(tuple(rest)).batch(BATCH)
+        )
+        assert len(answers.labels) == 11
+        metrics = [answers.accuracy(), answers.cross_entropy()]
     moving = [one for one in model.weights if one.name.startswith("moving_")]
     others = [one for one in model.weights if not one.name.startswith("moving_")]
     return {
         "losses": np.array([float(loss) for loss, _, _ in steps]),
         "right": np.array([int(right) for _, right, _ in steps]),
-        "metrics": np.array([answers.accuracy(), answers.cross_entropy()]),
+        "metrics": np.array(metrics),
         "statistics": np.concatenate([one.numpy().ravel() for one in moving]),
         "weights": np.concatenate([one.numpy().ravel() for one in others]),
         "averages": np.concatenate([one.numpy().ravel() for one in averages]),
@@ -104,8 +155,8 @@ def main():
 
     distribution.prepare_devices(virtual_devices=devices, deterministic=True, seed=1)
     strategy = distribution.make_strategy("mirrored", virtual_devices=devices)
-    chosen = {name: models.MODELS[name].arguments for name in models.MODELS} if full else REDUCED
-    names = [word for word in sys.argv[3:] if not word.startswith("-")] or list(chosen)
+    chosen = {name: models.MODELS[name].arguments for name in models.MODELS} if full else REDUCED | dense_builds()
+    names = [word for word in sys.argv[3:] if not word.startswith("-")] or list(chosen if full else REDUCED)
     results = {}
     for name in names:
         optimizer = ("sgd", 0.01) if full else OPTIMIZERS.get(name, ("sgd", 0.01))

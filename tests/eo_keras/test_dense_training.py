@@ -235,6 +235,28 @@ def test_other_strides_scales_and_mirrored_tiles_change_the_answers_a_little(tra
     assert entropy(batch_size=3) == pytest.approx(plain, rel=1e-5)
 
 
+def test_an_export_answers_about_images_of_any_size(trained, tmp_path):
+    from eo_keras import serving
+
+    run = runs.open_run(trained[0])
+    report = serving.export(run, tmp_path / "serving")
+    assert report.largest_difference < 1e-5
+    loaded = tf.saved_model.load(str(report.path))
+    images = np.random.default_rng(2).integers(1, 3000, (2, 48, 80, 3)).astype(np.uint16)
+    answers = loaded.serve(images)
+    expected = np.asarray(models.inference_twin(run.model, None)(images))
+    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
+    assert answers["class_id"].dtype == tf.uint8 and answers["class_id"].shape == (2, 48, 80)
+    np.testing.assert_array_equal(answers["class_id"], expected.argmax(-1))
+
+
+def test_a_model_of_maps_names_no_class_of_a_patch(trained, tmp_path):
+    from eo_keras import prediction
+
+    with pytest.raises(RunError, match="answers with a map of the image.*launch.export"):
+        prediction.predict_images(runs.open_run(trained[0]), [tmp_path / "a.tif"])
+
+
 def test_the_mean_of_mirrored_answers_is_the_same_for_the_mirrored_tile(trained):
     run = runs.open_run(trained[0])
     model = models.inference_twin(run.model, None)

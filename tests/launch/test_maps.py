@@ -89,6 +89,11 @@ def test_a_run_of_maps_is_trained_and_scored(records_dir, tmp_path):
     metrics = json.loads((run_dir / "evaluation" / "test-os8-flip" / "metrics.json").read_text())
     assert metrics["output_stride"] == 8 and metrics["tta"] == "flip"
     assert "test-os8-flip" in cards.read_model_card(run_dir).scores
+    done = launch("export", run_dir=run_dir, export_dir=tmp_path / "serving")
+    assert done.returncode == 0, done.stderr
+    assert "np.ones((1, 512, 512, 3), 'uint16')" in done.stdout
+    done = launch("predict", run_dir=run_dir, images=tmp_path, output=tmp_path / "a.csv")
+    assert done.returncode == 2
     assert_one_line_error(launch("evaluate", "--tta=d4", run_dir=run_dir), "--tta: it says nothing to a model of maps")
     assert_one_line_error(launch("evaluate", "--scales=1,x", run_dir=run_dir), "--scales: 1,x")
     done = launch("train", "--model=resnet14", records_dir=records_dir, run_dir=tmp_path / "other")

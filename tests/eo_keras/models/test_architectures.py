@@ -10,18 +10,35 @@ from eo_keras import models
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.models import Normalisation
 from eo_keras.models.compact import build_compact
+from eo_keras.models.deeplab import build_deeplab
 from eo_keras.models.googlenet import build_googlenet
 from eo_keras.models.inception_v3 import build_inception_v3
-from eo_keras.models.resnet import build_resnet
+from eo_keras.models.resnet import build_resnet, resnet_features
+from eo_keras.models.xception import build_xception, xception_features
 
 TABLE = (("3a", (64, 96, 128, 16, 32, 32)), ("4a", (192, 96, 208, 16, 48, 64)), ("4d", (112, 144, 288, 32, 64, 64)))
-OWN_RATES = {"googlenet": {"aux1_dropout": 0.7, "aux2_dropout": 0.7, "dropout": 0.4}, "inception_v3": {"dropout": 0.2}}
+OWN_RATES = {
+    "googlenet": {"aux1_dropout": 0.7, "aux2_dropout": 0.7, "dropout": 0.4},
+    "inception_v3": {"dropout": 0.2},
+    "deeplab_resnet": {"dropout": 0.1},
+    "deeplab_xception": {"dropout": 0.1},
+}
 RGB = ("B04", "B03", "B02")
 REDUCED = {
     "resnet": functools.partial(build_resnet, blocks=(1, 1), width=8, zero_last_gamma=False),
     "compact": functools.partial(build_compact, stem=(4, 6), widths=(8, 12), blocks=(1, 2), zero_last_gamma=False),
     "googlenet": functools.partial(build_googlenet, width=1 / 16, table=TABLE),
     "inception_v3": functools.partial(build_inception_v3, blocks=(1, 1, 1), width=1 / 16),
+    "xception": functools.partial(build_xception, middle=0, width=1 / 16),
+    "deeplab_resnet": functools.partial(
+        build_deeplab,
+        backbone=functools.partial(resnet_features, blocks=(1, 1, 1, 1), width=4, zero_last_gamma=False),
+        depth=8,
+        low_depth=4,
+    ),
+    "deeplab_xception": functools.partial(
+        build_deeplab, backbone=functools.partial(xception_features, middle=0, width=1 / 16), depth=8, low_depth=4
+    ),
 }
 SYNCHRONIZED = keras.config.backend() == "tensorflow"
 
@@ -54,9 +71,11 @@ def answers(model, image):
 def test_precision_twin_and_saved_twin(name, policy, tmp_path):
     model = reduced(name, dtype_policy=policy, synchronized=SYNCHRONIZED)
     exact, compute = ("float64",) * 2 if policy == "float64" else ("float32", keras.DTypePolicy(policy).compute_dtype)
-    heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    assert {layer.compute_dtype for layer in [*heads, model.get_layer("probabilities")]} == {exact}
-    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense) or layer.name == "decoder_scores"]
+    assert heads
+    assert {layer.compute_dtype for layer in [*heads, *map(model.get_layer, ("logits", "probabilities"))]} == {exact}
+    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    convolutions = [layer for layer in model.layers if isinstance(layer, kinds) and layer not in heads]
     assert {layer.compute_dtype for layer in convolutions} == {compute}
     assert not any(layer.use_bias for layer in convolutions)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -66,7 +85,8 @@ def test_precision_twin_and_saved_twin(name, policy, tmp_path):
 
     given = answers(model, images())
     assert {answer.dtype for answer in given} == {np.dtype(exact)}
-    np.testing.assert_allclose(given[0].sum(axis=1), 1, atol=1e-6)
+    assert given[0].shape == ((2, 32, 32, 4) if name.startswith("deeplab") else (2, 4))
+    np.testing.assert_allclose(given[0].sum(axis=-1), 1, atol=1e-6)
     twin = models.inference_twin(model, 32)
     if policy == "float32":
         twin.save(tmp_path / "twin.keras")
@@ -89,7 +109,7 @@ def test_saved_model_answers_alike_at_any_size(name, tmp_path):
     again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     image = np.random.default_rng(0).integers(1, 3000, (1, 37, 65, 3)).astype("uint16")
     for one, other in zip(answers(model, image), answers(again, image), strict=True):
-        assert one.shape == (1, 4)
+        assert one.shape == ((1, 37, 65, 4) if name.startswith("deeplab") else (1, 4))
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
@@ -136,9 +156,17 @@ def build(name, **options):
 
 
 def test_registry(monkeypatch, tmp_path):
-    assert set(models.MODELS) == {"resnet50", "resnet101", "inception_v3", "googlenet", "resnet14", "compact"}
+    tasks = {task: [name for name, entry in models.MODELS.items() if entry.task == task] for task in models.TASKS}
+    assert tasks == {
+        "classification": [
+            "resnet50", "resnet101", "inception_v3", "googlenet", "resnet14", "compact", "xception65"
+        ],
+        "segmentation": [
+            "deeplab_resnet50", "deeplab_resnet101", "deeplab_resnet14", "deeplab_xception65", "deeplab_xception_small"
+        ],
+    }  # fmt: skip
     assert [name for name, entry in models.MODELS.items() if entry.imagenet] == [
-        "resnet50", "resnet101", "inception_v3"
+        "resnet50", "resnet101", "inception_v3", "deeplab_resnet50", "deeplab_resnet101"
     ]  # fmt: skip
     with pytest.raises(
         OptionError, match="no ImageNet weights for googlenet; expected one of resnet50, resnet101, inc"
