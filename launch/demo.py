@@ -1,4 +1,6 @@
-"""Runs the whole way on a small generated data set: archives, records, training, score, answers and a served model.
+"""Runs the whole way on a small generated world: archives, records, training, score, answers and a served model.
+
+First patches with a class each, then cities: Sentinel-2 products and an Urban Atlas become tiles, and a map's model.
 
 Every step but the first is a command of its own, shown as you would type it.
 
@@ -14,21 +16,24 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 from absl import flags
 
-from eo_keras import files
+from eo_keras import cards, files, records
 from eo_keras.errors import EOKerasError, OptionError
 from launch import common
-from tfrecords_builder.generated import archives, hardness
+from tfrecords_builder.generated import archives, cities, hardness
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("output_dir", "runs/demo", "Folder for what the demo makes; an earlier demo in it is replaced.")
 flags.DEFINE_integer("patches_per_class", 200, "RGB patches of each of the ten classes.", lower_bound=20)
 flags.DEFINE_integer("ms_patches_per_class", 20, "13-band patches of each of the ten classes.", lower_bound=5)
+flags.DEFINE_integer("cities", 4, "Cities; one of them is for testing, one chooses the epoch.", lower_bound=3)
+flags.DEFINE_integer("city_size", 600, "Edge of a city in pixels of 10 m, a multiple of 6.", lower_bound=240)
 flags.DEFINE_integer("seed", 1, "Seed of the generated world and of the split.")
 
-TRAINING_FLAGS = os.path.relpath(pathlib.Path(__file__).parent / "flagfiles" / "demo.flags")
+_FLAGFILES = pathlib.Path(os.path.relpath(pathlib.Path(__file__).parent / "flagfiles"))
 
 
 def _prepare(output_dir: pathlib.Path) -> None:
@@ -52,13 +57,8 @@ def _run(command: str, *positional: str, **arguments: object) -> None:
         raise EOKerasError(f"launch.{command}", "it failed as it says above", remedy="report it with all of the output")
 
 
-def main() -> None:
-    """Runs the demo."""
-    folder, started = pathlib.Path(FLAGS.output_dir), time.monotonic()
-    if FLAGS.dry_run:
-        print(f"dry run: would generate two archives, build records, train, score, predict and export, in {folder}")
-        return
-    _prepare(folder)
+def _patches(folder: pathlib.Path) -> str:
+    """Goes the way of patches; returns what it came to."""
     baselines = {}
     for kind, count in (("rgb", FLAGS.patches_per_class), ("ms", FLAGS.ms_patches_per_class)):
         source = folder / f"eurosat_{kind}.zip"
@@ -77,7 +77,7 @@ def main() -> None:
         _run("inspect", records_dir=records, output=page)
 
     run_dir = folder / "run"
-    _run("train", f"--flagfile={TRAINING_FLAGS}", records_dir=folder / "records" / "rgb", run_dir=run_dir)
+    _run("train", f"--flagfile={_FLAGFILES / 'demo.flags'}", records_dir=folder / "records" / "rgb", run_dir=run_dir)
     _run("evaluate", run_dir=run_dir, split="test")
     # The network was trained on JPEGs; it reads the GeoTIFFs' red, green and blue, scaled as the JPEGs were made.
     patches = folder / "patches"
@@ -87,12 +87,68 @@ def main() -> None:
 
     metrics = json.loads((run_dir / "evaluation" / "test" / "metrics.json").read_text())
     scores = metrics["scores"]
-    print(
-        f"\nRGB test patches right: network {scores['accuracy']:.1%} ({scores['accuracy_low']:.1%} to "
+    return (
+        f"RGB test patches right: network {scores['accuracy']:.1%} ({scores['accuracy_low']:.1%} to "
         f"{scores['accuracy_high']:.1%} at 95 %), logistic regression on the patches' band means "
         f"{baselines['rgb']:.1%} (13 bands: {baselines['ms']:.1%})"
     )
-    print(f"done in {time.monotonic() - started:.0f} s; look at {folder}/*.html and {run_dir}/evaluation/test/*.png,")
+
+
+def _cities(folder: pathlib.Path) -> str:
+    """Goes the way of tiles; returns what it came to."""
+    print(f"\ngenerating {folder / 'cities'}: two Sentinel-2 products and an Urban Atlas of each city", flush=True)
+    with common.progress(FLAGS.cities, "generating", unit="cities") as advance:
+        listed = cities.write_cities(
+            folder / "cities", FLAGS.cities, size=FLAGS.city_size, seed=FLAGS.seed, progress=advance
+        )
+    records, run_dir, share = folder / "records" / "cities", folder / "run_cities", 1 / FLAGS.cities
+    _run(
+        "build",
+        *(f"--{part}_fraction={share:.3f}" for part in ("test", "val")),
+        dataset="urban_atlas",
+        cities=listed,
+        legend="hsl4",
+        bands="RGB",
+        tile_size=128,
+        output_dir=records,
+        seed=FLAGS.seed,
+    )
+    _run("inspect", records_dir=records, output=folder / "cities.html")
+    _run("train", f"--flagfile={_FLAGFILES / 'demo_maps.flags'}", records_dir=records, run_dir=run_dir)
+    _run("evaluate", run_dir=run_dir, split="test")
+    scores = json.loads((run_dir / "evaluation" / "test" / "metrics.json").read_text())["scores"]
+    mean, accuracy = scores["macro_iou"], scores["accuracy"]
+    return (
+        f"tiles of a city not seen in training: mIoU {mean['value']:.3f} ({mean['low']:.3f} to {mean['high']:.3f} at "
+        f"95 %), {accuracy['value']:.1%} of the pixels right; colours alone give {_colours_alone(records):.1%}"
+    )
+
+
+def _colours_alone(records_dir: pathlib.Path) -> float:
+    """Returns what logistic regression on the mean colours of 5 x 5 pixels makes of the test tiles, side by side."""
+    card = cards.read_data_card(records_dir)
+    images, labels = [], []
+    for shard in card.splits["test"].shards:
+        for example in records.read_examples(records_dir / shard.name):
+            images.append(records.decode_image(example, card))
+            labels.append(example.tile.labels)
+    return hardness.pixel_colour_baseline(np.concatenate(images, 1), np.concatenate(labels, 1), window=5).accuracy
+
+
+def main() -> None:
+    """Runs the demo."""
+    folder, started = pathlib.Path(FLAGS.output_dir), time.monotonic()
+    if FLAGS.dry_run:
+        print(
+            f"dry run: would generate archives and cities, build records, train, score, predict and export in {folder}"
+        )
+        return
+    _prepare(folder)
+    found = [way(folder) for way in (_patches, _cities)]
+    print("\n" + "\n".join(found))
+    print(
+        f"done in {time.monotonic() - started:.0f} s; look at {folder}/*.html and {folder}/run*/evaluation/test/*.png,"
+    )
     print(f"and at the curves with: tensorboard --logdir {folder}")
 
 

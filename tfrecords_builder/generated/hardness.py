@@ -1,11 +1,12 @@
-"""How hard an archive is: what a linear model makes of the patches' mean colours alone.
+"""How hard an archive or a map is: what a linear model makes of mean colours alone.
 
 A class that mean colour gives away needs no network; the difference between a network's score and this one is what the
-layout of the patches is worth.
+layout of the ground is worth.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 
@@ -17,6 +18,19 @@ from eo_keras.errors import OptionError, SourceError
 from tfrecords_builder.archives import Archive
 
 _RIDGE = 1.0  # On the sum of the losses, as scikit-learn's default C = 1.
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelScore:
+    """What colour alone finds in a map.
+
+    Attributes:
+        accuracy: share of the test pixels whose class is found.
+        most_frequent: share of the most frequent class, which is what guessing it would find.
+    """
+
+    accuracy: float
+    most_frequent: float
 
 
 def band_mean_baseline(features: np.ndarray, labels: np.ndarray, train: np.ndarray) -> float:
@@ -110,6 +124,57 @@ def mean_colour_baseline(archive_path: str | os.PathLike[str], *, seed: int = 0)
             raise SourceError(archive_path, f"class {class_name} has a single patch", "at least two of each class")
         train[places[: min(len(places) - 1, round(0.8 * len(places)))]] = True
     return band_mean_baseline(features, labels, train)
+
+
+def pixel_colour_baseline(
+    image: np.ndarray, labels: np.ndarray, *, window: int = 1, ignore: int = 255, sample: int = 20_000, seed: int = 0
+) -> PixelScore:
+    """Scores the linear model on the colours of a map's pixels, or on mean colours around them.
+
+    The model learns from the western half of the pixels drawn and is tested on the eastern half, then the other way
+    round, so that it cannot profit from neighbours.
+
+    Args:
+        image: numbers of any type (height, width, bands).
+        labels: integers (height, width), class labels.
+        window: edge of the square around a pixel whose mean colour is taken, in pixels; odd, 1 for the pixel alone.
+        ignore: the label of pixels that have none.
+        sample: how many pixels are drawn from each half.
+        seed: of the drawing.
+
+    Returns:
+        The score.
+
+    Raises:
+        OptionError: if the shapes disagree, the window is even or too large, or a half has no pixels with a label.
+    """
+    image, labels = np.asarray(image), np.asarray(labels)
+    if image.ndim != 3 or labels.shape != image.shape[:2]:
+        raise OptionError("pixel_colour_baseline", f"shapes {image.shape}, {labels.shape}", "(h, w, bands), (h, w)")
+    if window % 2 == 0 or not 1 <= window <= min(labels.shape):
+        raise OptionError("pixel_colour_baseline", f"a window of {window}", "an odd number within the image")
+    features, labels = _window_means(image, window), labels[window // 2 :, window // 2 :]
+    labels = labels[: features.shape[0], : features.shape[1]]
+    known = np.argwhere(labels != ignore)
+    rng = np.random.default_rng(seed)
+    middle = np.median(known[:, 1]) if len(known) else 0
+    halves = [known[known[:, 1] < middle], known[known[:, 1] >= middle]]
+    if not all(map(len, halves)):
+        raise OptionError("pixel_colour_baseline", "too few pixels with a label", "some in both halves")
+    drawn = [half[rng.permutation(len(half))[:sample]] for half in halves]
+    places = np.concatenate(drawn)
+    west = np.arange(len(places)) < len(drawn[0])
+    chosen, truth = features[places[:, 0], places[:, 1]], labels[places[:, 0], places[:, 1]]
+    right = [band_mean_baseline(chosen, truth, train) for train in (west, ~west)]
+    share = np.bincount(truth).max() / len(truth)
+    return PixelScore(float(right[0] * (~west).mean() + right[1] * west.mean()), float(share))
+
+
+def _window_means(image: np.ndarray, window: int) -> np.ndarray:
+    """Means over all whole windows, float64 (height - window + 1, width - window + 1, bands)."""
+    sums = np.pad(image.astype(np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0), (0, 0)))
+    rows = sums[window:] - sums[:-window]
+    return (rows[:, window:] - rows[:, :-window]) / window**2
 
 
 def archive_band_means(archive_path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:

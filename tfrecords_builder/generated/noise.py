@@ -75,3 +75,35 @@ def fractal_noise(row: int, col: int, height: int, width: int, period: float, ke
         total += np.float32(weight) * value_noise(row, col, height, width, period / 2**octave, key + octave)
         weights += weight
     return total / np.float32(weights)
+
+
+def value_noise_at(rows: np.ndarray, cols: np.ndarray, period: float, key: int) -> np.ndarray:
+    """The same noise as `value_noise` at single places.
+
+    Args:
+        rows: places down the grid, in pixels; the middle of the first pixel is 0.5. Any shape.
+        cols: places across it, of the same shape.
+        period: distance of the lattice points, in pixels.
+        key: the salt.
+
+    Returns:
+        float64 of that shape, in [0, 1), mean 0.5.
+    """
+    bases, weights = [], []
+    for place in (rows, cols):
+        position = np.asarray(place, np.float64) / period
+        base = np.floor(position)
+        fraction = position - base
+        bases.append(base.astype(np.int64))
+        weights.append(fraction * fraction * (3.0 - 2.0 * fraction))
+    (r, c), (weight_r, weight_c) = bases, weights
+    left = hashed(key, r, c) * (1.0 - weight_r) + hashed(key, r + 1, c) * weight_r
+    right = hashed(key, r, c + 1) * (1.0 - weight_r) + hashed(key, r + 1, c + 1) * weight_r
+    return left * (1.0 - weight_c) + right * weight_c
+
+
+def fractal_noise_at(rows: np.ndarray, cols: np.ndarray, period: float, key: int, octaves: int = 3) -> np.ndarray:
+    """The same noise as `fractal_noise` at single places; the arguments are those of `value_noise_at`."""
+    weights = [0.6**octave for octave in range(octaves)]
+    noises = [value_noise_at(rows, cols, period / 2**octave, key + octave) for octave in range(octaves)]
+    return sum(weight * noise for weight, noise in zip(weights, noises, strict=True)) / sum(weights)

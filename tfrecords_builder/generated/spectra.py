@@ -32,6 +32,16 @@ MATERIALS: tuple[str, ...] = tuple(_SPECTRA)
 _TABLE = np.array(list(_SPECTRA.values()), np.float32)
 _HAZE = dict(zip(NOMINAL_ORDER, (260, 215, 165, 130, 105, 75, 60, 50, 42, 40, 4, 12, 6), strict=True))
 
+# Light that the atmosphere itself sends to the sensor (Rayleigh and aerosol, falling with the wavelength), and clouds.
+_PATH = dict(zip(NOMINAL_ORDER, (900, 610, 340, 190, 150, 110, 90, 70, 60, 50, 0, 10, 5), strict=True))
+_CLOUD = dict(
+    zip(
+        NOMINAL_ORDER,
+        (5200, 5300, 5100, 5250, 5400, 5500, 5600, 5600, 5700, 2100, 45, 4300, 3300),
+        strict=True,
+    )
+)
+
 
 def endmembers(bands: tuple[str, ...]) -> np.ndarray:
     """Returns the materials' digital numbers in the given bands: float32 (materials, bands)."""
@@ -41,3 +51,13 @@ def endmembers(bands: tuple[str, ...]) -> np.ndarray:
 def haze(bands: tuple[str, ...]) -> np.ndarray:
     """Returns what one unit of haze adds to each band, in digital numbers: float32 (bands,)."""
     return np.array([_HAZE[name] for name in bands], np.float32)
+
+
+def path(bands: tuple[str, ...]) -> np.ndarray:
+    """Returns the atmosphere's own share of the digital numbers, which Level-2A lacks: float32 (bands,)."""
+    return np.array([_PATH[name] for name in bands], np.float32)
+
+
+def cloud(bands: tuple[str, ...]) -> np.ndarray:
+    """Returns the digital numbers of a thick cloud: float32 (bands,)."""
+    return np.array([_CLOUD[name] for name in bands], np.float32)

@@ -12,83 +12,10 @@ from collections.abc import Callable
 import numpy as np
 
 from eo_keras.legends import EUROSAT
-from tfrecords_builder.generated.noise import fractal_noise, hashed, salt, value_noise
+from tfrecords_builder.generated.lines import draw_highway, draw_river
+from tfrecords_builder.generated.noise import hashed
+from tfrecords_builder.generated.painting import PLACE_OF, Ground, Painting, band
 from tfrecords_builder.generated.spectra import MATERIALS
-
-_M = {name: place for place, name in enumerate(MATERIALS)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Ground:
-    """A window of one landscape cell that is to be painted.
-
-    Attributes:
-        row: first row of the window in the world.
-        col: first column of the window in the world.
-        height: rows of the window.
-        width: columns of the window.
-        centre: row and column of the cell's centre.
-        cell: the cell's place in the mosaic (row, column).
-        seed: the world's seed.
-    """
-
-    row: int
-    col: int
-    height: int
-    width: int
-    centre: tuple[int, int]
-    cell: tuple[int, int]
-    seed: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.height, self.width
-
-    def rng(self) -> np.random.Generator:
-        """A fresh generator of the cell's own properties; the same numbers for every window of the cell."""
-        return np.random.default_rng([self.seed, 7, *self.cell])
-
-    def key(self, purpose: str) -> int:
-        """A salt of this cell for one purpose."""
-        return salt(self.seed, *self.cell, purpose)
-
-    def noise(self, period: float, purpose: str) -> np.ndarray:
-        """Value noise of the window, float32 (height, width) in [0, 1)."""
-        return value_noise(self.row, self.col, *self.shape, period, self.key(purpose))
-
-    def fractal(self, period: float, purpose: str, octaves: int = 3) -> np.ndarray:
-        """Fractal noise of the window, float32 (height, width) in [0, 1)."""
-        return fractal_noise(self.row, self.col, *self.shape, period, self.key(purpose), octaves)
-
-    def turned(self, angle: float) -> tuple[np.ndarray, np.ndarray]:
-        """Distances from the cell's centre along and across a direction, in pixels, float32 (height, width)."""
-        y = (np.arange(self.row, self.row + self.height) + 0.5 - self.centre[0]).astype(np.float32)[:, None]
-        x = (np.arange(self.col, self.col + self.width) + 0.5 - self.centre[1]).astype(np.float32)[None, :]
-        sin, cos = np.float32(np.sin(angle)), np.float32(np.cos(angle))
-        return x * cos + y * sin, y * cos - x * sin
-
-
-@dataclasses.dataclass
-class Painting:
-    """A painted window.
-
-    Attributes:
-        cover: shares of the materials, float32 (materials, height, width), sum 1.
-        light: factor on what the materials reflect, float32 (height, width).
-        classes: land cover by pixel, uint8 (height, width).
-    """
-
-    cover: np.ndarray
-    light: np.ndarray
-    classes: np.ndarray
-
-    def overlay(self, mask: np.ndarray, light: float | np.ndarray = 1.0, **shares: float | np.ndarray) -> None:
-        """Covers the mask's share (0..1, float32 (height, width)) of each pixel with a mixture of materials."""
-        self.cover *= 1.0 - mask
-        for name, share in shares.items():
-            self.cover[_M[name]] += mask * share
-        self.light += mask * (light - self.light)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,15 +42,10 @@ def _blank(ground: Ground, class_name: str) -> Painting:
 def _open_land(painting: Painting, green: np.ndarray, dry: np.ndarray, pale: np.ndarray) -> None:
     green, dry, pale = (np.clip(share, 0.0, 1.0) for share in (green, dry, pale))
     bare = (1.0 - green) * (1.0 - dry)
-    painting.cover[_M["green"]] = green
-    painting.cover[_M["dry"]] = (1.0 - green) * dry
-    painting.cover[_M["lightsoil"]] = bare * pale
-    painting.cover[_M["darksoil"]] = bare * (1.0 - pale)
-
-
-def _band(distance: np.ndarray, half_width: float | np.ndarray) -> np.ndarray:
-    """Coverage (0..1) of pixels by a band around distance 0: antialiased over one pixel."""
-    return np.clip(half_width + 0.5 - np.abs(distance), 0.0, 1.0)
+    painting.cover[PLACE_OF["green"]] = green
+    painting.cover[PLACE_OF["dry"]] = (1.0 - green) * dry
+    painting.cover[PLACE_OF["lightsoil"]] = bare * pale
+    painting.cover[PLACE_OF["darksoil"]] = bare * (1.0 - pale)
 
 
 def _bricks(
@@ -158,7 +80,7 @@ def _annual_crop(ground: Ground, rng: np.random.Generator) -> Painting:
         tone.pale + 0.9 * (own("pale") - 0.5),
     )
     painting.light = 0.84 + 0.32 * own("light")
-    painting.overlay(0.45 * _band(edge, 0.5), green=0.5, dry=0.5)
+    painting.overlay(0.45 * band(edge, 0.5), green=0.5, dry=0.5)
     return painting
 
 
@@ -180,7 +102,7 @@ def _permanent_crop(ground: Ground, rng: np.random.Generator) -> Painting:
         tone.pale + 0.3 * (own("pale") - 0.5),
     )
     painting.light = (0.9 + 0.2 * own("light")) * (1.12 - 0.24 * row)
-    painting.overlay(0.8 * _band(edge, 0.6), dry=0.6, lightsoil=0.4)
+    painting.overlay(0.8 * band(edge, 0.6), dry=0.6, lightsoil=0.4)
     return painting
 
 
@@ -215,7 +137,7 @@ def _pasture(ground: Ground, rng: np.random.Generator) -> Painting:
         np.full(ground.shape, tone.pale, np.float32),
     )
     painting.light = 0.98 + 0.06 * own("light") + 0.04 * soft
-    painting.overlay(0.35 * _band(edge, 0.6), tree=0.6, green=0.4)
+    painting.overlay(0.35 * band(edge, 0.6), tree=0.6, green=0.4)
     return painting
 
 
@@ -238,11 +160,7 @@ def _highway(ground: Ground, rng: np.random.Generator) -> Painting:
     painting = _countryside(ground, rng)
     distance = _line(ground, rng, rng.uniform(0, 5), (90.0, 200.0))
     half_width = rng.uniform(1.3, 2.0)
-    painting.overlay(0.6 * _band(distance, half_width + 1.4), light=0.9, tree=0.5, green=0.5)
-    road = _band(distance, half_width)
-    painting.overlay(road, light=rng.uniform(1.05, 1.3), asphalt=0.72, bright=0.28)
-    painting.overlay(_band(distance, 0.15) * 0.8, light=0.85, green=0.3, asphalt=0.7)
-    painting.classes[road > 0.5] = EUROSAT.label_of("Highway")
+    draw_highway(painting, distance, half_width, rng.uniform(1.05, 1.3))
     return painting
 
 
@@ -251,11 +169,7 @@ def _river(ground: Ground, rng: np.random.Generator) -> Painting:
     distance = _line(ground, rng, rng.uniform(5, 11), (45.0, 95.0))
     distance = distance + 3.0 * (ground.noise(14.0, "bank") - 0.5)
     half_width = rng.uniform(2.0, 5.0)
-    painting.overlay(_band(distance, half_width + 1.5 + 2.0 * ground.noise(6.0, "wood")), tree=0.65, green=0.35)
-    water = _band(distance, half_width)
-    turbid = rng.uniform(0.2, 1.0)
-    painting.overlay(water, turbid=turbid, clear=1.0 - turbid)
-    painting.classes[water > 0.5] = EUROSAT.label_of("River")
+    draw_river(painting, distance, half_width, ground.noise(6.0, "wood"), rng.uniform(0.2, 1.0))
     return painting
 
 
@@ -285,13 +199,19 @@ def _residential(ground: Ground, rng: np.random.Generator) -> Painting:
     garden = ground.noise(5.0, "garden") - 0.5
     _open_land(painting, 0.3 + 0.6 * tone.green + 0.4 * garden, np.full(ground.shape, tone.dry), garden * 0 + tone.pale)
     # From garden suburb to paved old town.
-    painting.overlay(np.clip(rng.uniform(0.0, 0.9) + 0.5 * garden, 0.0, 1.0), asphalt=0.7, tile=0.3)
+    paved = rng.uniform(0.0, 0.9)
+    if ground.density is not None:
+        paved = 0.9 * ground.density
+    painting.overlay(np.clip(paved + 0.5 * garden, 0.0, 1.0), asphalt=0.7, tile=0.3)
     painting.overlay(0.7 * np.clip((ground.noise(4.0, "trees") - 0.6) * 6, 0, 1), tree=1.0)
     # Houses stand on plots of about 30 m; some plots are empty.
     pitch = rng.uniform(2.7, 3.5)
     i, j = np.floor(along / pitch), np.floor(across / pitch)
     centred = np.maximum(np.abs(along / pitch - i - 0.5), np.abs(across / pitch - j - 0.5)) * pitch
-    house = _band(centred, pitch * 0.3) * (hashed(ground.key("plot"), i, j) < rng.uniform(0.5, 0.95))
+    built = rng.uniform(0.5, 0.95)
+    if ground.density is not None:
+        built = 0.35 + 0.6 * ground.density
+    house = band(centred, pitch * 0.3) * (hashed(ground.key("plot"), i, j) < built)
     red = hashed(ground.key("roof"), i, j)
     shiny = rng.uniform(0.2, 0.8)
     roof = 0.75 + 0.6 * hashed(ground.key("shine"), i, j)
@@ -300,8 +220,8 @@ def _residential(ground: Ground, rng: np.random.Generator) -> Painting:
     )
     spacing = pitch * rng.integers(3, 5)
     street = np.maximum(
-        _band(np.abs(along / (2 * spacing) - np.round(along / (2 * spacing))) * 2 * spacing, 0.5),
-        _band(np.abs(across / spacing - np.round(across / spacing)) * spacing, 0.5),
+        band(np.abs(along / (2 * spacing) - np.round(along / (2 * spacing))) * 2 * spacing, 0.5),
+        band(np.abs(across / spacing - np.round(across / spacing)) * spacing, 0.5),
     )
     painting.overlay(0.9 * street, light=1.12, asphalt=0.85, bright=0.15)
     return painting
@@ -327,6 +247,19 @@ def _industrial(ground: Ground, rng: np.random.Generator) -> Painting:
     return painting
 
 
+def _park(ground: Ground, rng: np.random.Generator) -> Painting:
+    """Lawns with groups of trees and light paths: no class of EuroSAT's, the nearest is herbaceous vegetation."""
+    painting = _blank(ground, "HerbaceousVegetation")
+    green = 0.45 + 0.5 * _tone(rng).green
+    lawn = ground.noise(20.0, "lawn") - 0.5
+    _open_land(painting, green + 0.3 * lawn, np.full(ground.shape, 0.6), np.full(ground.shape, 0.5))
+    trees = np.clip((ground.fractal(11.0, "trees", 3) - rng.uniform(0.38, 0.6)) * 8.0, 0.0, 1.0)
+    painting.overlay(trees, light=0.85 + 0.3 * ground.noise(1.8, "crowns"), tree=0.85, green=0.15)
+    path = np.abs(ground.fractal(26.0, "path", 2) - 0.5)
+    painting.overlay(0.7 * np.clip(1.0 - path * 40.0, 0.0, 1.0), light=1.1, lightsoil=0.7, green=0.3)
+    return painting
+
+
 _PAINTERS = {
     "AnnualCrop": _annual_crop,
     "Forest": _forest,
@@ -338,9 +271,15 @@ _PAINTERS = {
     "Residential": _residential,
     "River": _river,
     "SeaLake": _sea_lake,
+    "Park": _park,
 }
 
 
-def paint(class_name: str, ground: Ground) -> Painting:
-    """Paints a window of a cell as its class looks."""
-    return _PAINTERS[class_name](ground, ground.rng())
+def paint(kind: str, ground: Ground) -> Painting:
+    """Paints a window of a cell as its class looks.
+
+    Args:
+        kind: a class of `eo_keras.legends.EUROSAT`, or `Park`.
+        ground: the window.
+    """
+    return _PAINTERS[kind](ground, ground.rng())
