@@ -150,15 +150,22 @@ class Muon(_OneForAllDevices, keras.optimizers.SGD):
     The momentum of a kernel, as a matrix of all that an output channel sees by output channels, is replaced by the
     nearest matrix whose singular values are all about 1, so that rare directions count as much as common ones. The
     kernel keeps its length: batch normalisation behind it takes no notice of the length, and so the rate is the angle
-    of a step, and decay of the kernels has no place. All other variables follow SGD with Nesterov's momentum.
+    of a step, and decay of the kernels has no place. All other variables follow SGD with Nesterov's momentum: also the
+    kernels of convolutions with a bias, which no batch normalisation follows. Their length matters, such as that of a
+    map's logits.
+
+    Attributes:
+        turned: parallel to the variables, whether each is such a kernel.
     """
+
+    turned: Sequence[bool] = ()
 
     def update_step(self, gradient, variable, learning_rate):
         """Changes one variable."""
-        if len(variable.shape) != 4:
+        place = self._get_variable_index(variable)
+        if not self.turned[place]:
             super().update_step(gradient, variable, learning_rate)
             return
-        place = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype) * self.rates[place]
         buffer = self.momentums[place]
         moved = self.momentum * ops.convert_to_tensor(buffer) + gradient
@@ -195,6 +202,12 @@ def _orthogonal(matrix):
     return x if wide else ops.transpose(x)
 
 
+def _followed_by_batch_norm(variables: Sequence[Any]) -> list[bool]:
+    """Tells which variables are kernels of convolutions without a bias: batch normalisation would take it off again."""
+    biased = {variable.path.rpartition("/")[0] for variable in variables if variable.name == "bias"}
+    return [len(variable.shape) == 4 and variable.path.rpartition("/")[0] not in biased for variable in variables]
+
+
 def make_optimizer(
     options: OptimizerOptions,
     schedule: WarmupSchedule,
@@ -226,7 +239,8 @@ def make_optimizer(
     optimizer.rates = [1.0] * len(variables)
     if options.optimizer == "muon":
         ratio = options.other_rate / options.learning_rate
-        optimizer.rates = [1.0 if len(variable.shape) == 4 else ratio for variable in variables]
+        optimizer.turned = _followed_by_batch_norm(variables)
+        optimizer.rates = [1.0 if turned else ratio for turned in optimizer.turned]
     if options.layer_decay < 1:
         deepest = max(groups.values())
         # A variable's path begins with its layer's name.

@@ -88,12 +88,12 @@ def test_directions_are_made_orthogonal(shape):
 
 def test_muon_turns_kernels_and_moves_the_rest_by_sgd():
     random = np.random.default_rng(4)
-    kernel, bias = variable(random.normal(size=(3, 3, 8, 16))), variable([1.0], "bias")
+    kernel, beta = variable(random.normal(size=(3, 3, 8, 16))), variable([1.0], "beta")
     options = constant(optimizer="muon", learning_rate=0.1, other_rate=0.5, momentum=0.9)
-    optimizer = optimizer_of(options, [kernel, bias])
+    optimizer = optimizer_of(options, [kernel, beta])
     before = kernel.numpy()
     gradient = random.normal(size=before.shape).astype(np.float32)
-    optimizer.apply([gradient, np.float32([2.0])], [kernel, bias])
+    optimizer.apply([gradient, np.float32([2.0])], [kernel, beta])
     after = kernel.numpy()
     assert np.linalg.norm(after) == pytest.approx(np.linalg.norm(before), rel=1e-5)
     # A step of a tenth of the kernel's length, about at a right angle to it, against the gradient.
@@ -101,7 +101,21 @@ def test_muon_turns_kernels_and_moves_the_rest_by_sgd():
     assert np.arccos(cosine) == pytest.approx(0.1, rel=0.1)
     assert ((after - before) * gradient).sum() < 0
     # Nesterov's first step: (1 + momentum) times rate and gradient.
-    np.testing.assert_allclose(bias.numpy(), 1 - 0.5 * 1.9 * 2.0, rtol=1e-5)
+    np.testing.assert_allclose(beta.numpy(), 1 - 0.5 * 1.9 * 2.0, rtol=1e-5)
+
+
+def test_muon_lets_a_kernel_grow_that_no_batch_normalisation_follows():
+    inner = keras.layers.Conv2D(4, 1, use_bias=False, name="inner")
+    logits = keras.layers.Conv2D(3, 1, name="logits")
+    model = keras.Sequential([keras.Input((2, 2, 5)), inner, logits])
+    variables = model.trainable_variables
+    options = constant(optimizer="muon", learning_rate=0.1, other_rate=0.5, momentum=0.0)
+    optimizer = optimizer_of(options, variables)
+    before = [one.numpy() for one in variables]
+    optimizer.apply([np.ones(one.shape, np.float32) for one in variables], variables)
+    lengths = [(np.linalg.norm(one), np.linalg.norm(two.numpy())) for one, two in zip(before, variables, strict=True)]
+    assert lengths[0][0] == pytest.approx(lengths[0][1], rel=1e-5)
+    np.testing.assert_allclose(logits.kernel.numpy(), before[1] - 0.5, rtol=1e-5)
 
 
 def test_adam_with_decay_is_adamw():
