@@ -109,13 +109,14 @@ def test_muon_lets_a_kernel_grow_that_no_batch_normalisation_follows():
     logits = keras.layers.Conv2D(3, 1, name="logits")
     model = keras.Sequential([keras.Input((2, 2, 5)), inner, logits])
     variables = model.trainable_variables
-    options = constant(optimizer="muon", learning_rate=0.1, other_rate=0.5, momentum=0.0)
+    options = constant(optimizer="muon", learning_rate=0.1, other_rate=0.5, momentum=0.5)
     optimizer = optimizer_of(options, variables)
     before = [one.numpy() for one in variables]
     optimizer.apply([np.ones(one.shape, np.float32) for one in variables], variables)
     lengths = [(np.linalg.norm(one), np.linalg.norm(two.numpy())) for one, two in zip(before, variables, strict=True)]
     assert lengths[0][0] == pytest.approx(lengths[0][1], rel=1e-5)
-    np.testing.assert_allclose(logits.kernel.numpy(), before[1] - 0.5, rtol=1e-5)
+    # Nesterov's first step: (1 + momentum) times rate and gradient.
+    np.testing.assert_allclose(logits.kernel.numpy(), before[1] - 0.5 * 1.5, rtol=1e-5)
 
 
 def test_adam_with_decay_is_adamw():
