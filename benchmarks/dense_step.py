@@ -64,7 +64,9 @@ def measure_ours(what: str) -> None:
         training = models.training_model(model)
         options = optimizers.OptimizerOptions(learning_rate=0.001)
         variables = training.trainable_variables
-        optimizer = optimizers.make_optimizer(options, optimizers.make_schedule(options, 10, 100), variables)
+        optimizer = optimizers.make_optimizer(
+            options, optimizers.make_schedule(options, 10, 100), variables, undecayed=models.depthwise_kernels(model)
+        )
         loss = dense_losses.DenseLoss(dense_losses.DenseLossOptions(), CLASSES)
 
         @tf.function(autograph=False)

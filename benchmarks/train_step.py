@@ -78,9 +78,11 @@ def _models() -> list[str]:
     """Returns the models that are asked for; imports Keras."""
     from eo_keras import models
 
-    chosen = list(models.MODELS) if FLAGS.models == ["all"] else FLAGS.models
-    if unknown := [name for name in chosen if name not in models.MODELS]:
-        raise OptionError("models", f"'{unknown[0]}'", f"all, or some of {', '.join(models.MODELS)}")
+    # The peers and the data of this benchmark are of patches.
+    patches = [name for name, model in models.MODELS.items() if model.task == "classification"]
+    chosen = patches if FLAGS.models == ["all"] else FLAGS.models
+    if unknown := [name for name in chosen if name not in patches]:
+        raise OptionError("models", f"'{unknown[0]}'", f"all, or some of {', '.join(patches)}")
     return chosen
 
 

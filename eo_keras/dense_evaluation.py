@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from eo_keras import dense_losses
 from eo_keras.dense_metrics import DenseScorer
 from eo_keras.errors import OptionError
+from eo_keras.legends import IGNORE
 from eo_keras.pipelines import Records, reading
 
 _Progress = Callable[[str, int, int], None] | None
@@ -167,7 +167,7 @@ class DenseAnswerer:
         def answer(image, label):
             probabilities = ask(image, training=False)
             predictions = tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
-            known = tf.not_equal(label, dense_losses.IGNORE)
+            known = tf.not_equal(label, IGNORE)
             # A label outside the legend is told by the scorer; here it must not stop a device.
             safe = tf.where(label < classes, tf.cast(label, tf.int32), 0)
             true = tf.gather(probabilities, safe, axis=-1, batch_dims=3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -150,12 +150,11 @@ class Muon(_OneForAllDevices, keras.optimizers.SGD):
     The momentum of a kernel, as a matrix of all that an output channel sees by output channels, is replaced by the
     nearest matrix whose singular values are all about 1, so that rare directions count as much as common ones. The
     kernel keeps its length: batch normalisation behind it takes no notice of the length, and so the rate is the angle
-    of a step, and decay of the kernels has no place. All other variables follow SGD with Nesterov's momentum: also the
-    kernels of convolutions with a bias, which no batch normalisation follows. Their length matters, such as that of a
-    map's logits.
+    of a step, and decay of the kernels has no place. All other variables follow SGD with Nesterov's momentum, also
+    kernels that no batch normalisation follows: their length matters, as that of a map's logits does.
 
     Attributes:
-        turned: parallel to the variables, whether each is such a kernel.
+        turned: parallel to the variables, whether each is a kernel of the first kind.
     """
 
     turned: Sequence[bool] = ()
@@ -202,18 +201,14 @@ def _orthogonal(matrix):
     return x if wide else ops.transpose(x)
 
 
-def _followed_by_batch_norm(variables: Sequence[Any]) -> list[bool]:
-    """Tells which variables are kernels of convolutions without a bias: batch normalisation would take it off again."""
-    biased = {variable.path.rpartition("/")[0] for variable in variables if variable.name == "bias"}
-    return [len(variable.shape) == 4 and variable.path.rpartition("/")[0] not in biased for variable in variables]
-
-
 def make_optimizer(
     options: OptimizerOptions,
     schedule: WarmupSchedule,
     variables: Sequence[Any],
     *,
     groups: Mapping[str, int] | None = None,
+    undecayed: Collection[str] = (),
+    normalised: Collection[str] = (),
     scale_loss: bool = False,
 ) -> keras.optimizers.Optimizer:
     """Returns a new optimizer of some variables that follows a schedule.
@@ -224,6 +219,9 @@ def make_optimizer(
         variables: the trainable variables, in the order in which gradients will come.
         groups: depth of each layer by name, 0 nearest the input, see `eo_keras.models.depth_groups`; needed for
             `layer_decay`.
+        undecayed: paths of kernels that do not decay, see `eo_keras.models.depthwise_kernels`.
+        normalised: paths of kernels that batch normalisation follows, see `eo_keras.models.normalised_kernels`; needed
+            for `muon`.
         scale_loss: whether the loss is scaled by a factor of the optimizer's own, as half precision needs.
     """
     common = {"learning_rate": schedule, "global_clipnorm": options.clip_norm or None}
@@ -235,11 +233,12 @@ def make_optimizer(
         optimizer = Adam(**common)
     else:
         optimizer = RMSprop(rho=0.9, momentum=options.momentum, **common)
-    optimizer.decays = [options.weight_decay if variable.name == "kernel" else 0.0 for variable in variables]
+    decaying = [variable.name == "kernel" and variable.path not in undecayed for variable in variables]
+    optimizer.decays = [options.weight_decay if decays else 0.0 for decays in decaying]
     optimizer.rates = [1.0] * len(variables)
     if options.optimizer == "muon":
         ratio = options.other_rate / options.learning_rate
-        optimizer.turned = _followed_by_batch_norm(variables)
+        optimizer.turned = [variable.path in normalised for variable in variables]
         optimizer.rates = [1.0 if turned else ratio for turned in optimizer.turned]
     if options.layer_decay < 1:
         deepest = max(groups.values())

@@ -19,6 +19,7 @@ from eo_keras.cards import DataCard
 from eo_keras.dense_evaluation import DenseAnswerer
 from eo_keras.errors import OptionError
 from eo_keras.evaluation import Answerer, first_images
+from eo_keras.legends import IGNORE
 from eo_keras.monitoring import SHOWN, answer_pictures, dense_pictures
 from eo_keras.training_options import SegmentationOptions, TrainingOptions
 
@@ -160,14 +161,14 @@ class Segmentation:
         """See `Task`; an example of weight 0 is ignored as a whole."""
         (logits,) = outputs
         if weight is not None:
-            ignored = tf.fill(tf.shape(label), tf.cast(dense_losses.IGNORE, label.dtype))
+            ignored = tf.fill(tf.shape(label), tf.cast(IGNORE, label.dtype))
             label = tf.where((weight > 0)[:, tf.newaxis, tf.newaxis], label, ignored)
         terms = self._loss.terms(label, logits)
         loss = self._loss.combine(dense_losses.whole_sums(terms, _all_reduced))
         # The same on every device.
         share = loss / tf.cast(tf.distribute.get_replica_context().num_replicas_in_sync, loss.dtype)
         right = dense_losses.right_pixels(label, logits)
-        return StepLoss(loss, share, right, _count(tf.not_equal(label, tf.cast(dense_losses.IGNORE, label.dtype))))
+        return StepLoss(loss, share, right, _count(tf.not_equal(label, tf.cast(IGNORE, label.dtype))))
 
     def prepare(self, twin: keras.Model, strategy: tf.distribute.Strategy | None) -> None:
         """See `Task`."""

@@ -1,4 +1,4 @@
-"""Models by name: digital numbers in, probabilities over the legend out.
+"""Models by name: digital numbers in, probabilities over the legend out, for the image or for each of its pixels.
 
 `blocks.py` has what the architectures share, `weights.py` brings pretrained weights in, `twins.py` makes models to
 train and to save out of those built here, `layer_groups.py` says which layers learn and how fast. Only Keras and numpy
@@ -8,29 +8,36 @@ are used here, so that the same model also runs under `KERAS_BACKEND=jax` withou
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 
 import keras
 
 from eo_keras.errors import BandError, OptionError
+from eo_keras.models.atrous import OUTPUT_STRIDES, check_output_stride, output_stride_of
 from eo_keras.models.blocks import POLICIES, check_dropout
 from eo_keras.models.compact import build_compact
+from eo_keras.models.complexity import multiply_adds
+from eo_keras.models.deeplab import build_deeplab
 from eo_keras.models.googlenet import build_googlenet
 from eo_keras.models.inception_v3 import build_inception_v3
-from eo_keras.models.layer_groups import depth_groups, set_trainable
+from eo_keras.models.layer_groups import depth_groups, depthwise_kernels, normalised_kernels, set_trainable
 from eo_keras.models.normalisation import BandNormalisation, Normalisation
 from eo_keras.models.published import INCEPTION_V3, RESNET50, RESNET101, Published
-from eo_keras.models.resnet import build_resnet
+from eo_keras.models.resnet import build_resnet, resnet_features
 from eo_keras.models.stems import STEM_MODES, check_stem
 from eo_keras.models.twins import copy_weights, inference_twin, seed_states, training_model
 from eo_keras.models.weights import InitialisationReport, input_scale, load_backbone, scratch_report
+from eo_keras.models.xception import build_xception, xception_features
 
 __all__ = [
     "INPUT_DTYPES",
     "MODELS",
+    "OUTPUT_STRIDES",
     "POLICIES",
     "STEM_MODES",
+    "TASKS",
     "Architecture",
     "BandNormalisation",
     "InitialisationReport",
@@ -38,8 +45,12 @@ __all__ = [
     "build",
     "copy_weights",
     "depth_groups",
+    "depthwise_kernels",
     "inference_twin",
     "load_backbone",
+    "multiply_adds",
+    "normalised_kernels",
+    "output_stride_of",
     "seed_states",
     "set_trainable",
     "training_model",
@@ -47,6 +58,9 @@ __all__ = [
 
 INPUT_DTYPES = ("uint8", "uint16")
 """The dtypes of digital numbers that models take: JPEGs' and Sentinel-2's own."""
+
+TASKS = ("classification", "segmentation")
+"""What models answer: a class for the image, or for each of its pixels."""
 
 MIN_PATCH_SIZE = 32
 """Most architectures halve the image five times: below this, the last blocks would see nothing but padding."""
@@ -62,6 +76,7 @@ class Architecture:
         arguments: what the builder is called with besides the user's choices.
         published: the ImageNet weights that Keras has for it; None where it has none.
         residual: whether the builder takes `zero_last_gamma`, so that blocks start as the identity.
+        task: one of `TASKS`; the builder for `segmentation` takes `output_stride` too.
     """
 
     description: str
@@ -69,6 +84,7 @@ class Architecture:
     arguments: dict[str, object]
     published: Published | None = None
     residual: bool = False
+    task: str = "classification"
 
     @property
     def imagenet(self) -> bool:
@@ -115,6 +131,46 @@ MODELS: dict[str, Architecture] = {
         {},
         residual=True,
     ),
+    "xception65": Architecture(
+        "the Xception-65 of DeepLabv3+ (Chen et al. 2018, figure 4) as a classifier, 38.1 million parameters",
+        build_xception,
+        {},
+    ),
+    "deeplab_resnet50": Architecture(
+        "DeepLabv3+ (Chen et al. 2018) on ResNet-50, 26.8 million parameters; takes ImageNet weights",
+        build_deeplab,
+        {"backbone": functools.partial(resnet_features, blocks=(3, 4, 6, 3), width=64)},
+        published=RESNET50,
+        residual=True,
+        task="segmentation",
+    ),
+    "deeplab_resnet101": Architecture(
+        "DeepLabv3+ (Chen et al. 2018) on ResNet-101, 45.8 million parameters; takes ImageNet weights",
+        build_deeplab,
+        {"backbone": functools.partial(resnet_features, blocks=(3, 4, 23, 3), width=64)},
+        published=RESNET101,
+        residual=True,
+        task="segmentation",
+    ),
+    "deeplab_resnet14": Architecture(
+        "small DeepLabv3+ on the ResNet of one block a stage at half the width, 2.4 million parameters; for the demo",
+        build_deeplab,
+        {"backbone": functools.partial(resnet_features, blocks=(1, 1, 1, 1), width=32), "depth": 64, "low_depth": 24},
+        residual=True,
+        task="segmentation",
+    ),
+    "deeplab_xception65": Architecture(
+        "DeepLabv3+ on its Xception-65 (Chen et al. 2018, figure 4), 41.3 million parameters",
+        build_deeplab,
+        {"backbone": xception_features},
+        task="segmentation",
+    ),
+    "deeplab_xception_small": Architecture(
+        "DeepLabv3+ on an Xception of a quarter of the width and four blocks in the middle, 1.5 million parameters",
+        build_deeplab,
+        {"backbone": functools.partial(xception_features, middle=4, width=0.25), "depth": 64, "low_depth": 24},
+        task="segmentation",
+    ),
 }
 """The architectures by name. `resnet14` is the demo's small network, with the depth of timm's ResNet-14t."""
 
@@ -133,6 +189,7 @@ def build(
     synchronized: bool = False,
     dtype_policy: str | None = None,
     seed: int | None = None,
+    output_stride: int | None = None,
 ) -> tuple[keras.Model, InitialisationReport]:
     """Builds a model and initialises it.
 
@@ -146,18 +203,22 @@ def build(
         stem: `by_name` or `by_position`: which pretrained kernel each band takes, see `eo_keras.models.stems`.
         weights: `None` for random weights, `imagenet`, or a file: weights of `keras.applications`, or a `.keras` model
             of this package or of `keras.applications`.
-        dropout: share of the features that are dropped before the logits, and before those of auxiliary classifiers,
-            while training; `None` takes the architecture's own, 0 for those whose authors use none.
+        dropout: share of the features that are dropped before the logits (of a dense model, before the decoder), and
+            before those of auxiliary classifiers, while training; `None` takes the architecture's own, 0 for those
+            whose authors use none.
         synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
         dtype_policy: `float32`, `mixed_bfloat16`, `mixed_float16`, `float64`, or `None` for Keras's global policy,
             which is not changed.
         seed: makes the initial weights and the dropout repeatable.
+        output_stride: of a dense model, pixels of the image between two of the backbone's last map, 8 or 16; `None` is
+            16. To be left out for classifiers.
 
     Returns:
         The model, from `image` `(batch, patch_size, patch_size, len(bands))`, digital numbers, to `probabilities`
-        `(batch, num_classes)`, float32 (float64 under that policy), the layer before being `logits`; a model with
-        auxiliary classifiers answers with a list of the probabilities and of their logits, `aux1_logits` and so on. And
-        what was loaded and what was initialised.
+        `(batch, num_classes)`, of a dense model `(batch, patch_size, patch_size, num_classes)`, float32 (float64 under
+        that policy), the layer before being `logits` of the same shape; a model with auxiliary classifiers answers with
+        a list of the probabilities and of their logits, `aux1_logits` and so on. And what was loaded and what was
+        initialised.
 
     Raises:
         BandError: if bands, stem and normalisation do not fit each other.
@@ -187,6 +248,11 @@ def build(
             "use the statistics of the same bands",
         )
     architecture = MODELS[name]
+    dense = architecture.task == "segmentation"
+    if output_stride is not None:
+        if not dense:
+            raise OptionError("output_stride", f"{output_stride} for {name}, a classifier", "a dense model")
+        check_output_stride(output_stride)
     model = architecture.builder(
         bands=bands,
         num_classes=num_classes,
@@ -200,6 +266,7 @@ def build(
         seed=seed,
         name=name,
         **({"zero_last_gamma": weights is None} if architecture.residual else {}),
+        **({"output_stride": output_stride} if dense else {}),
         **architecture.arguments,
     )
     if weights is None:

@@ -23,6 +23,9 @@ LOGITS = "logits"
 AUXILIARY = "_logits"
 """How the names of the auxiliary classifiers' last layers end."""
 
+DENSE_HEAD = ("aspp_", "decoder_")
+"""How the names of those layers with weights begin that a dense model has behind its backbone."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
@@ -74,19 +77,53 @@ class Parts:
         )
         return image, layer(image)
 
-    def convolution(self, x: Any, filters: int, size: Any, name: str, strides: int = 1, padding: str = "valid") -> Any:
-        """Adds a convolution, initialised after He et al. 2015 (arXiv 1502.01852)."""
+    def convolution(
+        self, x: Any, filters: int, size: Any, name: str, strides: int = 1, padding: str = "valid", rate: int = 1
+    ) -> Any:
+        """Adds a convolution, atrous where the rate is above 1, initialised after He et al. 2015 (arXiv 1502.01852)."""
         return layers.Conv2D(
             filters,
             size,
             strides=strides,
             padding=padding,
+            dilation_rate=rate,
             use_bias=False,
             data_format="channels_last",
             kernel_initializer=keras.initializers.HeNormal(seed=layer_seed(self.seed, name)),
             dtype=self.policy,
             name=name,
         )(x)
+
+    def depthwise(self, x: Any, size: int, name: str, strides: int = 1, padding: str = "same", rate: int = 1) -> Any:
+        """Adds a convolution of each channel for itself, atrous where the rate is above 1.
+
+        A pixel sees `size * size` values of its channel, which is what the initial weights go by: Keras's own scaling
+        would count the other channels in, and what came out would be small beside the epsilon of batch normalisation.
+        """
+        return layers.DepthwiseConv2D(
+            size,
+            strides=strides,
+            padding=padding,
+            dilation_rate=rate,
+            use_bias=False,
+            data_format="channels_last",
+            depthwise_initializer=keras.initializers.TruncatedNormal(stddev=1 / size, seed=layer_seed(self.seed, name)),
+            dtype=self.policy,
+            name=name,
+        )(x)
+
+    def separable(
+        self, x: Any, filters: int, prefix: str, strides: int = 1, padding: str = "same", rate: int = 1
+    ) -> Any:
+        """Adds a 3x3 convolution in two parts (Chen et al. 2018, arXiv 1802.02611, section 3.1).
+
+        Each channel for itself, batch normalisation and a rectifier; then all channels of a pixel, and batch
+        normalisation: `<prefix>_depthwise`, `<prefix>_depthwise_bn`, `<prefix>_depthwise_relu`, `<prefix>_pointwise`,
+        `<prefix>_pointwise_bn`. The rectifier behind is the caller's.
+        """
+        x = self.depthwise(x, 3, f"{prefix}_depthwise", strides, padding, rate)
+        x = self.relu(self.batch_norm(x, f"{prefix}_depthwise_bn"), f"{prefix}_depthwise_relu")
+        return self.batch_norm(self.convolution(x, filters, 1, f"{prefix}_pointwise"), f"{prefix}_pointwise_bn")
 
     def batch_norm(self, x: Any, name: str, gamma: str = "ones") -> Any:
         """Adds batch normalisation."""
@@ -134,9 +171,11 @@ class Parts:
         """Adds a concatenation along the channels."""
         return layers.Concatenate(axis=-1, dtype=dtype or self.policy, name=name)(list(tensors))
 
-    def global_mean(self, x: Any, name: str = "avg_pool") -> Any:
-        """Adds the mean over all pixels, in the head's precision."""
-        return layers.GlobalAveragePooling2D(data_format="channels_last", dtype=self.exact, name=name)(x)
+    def global_mean(self, x: Any, name: str = "avg_pool", keepdims: bool = False) -> Any:
+        """Adds the mean over all pixels, in the head's precision; with `keepdims` as a map of one pixel."""
+        return layers.GlobalAveragePooling2D(
+            data_format="channels_last", keepdims=keepdims, dtype=self.exact, name=name
+        )(x)
 
     def global_max(self, x: Any, name: str = "max_pool") -> Any:
         """Adds the maximum over all pixels, in the head's precision."""
@@ -185,9 +224,14 @@ def check_dropout(rate: float) -> None:
         raise OptionError("dropout", f"{rate}", "at least 0 and below 1")
 
 
+def is_dense_head(layer_name: str) -> bool:
+    """Whether a layer of that name is one of those that a dense model has behind its backbone."""
+    return layer_name.startswith(DENSE_HEAD)
+
+
 def is_head(layer_name: str) -> bool:
-    """Whether a layer of that name is the last one of the classifier or of an auxiliary one."""
-    return layer_name == LOGITS or layer_name.endswith(AUXILIARY)
+    """Whether a layer of that name is the last one of the classifier or of an auxiliary one, or in a dense head."""
+    return layer_name == LOGITS or layer_name.endswith(AUXILIARY) or is_dense_head(layer_name)
 
 
 def resolve_policy(dtype_policy: str | None) -> keras.DTypePolicy:

@@ -1,4 +1,4 @@
-"""Which layers of a model lie how deep, and which of them learn."""
+"""Which layers of a model lie how deep, which of them learn, and which of their kernels are of a kind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import bisect
 import keras
 from keras import layers
 
-from eo_keras.models.blocks import is_head
+from eo_keras.models.blocks import is_dense_head, is_head
+from eo_keras.models.graph import sources
 
 MERGES = (layers.Add, layers.Concatenate)
 """The layers that bring the branches of a block together."""
@@ -19,7 +20,7 @@ def depth_groups(model: keras.Model) -> dict[str, int]:
     ELECTRA (Clark et al. 2020, arXiv 2003.10555) and BEiT (Bao et al. 2021, arXiv 2106.08254) sort by transformer
     block; here it is by block of a convolutional network: a group ends where branches are added or concatenated. What
     comes behind the last such place on the way to an output, the classifiers, is the last group. The graph is followed,
-    not names.
+    not names, but for the head of a dense model: it is one more group, for all of it starts from random weights.
 
     Args:
         model: a functional model.
@@ -28,25 +29,52 @@ def depth_groups(model: keras.Model) -> dict[str, int]:
         Depth by name of layer, 0 nearest to the input. Each number up to the largest has a layer with weights, and on
         no path from input to output does it ever fall.
     """
-    before = {layer: _inbound(layer, set(model.layers)) for layer in model.layers}
-    behind: dict[keras.layers.Layer, set[keras.layers.Layer]] = {layer: set() for layer in model.layers}
-    for layer, sources in before.items():
-        for source in sources:
-            behind[source].add(layer)
+    before = sources(model)
+    dense: set[keras.layers.Layer] = set()
+    for layer, taken in before.items():
+        if is_dense_head(layer.name) or dense.intersection(taken):
+            dense.add(layer)
+    body = [layer for layer in before if layer not in dense]
+    behind: dict[keras.layers.Layer, list[keras.layers.Layer]] = {layer: [] for layer in body}
+    for layer in body:
+        for source in before[layer]:
+            behind[source].append(layer)
     level: dict[keras.layers.Layer, int] = {}
     merged: dict[keras.layers.Layer, bool] = {}
-    ordered = _topological(before)
-    for layer in ordered:
+    for layer in body:
         level[layer] = max((level[source] + isinstance(source, MERGES) for source in before[layer]), default=0)
-    for layer in reversed(ordered):
+    for layer in reversed(body):
         merged[layer] = any(isinstance(after, MERGES) or merged[after] for after in behind[layer])
     last = max(level.values()) + 1
-    for layer in ordered:
+    for layer in body:
         if not merged[layer] and not isinstance(layer, MERGES):
             level[layer] = last
+    level |= dict.fromkeys(dense, last + 1)
     # A block may merge several times without weights between: numbers that hold no weights are left out.
-    used = sorted({level[layer] for layer in ordered if layer.weights})
+    used = sorted({level[layer] for layer in before if layer.weights})
     return {layer.name: min(bisect.bisect_left(used, level[layer]), max(len(used) - 1, 0)) for layer in model.layers}
+
+
+def depthwise_kernels(model: keras.Model) -> frozenset[str]:
+    """Returns the paths of the kernels that see one channel each.
+
+    Weight decay leaves them out in DeepLabv3+ (the code published with Chen et al. 2018, arXiv 1802.02611), as in
+    MobileNet (Howard et al. 2017, arXiv 1704.04861, section 3.2): so few weights need no restraint.
+    """
+    return frozenset(layer.kernel.path for layer in model.layers if isinstance(layer, layers.DepthwiseConv2D))
+
+
+def normalised_kernels(model: keras.Model) -> frozenset[str]:
+    """Returns the paths of the kernels over all channels that batch normalisation follows.
+
+    Their length means nothing, for it is divided out again. That of the last convolution of a dense model, which has no
+    batch normalisation behind it, is how sure the model is of its answers.
+    """
+    return frozenset(
+        before[0].kernel.path
+        for layer, before in sources(model).items()
+        if isinstance(layer, layers.BatchNormalization) and isinstance(before[0], layers.Conv2D)
+    )
 
 
 def set_trainable(model: keras.Model, *, only_head: bool, frozen_batch_norm: bool) -> None:
@@ -54,8 +82,8 @@ def set_trainable(model: keras.Model, *, only_head: bool, frozen_batch_norm: boo
 
     Args:
         model: a model of this package, or its training model; they share their layers.
-        only_head: only the layers `logits` and the auxiliary classifiers' `..._logits` learn; the rest is a fixed
-            extractor of features, its batch normalisation included.
+        only_head: only the layers `logits` and the auxiliary classifiers' `..._logits` learn, of a dense model all
+            behind its backbone; the rest is a fixed extractor of features, its batch normalisation included.
         frozen_batch_norm: batch normalisation keeps gamma, beta and its moving moments, and uses the latter in training
             too. With both arguments False everything learns again.
     """
@@ -64,21 +92,3 @@ def set_trainable(model: keras.Model, *, only_head: bool, frozen_batch_norm: boo
             frozen_batch_norm and isinstance(layer, layers.BatchNormalization)
         )
         layer.trainable = not frozen
-
-
-def _inbound(layer: keras.layers.Layer, known: set[keras.layers.Layer]) -> set[keras.layers.Layer]:
-    """Returns the layers whose outputs a layer takes."""
-    # Keras has no public way to a functional model's graph; its own `get_config` goes by this history of tensors, too.
-    tensors = keras.tree.flatten(layer.input) if not isinstance(layer, layers.InputLayer) else []
-    return {tensor._keras_history.operation for tensor in tensors} & known
-
-
-def _topological(before: dict[keras.layers.Layer, set[keras.layers.Layer]]) -> list[keras.layers.Layer]:
-    """Returns the layers so that each one comes behind all that it takes."""
-    done: dict[keras.layers.Layer, None] = {}
-    waiting = list(before)
-    while waiting:
-        ready = [layer for layer in waiting if before[layer] <= done.keys()]
-        done |= dict.fromkeys(ready)
-        waiting = [layer for layer in waiting if layer not in done]
-    return list(done)

@@ -1,15 +1,19 @@
 """ResNet v1 with bottleneck blocks (He et al. 2015, arXiv 1512.03385, section 4.1 and table 1).
 
 Layer names, layer order, the epsilon of batch normalisation and the stride on a block's first 1x1 convolution are those
-of `keras.applications.ResNet50` and `ResNet101`, so that their weights map by name.
+of `keras.applications.ResNet50` and `ResNet101`, so that their weights map by name. As a backbone of dense models it
+keeps all that, with rates in place of its last strides.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
+from eo_keras.models.atrous import plan_stages
 from eo_keras.models.blocks import Parts
 from eo_keras.models.normalisation import Normalisation
 
@@ -67,29 +71,61 @@ def build_resnet(
         OptionError: if the policy is unknown, the dropout is no rate, or `synchronized` is asked for under another
             backend than TensorFlow.
     """
-    parts = Parts(dtype_policy, seed, synchronized, BATCH_NORM_EPSILON, batch_norm_momentum)
+    parts = Parts(dtype_policy, seed, synchronized, batch_norm_momentum=batch_norm_momentum)
+    image, x = parts.image(bands, normalisation, scale, input_dtype, patch_size)
+    _, x = resnet_features(parts, x, blocks=blocks, width=width, zero_last_gamma=zero_last_gamma)
+    logits = parts.logits(parts.dropout(parts.global_mean(x), dropout or 0), num_classes)
+    return keras.Model(image, parts.probabilities(logits), name=name)
 
-    def block(x, filters, strides, project, prefix):
+
+def resnet_features(
+    parts: Parts,
+    x: Any,
+    output_stride: int | None = None,
+    *,
+    blocks: Sequence[int] = (3, 4, 6, 3),
+    width: int = 64,
+    zero_last_gamma: bool = True,
+) -> tuple[Any, Any]:
+    """Adds stem and stages; the epsilon of batch normalisation is the ResNet's own.
+
+    Args:
+        parts: what makes the layers.
+        x: the standardised bands.
+        output_stride: where further strides become rates; None keeps them all. The paper's multi-grid (Chen et al.
+            2017, arXiv 1706.05587, section 3.2) is left out: pretrained weights would not answer as they did.
+        blocks: as in `build_resnet`.
+        width: likewise.
+        zero_last_gamma: likewise.
+
+    Returns:
+        The last map of the first stage, at a quarter of the resolution (of DeepLabv3+ the low-level features: "Conv2
+        before striding", arXiv 1802.02611, section 4.1), and the last map of all.
+    """
+    parts = dataclasses.replace(parts, batch_norm_epsilon=BATCH_NORM_EPSILON)
+
+    def block(x, filters, strides, rate, project, prefix):
         shortcut = x
         if project:
             shortcut = parts.convolution(x, EXPANSION * filters, 1, f"{prefix}_0_conv", strides)
             shortcut = parts.batch_norm(shortcut, f"{prefix}_0_bn")
         x = parts.convolution(x, filters, 1, f"{prefix}_1_conv", strides)
         x = parts.relu(parts.batch_norm(x, f"{prefix}_1_bn"), f"{prefix}_1_relu")
-        x = parts.convolution(x, filters, 3, f"{prefix}_2_conv", padding="same")
+        x = parts.convolution(x, filters, 3, f"{prefix}_2_conv", padding="same", rate=rate)
         x = parts.relu(parts.batch_norm(x, f"{prefix}_2_bn"), f"{prefix}_2_relu")
         x = parts.convolution(x, EXPANSION * filters, 1, f"{prefix}_3_conv")
         x = parts.batch_norm(x, f"{prefix}_3_bn", gamma="zeros" if zero_last_gamma else "ones")
         return parts.relu(parts.add([shortcut, x], f"{prefix}_add"), f"{prefix}_out")
 
-    image, x = parts.image(bands, normalisation, scale, input_dtype, patch_size)
     x = parts.convolution(parts.padded(x, 3, "conv1_pad"), width, 7, "conv1_conv", strides=2)
     x = parts.relu(parts.batch_norm(x, "conv1_bn"), "conv1_relu")
-    x = parts.max_pool(parts.padded(x, 1, "pool1_pad"), 3, "pool1_pool")
-    for stage, count in enumerate(blocks):
+    x = low = parts.max_pool(parts.padded(x, 1, "pool1_pad"), 3, "pool1_pool")
+    stages = plan_stages([1] + [2] * (len(blocks) - 1), 4, output_stride)
+    for place, (count, stage) in enumerate(zip(blocks, stages, strict=True)):
         for number in range(1, count + 1):
             first = number == 1
-            strides = 2 if first and stage > 0 else 1
-            x = block(x, width * 2**stage, strides, first, f"conv{stage + 2}_block{number}")
-    logits = parts.logits(parts.dropout(parts.global_mean(x), dropout or 0), num_classes)
-    return keras.Model(image, parts.probabilities(logits), name=name)
+            # The stride is on the first convolution of the stage, before the 3x3 one, which so has the next rate.
+            strides = stage.stride if first else 1
+            x = block(x, width * 2**place, strides, stage.next_rate, first, f"conv{place + 2}_block{number}")
+        low = x if place == 0 else low
+    return low, x

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from eo_keras.models.atrous import finer_layers
 from eo_keras.models.blocks import LOGITS
 
 
@@ -25,13 +26,14 @@ def training_model(model: keras.Model) -> keras.Model:
 
     Returns:
         A model from the same input to a list of logits `(batch, num_classes)`, those of the classifier first, then
-        those of the auxiliary classifiers. Keras turns a list of one into the tensor itself when the model is called;
-        `keras.tree.flatten` makes a list of both.
+        those of the auxiliary classifiers; of a dense model `(batch, height, width, num_classes)`, in the image's size.
+        Keras turns a list of one into the tensor itself when the model is called; `keras.tree.flatten` makes a list of
+        both.
     """
     return keras.Model(model.input, [model.get_layer(LOGITS).output, *model.outputs[1:]], name=model.name)
 
 
-def inference_twin(model: keras.Model, patch_size: int | None = None) -> keras.Model:
+def inference_twin(model: keras.Model, patch_size: int | None = None, output_stride: int | None = None) -> keras.Model:
     """Returns a model of the same weights, in layers of its own, that is fit to be saved and asked anywhere.
 
     It computes in full precision, or its answers would depend on the precision it was trained in; its batch
@@ -41,10 +43,16 @@ def inference_twin(model: keras.Model, patch_size: int | None = None) -> keras.M
     Args:
         model: a model of this package.
         patch_size: height and width of the twin's input in pixels; `None` takes any.
+        output_stride: of a dense model's twin, so that it looks more closely than the model was trained to (Chen et al.
+            2018, arXiv 1802.02611, table 5); `None` is the model's own.
 
     Returns:
         A model with `probabilities` as its only output.
+
+    Raises:
+        OptionError: if the output stride is none, or larger than the model's, or the model is no dense one.
     """
+    changes = {} if output_stride is None else finer_layers(model, output_stride)
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
@@ -53,6 +61,7 @@ def inference_twin(model: keras.Model, patch_size: int | None = None) -> keras.M
         if "synchronized" in config:
             config["synchronized"] = False
         config["trainable"] = True
+        config |= changes.get(layer.name, {})
         return layer.__class__.from_config(config)
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:

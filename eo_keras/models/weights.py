@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from eo_keras.errors import SourceError
+from eo_keras.models.blocks import is_head
 from eo_keras.models.published import RESNET50, Published
 from eo_keras.models.stems import COLOURS, StemBand, assign_sources, inflate_stem
 
@@ -130,7 +131,7 @@ def load_backbone(
 
     Raises:
         BandError: if the bands do not fit the stem.
-        SourceError: if the weights cannot be fetched or read, or no layer fits.
+        SourceError: if the weights cannot be fetched or read, or no layer fits but those of the head.
     """
     source = _imagenet(_required(published, weights)) if weights == "imagenet" else _read(weights, published)
     if source.published and source.published.by_order:
@@ -160,10 +161,11 @@ def load_backbone(
         layer.set_weights(arrays)
         own_kernels = layer.name != STEM or tuple(entry.source for entry in plan) == tuple(bands)
         (loaded if own_kernels else inflated).append(layer.name)
-    if not (loaded or inflated):
+    if all(is_head(name) for name in (*loaded, *inflated)):
         raise SourceError(
             weights,
-            f"none of its {len(source.layers)} layers has the name and shape of one of model '{model.name}'",
+            f"none of its {len(source.layers)} layers has the name and shape of one in the backbone of model "
+            f"'{model.name}'",
             "weights of the same architecture",
             "choose the model that they were trained with, or other weights",
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eo_keras import cards, dense_evaluation_folder, dense_losses, models, pipelines, runs, scenes, tasks, training
+from eo_keras import cards, dense_evaluation_folder, models, pipelines, runs, scenes, tasks, training
 from eo_keras.dense_augment import DenseAugmentation
 from eo_keras.dense_evaluation import DenseAnswerer, DenseTTA, rescaled
 from eo_keras.dense_evaluation_folder import DenseEvaluationOptions
@@ -302,9 +302,3 @@ def test_a_mask_outside_the_legend_stops_an_evaluation(records_dir):
     dataset = pipelines.evaluation(records, pipelines.PipelineOptions(batch_size=4), "test", with_keys=True)
     with pytest.raises(LegendError, match="outside the legend"):
         DenseAnswerer(keras.Model(image, two), ("Other", "Residential"))(records, dataset)
-
-
-def test_ignore_is_one_number_everywhere():
-    from eo_keras import dense_metrics, records
-
-    assert {IGNORE, dense_losses.IGNORE, dense_metrics.IGNORE, records.IGNORE} == {255}

@@ -90,7 +90,7 @@ def test_muon_turns_kernels_and_moves_the_rest_by_sgd():
     random = np.random.default_rng(4)
     kernel, beta = variable(random.normal(size=(3, 3, 8, 16))), variable([1.0], "beta")
     options = constant(optimizer="muon", learning_rate=0.1, other_rate=0.5, momentum=0.9)
-    optimizer = optimizer_of(options, [kernel, beta])
+    optimizer = optimizer_of(options, [kernel, beta], normalised={kernel.path})
     before = kernel.numpy()
     gradient = random.normal(size=before.shape).astype(np.float32)
     optimizer.apply([gradient, np.float32([2.0])], [kernel, beta])
@@ -105,18 +105,24 @@ def test_muon_turns_kernels_and_moves_the_rest_by_sgd():
 
 
 def test_muon_lets_a_kernel_grow_that_no_batch_normalisation_follows():
-    inner = keras.layers.Conv2D(4, 1, use_bias=False, name="inner")
-    logits = keras.layers.Conv2D(3, 1, name="logits")
-    model = keras.Sequential([keras.Input((2, 2, 5)), inner, logits])
-    variables = model.trainable_variables
+    inner, logits = variable(np.ones((1, 1, 5, 4)), "inner"), variable(np.ones((1, 1, 4, 3)), "logits")
     options = constant(optimizer="muon", learning_rate=0.1, other_rate=0.5, momentum=0.5)
-    optimizer = optimizer_of(options, variables)
-    before = [one.numpy() for one in variables]
-    optimizer.apply([np.ones(one.shape, np.float32) for one in variables], variables)
-    lengths = [(np.linalg.norm(one), np.linalg.norm(two.numpy())) for one, two in zip(before, variables, strict=True)]
-    assert lengths[0][0] == pytest.approx(lengths[0][1], rel=1e-5)
+    optimizer = optimizer_of(options, [inner, logits], normalised={inner.path})
+    optimizer.apply([np.ones(one.shape, np.float32) for one in (inner, logits)], [inner, logits])
+    assert np.linalg.norm(inner.numpy()) == pytest.approx(np.sqrt(20), rel=1e-5)
     # Nesterov's first step: (1 + momentum) times rate and gradient.
-    np.testing.assert_allclose(logits.kernel.numpy(), before[1] - 0.5 * 1.5, rtol=1e-5)
+    np.testing.assert_allclose(logits.numpy(), 1 - 0.5 * 1.5, rtol=1e-5)
+
+
+def test_depthwise_kernels_do_not_decay():
+    kernel, depthwise = keras.Variable(np.ones(3), name="kernel"), keras.Variable(np.ones(3), name="kernel")
+    depthwise._path = "sep_depthwise/kernel"
+    optimizer = optimizer_of(
+        constant(learning_rate=0.5, weight_decay=0.1), [kernel, depthwise], undecayed={"sep_depthwise/kernel"}
+    )
+    optimizer.apply([np.zeros(3, np.float32)] * 2, [kernel, depthwise])
+    np.testing.assert_allclose(kernel.numpy(), 0.95, rtol=1e-6)
+    np.testing.assert_array_equal(depthwise.numpy(), 1)
 
 
 def test_adam_with_decay_is_adamw():

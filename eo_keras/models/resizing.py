@@ -1,0 +1,87 @@
+"""Maps brought to the size of another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="eo_keras")
+class ResizeLike(keras.layers.Layer):
+    """Interpolates a map bilinearly to the height and width of a finer one, whatever they are.
+
+    Pixel `i` of the map lies on pixel `ratio * i` of the finer one, for so convolutions with a stride and symmetric
+    padding lay out their maps; behind the map's last pixel its value is kept. Where the finer map has a multiple of
+    `ratio` pixels and one more, this is the alignment of corners that DeepLabv3+ was published with. Half-pixel centres
+    would move the map by an amount that depends on its size: a network trained on one size would be wrong on others.
+
+    Args:
+        ratio: how many pixels of the finer map lie between two of the map.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments: the map `(batch, height, width, channels)`, and the finer one, which is at most `ratio` times as
+    high and as wide.
+    Output shape: the map's batch and channels, the finer one's height and width, of the layer's dtype.
+    """
+
+    def __init__(self, ratio: int, **kwargs):
+        super().__init__(**kwargs)
+        self.ratio = ratio
+
+    def call(self, inputs, reference):
+        """Returns the map in the size of the reference."""
+        batch, height, width, channels = ops.shape(inputs)
+        new_height, new_width = ops.shape(reference)[1:3]
+        # TensorFlow's kernel rounds to float32, whatever it is given.
+        if keras.config.backend() == "tensorflow" and self.compute_dtype != "float64":
+            return self._by_kernel(inputs, height, width)[:, :new_height, :new_width]
+        rows = ops.matmul(self._shares(height, new_height), ops.reshape(inputs, (batch, height, width * channels)))
+        return ops.matmul(self._shares(width, new_width), ops.reshape(rows, (batch, new_height, width, channels)))
+
+    def _by_kernel(self, inputs: Any, height: Any, width: Any) -> Any:
+        import tensorflow as tf
+
+        # keras.ops.image.resize knows half-pixel centres alone, and no size that is not known before the call. In half
+        # precision the kernel's gradient is wrong where XLA compiles it.
+        images, size = tf.cast(inputs, "float32"), (height * self.ratio, width * self.ratio)
+        resized = tf.raw_ops.ResizeBilinear(images=images, size=size)
+        return tf.cast(resized, self.compute_dtype)
+
+    def _shares(self, size: Any, new_size: Any) -> Any:
+        """Returns how much of each old place each new one takes."""
+        exact = "float64" if self.compute_dtype == "float64" else "float32"
+        old, new = (ops.cast(ops.arange(count, dtype="int32"), exact) for count in (size, new_size))
+        places = ops.minimum(new / self.ratio, ops.cast(size - 1, exact))
+        return ops.cast(ops.maximum(1 - ops.abs(places[:, None] - old[None, :]), 0), self.compute_dtype)
+
+    def compute_output_shape(self, inputs_shape, reference_shape):
+        """Returns the shape of the result."""
+        return (inputs_shape[0], *reference_shape[1:3], inputs_shape[-1])
+
+    def get_config(self):
+        """Returns the arguments, so that the layer can be read back."""
+        return super().get_config() | {"ratio": self.ratio}
+
+
+@keras.saving.register_keras_serializable(package="eo_keras")
+class SpreadLike(keras.layers.Layer):
+    """Gives each pixel of a map the values of another map's only one.
+
+    Call arguments: the pixel `(batch, 1, 1, channels)`, and the map `(batch, height, width, any)`.
+    Output shape: `(batch, height, width, channels)`.
+    """
+
+    def call(self, inputs, reference):
+        """Returns the pixel in the size of the reference."""
+        shape = ops.shape(reference)
+        return ops.broadcast_to(inputs, (shape[0], shape[1], shape[2], inputs.shape[-1]))
+
+    def compute_output_shape(self, inputs_shape, reference_shape):
+        """Returns the shape of the result."""
+        return (inputs_shape[0], *reference_shape[1:3], inputs_shape[-1])
+
+    def get_config(self):
+        """Returns the arguments; Keras asks for a method of the layer's own to read a dtype policy back."""
+        return super().get_config()
