@@ -208,7 +208,7 @@ def _training_pass(records: Any, options: Any, model: str) -> Callable[[int], in
     trainer.stepper.enter(trainer.phases[0])
 
     def one(_):
-        loss, _ = trainer.stepper(*batch)
+        loss, *_ = trainer.stepper(*batch)
         loss.numpy()  # A device may still be at work when the call is back.
         return options.batch_size
 

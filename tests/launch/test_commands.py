@@ -39,7 +39,7 @@ def test_mistakes_are_one_line_and_exit_code_2(source, tmp_path, arguments, word
 
 
 def test_a_missing_required_flag(tmp_path):
-    assert_one_line_error(launch("build", "--dataset=eurosat_rgb"), "--source")
+    assert_one_line_error(launch("build", "--dataset=eurosat_rgb"), "--output_dir")
 
 
 @pytest.mark.parametrize(
