@@ -10,13 +10,12 @@ import math
 
 import numpy as np
 
-BOUNDARY_COUNTS = 4
-"""Numbers that `boundary_counts` gives a class."""
-
 _MOST_BITS = 64
 
 
-def boundary_counts(labels: np.ndarray, predictions: np.ndarray, known: np.ndarray, num_classes: int, tolerance: float):
+def boundary_counts(
+    labels: np.ndarray, predictions: np.ndarray, known: np.ndarray, num_classes: int, tolerance: float
+) -> np.ndarray:
     """Counts boundary pixels of the truth and of a prediction, and those that have a counterpart.
 
     Args:
@@ -43,7 +42,7 @@ def boundary_counts(labels: np.ndarray, predictions: np.ndarray, known: np.ndarr
 
 
 def boundary_f1(counts: np.ndarray) -> np.ndarray:
-    """Returns the F1 of boundaries by class (Csurka et al. 2013, BMVC, section 2.2).
+    """Returns the F1 of boundaries by class (Csurka et al. 2013, BMVC).
 
     Precision is the share of the predicted boundary that is near the true one, recall the share of the true boundary
     near the predicted one. Unlike in the paper, which averages over images, the counts of all images are added up

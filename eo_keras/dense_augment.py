@@ -1,7 +1,8 @@
 """Random changes to tiles and their masks alike, drawn from seed and step alone.
 
 A crop of a random scale is read from the tile as a window and brought to the crop's size: images by interpolation
-(smaller ones are averaged), masks by the nearest pixel. Beyond the tile's edge there is no data and no class.
+(smaller ones are averaged), masks by the nearest pixel. Beyond the tile's edge there is no data and no class. Nothing
+but the window is looked at, and its numbers are rounded once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 
 import tensorflow as tf
 
+from eo_keras.augment import move_pixels
 from eo_keras.errors import OptionError
 from eo_keras.legends import IGNORE
 
@@ -96,53 +98,90 @@ def augment_map(
     low, high = math.log(options.scale_min), math.log(options.scale_max)
     scale = tf.exp(tf.random.stateless_uniform([], seeds[0], low, high))
     window = tf.cast(tf.round(options.crop / scale), tf.int32)
-    bands = image.shape[-1]
-    image, label = _window(image, label, window, seeds[1])
-    image, label = _resized(image, label, options.crop)
-    image = tf.ensure_shape(image, (options.crop, options.crop, bands))
-    if options.symmetries:
-        image, label = _turned(image, label, seeds[2])
+    corner = _corner(tf.shape(label), window, seeds[1])
+    factors = None
     if options.jitter:
-        image = _jittered(tf.ensure_shape(image, (None, None, bands)), options.jitter, seeds[3])
+        share = options.jitter
+        both = tf.random.stateless_uniform([1 + image.shape[-1]], seeds[3], 1 - share, 1 + share)
+        factors = both[0] * both[1:]
+    image, label = cut_map(image, label, corner, window, options.crop, factors)
+    if options.symmetries:
+        number = tf.random.stateless_uniform([1], seeds[2], 0, 8, tf.int32)
+        image = move_pixels(image[tf.newaxis], number, None)[0]
+        label = move_pixels(label[tf.newaxis, ..., tf.newaxis], number, None)[0, ..., 0]
     return image, label
 
 
-def _window(image: tf.Tensor, label: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cuts a square of so many pixels at random, filled up around the tile where it is larger."""
+def _corner(edges: tf.Tensor, window: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Draws where a window begins, down and right: within the tile, or before it where the window is larger."""
+    room = edges - window
+    # As many places as there are, each as likely; 1 is never drawn, but may come of rounding.
+    drawn = tf.random.stateless_uniform([2], seed) * tf.cast(tf.abs(room) + 1, tf.float32)
+    return tf.minimum(room, 0) + tf.minimum(tf.cast(drawn, tf.int32), tf.abs(room))
+
+
+def cut_map(
+    image: tf.Tensor,
+    label: tf.Tensor,
+    corner: tf.Tensor,
+    window: tf.Tensor | int,
+    size: int,
+    factors: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Brings a square window of a tile to another size.
+
+    A pixel of the result takes its class from the one pixel of the tile that its centre lies in, and has no data where
+    that one has none. Its numbers are interpolated between the pixels that have data, or averaged over them where the
+    window becomes smaller; with as many pixels as the window they are the tile's own.
+
+    Args:
+        image: digital numbers (height, width, band), integers; a pixel of no data is 0 in all bands.
+        label: uint8 (height, width).
+        corner: int32 (2,), the window's first row and column; it may reach beyond the tile.
+        window: its height and width in pixels.
+        size: height and width of the result.
+        factors: what the numbers of each band are multiplied by, float32 (band,); None for 1.
+
+    Returns:
+        Image (size, size, band) of the same dtype, 0 beyond the tile, and label (size, size), `IGNORE` there. Pixels
+        with data are at least 1.
+    """
+    window = tf.convert_to_tensor(window, tf.int32)
     edges = tf.shape(label)
-    missing = tf.maximum(size - edges, 0)
-    before = tf.cast(tf.random.stateless_uniform([2], seed) * tf.cast(missing + 1, tf.float32), tf.int32)
-    before = tf.minimum(before, missing)
-    padding = tf.stack([before, missing - before], axis=1)
-    image = tf.pad(image, tf.concat([padding, [[0, 0]]], axis=0))
-    label = tf.pad(label, padding, constant_values=tf.constant(IGNORE, label.dtype))
-    room = tf.shape(label) - size
-    corner = tf.cast(tf.random.stateless_uniform([2], seed + 1) * tf.cast(room + 1, tf.float32), tf.int32)
-    top, left = tf.unstack(tf.minimum(corner, room))
-    return image[top : top + size, left : left + size], label[top : top + size, left : left + size]
+    first, last = tf.maximum(corner, 0), tf.minimum(corner + window, edges)
+    image = image[first[0] : last[0], first[1] : last[1]]
+    scale = tf.repeat(size / tf.cast(window, tf.float32), 2)[:2]
+    translation = scale * tf.cast(first - corner, tf.float32)
+    # In whole numbers, so that no centre falls on the wrong side of an edge.
+    nearest = (2 * tf.range(size) + 1) * window // (2 * size)
+    places = [nearest + corner[axis] for axis in (0, 1)]
+    inside = [(place >= 0) & (place < edges[axis]) for axis, place in enumerate(places)]
+    inside = inside[0][:, tf.newaxis] & inside[1][tf.newaxis]
 
+    def picked(values, origin, limit):
+        rows, columns = (tf.clip_by_value(place - origin[k], 0, limit[k] - 1) for k, place in enumerate(places))
+        return tf.gather(tf.gather(values, rows), columns, axis=1)
 
-def _resized(image: tf.Tensor, label: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    known = tf.reduce_any(tf.not_equal(image, 0), axis=-1, keepdims=True)
-    numbers = tf.image.resize(tf.cast(image, tf.float32), (size, size), antialias=True)
-    # What lies nearest to no data is no data, and nothing else becomes so.
-    known = tf.image.resize(tf.cast(known, tf.uint8), (size, size), method="nearest")
-    numbers = tf.clip_by_value(tf.round(numbers), 1, image.dtype.max)
-    image = tf.where(known > 0, tf.cast(numbers, image.dtype), tf.zeros([], image.dtype))
-    return image, tf.image.resize(label[..., tf.newaxis], (size, size), method="nearest")[..., 0]
+    def interpolated(values):
+        return tf.raw_ops.ScaleAndTranslate(
+            images=values[tf.newaxis], size=[size, size], scale=scale, translation=translation, kernel_type="triangle"
+        )[0]
 
+    def whole():
+        return interpolated(image), inside
 
-def _turned(image: tf.Tensor, label: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    turn, flip = tf.unstack(tf.random.stateless_uniform([2], seed, 0, 4, tf.int32))
-    label = label[..., tf.newaxis]
-    image, label = tf.image.rot90(image, turn), tf.image.rot90(label, turn)
-    mirrored = tf.reverse(image, [1]), tf.reverse(label, [1])
-    return tf.where(flip < 2, image, mirrored[0]), tf.where(flip < 2, label, mirrored[1])[..., 0]
+    def with_gaps():
+        known = tf.reduce_any(image != 0, axis=-1)
+        # Pixels without data are 0 and add nothing; divided by the weight of the others, the sums are means again.
+        weight = interpolated(tf.cast(known, tf.uint8)[..., tf.newaxis])
+        numbers = tf.math.divide_no_nan(interpolated(image), weight)
+        return numbers, inside & picked(known, first, last - first)
 
-
-def _jittered(image: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
-    """Brightens or darkens all bands together, and every band by itself; no data stays no data."""
-    both = tf.random.stateless_uniform([1 + image.shape[-1]], seed, 1 - share, 1 + share)
-    numbers = tf.cast(image, tf.float32) * both[0] * both[1:]
+    # Looking at all bands takes long, and most tiles show by their first band that they are whole.
+    numbers, known = tf.cond(tf.reduce_any(image[..., 0] == 0), with_gaps, whole)
+    if factors is not None:
+        numbers *= factors
     numbers = tf.cast(tf.clip_by_value(tf.round(numbers), 1, image.dtype.max), image.dtype)
-    return tf.where(tf.reduce_any(tf.not_equal(image, 0), axis=-1, keepdims=True), numbers, tf.zeros([], image.dtype))
+    numbers *= tf.cast(known[..., tf.newaxis], image.dtype)
+    label = tf.where(inside, picked(label, [0, 0], edges), tf.constant(IGNORE, label.dtype))
+    return tf.ensure_shape(numbers, (size, size, image.shape[-1])), tf.ensure_shape(label, (size, size))

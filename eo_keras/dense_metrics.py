@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -243,8 +243,9 @@ class DenseScorer:
 
         Precision, recall, F1 and kappa follow scikit-learn's definitions with `zero_division=0`, IoU its
         `jaccard_score`. The intervals are of a bootstrap over images: pixels of one image resemble each other, and
-        drawing them singly would make the intervals far too narrow. Of resamples in which a class does not occur, its
-        interval takes no notice. A single image's interval has no width.
+        drawing them singly would make the intervals far too narrow. A class's interval
+        leaves out resamples in which it does not occur. That of a single image has no width, nor has that of a class
+        that no resample holds.
 
         Args:
             resamples: number of resamples.
@@ -266,8 +267,8 @@ class DenseScorer:
         drawn = [_figures(sums) for sums in _resampled(by_image, resamples, seed)]
         drawn = {name: np.concatenate([part[name] for part in drawn]) for name in found}
 
-        def estimate(name, place=...):
-            return _estimate(found[name][place], drawn[name][..., place] if place is not ... else drawn[name])
+        def estimate(name, place=()):
+            return _estimate(found[name][place], drawn[name][:, place] if place != () else drawn[name])
 
         names = ("iou", "precision", "recall", "f1", "boundary_f1")
         classes = tuple(
@@ -303,7 +304,7 @@ def _as_bytes(values: np.ndarray, where: str, name: str, expected: str) -> np.nd
     return values.astype(np.uint8)
 
 
-def _resampled(by_image: np.ndarray, resamples: int, seed: int):
+def _resampled(by_image: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yields sums over images drawn with replacement, (resamples, 7, C) in all, some at a time."""
     random, images = np.random.default_rng(seed), len(by_image)
     # Exact in floating point up to 2 ** 53 pixels, and many times as fast as in integers.
@@ -353,5 +354,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
 def _estimate(value: np.ndarray, drawn: np.ndarray) -> Estimate | None:
     if np.isnan(value):
         return None
-    low, high = np.percentile(drawn[~np.isnan(drawn)], [2.5, 97.5])
+    known = drawn[~np.isnan(drawn)]
+    # Of few resamples, none may hold what occurs in a single image.
+    low, high = np.percentile(known, [2.5, 97.5]) if known.size else (value, value)
     return Estimate(float(value), float(low), float(high))

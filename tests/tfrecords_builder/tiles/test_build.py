@@ -1,6 +1,8 @@
 """Records of tiles: what they hold, who they are for, and that it does not depend on how they were made."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -364,3 +366,24 @@ def test_a_legend_of_ones_own_is_part_of_the_build(tmp_path, two_towns):
     report = tiles_build.build(options(tmp_path / "r", two_towns, legend=str(path)))
     assert report.card.legend.class_names == ("BuiltUp", "Open")
     assert sum(split.classes["BuiltUp"] for split in report.card.splits.values()) == 96 * 96
+
+
+def test_nothing_of_the_builder_imports_tensorflow_or_keras():
+    code = (
+        "import sys; import tfrecords_builder.tiles.build, tfrecords_builder.generated.cities; "
+        "from eo_keras import scene_reader, urban_atlas, records; "
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_beam_writes_the_same_bytes(built, two_towns, tmp_path):
+    pytest.importorskip("apache_beam")
+    folder, _ = built
+    # A process of its own: Beam's must not be forked off one in which TensorFlow runs.
+    command = [sys.executable, "-m", "launch.build", "--dataset=urban_atlas", f"--cities={two_towns}", "--engine=beam"]
+    command += [f"--tile_size={SIZE}", f"--output_dir={tmp_path / 'again'}", "--num_workers=2"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for path in folder.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
