@@ -141,8 +141,7 @@ class _Training:
         self.asked_to_stop = distribution.Agreement(stop, strategy, worker)
         self.folder = pathlib.Path(options.run_dir)
         self.card = records.card
-        self.bands = parse_bands(options.bands, self.card.bands)
-        self.dense = self.card.task == "segmentation"
+        self.bands, self.dense = parse_bands(options.bands, self.card.bands), self.card.task == "segmentation"
         if too_large := [size for size in options.progressive_sizes if size >= self.card.patch_size]:
             raise OptionError("progressive_sizes", f"{too_large[0]}", f"less than the patches' {self.card.patch_size}")
         self.task = tasks.make_task(options, self.card, self.bands)
