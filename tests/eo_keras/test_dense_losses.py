@@ -1,5 +1,9 @@
 """Losses over pixels: what counts, what is ignored, and that sums over devices give the loss of the whole batch."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -30,6 +34,16 @@ def entropies(labels, logits):
 def loss_of(options, labels, logits):
     loss = DenseLoss(options, CLASSES)
     return float(loss.combine(loss.terms(labels, ops.convert_to_tensor(logits))))
+
+
+def gradient_of(options, labels, logits):
+    import tensorflow as tf
+
+    loss, logits = DenseLoss(options, CLASSES), tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        value = loss.combine(loss.terms(labels, logits))
+    return tape.gradient(value, logits).numpy()
 
 
 def test_cross_entropy_is_a_mean_over_the_labelled_pixels():
@@ -78,6 +92,24 @@ def test_nothing_labelled_costs_nothing_and_moves_nothing(kind):
     labels, logits = maps()
     labels[:] = 255
     assert loss_of(DenseLossOptions(kind), labels, logits) == 0
+    assert (gradient_of(DenseLossOptions(kind), labels, logits) == 0).all()
+
+
+@pytest.mark.parametrize("kind", DENSE_LOSSES)
+def test_what_is_answered_where_nothing_is_known_does_not_matter(kind):
+    labels, logits = maps()
+    other = np.where((labels == 255)[..., None], 50.0, logits)
+    options = DenseLossOptions(kind)
+    assert loss_of(options, labels, other) == pytest.approx(loss_of(options, labels, logits), rel=1e-12)
+    assert (gradient_of(options, labels, logits)[labels == 255] == 0).all()
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_the_focal_loss_of_a_sure_answer_has_a_gradient(gamma):
+    """The root's gradient at 0 is infinite: where p is 1, it would be no number."""
+    logits = np.array([[200.0, 0.0, 0.0, 0.0], [0.0, 200.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    gradient = gradient_of(DenseLossOptions("focal", focal_gamma=gamma), np.zeros(3, np.uint8), logits)
+    assert (gradient[0] == 0).all() and (gradient[1:, 0] < 0).all() and np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("kind", DENSE_LOSSES)
@@ -86,6 +118,8 @@ def test_a_label_outside_the_legend_is_no_number(kind, label):
     labels, logits = maps()
     labels[0, 0, 0] = label
     assert np.isnan(loss_of(DenseLossOptions(kind), labels, logits))
+    # No step is taken with it either.
+    assert np.isnan(gradient_of(DenseLossOptions(kind), labels, logits)[0, 0, 0]).all()
 
 
 @pytest.mark.parametrize("kind", DENSE_LOSSES)
@@ -184,3 +218,133 @@ def test_what_are_no_counts_is_refused(counts):
     for weights in (median_frequency_weights, lambda values: effective_number_weights(values, 0.9)):
         with pytest.raises(OptionError, match="counts"):
             weights(np.array(counts))
+
+
+OPTIONS = [
+    DenseLossOptions(label_smoothing=0.1),
+    DenseLossOptions(class_weights=(1.0, 2.0, 0.5, 3.0)),
+    DenseLossOptions("focal", focal_gamma=1.5),
+    DenseLossOptions("dice"),
+    DenseLossOptions("cross_entropy+dice"),
+]
+
+FEATURES = 3
+
+SCRIPT = """
+import sys
+import numpy as np
+from launch.common import import_tensorflow_quietly
+import_tensorflow_quietly()
+import tensorflow as tf
+from eo_keras import distribution
+from eo_keras.dense_losses import DenseLoss, whole_sums
+from tests.eo_keras.test_dense_losses import CLASSES, OPTIONS, batches
+distribution.prepare_devices(virtual_devices=2, deterministic=True, seed=1)
+strategy = distribution.make_strategy("mirrored", virtual_devices=2)
+features, labels, weights = batches()
+with strategy.scope():
+    kernel = tf.Variable(weights)
+
+def reduced(value):
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+def step(loss, features, labels):
+    with tf.GradientTape() as tape:
+        terms = loss.terms(labels, tf.tensordot(features, kernel, 1))
+        value = loss.combine(whole_sums(terms, reduced))
+    return value, reduced(tape.gradient(value, kernel))
+
+results = {}
+for number, options in enumerate(OPTIONS):
+    loss = DenseLoss(options, CLASSES)
+    taken = tf.function(lambda *batch: strategy.run(lambda *parts: step(loss, *parts), batch), autograph=False)
+    dataset = tf.data.Dataset.from_tensor_slices((features, labels))
+    for place, batch in enumerate(strategy.experimental_distribute_dataset(dataset)):
+        values, gradients = taken(*batch)
+        results[f"loss{number}/{place}"] = np.stack([v.numpy() for v in strategy.experimental_local_results(values)])
+        results[f"gradient{number}/{place}"] = strategy.experimental_local_results(gradients)[0].numpy()
+np.savez(sys.argv[1], **results)
+"""
+
+
+def batches():
+    """Four batches of four images: all labelled, the second device without a label, neither with one, and uneven."""
+    random = np.random.default_rng(5)
+    features, weights = random.normal(size=(4, 4, 5, 6, FEATURES)), random.normal(size=(FEATURES, CLASSES))
+    labels = random.integers(0, CLASSES, (4, 4, 5, 6)).astype(np.uint8)
+    labels[1, 2:] = 255
+    labels[2] = 255
+    labels[3][random.random(labels[3].shape) < np.array([0.1, 0.9, 0.5, 0.95])[:, None, None]] = 255
+    return features, labels, weights
+
+
+def test_two_devices_have_the_loss_and_the_gradient_of_one(tmp_path):
+    """A process of its own: only one mirrored strategy fits in a process."""
+    import tensorflow as tf
+
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "two.npz")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    two = dict(np.load(tmp_path / "two.npz"))
+    assert len(two) == 2 * len(OPTIONS) * 4
+    features, labels, weights = batches()
+    for number, options in enumerate(OPTIONS):
+        loss = DenseLoss(options, CLASSES)
+        for place in range(4):
+            kernel = tf.constant(weights)
+            with tf.GradientTape() as tape:
+                tape.watch(kernel)
+                value = loss.combine(loss.terms(labels[place], tf.tensordot(features[place], kernel, 1)))
+            gradient = tape.gradient(value, kernel).numpy()
+            assert (np.abs(gradient).max() > 1e-3) == (place != 2)
+            case = f"{options}, batch {place}"
+            np.testing.assert_allclose(two[f"loss{number}/{place}"], [float(value)] * 2, rtol=1e-12, err_msg=case)
+            np.testing.assert_allclose(two[f"gradient{number}/{place}"], gradient, rtol=1e-10, atol=1e-15, err_msg=case)
+
+
+JAX_SCRIPT = """
+import sys
+sys.modules["tensorflow"] = None
+import jax, keras, numpy as np
+from eo_keras.dense_losses import DenseLoss, right_pixels
+from tests.eo_keras.test_dense_losses import CLASSES, OPTIONS, maps
+assert keras.config.backend() == "jax"
+results = {}
+for number, options in enumerate(OPTIONS):
+    loss = DenseLoss(options, CLASSES)
+    for case, ignored in (("some", 0.3), ("all", 2.0)):
+        labels, logits = maps(ignored=ignored)
+        value_of = jax.jit(jax.value_and_grad(lambda logits: loss.combine(loss.terms(labels, logits))))
+        results[f"loss{number}/{case}"], results[f"gradient{number}/{case}"] = map(np.asarray, value_of(logits))
+labels, logits = maps()
+labels[0, 0, 0] = CLASSES
+results["outside"] = np.asarray(loss.combine(loss.terms(labels, logits)))
+results["right"] = np.asarray(right_pixels(*maps()))
+np.savez(sys.argv[1], **results)
+"""
+
+
+def test_the_same_under_jax_without_tensorflow(tmp_path):
+    pytest.importorskip("jax")
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-c", JAX_SCRIPT, str(tmp_path / "jax.npz")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "jax.npz")
+    for number, options in enumerate(OPTIONS):
+        for case, ignored in (("some", 0.3), ("all", 2.0)):
+            labels, logits = maps(ignored=ignored)
+            expected = loss_of(options, labels, logits)
+            np.testing.assert_allclose(found[f"loss{number}/{case}"], expected, rtol=1e-9, err_msg=f"{options} {case}")
+            np.testing.assert_allclose(
+                found[f"gradient{number}/{case}"], gradient_of(options, labels, logits), rtol=1e-7, atol=1e-12
+            )
+    assert np.isnan(found["outside"])
+    assert int(found["right"]) == int(right_pixels(*maps()))

@@ -51,7 +51,7 @@ class Sites:
         cols: float64.
         areas: float64, about how many pixels of the city each owns; 0 outside.
         urban: bool, whether the site is in town.
-        density: float64, how densely it is built up if it is residential, 0..1.
+        density: float64, how densely it is built up if it is residential or has grown if it is a wood, 0..1.
         kinds: uint8 (stages, N), places in `KINDS`.
         codes: uint8 (stages, N), places in `CODES`.
     """
@@ -169,6 +169,8 @@ class CityPlan:
         kinds[industrial] = KINDS.index("Industrial")
         park = self._noise("park", 55.0, rows, cols) + 0.3 * self._own("park", rows) > 0.83
         kinds[urban & park & ~industrial] = KINDS.index("Park")
+        wooded = kinds == KINDS.index("Forest")
+        density[wooded] = 0.25 + 0.75 * self._own("growth", rows)[wooded]
         stages = np.stack([kinds, self._changed(rows, kinds, centrality > edge - 0.3, inside > 0)])
         codes = np.stack([_codes(kind, density, urban) for kind in stages])
         return Sites(rows, cols, inside, urban, density, stages, codes)

@@ -176,7 +176,8 @@ def _river(ground: Ground, rng: np.random.Generator) -> Painting:
 def _forest(ground: Ground, rng: np.random.Generator) -> Painting:
     painting = _blank(ground, "Forest")
     stand = 0.12 * (ground.fractal(24.0, "stand", 2) - 0.5)
-    green = np.clip(rng.uniform(0.03, 0.4) + stand, 0.0, 1.0)
+    young = 0.0 if ground.density is None else 0.8 * (1.0 - ground.density)
+    green = np.clip(rng.uniform(0.03, 0.4) + young + stand, 0.0, 1.0)
     painting.overlay(np.ones(ground.shape, np.float32), tree=1.0 - green, green=green)
     speckle = 0.6 * ground.noise(1.6, "crown") + 0.4 * ground.noise(2.7, "crowns") - 0.5
     painting.light = rng.uniform(0.88, 1.08) + 0.3 * speckle
@@ -253,7 +254,7 @@ def _park(ground: Ground, rng: np.random.Generator) -> Painting:
     green = 0.45 + 0.5 * _tone(rng).green
     lawn = ground.noise(20.0, "lawn") - 0.5
     _open_land(painting, green + 0.3 * lawn, np.full(ground.shape, 0.6), np.full(ground.shape, 0.5))
-    trees = np.clip((ground.fractal(11.0, "trees", 3) - rng.uniform(0.38, 0.6)) * 8.0, 0.0, 1.0)
+    trees = np.clip((ground.fractal(11.0, "trees", 3) - rng.uniform(0.3, 0.55)) * 8.0, 0.0, 1.0)
     painting.overlay(trees, light=0.85 + 0.3 * ground.noise(1.8, "crowns"), tree=0.85, green=0.15)
     path = np.abs(ground.fractal(26.0, "path", 2) - 0.5)
     painting.overlay(0.7 * np.clip(1.0 - path * 40.0, 0.0, 1.0), light=1.1, lightsoil=0.7, green=0.3)

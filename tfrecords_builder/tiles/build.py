@@ -83,6 +83,9 @@ class _Build:
 
     def run(self, dry_run: bool = False) -> BuildReport:
         started = time.monotonic()
+        # Scenes and land use are read anew for every build: cached ones may have changed on disk since.
+        survey.opened_scene.cache_clear()
+        survey.opened_ground.cache_clear()
         cities = read_cities(self._options.cities)
         self._state.begin(self._describe(cities), overwrite=self._options.overwrite)
         with self._forgetting_refusals(), self._timed("survey"):
