@@ -152,7 +152,9 @@ def measure_memory(folder: pathlib.Path) -> dict[str, Any]:
     write_scene(scene, FLAGS.memory_size, sentinel2.EUROSAT_ORDER)
     polygons = write_land_use(land_use, FLAGS.memory_size, FLAGS.region, coarse=6)
     write_list(cities, scene, land_use)
-    command = build_command(cities, folder / "whole", 512, 1)
+    # A scene that was made small for a trial has small tiles, or none would be left between its blocks.
+    tile_size = min(512, FLAGS.memory_size // 20)
+    command = build_command(cities, folder / "whole", tile_size, 1)
     started = time.perf_counter()
     # A small process in between: until a child runs its own program, its memory counts as large as its parent's.
     output, _ = measuring.run_command([sys.executable, "-c", _PEAK, *command], 3600)
@@ -164,7 +166,7 @@ def measure_memory(folder: pathlib.Path) -> dict[str, Any]:
         "scene": f"{FLAGS.memory_size}x{FLAGS.memory_size}, 13 bands, tiled GeoTIFF",
         "scene_bytes": scene.stat().st_size,
         "polygons": polygons,
-        "tile_size": 512,
+        "tile_size": tile_size,
         "tiles_kept": kept,
         "seconds": round(seconds, 1),
         "peak_bytes": peak,

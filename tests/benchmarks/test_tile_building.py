@@ -1,0 +1,32 @@
+"""The measurements of tiles and of DeepLabv3+ on small inputs, without the peers."""
+
+import json
+import subprocess
+import sys
+
+
+def run(module, *arguments):
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_building_tiles_is_measured(tmp_path):
+    small = ("--size=640", "--tile_size=64", "--rounds=1", "--memory_size=640", "--num_workers=1", "--peers_python=")
+    done = run("tile_building", *small, f"--output={tmp_path / 'a.json'}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["speed"]["tiles"] == 100 and found["speed"]["tiles_per_second"]["median"] > 0.5
+    assert found["speed"]["polygons"] > 20
+    # More than an interpreter, less than a scene of Sentinel-2.
+    assert 3e7 < found["memory"]["peak_bytes"] < 1.5e9
+
+
+def test_a_side_of_deeplab_tells_its_figures():
+    for what in ("step", "forward"):
+        done = run(
+            "dense_step", f"--side={what}", "--model=deeplab_resnet14", "--size=64", "--steps=1", "--batch_size=2"
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        assert found["examples"] == 2 and found["seconds"] > 0 and 2e6 < found["parameters"] < 3e6
+        assert found["multiply_adds"] > 1e7
