@@ -109,6 +109,7 @@ def _widened(bits: np.ndarray, tolerance: float) -> np.ndarray:
             wide[:, right:] |= bits[:, :-right]
             wide[:, :-right] |= bits[:, right:]
         reached = half
-        result[down:] |= wide[: len(wide) - down]
-        result[: len(result) - down] |= wide[down:]
+        rest = max(0, len(wide) - down)
+        result[down:] |= wide[:rest]
+        result[:rest] |= wide[down:]
     return result

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eo_keras.dense_augment import DenseAugmentation, augment_maps
+from eo_keras.dense_augment import DenseAugmentation, augment_maps, cut_map
 from eo_keras.errors import OptionError
 from eo_keras.legends import IGNORE
 
@@ -41,7 +41,13 @@ def test_scaled_masks_stay_on_their_images():
     image, label = augment(images, labels, DenseAugmentation(crop=48, scale_min=0.6, scale_max=2, jitter=0))
     known = label != IGNORE
     told = np.rint(image[..., 0] / 50) - 1
-    # Between two squares, interpolation makes numbers of its own.
+    # Between two squares, interpolation makes numbers of its own; a pixel off, it would be a fifth.
+    alike = np.ones(known.shape, bool)
+    for axis in (1, 2):
+        for step in (-2, -1, 1, 2):
+            alike &= np.roll(label, step, axis) == label
+    assert (known & alike).mean() > 0.4
+    assert (told[known & alike] == label[known & alike]).mean() > 0.98
     assert (told[known] == label[known]).mean() > 0.9
     assert set(np.unique(label)) <= {0, 1, 2, 3, IGNORE}
     # What lies beyond the tile has neither numbers nor a class.
@@ -55,12 +61,13 @@ def test_a_draw_repeats_and_another_differs():
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
     assert (augment(images, labels, options, (1, 3))[1] != first[1]).any()
-    in_graph = tf.function(
-        lambda: augment_maps(
-            tf.constant(images), tf.constant(labels), tf.constant((1, 2), tf.int64), options, (0, BATCH)
-        )
-    )()
-    np.testing.assert_array_equal(in_graph[1].numpy(), first[1])
+    images[0, 20:30, 10:40] = 0  # What lies beside no data takes a path of its own.
+    first = augment(images, labels, options)
+    in_graph = tf.function(augment_maps, autograph=False)(
+        tf.constant(images), tf.constant(labels), tf.constant((1, 2), tf.int64), options, (0, BATCH)
+    )
+    for one, other in zip(first, in_graph, strict=True):
+        np.testing.assert_array_equal(other.numpy(), one)
 
 
 def test_workers_that_share_a_batch_draw_its_parts():
@@ -90,19 +97,95 @@ def test_all_symmetries_of_the_square_are_drawn():
     np.testing.assert_array_equal(augment(image, label, still)[1], label)
 
 
-def test_scales_cover_their_range():
-    # A line of known length: how long it comes out tells the scale.
-    label = np.full((200, 128, 128), 0, np.uint8)
-    label[:, :, :64] = 1
-    images = np.ones((200, 128, 128, 1), np.uint16)
+def ramps(count, size):
+    """Tiles whose numbers tell the column and the row: 100 apart from one to the next."""
+    steps = (1000 + 100 * np.arange(size)).astype(np.uint16)
+    rows, columns = np.meshgrid(steps, steps, indexing="ij")
+    return np.stack([np.stack([columns, rows], -1)] * count), np.zeros((count, size, size), np.uint8)
+
+
+def test_scales_cover_their_range_evenly():
+    images, labels = ramps(300, 160)
     options = DenseAugmentation(crop=64, scale_min=0.5, scale_max=2, symmetries=False, jitter=0)
-    _, found = augment(images, label, options)
-    seen = (found != IGNORE).mean(axis=(1, 2))
-    # Below scale 0.5 a crop would be larger than the tile; at 0.5 it is all of it.
-    assert seen.min() > 0.95
-    both = np.array([len(np.unique(one)) == 2 for one in found])
-    # The more of the tile a crop shows, the surer both halves are in it.
-    assert 0.5 < both.mean() < 0.95
+    image, _ = augment(images, labels, options)
+    steps = (image[:, 32, 42, 0].astype(float) - image[:, 32, 22, 0]) / 20
+    scales = 100 / steps
+    assert 0.49 < scales.min() < 0.52 and 1.93 < scales.max() < 2.05
+    # In the logarithm: as many below 1 as above.
+    share = [(scales < limit).mean() for limit in (2**-0.5, 1, 2**0.5)]
+    np.testing.assert_allclose(share, [0.25, 0.5, 0.75], atol=0.08)
+    # One scale for both axes.
+    down = (image[:, 42, 32, 1].astype(float) - image[:, 22, 32, 1]) / 20
+    np.testing.assert_allclose(down, steps, rtol=0.02)
+
+
+def test_every_place_is_drawn():
+    """Windows of 32 of 34 pixels begin at three places along each axis; and tiles lie at three places within 34."""
+    images, labels = ramps(300, 34)
+    options = DenseAugmentation(crop=32, scale_min=1, scale_max=1, symmetries=False, jitter=0)
+    image, _ = augment(images, labels, options)
+    corners, counts = np.unique(image[:, 0, 0], axis=0, return_counts=True)
+    assert corners.tolist() == [[1000 + 100 * c, 1000 + 100 * r] for c in range(3) for r in range(3)]
+    assert counts.min() > 15
+    images, labels = ramps(300, 32)
+    image, label = augment(images, labels, DenseAugmentation(34, scale_min=1, scale_max=1, symmetries=False, jitter=0))
+    firsts = [tuple(np.argwhere(one == 0)[0]) for one in label]
+    assert set(firsts) == {(row, column) for row in range(3) for column in range(3)}
+    for (row, column), one in zip(firsts, image, strict=True):
+        np.testing.assert_array_equal(one[row : row + 32, column : column + 32], images[0])
+        assert (one == 0).all(-1).sum() == 34**2 - 32**2
+
+
+@pytest.mark.parametrize(("window", "size"), [(40, 40), (40, 23), (40, 80), (37, 64), (64, 32)])
+@pytest.mark.parametrize("corner", [(3, 8), (-7, 30), (-20, -20)])
+def test_windows_by_numpy(window, size, corner):
+    """Every pixel's class, its having data, and its number, by the positions of centres."""
+    random = np.random.default_rng(2)
+    label = random.integers(0, 9, (50, 60)).astype(np.uint8)
+    rows, columns = np.meshgrid(np.arange(50), np.arange(60), indexing="ij")
+    # Numbers that rise evenly: interpolated ones are those of the position.
+    image = np.stack([3000 + 40 * rows + 7 * columns, np.full(rows.shape, 5)], -1).astype(np.uint16)
+    found, found_label = cut_map(tf.constant(image), tf.constant(label), tf.constant(corner), window, size)
+    centres = [(np.arange(size) + 0.5) * window / size + first for first in corner]
+    places = [np.floor(one).astype(int) for one in centres]
+    inside = np.outer(*((place >= 0) & (place < edge) for place, edge in zip(places, label.shape, strict=True)))
+    clipped = [np.clip(place, 0, edge - 1) for place, edge in zip(places, label.shape, strict=True)]
+    np.testing.assert_array_equal(found_label, np.where(inside, label[np.ix_(*clipped)], IGNORE))
+    assert ((found.numpy() != 0).all(-1) == inside).all() and (found.numpy()[~inside] == 0).all()
+    expected = 3000 + 40 * (centres[0][:, None] - 0.5) + 7 * (centres[1][None] - 0.5)
+    # Where the kernel reaches over the window's or the tile's edge, it is cut.
+    reach = int(np.ceil(max(1, window / size)))
+    lows = [max(first, 0) + reach for first in corner]
+    highs = [min(first + window, edge) - reach for first, edge in zip(corner, label.shape, strict=True)]
+    within = np.outer(*((c >= low) & (c <= high) for c, low, high in zip(centres, lows, highs, strict=True)))
+    assert within.sum() > 50
+    # A kernel over an uneven number of pixels is off by up to a tenth of one.
+    bound = 0.51 if window <= size or window % size == 0 else 0.51 + 0.1 * (40 + 7)
+    np.testing.assert_allclose(found.numpy()[..., 0][within], expected[within], atol=bound)
+
+
+def test_no_data_is_neither_interpolated_nor_lost():
+    random = np.random.default_rng(4)
+    image = np.full((40, 40, 3), 900, np.uint16)
+    image[..., 1] = 0  # A band may be 0 where there is data.
+    gaps = random.random((40, 40)) < 0.2
+    gaps[10:20, 10:20] = True
+    image[gaps] = 0
+    label = np.zeros((40, 40), np.uint8)
+    for size in (20, 27, 40, 80, 93):
+        found, _ = cut_map(tf.constant(image), tf.constant(label), tf.constant([0, 0]), 40, size)
+        places = np.floor((np.arange(size) + 0.5) * 40 / size).astype(int)
+        np.testing.assert_array_equal((found.numpy() == 0).all(-1), gaps[np.ix_(places, places)])
+        # Beside a gap, numbers are not drawn down to 0.
+        assert set(np.unique(found.numpy()[..., 0])) == {0, 900} and found.numpy()[..., 1].max() == 1
+
+
+def test_numbers_stay_within_their_type():
+    image = np.full((1, 40, 40, 2), 255, np.uint8)
+    options = DenseAugmentation(crop=32, jitter=0.9)
+    found = [augment(image, image[..., 0], options, (1, draw))[0] for draw in range(20)]
+    found = np.concatenate([one[(one != 0).any(-1)] for one in found])
+    assert found.max() == 255 and found.min() >= 1 and len(np.unique(found)) > 10
 
 
 def test_jitter_changes_bands_and_keeps_no_data():
@@ -115,6 +198,18 @@ def test_jitter_changes_bands_and_keeps_no_data():
     assert 0.6 < ratio.min() and ratio.max() < 1.48
     means = ratio.mean((1, 2))
     assert np.abs(means[:, 0] - means[:, 1]).max() > 0.02 and means.std() > 0.05
+
+
+def test_jitter_is_common_to_all_bands_and_of_each_by_itself():
+    images, labels = np.full((300, 32, 32, 2), 10_000, np.uint16), np.zeros((300, 32, 32), np.uint8)
+    options = DenseAugmentation(crop=32, scale_min=1, scale_max=1, symmetries=False, jitter=0.2)
+    image, _ = augment(images, labels, options)
+    assert (image == image[:, :1, :1]).all()
+    factors = image[:, 0, 0] / 10_000
+    np.testing.assert_allclose(factors.mean(axis=0), 1, atol=0.03)
+    # Products of two equal spreads, one of them shared: half of what the bands do, they do together.
+    assert 0.35 < np.corrcoef(factors.T)[0, 1] < 0.65
+    assert 0.64 <= factors.min() < 0.75 and 1.3 < factors.max() <= 1.44
 
 
 @pytest.mark.parametrize(

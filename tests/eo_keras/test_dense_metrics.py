@@ -1,6 +1,8 @@
 """Scores of maps: equal to scikit-learn's, added up image by image, and strict about labels."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -82,6 +84,32 @@ def test_a_single_images_interval_has_no_width():
     assert mean.low == mean.value == mean.high
 
 
+def test_intervals_are_those_of_resampled_images():
+    """The slow way: draw images, add up their matrices, score them."""
+    some = list(images(12, seed=5))
+    scores = scorer_of(some).scores(resamples=4000, seed=1)
+    matrices = np.stack([DenseConfusion(4).add(labels, predictions) for _, labels, predictions in some])
+    random = np.random.default_rng(9)
+    means = []
+    for _ in range(4000):
+        drawn = matrices[random.integers(0, 12, 12)].sum(0)
+        hits = np.diag(drawn)
+        means.append((hits / (drawn.sum(0) + drawn.sum(1) - hits)).mean())
+    low, high = np.percentile(means, [2.5, 97.5])
+    width = high - low
+    assert scores.macro_iou.low == pytest.approx(low, abs=0.08 * width)
+    assert scores.macro_iou.high == pytest.approx(high, abs=0.08 * width)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_few_resamples_may_miss_a_class(seed):
+    some = [(f"a{number}", np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)) for number in range(4)]
+    some.append(("b", np.full((4, 4), 2, np.uint8), np.full((4, 4), 2, np.uint8)))
+    scores = scorer_of(some).scores(resamples=1, seed=seed)
+    assert (scores.classes[2].iou.low, scores.classes[2].iou.high) == (1, 1)
+    assert scores.macro_iou.value == 1
+
+
 def test_scorers_of_parts_add_up_in_any_order():
     some = list(images())
     whole, first, second = scorer_of(some), scorer_of(some[:2]), scorer_of(some[:1:-1])
@@ -155,3 +183,38 @@ def test_boundaries_of_unknown_truth_do_not_count():
 def test_scores_are_written_as_they_are_read():
     content = scorer_of(images(3)).scores(resamples=20).to_json()
     assert json.loads(json.dumps(content)) == content
+
+
+def test_a_class_that_is_only_predicted_counts_as_wrong():
+    labels, predictions = np.zeros((2, 4), np.uint8), np.zeros((2, 4), np.uint8)
+    predictions[0, 0] = 1
+    scores = scorer_of([("a", labels, predictions)]).scores(resamples=3)
+    only = scores.classes[1]
+    assert (only.support, only.predicted) == (0, 1)
+    assert (only.iou.value, only.precision.value, only.recall.value, only.f1.value) == (0, 0, 0, 0)
+    assert scores.macro_iou.value == pytest.approx(7 / 8 / 2)
+    assert scores.frequency_weighted_iou.value == pytest.approx(7 / 8)
+
+
+def test_one_class_everywhere_has_no_kappa():
+    labels = np.zeros((3, 3), np.uint8)
+    scores = scorer_of([("a", labels, labels)]).scores(resamples=3)
+    assert (scores.kappa.value, scores.accuracy.value) == (0, 1)
+
+
+def test_counts_beyond_32_bits_and_many_classes():
+    confusion = DenseConfusion(255)
+    confusion.matrix[254, 254] = 2**40
+    labels = np.full((4, 4), 254, np.uint8)
+    labels[0] = 255
+    added = confusion.add(labels, np.full((4, 4), 254, np.int64))
+    assert added.sum() == 12 and confusion.matrix[254, 254] == 2**40 + 12 and confusion.matrix.dtype == np.int64
+
+
+def test_neither_framework_nor_scikit_learn_is_imported():
+    code = (
+        "import sys; from eo_keras import boundaries, class_weights, dense_metrics; "
+        "assert not {'tensorflow', 'keras', 'jax', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

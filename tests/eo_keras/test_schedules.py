@@ -30,6 +30,16 @@ def test_poly_is_that_of_deeplab():
     np.testing.assert_allclose(rates(schedule, range(30)), expected, rtol=1e-5)
 
 
+def test_poly_falls_behind_its_warm_up():
+    options = OptimizerOptions(learning_rate=0.01, schedule="poly", warmup_epochs=1, power=2.0, final_rate=0.1)
+    schedule = make_schedule(options, epochs=5, steps_per_epoch=4)
+    np.testing.assert_allclose(rates(schedule, range(4)), 0.01 * np.arange(1, 5) / 4, rtol=1e-5)
+    expected = 0.01 * (0.1 + 0.9 * (1 - np.arange(16) / 16) ** 2)
+    np.testing.assert_allclose(rates(schedule, range(4, 20)), expected, rtol=1e-5)
+    # Behind the end the power of a negative number would be none.
+    assert float(schedule(21)) == pytest.approx(0.001)
+
+
 def test_a_straight_line_to_a_share_of_the_peak():
     options = OptimizerOptions(learning_rate=0.5, schedule="linear", warmup_epochs=1, final_rate=0.1)
     schedule = make_schedule(options, epochs=3, steps_per_epoch=10)
