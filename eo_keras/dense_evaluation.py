@@ -134,6 +134,9 @@ def rescaled(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """
     known = tf.reduce_any(tf.not_equal(images, 0), axis=-1, keepdims=True)
     numbers = tf.image.resize(tf.cast(images, tf.float32), size, antialias=True)
+    # Pixels without data are 0 and add nothing; divided by the weight of the others, the sums are means again.
+    weight = tf.image.resize(tf.cast(known, tf.float32), size, antialias=True)
+    numbers = tf.math.divide_no_nan(numbers, weight)
     known = tf.image.resize(tf.cast(known, tf.float32), size, method="nearest")
     highest = images.dtype.max
     return tf.cast(tf.clip_by_value(tf.round(numbers), 1, highest) * known, images.dtype)

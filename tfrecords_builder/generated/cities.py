@@ -18,12 +18,13 @@ from eo_keras.code_maps import TITLES
 from eo_keras.errors import OptionError
 from eo_keras.grids import Grid
 from eo_keras.vectors import Polygons
-from tfrecords_builder.generated.city_plan import CODES
+from tfrecords_builder.generated.city_plan import CODES, STAGES
 from tfrecords_builder.generated.city_world import CityOptions, CityWorld
-from tfrecords_builder.generated.noise import hashed, salt
-from tfrecords_builder.generated.products import ProductOptions, write_product
+from tfrecords_builder.generated.openstreetmap import OsmOptions, write_openstreetmap
+from tfrecords_builder.generated.product_metadata import ProductOptions
+from tfrecords_builder.generated.products import grid_of, write_product
 from tfrecords_builder.generated.sensor import BLOCK
-from tfrecords_builder.generated.world import PIXEL_M
+from tfrecords_builder.generated.world import ORIGIN
 
 YEAR = 2018
 
@@ -38,19 +39,6 @@ DATES = (
 _LEAST_PIXELS = 25  # 0.25 ha, Urban Atlas's smallest areas.
 _CHANGED = "2021-06-01T00:00:00Z"  # Any fixed time: the same seed must give the same bytes.
 _APART_M = 60_000.0
-
-_TAGS = {
-    **dict.fromkeys((11100, 11210, 11220, 11230, 11240, 11300), ("landuse", "residential")),
-    12100: ("landuse", "industrial"),
-    14100: ("landuse", "grass"),
-    21000: ("landuse", "farmland"),
-    22000: ("landuse", "orchard"),
-    23000: ("landuse", "meadow"),
-    31000: ("landuse", "forest"),
-    32000: ("natural", "grassland"),
-    50000: ("natural", "water"),
-}
-"""What OpenStreetMap says of a code's areas."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +65,7 @@ def write_cities(
     size: int = 1020,
     seed: int = 1,
     dates: tuple[ProductOptions, ...] = DATES,
+    zones: tuple[int, ...] = (33,),
     progress: Callable[[int], None] | None = None,
 ) -> pathlib.Path:
     """Writes cities, and the list of them.
@@ -87,6 +76,7 @@ def write_cities(
         size: edge of each in pixels, a multiple of 6.
         seed: everything random.
         dates: what is written of each for the days the sensor passed.
+        zones: UTM zones that the cities lie in, by turns.
         progress: called with 1 behind every city.
 
     Returns:
@@ -103,13 +93,10 @@ def write_cities(
         raise OptionError(folder, "it is not empty", "a new or empty folder", "choose another folder")
     lines = ["name,scenes,vectors,split,area"]
     for number in range(count):
-        base = CityOptions()
-        origin = (base.origin[0] + _APART_M * (number % 4), base.origin[1] - _APART_M * (number // 4))
-        options = dataclasses.replace(base, seed=seed * len(NAMES) + number, size=size, origin=origin)
-        # Neighbouring tiles of the military grid, as far as it matters here.
-        tile = f"33U{'UVWX'[number % 4]}{'UT'[number // 4]}"
-        days = tuple(dataclasses.replace(date, tile=tile) for date in dates)
-        written = write_city(folder / NAMES[number].lower(), NAMES[number], f"XX{number + 1:03d}L1", options, days)
+        origin = (ORIGIN[0] + _APART_M * (number % 4), ORIGIN[1] - _APART_M * (number // 4))
+        zone = zones[number % len(zones)]
+        options = CityOptions(seed=seed * len(NAMES) + number, size=size, zone=zone, origin=origin)
+        written = write_city(folder / NAMES[number].lower(), NAMES[number], f"XX{number + 1:03d}L1", options, dates)
         scenes = ";".join(str(path.relative_to(folder)) for path in written.products)
         lines.append(f"{written.name},{scenes},{written.urban_atlas.relative_to(folder)},,")
         if progress:
@@ -124,6 +111,9 @@ def write_city(
     code: str,
     options: CityOptions,
     dates: tuple[ProductOptions, ...] = DATES,
+    *,
+    changing: bool = False,
+    map_options: OsmOptions | None = None,
 ) -> CityFiles:
     """Writes a city's products, its Urban Atlas package and OpenStreetMap's view of it.
 
@@ -133,6 +123,8 @@ def write_city(
         code: code of its functional urban area, such as `XX001L1`.
         options: what it is made from; the days have acquisitions of their own, counted from the options'.
         dates: what is written for the days the sensor passed.
+        changing: whether a few woods have been cut and works built by the last date; the land use is that before.
+        map_options: how good OpenStreetMap's view is; None for the usual.
 
     Raises:
         OptionError: if there is a product of a date already.
@@ -141,14 +133,18 @@ def write_city(
     folder = pathlib.Path(files.make_folder(folder))
     products = []
     for number, date in enumerate(dates):
-        day = dataclasses.replace(options, acquisition=options.acquisition + number, surface=date.level == "L2A")
-        world = CityWorld(day)
-        products.append(write_product(folder, world, date))
+        day = dataclasses.replace(
+            options,
+            acquisition=options.acquisition + number,
+            surface=date.level == "L2A",
+            stage=STAGES - 1 if changing and number == len(dates) - 1 else options.stage,
+        )
+        products.append(write_product(folder, CityWorld(day), date))
     places, grid = land_use(CityWorld(options))
     urban_atlas = folder / f"{code}_{name}_UA{YEAR}_v013.gpkg"
     _write_urban_atlas(urban_atlas, f"{code}_{name}_UA{YEAR}", name, code, places, grid)
     osm = folder / f"{name.lower()}_osm.gpkg"
-    _write_osm(osm, places, grid, CityWorld(options))
+    write_openstreetmap(osm, CityWorld(options), places, grid, _CHANGED, map_options)
     return CityFiles(name, tuple(products), urban_atlas, osm)
 
 
@@ -166,8 +162,7 @@ def land_use(world: CityWorld) -> tuple[np.ndarray, Grid]:
         codes[row : row + height] = world.codes(row, 0, height, world.size)
     places = np.searchsorted(sorted(CODES), codes)
     places = np.array([CODES.index(code) for code in sorted(CODES)], np.uint8)[places]
-    grid = Grid(world.crs, tuple(map(float, world.transform)), world.size, world.size)
-    return sieve(places, _LEAST_PIXELS, connectivity=4), grid
+    return sieve(places, _LEAST_PIXELS, connectivity=4), grid_of(world)
 
 
 def _write_urban_atlas(path: pathlib.Path, layer: str, name: str, code: str, places: np.ndarray, grid: Grid) -> None:
@@ -197,57 +192,3 @@ def _write_urban_atlas(path: pathlib.Path, layer: str, name: str, code: str, pla
     boundary = shapely.union_all(traced.geometries)
     about = {"country": ["XX"], "fua_name": [name], "fua_code": [code], "area": np.array([shapely.area(boundary)])}
     vectors.write_polygons(path, f"{layer}_Boundary", np.array([boundary]), about, "EPSG:3035", _CHANGED)
-
-
-def _write_osm(path: pathlib.Path, places: np.ndarray, grid: Grid, world: CityWorld) -> None:
-    """Writes areas and lines with their tags; one area in eight was mapped by nobody."""
-    geometries, labels = vectors.trace(places, grid, ignore=CODES.index(0))
-    codes = np.array([CODES[label] for label in labels])
-    mapped = hashed(salt(world.options.seed, "mapped"), np.arange(len(codes))) >= 1 / 8
-    keep = mapped & np.isin(codes, list(_TAGS))
-    there = vectors.reprojected(Polygons(geometries[keep], codes[keep].astype(str), grid.crs, "osm"), "EPSG:4326")
-    tags = [_TAGS[code] for code in codes[keep]]
-    fields = {key: np.array([value if name == key else "" for name, value in tags]) for key in ("landuse", "natural")}
-    vectors.write_polygons(path, "multipolygons", there.geometries, fields, "EPSG:4326", _CHANGED)
-    _write_lines(path, grid, world)
-
-
-def _write_lines(path: pathlib.Path, grid: Grid, world: CityWorld) -> None:
-    import pyogrio
-    import pyogrio.raw
-    import shapely
-    from rasterio.warp import transform
-
-    plan = world.plan
-    courses = [
-        *((road, "highway", "motorway") for road in plan.highways),
-        *((road, "highway", "secondary") for road in plan.arteries),
-        (plan.railway, "railway", "rail"),
-        (plan.river, "waterway", "river"),
-    ]
-    inside = shapely.box(*grid.bounds)
-    geometries, fields = [], {key: [] for key in ("highway", "railway", "waterway")}
-    for course, key, value in courses:
-        rows, columns = course.points(1.5 * world.size, 4.0).T
-        xs, ys = grid.transform[2] + PIXEL_M * columns, grid.transform[5] - PIXEL_M * rows
-        # Winding lines leave the city and come back: each stretch is a line.
-        for part in shapely.get_parts(shapely.intersection(shapely.LineString(np.stack([xs, ys], axis=1)), inside)):
-            there = transform(grid.crs, "EPSG:4326", *shapely.get_coordinates(part).T)
-            geometries.append(shapely.LineString(np.stack(there, axis=1)))
-            for name, values in fields.items():
-                values.append(value if name == key else "")
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _CHANGED})
-    try:
-        pyogrio.raw.write(
-            path,
-            shapely.to_wkb(np.array(geometries)),
-            [np.array(values, object) for values in fields.values()],
-            list(fields),
-            layer="lines",
-            driver="GPKG",
-            geometry_type="LineString",
-            crs="EPSG:4326",
-            append=True,
-        )
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})

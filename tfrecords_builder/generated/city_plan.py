@@ -31,6 +31,9 @@ PLACE_OF_CODE = {code: place for place, code in enumerate(CODES)}
 STAGES = 2
 """How many states the ground goes through: before and after some regions changed."""
 
+BENDS = ((97.0, 13.0), (31.0, 5.5), (9.0, 1.5))
+"""Periods and strengths, in pixels, of the noise that bends the borders between sites."""
+
 _PITCH = 64
 _SHARES = {"urban": 0.41, "industrial": 0.14, "forest": 0.21}
 _CODE_OF_KIND = {

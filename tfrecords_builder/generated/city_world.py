@@ -11,7 +11,7 @@ from eo_keras.errors import OptionError
 from eo_keras.legends import EUROSAT
 from tfrecords_builder.generated import lines, sensor, spectra
 from tfrecords_builder.generated.blocks import BlockWorld
-from tfrecords_builder.generated.city_plan import CODES, KINDS, PLACE_OF_CODE, STAGES, CityPlan
+from tfrecords_builder.generated.city_plan import BENDS, CODES, KINDS, PLACE_OF_CODE, STAGES, CityPlan
 from tfrecords_builder.generated.courses import FAR, near, within
 from tfrecords_builder.generated.noise import fractal_noise, fractal_noise_at, salt, value_noise
 from tfrecords_builder.generated.painting import Ground, Painting
@@ -23,9 +23,8 @@ _LAKE = 1_000_000  # Places of lakes in a block, out of the way of those of site
 _STREET = 0.55
 _TRACKSIDE = 1.0
 _BANK = 20.0  # Within so many pixels of a river or a highway, the country around is called after it.
-_BENDS = ((97.0, 13.0), (31.0, 5.5), (9.0, 1.5))
 _CLOUD_PERIOD = 120.0
-_SHADOW = (16, -11)  # Rows and columns from a shadow to its cloud: the sun stands in the south-east.
+_SHADOW = (16, 11)  # Rows and columns from a shadow to its cloud: the sun stands in the south-east.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +179,7 @@ class CityWorld(BlockWorld):
             bend = [
                 strength
                 * (2.0 * value_noise(row, col, EDGE, EDGE, period, salt(self.options.seed, "bend", axis, period)) - 1)
-                for period, strength in _BENDS
+                for period, strength in BENDS
             ]
             bent.append((place + sum(bend)).astype(np.float32))
         sites = self.plan.sites
