@@ -10,7 +10,7 @@ from absl import flags
 
 from eo_keras import calibration, cards, evaluation_figures, evaluation_folder, reports, runs
 from eo_keras.sentinel2 import COMPOSITES
-from launch import common, evaluate
+from launch import common, evaluate, evaluate_maps
 from tests.launch.commands import launch
 from tfrecords_builder import build, splits
 from tfrecords_builder.generated import archives
@@ -64,7 +64,8 @@ def command(monkeypatch, capsys):
         values = flags.FlagValues()
         common.define_flags(values)
         evaluate.define_flags(values)
-        monkeypatch.setattr(evaluate, "FLAGS", values)
+        for module in (evaluate, evaluate_maps):
+            monkeypatch.setattr(module, "FLAGS", values)
         return common._run(evaluate.main, ["evaluate", *map(str, arguments)], values), *capsys.readouterr()
 
     return run
