@@ -110,10 +110,10 @@ class _Build:
             split = self._split(tiles, cities, surveys, pixel_size)
             planned = self._plan(tiles, split)
         with self._timed("write"):
-            written, kept, histograms = self._write(tiles, planned, len(next(iter(surveys.values())).scenes[0].bands))
+            bands = next(iter(surveys.values())).scenes[0].bands
+            written, kept, histograms = self._write(tiles, planned, len(bands))
         parts = self._parts(tiles, split, planned, written)
-        method = {**split.method, **self._describe_tiles(tiles, found)}
-        bands = next(iter(surveys.values())).scenes[0].bands
+        method = {**split.method, **self._describe_tiles(tiles, found, len(cities))}
         card = self._card(surveys, level, pixel_size, parts, method, histograms.statistics(bands, 0))
         tfds_metadata.write_tfds_metadata(card, self._options.output_dir)
         cards.write_card(card, self._options.output_dir)
@@ -252,7 +252,7 @@ class _Build:
             )
         return parts
 
-    def _describe_tiles(self, tiles: _Tiles, found: Sequence[rows.Row]) -> dict[str, Any]:
+    def _describe_tiles(self, tiles: _Tiles, found: Sequence[rows.Row], cities: int) -> dict[str, Any]:
         options = self._options.tiles
         return {
             "stride": options.step,
@@ -261,7 +261,7 @@ class _Build:
             "min_labelled": options.min_labelled,
             "min_clear": options.min_clear,
             "tiles_dropped": sum(row.dropped for row in found),
-            "cities_without_tiles": len(read_cities(self._options.cities)) - len({u.city.name for u in tiles.units}),
+            "cities_without_tiles": cities - len({unit.city.name for unit in tiles.units}),
         }
 
     def _card(

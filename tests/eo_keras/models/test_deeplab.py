@@ -1,7 +1,5 @@
 """DeepLabv3+: its layers, work and parameters against the paper, any size and bands, precision, refusals."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
@@ -9,27 +7,7 @@ import pytest
 from eo_keras import models
 from eo_keras.errors import OptionError
 from eo_keras.models import Normalisation
-from eo_keras.models.deeplab import build_deeplab
-from eo_keras.models.resnet import resnet_features
-from eo_keras.models.xception import xception_features
-
-COMMON = {
-    "bands": ("B04", "B03", "B02"),
-    "num_classes": 4,
-    "normalisation": Normalisation((1500.0,) * 3, (800.0,) * 3),
-    "input_dtype": "uint16",
-}
-RESNET = {"blocks": (1, 1, 1, 1), "width": 8}
-SMALL = functools.partial(resnet_features, **RESNET, zero_last_gamma=False)
-XCEPTION = functools.partial(xception_features, middle=1, width=1 / 16)
-
-
-def reduced(**options):
-    return build_deeplab(**(COMMON | {"seed": 3, "backbone": SMALL, "depth": 16, "low_depth": 8} | options))
-
-
-def images(count=1, height=64, width=64, bands=3):
-    return np.random.default_rng(0).integers(1, 3000, (count, height, width, bands)).astype("uint16")
+from tests.eo_keras.models.small_deeplab import COMMON, SMALL, XCEPTION, images, reduced
 
 
 def of_type(model, kind):
