@@ -2,6 +2,7 @@
 
 A measured model is a folder docs/results/maps/NAME with the run's flags.txt and history.csv and the evaluation's
 metrics.json; metrics-VARIANT.json of evaluations with other flags may lie beside it, such as metrics-os8.json.
+threshold.json by benchmarks.pixel_threshold, too.
 dense_step*.json are written by benchmarks.dense_step, tile_building.json by benchmarks.tile_building.
 """
 
@@ -85,6 +86,9 @@ def _details(one: Recorded) -> list[str]:
         lines.append(
             f"* With the same weights and `{_VARIANTS.get(name, name)}`: mIoU {_told(variant['scores']['macro_iou'])}."
         )
+    threshold = one.folder / "threshold.json"
+    if threshold.is_file():
+        lines.append(_threshold(json.loads(threshold.read_text(encoding="utf-8"))))
     lines += ["", "| class | pixels | IoU | 95 % interval | precision | recall |"]
     lines.append("| --- | ---: | ---: | --- | ---: | ---: |")
     for each in scores["classes"]:
@@ -99,6 +103,18 @@ def _details(one: Recorded) -> list[str]:
         lines += ["", f"![Test tiles, their truth and the answers of {one.name}](results/maps/{one.name}/maps.png)"]
     lines += ["", "Repeat it:", "", "```", *_commands(one), "```"]
     return lines
+
+
+def _threshold(found: Mapping[str, Any]) -> str:
+    rule, second = found["rule"], found["scores"]["classes"][1]
+    numbers = rule["bands"][0]
+    if len(rule["bands"]) == 2:
+        numbers = "({0} - {1}) / ({0} + {1})".format(*rule["bands"])
+    side = "below" if rule["below"] else "from"
+    return (
+        f"* A threshold for single pixels, {numbers} {side} {rule['value']:.3f}, the best on the training tiles: IoU of "
+        f"{second['name']} {_told(second['iou'])}, mIoU {_told(found['scores']['macro_iou'])}."
+    )
 
 
 def _told(estimate: Mapping[str, Any]) -> str:

@@ -110,7 +110,7 @@ class DataCard:
         encoding: how an image is stored: `jpeg`, or `raw` little-endian numbers in height, width, band order.
         level: Sentinel-2 processing level, `L1C` or `L2A`.
         harmonised: whether the product's radiometric offset is already applied.
-        reflectance: relation of the numbers to reflectance.
+        reflectance: relation of the numbers to reflectance; None where the source does not say it.
         nodata: the number that means "no data".
         resolution_m: pixel size in metres.
         patch_size: height and width of an image in pixels.
@@ -133,7 +133,7 @@ class DataCard:
     encoding: str
     level: str
     harmonised: bool
-    reflectance: Reflectance
+    reflectance: Reflectance | None
     nodata: int
     resolution_m: float
     patch_size: int
@@ -190,7 +190,7 @@ class ModelCard:
     bands: tuple[str, ...]
     dtype: str
     level: str
-    reflectance: Reflectance
+    reflectance: Reflectance | None
     nodata: int
     resolution_m: float
     patch_size: int
@@ -224,6 +224,11 @@ def from_json(kind: type, value: Any) -> Any:
         ValueError: if fields are missing, unknown or of the wrong type.
     """
     origin = typing.get_origin(kind)
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        kind = next(one for one in typing.get_args(kind) if one is not type(None))
+        return from_json(kind, value)
     if dataclasses.is_dataclass(kind):
         hints = _type_hints(kind)
         if not isinstance(value, dict) or set(value) - set(hints):

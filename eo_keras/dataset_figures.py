@@ -57,18 +57,18 @@ def class_balance_png(counts: Mapping[str, Mapping[str, int]], class_names: Sequ
 
 
 def band_histograms_png(
-    counts: Mapping[str, npt.ArrayLike], bands: Sequence[str], reflectance: Reflectance, nodata: int, title: str
+    counts: Mapping[str, npt.ArrayLike], bands: Sequence[str], reflectance: Reflectance | None, nodata: int, title: str
 ) -> bytes:
     """Draws the distribution of every band's numbers, one panel a band, one line a part.
 
     The axis goes from the 0.1th to the 99.9th percentile of all parts together; dashed lines mark their 2nd and 98th.
-    Below stand stored numbers, above reflectance.
+    Below stand stored numbers, above reflectance where it is known.
     Each line is a share of its part's valid pixels, so that parts of different size can be compared.
 
     Args:
         counts: by part, the number of pixels (bands, numbers) with each stored number.
         bands: the bands' names.
-        reflectance: relation of the stored numbers to reflectance, told by a second axis above.
+        reflectance: relation of the stored numbers to reflectance, told by a second axis above; None draws none.
         nodata: the number that means "no data"; it is left out.
         title: the figure's title.
 
@@ -112,12 +112,14 @@ def band_histograms_png(
             axes.axvline(mark, color=GREY, linestyle="--", linewidth=0.8)
         axes.set_xlim(edges[0] - 0.5, edges[-1] - 0.5)
         axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        if reflectance is None:
+            continue
         scale, offset = reflectance.scale, reflectance.offset
         above = axes.secondary_xaxis(
             "top", functions=(lambda x, s=scale, o=offset: x * s + o, lambda x, s=scale, o=offset: (x - o) / s)
         )
         above.tick_params(labelsize=7.5, colors=GREY)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
         above.xaxis.set_major_locator(MaxNLocator(4))
     figure.legend(loc="outside lower center", ncols=len(parts), fontsize=9, frameon=False)
     return png_bytes(figure)

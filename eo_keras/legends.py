@@ -156,4 +156,7 @@ URBAN_ATLAS = Legend(
 )
 """The 27 classes of Urban Atlas that say what is there (EEA Urban Atlas Mapping Guide v6.3), names shortened."""
 
-LEGENDS: dict[str, Legend] = {legend.name: legend for legend in (EUROSAT, HSL4, HSL8, URBAN_ATLAS)}
+FLOOD = Legend("flood", (LegendClass("Dry", "#d9d9d9"), LegendClass("Flooded", "#0050c8")))
+"""What a flood covers, and what it does not."""
+
+LEGENDS: dict[str, Legend] = {legend.name: legend for legend in (EUROSAT, HSL4, HSL8, URBAN_ATLAS, FLOOD)}

@@ -93,7 +93,14 @@ def fit_to_model(image: rasters.Image, card: ModelCard, where: str | os.PathLike
             f"{wanted} digital numbers, as the model was trained with",
             "give the GeoTIFFs that the images were made of, or use a run that was trained on JPEGs",
         )
-    if (found, image.reflectance) != (wanted, card.reflectance):
+    if card.reflectance is None and found != wanted:
+        raise BandError(
+            where,
+            f"{found} digital numbers",
+            f"{wanted} numbers like those that the model was trained with, whose relation to reflectance is not known",
+            "give images of the data set that the model was trained on",
+        )
+    if card.reflectance is not None and (found, image.reflectance) != (wanted, card.reflectance):
         # Before the bands are picked: a pixel may be 0 in the model's bands and hold data in the others.
         pixels = radiometry.convert(pixels, image.reflectance, card.reflectance, wanted)
     return pixels[..., [image.bands.index(name) for name in card.bands]]

@@ -5,6 +5,8 @@ Examples:
   python -m launch.build --dataset=eurosat_ms --source=EuroSAT_MS.zip --output_dir=records/ms \
       --split=spatial --block_km=10 --buffer_km=1
   python -m launch.build --dataset=urban_atlas --cities=cities.csv --legend=hsl4 --bands=RGB --output_dir=records/ua
+  python -m launch.build --dataset=ombria_s2 --source=ombria_s2.zip --bands_in_file=B11,B08,B03 --scene_level=L2A \
+      --output_dir=records/ombria
 
 cities.csv has the header name,scenes,vectors,split,area; several paths are joined by ';'. Scenes: Sentinel-2 products
 (SAFE folders or zips), GeoTIFF, COG, VRT or JPEG 2000. Vectors: GeoPackage, FileGDB, Shapefile or GeoParquet, also
@@ -32,19 +34,22 @@ flags.DEFINE_enum("dataset", None, [*sorted(sources.SOURCES), TILES], "Data set 
 flags.DEFINE_string(
     "source",
     None,
-    "EuroSAT: the archive: a zip (read without unpacking), a folder holding its root, or the folder of class folders. "
-    "A path, or a URL of any file system that fsspec knows.",
+    "EuroSAT and OMBRIA: the archive: a zip (read without unpacking), a folder holding its root, or the folder inside "
+    "that. A path, or a URL of any file system that fsspec knows.",
 )
 flags.DEFINE_string("output_dir", None, "Records folder to make; new or empty. A path or a URL.", required=True)
 flags.DEFINE_enum(
     "split",
     None,
     splits.METHODS,
-    "Who is train, val and test. random: stratified by class. lists: by published lists, see --lists. spatial: from "
-    "west to east by longitude, or in blocks, see --block_km. city: whole cities. Default: random; urban_atlas: city.",
+    "Who is train, val and test. random: stratified by class. published: by the archive's own folders. lists: by "
+    "published lists, see --lists. spatial: from west to east by longitude, or in blocks, see --block_km. city: whole "
+    "cities. Default: random; ombria_s2: published; urban_atlas: city.",
 )
-flags.DEFINE_float("test_fraction", 0.2, "Share of the patches, tiles or cities for testing, 0 to 1 (not for lists).")
-flags.DEFINE_float("val_fraction", 0.0, "Share of them for validation, 0 to 1 (not for lists).")
+flags.DEFINE_float(
+    "test_fraction", 0.2, "Share of the patches, tiles or cities for testing, 0 to 1 (not of published parts or lists)."
+)
+flags.DEFINE_float("val_fraction", 0.0, "Share of them for validation, 0 to 1 (not of published parts or lists).")
 flags.DEFINE_string(
     "fold",
     None,
@@ -121,11 +126,16 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "scene_units", None, scenes.UNITS, "urban_atlas: what the numbers of floating-point scenes mean; others say it."
 )
-flags.DEFINE_enum("scene_level", None, scenes.LEVELS, "urban_atlas: processing level of scenes that do not say it.")
+flags.DEFINE_enum(
+    "scene_level",
+    None,
+    scenes.LEVELS,
+    "urban_atlas, ombria_s2: processing level of scenes that do not say it.",
+)
 flags.DEFINE_string(
     "bands_in_file",
     None,
-    "urban_atlas: names of a file's bands in stored order where it does not name them, or EUROSAT.",
+    "urban_atlas, ombria_s2: names of a file's bands in stored order where it does not name them, or EUROSAT.",
 )
 flags.DEFINE_string(
     "target_crs", None, "urban_atlas: where to bring scenes to that lie in degrees, such as EPSG:32633."
@@ -134,8 +144,9 @@ flags.DEFINE_string(
 _OF_PATCHES = ("source", "lists", "allow_missing_patches", "coordinates", "no_verify")
 _OF_TILES = (
     *("cities", "legend", "roads", "label_year", "bands", "tile_size", "stride", "min_labelled", "min_clear"),
-    *("resampling", "scene_units", "scene_level", "bands_in_file", "target_crs"),
+    *("resampling", "scene_units", "target_crs"),
 )
+_OF_UNNAMED = ("bands_in_file", "scene_level")
 
 
 def _fold() -> tuple[int, int] | None:
@@ -157,7 +168,8 @@ def _check_dataset() -> None:
         OptionError: if there is one, or it is missing.
     """
     tiles = FLAGS.dataset == TILES
-    for name in _OF_PATCHES if tiles else _OF_TILES:
+    named = not tiles and FLAGS.dataset not in sources.UNNAMED
+    for name in _OF_PATCHES if tiles else (*_OF_TILES, *(_OF_UNNAMED if named else ())):
         if FLAGS[name].present:
             raise OptionError(f"--{name}", f"it says nothing to --dataset={FLAGS.dataset}", remedy="leave it out")
     needed = "cities" if tiles else "source"
@@ -186,14 +198,20 @@ def options_from_flags() -> build.BuildOptions:
         dataset=FLAGS.dataset,
         source=FLAGS.source,
         output_dir=FLAGS.output_dir,
-        split=_split("random"),
+        split=_split(sources.SOURCES[FLAGS.dataset].split),
         shard_mb=16.0 if FLAGS.shard_mb is None else FLAGS.shard_mb,
         verify=not FLAGS.no_verify,
         num_workers=FLAGS.num_workers,
         engine=FLAGS.engine,
         beam_options=tuple(FLAGS.beam_option),
         overwrite=FLAGS.overwrite,
+        bands=_bands_in_file(),
+        level=FLAGS.scene_level,
     )
+
+
+def _bands_in_file() -> tuple[str, ...] | None:
+    return scenes.parse_bands_in_file(FLAGS.bands_in_file) if FLAGS.bands_in_file else None
 
 
 def tile_options_from_flags() -> TileBuildOptions:
@@ -202,7 +220,7 @@ def tile_options_from_flags() -> TileBuildOptions:
         bands=None if FLAGS.bands.strip().lower() == "all" else sentinel2.parse_bands(FLAGS.bands),
         resampling=FLAGS.resampling,
         units=FLAGS.scene_units,
-        bands_in_file=scenes.parse_bands_in_file(FLAGS.bands_in_file) if FLAGS.bands_in_file else None,
+        bands_in_file=_bands_in_file(),
         target_crs=FLAGS.target_crs,
         level=FLAGS.scene_level,
     )

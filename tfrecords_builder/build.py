@@ -23,8 +23,8 @@ from eo_keras import cards, engines, files
 from eo_keras.errors import OptionError, SourceError
 from tfrecords_builder import output, plan, scan, shards, splits, tfds_metadata
 from tfrecords_builder.output import BuildReport
-from tfrecords_builder.sources import SOURCES
-from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, EuroSAT, band_order_problem
+from tfrecords_builder.sources import SOURCES, UNNAMED, Source
+from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
 from tfrecords_builder.state import BuildState
 from tfrecords_builder.statistics import Histograms
 
@@ -48,6 +48,8 @@ class BuildOptions:
         engine: one of `output.ENGINES`.
         beam_options: options of Apache Beam, such as `--runner=FlinkRunner`.
         overwrite: whether to replace a build, whole or unfinished, that is already in `output_dir`.
+        bands: names of the source's bands in stored order, of data sets that do not say them.
+        level: its processing level, likewise.
     """
 
     dataset: str
@@ -60,6 +62,27 @@ class BuildOptions:
     engine: str = "local"
     beam_options: tuple[str, ...] = ()
     overwrite: bool = False
+    bands: tuple[str, ...] | None = None
+    level: str | None = None
+
+    def named_source(self) -> Source:
+        """Returns the source, its bands named.
+
+        Raises:
+            OptionError: if the data set is unknown, does not say its bands and nobody else does, or says them itself.
+        """
+        if self.dataset not in SOURCES:
+            raise OptionError("--dataset", f"'{self.dataset}' is unknown", f"one of {', '.join(SOURCES)}")
+        source = SOURCES[self.dataset]
+        if self.dataset in UNNAMED:
+            return source.named(self.bands, self.level)
+        if self.bands is not None or self.level is not None:
+            raise OptionError(
+                "--bands_in_file and --scene_level",
+                f"{self.dataset} says itself what it holds",
+                remedy="leave them out",
+            )
+        return source
 
 
 def build(options: BuildOptions, *, progress: _Progress = None, dry_run: bool = False) -> BuildReport:
@@ -88,8 +111,7 @@ def build(options: BuildOptions, *, progress: _Progress = None, dry_run: bool = 
 
 
 def _check_options(options: BuildOptions) -> None:
-    if options.dataset not in SOURCES:
-        raise OptionError("--dataset", f"'{options.dataset}' is unknown", f"one of {', '.join(SOURCES)}")
+    options.named_source()
     output.check_work(
         shard_mb=options.shard_mb,
         num_workers=options.num_workers,
@@ -114,8 +136,8 @@ class _Build:
 
     def __init__(self, options: BuildOptions, engine: engines.Engine, state: BuildState, progress: _Progress):
         self._options, self._engine, self._state, self._progress = options, engine, state, progress
-        self._source: EuroSAT = SOURCES[options.dataset]
-        self._context = scan.SourceContext(options.dataset, options.source, options.verify, state.folder)
+        self._source = options.named_source()
+        self._context = scan.SourceContext(self._source, options.source, options.verify, state.folder)
         self._seconds: dict[str, float] = {}
 
     def run(self, dry_run: bool = False) -> BuildReport:
@@ -171,6 +193,7 @@ class _Build:
             "source": scan.listing_digest(items),
             "shard_mb": options.shard_mb,
             "verify": options.verify,
+            **({} if options.bands is None else {"bands": options.bands, "level": options.level}),
             **split,
         }
 
@@ -198,6 +221,7 @@ class _Build:
             transforms=scanned.transforms,
             size_m=self._source.patch_size * self._source.resolution_m,
             pixels=self._source.patch_size,
+            parts=tuple(item.part for item in scanned.items),
         )
 
     def _plan(self, scanned: scan.Scan, split: splits.SplitResult) -> list[plan.ShardPlan]:
@@ -242,7 +266,11 @@ class _Build:
         parts: dict[str, Any] = {}
         for name in dict.fromkeys(shard.split for shard in planned):
             positions = [position for position, assigned in enumerate(split.assignment) if assigned == name]
-            counts = collections.Counter(scanned.items[position].class_name for position in positions)
+            if scanned.class_pixels is None:
+                counts = collections.Counter(scanned.items[position].class_name for position in positions)
+            else:
+                pixels = scanned.class_pixels[positions].sum(axis=0).tolist()
+                counts = dict(zip(source.legend.class_names, pixels, strict=True))
             parts[name] = cards.Split(
                 examples=len(positions),
                 classes={class_name: counts[class_name] for class_name in source.legend.class_names},
@@ -252,7 +280,7 @@ class _Build:
         return cards.DataCard(
             dataset=source.name,
             version=source.version,
-            task="classification",
+            task=source.task,
             bands=source.bands,
             dtype=source.dtype,
             encoding=source.encoding,

@@ -137,7 +137,9 @@ def survey(
         if batch:
             images = np.stack(batch)
             histograms[split].add(images)
-            fingerprints.append(leaks.fingerprint(images, card.reflectance.scale, bands))
+            # Where nobody says how bright a number is, the brightest one stands for a reflectance of 1.
+            scale = card.reflectance.scale if card.reflectance else 1 / np.iinfo(card.dtype).max
+            fingerprints.append(leaks.fingerprint(images, scale, bands))
             batch.clear()
 
     for split, example, image in _read_checked(card, records_dir, "reading", progress, checksums=checksums):
@@ -280,7 +282,9 @@ def describe(card: cards.DataCard) -> str:
 
 def facts(card: cards.DataCard) -> list[tuple[str, str]]:
     """Returns what a card says, apart from counts and statistics, as names and values."""
-    scale = f"{card.reflectance.scale:.6g} * number {card.reflectance.offset:+.6g}"
+    scale = "not known"
+    if card.reflectance is not None:
+        scale = f"{card.reflectance.scale:.6g} * number {card.reflectance.offset:+.6g}"
     size = f"{card.patch_size}x{card.patch_size} pixels of {card.resolution_m:g} m"
     georeferenced = ", georeferenced" if card.georeferenced else ""
     return [

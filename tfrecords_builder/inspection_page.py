@@ -257,9 +257,10 @@ def _band_blocks(one: Subject) -> list[pages.Text | pages.Table | pages.Picture]
             ]
         )
     alt = f"Histograms of the bands {', '.join(card.bands)}, one line a split"
+    what = "each stored number (axis below) or reflectance (above)" if card.reflectance else "each stored number"
     caption = (
-        "Shares of the pixels with each stored number (axis below) or reflectance (above), from the 0.1th to the "
-        "99.9th percentile; dashed lines mark the 2nd and the 98th."
+        f"Shares of the pixels with {what}, from the 0.1th to the 99.9th percentile; dashed lines mark the 2nd and "
+        "the 98th."
     )
     return [
         pages.Picture(png, alt, caption),

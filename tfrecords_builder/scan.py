@@ -16,8 +16,8 @@ import numpy as np
 from eo_keras import engines, files
 from eo_keras.errors import SourceError
 from tfrecords_builder.archives import Archive
-from tfrecords_builder.sources import SOURCES
-from tfrecords_builder.sources.eurosat import Item
+from tfrecords_builder.sources import Source
+from tfrecords_builder.sources.items import Item, hashed
 from tfrecords_builder.state import load_arrays, save_arrays
 
 UNIT_PATCHES = 256
@@ -32,13 +32,13 @@ class SourceContext:
     """What every unit of work shares.
 
     Attributes:
-        dataset: name of the data set.
+        source: what the items are and how they are read.
         path: where it is read from.
         verify: whether JPEGs are decoded in the scan.
         state_dir: folder of the build's state.
     """
 
-    dataset: str
+    source: Source
     path: str
     verify: bool
     state_dir: str
@@ -65,6 +65,7 @@ class Scan:
         means: float64 (bands,), of every eighth row, no data left out; for the check of the band order.
         crs: coordinate reference systems, None where the source has none.
         transforms: float64 (N, 6), affine transforms, or None where the source has none.
+        class_pixels: int64 (N, classes), clear pixels of each class, or None where a patch has one class.
     """
 
     items: tuple[Item, ...]
@@ -74,6 +75,7 @@ class Scan:
     means: np.ndarray
     crs: tuple[str | None, ...]
     transforms: np.ndarray | None
+    class_pixels: np.ndarray | None
 
     def identical_groups(self) -> np.ndarray:
         """Numbers patches so that those with identical pixels share a number; int64 (N,)."""
@@ -102,12 +104,12 @@ def stored_digest(context: SourceContext, archive: Archive, item: Item, stored: 
         context: the source.
         archive: the opened source.
         item: the patch.
-        stored: what the record holds, if it has been read.
+        stored: what is hashed of it, if it has been read.
     """
-    if archive.is_zip and SOURCES[context.dataset].encoding == "jpeg" and not context.verify:
+    if archive.is_zip and context.source.encoding == "jpeg" and not context.verify:
         found = (item.stamp, item.bytes) if stored is None else (f"{zlib.crc32(stored):08x}", len(stored))
         return digest("/".join(map(str, found)).encode())
-    return digest(SOURCES[context.dataset].read_stored(archive, item) if stored is None else stored)
+    return digest(hashed(*context.source.read_stored(archive, item)) if stored is None else stored)
 
 
 def listing_digest(items: Sequence[Item]) -> str:
@@ -125,8 +127,8 @@ def scan_unit(context: SourceContext, unit: ScanUnit) -> None:
     path = files.join(context.state_dir, unit.name)
     if load_arrays(path) is not None:
         return
-    source, archive = SOURCES[context.dataset], open_archive(context.path)
-    sizes, stored, pixels, crs, transforms = [], [], [], [], []
+    source, archive = context.source, open_archive(context.path)
+    sizes, stored, pixels, crs, transforms, class_pixels = [], [], [], [], [], []
     totals, valid = (np.zeros(len(source.bands), np.int64) for _ in range(2))
     for item in unit.items:
         if source.encoding == "jpeg" and not context.verify:
@@ -134,9 +136,13 @@ def scan_unit(context: SourceContext, unit: ScanUnit) -> None:
             pixels.append(found)
         else:
             patch = source.read(archive, item)
-            found, size = stored_digest(context, archive, item, patch.stored), len(patch.stored)
+            found = stored_digest(context, archive, item, hashed(patch.stored, patch.tile))
+            size = len(patch.stored)
             # Raw numbers are the pixels.
-            pixels.append(found if source.encoding == "raw" else digest(patch.pixels.data))
+            is_pixels = source.encoding == "raw" and patch.tile is None
+            pixels.append(found if is_pixels else digest(patch.pixels.data))
+            if patch.tile is not None:
+                class_pixels.append(np.bincount(patch.tile.labels.ravel(), minlength=256)[: len(source.legend)])
             if source.band_order_guard:
                 sample = patch.pixels[_GUARD_ROWS]
                 totals += sample.sum(axis=(0, 1), dtype=np.int64)
@@ -155,6 +161,8 @@ def scan_unit(context: SourceContext, unit: ScanUnit) -> None:
     if source.georeferenced:
         names, places = np.unique(crs, return_inverse=True)
         arrays |= {"crs": names, "crs_of": places, "transforms": np.array(transforms, np.float64)}
+    if class_pixels:
+        arrays["class_pixels"] = np.array(class_pixels, np.int64)
     save_arrays(path, arrays)
 
 
@@ -194,7 +202,7 @@ def scan(
     def joined(name: str) -> np.ndarray:
         return np.concatenate([part[name] for part in parts])
 
-    georeferenced = SOURCES[context.dataset].georeferenced
+    georeferenced = context.source.georeferenced
     totals, valid = (sum(part[name] for part in parts) for name in ("totals", "valid"))
     return Scan(
         items=tuple(items),
@@ -208,6 +216,7 @@ def scan(
             for place in (part["crs_of"] if georeferenced else unit.items)
         ),
         transforms=joined("transforms") if georeferenced else None,
+        class_pixels=joined("class_pixels") if context.source.task == "segmentation" else None,
     )
 
 

@@ -14,8 +14,7 @@ import numpy as np
 from eo_keras import cards, files, records, tfrecord
 from eo_keras.errors import SourceError
 from tfrecords_builder import finished, scan
-from tfrecords_builder.sources import SOURCES
-from tfrecords_builder.sources.eurosat import Item
+from tfrecords_builder.sources.items import Item, hashed
 from tfrecords_builder.statistics import Histograms
 
 _COUNTED_TOGETHER = 64  # Images: counting many at once is several times faster, and so many fill a few megabytes.
@@ -78,7 +77,7 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
     """
     if finished.is_whole(context.source.state_dir, context.output_dir, unit.name, unit.digest()):
         return
-    source = SOURCES[context.source.dataset]
+    source = context.source.source
     archive = scan.open_archive(context.source.path)
     histograms, uncounted = Histograms(len(source.bands), source.dtype), []
     labels = {name: label for label, name in enumerate(source.legend.class_names)}
@@ -86,14 +85,15 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
         writer = _HashingWriter(file)
         for planned in unit.examples:
             item, where = planned.item, f"{context.source.path}: {planned.item.member}"
-            stored = source.read_stored(archive, item)
-            if scan.stored_digest(context.source, archive, item, stored) != planned.stored_digest:
+            stored, tile = source.read_stored(archive, item)
+            if scan.stored_digest(context.source, archive, item, hashed(stored, tile)) != planned.stored_digest:
                 raise SourceError(
                     where,
                     "the image has changed while records were built from it",
                     remedy="build again from a source at rest",
                 )
-            example = records.Example(stored, labels[item.class_name], item.key, planned.crs, planned.transform)
+            label = labels.get(item.class_name)
+            example = records.Example(stored, label, item.key, planned.crs, planned.transform, tile)
             tfrecord.write_record(writer, records.encode(example))
             if unit.counted:
                 uncounted.append(source.pixels(stored, where))
@@ -121,5 +121,5 @@ def read_finished(context: ShardContext, unit: ShardUnit) -> tuple[cards.Shard, 
     Raises:
         RecordsError: if what the state held about it is gone.
     """
-    source = SOURCES[context.source.dataset]
+    source = context.source.source
     return finished.read(context.source.state_dir, unit.name, len(unit.examples), len(source.bands), source.dtype)

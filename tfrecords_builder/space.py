@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -44,11 +45,15 @@ def expected(dataset: str, source: str) -> Room:
         raise OptionError("--dataset", f"'{dataset}' is unknown", f"one of {', '.join(SOURCES)}")
     kind = SOURCES[dataset]
     items = kind.items(Archive(source))
-    raw = kind.patch_size**2 * len(kind.bands) * np.dtype(kind.dtype).itemsize
+    raw = math.prod(kind.shape) * np.dtype(kind.dtype).itemsize
     images = [item.bytes if kind.encoding == "jpeg" else raw for item in items]
     place = ("EPSG:32633", (0.0,) * 6) if kind.georeferenced else (None, None)
     # What a record holds beside its image differs by a few bytes only, with the length of its key.
-    whole = records.encode(records.Example(bytes(images[0]), 1, items[len(items) // 2].key, *place))
+    flat, tile = np.zeros(kind.shape[:2], np.uint8), None
+    if kind.task == "segmentation":
+        # Masks shrink to a hundredth of the image.
+        tile = records.Tile(flat, flat, "", "", "")
+    whole = records.encode(records.Example(bytes(images[0]), 1, items[len(items) // 2].key, *place, tile))
     beside = len(whole) - images[0] + tfrecord.FRAMING_BYTES
     shards = sum(images) + beside * len(images)
     return Room(len(images), shards, int(shards * (1 + _STATE_SHARE)))

@@ -1,4 +1,4 @@
-"""Who is train, validation and test: at random by class, by published lists, or by place.
+"""Who is train, validation and test: at random by class, as the archive or published lists have it, or by place.
 
 (Tiles are split by city too: `tfrecords_builder.tiles.split`.)
 
@@ -22,7 +22,7 @@ import numpy as np
 from eo_keras.errors import OptionError, SourceError
 
 TRAIN, VAL, TEST = "train", "val", "test"
-METHODS = ("random", "lists", "spatial", "city")
+METHODS = ("random", "published", "lists", "spatial", "city")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Patches:
         transforms: float64 (N, 6) affine transforms, or None where the images are not georeferenced.
         size_m: edge of a patch in metres.
         pixels: edge of a patch in pixels.
+        parts: the parts that the archive gives them to; empty, or of empty texts, where it gives none.
     """
 
     keys: tuple[str, ...]
@@ -76,6 +77,7 @@ class Patches:
     transforms: np.ndarray | None
     size_m: float
     pixels: int
+    parts: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +113,7 @@ def check_options(options: SplitOptions) -> None:
         number, folds = options.fold
         if not (folds >= 2 and 1 <= number <= folds):
             raise OptionError("--fold", f"{number}/{folds}", "a fold of at least two, such as 1/5 to 5/5")
-        if options.method == "lists" or (options.method == "spatial" and options.block_km is None):
+        if options.method in ("published", "lists") or (options.method == "spatial" and options.block_km is None):
             raise OptionError(
                 "--fold", "it needs parts to draw from", "--split=random, or --split=spatial with --block_km"
             )
@@ -154,13 +156,15 @@ def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
         raise OptionError("--split=city", "patches are of no city", "random, lists or spatial")
     if options.method == "lists":
         result = _split_by_lists(patches, options)
+    elif options.method == "published":
+        result = _split_as_published(patches, options)
     elif options.method == "spatial":
         from tfrecords_builder import spatial
 
         result = spatial.split_by_place(patches, options)
     else:
         result = _split_at_random(patches, options)
-    wanted = {TRAIN, TEST} | ({VAL} if options.val_fraction and options.method != "lists" else set())
+    wanted = {TRAIN, TEST} | ({VAL} if options.val_fraction and options.method not in ("published", "lists") else set())
     if empty := sorted(wanted - set(result.assignment)):
         raise SourceError(
             f"--split={options.method}",
@@ -173,6 +177,7 @@ def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
 
 _REMEDIES_OF_EMPTY_PARTS = {
     "random": "change --test_fraction or --val_fraction, or give more patches",
+    "published": "give the whole archive, or split it with --split=random",
     "lists": "give lists that name patches of this source",
     "spatial": "change --test_fraction or --val_fraction, make --block_km or --buffer_km smaller, or give more patches",
 }
@@ -247,6 +252,30 @@ def _split_at_random(patches: Patches, options: SplitOptions) -> SplitResult:
     return SplitResult(tuple(assignment), method)
 
 
+def _split_as_published(patches: Patches, options: SplitOptions) -> SplitResult:
+    if not any(patches.parts):
+        raise OptionError("--split=published", "the archive has no parts of its own", "random, lists or spatial")
+    across = _across(patches, patches.parts)
+    method = {
+        "method": "published",
+        **describe_identical(patches),
+        # The archive is followed to the letter, so that results stay comparable.
+        "identical_across_splits": across,
+        "seed": options.seed,
+    }
+    warnings = (f"{across:,} identical images lie in different parts of the archive",) if across else ()
+    return SplitResult(tuple(part or None for part in patches.parts), method, warnings)
+
+
+def _across(patches: Patches, assignment: Sequence[str | None]) -> int:
+    """Counts the patches whose pixels lie in another part too."""
+    parts_of = collections.defaultdict(collections.Counter)
+    for group, part in zip(patches.groups.tolist(), assignment, strict=True):
+        if part:
+            parts_of[group][part] += 1
+    return sum(sum(parts.values()) for parts in parts_of.values() if len(parts) > 1)
+
+
 def _read_list(path: pathlib.Path) -> tuple[list[str], str]:
     """Returns the keys that a list names, and the MD5 checksum of its file."""
     try:
@@ -294,11 +323,7 @@ def _split_by_lists(patches: Patches, options: SplitOptions) -> SplitResult:
         for name in names:
             if name in positions:
                 assignment[positions[name]] = part
-    parts_of = collections.defaultdict(collections.Counter)
-    for group, part in zip(patches.groups.tolist(), assignment, strict=True):
-        if part is not None:
-            parts_of[group][part] += 1
-    across = sum(sum(parts.values()) for parts in parts_of.values() if len(parts) > 1)
+    across = _across(patches, assignment)
     unlisted = assignment.count(None)
     method = {
         "method": "lists",

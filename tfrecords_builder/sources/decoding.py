@@ -1,4 +1,4 @@
-"""Image files decoded and checked: JPEGs by libjpeg-turbo (simplejpeg), GeoTIFFs by GDAL.
+"""Image files decoded and checked: JPEGs by libjpeg-turbo (simplejpeg), PNGs by Pillow, GeoTIFFs by GDAL.
 
 GDAL takes about a millisecond to open a small GeoTIFF, most of it for the coordinate reference system. The files of one
 data set have few headers, however, which differ in nothing but the place: a header that GDAL has read once is known,
@@ -67,6 +67,44 @@ def decode_jpeg(data: bytes, where: str, size: int) -> np.ndarray:
     except (ValueError, RuntimeError) as error:
         raise SourceError(
             where, f"it cannot be decoded ({error})", "a whole JPEG image", "copy or download the source again"
+        ) from None
+
+
+def decode_png(data: bytes, where: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Decodes a PNG of 8-bit numbers.
+
+    Args:
+        data: the file.
+        where: its name, for errors.
+        shape: height and width that it must have, and 3 behind them where it must be coloured.
+
+    Returns:
+        uint8 of that shape, as stored.
+
+    Raises:
+        SourceError: if it is damaged, no PNG, or of another form.
+    """
+    import io
+
+    from PIL import Image
+
+    mode = "RGB" if len(shape) == 3 else "L"
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            # Asked for before the pixels are unpacked, which a file of a few bytes may say are millions.
+            if (image.height, image.width) != shape[:2] or image.mode != mode:
+                raise SourceError(
+                    where,
+                    f"a PNG of {image.width}x{image.height} pixels, mode {image.mode}",
+                    f"{shape[1]}x{shape[0]} pixels, mode {mode}",
+                    "remove it or give the published archive",
+                )
+            return np.array(image, np.uint8)
+    except SourceError:
+        raise
+    except Exception as error:  # The decoder raises whatever the damaged part brought about.
+        raise SourceError(
+            where, f"it cannot be decoded ({error})", "a whole PNG image", "copy or download the source again"
         ) from None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections import defaultdict
 
 import numpy as np
@@ -20,48 +19,10 @@ from eo_keras.errors import SourceError
 from eo_keras.legends import EUROSAT, Legend
 from tfrecords_builder.archives import Archive, Member
 from tfrecords_builder.sources import decoding
+from tfrecords_builder.sources.items import Item, Patch, members_of
 
 PATCH_SIZE = 64
 RESOLUTION_M = 10.0
-
-_IGNORED = re.compile(r"(^|/)(__MACOSX/|\.|Thumbs\.db$|desktop\.ini$)")
-"""What operating systems leave in folders and archives; never part of a data set."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One patch of a source.
-
-    Attributes:
-        key: its name, such as `AnnualCrop_1`.
-        class_name: its class.
-        member: its file inside the archive.
-        bytes: the file's size.
-        stamp: what changes when the file does, see `archives.Member`.
-    """
-
-    key: str
-    class_name: str
-    member: str
-    bytes: int
-    stamp: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Patch:
-    """One patch as read.
-
-    Attributes:
-        stored: the bytes that a record holds: the untouched JPEG, or raw little-endian uint16.
-        pixels: the numbers, (64, 64, bands).
-        crs: `EPSG:n` or WKT, None for JPEGs.
-        transform: affine transform (a, b, c, d, e, f), None for JPEGs.
-    """
-
-    stored: bytes
-    pixels: np.ndarray
-    crs: str | None = None
-    transform: tuple[float, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +54,8 @@ class EuroSAT:
     nodata: int = 0
     patch_size: int = PATCH_SIZE
     resolution_m: float = RESOLUTION_M
+    task: str = "classification"
+    split: str = "random"
     attribution: str = (
         "EuroSAT, Helber, Bischke, Dengel, Borth (2019), doi:10.1109/JSTARS.2019.2918242, MIT licence; "
         "contains modified Copernicus Sentinel data"
@@ -113,7 +76,7 @@ class EuroSAT:
             SourceError: if there are no patches, a class folder is unknown, a file is not an image, or two files
                 have one key.
         """
-        members = [member for member in archive.members() if not _IGNORED.search(member.path)]
+        members = members_of(archive)
         root = self._root(archive.path, [member.path for member in members])
         items, first_of = [], {}
         for member in members:
@@ -194,7 +157,7 @@ class EuroSAT:
         data, where = archive.read(item.member), f"{archive.path}: {item.member}"
         if self.encoding == "jpeg":
             return Patch(data, decoding.decode_jpeg(data, where, self.patch_size))
-        image = decoding.decode_geotiff(data, where, self._shape, self.dtype)
+        image = decoding.decode_geotiff(data, where, self.shape, self.dtype)
         remedy = "remove it or give the published archive"
         if image.crs is None or image.transform is None:
             raise SourceError(
@@ -205,17 +168,17 @@ class EuroSAT:
             raise SourceError(where, f"bands named {','.join(named)}", f"the order {','.join(self.bands)}", remedy)
         return Patch(self._as_stored(image.pixels), image.pixels, image.crs, image.transform)
 
-    def read_stored(self, archive: Archive, item: Item) -> bytes:
-        """Returns what a record holds of one patch; damage to a JPEG's image is not looked for.
+    def read_stored(self, archive: Archive, item: Item) -> tuple[bytes, None]:
+        """Returns what a record holds of one patch, which is no tile; damage to a JPEG's image is not looked for.
 
         Raises:
             SourceError: if it cannot be read.
         """
         data = archive.read(item.member)
         if self.encoding == "jpeg":
-            return data
+            return data, None
         where = f"{archive.path}: {item.member}"
-        return self._as_stored(decoding.decode_geotiff(data, where, self._shape, self.dtype).pixels)
+        return self._as_stored(decoding.decode_geotiff(data, where, self.shape, self.dtype).pixels), None
 
     def pixels(self, stored: bytes, where: str) -> np.ndarray:
         """Returns the numbers (height, width, bands) of what a record holds.
@@ -225,10 +188,11 @@ class EuroSAT:
         """
         if self.encoding == "jpeg":
             return decoding.decode_jpeg(stored, where, self.patch_size)
-        return np.frombuffer(stored, np.dtype(self.dtype).newbyteorder("<")).reshape(self._shape)
+        return np.frombuffer(stored, np.dtype(self.dtype).newbyteorder("<")).reshape(self.shape)
 
     @property
-    def _shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and bands of an image."""
         return self.patch_size, self.patch_size, len(self.bands)
 
     @staticmethod

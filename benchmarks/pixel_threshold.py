@@ -1,0 +1,144 @@
+r"""The plainest map of two classes: one number of a pixel, and one threshold; what a network has to beat.
+
+The number is a band, or the normalised difference (a - b) / (a + b) of two, as in water indices (McFeeters 1996). Which
+one, which side of the threshold is the second class, and the threshold itself are those with the best intersection
+over union of that class over the training tiles; the test tiles are asked once. Boundaries are not scored.
+
+Example:
+  python -m benchmarks.pixel_threshold --records_dir=records/ombria --output=docs/results/maps/NAME/threshold.json
+"""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+from absl import flags
+
+from benchmarks import measuring
+from eo_keras import cards, files, records
+from eo_keras.dense_metrics import DenseScorer
+from eo_keras.errors import RecordsError
+from eo_keras.legends import IGNORE
+from launch import common
+
+FLAGS = flags.FLAGS
+
+_STEPS = 1024
+"""Bins of the numbers' histograms: thresholds are looked for between them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+    """A rule for a pixel.
+
+    Attributes:
+        bands: one band, or two whose normalised difference is taken.
+        below: whether smaller numbers are the second class.
+        value: the threshold; numbers equal to it count as larger.
+        iou: intersection over union of the second class over the training tiles.
+    """
+
+    bands: tuple[str, ...]
+    below: bool
+    value: float
+    iou: float
+
+    def __call__(self, image: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+        """Maps an image (height, width, band): 1 where it is the second class, else 0; uint8 (height, width)."""
+        numbers = index(image, [names.index(band) for band in self.bands])
+        return ((numbers < self.value) if self.below else (numbers >= self.value)).astype(np.uint8)
+
+
+def index(image: np.ndarray, places: list[int]) -> np.ndarray:
+    """Returns a band, or the normalised difference of two, of an image (..., band) as float64 (...)."""
+    numbers = image[..., places].astype(np.float64)
+    if len(places) == 1:
+        return numbers[..., 0]
+    total = numbers.sum(axis=-1)
+    return np.divide(numbers[..., 0] - numbers[..., 1], total, out=np.zeros(total.shape), where=total > 0)
+
+
+def tiles(records_dir: str, split: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yields key, image (height, width, band) and labels uint8 (height, width) of a split's tiles.
+
+    Raises:
+        RecordsError: if the records are no tiles of two classes, there is no such split, or a shard is damaged.
+    """
+    card = cards.read_data_card(records_dir)
+    if card.task != "segmentation" or len(card.legend) != 2 or split not in card.splits:
+        raise RecordsError(records_dir, f"{card.task}, {len(card.legend)} classes", f"tiles of two, with a '{split}'")
+    for shard in card.splits[split].shards:
+        for example in records.read_examples(records.check_shard(records_dir, shard)):
+            yield example.key, records.decode_image(example, card), example.tile.labels
+
+
+def fit(images: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> Threshold:
+    """Finds the best threshold.
+
+    Args:
+        images: numbers (N, band) of pixels.
+        labels: their classes, 0 or 1, (N,).
+        names: the bands' names.
+    """
+    best = None
+    choices = [(place,) for place in range(len(names))] + list(itertools.combinations(range(len(names)), 2))
+    for places in choices:
+        numbers = index(images, list(places))
+        edges = np.linspace(numbers.min(), numbers.max(), _STEPS + 1)
+        second, first = (np.histogram(numbers[labels == label], edges)[0] for label in (1, 0))
+        for below in (True, False):
+            # Of every edge, how many pixels of each class lie on the side that is called the second class.
+            hits, false = (np.concatenate([[0], np.cumsum(counts)]) for counts in (second, first))
+            if not below:
+                hits, false = hits[-1] - hits, false[-1] - false
+            ious = hits / np.maximum(1, second.sum() + false)
+            place = int(ious.argmax())
+            if best is None or ious[place] > best.iou:
+                bands = tuple(names[number] for number in places)
+                best = Threshold(bands, below, float(edges[place]), float(ious[place]))
+    return best
+
+
+def measure(records_dir: str) -> dict:
+    """Fits a threshold on the training tiles and returns it with its scores on the test tiles, as JSON holds them."""
+    card = cards.read_data_card(records_dir)
+    found = [(image[labels != IGNORE], labels[labels != IGNORE]) for _, image, labels in tiles(records_dir, "train")]
+    rule = fit(*(np.concatenate(parts) for parts in zip(*found, strict=True)), card.bands)
+    scorer = DenseScorer(card.legend.class_names, tolerance=0.0)
+    for key, image, labels in tiles(records_dir, "test"):
+        scorer.add(key, labels, rule(image, card.bands))
+    scores = scorer.scores().to_json()
+    return {
+        "dataset": card.dataset,
+        "data_fingerprint": card.fingerprint,
+        "rule": dataclasses.asdict(rule),
+        "scores": scores,
+        "machine": measuring.machine(),
+    }
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the command's flags."""
+    flags.DEFINE_string("records_dir", None, "Records folder of tiles.", required=True, flag_values=flag_values)
+    flags.DEFINE_string("output", None, "JSON file to write.", required=True, flag_values=flag_values)
+
+
+def main() -> None:
+    """Runs the command."""
+    found = measure(FLAGS.records_dir)
+    rule, scores = found["rule"], found["scores"]
+    side = "below" if rule["below"] else "from"
+    print(f"rule: {' and '.join(rule['bands'])} {side} {rule['value']:.4g}; IoU in training {rule['iou']:.4f}")
+    for each in scores["classes"]:
+        print(
+            f"{each['name']:12} IoU {each['iou']['value']:.4f} ({each['iou']['low']:.4f} to {each['iou']['high']:.4f})"
+        )
+    if not FLAGS.dry_run:
+        files.write_json(files.make_folder(pathlib.Path(FLAGS.output).parent) / pathlib.Path(FLAGS.output).name, found)
+
+
+if __name__ == "__main__":
+    define_flags(FLAGS)
+    common.run(main)

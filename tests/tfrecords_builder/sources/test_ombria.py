@@ -1,0 +1,168 @@
+"""Floods: archives in OMBRIA's layout become records of tiles, and what is wrong with them is told."""
+
+import io
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eo_keras import cards, records
+from eo_keras.errors import BandError, OptionError, SourceError
+from eo_keras.legends import IGNORE
+from tests.tfrecords_builder.building import all_examples, built, bytes_of
+from tests.tfrecords_builder.conftest import write_zip
+from tfrecords_builder import build, space, splits
+
+NAMED = {"bands": ("B11", "B08", "B03"), "level": "L2A"}
+DATA = pathlib.Path(os.environ.get("EO_KERAS_DATA", pathlib.Path(__file__).parents[4] / "shared" / "data"))
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def flood(number):
+    """An image after a flood and its mask: water is dark in its first two bands; the last rows hold no data."""
+    random = np.random.default_rng(number)
+    mask = np.zeros((256, 256), np.uint8)
+    mask[: 20 + 5 * number] = 255
+    image = random.integers(40, 120, (256, 256, 3), dtype=np.uint8)
+    image[mask == 255, 0] = 0
+    image[mask == 255, 1] = random.integers(1, 30)
+    image[-16:] = 0
+    return image, mask
+
+
+def members(root="OMBRIA/OmbriaS2/", train=8, test=2):
+    found = {}
+    for number in range(train + test):
+        part = "train" if number < train else "test"
+        image, mask = flood(number)
+        found[f"{root}{part}/AFTER/S2_after_{number:04d}.png"] = png(image)
+        found[f"{root}{part}/BEFORE/S2_before_{number:04d}.png"] = png(image[::-1].copy())
+        found[f"{root}{part}/MASK/S2_mask_{number:04d}.png"] = png(mask)
+    return found
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return write_zip(tmp_path / "ombria.zip", members())
+
+
+def test_images_masks_and_parts_are_the_archives(archive, tmp_path):
+    card = built("ombria_s2", archive, tmp_path / "r", method="published", **NAMED)
+    assert (card.task, card.bands, card.level, card.dtype) == ("segmentation", ("B11", "B08", "B03"), "L2A", "uint8")
+    assert card.reflectance is None and cards.read_data_card(tmp_path / "r") == card
+    assert {name: part.examples for name, part in card.splits.items()} == {"train": 8, "test": 2}
+    expected = {"train": 0, "test": 0}
+    for name in expected:
+        for example in all_examples(card, tmp_path / "r", name):
+            number = int(example.key.removeprefix("S2_after_"))
+            assert (number < 8) == (name == "train")
+            image, mask = flood(number)
+            # Dark water stays apart from where there is no data.
+            image[:-16] = np.maximum(image[:-16], 1)
+            np.testing.assert_array_equal(records.decode_image(example, card), image)
+            np.testing.assert_array_equal(example.tile.mask, mask // 255)
+            assert (example.tile.labels[-16:] == IGNORE).all() and (example.tile.labels[:-16] <= 1).all()
+            expected[name] += np.count_nonzero(example.tile.labels == 1)
+    for name, flooded in expected.items():
+        whole = card.splits[name].examples * (256 - 16) * 256
+        assert card.splits[name].classes == {"Dry": whole - flooded, "Flooded": flooded}
+    assert card.statistics[0].nodata_share == pytest.approx(16 / 256)
+
+
+def test_the_layouts_and_any_number_of_workers_give_the_same_bytes(make, archive, tmp_path):
+    built("ombria_s2", archive, tmp_path / "one", method="published", **NAMED)
+    built("ombria_s2", archive, tmp_path / "two", method="published", num_workers=2, **NAMED)
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+    for root in ("OmbriaS2/", ""):
+        folder = make.folder(tmp_path / f"source{len(root)}", members(root))
+        card = built("ombria_s2", folder, tmp_path / f"r{len(root)}", method="published", **NAMED)
+        assert [shard.sha256 for shard in card.splits["test"].shards] == [
+            shard.sha256 for shard in cards.read_data_card(tmp_path / "one").splits["test"].shards
+        ]
+
+
+def test_an_image_in_both_parts_is_told_and_kept_together_at_random(tmp_path):
+    content = members()
+    content["OMBRIA/OmbriaS2/test/AFTER/S2_after_0008.png"] = content["OMBRIA/OmbriaS2/train/AFTER/S2_after_0003.png"]
+    source = write_zip(tmp_path / "a.zip", content)
+    published = splits.SplitOptions(method="published")
+    report = build.build(build.BuildOptions("ombria_s2", str(source), str(tmp_path / "r"), published, **NAMED))
+    assert report.card.split_method["identical_across_splits"] == 2 and "2 identical images" in report.warnings[0]
+    # The masks differ, and still the images are the same.
+    card = built("ombria_s2", source, tmp_path / "s", method="random", test_fraction=0.3, **NAMED)
+    parts = {example.key: name for name in ("train", "test") for example in all_examples(card, tmp_path / "s", name)}
+    assert parts["S2_after_0003"] == parts["S2_after_0008"]
+
+
+def broken(tmp_path, change):
+    content = members()
+    change(content)
+    return write_zip(tmp_path / "broken.zip", content)
+
+
+AFTER, MASK = "OMBRIA/OmbriaS2/train/AFTER/S2_after_0001.png", "OMBRIA/OmbriaS2/train/MASK/S2_mask_0001.png"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c.pop(MASK), r"1 images or masks lack the other, first number 0001 of train"),
+        (lambda c: c.update({MASK: png(np.full((256, 256), 7, np.uint8))}), r"S2_mask_0001.png: the number 7"),
+        (lambda c: c.update({AFTER: png(np.zeros((255, 256, 3), np.uint8))}), r"256x255 pixels, mode RGB"),
+        (
+            lambda c: c.update({AFTER: png(np.zeros((256, 256), np.uint8))}),
+            r"mode L; expected 256x256 pixels, mode RGB",
+        ),
+        (lambda c: c.update({AFTER: c[AFTER][:5000]}), r"S2_after_0001.png: it cannot be decoded"),
+        (lambda c: c.update({AFTER.replace("0001", "first"): c[AFTER]}), r"this is no image of the data set"),
+        (
+            lambda c: c.update({k.replace("train", "test"): c[k] for k in (AFTER, MASK)}),
+            r"have one key, S2_after_0001",
+        ),
+        (lambda c: [c.pop(name) for name in list(c) if "BEFORE" not in name], r"it holds no images after a flood"),
+    ],
+)
+def test_what_is_wrong_with_an_archive_is_told(tmp_path, change, told):
+    with pytest.raises(SourceError, match=told):
+        built("ombria_s2", broken(tmp_path, change), tmp_path / "r", method="published", **NAMED)
+
+
+def test_nobody_guesses_the_bands(make, archive, tmp_path):
+    with pytest.raises(OptionError, match="does not say which bands.*--bands_in_file=B11,B08,B03"):
+        built("ombria_s2", archive, tmp_path / "r", method="published")
+    with pytest.raises(OptionError, match="2 names; expected 3"):
+        built("ombria_s2", archive, tmp_path / "r", method="published", bands=("B11", "B08"), level="L2A")
+    with pytest.raises(BandError, match="'NDVI' is no Sentinel-2 band"):
+        built("ombria_s2", archive, tmp_path / "r", method="published", bands=("B11", "B08", "NDVI"), level="L2A")
+    with pytest.raises(OptionError, match="eurosat_rgb says itself what it holds"):
+        built("eurosat_rgb", archive, tmp_path / "r", **NAMED)
+    with pytest.raises(OptionError, match="published.*no parts of its own"):
+        built("eurosat_rgb", make.zip(tmp_path / "rgb.zip", make.rgb(per_class=2)), tmp_path / "r", method="published")
+
+
+def test_room_is_told_before_the_build(archive, tmp_path):
+    card = built("ombria_s2", archive, tmp_path / "r", method="published", **NAMED)
+    size = sum(shard.bytes for part in card.splits.values() for shard in part.shards)
+    assert space.expected("ombria_s2", str(archive)).shard_bytes == pytest.approx(size, rel=0.01)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (DATA / "ombria_s2.zip").exists(), reason=f"no {DATA / 'ombria_s2.zip'}")
+def test_the_published_test_set(tmp_path):
+    card = built("ombria_s2", DATA / "ombria_s2.zip", tmp_path / "r", method="published", **NAMED)
+    assert card.splits["test"].examples == 70
+    water, land = [], []
+    for example in all_examples(card, tmp_path / "r", "test"):
+        image = records.decode_image(example, card)
+        water.append(image[example.tile.labels == 1])
+        land.append(image[example.tile.labels == 0])
+    water, land = np.concatenate(water).mean(axis=0), np.concatenate(land).mean(axis=0)
+    # Water swallows the shortwave infrared, the first band; in visible light, the last one, muddy water is bright.
+    assert water[0] < 0.7 * land[0] and water[2] > land[2]

@@ -1,0 +1,66 @@
+"""What every source lists and reads: the items of an archive, and one item as an example needs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+
+from eo_keras.records import Tile
+from tfrecords_builder.archives import Archive, Member
+
+_LITTER = re.compile(r"(^|/)(__MACOSX/|\.|Thumbs\.db$|desktop\.ini$)")
+"""What operating systems leave in folders and archives; never part of a data set."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One example of a source.
+
+    Attributes:
+        key: its name, such as `AnnualCrop_1`.
+        class_name: its class; empty where every pixel has one.
+        member: its image's file inside the archive.
+        bytes: the files' size.
+        stamp: what changes when a file does, see `archives.Member`.
+        mask: the file of its pixels' classes, or empty.
+        part: the part that the archive gives it to (`train`, `val`, `test`), or empty.
+    """
+
+    key: str
+    class_name: str
+    member: str
+    bytes: int
+    stamp: str
+    mask: str = ""
+    part: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Patch:
+    """One example as read.
+
+    Attributes:
+        stored: the bytes that a record holds: the untouched JPEG, or raw little-endian numbers.
+        pixels: the numbers, (height, width, bands).
+        crs: `EPSG:n` or WKT, None where the file has none.
+        transform: affine transform (a, b, c, d, e, f), None where the file has none.
+        tile: what it has besides where every pixel has a class.
+    """
+
+    stored: bytes
+    pixels: np.ndarray
+    crs: str | None = None
+    transform: tuple[float, ...] | None = None
+    tile: Tile | None = None
+
+
+def hashed(stored: bytes, tile: Tile | None) -> bytes:
+    """Returns what is hashed of an example, by which a changed source is noticed: all that its files say."""
+    return stored if tile is None else stored + tile.mask.tobytes()
+
+
+def members_of(archive: Archive) -> list[Member]:
+    """Lists an archive's files without what operating systems leave there."""
+    return [member for member in archive.members() if not _LITTER.search(member.path)]

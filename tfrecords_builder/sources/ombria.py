@@ -1,0 +1,181 @@
+"""OMBRIA's Sentinel-2 part: 256x256 pixels before and after floods, and masks of what was flooded.
+
+Drakonakis, Tsagkatakis, Fotiadou, Tsakalides: "OmbriaNet: Supervised Flood Mapping via Convolutional Neural Networks
+Using Multitemporal Sentinel-1 and Sentinel-2 Data Fusion", IEEE JSTARS 15, 2022. The masks come from the Copernicus
+Emergency Management Service. The archive holds PNGs of three 8-bit numbers a pixel and says neither which bands they
+are nor how they relate to reflectance; whoever builds records has to name the bands, and the card keeps it so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections import defaultdict
+
+import numpy as np
+
+from eo_keras import records, sentinel2
+from eo_keras.errors import OptionError, SourceError
+from eo_keras.legends import FLOOD, Legend
+from eo_keras.scene_reader import NO_DATA, VALID
+from tfrecords_builder.archives import Archive, Member
+from tfrecords_builder.sources import decoding
+from tfrecords_builder.sources.items import Item, Patch, members_of
+
+_SIZE = 256
+_CHANNELS = 3
+_ROOTS = ("OMBRIA/OmbriaS2/", "OmbriaS2/", "")
+_IMAGES, _MASKS = "AFTER", "MASK"
+_PARTS = ("train", "val", "test")
+_CLASS_OF = {0: 0, 255: 1}
+"""What the numbers of a mask mean, as places in the legend."""
+
+_LAYOUT = f"OmbriaS2/<train or test>/{_IMAGES}/S2_after_<n>.png and {_MASKS}/S2_mask_<n>.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ombria:
+    """The images after the flood, with their masks.
+
+    Attributes:
+        bands: names of the three bands in stored order; the archive does not say them, so the user must.
+        level: processing level, `L1C` or `L2A`, likewise.
+        resolution_m: pixel size in metres, that of Sentinel-2's finest bands; the images have no transform to check it.
+    """
+
+    bands: tuple[str, ...] = ()
+    level: str = ""
+    name: str = "ombria_s2"
+    version: str = "1.0.0"
+    task: str = "segmentation"
+    split: str = "published"
+    dtype: str = "uint8"
+    encoding: str = "raw"
+    reflectance: None = None
+    band_order_guard: bool = False
+    georeferenced: bool = False
+    legend: Legend = FLOOD
+    nodata: int = 0
+    patch_size: int = _SIZE
+    resolution_m: float = 10.0
+    attribution: str = (
+        "OMBRIA, Drakonakis et al. (2022), doi:10.1109/JSTARS.2022.3155559; flood masks of the Copernicus Emergency "
+        "Management Service; contains modified Copernicus Sentinel data"
+    )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and bands of an image."""
+        return self.patch_size, self.patch_size, _CHANNELS
+
+    def named(self, bands: tuple[str, ...] | None, level: str | None) -> Ombria:
+        """Returns the source with the names of its bands and its level, as the user knows them.
+
+        Raises:
+            OptionError: if one of them is missing, or there are more or fewer than three names.
+        """
+        if bands is None or level is None:
+            raise OptionError(
+                "--bands_in_file and --scene_level",
+                f"{self.name} does not say which bands its PNGs show",
+                "the names of three bands in stored order, and L1C or L2A",
+                "say --bands_in_file=B11,B08,B03 --scene_level=L2A if you take them for shortwave infrared, near "
+                "infrared and green",
+            )
+        if len(bands) != _CHANNELS:
+            raise OptionError("--bands_in_file", f"{len(bands)} names", f"{_CHANNELS}, one a channel of the PNGs")
+        sentinel2.parse_bands(",".join(bands))
+        return dataclasses.replace(self, bands=tuple(bands), level=level)
+
+    def items(self, archive: Archive) -> list[Item]:
+        """Lists the images of an archive with their masks, sorted by key.
+
+        Args:
+            archive: a zip or folder that holds OMBRIA/OmbriaS2, or what is in that.
+
+        Raises:
+            SourceError: if there are none, one lacks its mask or is none of the data set's, or two have one key.
+        """
+        members = members_of(archive)
+        root = next((root for root in _ROOTS if any(one.path.startswith(root) for one in members)), "")
+        found: dict[str, dict[tuple[str, str], Member]] = defaultdict(dict)
+        for member in members:
+            path = pathlib.PurePosixPath(member.path.removeprefix(root))
+            if len(path.parts) == 3 and path.parts[0] in _PARTS and path.parts[1] in (_IMAGES, _MASKS):
+                number = path.stem.rpartition("_")[2]
+                if path.suffix.lower() != ".png" or not number.isdigit():
+                    raise SourceError(f"{archive.path}: {member.path}", "this is no image of the data set", _LAYOUT)
+                found[path.parts[1]][path.parts[0], number] = member
+        if not found[_IMAGES]:
+            raise SourceError(
+                archive.path,
+                "it holds no images after a flood",
+                _LAYOUT,
+                "give the archive of OMBRIA's Sentinel-2 part",
+            )
+        lone = set(found[_IMAGES]) ^ set(found[_MASKS])
+        if lone:
+            part, number = min(lone)
+            raise SourceError(
+                archive.path,
+                f"{len(lone):,} images or masks lack the other, first number {number} of {part}",
+                _LAYOUT,
+                "copy or download the source again",
+            )
+        items = [
+            Item(
+                key=pathlib.PurePosixPath(image.path).stem,
+                class_name="",
+                member=image.path,
+                bytes=image.bytes + found[_MASKS][place].bytes,
+                stamp=f"{image.stamp} {found[_MASKS][place].stamp}",
+                mask=found[_MASKS][place].path,
+                part=place[0],
+            )
+            for place, image in found[_IMAGES].items()
+        ]
+        items.sort(key=lambda item: item.key)
+        for item, other in zip(items, items[1:], strict=False):
+            if item.key == other.key:
+                raise SourceError(
+                    archive.path, f"{item.member} and {other.member} have one key, {item.key}", "one image a key"
+                )
+        return items
+
+    def read(self, archive: Archive, item: Item) -> Patch:
+        """Reads and checks one image and its mask; numbers of 0 beside others that are not become 1.
+
+        Raises:
+            SourceError: if one is damaged or not of the form that the data set has, or the mask holds another number
+                than 0 (dry) and 255 (flooded).
+        """
+        shape = self.shape[:2]
+        pixels = decoding.decode_png(archive.read(item.member), f"{archive.path}: {item.member}", self.shape)
+        where = f"{archive.path}: {item.mask}"
+        numbers = decoding.decode_png(archive.read(item.mask), where, shape)
+        if strange := sorted(set(np.unique(numbers).tolist()) - set(_CLASS_OF)):
+            raise SourceError(where, f"the number {strange[0]}", "0 (dry) and 255 (flooded)", "mend or remove the mask")
+        mask = np.zeros(shape, np.uint8)
+        for number, label in _CLASS_OF.items():
+            mask[numbers == number] = label
+        known = (pixels != self.nodata).any(axis=-1)
+        validity = np.where(known, VALID, NO_DATA).astype(np.uint8)
+        # Dark water is 0 in single bands, and must not be taken for a hole.
+        pixels[known] = np.maximum(pixels[known], self.nodata + 1)
+        return Patch(pixels.tobytes(), pixels, tile=records.Tile(mask, validity, "", "", ""))
+
+    def read_stored(self, archive: Archive, item: Item) -> tuple[bytes, records.Tile]:
+        """Returns what a record holds of one image.
+
+        Raises:
+            SourceError: see `read`.
+        """
+        patch = self.read(archive, item)
+        return patch.stored, patch.tile
+
+    def pixels(self, stored: bytes, where: str) -> np.ndarray:
+        """Returns the numbers (height, width, bands) of what a record holds."""
+        return np.frombuffer(stored, np.uint8).reshape(self.shape)
+
+
+SENTINEL2 = Ombria()
