@@ -49,6 +49,14 @@ def test_bands_are_picked_by_name(uint16_run):
     np.testing.assert_array_equal(fitted, image.pixels[..., [7, 3, 2]])  # B08, B04, B03.
 
 
+def test_numbers_of_unknown_reflectance_are_compared_with_their_like_alone(uint8_run, uint16_run):
+    card = dataclasses.replace(uint8_run.card, reflectance=None)
+    image = image_of(RGB, "uint8", brightest=255)
+    np.testing.assert_array_equal(prediction.fit_to_model(image, card, "a.png"), image.pixels)
+    with pytest.raises(BandError, match="uint16 digital numbers.*relation to reflectance is not known"):
+        prediction.fit_to_model(image_of(RGB, "uint16"), card, "a.tif")
+
+
 def test_digital_numbers_become_grey_values_for_a_model_of_jpegs(uint8_run):
     image = image_of(EUROSAT_ORDER, brightest=9000)
     image.pixels[0, 0] = 0

@@ -1,22 +1,19 @@
 """Floods: archives in OMBRIA's layout become records of tiles, and what is wrong with them is told."""
 
 import io
-import os
-import pathlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from eo_keras import cards, records
+from eo_keras import cards, pages, records
 from eo_keras.errors import BandError, OptionError, SourceError
 from eo_keras.legends import IGNORE
 from tests.tfrecords_builder.building import all_examples, built, bytes_of
 from tests.tfrecords_builder.conftest import write_zip
-from tfrecords_builder import build, space, splits
+from tfrecords_builder import build, inspection, inspection_page, leaks, space, splits
 
 NAMED = {"bands": ("B11", "B08", "B03"), "level": "L2A"}
-DATA = pathlib.Path(os.environ.get("EO_KERAS_DATA", pathlib.Path(__file__).parents[4] / "shared" / "data"))
 
 
 def png(pixels):
@@ -153,10 +150,19 @@ def test_room_is_told_before_the_build(archive, tmp_path):
     assert space.expected("ombria_s2", str(archive)).shard_bytes == pytest.approx(size, rel=0.01)
 
 
+def test_inspection_tells_what_is_not_known(archive, tmp_path):
+    card = built("ombria_s2", archive, tmp_path / "r", method="published", **NAMED)
+    assert ("reflectance", "not known; no data is 0") in inspection.facts(card)
+    found = inspection.survey(card, tmp_path / "r", samples=2)
+    places = inspection.locate(card, found, None)
+    report = inspection.find_leaks(card, found, places, leaks.LeakOptions())
+    page = pages.render(inspection_page.make_page(inspection_page.Subject("r", card, found, places, report, {})))
+    assert "with each stored number, from" in page and "reflectance (above)" not in page
+
+
 @pytest.mark.real_data
-@pytest.mark.skipif(not (DATA / "ombria_s2.zip").exists(), reason=f"no {DATA / 'ombria_s2.zip'}")
-def test_the_published_test_set(tmp_path):
-    card = built("ombria_s2", DATA / "ombria_s2.zip", tmp_path / "r", method="published", **NAMED)
+def test_the_published_test_set(real_data, tmp_path):
+    card = built("ombria_s2", real_data / "ombria_s2.zip", tmp_path / "r", method="published", **NAMED)
     assert card.splits["test"].examples == 70
     water, land = [], []
     for example in all_examples(card, tmp_path / "r", "test"):

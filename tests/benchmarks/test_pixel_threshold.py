@@ -1,0 +1,71 @@
+"""The plainest map of two classes finds the rule that the data were made by, and is scored as a network is."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import measuring, pixel_threshold
+from eo_keras.errors import RecordsError
+from tests.tfrecords_builder.building import built
+from tests.tfrecords_builder.conftest import rgb_members, write_zip
+from tests.tfrecords_builder.sources.test_ombria import NAMED, members
+
+BANDS = ("B11", "B08", "B03")
+
+
+def pixels(seed, count=20_000):
+    return np.random.default_rng(seed).integers(1, 200, (count, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("bands", "below", "truth", "value"),
+    [
+        (("B08",), True, lambda p: p[:, 1] < 60, 60),
+        (("B03",), False, lambda p: p[:, 2] >= 120, 120),
+        (("B11", "B03"), True, lambda p: pixel_threshold.index(p, [0, 2]) < -0.3, -0.3),
+    ],
+)
+def test_the_rule_that_made_the_labels_is_found(bands, below, truth, value):
+    images = pixels(1)
+    found = pixel_threshold.fit(images, truth(images).astype(np.uint8), BANDS)
+    assert (found.bands, found.below) == (bands, below)
+    assert found.value == pytest.approx(value, abs=1 if len(bands) == 1 else 0.003) and found.iou > 0.98
+    others = pixels(2)[:, np.newaxis]
+    assert np.mean(found(others, BANDS)[:, 0] == truth(others[:, 0])) > 0.99
+
+
+def test_with_noise_no_other_threshold_is_better():
+    images, random = pixels(3, 4000), np.random.default_rng(4)
+    labels = ((images[:, 0] < 80) ^ (random.random(4000) < 0.2)).astype(np.uint8)
+    found = pixel_threshold.fit(images, labels, BANDS)
+    for place, band in enumerate(BANDS):
+        for value in range(0, 201, 10):
+            for below in (True, False):
+                said = pixel_threshold.Threshold((band,), below, value, 0)(images[:, np.newaxis], BANDS)[:, 0]
+                assert np.sum(said & labels) / np.sum(said | labels) <= found.iou + 1e-12, (place, value)
+
+
+def test_the_index_of_nothing_is_0():
+    assert pixel_threshold.index(np.zeros((2, 2, 3), np.uint8), [0, 2]).tolist() == [[0, 0], [0, 0]]
+
+
+def test_the_command_scores_the_test_tiles_alone(tmp_path):
+    built("ombria_s2", write_zip(tmp_path / "o.zip", members()), tmp_path / "r", method="published", **NAMED)
+    output = tmp_path / "results" / "threshold.json"
+    words = ["-m", "benchmarks.pixel_threshold", f"--records_dir={tmp_path / 'r'}", f"--output={output}"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=measuring.ROOT)
+    assert done.returncode == 0 and "Flooded      IoU 1.0000" in done.stdout, done.stderr
+    found = json.loads(output.read_text())
+    # The first band alone tells water here, and the scores are those of two tiles without their rows of no data.
+    assert found["rule"]["bands"] == ["B11"] and found["rule"]["below"]
+    assert found["scores"]["images"] == 2 and found["scores"]["pixels"] == 2 * 240 * 256
+    assert found["scores"]["classes"][1]["iou"]["value"] == 1.0
+
+
+def test_records_of_patches_are_refused(tmp_path):
+    built("eurosat_rgb", write_zip(tmp_path / "e.zip", rgb_members(per_class=4)), tmp_path / "r")
+    with pytest.raises(RecordsError, match="classification, 10 classes; expected tiles of two"):
+        list(pixel_threshold.tiles(tmp_path / "r", "test"))
