@@ -112,8 +112,8 @@ def _threshold(found: Mapping[str, Any]) -> str:
         numbers = "({0} - {1}) / ({0} + {1})".format(*rule["bands"])
     side = "below" if rule["below"] else "from"
     return (
-        f"* A threshold for single pixels, {numbers} {side} {rule['value']:.3f}, the best on the training tiles: IoU of "
-        f"{second['name']} {_told(second['iou'])}, mIoU {_told(found['scores']['macro_iou'])}."
+        f"* A threshold for single pixels, {numbers} {side} {rule['value']:.3f}, the best on the training tiles: IoU "
+        f"of {second['name']} {_told(second['iou'])}, mIoU {_told(found['scores']['macro_iou'])}."
     )
 
 

@@ -16,17 +16,20 @@ from typing import Any
 
 from eo_keras import files, tfrecord
 from eo_keras.sweep_grid import format_value
-from eo_keras.sweeps import FAILED, FINISHED, Result, Sweep
+from eo_keras.sweeps import FAILED, FINISHED, TITLES, Result, Sweep
 
-METRICS = {
-    "kept/validation_accuracy": ("accuracy", "validation accuracy, kept epoch"),
-    "kept/validation_loss": ("loss", "validation loss, kept epoch"),
-    "kept/epoch": ("epoch", "kept epoch"),
-    "epoch/validation_accuracy": ("last_accuracy", "validation accuracy, last epoch"),
-    "epoch/validation_loss": ("last_loss", "validation loss, last epoch"),
-    "minutes": ("minutes", "minutes of training"),
-}
-"""What is shown of each run: by tag, the field of `Result` and the column's title."""
+
+def metrics_of(found: Sweep) -> dict[str, tuple[str, str]]:
+    """Returns what is shown of each run: by tag, the field of `Result` and the column's title."""
+    return {
+        f"kept/validation_{found.metric}": ("score", f"validation {TITLES[found.metric]}, kept epoch"),
+        "kept/validation_loss": ("loss", "validation loss, kept epoch"),
+        "kept/epoch": ("epoch", "kept epoch"),
+        f"epoch/validation_{found.metric}": ("last_score", f"validation {TITLES[found.metric]}, last epoch"),
+        "epoch/validation_loss": ("last_loss", "validation loss, last epoch"),
+        "minutes": ("minutes", "minutes of training"),
+    }
+
 
 _FILE = "events.out.tfevents.0000000.sweep"
 _VERSION = "brain.Event:2"  # The first record of every event file, or TensorBoard warns.
@@ -44,7 +47,7 @@ def write(found: Sweep, folder: str | os.PathLike[str]) -> None:
     hparams = [hp.HParam(name, hp.Discrete(_domain(found.results, name))) for name in found.varied]
     metrics = [
         hp.Metric(tag, display_name=title, dataset_type=hp.Metric.VALIDATION if "validation" in tag else None)
-        for tag, (_, title) in METRICS.items()
+        for tag, (_, title) in metrics_of(found).items()
     ]
     _write(folder / _FILE, [(0, hp.hparams_config_pb(hparams, metrics, time_created_secs=0.0))])
     for result in found.results:
@@ -65,7 +68,7 @@ def _session(found: Sweep, result: Result) -> list[tuple[int, Any]]:
     records = [(0, hp.hparams_pb(values, trial_id=result.name, start_time_secs=max(0.0, ended - result.seconds)))]
     records.append((0, summary.session_end_pb(status, end_time_secs=ended)))
     numbers = dataclasses.asdict(result) | {"minutes": result.seconds / 60}
-    for tag, (name, _) in METRICS.items():
+    for tag, (name, _) in metrics_of(found).items():
         if numbers[name] is not None:
             records.append((result.epochs, scalars.scalar_pb(tag, numbers[name])))
     return records

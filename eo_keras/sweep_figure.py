@@ -1,4 +1,4 @@
-"""The figure of a sweep: validation accuracy against one varied flag, a line for each value of another."""
+"""The figure of a sweep: validation score against one varied flag, a line for each value of another."""
 
 from __future__ import annotations
 
@@ -41,18 +41,19 @@ def _values(results: Sequence[Result], name: str) -> list[Any]:
     return sorted(found.values()) if ordered else list(found.values())
 
 
-def figure_png(results: Sequence[Result], best: Mapping[str, Any] | None = None) -> bytes:
-    """Draws the accuracy of the kept epoch on validation examples: a dot a run, a line through the means.
+def figure_png(results: Sequence[Result], best: Mapping[str, Any] | None = None, metric: str = "accuracy") -> bytes:
+    """Draws the score of the kept epoch on validation examples: a dot a run, a line through the means.
 
     Args:
         results: the runs; those that are not finished are left out, and failed ones are crosses on the lower edge.
         best: values of the flags of the best setting, whose runs are ringed.
+        metric: what the score is called.
 
     Returns:
         The figure as PNG.
     """
     across, lines = shown_flags(results)
-    title = "Validation accuracy of a sweep"
+    title = f"Validation {metric} of a sweep"
     finished = [result for result in results if result.status == FINISHED]
     failed = [result for result in results if result.status == FAILED]
     if not finished:
@@ -79,7 +80,7 @@ def figure_png(results: Sequence[Result], best: Mapping[str, Any] | None = None)
                 chosen = bool(best) and all(one.settings[name] == value for name, value in best.items())
                 axes.plot(
                     at,
-                    100 * one.accuracy,
+                    100 * one.score,
                     marker,
                     color=colour,
                     markersize=8 if chosen else 6,
@@ -89,7 +90,7 @@ def figure_png(results: Sequence[Result], best: Mapping[str, Any] | None = None)
                     zorder=3,
                 )
             if here and across != SEED:
-                means.append((at, 100 * statistics.fmean(one.accuracy for one in here)))
+                means.append((at, 100 * statistics.fmean(one.score for one in here)))
         if means:
             # A bar at each mean: a dot would look like a run.
             axes.plot(*zip(*means, strict=True), color=colour, marker="_", markersize=15, linewidth=1.8)
@@ -99,6 +100,7 @@ def figure_png(results: Sequence[Result], best: Mapping[str, Any] | None = None)
             axes, [one for one in failed if lines is None or one.settings[lines] == kind], across, places, step, shift
         )
     _finish(axes, results, across, lines, failed, best)
+    axes.set_ylabel(f"Validation {metric} (%)")
     if lines or across != SEED:
         figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     return png_bytes(figure)
@@ -130,7 +132,7 @@ def _axis(axes: Axes, name: str, values: Sequence[Any]) -> tuple[dict[str, float
 def _crosses(axes: Axes, failed: Sequence[Result], across: str, places, step, shift: float) -> None:
     for one in failed:
         at = step(places[format_value(one.settings[across])], shift)
-        # In the vertical, a share of the axes: what failed has no accuracy.
+        # In the vertical, a share of the axes: what failed has no score.
         axes.plot(
             at, 0.03, "x", color=_BAD, markersize=8, markeredgewidth=2, transform=axes.get_xaxis_transform(), zorder=3
         )
@@ -148,7 +150,6 @@ def _finish(axes: Axes, results, across: str, lines: str | None, failed, best) -
         note += "; red crosses: failed runs"
     axes.set_xlabel(plain(f"{across}{scale}\n{note}"))
     axes.xaxis.label.set_color(GREY)
-    axes.set_ylabel("Accuracy on validation examples (%)")
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,7 +1,7 @@
 """What a sweep has come to, as files: JSON and CSV to compute with, a table to read, a figure, and TensorBoard's table.
 
-Runs are compared by the accuracy of the kept epoch on validation examples. The test split is never asked: a split that
-has chosen among settings no longer tests.
+Runs are compared by the score of the kept epoch on validation examples: accuracy, or of maps mIoU. The test split is
+never asked: a split that has chosen among settings no longer tests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from eo_keras import files, sweep_events, sweep_figure
 from eo_keras.pages import Table
 from eo_keras.sweep_grid import SEED, format_value
-from eo_keras.sweeps import FAILED, FINISHED, JSON_NAME, SCHEMA, TENSORBOARD_DIR, Result, Sweep
+from eo_keras.sweeps import FAILED, FINISHED, JSON_NAME, SCHEMA, TENSORBOARD_DIR, TITLES, Result, Sweep
 
 CSV_NAME, TABLE_NAME, FIGURE_NAME = "sweep.csv", "table.md", "sweep.png"
 
@@ -34,8 +34,8 @@ class Setting:
         runs: number of its runs.
         finished: number of those that are finished; the numbers below are over them.
         failed: number of those that failed.
-        accuracy: mean accuracy on the validation examples, 0 to 1; None without any.
-        accuracy_sd: sample standard deviation of it (n - 1); None of fewer than two.
+        score: mean score on the validation examples, 0 to 1; None without any.
+        score_sd: sample standard deviation of it (n - 1); None of fewer than two.
         loss: mean cross-entropy on the validation examples, in nats.
         loss_sd: sample standard deviation of it.
         minutes: mean time of training.
@@ -45,8 +45,8 @@ class Setting:
     runs: int
     finished: int
     failed: int
-    accuracy: float | None
-    accuracy_sd: float | None
+    score: float | None
+    score_sd: float | None
     loss: float | None
     loss_sd: float | None
     minutes: float | None
@@ -70,14 +70,14 @@ def _setting(group: Sequence[Result]) -> Setting:
     def deviation(values: Sequence[float]) -> float | None:
         return statistics.stdev(values) if len(values) > 1 else None
 
-    accuracies, losses = [one.accuracy for one in done], [one.loss for one in done]
+    scores, losses = [one.score for one in done], [one.loss for one in done]
     return Setting(
         {name: value for name, value in group[0].settings.items() if name != SEED},
         len(group),
         len(done),
         sum(one.status == FAILED for one in group),
-        mean(accuracies),
-        deviation(accuracies),
+        mean(scores),
+        deviation(scores),
         mean(losses),
         deviation(losses),
         mean([one.seconds / 60 for one in done]),
@@ -85,13 +85,13 @@ def _setting(group: Sequence[Result]) -> Setting:
 
 
 def best_of(settings: Sequence[Setting]) -> Setting | None:
-    """Returns the setting of the highest mean accuracy, of equal ones that of the lower loss.
+    """Returns the setting of the highest mean score, of equal ones that of the lower loss.
 
     A setting of which a run failed is left out: the mean over the runs that happened to get through says too much. None
     where no other setting has a finished run.
     """
     eligible = [one for one in settings if one.finished and not one.failed]
-    return max(eligible, key=lambda one: (one.accuracy, -one.loss), default=None)
+    return max(eligible, key=lambda one: (one.score, -one.loss), default=None)
 
 
 def table(found: Sweep) -> Table:
@@ -99,9 +99,7 @@ def table(found: Sweep) -> Table:
     settings = settings_of(found.results)
     best = best_of(settings)
     names = [name for name in found.varied if name != SEED]
-    ranked = sorted(
-        settings, key=lambda one: (one is not best, one.accuracy is None, -(one.accuracy or 0), one.loss or 0)
-    )
+    ranked = sorted(settings, key=lambda one: (one is not best, one.score is None, -(one.score or 0), one.loss or 0))
     rows = []
     for one in ranked:
         note = "best" if one is best else ""
@@ -112,15 +110,24 @@ def table(found: Sweep) -> Table:
                 *(format_value(one.values[name]) for name in names),
                 note,
                 f"{one.finished} of {one.runs}",
-                _number(one.accuracy, "{:.2%}"),
-                _number(one.accuracy_sd, "{:.2f}", 100),
+                _number(one.score, "{:.2%}"),
+                _number(one.score_sd, "{:.2f}", 100),
                 _number(one.loss, "{:.4f}"),
                 _number(one.loss_sd, "{:.4f}"),
                 _number(one.minutes, "{:.1f}"),
             )
         )
     seeds = "seeds" if SEED in found.varied else "runs"
-    columns = (*names, "", seeds, "validation accuracy", "sd (points)", "validation loss", "sd", "minutes")
+    columns = (
+        *names,
+        "",
+        seeds,
+        f"validation {TITLES[found.metric]}",
+        "sd (points)",
+        "validation loss",
+        "sd",
+        "minutes",
+    )
     caption = f"Means over finished runs of the kept epoch, on validation examples ({found.validation})."
     return Table(columns, rows, caption, len(names) + 1)
 
@@ -144,9 +151,9 @@ def cautions(found: Sweep) -> list[str]:
             "One seed a setting cannot tell a better setting from luck: sweep --seed=1,2,3 over the best ones."
         )
     elif others:
-        second = max(others, key=lambda one: (one.accuracy, -one.loss))
-        gap = 100 * (best.accuracy - second.accuracy)
-        deviations = [one.accuracy_sd for one in (best, second) if one.accuracy_sd is not None]
+        second = max(others, key=lambda one: (one.score, -one.loss))
+        gap = 100 * (best.score - second.score)
+        deviations = [one.score_sd for one in (best, second) if one.score_sd is not None]
         spread = 100 * (sum(value**2 for value in deviations) / len(deviations)) ** 0.5
         texts.append(
             f"The second best setting is {gap:.2f} points behind; seeds differ by a standard deviation of "
@@ -165,7 +172,8 @@ def write(found: Sweep, folder: str | os.PathLike[str]) -> None:
     sweep_events.write(found, folder / TENSORBOARD_DIR)
     settings = settings_of(found.results)
     best = best_of(settings)
-    files.write_bytes(folder / FIGURE_NAME, sweep_figure.figure_png(found.results, best.values if best else None))
+    figure = sweep_figure.figure_png(found.results, best.values if best else None, TITLES[found.metric])
+    files.write_bytes(folder / FIGURE_NAME, figure)
     files.write_text(folder / CSV_NAME, _csv(found, settings, best))
     files.write_text(folder / TABLE_NAME, _markdown(found))
     files.write_json(folder / JSON_NAME, to_json(found))
@@ -177,7 +185,7 @@ def to_json(found: Sweep) -> dict[str, Any]:
     best = best_of(settings)
     return {
         "schema": SCHEMA,
-        "metric": "accuracy of the kept epoch on validation examples; the test split is never asked",
+        "metric": f"{TITLES[found.metric]} of the kept epoch on validation examples; the test split is never asked",
         "validation": found.validation,
         "varied": list(found.varied),
         "best": dict(best.values) if best else None,
@@ -192,8 +200,9 @@ def _csv(found: Sweep, settings: Sequence[Setting], best: Setting | None) -> str
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [name for name in found.varied if name != SEED]
-    numbers = ("runs", "finished", "failed", "accuracy", "accuracy_sd", "loss", "loss_sd", "minutes")
-    head = [f"validation_{name}" if name.startswith(("accuracy", "loss")) else name for name in numbers]
+    numbers = ("runs", "finished", "failed", "score", "score_sd", "loss", "loss_sd", "minutes")
+    titles = [name.replace("score", found.metric) for name in numbers]
+    head = [f"validation_{name}" if name.startswith((found.metric, "loss")) else name for name in titles]
     writer.writerow([*names, *head, "best"])
     for one in settings:
         values = [format_value(one.values[name]) for name in names]

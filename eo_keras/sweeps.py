@@ -26,11 +26,14 @@ from eo_keras.sweep_grid import Planned, check, format_value, has_split
 
 JSON_NAME = "sweep.json"
 FLAGS_DIR, LOGS_DIR, TENSORBOARD_DIR = "flags", "logs", "tensorboard"
-SCHEMA = 1
+SCHEMA = 2
 
 WAITING, INTERRUPTED, FAILED, FINISHED = "waiting", "interrupted", "failed", "finished"
 NEW, RESUME, OVERWRITE = "new", "resume", "overwrite"
 """How a run is begun: in a new folder, from its checkpoint, or anew because it has none."""
+
+TITLES = {"accuracy": "accuracy", "miou": "mIoU"}
+"""What runs are compared by, in words."""
 
 _FREE = ("records_dir", "strategy", "virtual_devices", "cache_gb", "checkpoint_steps")
 """Flags of the base that do not change what is computed; a sweep may be gone on with under others."""
@@ -46,14 +49,15 @@ class Result:
         status: `waiting`, `interrupted`, `failed` or `finished`.
         epochs: number of epochs that are done.
         epoch: the kept epoch, counted from 1.
-        accuracy: its accuracy on the validation examples, 0 to 1.
+        score: its accuracy on the validation examples, or of maps its mean intersection over union (mIoU), 0 to 1.
         loss: its cross-entropy on the validation examples, in nats.
-        last_accuracy: the same of the last epoch so far.
+        last_score: the same of the last epoch so far.
         last_loss: the same of the last epoch so far.
         seconds: time that the epochs took.
         wall_seconds: time that the whole process took; None where it took several.
         ended: when it came to that, in seconds of Unix time.
         problem: why it failed.
+        metric: what the score is, `accuracy` or `miou`.
     """
 
     name: str
@@ -61,14 +65,15 @@ class Result:
     status: str = WAITING
     epochs: int = 0
     epoch: int | None = None
-    accuracy: float | None = None
+    score: float | None = None
     loss: float | None = None
-    last_accuracy: float | None = None
+    last_score: float | None = None
     last_loss: float | None = None
     seconds: float = 0.0
     wall_seconds: float | None = None
     ended: float | None = None
     problem: str = ""
+    metric: str = "accuracy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +96,11 @@ class Sweep:
     def varied(self) -> tuple[str, ...]:
         """Names of the varied flags, the seed last."""
         return tuple(self.results[0].settings)
+
+    @property
+    def metric(self) -> str:
+        """What the runs are compared by, `accuracy` or `miou`; the former while no run has begun."""
+        return next((one.metric for one in self.results if one.score is not None), "accuracy")
 
 
 def examine(planned: Planned, data_fingerprint: str) -> tuple[Result, str]:
@@ -124,14 +134,15 @@ def examine(planned: Planned, data_fingerprint: str) -> tuple[Result, str]:
         ended=round(path.stat().st_mtime, 3),
     )
     if best is not None:
-        kept, last = history[best["epoch"] - 1], history[-1]
+        kept, last, metric = history[best["epoch"] - 1], history[-1], best["metric"]
         result = dataclasses.replace(
             result,
             epoch=best["epoch"],
-            accuracy=kept["val_accuracy"],
+            score=kept[f"val_{metric}"],
             loss=kept["val_loss"],
-            last_accuracy=last["val_accuracy"],
+            last_score=last[f"val_{metric}"],
             last_loss=last["val_loss"],
+            metric=metric,
         )
     # The card is written after the state: a run that was killed between the two is finished by going on with it.
     if state["epoch"] >= planned.options.epochs and best and runs.epoch_of_card(folder) == best["epoch"]:
@@ -330,7 +341,8 @@ def duration(seconds: float) -> str:
 
 def _line(result: Result, planned: Planned, remaining: float | None) -> str:
     if result.status == FINISHED:
-        text = f"  kept epoch {result.epoch}: validation accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
+        text = f"  kept epoch {result.epoch}: validation {TITLES[result.metric]} {result.score:.2%}, "
+        text += f"loss {result.loss:.4f}"
         text += f", {duration(result.seconds)}"
     elif result.status == FAILED:
         text = f"  failed: {result.problem}"

@@ -17,8 +17,8 @@ from eo_keras.sweeps import Result
 )
 def test_the_figure_shows_the_flags_with_most_values(varied, shown):
     points = sweep_grid.expand(varied)
-    found = [Result(sweep_grid.run_name(point), point, sweeps.FINISHED, accuracy=0.9) for point in points]
-    found[-1] = dataclasses.replace(found[-1], status=sweeps.FAILED, accuracy=None)
+    found = [Result(sweep_grid.run_name(point), point, sweeps.FINISHED, score=0.9) for point in points]
+    found[-1] = dataclasses.replace(found[-1], status=sweeps.FAILED, score=None)
     assert sweep_figure.shown_flags(found) == shown
     assert sweep_figure.figure_png(found, {}).startswith(b"\x89PNG")
     assert sweep_figure.figure_png(found[-1:]).startswith(b"\x89PNG")

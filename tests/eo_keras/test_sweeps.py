@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from eo_keras import cards, files, legends, rasters, runs, sweep_grid, sweep_report, sweeps
+from eo_keras import cards, files, legends, rasters, runs, sweep_events, sweep_grid, sweep_report, sweeps
 from eo_keras.errors import OptionError, RecordsError, RunError
 from eo_keras.optimizers import OptimizerOptions
 from eo_keras.sweeps import Result
@@ -31,19 +31,19 @@ def plan_of(short_training, folder, **varied):
     ]
 
 
-def write_run(planned, fingerprint, accuracies, *, epochs=None):
+def write_run(planned, fingerprint, accuracies, *, epochs=None, metric="accuracy"):
     """Writes what a run leaves behind that a sweep looks at."""
     folder, options = pathlib.Path(planned.options.run_dir), planned.options
     history = [
-        {"epoch": place, "val_accuracy": value, "val_loss": 1 - value, "seconds": 30.0}
+        {"epoch": place, "val_accuracy": 0.5, "val_loss": 1 - value, "seconds": 30.0} | {f"val_{metric}": value}
         for place, value in enumerate(accuracies, 1)
     ]
-    best = max(history, key=lambda row: row["val_accuracy"]) if history else None
+    best = max(history, key=lambda row: row[f"val_{metric}"]) if history else None
     (folder / runs.CHECKPOINT_DIR).mkdir(parents=True, exist_ok=True)
     state = {
         "epoch": len(history),
         "variables": "step.npz",
-        "best": best and {"epoch": best["epoch"]},
+        "best": best and {"epoch": best["epoch"], "metric": metric},
         "history": history,
         "under_way": {"losses": [], "right": 0, "seconds": 0.0},
         "data_fingerprint": fingerprint,
@@ -187,11 +187,11 @@ ROWS = results(
 def test_means_and_deviations_by_hand():
     first, second, third = sweep_report.settings_of(ROWS)
     # Deviations from 0.93: -0.03, -0.01, 0.04, whose squares sum to 0.0026; over two.
-    assert first.accuracy == pytest.approx(0.93) and first.accuracy_sd == pytest.approx(0.0013**0.5)
+    assert first.score == pytest.approx(0.93) and first.score_sd == pytest.approx(0.0013**0.5)
     # From 0.28: 0.02, 0.06, -0.08: 0.0104.
     assert first.loss == pytest.approx(0.28) and first.loss_sd == pytest.approx(0.0052**0.5)
     assert first.minutes == 2.0 and (first.runs, first.finished, first.failed) == (3, 3, 0)
-    assert second.accuracy == 0.94 and second.accuracy_sd is None and second.loss_sd is None
+    assert second.score == 0.94 and second.score_sd is None and second.loss_sd is None
     assert (third.runs, third.finished, third.failed) == (2, 1, 1)
 
 
@@ -214,6 +214,22 @@ def test_of_equal_accuracies_the_lower_loss_is_best_and_the_gap_is_told():
     assert sweep_report.best_of(sweep_report.settings_of(results((0.1, 1, None, None)))) is None
 
 
+def test_runs_of_maps_are_compared_by_miou(short_training, tmp_path):
+    fingerprint, found = "f" * 64, []
+    plan = plan_of(short_training, tmp_path, learning_rate=[0.1, 0.2])
+    for planned, scores in zip(plan, ([0.3, 0.6], [0.7, 0.4]), strict=True):
+        write_run(planned, fingerprint, scores, metric="miou")
+        found.append(sweeps.examine(planned, fingerprint)[0])
+    assert [(one.score, one.last_score, one.epoch) for one in found] == [(0.6, 0.6, 2), (0.7, 0.4, 1)]
+    sweep = sweeps.Sweep({}, fingerprint, "v", tuple(found))
+    assert sweep.metric == "miou" and "validation mIoU" in sweep_report.table(sweep).columns
+    sweep_report.write(sweep, tmp_path / "out")
+    with open(tmp_path / "out" / sweep_report.CSV_NAME) as file:
+        assert [float(row["validation_miou"]) for row in csv.DictReader(file)] == [0.6, 0.7]
+    assert sweep_report.to_json(sweep)["metric"].startswith("mIoU of the kept epoch")
+    assert "kept/validation_miou" in sweep_events.metrics_of(sweep)
+
+
 def test_a_sweep_trains_each_run_once_and_writes_what_it_came_to(swept, tmp_path):
     lines = []
     found, training = swept(lines=lines, learning_rate=[0.1, 0.2], seed=[1, 2])
@@ -224,7 +240,7 @@ def test_a_sweep_trains_each_run_once_and_writes_what_it_came_to(swept, tmp_path
     content = json.loads((folder / sweeps.JSON_NAME).read_text())
     assert content["best"] == {"learning_rate": 0.2} and "test split is never asked" in content["metric"]
     # The kept epoch's, not the last one's.
-    assert [run["accuracy"] for run in content["runs"]] == pytest.approx([0.61, 0.71, 0.62, 0.72])
+    assert [run["score"] for run in content["runs"]] == pytest.approx([0.61, 0.71, 0.62, 0.72])
     assert content["base"] == {"model": "resnet14", "epochs": 2, "decay_epochs": [], "cache_gb": 4.0}
     with open(folder / sweep_report.CSV_NAME) as file:
         rows = list(csv.DictReader(file))

@@ -235,7 +235,7 @@ def test_a_sweep_from_the_command_to_the_table(base, records, tmp_path):
         assert run["status"] == sweeps.FINISHED
         with open(folder / run["name"] / "history.csv") as file:
             (row,) = csv.DictReader(file)
-        assert run["accuracy"] == float(row["val_accuracy"]) and run["loss"] == float(row["val_loss"])
+        assert run["score"] == float(row["val_accuracy"]) and run["loss"] == float(row["val_loss"])
         assert "epoch   1" in (folder / sweeps.LOGS_DIR / f"{run['name']}.log").read_text()
     assert (folder / sweep_report.FIGURE_NAME).stat().st_size > 10_000
     models = {name: (folder / name / "model.keras").stat().st_mtime_ns for name in ("lr=0.01,seed=1", "lr=0.02,seed=1")}
