@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from eo_keras.dense_metrics import DenseScorer
+from eo_keras.dense_metrics import DenseScorer, DenseScores
 from eo_keras.errors import OptionError
 from eo_keras.legends import IGNORE
 from eo_keras.pipelines import Records, reading
@@ -57,15 +58,19 @@ class DenseAnswers:
     shown: tuple[Shown, ...]
     tiles_per_second: float
 
+    @functools.cached_property
+    def _scores(self) -> DenseScores:
+        return self.scorer.scores(resamples=1)
+
     @property
     def miou(self) -> float:
         """Mean intersection over union of the classes that occur."""
-        return self.scorer.scores(resamples=1).macro_iou.value
+        return self._scores.macro_iou.value
 
     @property
     def accuracy(self) -> float:
         """Share of the labelled pixels that are answered rightly."""
-        return self.scorer.scores(resamples=1).accuracy.value
+        return self._scores.accuracy.value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any
 import eo_keras
 from eo_keras import cards, engines, files
 from eo_keras.errors import OptionError, SourceError
-from tfrecords_builder import output, plan, scan, shards, splits, tfds_metadata
+from tfrecords_builder import finished, output, plan, scan, shards, splits, tfds_metadata
 from tfrecords_builder.output import BuildReport
 from tfrecords_builder.sources import SOURCES, UNNAMED, Source
 from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
@@ -237,19 +237,11 @@ class _Build:
     def _write(self, scanned: scan.Scan, planned: list[plan.ShardPlan]) -> tuple[list[cards.Shard], int, Histograms]:
         context = shards.ShardContext(self._context, self._options.output_dir)
         units = [_shard_unit(scanned, shard) for shard in planned]
-        kept = {unit.name for unit in units if shards.is_noted(context, unit)}
-        output.clear(self._options.output_dir, kept)
-        total, done = sum(len(unit.examples) for unit in units), 0
-        for position in self._engine.run(shards.write_shard, context, units):
-            done += len(units[position].examples)
-            if self._progress:
-                self._progress("writing", done, total)
-        entries, histograms = [], self._histograms()
-        for unit in units:
-            entry, counts = shards.read_finished(context, unit)
-            entries.append(entry)
-            histograms.merge(counts)
-        return entries, len(kept), histograms
+        folders, histograms = (self._state.folder, self._options.output_dir), self._histograms()
+        entries, kept = finished.write_all(
+            self._engine, shards.write_shard, context, units, folders, histograms, self._progress
+        )
+        return entries, kept, histograms
 
     def _histograms(self) -> Histograms:
         return Histograms(len(self._source.bands), self._source.dtype)

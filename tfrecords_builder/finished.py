@@ -1,13 +1,72 @@
-"""What a build's state holds about a finished shard: its length, its SHA-256, and the histograms of its numbers."""
+"""All shards of a build written, and what its state holds about a finished one: length, SHA-256, and histograms."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
 import numpy as np
 
-from eo_keras import cards, files
+from eo_keras import cards, engines, files
 from eo_keras.errors import RecordsError
+from tfrecords_builder import output
 from tfrecords_builder.state import load_arrays, save_arrays
 from tfrecords_builder.statistics import Histograms
+
+
+class ShardUnit(Protocol):
+    """One shard to write; `len` of it is the number of its records."""
+
+    name: str
+
+    def __len__(self) -> int:
+        """Returns the number of records."""
+
+    def digest(self) -> str:
+        """Returns a hash over what the shard will hold."""
+
+
+def write_all(
+    engine: engines.Engine,
+    write_shard: Callable[[Any, Any], None],
+    context: Any,
+    units: Sequence[ShardUnit],
+    folders: tuple[str, str],
+    histograms: Histograms,
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[list[cards.Shard], int]:
+    """Writes the shards of a build that an earlier call has not finished.
+
+    Args:
+        engine: what runs the units.
+        write_shard: writes the shard of a unit, given the context, and notes it.
+        context: what all units share.
+        units: the shards.
+        folders: the state's folder and the output folder.
+        histograms: to which the counts of all shards are added.
+        progress: called with ("writing", records done, records in all).
+
+    Returns:
+        The shards' entries in the card, and how many were there already.
+
+    Raises:
+        SourceError: if what the records are made of has changed.
+        StorageError: if there is no room.
+    """
+    state_dir, output_dir = folders
+    kept = {unit.name for unit in units if is_noted(state_dir, unit.name, unit.digest())}
+    output.clear(output_dir, kept)
+    total, done = sum(map(len, units)), 0
+    for position in engine.run(write_shard, context, units):
+        done += len(units[position])
+        if progress:
+            progress("writing", done, total)
+    entries = []
+    for unit in units:
+        entry, counts = read(state_dir, unit.name, len(unit), histograms)
+        entries.append(entry)
+        histograms.merge(counts)
+    return entries, len(kept)
 
 
 def note(state_dir: str, name: str, digest: str, size: int, sha256: str, histograms: Histograms) -> None:
@@ -52,15 +111,14 @@ def is_whole(state_dir: str, output_dir: str, name: str, digest: str) -> bool:
         return False
 
 
-def read(state_dir: str, name: str, examples: int, bands: int, dtype: str) -> tuple[cards.Shard, np.ndarray]:
+def read(state_dir: str, name: str, examples: int, like: Histograms) -> tuple[cards.Shard, np.ndarray]:
     """Returns what the state holds about a shard that has been written.
 
     Args:
         state_dir: folder of the build's state.
         name: the shard's file name.
         examples: number of its records.
-        bands: number of bands.
-        dtype: type of the numbers.
+        like: histograms of as many bands, of numbers of the same type.
 
     Returns:
         The shard's entry in the card, and the counts of its numbers as `Histograms` holds them.
@@ -75,9 +133,9 @@ def read(state_dir: str, name: str, examples: int, bands: int, dtype: str) -> tu
             "what is known about a finished shard has been lost",
             remedy="keep other programs out of the output folder, and run the same command again",
         )
-    histograms = Histograms(bands, dtype)
-    np.put(histograms.counts, found["places"], found["counts"])
-    return cards.Shard(name, examples, int(found["bytes"]), str(found["sha256"])), histograms.counts
+    counts = np.zeros_like(like.counts)
+    np.put(counts, found["places"], found["counts"])
+    return cards.Shard(name, examples, int(found["bytes"]), str(found["sha256"])), counts
 
 
 def _path(state_dir: str, name: str) -> str:

@@ -11,7 +11,7 @@ import hashlib
 
 import numpy as np
 
-from eo_keras import cards, files, records, tfrecord
+from eo_keras import files, records, tfrecord
 from eo_keras.errors import SourceError
 from tfrecords_builder import finished, scan
 from tfrecords_builder.sources.items import Item, hashed
@@ -45,6 +45,10 @@ class ShardUnit:
     name: str
     examples: tuple[PlannedExample, ...]
     counted: bool
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self.examples)
 
     def digest(self) -> str:
         """Returns a hash over what the shard will hold."""
@@ -108,18 +112,3 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
 def prepare(source: str) -> None:
     """Opens a source in a process that will be asked for shards of it; this module has been imported by then."""
     scan.open_archive(source)
-
-
-def is_noted(context: ShardContext, unit: ShardUnit) -> bool:
-    """Tells whether the state says that a shard of just these examples has been written; it may be damaged since."""
-    return finished.is_noted(context.source.state_dir, unit.name, unit.digest())
-
-
-def read_finished(context: ShardContext, unit: ShardUnit) -> tuple[cards.Shard, np.ndarray]:
-    """Returns the card's entry for a shard that `write_shard` has written, and the counts of its numbers.
-
-    Raises:
-        RecordsError: if what the state held about it is gone.
-    """
-    source = context.source.source
-    return finished.read(context.source.state_dir, unit.name, len(unit.examples), len(source.bands), source.dtype)

@@ -218,19 +218,11 @@ class _Build:
             )
             for shard in planned
         ]
-        kept = {unit.name for unit in units if finished.is_noted(self._state.folder, unit.name, unit.digest())}
-        output.clear(self._options.output_dir, kept)
-        total, done = sum(len(unit.pieces) for unit in units), 0
-        for position in self._engine.run(shards.write_shard, context, units):
-            done += len(units[position].pieces)
-            if self._progress:
-                self._progress("writing", done, total)
-        entries, histograms = [], Histograms(bands, "uint16")
-        for unit in units:
-            entry, counts = finished.read(self._state.folder, unit.name, len(unit.pieces), bands, "uint16")
-            entries.append(entry)
-            histograms.merge(counts)
-        return entries, len(kept), histograms
+        folders, histograms = (self._state.folder, self._options.output_dir), Histograms(bands, "uint16")
+        entries, kept = finished.write_all(
+            self._engine, shards.write_shard, context, units, folders, histograms, self._progress
+        )
+        return entries, kept, histograms
 
     def _parts(
         self,

@@ -41,6 +41,10 @@ class TileShardUnit:
     pieces: tuple[Piece, ...]
     counted: bool
 
+    def __len__(self) -> int:
+        """Returns the number of tiles."""
+        return len(self.pieces)
+
     def digest(self) -> str:
         """Returns a hash over what the shard will hold."""
         whole = hashlib.sha256(f"{self.name} {self.counted}".encode())
