@@ -77,8 +77,8 @@ def _details(one: Recorded) -> list[str]:
             if scores["boundary_f1"]
             else "."
         ),
-        f"* {len(one.history)} epochs, {one.hours:.2f} hours; kept epoch {chosen['epoch']}, by mIoU "
-        f"({chosen['value']:.4f}) on {chosen['split']}.",
+        f"* {len(one.history)} epochs, {one.hours:.2f} hours; kept epoch {chosen['epoch']}, "
+        + (f"by mIoU ({chosen['value']:.4f}) on {chosen['split']}." if chosen["value"] else "the last one."),
     ]
     for path in sorted(one.folder.glob("metrics-*.json")):
         variant = json.loads(path.read_text(encoding="utf-8"))
@@ -122,11 +122,13 @@ def _told(estimate: Mapping[str, Any]) -> str:
 
 
 def _commands(one: Recorded) -> list[str]:
-    before = one.folder / "before.txt"
+    before, threshold = one.folder / "before.txt", f"docs/results/maps/{one.name}/threshold.json"
+    beside = f"python -m benchmarks.pixel_threshold --records_dir={one.flags['records_dir']} --output={threshold}"
     return [
         *(before.read_text(encoding="utf-8").splitlines() if before.is_file() else []),
         f"python -m launch.train --flagfile=docs/results/maps/{one.name}/flags.txt --run_dir=runs/{one.name}",
         f"python -m launch.evaluate --run_dir=runs/{one.name} --split=test",
+        *([beside] if (one.folder / "threshold.json").is_file() else []),
     ]
 
 

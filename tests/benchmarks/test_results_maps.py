@@ -38,6 +38,18 @@ def test_the_page_holds_the_scores_of_the_files():
             assert f"| {item['name']} | {item['support']:,} | {item['iou']['value']:.4f} |" in lines
 
 
+def test_a_threshold_is_told_beside_the_network_and_how_to_repeat_it():
+    folder = ROOT / "docs" / "results" / "maps" / "ombria_deeplab_resnet14"
+    found = json.loads((folder / "threshold.json").read_text())
+    lines = "\n".join(results_maps.section(ROOT / "docs" / "results"))
+    assert found["data_fingerprint"] == json.loads((folder / "metrics.json").read_text())["data_fingerprint"]
+    assert f"IoU of Flooded {found['scores']['classes'][1]['iou']['value']:.4f} (" in lines
+    assert f"mIoU {found['scores']['macro_iou']['value']:.4f} (" in lines and "kept epoch 20, the last one." in lines
+    assert "benchmarks.pixel_threshold --records_dir=records/ombria --output=docs/results/maps/ombria" in lines
+    # What is said of the threshold elsewhere.
+    assert f"{found['scores']['macro_iou']['value']:.4f}" in (ROOT / "README.md").read_text()
+
+
 def test_a_page_without_results_has_no_sections(tmp_path):
     assert results_maps.section(tmp_path) == []
 
