@@ -136,7 +136,8 @@ def main() -> None:
             f"{each['name']:12} IoU {each['iou']['value']:.4f} ({each['iou']['low']:.4f} to {each['iou']['high']:.4f})"
         )
     if not FLAGS.dry_run:
-        files.write_json(files.make_folder(pathlib.Path(FLAGS.output).parent) / pathlib.Path(FLAGS.output).name, found)
+        files.make_folder(pathlib.Path(FLAGS.output).parent)
+        files.write_json(FLAGS.output, found)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 A measured model is a folder docs/results/maps/NAME with the run's flags.txt and history.csv and the evaluation's
 metrics.json; metrics-VARIANT.json of evaluations with other flags may lie beside it, such as metrics-os8.json.
-threshold.json by benchmarks.pixel_threshold, too.
+threshold.json, written by benchmarks.pixel_threshold, tells what the best threshold of single pixels comes to.
 dense_step*.json are written by benchmarks.dense_step, tile_building.json by benchmarks.tile_building.
 """
 
@@ -122,13 +122,13 @@ def _told(estimate: Mapping[str, Any]) -> str:
 
 
 def _commands(one: Recorded) -> list[str]:
-    before, threshold = one.folder / "before.txt", f"docs/results/maps/{one.name}/threshold.json"
-    beside = f"python -m benchmarks.pixel_threshold --records_dir={one.flags['records_dir']} --output={threshold}"
+    before, folder = one.folder / "before.txt", f"docs/results/maps/{one.name}"
+    beside = "python -m benchmarks.pixel_threshold --records_dir={} --output={}/threshold.json"
     return [
         *(before.read_text(encoding="utf-8").splitlines() if before.is_file() else []),
-        f"python -m launch.train --flagfile=docs/results/maps/{one.name}/flags.txt --run_dir=runs/{one.name}",
+        f"python -m launch.train --flagfile={folder}/flags.txt --run_dir=runs/{one.name}",
         f"python -m launch.evaluate --run_dir=runs/{one.name} --split=test",
-        *([beside] if (one.folder / "threshold.json").is_file() else []),
+        *([beside.format(one.flags["records_dir"], folder)] if (one.folder / "threshold.json").is_file() else []),
     ]
 
 

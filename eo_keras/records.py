@@ -61,6 +61,10 @@ class Tile:
         """The mask where the ground is seen, `IGNORE` elsewhere; uint8 (height, width)."""
         return np.where(self.validity == VALID, self.mask, IGNORE).astype(np.uint8)
 
+    def class_pixels(self, classes: int) -> np.ndarray:
+        """Counts the pixels of each class where the ground is seen; int64 (classes,)."""
+        return np.bincount(self.labels.ravel(), minlength=256)[:classes]
+
 
 @dataclasses.dataclass(frozen=True)
 class Example:

@@ -18,6 +18,9 @@ from eo_keras import files, tfrecord
 from eo_keras.sweep_grid import format_value
 from eo_keras.sweeps import FAILED, FINISHED, TITLES, Result, Sweep
 
+_FILE = "events.out.tfevents.0000000.sweep"
+_VERSION = "brain.Event:2"  # The first record of every event file, or TensorBoard warns.
+
 
 def metrics_of(found: Sweep) -> dict[str, tuple[str, str]]:
     """Returns what is shown of each run: by tag, the field of `Result` and the column's title."""
@@ -29,10 +32,6 @@ def metrics_of(found: Sweep) -> dict[str, tuple[str, str]]:
         "epoch/validation_loss": ("last_loss", "validation loss, last epoch"),
         "minutes": ("minutes", "minutes of training"),
     }
-
-
-_FILE = "events.out.tfevents.0000000.sweep"
-_VERSION = "brain.Event:2"  # The first record of every event file, or TensorBoard warns.
 
 
 def write(found: Sweep, folder: str | os.PathLike[str]) -> None:

@@ -99,8 +99,8 @@ class Sweep:
 
     @property
     def metric(self) -> str:
-        """What the runs are compared by, `accuracy` or `miou`; the former while no run has begun."""
-        return next((one.metric for one in self.results if one.score is not None), "accuracy")
+        """What the runs are compared by, `accuracy` or `miou`."""
+        return self.results[0].metric
 
 
 def examine(planned: Planned, data_fingerprint: str) -> tuple[Result, str]:
@@ -112,9 +112,11 @@ def examine(planned: Planned, data_fingerprint: str) -> tuple[Result, str]:
     Raises:
         RunError: if its folder holds another run, or its checkpoint cannot be read.
     """
+    from eo_keras import models
     from eo_keras.training_options import check_resumable
 
-    folder, result = pathlib.Path(planned.options.run_dir), Result(planned.name, dict(planned.settings))
+    metric = "miou" if models.MODELS[planned.options.model].task == "segmentation" else "accuracy"
+    folder, result = pathlib.Path(planned.options.run_dir), Result(planned.name, dict(planned.settings), metric=metric)
     path = folder / runs.CHECKPOINT_DIR / runs.STATE_NAME
     if not path.is_file():
         return result, OVERWRITE if (folder / runs.FLAGS_NAME).is_file() else NEW
@@ -134,7 +136,7 @@ def examine(planned: Planned, data_fingerprint: str) -> tuple[Result, str]:
         ended=round(path.stat().st_mtime, 3),
     )
     if best is not None:
-        kept, last, metric = history[best["epoch"] - 1], history[-1], best["metric"]
+        kept, last = history[best["epoch"] - 1], history[-1]
         result = dataclasses.replace(
             result,
             epoch=best["epoch"],
@@ -142,7 +144,6 @@ def examine(planned: Planned, data_fingerprint: str) -> tuple[Result, str]:
             loss=kept["val_loss"],
             last_score=last[f"val_{metric}"],
             last_loss=last["val_loss"],
-            metric=metric,
         )
     # The card is written after the state: a run that was killed between the two is finished by going on with it.
     if state["epoch"] >= planned.options.epochs and best and runs.epoch_of_card(folder) == best["epoch"]:

@@ -284,9 +284,7 @@ def _describe(found: sweeps.Sweep, plan: Sequence[sweep_grid.Planned], varied: M
     results = {result.name: result for result in found.results}
     for name, values in varied.items():
         print(f"{name}: {', '.join(sweep_grid.format_value(value) for value in values)}")
-    from eo_keras import models
-
-    what = sweeps.TITLES["miou" if models.MODELS[plan[0].options.model].task == "segmentation" else "accuracy"]
+    what = sweeps.TITLES[found.metric]
     print(f"chosen: the setting by {what} on validation examples ({found.validation}), never by the test split")
     statuses = [results[planned.name].status for planned in plan]
     counts = ", ".join(f"{statuses.count(one)} {one}" for one in dict.fromkeys(statuses))

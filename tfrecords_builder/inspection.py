@@ -175,7 +175,7 @@ def _label(example: records.Example) -> int:
     """Returns a patch's class; of a tile, the one that most of its pixels have."""
     if example.tile is None:
         return example.label
-    return int(np.argmax(np.bincount(example.tile.labels.ravel(), minlength=256)[:IGNORE]))
+    return int(np.argmax(example.tile.class_pixels(IGNORE)))
 
 
 def _shown(example: records.Example, image: np.ndarray, card: cards.DataCard) -> list[np.ndarray]:
@@ -348,8 +348,8 @@ def _count(by_class: collections.Counter, example: records.Example, card: cards.
     if example.tile is None:
         by_class[card.legend.class_names[example.label]] += 1
         return
-    pixels = np.bincount(example.tile.labels.ravel(), minlength=256)
-    by_class.update(dict(zip(card.legend.class_names, pixels.tolist(), strict=False)))
+    pixels = example.tile.class_pixels(len(card.legend))
+    by_class.update(dict(zip(card.legend.class_names, pixels.tolist(), strict=True)))
 
 
 def _check_labels(example: records.Example, card: cards.DataCard, path: str, number: int) -> None:

@@ -142,7 +142,7 @@ def scan_unit(context: SourceContext, unit: ScanUnit) -> None:
             is_pixels = source.encoding == "raw" and patch.tile is None
             pixels.append(found if is_pixels else digest(patch.pixels.data))
             if patch.tile is not None:
-                class_pixels.append(np.bincount(patch.tile.labels.ravel(), minlength=256)[: len(source.legend)])
+                class_pixels.append(patch.tile.class_pixels(len(source.legend)))
             if source.band_order_guard:
                 sample = patch.pixels[_GUARD_ROWS]
                 totals += sample.sum(axis=(0, 1), dtype=np.int64)

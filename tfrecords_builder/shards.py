@@ -96,7 +96,7 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
                     "the image has changed while records were built from it",
                     remedy="build again from a source at rest",
                 )
-            label = labels.get(item.class_name)
+            label = labels[item.class_name] if tile is None else None
             example = records.Example(stored, label, item.key, planned.crs, planned.transform, tile)
             tfrecord.write_record(writer, records.encode(example))
             if unit.counted:

@@ -8,6 +8,7 @@ and other files with the very same one are read without it, in a hundredth of th
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import struct
 import warnings
@@ -84,8 +85,6 @@ def decode_png(data: bytes, where: str, shape: tuple[int, ...]) -> np.ndarray:
     Raises:
         SourceError: if it is damaged, no PNG, or of another form.
     """
-    import io
-
     from PIL import Image
 
     mode = "RGB" if len(shape) == 3 else "L"

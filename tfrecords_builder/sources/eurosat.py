@@ -19,7 +19,7 @@ from eo_keras.errors import SourceError
 from eo_keras.legends import EUROSAT, Legend
 from tfrecords_builder.archives import Archive, Member
 from tfrecords_builder.sources import decoding
-from tfrecords_builder.sources.items import Item, Patch, members_of
+from tfrecords_builder.sources.items import Item, Patch, members_of, sorted_by_key
 
 PATCH_SIZE = 64
 RESOLUTION_M = 10.0
@@ -78,7 +78,7 @@ class EuroSAT:
         """
         members = members_of(archive)
         root = self._root(archive.path, [member.path for member in members])
-        items, first_of = [], {}
+        items = []
         for member in members:
             class_name, _, file_name = member.path.removeprefix(root).partition("/")
             if not member.path.startswith(root) or not file_name:
@@ -92,16 +92,7 @@ class EuroSAT:
                         "move or remove it, or download the source again",
                     )
                 continue
-            item = self._item(archive.path, class_name, file_name, member)
-            if item.key in first_of:
-                raise SourceError(
-                    archive.path,
-                    f"{first_of[item.key]} and {item.member} have one key, {item.key}",
-                    "one file a key",
-                    "remove or rename one of them",
-                )
-            first_of[item.key] = item.member
-            items.append(item)
+            items.append(self._item(archive.path, class_name, file_name, member))
         if not items:
             raise SourceError(
                 archive.path,
@@ -109,7 +100,7 @@ class EuroSAT:
                 f"{self.roots[0]}<Class>/<Class>_<n>{self.extensions[0]}",
                 "give the published archive, a folder with its content, or the folder of class folders",
             )
-        return sorted(items, key=lambda item: item.key)
+        return sorted_by_key(archive.path, items)
 
     def _root(self, where: str, paths: list[str]) -> str:
         for root in self.roots:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
+from eo_keras.errors import SourceError
 from eo_keras.records import Tile
 from tfrecords_builder.archives import Archive, Member
 
@@ -59,6 +62,24 @@ class Patch:
 def hashed(stored: bytes, tile: Tile | None) -> bytes:
     """Returns what is hashed of an example, by which a changed source is noticed: all that its files say."""
     return stored if tile is None else stored + tile.mask.tobytes()
+
+
+def sorted_by_key(where: str, items: Iterable[Item]) -> list[Item]:
+    """Returns items in the order of their keys.
+
+    Raises:
+        SourceError: if two have one key.
+    """
+    ordered = sorted(items, key=lambda item: item.key)
+    for first, second in itertools.pairwise(ordered):
+        if first.key == second.key:
+            raise SourceError(
+                where,
+                f"{first.member} and {second.member} have one key, {first.key}",
+                "one file a key",
+                "remove or rename one of them",
+            )
+    return ordered
 
 
 def members_of(archive: Archive) -> list[Member]:

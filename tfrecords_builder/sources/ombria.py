@@ -20,7 +20,7 @@ from eo_keras.legends import FLOOD, Legend
 from eo_keras.scene_reader import NO_DATA, VALID
 from tfrecords_builder.archives import Archive, Member
 from tfrecords_builder.sources import decoding
-from tfrecords_builder.sources.items import Item, Patch, members_of
+from tfrecords_builder.sources.items import Item, Patch, members_of, sorted_by_key
 
 _SIZE = 256
 _CHANNELS = 3
@@ -134,13 +134,7 @@ class Ombria:
             )
             for place, image in found[_IMAGES].items()
         ]
-        items.sort(key=lambda item: item.key)
-        for item, other in zip(items, items[1:], strict=False):
-            if item.key == other.key:
-                raise SourceError(
-                    archive.path, f"{item.member} and {other.member} have one key, {item.key}", "one image a key"
-                )
-        return items
+        return sorted_by_key(archive.path, items)
 
     def read(self, archive: Archive, item: Item) -> Patch:
         """Reads and checks one image and its mask; numbers of 0 beside others that are not become 1.

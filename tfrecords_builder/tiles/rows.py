@@ -125,7 +125,7 @@ def cut_row(context: TileContext, unit: RowUnit) -> None:
                 found["offsets"].append(size)
                 found["lengths"].append(len(record) + tfrecord.FRAMING_BYTES)
                 found["digests"].append(list(digest(record)))
-                found["pixels"].append(np.bincount(tile.labels.ravel(), minlength=256)[: ground.classes])
+                found["pixels"].append(tile.class_pixels(ground.classes))
                 size += found["lengths"][-1]
     count = len(found["keys"])
     save_arrays(

@@ -9,26 +9,9 @@ import pytest
 from eo_keras import models
 from eo_keras.errors import SourceError
 from eo_keras.models import Normalisation
-from eo_keras.models.deeplab import build_deeplab
-from eo_keras.models.resnet import build_resnet, resnet_features
+from eo_keras.models.resnet import build_resnet
 from eo_keras.models.xception import xception_features
-
-COMMON = {
-    "bands": ("B04", "B03", "B02"),
-    "num_classes": 4,
-    "normalisation": Normalisation((1500.0,) * 3, (800.0,) * 3),
-    "input_dtype": "uint16",
-}
-RESNET = {"blocks": (1, 1, 1, 1), "width": 8}
-SMALL = functools.partial(resnet_features, **RESNET, zero_last_gamma=False)
-
-
-def reduced(**options):
-    return build_deeplab(**(COMMON | {"seed": 3, "backbone": SMALL, "depth": 16, "low_depth": 8} | options))
-
-
-def images(count=1, height=64, width=64):
-    return np.random.default_rng(0).integers(1, 3000, (count, height, width, 3)).astype("uint16")
+from tests.eo_keras.models.small_deeplab import COMMON, RESNET, SMALL, images, reduced
 
 
 def registered(monkeypatch, name, **options):
