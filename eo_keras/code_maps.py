@@ -1,6 +1,14 @@
 """The codes of Urban Atlas, and what they become: maps from codes to the labels of a legend.
 
-Source of the codes: EEA, Urban Atlas Mapping Guide v6.3; 25000 is in the data and missing from its table.
+| edition | codes | source |
+| --- | --- | --- |
+| 2006 | 20000 and 30000 in place of 21000 to 40000 | EEA, Urban Atlas Mapping Guide v6.3 |
+| 2012, 2018 | those of `TITLES`; 25000 is missing from the guide's table | that guide; ua2012.json, ua2018.json |
+| 2021 | 14110, 14120, 14130 in place of 14100 and 25000; early deliveries as 2018 | clms_ua_lcu_s2021_v025ha.json |
+| 2024 | 14110, 14120, 14130 in place of 14100 | clms_ua_lcu_s2024_v025ha.json |
+
+The JSON files are those that EEA checks deliveries by: github.com/eea/copernicus_quality_tools, product_definitions.
+Every map understands the codes of every edition.
 """
 
 from __future__ import annotations
@@ -59,6 +67,9 @@ COARSE: dict[str, str] = {
 }
 """Codes of 2006 that later years divide."""
 
+DIVIDED: dict[str, str] = {"14110": "14100", "14120": "14100", "14130": "14100"}
+"""Codes of 2021 and later by the one that they divide: green urban areas are private, public, or it is not known."""
+
 NARROW_ROADS = "12220"
 """The code of roads of 6 to 12 m, about one pixel of Sentinel-2."""
 
@@ -69,6 +80,7 @@ MOST_CLASSES = 254
 """255 is `IGNORE`, and 254 stands for roads while they are merged."""
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+_CODE = re.compile(r"[0-9]{5}")
 _REMEDY = "mend the legend's file"
 
 
@@ -110,27 +122,57 @@ class CodeMap:
             SourceError: if the map does not know a code.
         """
         known, places, counts = np.unique(codes, return_inverse=True, return_counts=True)
-        for code, count in zip(known.tolist(), counts.tolist(), strict=True):
-            if code not in self.labels:
-                raise SourceError(
-                    source,
-                    f"the code '{code}' of {count} polygon{'s' if count > 1 else ''} is unknown to legend "
-                    f"'{self.name}'",
-                    _expected(code),
-                    "name a class for it, or ignore it, in a legend file of your own"
-                    if code in COARSE
-                    else "mend the vectors, or remove these polygons",
-                )
+        unknown = {
+            code: f"'{code}' of {count} polygon{'s' if count > 1 else ''}"
+            for code, count in zip(known.tolist(), counts.tolist(), strict=True)
+            if code not in self.labels
+        }
+        if unknown:
+            several = len(unknown) > 1
+            them = "them" if several else "it"
+            remedy = f"correct the codes, or add {them} to ignore in a legend file of your own"
+            if all(map(_is_known, unknown)):
+                remedy = f"name a class for {them}, or ignore {them}, in a legend file of your own"
+            elif not all(map(_CODE.fullmatch, unknown)):
+                remedy = "correct the codes, or remove these polygons"
+            raise SourceError(
+                source,
+                f"the code{'s' if several else ''} {', '.join(unknown.values())} {'are' if several else 'is'} unknown "
+                f"to legend '{self.name}'",
+                _expected(next(iter(unknown))),
+                remedy,
+            )
         return np.array([self.labels[code] for code in known.tolist()], np.uint8)[places]
 
 
+def _is_known(code: str) -> bool:
+    """Tells whether an edition of Urban Atlas has a code."""
+    return code in TITLES or code in COARSE or code in DIVIDED
+
+
 def _expected(code: str) -> str:
-    return "codes that the legend's file names" if code in COARSE else "a code of Urban Atlas, such as 11100"
+    return "codes that the legend's file names" if _is_known(code) else "a code of Urban Atlas, such as 11100"
+
+
+def _with_divided(labels: Mapping[str, int]) -> dict[str, int]:
+    """Adds the codes that a map does not name, but whose meaning follows from those that it does.
+
+    A code that divides another becomes what that one does. One that is divided becomes what its parts do, where they
+    are of one class.
+    """
+    whole = dict(labels)
+    for divided in dict.fromkeys(DIVIDED.values()):
+        parts = [code for code, of in DIVIDED.items() if of == divided]
+        if divided in whole:
+            whole |= {code: whole[divided] for code in parts if code not in whole}
+        elif len(found := {whole.get(code) for code in parts}) == 1 and None not in found:
+            whole[divided] = found.pop()
+    return whole
 
 
 def _from_classes(name: str, legend: Legend, classes: Mapping[str, Iterable[str]], ignored: Iterable[str]) -> CodeMap:
     labels = {code: legend.label_of(class_name) for class_name, codes in classes.items() for code in codes}
-    return CodeMap(name, legend, {**labels, **dict.fromkeys((*ignored, *NO_DATA), IGNORE)})
+    return CodeMap(name, legend, _with_divided({**labels, **dict.fromkeys((*ignored, *NO_DATA), IGNORE)}))
 
 
 _FABRIC = ("11100", "11210", "11220", "11230", "11240")
@@ -191,21 +233,24 @@ CODE_MAPS: dict[str, CodeMap] = {
     "full": CodeMap(
         "full",
         URBAN_ATLAS,
-        {
-            **{code: label for label, code in enumerate(code for code in TITLES if code not in NO_DATA)},
-            **dict.fromkeys((*NO_DATA, "20000"), IGNORE),
-            "30000": URBAN_ATLAS.label_of("Forests"),
-        },
+        _with_divided(
+            {
+                **{code: label for label, code in enumerate(code for code in TITLES if code not in NO_DATA)},
+                **dict.fromkeys((*NO_DATA, "20000"), IGNORE),
+                "30000": URBAN_ATLAS.label_of("Forests"),
+            }
+        ),
     ),
 }
-"""The maps that have a name. Every one knows all 29 codes and the two coarse ones."""
+"""The maps that have a name. Every one knows the codes of every edition."""
 
 
 def code_map(name: str | os.PathLike[str]) -> CodeMap:
     """Returns a map by its name, or reads it from a JSON file.
 
-    The file says of every one of the 29 codes what it becomes; `ignore` lists those without a class. The coarse codes
-    of 2006 may be named too::
+    The file says of every one of the 29 codes of `TITLES` what it becomes; `ignore` lists those without a class. The
+    coarse codes of 2006 may be named too. 14110, 14120 and 14130 become what 14100 does, unless they are named; where
+    all three are, 14100 need not be. Under `ignore` any number of five digits may stand::
 
         {"name": "two", "ignore": ["91000", "92000", ...],
          "classes": [{"name": "BuiltUp", "colour": "#ff0000", "codes": ["11100", ...]}, ...]}
@@ -247,7 +292,9 @@ def _parsed(path: pathlib.Path, stored: Any) -> CodeMap:
         found.append(LegendClass(class_name, colour.lower()))
         _add(path, labels, item["codes"], label, f"'{class_name}'")
     _add(path, labels, ignored, IGNORE, "ignore")
-    if missing := [code for code in TITLES if code not in labels]:
+    labels = _with_divided(labels)
+    replaced = {code for code in DIVIDED.values() if all(part in labels for part, of in DIVIDED.items() if of == code)}
+    if missing := [code for code in TITLES if code not in labels and code not in replaced]:
         raise LegendError(
             path,
             f"it does not say what becomes of {', '.join(missing)}",
@@ -261,7 +308,7 @@ def _add(path: pathlib.Path, labels: dict[str, int], codes: Any, label: int, whe
     if not isinstance(codes, list):
         raise LegendError(path, f"the codes of {where} are {_shown(codes)}", "a list", _REMEDY)
     for code in map(str, codes):
-        if code not in TITLES and code not in COARSE:
+        if not _is_known(code) and not (label == IGNORE and _CODE.fullmatch(code)):
             raise LegendError(path, f"{where} has the unknown code '{code}'", "codes of Urban Atlas", _REMEDY)
         if code in labels:
             raise LegendError(path, f"the code {code} is there twice", "every code once", _REMEDY)

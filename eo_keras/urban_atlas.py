@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ ROAD_REACH = 8
 """How far into a road what lies beside it is carried on, in pixels; what is wider is land of its own, and ignored."""
 
 _FIELD = re.compile(r"code_?(20\d\d)", re.IGNORECASE)
+_FIRST_EDITION = 2006
 _MERGING = MOST_CLASSES
 
 
@@ -86,7 +88,8 @@ def read_land_use(
 ) -> LandUse:
     """Reads the land use of a city and brings it to a scene's CRS.
 
-    The codes are in a field such as `code_2018` or `CODE2012`, in either case, whose name tells the year.
+    The codes are in a field such as `code_2018` or `CODE2012`, in either case, whose name tells the year. Files of
+    2006 as they were first published have `CODE` beside `ITEM`, without a year.
 
     Args:
         paths: files as `eo_keras.vectors.read_polygons` takes them; where they overlap, later ones lie on top.
@@ -104,17 +107,32 @@ def read_land_use(
     for path in map(os.fspath, paths):
         layers = vector_files.find_layers(path)
         years[path] = _year_of(path, layers, year)
-        parts.append(vectors.reprojected(vectors.polygons_of(path, layers, f"code_?{years[path]}"), crs))
+        fields = {layer: _fields(layer).get(years[path], []) for layer in layers}
+        pattern = "|".join(re.escape(name) for name in dict.fromkeys(itertools.chain(*fields.values())))
+        with_codes = [layer for layer in layers if fields[layer]]
+        parts.append(vectors.reprojected(vectors.polygons_of(path, with_codes, pattern), crs))
     if len(set(years.values())) > 1:
         listed = ", ".join(f"{path} of {of}" for path, of in years.items())
         raise SourceError(listed, "land use of several years", "one year a city", "name the files of one year")
     return LandUse(vectors.joined(parts), code_map, roads, next(iter(years.values())))
 
 
+def _fields(layer: vector_files.Layer) -> dict[int, list[str]]:
+    """Returns the names of a layer's fields of codes by year; none of layers of street trees or building heights."""
+    found: dict[int, list[str]] = {}
+    for name in layer.fields:
+        if match := _FIELD.fullmatch(name):
+            found.setdefault(int(match[1]), []).append(name)
+    plain = {name.lower(): name for name in layer.fields}
+    if not found and {"code", "item"} <= set(plain):
+        found[_FIRST_EDITION] = [plain["code"]]
+    return found
+
+
 def _year_of(path: str, layers: Sequence[vector_files.Layer], wanted: int | None) -> int:
     """Returns the year of a file's land use; the one wanted where it holds several."""
     names = list(dict.fromkeys(name for layer in layers for name in layer.fields))
-    years = sorted({int(match[1]) for name in names if (match := _FIELD.fullmatch(name))})
+    years = sorted({year for layer in layers for year in _fields(layer)})
     if not years:
         raise SourceError(
             path,

@@ -11,6 +11,15 @@ from eo_keras.legends import EUROSAT, IGNORE, LEGENDS, URBAN_ATLAS
 
 CODES = """11100 11210 11220 11230 11240 11300 12100 12210 12220 12230 12300 12400 13100 13300 13400 14100 14200 21000
 22000 23000 24000 25000 31000 32000 33000 40000 50000 91000 92000""".split()
+GREEN = ["14110", "14120", "14130"]
+# As EEA's checks of deliveries list them, and for 2006 the guide.
+EDITIONS = {
+    2006: [code for code in CODES if code[0] not in "234"] + ["20000", "30000"],
+    2012: CODES,
+    2018: CODES,
+    2021: [code for code in CODES if code not in ("14100", "25000")] + GREEN,
+    2024: [code for code in CODES if code != "14100"] + GREEN,
+}
 
 
 def becomes(name):
@@ -74,7 +83,7 @@ def test_full_has_a_class_for_every_code():
 
 def test_every_named_map_knows_all_codes_and_its_colours_differ():
     for name, found in code_maps.CODE_MAPS.items():
-        assert found.name == name and set(found.labels) == {*CODES, "20000", "30000"}
+        assert found.name == name and set(found.labels) == set().union(*EDITIONS.values())
         assert set(found.labels.values()) <= {*range(len(found.legend)), IGNORE}
         colours = found.legend.colours
         assert len(set(colours)) == len(colours) == len(set(found.legend.class_names))
@@ -84,12 +93,22 @@ def test_every_named_map_knows_all_codes_and_its_colours_differ():
     assert URBAN_ATLAS.colours[0] == "#a03037" and URBAN_ATLAS.colours[26] == "#0095cf"
 
 
+@pytest.mark.parametrize("name", code_maps.CODE_MAPS)
+def test_every_edition_is_understood(name):
+    found = code_maps.code_map(name)
+    for codes in EDITIONS.values():
+        assert len(found.labels_of(np.array(codes), "a.gpkg")) == len(codes)
+    assert {found.label(code) for code in GREEN} == {found.label("14100")}
+
+
 def test_many_codes_at_once():
     found = code_maps.code_map("hsl4")
     labels = found.labels_of(np.array(["31000", "92000", "11100", "31000"]), "a.gpkg")
     assert labels.dtype == np.uint8 and labels.tolist() == [3, 255, 1, 3]
     with pytest.raises(SourceError, match=r"a.gpkg: the code '99999' of 2 polygons is unknown to legend 'hsl4'; .*"):
         found.labels_of(np.array(["31000", "99999", "99999"]), "a.gpkg")
+    with pytest.raises(SourceError, match="the codes '1' of 2 polygons, '99999' of 1 polygon are unknown"):
+        found.labels_of(np.array(["99999", "1", "31000", "1"]), "a.gpkg")
     with pytest.raises(
         LegendError, match="legend 'hsl4': it does not know the code '1'; expected a code of Urban Atlas"
     ):
@@ -129,6 +148,35 @@ def test_a_legend_of_ones_own(tmp_path):
         SourceError, match="'30000' of 1 polygon is unknown .*Name a class for it, or ignore it, in a leg"
     ):
         found.labels_of(np.array(["30000"]), "a.gpkg")
+
+
+def test_an_unknown_code_can_be_ignored(tmp_path):
+    codes = np.array(["99999", "14100"])
+    stored = two_classes()
+    with pytest.raises(SourceError, match="'99999' of 1 polygon .*add it to ignore in a legend file of your own"):
+        code_maps.code_map(write(tmp_path / "two.json", stored)).labels_of(codes, "a.gpkg")
+    stored["ignore"].append("99999")
+    found = code_maps.code_map(write(tmp_path / "two.json", stored))
+    assert found.labels_of(codes, "a.gpkg").tolist() == [IGNORE, 1]
+
+
+def test_the_codes_that_divide_green_areas(tmp_path):
+    def labels(*changes):
+        stored = two_classes()
+        for codes, change in zip((stored["classes"][0]["codes"], stored["classes"][1]["codes"]), changes, strict=True):
+            codes += change
+        stored["classes"][1]["codes"].remove(14100)
+        return code_maps.code_map(write(tmp_path / "two.json", stored)).labels
+
+    # As what they divide, unless they are named.
+    found = labels([], ["14100", "14110"])
+    assert [found[code] for code in ("14100", *GREEN)] == [1, 1, 1, 1]
+    assert [labels(["14120"], ["14100"])[code] for code in ("14100", *GREEN)] == [1, 1, 0, 1]
+    # Named in its place: it is what all of them are, or unknown where they differ.
+    assert labels([], GREEN)["14100"] == 1
+    assert "14100" not in labels(GREEN[:1], GREEN[1:])
+    with pytest.raises(LegendError, match="what becomes of 14100; .*Give 14100"):
+        labels([], GREEN[:2])
 
 
 def broken(change):

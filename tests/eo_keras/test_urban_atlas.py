@@ -96,7 +96,8 @@ def test_merging_looks_beyond_the_window():
 
 
 @pytest.mark.parametrize(
-    ("field", "year"), [("code_2012", 2012), ("CODE2006", 2006), ("CODE_2018", 2018), ("code_2021", 2021)]
+    ("field", "year"),
+    [("code_2012", 2012), ("CODE2006", 2006), ("CODE_2018", 2018), ("code_2021", 2021), ("code_2024", 2024)],
 )
 def test_the_fields_name_tells_the_year(tmp_path, field, year):
     path = write(tmp_path / "a.gpkg", field, class_2018=[""] * len(TOWN), fua_code=["DE003L2"] * len(TOWN))
@@ -107,6 +108,29 @@ def test_the_fields_name_tells_the_year(tmp_path, field, year):
     assert (west, north) == pytest.approx((400_010, 5_899_990), abs=0.01)
     # There and back through EPSG:3035.
     np.testing.assert_array_equal(land.labels(GRID), urban_atlas.LandUse(polygons(), HSL4).labels(GRID))
+
+
+def test_the_first_edition_names_no_year(tmp_path):
+    more = {"ITEM": ["Forests"] * len(TOWN), "PROD_DATE": ["2010"] * len(TOWN)}
+    path = write(tmp_path / "a.gpkg", "CODE", **more)
+    land = urban_atlas.read_land_use([path], HSL4, "EPSG:32633")
+    assert (land.year, land.count) == (2006, 6)
+    np.testing.assert_array_equal(land.labels(GRID), urban_atlas.LandUse(polygons(), HSL4).labels(GRID))
+    # A field of that name alone is anything.
+    with pytest.raises(SourceError, match="no field of it tells a land use; its fields are CODE"):
+        urban_atlas.read_land_use([write(tmp_path / "b.gpkg", "CODE")], HSL4, "EPSG:32633")
+
+
+def test_street_trees_are_no_land_use(tmp_path):
+    trees = {"country": ["DE"] * len(TOWN), "fua_code": ["DE003L2"] * len(TOWN)}
+    folder = tmp_path / "city"
+    folder.mkdir()
+    write(folder / "city_UA2018_stl.gpkg", "stl", **trees)
+    with pytest.raises(SourceError, match="no field of it tells a land use; its fields are stl, country, fua_code"):
+        urban_atlas.read_land_use([folder], HSL4, "EPSG:32633")
+    write(folder / "city_UA2018.gpkg", "code_2018")
+    land = urban_atlas.read_land_use([folder], HSL4, "EPSG:32633")
+    assert land.year == 2018 and "stl" not in land.source
 
 
 def test_several_files_of_one_city(tmp_path):
