@@ -23,7 +23,7 @@ from absl import flags
 
 from benchmarks import measuring
 from eo_keras import answers, cards, evaluation_folder, files, metrics, places
-from launch import common
+from launch import common, path_flags
 from tfrecords_builder.spatial import EQUAL_AREA_CRS
 
 FLAGS = flags.FLAGS
@@ -186,15 +186,15 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("dataset", "eurosat_ms", "Data set to build.")
-    flags.DEFINE_string("source", None, "Its archive, of georeferenced patches.", required=True)
+    path_flags.define_path("source", None, "Its archive, of georeferenced patches.", required=True)
     flags.DEFINE_list(
         "bands", ["RGB", "CI", "SWIR", "all"], "Choices of bands; the others are compared with the first."
     )
-    flags.DEFINE_string("training_flags", None, "Flag file of launch.train.", required=True)
+    path_flags.define_path("training_flags", None, "Flag file of launch.train.", required=True)
     flags.DEFINE_integer("folds", 5, "Number of folds.", lower_bound=2)
     flags.DEFINE_float("block_km", 20.0, "Edge of the blocks of land in kilometres.")
     flags.DEFINE_float("buffer_km", 1.0, "Training patches nearer than this to a tested one are left out.")
     flags.DEFINE_integer("split_seed", 1, "Seed of the folds.")
-    flags.DEFINE_string("work_dir", "runs/cross_validation", "Folder of records and runs.")
-    flags.DEFINE_string("output", "docs/results/cross_validation.json", "JSON file to write.")
+    path_flags.define_path("work_dir", "runs/cross_validation", "Folder of records and runs.")
+    path_flags.define_path("output", "docs/results/cross_validation.json", "JSON file to write.")
     common.run(main)

@@ -15,7 +15,7 @@ from absl import flags
 
 from benchmarks import measuring
 from eo_keras import files
-from launch import common
+from launch import common, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -29,8 +29,8 @@ _PEER = "benchmarks/peers/dense_step.py"
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the command's flags, the common ones left out."""
     where = {"flag_values": flag_values}
-    flags.DEFINE_string("output", "docs/results/dense_step.json", "JSON file to write.", **where)
-    flags.DEFINE_string("peers_python", ".venv-peers/bin/python", "The peers' interpreter.", **where)
+    path_flags.define_path("output", "docs/results/dense_step.json", "JSON file to write.", **where)
+    path_flags.define_path("peers_python", ".venv-peers/bin/python", "The peers' interpreter.", **where)
     flags.DEFINE_string("model", "deeplab_resnet50", "Ours.", **where)
     flags.DEFINE_string("encoder", "resnet50", "The peer's backbone.", **where)
     flags.DEFINE_integer("batch_size", 4, "Images in a batch.", **where)

@@ -17,7 +17,7 @@ from absl import flags
 from benchmarks import mosaics
 from eo_keras import files
 from eo_keras.errors import OptionError, SourceError
-from launch import common
+from launch import common, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -34,15 +34,15 @@ _YEAR = 2018
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the command's flags, the common ones left out."""
     where = {"flag_values": flag_values}
-    flags.DEFINE_string("source", None, "EuroSAT's RGB archive (zip).", required=True, **where)
-    flags.DEFINE_string(
+    path_flags.define_path("source", None, "EuroSAT's RGB archive (zip).", required=True, **where)
+    path_flags.define_path(
         "lists",
         None,
         "PREFIX of the lists PREFIX-train.txt, PREFIX-val.txt and PREFIX-test.txt.",
         required=True,
         **where,
     )
-    flags.DEFINE_string("output_dir", None, "Folder to make.", required=True, **where)
+    path_flags.define_path("output_dir", None, "Folder to make.", required=True, **where)
     for part, count in zip(_PARTS, (24, 4, 8), strict=True):
         flags.DEFINE_integer(part, count, f"Mosaics of the list {part}.", lower_bound=1, **where)
     flags.DEFINE_integer("size", 1024, "Height and width of a mosaic in pixels.", **where)

@@ -16,11 +16,11 @@ from absl import flags
 from benchmarks import measuring
 from eo_keras import files
 from eo_keras.errors import OptionError
-from launch import common
+from launch import common, path_flags
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("records_dir", None, "Records folder, of which the split train is read.", required=True)
+path_flags.define_path("records_dir", None, "Records folder, of which the split train is read.", required=True)
 flags.DEFINE_integer("batch_size", 64, "Examples in a batch.")
 flags.DEFINE_string("bands", "all", "Bands to deliver: RGB, CI, SWIR, all, or names such as B04,B8A.")
 flags.DEFINE_string("model", "resnet50", "Architecture whose training step is timed; none measures the input alone.")
@@ -29,7 +29,7 @@ flags.DEFINE_float("brightness", 0.1, "Largest change of brightness, as a share 
 flags.DEFINE_float("cache_gb", 4.0, "Examples are kept in memory if they need no more gigabytes.")
 flags.DEFINE_integer("repetitions", 3, "How often every stage is measured.")
 flags.DEFINE_float("seconds", 3.0, "Shortest duration of one measurement of one stage; whole passes are made.")
-flags.DEFINE_string("output", None, "JSON file to write. Default: none.")
+path_flags.define_path("output", None, "JSON file to write. Default: none.")
 
 STREAMED, IN_MEMORY = "as delivered, streamed", "as delivered, in memory"
 STAGES = (

@@ -11,7 +11,7 @@ import time
 from absl import flags
 
 from benchmarks import measuring
-from launch import common
+from launch import common, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -22,11 +22,11 @@ flags.DEFINE_enum(
     "build: a records folder out of EuroSAT's JPEGs. batches: training batches as floats. read: the bytes alone.",
     required=True,
 )
-flags.DEFINE_string("source", None, "build: the archive. read: a file, or a folder with everything below it.")
-flags.DEFINE_string("output_dir", None, "build: the records folder to make.")
+path_flags.define_path("source", None, "build: the archive. read: a file, or a folder with everything below it.")
+path_flags.define_path("output_dir", None, "build: the records folder to make.")
 flags.DEFINE_integer("num_workers", 2, "build: processes.")
 flags.DEFINE_bool("verify", True, "build: whether every JPEG is decoded as a check.")
-flags.DEFINE_string("records_dir", None, "batches: the records folder, of which the split train is read.")
+path_flags.define_path("records_dir", None, "batches: the records folder, of which the split train is read.")
 flags.DEFINE_integer("batch_size", 64, "batches: examples in a batch.")
 flags.DEFINE_bool("in_memory", False, "batches: whether the examples stay in memory, else they stream from the shards.")
 flags.DEFINE_integer("shift", 0, "batches: largest shift in pixels, beside the symmetries.")

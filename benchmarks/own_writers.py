@@ -10,7 +10,7 @@ import time
 from absl import flags
 
 from benchmarks import measuring
-from launch import common
+from launch import common, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -21,8 +21,8 @@ flags.DEFINE_enum(
     "Library that serialises and writes; bytes: what is serialised already is written without framing.",
     required=True,
 )
-flags.DEFINE_string("input", None, "TFRecord file with the examples.", required=True)
-flags.DEFINE_string("output", None, "File to write.", required=True)
+path_flags.define_path("input", None, "TFRecord file with the examples.", required=True)
+path_flags.define_path("output", None, "File to write.", required=True)
 flags.DEFINE_enum("encoding", "raw", ["raw", "jpeg"], "tfds: how the images are stored.")
 
 

@@ -21,7 +21,7 @@ from eo_keras import cards, files, records
 from eo_keras.dense_metrics import DenseScorer
 from eo_keras.errors import RecordsError
 from eo_keras.legends import IGNORE
-from launch import common
+from launch import common, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -121,8 +121,8 @@ def measure(records_dir: str) -> dict:
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("records_dir", None, "Records folder of tiles.", required=True, flag_values=flag_values)
-    flags.DEFINE_string("output", None, "JSON file to write.", required=True, flag_values=flag_values)
+    path_flags.define_path("records_dir", None, "Records folder of tiles.", required=True, flag_values=flag_values)
+    path_flags.define_path("output", None, "JSON file to write.", required=True, flag_values=flag_values)
 
 
 def main() -> None:

@@ -16,17 +16,17 @@ from absl import flags
 
 from eo_keras import files, radiometry, rasters, sentinel2
 from eo_keras.errors import SourceError
-from launch import common
+from launch import common, path_flags
 from tfrecords_builder import archives
 from tfrecords_builder.sources import eurosat
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("run_dir", None, "Run folder of a network trained on EuroSAT's JPEGs.", required=True)
-flags.DEFINE_string("records_dir", None, "Its records folder. Default: the one that the run was trained on.")
-flags.DEFINE_string("rgb_source", None, "EuroSAT_RGB: a zip or a folder.", required=True)
-flags.DEFINE_string("ms_source", None, "EuroSAT_MS, or a part of it: a zip or a folder.", required=True)
-flags.DEFINE_string("output", None, "JSON file to write.", required=True)
+path_flags.define_path("run_dir", None, "Run folder of a network trained on EuroSAT's JPEGs.", required=True)
+path_flags.define_path("records_dir", None, "Its records folder. Default: the one that the run was trained on.")
+path_flags.define_path("rgb_source", None, "EuroSAT_RGB: a zip or a folder.", required=True)
+path_flags.define_path("ms_source", None, "EuroSAT_MS, or a part of it: a zip or a folder.", required=True)
+path_flags.define_path("output", None, "JSON file to write.", required=True)
 
 
 def _unpack(source: eurosat.EuroSAT, path: str, keys: set[str], folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -65,7 +65,7 @@ def main() -> None:
     from eo_keras import evaluation, metrics, pipelines, prediction, runs
 
     run = runs.open_run(FLAGS.run_dir)
-    records = pipelines.Records(FLAGS.records_dir or run.card.flags["records_dir"])
+    records = pipelines.Records(FLAGS.records_dir or runs.find_records(run.folder, run.card))
     options = pipelines.PipelineOptions(batch_size=256, bands=run.card.bands)
     dataset = pipelines.evaluation(records, options, "test", with_keys=True)
     tested = {key.decode() for *_, keys in pipelines.reading(records, dataset) for key in keys.numpy() if key}

@@ -16,26 +16,26 @@ from absl import flags
 
 from benchmarks import comparison, measuring, works
 from eo_keras import files
-from launch import common
+from launch import common, path_flags
 from tfrecords_builder.sources import eurosat
 
 FLAGS = flags.FLAGS
 
 CACHE = "warm (every file was read or written before the first round)"
 
-flags.DEFINE_string("rgb_source", None, "EuroSAT_RGB, or a part of it: a zip.", required=True)
-flags.DEFINE_string("ms_source", None, "EuroSAT_MS, or a part of it: a zip.", required=True)
+path_flags.define_path("rgb_source", None, "EuroSAT_RGB, or a part of it: a zip.", required=True)
+path_flags.define_path("ms_source", None, "EuroSAT_MS, or a part of it: a zip.", required=True)
 flags.DEFINE_integer(
     "ms_files",
     5592,
     "Where the 13-band source holds fewer files, they are repeated under other numbers until there are so many.",
     lower_bound=1,
 )
-flags.DEFINE_string("work_dir", None, "Folder for unpacked inputs (kept) and outputs (removed).", required=True)
+path_flags.define_path("work_dir", None, "Folder for unpacked inputs (kept) and outputs (removed).", required=True)
 flags.DEFINE_integer("runs", 5, "Rounds.", lower_bound=1)
 flags.DEFINE_multi_enum("only", list(works.WORKS), list(works.WORKS), "Works to measure; may be given several times.")
-flags.DEFINE_string("peers_python", ".venv-peers/bin/python", "The peers' interpreter.")
-flags.DEFINE_string(
+path_flags.define_path("peers_python", ".venv-peers/bin/python", "The peers' interpreter.")
+path_flags.define_path(
     "output", "docs/results/speed.json", "JSON file to write. Works in it that are not measured now are kept."
 )
 

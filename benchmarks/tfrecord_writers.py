@@ -17,17 +17,17 @@ from absl import flags
 from benchmarks import comparison, measuring, works
 from benchmarks.comparison import FLOOR, OURS, PEER, Side, Work
 from eo_keras import cards, files, tfrecord
-from launch import common
+from launch import common, path_flags
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("rgb_source", None, "EuroSAT_RGB, or a part of it: a zip or a folder.", required=True)
-flags.DEFINE_string("ms_source", None, "EuroSAT_MS, or a part of it: a zip or a folder.", required=True)
+path_flags.define_path("rgb_source", None, "EuroSAT_RGB, or a part of it: a zip or a folder.", required=True)
+path_flags.define_path("ms_source", None, "EuroSAT_MS, or a part of it: a zip or a folder.", required=True)
 flags.DEFINE_integer("ms_examples", 1864, "Number of 13-band examples; they are repeated until there are so many.")
-flags.DEFINE_string("work_dir", None, "Folder for inputs and outputs (removed).", required=True)
+path_flags.define_path("work_dir", None, "Folder for inputs and outputs (removed).", required=True)
 flags.DEFINE_integer("runs", 5, "Rounds.", lower_bound=1)
-flags.DEFINE_string("peers_python", ".venv-peers/bin/python", "The peers' interpreter.")
-flags.DEFINE_string("output", "docs/results/tfrecord_writers.json", "JSON file to write.")
+path_flags.define_path("peers_python", ".venv-peers/bin/python", "The peers' interpreter.")
+path_flags.define_path("output", "docs/results/tfrecord_writers.json", "JSON file to write.")
 
 
 def make_input(dataset: str, source: str, folder: pathlib.Path, count: int | None) -> tuple[pathlib.Path, str]:

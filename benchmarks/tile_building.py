@@ -20,7 +20,7 @@ from absl import flags
 from benchmarks import measuring, mosaics
 from eo_keras import files, sentinel2, vectors
 from eo_keras.vectors import Polygons
-from launch import common
+from launch import common, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -38,8 +38,8 @@ _PEER = "benchmarks/peers/torchgeo_tiles.py"
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the command's flags, the common ones left out."""
     where = {"flag_values": flag_values}
-    flags.DEFINE_string("output", "docs/results/tile_building.json", "JSON file to write.", **where)
-    flags.DEFINE_string(
+    path_flags.define_path("output", "docs/results/tile_building.json", "JSON file to write.", **where)
+    path_flags.define_path(
         "peers_python", ".venv-peers/bin/python", "The peers' interpreter; empty leaves them out.", **where
     )
     flags.DEFINE_integer("size", 4096, "Edge of the scene for the speed in pixels.", **where)

@@ -29,7 +29,7 @@ from absl import flags
 from benchmarks import comparison, measuring, train_step_jax, train_step_works
 from eo_keras import doctor, files
 from eo_keras.errors import OptionError
-from launch import common
+from launch import common, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -42,7 +42,7 @@ flags.DEFINE_list(
 flags.DEFINE_integer("batch_size", 64, "Examples in a step.", lower_bound=1)
 flags.DEFINE_integer("steps", 20, "Steps that are timed on each side; under JAX, all but the first of them.")
 flags.DEFINE_integer("slow_steps", 2, "Steps in mixed_bfloat16 where the processor has no instructions for it.")
-flags.DEFINE_string(
+path_flags.define_path(
     "output", None, "JSON file to write. Default: docs/results/train_step.json, train_step_jax.json under JAX."
 )
 flags.DEFINE_integer("runs", 5, "Rounds.", lower_bound=1)
@@ -52,14 +52,14 @@ flags.DEFINE_list(
     "Numbers of devices to split the processor into, each a side of ours; 0 leaves it whole. The first is the one that "
     "is compared with the targets.",
 )
-flags.DEFINE_string("records_dir", None, "Records folder of RGB patches. Default: one of the generated world.")
+path_flags.define_path("records_dir", None, "Records folder of RGB patches. Default: one of the generated world.")
 flags.DEFINE_integer("patches_per_class", 200, "Size of the generated world's records.", lower_bound=20)
-flags.DEFINE_string("work_dir", "data/train_step", "Folder that generated records are kept in.")
-flags.DEFINE_string("peers_python", ".venv-peers/bin/python", "The peers' interpreter; empty leaves PyTorch out.")
+path_flags.define_path("work_dir", "data/train_step", "Folder that generated records are kept in.")
+path_flags.define_path("peers_python", ".venv-peers/bin/python", "The peers' interpreter; empty leaves PyTorch out.")
 flags.DEFINE_bool("profile", False, "Whether to tell, too, what a step of the first model spends its time on.")
 flags.DEFINE_enum("optimizer", "sgd", list(train_step_jax.RATES), "JAX: the optimizer.")
-flags.DEFINE_string("saved_dir", None, "JAX: folder to keep the trained models in. Default: a temporary one.")
-flags.DEFINE_string("check_saved", None, "Only ask the models of a --saved_dir under TensorFlow, and compare.")
+path_flags.define_path("saved_dir", None, "JAX: folder to keep the trained models in. Default: a temporary one.")
+path_flags.define_path("check_saved", None, "Only ask the models of a --saved_dir under TensorFlow, and compare.")
 
 
 def _today() -> str:

@@ -19,12 +19,12 @@ from absl import flags
 from benchmarks import measuring, works
 from benchmarks.train_step_works import PATCH_SIZE, POLICIES, WARM_STEPS
 from eo_keras import cards, runs
-from launch import common
+from launch import common, path_flags
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_enum("side", None, ["run", "keras", "profile"], "What is measured.", required=True)
-flags.DEFINE_string("records_dir", None, "Records folder.", required=True)
+path_flags.define_path("records_dir", None, "Records folder.", required=True)
 flags.DEFINE_string("model", "resnet50", "Architecture.")
 flags.DEFINE_integer("batch_size", 64, "Examples in a step.", lower_bound=1)
 flags.DEFINE_integer("steps", 20, "Steps that are timed.", lower_bound=1)

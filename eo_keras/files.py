@@ -36,6 +36,31 @@ def local(path: _Path) -> pathlib.Path | None:
     return pathlib.Path(text.removeprefix("file://")) if text.startswith("file://") else None
 
 
+def expand_home(path: str, beside: _Path = "") -> str:
+    """Puts the home folder in the place of a leading `~` or `~user`, as a shell does; URLs have none.
+
+    Args:
+        path: a path, a pattern or a URL.
+        beside: the folder that a relative path starts from.
+
+    Returns:
+        The path. What begins with a `~` and is there under this very name stays as it is.
+
+    Raises:
+        StorageError: if there is no such user.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~") and not os.path.lexists(os.path.join(beside, path)):
+        user = expanded[1:].partition("/")[0]
+        raise StorageError(
+            path,
+            f"there is no user '{user}'" if user else "the home folder is not known",
+            "a path; ~ stands for your home folder and ~user for another one's",
+            f"write ./{path} for what lies in the current folder",
+        )
+    return expanded
+
+
 def filesystem(url: _Path) -> tuple[Any, str]:
     """Returns fsspec's file system for a URL that is not local, and the path inside it.
 

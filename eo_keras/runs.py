@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eo_keras import cards, files
-from eo_keras.errors import RunError, StorageError
+from eo_keras.errors import RecordsError, RunError, StorageError
 
 if TYPE_CHECKING:
     import keras
@@ -128,11 +128,52 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
+        "working_directory": os.getcwd(),
         "versions": versions(),
         "backend": keras.config.backend(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "TensorFlow's own choice"),
         "devices": [{"name": device.name, "type": device.device_type} for device in tf.config.list_logical_devices()],
     }
+
+
+def working_directory(run_dir: str | os.PathLike[str]) -> pathlib.Path | None:
+    """Returns the folder that relative paths in a run's flags start from; None where the run does not tell it."""
+    try:
+        found = json.loads((pathlib.Path(run_dir) / ENVIRONMENT_NAME).read_text(encoding="utf-8"))
+        return pathlib.Path(found["working_directory"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def find_records(run_dir: str | os.PathLike[str], card: cards.ModelCard) -> str:
+    """Returns the records folder that a run was trained on.
+
+    A relative path starts from the current folder, from the one that the run was begun in, or from one above the run
+    folder. The first whose fingerprint is that of the run's card is taken, else the one below the current folder.
+
+    Raises:
+        RecordsError: if none of them is there.
+    """
+    named = card.flags.get("records_dir", "")
+    if files.local(named) is None:
+        return named
+    run = pathlib.Path(run_dir).resolve()
+    starts = [folder for folder in (working_directory(run_dir), *run.parents) if folder is not None]
+    places = [named, *(os.path.join(folder, named) for folder in starts)]
+    there = [place for place in dict.fromkeys(places) if os.path.isfile(files.join(place, cards.DATA_CARD_NAME))]
+    for place in there:
+        with contextlib.suppress(RecordsError):
+            if cards.read_data_card(place).fingerprint == card.data_fingerprint:
+                return place
+    if named in there:
+        return named
+    other = f"; {there[0]} holds other ones" if there else ""
+    raise RecordsError(
+        run_dir,
+        f"the records it was trained on, {named}, are not there{other}",
+        "a folder made by launch.build",
+        "say where they are by --records_dir",
+    )
 
 
 def versions() -> dict[str, str]:

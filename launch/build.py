@@ -22,7 +22,7 @@ from absl import flags
 
 from eo_keras import code_maps, scenes, sentinel2
 from eo_keras.errors import OptionError
-from launch import common
+from launch import common, path_flags
 from tfrecords_builder import build, output, sources, splits
 from tfrecords_builder.tiles import build as tiles_build
 from tfrecords_builder.tiles.options import DATASET as TILES
@@ -31,13 +31,13 @@ from tfrecords_builder.tiles.options import TileBuildOptions, TileOptions
 FLAGS = flags.FLAGS
 
 flags.DEFINE_enum("dataset", None, [*sorted(sources.SOURCES), TILES], "Data set to build.", required=True)
-flags.DEFINE_string(
+path_flags.define_path(
     "source",
     None,
     "EuroSAT and OMBRIA: the archive: a zip (read without unpacking), a folder holding its root, or the folder inside "
     "that. A path, or a URL of any file system that fsspec knows.",
 )
-flags.DEFINE_string("output_dir", None, "Records folder to make; new or empty. A path or a URL.", required=True)
+path_flags.define_path("output_dir", None, "Records folder to make; new or empty. A path or a URL.", required=True)
 flags.DEFINE_enum(
     "split",
     None,
@@ -57,7 +57,7 @@ flags.DEFINE_string(
     "spatial with --block_km; city). In place of --test_fraction.",
 )
 flags.DEFINE_integer("seed", 1, "Seed of the split and of the order inside the shards.")
-flags.DEFINE_string("lists", None, "PREFIX of the lists PREFIX-train.txt, PREFIX-val.txt and PREFIX-test.txt.")
+path_flags.define_path("lists", None, "PREFIX of the lists PREFIX-train.txt, PREFIX-val.txt and PREFIX-test.txt.")
 flags.DEFINE_bool(
     "allow_missing_patches", False, "Whether lists may name patches that the source lacks; the card counts them."
 )
@@ -68,7 +68,7 @@ flags.DEFINE_float(
     "Patches or tiles nearer than this to another split's, edge to edge in kilometres, are left out of training or "
     "validation. Between blocks of tiles it is at least as wide as a tile.",
 )
-flags.DEFINE_string(
+path_flags.define_path(
     "coordinates",
     None,
     "CSV file (header patch,latitude,longitude, degrees) for spatial splits of images that are not georeferenced.",
@@ -90,10 +90,10 @@ flags.DEFINE_multi_string(
 flags.DEFINE_bool("overwrite", False, "Whether to replace a build, whole or unfinished, that is in --output_dir.")
 
 # What tiles are cut from, and how.
-flags.DEFINE_string(
+path_flags.define_path(
     "cities", None, "urban_atlas: CSV file of the cities, with the header name,scenes,vectors,split,area."
 )
-flags.DEFINE_string(
+path_flags.define_path(
     "legend",
     "hsl4",
     f"urban_atlas: what the codes become: {', '.join(code_maps.CODE_MAPS)}, or a JSON file of classes and their codes.",

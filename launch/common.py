@@ -16,6 +16,7 @@ import tqdm
 from absl import flags
 
 from eo_keras.errors import EOKerasError
+from launch import flag_files, interrupts
 
 FLAGS = flags.FLAGS
 
@@ -39,7 +40,7 @@ _HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpful
 
 
 def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow without its log lines, and with oneDNN's kernels.
+    """Imports TensorFlow and Keras without their log lines, and with oneDNN's kernels.
 
     TensorFlow 2.21 writes some of them before it reads TF_CPP_MIN_LOG_LEVEL, straight to the process's standard error.
     """
@@ -49,9 +50,10 @@ def import_tensorflow_quietly() -> None:
     _keep_freed_memory()
     sys.stderr.flush()
     kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
+    with open(os.devnull, "wb") as nowhere, interrupts.standard_error_at(kept):
         os.dup2(nowhere.fileno(), 2)
         try:
+            import keras  # noqa: F401
             import tensorflow  # noqa: F401
         finally:
             os.dup2(kept, 2)
@@ -77,6 +79,7 @@ def run(main: Callable[[], None]) -> None:
     0: done, or help was asked for. 2: a mistake in flags or input, told in one line on standard error. 1: a fault of
     the program. 130 and 143: interrupted by Ctrl-C or SIGTERM.
     """
+    interrupts.listen()
     sys.exit(_run(main, sys.argv))
 
 
@@ -89,16 +92,17 @@ def _run(main: Callable[[], None], argv: list[str], flag_values: flags.FlagValue
             full = any(word.endswith("full") for word in asked)
             print(_help(command, module.__doc__ or "", flag_values, full=full), flush=True)
             return 0
-        stray = flag_values(argv)[1:]
+        stray = flag_files.parse(flag_values, argv)[1:]
         if stray:
             raise flags.Error(f"stray argument {stray[0]!r}; every option is written --name=value")
+        interrupts.begin()
         main()
         # Output that nobody reads any more is noticed here and not at the interpreter's end, where it is a fault.
         sys.stdout.flush()
     except flags.Error as error:
         return _report(command, f"{error}; see python -m {command} --help")
     except EOKerasError as error:
-        if flag_values.debug:
+        if flag_values.is_parsed() and flag_values.debug:
             traceback.print_exc()
         return _report(command, str(error))
     except Stopped as stopped:
@@ -131,9 +135,13 @@ def _help(command: str, text: str, flag_values: flags.FlagValues, *, full: bool)
         else:
             default = f"default: {flag.default_as_str}"
         lines += textwrap.wrap(
-            f"--{flag.name}: {flag.help} ({default})", 110, initial_indent="  ", subsequent_indent=" " * 6
+            # absl breaks a line within the help of flags that may be repeated.
+            f"--{flag.name}: {' '.join(flag.help.split())} ({default})",
+            110,
+            initial_indent="  ",
+            subsequent_indent=" " * 6,
         )
-    return "\n".join([*lines, "", "  --flagfile=FILE reads flags from a file, one a line."])
+    return "\n".join([*lines, "", "  --flagfile=FILE reads flags from a file, one a line; # begins a comment."])
 
 
 def _flags(flag_values: flags.FlagValues, *, full: bool) -> list[flags.Flag]:

@@ -21,12 +21,12 @@ from absl import flags
 
 from eo_keras import cards, files, records
 from eo_keras.errors import EOKerasError, OptionError
-from launch import common
+from launch import common, path_flags
 from tfrecords_builder.generated import archives, cities, hardness
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("output_dir", "runs/demo", "Folder for what the demo makes; an earlier demo in it is replaced.")
+path_flags.define_path("output_dir", "runs/demo", "Folder for what the demo makes; an earlier demo in it is replaced.")
 flags.DEFINE_integer("patches_per_class", 200, "RGB patches of each of the ten classes.", lower_bound=20)
 flags.DEFINE_integer("ms_patches_per_class", 20, "13-band patches of each of the ten classes.", lower_bound=5)
 flags.DEFINE_integer("cities", 4, "Cities; one of them is for testing, one chooses the epoch.", lower_bound=3)

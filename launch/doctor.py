@@ -16,7 +16,7 @@ from absl import flags
 
 from eo_keras import doctor
 from eo_keras.errors import EOKerasError, OptionError
-from launch import common
+from launch import common, flag_files, path_flags
 from tfrecords_builder import space
 
 FLAGS = flags.FLAGS
@@ -25,12 +25,12 @@ FLAGS = flags.FLAGS
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     where = {"flag_values": flag_values, "module_name": __name__}
-    flags.DEFINE_string("output_dir", ".", "Folder whose disk is measured: where records or runs shall go.", **where)
+    path_flags.define_path("output_dir", ".", "Folder whose disk is measured: where records or runs shall go.", **where)
     flags.DEFINE_string(
         "dataset", None, "Data set of which a build shall find room, see launch.build; with --source.", **where
     )
-    flags.DEFINE_string("source", None, "Archive that the build shall read; only its listing is looked at.", **where)
-    flags.DEFINE_string(
+    path_flags.define_path("source", None, "Archive that the build shall read; only its listing is looked at.", **where)
+    path_flags.define_path(
         "check_flags",
         None,
         "Flag file of launch.train, such as a run's flags.txt: is any of it known to break here?",
@@ -110,7 +110,8 @@ def _training_flags(path: str) -> dict:
     values = flags.FlagValues()
     train.define_flags(values)
     # A run's flags.txt lacks the flag of its own folder, which the command requires.
-    values([train.__name__, "--records_dir=", "--run_dir=", f"--flagfile={path}"])
+    argv = [train.__name__, "--records_dir=", "--run_dir=", f"--flagfile={path}"]
+    flag_files.parse(values, argv, named_by="--check_flags")
     return train.given_options(values)
 
 

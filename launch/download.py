@@ -10,13 +10,13 @@ import time
 from absl import flags
 
 from eo_keras import files
-from launch import common
+from launch import common, path_flags
 from tfrecords_builder import downloads
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_enum("dataset", None, sorted(downloads.PUBLISHED), "Data set to fetch.", required=True)
-flags.DEFINE_string("output_dir", "data", "Folder to put the archive in; made if need be.")
+path_flags.define_path("output_dir", "data", "Folder to put the archive in; made if need be.")
 
 
 def main() -> None:

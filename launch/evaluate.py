@@ -22,7 +22,7 @@ from eo_keras import calibration, cards, comparison, comparison_report, evaluati
 from eo_keras.comparison import Difference, Member
 from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.evaluation_folder import Stored
-from launch import common, evaluate_maps
+from launch import common, evaluate_maps, path_flags
 
 if TYPE_CHECKING:
     from eo_keras.pipelines import Records
@@ -33,15 +33,16 @@ FLAGS = flags.FLAGS
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the command's flags, the common ones left out."""
     where = {"flag_values": flag_values}
-    flags.DEFINE_multi_string(
+    path_flags.define_multi_path(
         "run_dir",
         None,
         "Run folder made by launch.train; several joined by commas, or a pattern in quotes such as 'runs/*', are "
         "compared with each other",  # absl itself adds that the flag may be repeated.
+        commas=True,
         required=True,
         **where,
     )
-    flags.DEFINE_string(
+    path_flags.define_path(
         "records_dir", None, "Records folder to ask about. Default: the one that each run was trained on.", **where
     )
     flags.DEFINE_string("split", "test", "Split to score: train, val or test.", **where)
@@ -63,7 +64,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "Default: where the run has validation examples; if said, a run without is refused.",
         **where,
     )
-    flags.DEFINE_string(
+    path_flags.define_path(
         "coordinates",
         None,
         "CSV file of the patches' centres (header patch,latitude,longitude, in degrees), for a map of the accuracy. "
@@ -74,7 +75,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "batch_size", 256, "Examples asked about at a time; does not change the scores.", lower_bound=1, **where
     )
-    flags.DEFINE_string(
+    path_flags.define_path(
         "output_dir",
         None,
         "Of one run: folder for scores and figures. Default: evaluation/<split> in the run folder, with -last and -d4 "
@@ -167,7 +168,7 @@ def _records(folder: str) -> "Records":
 
 
 def _own_records(folder: pathlib.Path) -> str:
-    return cards.read_model_card(folder).flags["records_dir"]
+    return runs.find_records(folder, cards.read_model_card(folder))
 
 
 def _output_dir(folder: pathlib.Path, card: cards.ModelCard, records: "Records", alone: bool) -> pathlib.Path:

@@ -66,7 +66,7 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool) -> None:
     from eo_keras import dense_evaluation_folder, pipelines
 
     card = cards.read_model_card(folder)
-    records = pipelines.Records(FLAGS.records_dir or card.flags["records_dir"])
+    records = pipelines.Records(FLAGS.records_dir or runs.find_records(folder, card))
     records.split(FLAGS.split)
     options = _options()
     name = options.name + ("-last" if model_name == runs.LAST_MODEL_NAME else "")

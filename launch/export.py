@@ -10,12 +10,12 @@ import shlex
 
 from absl import flags
 
-from launch import common
+from launch import common, path_flags
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("run_dir", None, "Run folder made by launch.train.", required=True)
-flags.DEFINE_string(
+path_flags.define_path("run_dir", None, "Run folder made by launch.train.", required=True)
+path_flags.define_path(
     "export_dir",
     None,
     "Folder of the service's versions EXPORT_DIR/1 and so on; made where it is missing.",

@@ -12,15 +12,15 @@ from absl import flags
 
 from eo_keras import cards, files, pages
 from eo_keras.errors import OptionError
-from launch import common
+from launch import common, path_flags
 from tfrecords_builder import inspection, inspection_page, leaks
 
 FLAGS = flags.FLAGS
 
 _DEFAULTS = leaks.LeakOptions()
 
-flags.DEFINE_string("records_dir", None, "Records folder made by launch.build.", required=True)
-flags.DEFINE_string(
+path_flags.define_path("records_dir", None, "Records folder made by launch.build.", required=True)
+path_flags.define_path(
     "output",
     None,
     "HTML file to write the page to; the leak report's numbers go beside it, ending in .json. Default: "
@@ -33,7 +33,7 @@ flags.DEFINE_bool(
     "Whether to compare every shard's SHA-256 with the card, beside all that is checked on reading; with --dry_run, "
     "whether to read and check every record. The first damage is named by shard and record.",
 )
-flags.DEFINE_string(
+path_flags.define_path(
     "coordinates",
     None,
     "CSV file of the patches' centres (header patch,latitude,longitude, in degrees), for records without a CRS.",
@@ -46,7 +46,7 @@ flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=24,
 )
-flags.DEFINE_string(
+path_flags.define_path(
     "against", None, "Another records folder, whose leaks and map are shown beside, such as that of a spatial split."
 )
 

@@ -15,7 +15,7 @@ from absl import flags
 
 from eo_keras import cards, files, prediction, rasters, sentinel2
 from eo_keras.errors import BandError, OptionError
-from launch import common
+from launch import common, path_flags
 from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
 
 FLAGS = flags.FLAGS
@@ -24,8 +24,8 @@ FLAGS = flags.FLAGS
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the command's flags, the common ones left out."""
     where = {"flag_values": flag_values}
-    flags.DEFINE_string("run_dir", None, "Run folder made by launch.train.", required=True, **where)
-    flags.DEFINE_multi_string(
+    path_flags.define_path("run_dir", None, "Run folder made by launch.train.", required=True, **where)
+    path_flags.define_multi_path(
         "images",
         None,
         "Images to ask about: a file, a pattern in quotes such as 'patches/*.tif', or a folder, with all images below "
@@ -33,7 +33,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         required=True,
         **where,
     )
-    flags.DEFINE_string("output", None, "CSV file to write: a line an image.", required=True, **where)
+    path_flags.define_path("output", None, "CSV file to write: a line an image.", required=True, **where)
     flags.DEFINE_string(
         "image_bands",
         None,

@@ -29,7 +29,7 @@ from absl import flags
 
 from eo_keras import cards, files, sweep_grid, sweeps
 from eo_keras.errors import EOKerasError, OptionError
-from launch import common, train
+from launch import common, flag_files, path_flags, train
 
 FLAGS = flags.FLAGS
 
@@ -55,15 +55,15 @@ _ASKED_EVERY = 0.2
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the command's flags, the common ones left out."""
     where = {"flag_values": flag_values}
-    flags.DEFINE_string(
+    path_flags.define_path(
         "base",
         None,
         "Flag file of launch.train that all runs begin with; not to be given as --flagfile.",
         required=True,
         **where,
     )
-    flags.DEFINE_string("sweep_dir", None, "Folder of the sweep: new, or one to go on with.", required=True, **where)
-    flags.DEFINE_string("records_dir", None, "Records folder made by launch.build. Default: the base's.", **where)
+    path_flags.define_path("sweep_dir", None, "Folder of the sweep: new, or one to go on with.", required=True, **where)
+    path_flags.define_path("records_dir", None, "Records folder made by launch.build. Default: the base's.", **where)
     flags.DEFINE_list("learning_rate", [], "Learning rates, such as 0.02,0.05,0.1. Default: the base's.", **where)
     flags.DEFINE_list("weight_decay", [], "Weight decays. Default: the base's.", **where)
     flags.DEFINE_list(
@@ -94,11 +94,9 @@ def training_flags(base: str, records_dir: str | None, overrides: Mapping[str, A
     given = overrides or {}
     argv += [f"--{name}={sweep_grid.format_value(value)}" for name, value in given.items() if value is not None]
     try:
-        stray = values(argv)[1:]
+        flag_files.parse(values, argv, named_by="--base")
     except flags.Error as error:
         raise OptionError(f"--base={base}", f"{error}", "a flag file of launch.train") from None
-    if stray:
-        raise OptionError(f"--base={base}", f"{stray[0]!r} is no flag", "lines of the form --name=value")
     if not values.records_dir:
         raise OptionError("--records_dir", "neither it nor the base names records", "a folder made by launch.build")
     for name in (name for name, value in given.items() if value is None):

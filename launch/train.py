@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from eo_keras.errors import OptionError
-from launch import common
+from launch import common, path_flags
 
 if TYPE_CHECKING:
     from eo_keras import training_options
@@ -29,8 +29,8 @@ _NUMBERS = {"decay_epochs": float, "progressive_sizes": int, "progressive_epochs
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the command's flags, the common ones left out."""
     where = {"flag_values": flag_values}
-    flags.DEFINE_string("records_dir", None, "Records folder made by launch.build.", required=True, **where)
-    flags.DEFINE_string("run_dir", None, "Run folder to make: new or empty.", required=True, **where)
+    path_flags.define_path("records_dir", None, "Records folder made by launch.build.", required=True, **where)
+    path_flags.define_path("run_dir", None, "Run folder to make: new or empty.", required=True, **where)
     flags.DEFINE_bool("resume", False, "Whether to go on from the checkpoint in --run_dir.", **where)
     flags.DEFINE_bool("overwrite", False, "Whether to replace a run that is already in --run_dir.", **where)
     flags.DEFINE_string(
@@ -42,7 +42,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         **where,
     )
     flags.DEFINE_string("bands", "all", "Bands to train on: RGB, CI, SWIR, all, or names such as B04,B8A.", **where)
-    flags.DEFINE_string(
+    path_flags.define_path(
         "weights",
         None,
         "Weights to start from: imagenet, or a file (.keras, .h5). Default: none, they are random.",
@@ -225,7 +225,7 @@ def _define_flags_of_maps(where: dict) -> None:
     flags.DEFINE_integer(
         "output_stride", 16, "Of maps: pixels of the image between two of the backbone's last map, 8 or 16.", **where
     )
-    flags.DEFINE_string(
+    path_flags.define_path(
         "backbone_run",
         None,
         "Of maps: run folder of a classifier of the same backbone, whose weights are started from; refused where it "

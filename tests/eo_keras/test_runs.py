@@ -7,7 +7,7 @@ import keras
 import pytest
 
 from eo_keras import cards, runs
-from eo_keras.errors import RunError
+from eo_keras.errors import RecordsError, RunError
 
 
 @pytest.fixture
@@ -86,3 +86,40 @@ def test_a_damaged_state(copy):
     (copy / runs.CHECKPOINT_DIR / runs.STATE_NAME).write_text("{")
     with pytest.raises(RunError, match="state.json: it cannot be read"):
         runs.read_state(copy)
+
+
+def test_records_of_a_run_are_found_from_anywhere(copy, rgb_records, tmp_path, monkeypatch):
+    def trained_on(name):
+        card = dataclasses.replace(cards.read_model_card(copy), flags={"records_dir": str(name)})
+        return runs.find_records(copy, card)
+
+    def records(folder, fingerprint=None):
+        folder.mkdir(parents=True)
+        card = cards.read_data_card(rgb_records)
+        cards.write_card(dataclasses.replace(card, fingerprint=fingerprint or card.fingerprint), folder)
+        return str(folder)
+
+    monkeypatch.chdir(tmp_path)
+    assert trained_on(rgb_records) == str(rgb_records) and trained_on("s3://bucket/records") == "s3://bucket/records"
+    with pytest.raises(RecordsError, match=f"{copy}: .* trained on, sub/records, are not there.* by --records_dir"):
+        trained_on("sub/records")
+    # Where the run was begun, as it says itself.
+    began = json.loads((copy / runs.ENVIRONMENT_NAME).read_text())
+    assert began["working_directory"]
+    (copy / runs.ENVIRONMENT_NAME).write_text(json.dumps(began | {"working_directory": str(tmp_path / "began")}))
+    other = records(tmp_path / "began" / "sub" / "records", "0" * 64)
+    with pytest.raises(RecordsError, match=f"; {other} holds other ones"):
+        trained_on("sub/records")
+    shutil.rmtree(other)
+    records(tmp_path / "began" / "sub" / "records")
+    assert trained_on("sub/records") == other
+    # What is here goes before, if it is the same; if none is the same, what is here is said to be another one later.
+    here = records(tmp_path / "sub" / "records", "0" * 64)
+    assert trained_on("sub/records") == other
+    shutil.rmtree(other)
+    assert trained_on("sub/records") == "sub/records"
+    shutil.rmtree(here)
+    # Beside the run folder, where both were moved.
+    moved = records(copy.parent / "moved" / "records")
+    monkeypatch.chdir("/")
+    assert trained_on("moved/records") == moved

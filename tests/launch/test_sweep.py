@@ -84,14 +84,14 @@ def test_flags_that_cannot_be_varied(base, arguments, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("--epoch=3", "Unknown command line flag 'epoch'"),
+        ("--epoch=3", "there is no flag --epoch. Did you mean --epochs"),
         ("--epochs=three", "epochs"),
         ("epochs", "'epochs' is no flag"),
     ],
 )
 def test_a_base_that_is_no_flag_file(base, text, words):
     base.write_text(f"{text}\n")
-    with pytest.raises(OptionError, match=f"--base=.*{words}"):
+    with pytest.raises(OptionError, match=f"base.flags, line 1: .*{words}"):
         sweep.training_flags(str(base), "records")
 
 

@@ -10,7 +10,8 @@ import os
 import pathlib
 import re
 
-from eo_keras.errors import SourceError
+from eo_keras import files
+from eo_keras.errors import SourceError, StorageError
 from tfrecords_builder.splits import TEST, TRAIN, VAL
 
 COLUMNS = ("name", "scenes", "vectors", "split", "area")
@@ -39,7 +40,7 @@ class City:
 
 
 def read_cities(path: str | os.PathLike[str]) -> tuple[City, ...]:
-    """Reads a list of cities; relative paths in it start from its own folder.
+    """Reads a list of cities; relative paths in it start from its own folder, `~` is the user's home folder.
 
     Returns:
         The cities, sorted by name.
@@ -86,7 +87,11 @@ def _city(where: str, folder: pathlib.Path, row: dict[str, str]) -> City:
 
 
 def _paths(where: str, folder: pathlib.Path, column: str, text: str) -> tuple[str, ...]:
-    paths = [os.path.join(folder, part.strip()) for part in text.split(";") if part.strip()]
+    try:
+        parts = [files.expand_home(part.strip(), folder) for part in text.split(";") if part.strip()]
+    except StorageError as error:
+        raise SourceError(where, f"{column}: {error}") from None
+    paths = [os.path.join(folder, part) for part in parts]
     if not paths:
         raise SourceError(where, f"{column} is empty", "at least one path", "name them, joined by ';'")
     for path in paths:

@@ -32,6 +32,18 @@ def test_split_and_area_may_be_missing_and_paths_absolute(tmp_path):
     assert read_cities(path) == (City("Berlin", (f"{tmp_path}/a.tif",), (f"{tmp_path}/land.gpkg",)),)
 
 
+def test_home_folders_in_every_column(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "~").mkdir()
+    for name in ("a.tif", "land.gpkg", "area.geojson"):
+        (tmp_path / "home" / name).touch()
+    (tmp_path / "~" / "a.tif").touch()
+    path, home = write(tmp_path, "Berlin,~/a.tif; ./~/a.tif;b.tif,~/land.gpkg,,~/area.geojson"), f"{tmp_path}/home"
+    scenes = (f"{home}/a.tif", f"{tmp_path}/./~/a.tif", f"{tmp_path}/b.tif")
+    assert read_cities(path) == (City("Berlin", scenes, (f"{home}/land.gpkg",), None, f"{home}/area.geojson"),)
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -41,6 +53,7 @@ def test_split_and_area_may_be_missing_and_paths_absolute(tmp_path):
         (("Berlin,a.tif,land.gpkg,,,",), "line 2: it has more or fewer values"),
         (("Berlin,,land.gpkg,,",), "scenes is empty"),
         (("Berlin,a.tif,absent.gpkg,,",), "there is no"),
+        (("Berlin,~nobody-here/a.tif,land.gpkg,,",), "line 2: scenes: ~nobody-here/a.tif: there is no user"),
         (("Berlin,a.tif;a.tif,land.gpkg,,",), "scenes names a path twice"),
         (("Berlin,a.tif,land.gpkg,testing,",), "split is 'testing'"),
         (("Berlin,a.tif,land.gpkg,,17 52 16 53",), "area is '17 52 16 53'"),

@@ -1,0 +1,199 @@
+"""Flag files: one flag a line, in any encoding that says itself; what is wrong is named by file and line."""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+
+from absl import flags
+
+from eo_keras import files, runs
+from eo_keras.errors import OptionError, StorageError
+from launch.path_flags import PathParser
+
+INSTALLED = pathlib.Path(__file__).parent / "flagfiles"
+"""The flag files that come with the package."""
+
+_BYTE_ORDER_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16.
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_FORM = "a line --name=value, or a comment that begins with #"
+_UNREADABLE = re.compile("[\0\udc80-\udcff]")
+"""What bytes become that are no UTF-8, and the zeros of UTF-16 without a byte order mark."""
+
+_MOST_BYTES = 1 << 20
+
+
+def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, named_by: str = "--flagfile") -> list[str]:
+    """Sets flags from a command line and from the flag files that it names, later ones over earlier ones.
+
+    Args:
+        flag_values: the flags.
+        argv: the command line, the program's name first.
+        named_by: what messages call the flag that names a file.
+
+    Returns:
+        What is no flag, as `flag_values(argv)` does, the program's name first.
+
+    Raises:
+        OptionError: if a flag file cannot be read, or a line of it is no flag or has a value that its flag refuses.
+        flags.Error: if the command line has such a flag, or a required one is missing.
+    """
+    words, rest = [argv[0]], list(argv[1:])
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if name in ("--flagfile", "-flagfile"):
+            if not equals:
+                value = rest.pop(0) if rest else ""
+            words += _Reader(flag_values, words).words(value, named_by)
+            continue
+        words.append(word)
+        if word == "--":
+            words += rest
+            break
+    return flag_values(words)
+
+
+class _Reader:
+    """Turns flag files into words of a command line.
+
+    Args:
+        flag_values: the flags that there are.
+        before: words that stand before; --undefok in them allows unknown flags.
+    """
+
+    def __init__(self, flag_values: flags.FlagValues, before: Sequence[str]):
+        """See the class."""
+        self._flags = flag_values
+        self._allowed: set[str] = set()
+        self._open: list[pathlib.Path] = []
+        for word in before:
+            self._allow(*word.lstrip("-").partition("=")[::2])
+
+    def words(self, name: str, where: str) -> Iterator[str]:
+        """Yields the flags of a file and of those that it names in turn, a word each.
+
+        Args:
+            name: the file.
+            where: what names it.
+        """
+        path = self._find(name, where)
+        real = path.resolve()
+        if real in self._open:
+            raise OptionError(where, f"it leads back to {path}, which is being read", remedy="leave this line out")
+        self._open.append(real)
+        folder = _folder_of_run(path)
+        for number, line in enumerate(_lines(path, where), start=1):
+            here = f"{path}, line {number}"
+            if not line or line.startswith(("#", "//")):
+                continue
+            if bad := _UNREADABLE.search(line):
+                found = f"byte 0x{ord(bad[0]) & 0xFF:02x}, character {bad.start() + 1}, is not UTF-8"
+                raise OptionError(here, found, "text in UTF-8", "save the file as UTF-8")
+            yield from self._words(line, here, folder)
+        self._open.pop()
+
+    def _find(self, name: str, where: str) -> pathlib.Path:
+        """Returns the file: beside the one that names it, then in the current folder, then among the installed ones."""
+        if not name:
+            raise OptionError(where, "no file is named", "--flagfile=FILE")
+        try:
+            path = pathlib.Path(files.expand_home(name))
+        except StorageError as error:
+            raise OptionError(where, str(error)) from None
+        places = [self._open[-1].parent / path] if self._open else []
+        places.append(path)
+        if path.parent in (pathlib.Path(), pathlib.Path("launch/flagfiles")):
+            places += [INSTALLED / path.name, INSTALLED / f"{path.name}.flags"]
+        for place in places:
+            if place.is_file():
+                return place
+        folder = next((place for place in places if place.is_dir()), None)
+        if folder is not None:
+            inside = folder / runs.FLAGS_NAME
+            remedy = f"say --flagfile={inside}" if inside.is_file() else "name a file in it"
+            raise OptionError(where, f"{folder} is a folder", "a flag file", remedy)
+        if not path.exists():
+            installed = ", ".join(sorted(one.name for one in INSTALLED.glob("*.flags")))
+            raise OptionError(
+                where, f"there is no {path}", f"a flag file; in {INSTALLED} lie {installed}", "check the path"
+            )
+        return path  # A pipe, such as a shell's <(...).
+
+    def _words(self, line: str, here: str, folder: pathlib.Path | None) -> Iterator[str]:
+        match = re.fullmatch(r"--?([\w.-]+)(\s*=\s*|\s+|$)(.*)", line, re.DOTALL)
+        if match is None:
+            meant = re.fullmatch(r"\W*([\w-]+)\s*[=:\s]\s*(.*)", line)
+            known = meant is not None and meant[1] in self._flags
+            remedy = f"write --{meant[1]}={meant[2]}" if known else ""
+            raise OptionError(here, f"'{line}' is no flag", _FORM, remedy)
+        name, between, value = match.groups()
+        if name == "flagfile":
+            yield from self.words(value, here)
+            return
+        self._allow(name, value)
+        if name == "undefok" or name in self._allowed:
+            yield f"--{name}={value}" if between else f"--{name}"
+            return
+        negated = name.removeprefix("no")
+        if name not in self._flags and negated in self._flags and self._flags[negated].boolean and not between:
+            yield f"--{name}"
+            return
+        if name not in self._flags:
+            near = difflib.get_close_matches(name.replace("-", "_"), list(self._flags), 1)
+            raise OptionError(here, f"there is no flag --{name}", remedy=f"did you mean --{near[0]}?" if near else "")
+        flag = self._flags[name]
+        if not between:
+            if not flag.boolean:
+                raise OptionError(here, f"--{name} has no value", f"--{name}=VALUE")
+            yield f"--{name}"
+            return
+        try:
+            parsed = flag.parser.parse(value)
+        except (ValueError, TypeError) as error:
+            reason = error.args[0] if error.args else error
+            raise OptionError(here, f"--{name}={value}: {reason}") from None
+        if isinstance(flag.parser, PathParser) and folder is not None and "://" not in parsed:
+            # A run's own paths start from where it was trained, if there is nothing here.
+            moved = folder / parsed
+            value = str(moved) if not os.path.lexists(parsed) and moved.exists() else value
+        yield f"--{name}={value}"
+
+    def _allow(self, name: str, value: str) -> None:
+        if name == "undefok":
+            self._allowed.update(one.strip() for one in value.split(","))
+
+
+def _folder_of_run(path: pathlib.Path) -> pathlib.Path | None:
+    """Returns the folder in which a run was begun, if the file is its `flags.txt` and it is known."""
+    if path.name != runs.FLAGS_NAME:
+        return None
+    return runs.working_directory(path.parent)
+
+
+def _lines(path: pathlib.Path, where: str) -> list[str]:
+    """Returns the lines without blanks around them; bytes that are no UTF-8 become the characters of `_UNREADABLE`."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise OptionError(where, f"{path} cannot be read ({error.strerror})", "a flag file") from None
+    if len(data) > _MOST_BYTES:
+        raise OptionError(where, f"{path} is longer than {_MOST_BYTES:,} bytes", "a flag file")
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding, "surrogateescape")
+    except UnicodeDecodeError as error:
+        found = f"its first bytes say {encoding}, but it is not ({error.reason})"
+        raise OptionError(path, found, "text in UTF-8", "save the file as UTF-8") from None
+    # Files that were joined hold a byte order mark within.
+    return [line.strip().strip("\ufeff").strip() for line in re.split(r"\r\n|\r|\n", text)]

@@ -1,0 +1,77 @@
+"""Ctrl-C (SIGINT) and SIGTERM while a command starts: heard from the first import on, and never lost.
+
+An exception raised in the midst of an import may be caught by the module that is imported: of fifty times Ctrl-C in the
+seconds that TensorFlow takes, Python's own `KeyboardInterrupt` was lost once. So the handler ends the process itself
+there, where nothing has been begun that could be lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import types
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
+
+
+class _State:
+    under_way = False
+    standard_error = 2
+
+
+def listen() -> None:
+    """Takes both signals, each unless the process ignores it or has another handler for it."""
+    for number in SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            with contextlib.suppress(ValueError):  # Only the main thread may.
+                signal.signal(number, _end)
+
+
+def begin() -> None:
+    """Says that the command's own work begins: from now on Ctrl-C is a `KeyboardInterrupt`, except within an import."""
+    _State.under_way = True
+
+
+@contextlib.contextmanager
+def standard_error_at(descriptor: int):
+    """Says where the message goes while the process's standard error is turned off."""
+    _State.standard_error = descriptor
+    try:
+        yield
+    finally:
+        _State.standard_error = 2
+
+
+def _end(number: int, frame: types.FrameType | None) -> None:
+    if number == signal.SIGINT and _State.under_way and (not _imports(frame) or _has_workers()):
+        raise KeyboardInterrupt
+    with contextlib.suppress(Exception):  # A pipe that nobody reads, or a stream that was just being written.
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        os.write(_State.standard_error, f"{_command()}: interrupted\n".encode(errors="replace"))
+    # No exception, which could be caught, and no end of the interpreter, which waits for threads.
+    os._exit(128 + number)
+
+
+def _imports(frame: types.FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != _IMPORT_SYSTEM:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _has_workers() -> bool:
+    """Tells whether there are worker processes, which an exception ends in good order."""
+    module = sys.modules.get("multiprocessing")
+    return bool(module and module.active_children())
+
+
+def _command() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None:
+        return spec.name
+    words = sys.orig_argv
+    return words[words.index("-m") + 1] if "-m" in words[:-1] else os.path.basename(sys.argv[0])

@@ -1,0 +1,85 @@
+"""Commands that are interrupted while they import: stand-ins for the libraries catch every exception, as some do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+STAND_IN = """
+import pathlib, time
+pathlib.Path({ready!r}).touch()
+try:
+    time.sleep(20)
+except BaseException:
+    pass
+raise SystemExit("the interrupt was swallowed")
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "number"),
+    [
+        ("tqdm", signal.SIGINT),  # Imported before any flag is read.
+        ("tqdm", signal.SIGTERM),
+        ("tensorflow", signal.SIGINT),
+        ("tensorflow", signal.SIGTERM),
+        ("keras", signal.SIGINT),
+    ],
+)
+def test_an_interrupt_within_an_import_ends_the_command(tmp_path, library, number):
+    ready = tmp_path / "ready"
+    (tmp_path / f"{library}.py").write_text(STAND_IN.format(ready=str(ready)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.export", f"--run_dir={tmp_path}", f"--export_dir={tmp_path}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    try:
+        while not ready.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert (process.returncode, out, err) == (128 + number, "", "launch.export: interrupted\n")
+
+
+PROGRAM = """
+import multiprocessing, os, signal, sys
+from launch import interrupts
+interrupts.listen()
+interrupts.begin()
+sys.path.insert(0, {folder!r})
+worker = multiprocessing.get_context("fork").Process(target=signal.pause)
+if {workers}:
+    worker.start()
+try:
+    import interrupted
+except KeyboardInterrupt:
+    worker.terminate() if {workers} else None
+    sys.exit(9)
+"""
+
+
+@pytest.mark.parametrize(("workers", "code"), [(False, 130), (True, 9)])
+def test_late_imports_leave_no_workers_behind(tmp_path, workers, code):
+    (tmp_path / "interrupted.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(9): pass"
+    )
+    program = PROGRAM.format(folder=str(tmp_path), workers=workers)
+    assert subprocess.run([sys.executable, "-c", program], timeout=20).returncode == code
+
+
+def test_ignored_signals_stay_ignored():
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from launch import interrupts; interrupts.listen()\n"
+        "assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
