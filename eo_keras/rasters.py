@@ -20,6 +20,7 @@ import numpy as np
 from eo_keras import radiometry, sentinel2
 from eo_keras.cards import Reflectance
 from eo_keras.errors import BandError, EOKerasError, SourceError
+from eo_keras.litter import is_litter
 
 SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png")
 """Endings of the names that count as images where a whole folder is asked for."""
@@ -90,11 +91,10 @@ def find_images(patterns: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path
 def _images_at(path: pathlib.Path) -> list[pathlib.Path]:
     if not path.is_dir():
         return [path]
-    # Names that begin with a dot are what operating systems leave behind, such as ._a.tif.
     return [
         inner
         for inner in path.rglob("*")
-        if inner.suffix.lower() in SUFFIXES and not inner.name.startswith(".") and inner.is_file()
+        if inner.suffix.lower() in SUFFIXES and not is_litter(inner.relative_to(path).as_posix()) and inner.is_file()
     ]
 
 

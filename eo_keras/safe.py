@@ -11,15 +11,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-import pathlib
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
+from eo_keras import containers
 from eo_keras.errors import SourceError
 from eo_keras.sentinel2 import BANDS, NOMINAL_ORDER, canonical_name
 
@@ -65,15 +64,11 @@ class Product:
 
 
 def is_product(path: str | os.PathLike[str]) -> bool:
-    """Tells whether a folder or a zip holds a product, by its name or its metadata file."""
-    here = pathlib.Path(path)
-    if here.is_dir():
-        return here.suffix.upper() == ".SAFE" or bool(_metadata_of(_folder_members(here, depth=2)))
-    if here.suffix.lower() != ".zip" or not zipfile.is_zipfile(here):
-        return False
-    with zipfile.ZipFile(here) as archive:
-        names = archive.namelist()
-    return any(".SAFE/" in name for name in names) or bool(_metadata_of(names))
+    """Tells whether a folder holds a product, by its name or its metadata file; no zip is a scene of another kind."""
+    if os.path.isdir(path):
+        name = os.path.basename(os.path.normpath(path))
+        return name.upper().endswith(".SAFE") or bool(_metadata_of(containers.members(path, depth=2)))
+    return containers.is_zip(path)
 
 
 def open_product(path: str | os.PathLike[str]) -> Product:
@@ -87,22 +82,44 @@ def open_product(path: str | os.PathLike[str]) -> Product:
             baseline is unknown; or if there are several products or granules.
     """
     path = os.fspath(path)
-    members, prefix = _members(path)
+    members = containers.members(path)
     metadata = _metadata_of(members)
     if len(metadata) != 1:
-        raise SourceError(
+        raise _not_one(path, members, metadata)
+    where = f"{path}: {metadata[0]}"
+    return _product(path, where, _parse(containers.read_member(path, metadata[0], _MOST_BYTES), where), members)
+
+
+def _not_one(path: str, members: Sequence[str], metadata: Sequence[str]) -> SourceError:
+    expected = "one product with its metadata"
+    if metadata:
+        return SourceError(
             path,
-            f"it holds {len(metadata)} files MTD_MSIL1C.xml or MTD_MSIL2A.xml"
-            if metadata
-            else "no MTD_MSIL1C.xml or MTD_MSIL2A.xml is in it, so that what its numbers mean is unknown",
-            "one product with its metadata",
-            "copy or download the product again" if not metadata else "name one of the products",
+            f"it holds {len(metadata)} files MTD_MSIL1C.xml or MTD_MSIL2A.xml ({metadata[0]}, {metadata[1]})",
+            expected,
+            "name one of the products; of a zip, unpack it first",
         )
-    root = _parse(_read_member(path, metadata[0]), f"{path}: {metadata[0]}")
-    return _product(path, f"{path}: {metadata[0]}", root, members, prefix)
+    if not members:
+        return SourceError(path, "it is empty", expected, "download the product again")
+    if inner := [name for name in members if name.lower().endswith(".zip")]:
+        return SourceError(path, f"it holds other zips ({inner[0]})", expected, "unpack it, and name one of those")
+    if os.path.isfile(path) and any(name.lower().endswith((".jp2", ".tif", ".tiff")) for name in members):
+        return SourceError(
+            path,
+            f"it holds images ({members[0]}), but no MTD_MSIL1C.xml or MTD_MSIL2A.xml, as where products are laid out "
+            "otherwise than by ESA",
+            expected,
+            "unpack it and name the folder of the bands' files, or download ESA's own zip",
+        )
+    return SourceError(
+        path,
+        "no MTD_MSIL1C.xml or MTD_MSIL2A.xml is in it, so that what its numbers mean is unknown",
+        expected,
+        "copy or download the product again",
+    )
 
 
-def _product(path: str, where: str, root: ElementTree.Element, members: Sequence[str], prefix: str) -> Product:
+def _product(path: str, where: str, root: ElementTree.Element, members: Sequence[str]) -> Product:
     level = _LEVELS.get(_text(root, "PRODUCT_TYPE", where))
     if level is None:
         raise SourceError(
@@ -126,52 +143,12 @@ def _product(path: str, where: str, root: ElementTree.Element, members: Sequence
         offsets=_offsets(root, f"{kind}_ADD_OFFSET", baseline, where),
         nodata=special.get("NODATA", 0),
         saturated=special.get("SATURATED"),
-        files=_image_files(path, members, prefix),
+        files=_image_files(path, members),
     )
-
-
-def _members(path: str) -> tuple[list[str], str]:
-    """Returns the names of all files inside, with `/` before each, and what GDAL wants before them."""
-    here = pathlib.Path(path)
-    if here.is_dir():
-        return _folder_members(here), path.rstrip("/")
-    try:
-        with zipfile.ZipFile(here) as archive:
-            return [f"/{name}" for name in archive.namelist()], f"/vsizip/{path}"
-    except (OSError, zipfile.BadZipFile) as error:
-        raise SourceError(
-            path, f"it cannot be read ({error})", "a SAFE folder, or a whole zip with one", "copy it again"
-        ) from None
-
-
-def _folder_members(folder: pathlib.Path, depth: int = 12) -> list[str]:
-    found = []
-    for parent, folders, names in os.walk(folder):
-        inner = os.path.relpath(parent, folder)
-        below = "" if inner == "." else f"/{inner}"
-        if below.count("/") >= depth:
-            folders.clear()
-        found += [f"{below}/{name}".replace(os.sep, "/") for name in names]
-    return sorted(found)
 
 
 def _metadata_of(members: Sequence[str]) -> list[str]:
     return [name for name in members if _METADATA.search(name) and "/GRANULE/" not in f"/{name}"]
-
-
-def _read_member(path: str, member: str) -> bytes:
-    try:
-        if os.path.isdir(path):
-            with open(f"{path.rstrip('/')}{member}", "rb") as file:
-                data = file.read(_MOST_BYTES + 1)
-        else:
-            with zipfile.ZipFile(path) as archive, archive.open(member.removeprefix("/")) as file:
-                data = file.read(_MOST_BYTES + 1)
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        raise SourceError(f"{path}: {member}", f"it cannot be read ({error})", remedy="copy it again") from None
-    if len(data) > _MOST_BYTES:
-        raise SourceError(f"{path}: {member}", f"it has more than {_MOST_BYTES:,} bytes", "a product's metadata")
-    return data
 
 
 def _parse(data: bytes, where: str) -> ElementTree.Element:
@@ -259,25 +236,28 @@ def _offsets(root: ElementTree.Element, tag: str, baseline: str, where: str) -> 
     return found
 
 
-def _image_files(path: str, members: Sequence[str], prefix: str) -> dict[str, tuple[str, ...]]:
-    found: dict[str, list[tuple[int, str]]] = {}
-    granules = set()
-    for member in members:
-        if match := _IMAGE.search(f"/{member}".replace("//", "/")):
-            granule, name, resolution = match[1], match[2].upper(), match[3]
-            granules.add(granule)
-            if name in BANDS or name == SCL:
-                size = int(resolution) if resolution else BANDS[name].resolution_m
-                found.setdefault(name, []).append((size, f"{prefix}{member}"))
-    if len(granules) > 1:
+def _image_files(path: str, members: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    images = [(member, match) for member in members if (match := _IMAGE.search(f"/{member}"))]
+    if (granules := len({match[1] for _, match in images})) > 1:
         raise SourceError(
             path,
-            f"it holds {len(granules)} granules, as products had before December 2016",
+            f"it holds {granules} granules, as products had before December 2016",
             "a product of one tile",
             "cut it into products of one granule, or download those of a later processing",
         )
+    found: dict[str, dict[int, str]] = {}
+    for member, match in images:
+        name = match[2].upper()
+        if name in BANDS or name == SCL:
+            size = int(match[3]) if match[3] else BANDS[name].resolution_m
+            if (other := found.setdefault(name, {}).setdefault(size, member)) != member:
+                both = f"{other} and {member} are both {name} at {size} m"
+                raise SourceError(path, both, "one file each", "move one of them out of the product")
     if not found:
         raise SourceError(
             path, "no band images are below GRANULE/*/IMG_DATA", "the whole product", "copy or download it again"
         )
-    return {name: tuple(file for _, file in sorted(files)) for name, files in found.items()}
+    return {
+        name: tuple(containers.gdal_path(path, file) for _, file in sorted(files.items()))
+        for name, files in found.items()
+    }

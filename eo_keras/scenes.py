@@ -22,6 +22,7 @@ import numpy as np
 from eo_keras import raster_files, safe, sentinel2
 from eo_keras.errors import BandError, OptionError, SourceError
 from eo_keras.grids import Grid
+from eo_keras.litter import is_litter
 from eo_keras.sentinel2 import BANDS, QUANTIFICATION
 
 RESAMPLINGS = ("cubic", "cubic_spline", "bilinear", "nearest", "lanczos", "average")
@@ -202,7 +203,7 @@ def _folder(path: str, options: SceneOptions) -> _Found:
     scl, name = None, pathlib.Path(path).name
     for file in sorted(pathlib.Path(path).iterdir()):
         match = _BAND_AT_END.search(file.stem)
-        if file.suffix.lower() not in SUFFIXES or not match or file.name.startswith("."):
+        if file.suffix.lower() not in SUFFIXES or not match or is_litter(file.name):
             continue
         band = sentinel2.canonical_name(match[1])
         if band == safe.SCL:

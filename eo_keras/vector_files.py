@@ -14,13 +14,14 @@ import os
 import pathlib
 import posixpath
 import warnings
-import zipfile
 from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
 
+from eo_keras import containers
 from eo_keras.errors import EOKerasError, OptionError, SourceError
+from eo_keras.litter import is_litter
 
 FORMS = "a GeoPackage, FileGDB, Shapefile, FlatGeobuf, GeoJSON or GeoParquet, as it is or in a zip"
 
@@ -186,33 +187,34 @@ def _places_in_folder(folder: str) -> Iterator[tuple[str, ...]]:
         yield (folder,)
         return
     for inner in sorted(pathlib.Path(folder).iterdir()):
-        if not _is_hidden(inner.name) and (inner.is_dir() or inner.name.lower().endswith((*_SEARCHED, ".zip"))):
+        if not is_litter(inner.name) and (inner.is_dir() or inner.name.lower().endswith((*_SEARCHED, ".zip"))):
             yield from _places((os.fspath(inner),))
 
 
 def _places_in_zip(place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     if len(place) > _DEEPEST:
         return
-    with _opened(place) as file, zipfile.ZipFile(file) as archive:
-        names = sorted(archive.namelist())
+    with _opened(place) as file, containers.open_zip(_where(place), file) as archive:
+        names = sorted(containers.zip_members(archive, _where(place)))
     for name in names:
         if posixpath.basename(name) == _GEODATABASE:
             yield (*place, posixpath.dirname(name))
-        if not any(map(_is_hidden, name.split("/"))) and name.lower().endswith((*_SEARCHED, ".zip")):
+        if name.lower().endswith((*_SEARCHED, ".zip")):
             yield from _places((*place, name))
-
-
-def _is_hidden(name: str) -> bool:
-    # What operating systems leave behind, such as ._a.gpkg and __MACOSX.
-    return name.startswith((".", "__MACOSX"))
 
 
 @contextlib.contextmanager
 def _opened(place: tuple[str, ...]) -> Iterator[IO[bytes]]:
     with contextlib.ExitStack() as stack:
         file: IO[bytes] = stack.enter_context(open(place[0], "rb"))
+        where = place[0]
         for name in place[1:]:
-            file = stack.enter_context(stack.enter_context(zipfile.ZipFile(file)).open(name))
+            archive = stack.enter_context(containers.open_zip(where, file))
+            info = containers.zip_members(archive, where).get(name)
+            if info is None:  # A geodatabase is a folder in its zip.
+                raise SourceError(where, f"{name} is no file in it", FORMS)
+            containers.check_readable(info, where, by_gdal=True)
+            file, where = stack.enter_context(archive.open(info)), f"{where}: {name}"
         yield file
 
 

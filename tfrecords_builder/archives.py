@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import struct
 import zipfile
 
-from eo_keras import files
+from eo_keras import containers, files
 from eo_keras.errors import SourceError, StorageError
 
 MAX_MEMBER_BYTES = 16 << 20
 """A member said to be larger is refused before it is inflated: no patch comes near it."""
 
-_END_BYTES = 22
-"""Length of the record that a zip ends with, without its comment."""
+_REMEDY = "download it again: python -m launch.download continues or repeats it and verifies the checksum"
 
 _VERSIONS = ("ETag", "etag", "version_id", "md5Hash", "md5", "checksum", "mtime", "LastModified", "last_modified")
 """What file systems call the mark by which a changed file is told from what it was."""
@@ -42,7 +40,7 @@ class Archive:
         path: the zip file or the folder: a local path or a URL.
 
     Raises:
-        SourceError: if there is no such file or folder, or the file is not a whole zip.
+        SourceError: if there is no such file or folder, or the file is not a whole zip with paths inside it alone.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -50,6 +48,7 @@ class Archive:
         self.path = os.fspath(path)
         self._local = files.local(path)
         self._zip: zipfile.ZipFile | None = None
+        self._infos: dict[str, zipfile.ZipInfo] = {}
         try:
             if files.is_folder(path):
                 return
@@ -63,17 +62,9 @@ class Archive:
                 "the published archive (.zip), or a folder with its content",
                 "see python -m launch.download --help",
             )
-        try:
-            self._zip = zipfile.ZipFile(files.open_for_reading(path))
-            _check_count(self._zip)
-        # A damaged directory makes zipfile raise whatever the wrong numbers in it bring about.
-        except Exception as error:
-            raise SourceError(
-                path,
-                f"it cannot be read as a zip ({error})",
-                "the published archive, whole",
-                "download it again: python -m launch.download continues or repeats it and verifies the checksum",
-            ) from None
+        file = None if self._local is not None else files.open_for_reading(path)
+        self._zip = containers.open_zip(self._local or self.path, file, _REMEDY)
+        self._infos = containers.zip_members(self._zip, path)
 
     @property
     def is_zip(self) -> bool:
@@ -81,10 +72,10 @@ class Archive:
         return self._zip is not None
 
     def members(self) -> list[Member]:
-        """Lists all files, sorted by path.
+        """Lists all files, sorted by path; of a zip, without litter.
 
         Raises:
-            SourceError: if a zip member's path would lead out of its folder.
+            SourceError: if a member of a zip is encrypted or packed by an unknown method.
         """
         if self._zip is not None:
             members = self._zip_members()
@@ -95,25 +86,9 @@ class Archive:
         return sorted(members, key=lambda member: member.path)
 
     def _zip_members(self):
-        for info in self._zip.infolist():
-            parts = info.filename.replace("\\", "/").split("/")
-            if ".." in parts or info.filename.startswith(("/", "\\")) or ":" in parts[0]:
-                raise SourceError(
-                    self.path,
-                    f"the member {info.filename!r} has a path that leaves its folder",
-                    "paths inside the archive only",
-                    "do not trust this archive; download the published one",
-                )
-            # zipfile cuts a name at a zero byte, and what then looks like a folder would be passed over in silence.
-            if not info.filename or "\0" in info.orig_filename or (info.is_dir() and info.file_size):
-                raise SourceError(
-                    self.path,
-                    f"the member {info.orig_filename!r} has a damaged name",
-                    "the published archive, whole",
-                    "download or copy it again",
-                )
-            if not info.is_dir():
-                yield Member(info.filename, info.file_size, f"{info.CRC:08x}")
+        for name, info in self._infos.items():
+            containers.check_readable(info, self.path)
+            yield Member(name, info.file_size, f"{info.CRC:08x}")
 
     def _folder_members(self):
         pending = [(os.fspath(self._local), "")]
@@ -147,7 +122,7 @@ class Archive:
         """
         try:
             if self._zip is not None:
-                info = self._zip.getinfo(member)
+                info = self._infos[member]
                 self._check_size(member, info.file_size)
                 return self._zip.read(info)
             if self._local is not None:
@@ -180,18 +155,3 @@ class Archive:
             raise SourceError(
                 f"{self.path}: {member}", f"it has {size:,} bytes", f"a patch of at most {MAX_MEMBER_BYTES:,} bytes"
             )
-
-
-def _check_count(archive: zipfile.ZipFile) -> None:
-    """Compares a directory with the count that a zip ends with; zipfile does not.
-
-    A wrong length in the directory would make the members behind it vanish in silence.
-    """
-    file = archive.fp
-    file.seek(0, os.SEEK_END)
-    file.seek(max(0, file.tell() - _END_BYTES - 65535))  # The longest comment that may follow.
-    tail = file.read()
-    (said,) = struct.unpack_from("<H", tail, tail.rfind(b"PK\x05\x06") + 10)
-    # Of more than 65,535 members, some programs write as many as 16 bits hold and some 65,535.
-    if (listed := len(archive.infolist())) % 65536 != said and said != 65535:
-        raise zipfile.BadZipFile(f"its directory lists {listed} of {said} members")

@@ -226,7 +226,7 @@ def test_a_cut_geotiff_and_a_text_file_named_tif(make, tmp_path):
 def test_a_truncated_zip_and_a_missing_source(make, rgb_zip, tmp_path):
     source = tmp_path / "cut.zip"
     source.write_bytes(cut(rgb_zip.read_bytes()))
-    with pytest.raises(SourceError, match="cannot be read as a zip.* Download it again"):
+    with pytest.raises(SourceError, match="it is cut off.* Download it again"):
         built("eurosat_rgb", source, tmp_path / "r")
     with pytest.raises(SourceError, match="no such file or folder"):
         built("eurosat_rgb", tmp_path / "none.zip", tmp_path / "r")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Iterable
 
 import numpy as np
 
 from eo_keras.errors import SourceError
+from eo_keras.litter import is_litter
 from eo_keras.records import Tile
 from tfrecords_builder.archives import Archive, Member
-
-_LITTER = re.compile(r"(^|/)(__MACOSX/|\.|Thumbs\.db$|desktop\.ini$)")
-"""What operating systems leave in folders and archives; never part of a data set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,5 +80,5 @@ def sorted_by_key(where: str, items: Iterable[Item]) -> list[Item]:
 
 
 def members_of(archive: Archive) -> list[Member]:
-    """Lists an archive's files without what operating systems leave there."""
-    return [member for member in archive.members() if not _LITTER.search(member.path)]
+    """Lists an archive's files without litter."""
+    return [member for member in archive.members() if not is_litter(member.path)]

@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 
-from eo_keras import cards, files, raster_files, scenes
+from eo_keras import cards, containers, files, raster_files, scenes
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.grids import Grid
 from eo_keras.scenes import Scene
@@ -123,7 +123,7 @@ def survey_city(context: TileContext, unit: CityUnit) -> None:
     for scene in opened.values():
         ground = opened_ground(city, tiles, scene.grid.crs)
         surveyed.append(_survey_scene(city, scene, ground))
-        used |= {_real_path(layer.path) for layer in (*scene.layers, *filter(None, [scene.scl]))}
+        used |= {containers.place_of(layer.path)[0] for layer in (*scene.layers, *filter(None, [scene.scl]))}
         if scene.date and ground.year and abs(scene.date.year - ground.year) > LABEL_YEARS_APART:
             warnings.append(
                 f"{city.name}: the land use is of {ground.year}, scene {scene.product} of {scene.date.year}: what was "
@@ -209,14 +209,6 @@ def _window(grid: Grid, bounds: tuple[float, float, float, float]) -> tuple[int,
     top, bottom = max(0, math.floor(min(rows))), min(grid.height, math.ceil(max(rows)))
     left, right = max(0, math.floor(min(columns))), min(grid.width, math.ceil(max(columns)))
     return (top, left, bottom, right) if top < bottom and left < right else None
-
-
-def _real_path(path: str) -> str:
-    """Returns the file that a path of GDAL's lies in."""
-    if not path.startswith("/vsizip/"):
-        return path
-    inner = path.removeprefix("/vsizip/")
-    return inner[: inner.lower().index(".zip") + 4]
 
 
 def _source_file(path: str) -> cards.SourceFile:
