@@ -61,7 +61,7 @@ path_flags.define_path("lists", None, "PREFIX of the lists PREFIX-train.txt, PRE
 flags.DEFINE_bool(
     "allow_missing_patches", False, "Whether lists may name patches that the source lacks; the card counts them."
 )
-flags.DEFINE_float("block_km", None, "Edge of the blocks of a spatial split in kilometres (EPSG:3035).")
+flags.DEFINE_float("block_km", None, "Edge of the blocks of a spatial split in kilometres on the ground.")
 flags.DEFINE_float(
     "buffer_km",
     0.0,

@@ -11,6 +11,7 @@ import numpy as np
 
 from eo_keras import cards, figures, files, records, reports
 from eo_keras.errors import RecordsError
+from eo_keras.footprints import Footprints
 from eo_keras.legends import IGNORE
 from eo_keras.sentinel2 import COMPOSITES
 from tfrecords_builder import leaks, spatial, splits
@@ -59,12 +60,12 @@ class Places:
 
     Attributes:
         degrees: float64 (N, 2), longitude and latitude of the centres.
-        corners: float64 (N, 4, 2) in metres of EPSG:3035, or None if some patches have no place in it.
+        footprints: the patches' ground.
         source: what says so.
     """
 
     degrees: np.ndarray
-    corners: np.ndarray | None
+    footprints: Footprints
     source: str
 
 
@@ -200,7 +201,7 @@ def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = Non
         The places, or None if neither the records nor a file tell them.
 
     Raises:
-        SourceError: if the file cannot be read or lacks a patch.
+        SourceError: if the file cannot be read or lacks a patch, or what the records hold is no place on Earth.
     """
     size_m = card.resolution_m * card.patch_size
     if coordinates is not None:
@@ -218,13 +219,11 @@ def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = Non
             pixels=card.patch_size,
         )
         corners = spatial.corners_from_transforms(patches)
-        middles = {name: (members, square.mean(axis=1, keepdims=True)) for name, (members, square) in corners.items()}
-        degrees = spatial.reproject(middles, "EPSG:4326")[:, 0]
+        degrees = spatial.centres_of(corners)
         source = "the records' CRS and transforms"
     else:
         return None
-    metres = spatial.reproject(corners, spatial.EQUAL_AREA_CRS)
-    return Places(degrees, metres if np.isfinite(metres).all() else None, source)
+    return Places(degrees, spatial.footprints_of(corners, surveyed.keys), source)
 
 
 def find_leaks(
@@ -237,7 +236,7 @@ def find_leaks(
             parts=surveyed.parts,
             classes=tuple(card.legend.class_names[label] for label in surveyed.labels),
             fingerprints=surveyed.fingerprints,
-            corners=None if places is None else places.corners,
+            footprints=None if places is None else places.footprints,
             pixel_m=card.resolution_m,
         ),
         options,

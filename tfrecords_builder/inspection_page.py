@@ -21,9 +21,6 @@ NO_PLACES = (
     "Where the patches lie is not known: these records hold no coordinates. Neighbours are therefore not counted and "
     "no map is drawn. Say --coordinates=FILE with a CSV file (header patch,latitude,longitude, in degrees)."
 )
-OUTSIDE = (
-    "Some patches lie where EPSG:3035, in which distances are measured, is not defined; neighbours are not counted."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,9 +158,8 @@ def _leak_blocks(both: Sequence[Subject]) -> list[pages.Text | pages.Table | pag
     if not names:
         blocks.append(pages.Text("There is one split only, so that nothing can leak.", "soft"))
     for one in both:
-        if one.places is None or one.places.corners is None:
-            text = NO_PLACES if one.places is None else OUTSIDE
-            blocks.append(pages.Text(text if len(both) == 1 else f"{one.name}: {text}", "warn"))
+        if one.places is None:
+            blocks.append(pages.Text(NO_PLACES if len(both) == 1 else f"{one.name}: {NO_PLACES}", "warn"))
     even = "; ".join(
         f"{'' if len(both) == 1 else one.name + ': '}"
         + ", ".join(f"{count:,} of {part}" for part, count in one.report.too_even.items())
@@ -174,7 +170,7 @@ def _leak_blocks(both: Sequence[Subject]) -> list[pages.Text | pages.Table | pag
             f"A near copy is the same picture compressed again, brightened, mirrored or turned: a 64-bit perceptual "
             f"hash that differs in {options.near_copy_bits} bits at most, and details that correlate with at least "
             f"{options.least_correlation:g}. Patches too even to be compared: {even}. Distances are from edge to edge "
-            "in EPSG:3035; touching has a tolerance of two pixels, and overlapping patches share more than a strip of "
+            "on the ground; touching has a tolerance of two pixels, and overlapping patches share more than a strip of "
             "one pixel.",
             "soft",
         )

@@ -5,7 +5,7 @@ searched here over all pairs of patches of different parts, none left out:
 
 * **exact copies**: patches with identical decoded pixels (a 128-bit hash of them);
 * **near copies**: the same picture compressed again, brightened, given more contrast, mirrored or turned by a quarter;
-* **neighbours**: patches that overlap, touch, or lie within a distance, edge to edge in EPSG:3035 as the buffer of a
+* **neighbours**: patches that overlap, touch, or lie within a distance on the ground, edge to edge, as the buffer of a
   spatial split counts it.
 
 Near copies are found in two steps. Candidates come from the 64-bit DCT hash of Zauner, "Implementation and
@@ -36,6 +36,8 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+
+from eo_keras.footprints import Footprints, Nearness, nearness
 
 TURNS = (
     "upright",
@@ -115,7 +117,7 @@ class Inventory:
         parts: the part (`train`, `val`, `test`) of each.
         classes: class names.
         fingerprints: see there.
-        corners: float64 (N, 4, 2) in metres of EPSG:3035, or None where the places are not known.
+        footprints: their ground, or None where the places are not known.
         pixel_m: edge of a pixel in metres.
     """
 
@@ -123,7 +125,7 @@ class Inventory:
     parts: tuple[str, ...]
     classes: tuple[str, ...]
     fingerprints: Fingerprints
-    corners: np.ndarray | None
+    footprints: Footprints | None
     pixel_m: float
 
 
@@ -326,36 +328,6 @@ def exact_copies(first: Fingerprints, second: Fingerprints) -> np.ndarray:
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-@dataclasses.dataclass(frozen=True)
-class Nearness:
-    """How near n footprints are to others: distance to the nearest in metres (n,), and whether they overlap (n,)."""
-
-    distance_m: np.ndarray
-    overlaps: np.ndarray
-
-
-def nearness(first: np.ndarray, second: np.ndarray, strip_m: float) -> Nearness:
-    """Measures how near patches lie to those of another part, from edge to edge.
-
-    Args:
-        first: corners (n, 4, 2) in metres.
-        second: corners (m, 4, 2) in the same CRS; m is at least 1.
-        strip_m: a shared strip of this width along an edge is no overlap yet: coordinates are rounded.
-    """
-    import shapely
-
-    mine, others = shapely.polygons(first), shapely.polygons(second)
-    tree = shapely.STRtree(others)
-    (rows, _), distances = tree.query_nearest(mine, return_distance=True, all_matches=False)
-    nearest = np.empty(len(mine))
-    nearest[rows] = distances
-    rows, columns = tree.query(mine, predicate="intersects")
-    shared = shapely.area(shapely.intersection(mine[rows], others[columns]))
-    overlaps = np.zeros(len(mine), bool)
-    overlaps[rows[shared > strip_m * np.sqrt(shapely.area(mine[rows]))]] = True
-    return Nearness(nearest, overlaps)
-
-
 def find_leaks(inventory: Inventory, options: LeakOptions = LeakOptions()) -> LeakReport:
     """Searches leaks between the parts of a data set: of testing and validation from training, and between the two."""
     parts = np.array(inventory.parts)
@@ -368,9 +340,9 @@ def find_leaks(inventory: Inventory, options: LeakOptions = LeakOptions()) -> Le
         exact = exact_copies(prints[part], prints[other])
         near = near_copies(prints[part], prints[other], options)
         places = {"overlapping": None, "neighbours": None, "median_km": None}
-        if inventory.corners is not None:
-            corners = (inventory.corners[positions[name]] for name in (part, other))
-            places = _count_neighbours(nearness(*corners, inventory.pixel_m), inventory.pixel_m, options)
+        if inventory.footprints is not None:
+            grounds = (inventory.footprints[positions[name]] for name in (part, other))
+            places = _count_neighbours(nearness(*grounds, inventory.pixel_m), inventory.pixel_m, options)
         pairs.append(
             PairOfParts(part, other, len(positions[part]), len(exact), len(np.unique(near["first"])), **places)
         )

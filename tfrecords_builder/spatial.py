@@ -10,10 +10,12 @@ import csv
 import hashlib
 import io
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from eo_keras.errors import OptionError, SourceError
+from eo_keras.footprints import Footprints, within
 from tfrecords_builder.splits import (
     TEST,
     TRAIN,
@@ -29,7 +31,13 @@ from tfrecords_builder.splits import (
 )
 
 EQUAL_AREA_CRS = "EPSG:3035"
-"""ETRS89-LAEA, in which Europe's distances are true to a few per mille; blocks and buffers are laid out in it."""
+"""ETRS89-LAEA, in whose grid blocks in Europe lie; its lengths are true to 1 % up to 1,800 km from 52N 10E."""
+
+_EUROPE = (-35.58, 24.6, 44.83, 84.73)
+"""West, south, east and north of that CRS's area of use, in degrees, as EPSG has it."""
+
+_MERIDIAN_M = 10_001_965.73
+"""Length of a quarter of a meridian of WGS84."""
 
 
 def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
@@ -53,13 +61,11 @@ def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
         # As given and not by way of a projection, whose rounding would decide between equal longitudes.
         return SplitResult(_by_longitude(patches, places[:, 0], options), method)
     corners = corners_from_transforms(patches) if places is None else corners_from_centres(places, patches.size_m)
+    footprints = footprints_of(corners, patches.keys)
     if options.block_km is None:
-        middles = {crs: (members, square.mean(axis=1, keepdims=True)) for crs, (members, square) in corners.items()}
-        longitude = reproject(middles, "EPSG:4326")[:, 0, 0]
-        return SplitResult(_by_longitude(patches, longitude, options), method)
-    projected = reproject(corners, EQUAL_AREA_CRS)
-    assignment, blocks = _by_blocks(patches, projected.mean(axis=1), options)
-    left_out = apply_buffer(projected, assignment, options.buffer_km * 1000)
+        return SplitResult(_by_longitude(patches, centres_of(corners)[:, 0], options), method)
+    assignment, blocks = _by_blocks(patches, block_names(corners, options.block_km), options)
+    left_out = apply_buffer(footprints, assignment, options.buffer_km * 1000)
     method |= {
         "block_km": options.block_km,
         "buffer_km": options.buffer_km,
@@ -135,20 +141,102 @@ def corners_from_centres(places: np.ndarray, size_m: float) -> dict[str, tuple[n
     return corners
 
 
-def reproject(corners: dict[str, tuple[np.ndarray, np.ndarray]], crs: str) -> np.ndarray:
-    """Returns all corners, or other points (N, points, 2), in one CRS and in the patches' order."""
-    from rasterio.warp import transform
+def centres_of(corners: dict[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Returns longitude and latitude (N, 2) of the patches' centres in degrees, in the patches' order."""
+    middles = {crs: (members, square.mean(axis=1, keepdims=True)) for crs, (members, square) in corners.items()}
+    return reproject(middles, "EPSG:4326")[:, 0]
 
+
+def footprints_of(corners: dict[str, tuple[np.ndarray, np.ndarray]], keys: Sequence[str]) -> Footprints:
+    """Returns the patches' footprints on the ground, in their order.
+
+    Args:
+        corners: the corners by CRS, as `corners_from_transforms` returns them.
+        keys: the patches' keys, for errors.
+
+    Raises:
+        SourceError: if a CRS and a transform name no place on Earth.
+    """
+    footprints = Footprints.of_degrees(reproject(corners, "EPSG:4326"))
+    if (lost := np.flatnonzero(~footprints.known)).size:
+        crs = next(crs for crs, (members, _) in corners.items() if lost[0] in members)
+        raise SourceError(
+            keys[lost[0]],
+            f"its corners lie nowhere on Earth by its transform in {crs}, as those of {lost.size:,} of {len(keys):,}",
+            "images whose coordinates name a place",
+            "correct the files' coordinate reference system and transform, or leave these files out",
+        )
+    return footprints
+
+
+def reproject(corners: dict[str, tuple[np.ndarray, np.ndarray]], crs: str) -> np.ndarray:
+    """Returns all corners, or other points (N, points, 2), in one CRS and in the patches' order; NaN of no place."""
     points = next(iter(corners.values()))[1].shape[1]
     projected = np.empty((sum(len(positions) for positions, _ in corners.values()), points, 2))
     for source, (positions, places) in corners.items():
         flat = places.reshape(-1, 2)
-        projected[positions] = np.stack(transform(source, crs, flat[:, 0], flat[:, 1]), axis=-1).reshape(places.shape)
+        projected[positions] = _transformed(flat, source, crs).reshape(places.shape)
     return projected
+
+
+def _transformed(places: np.ndarray, source: str, crs: str) -> np.ndarray:
+    from rasterio.errors import CRSError
+    from rasterio.warp import transform
+
+    try:
+        return np.stack(transform(source, crs, places[:, 0], places[:, 1]), axis=-1)
+    except CRSError:
+        raise
+    except Exception:
+        # One place outside of a projection's domain fails all that are asked of with it; GDAL's errors are private.
+        if len(places) == 1:
+            return np.full((1, 2), np.nan)
+        middle = len(places) // 2
+        return np.concatenate([_transformed(half, source, crs) for half in (places[:middle], places[middle:])])
+
+
+def block_names(corners: dict[str, tuple[np.ndarray, np.ndarray]], block_km: float) -> list[str]:
+    """Names the block that each patch's centre lies in.
+
+    In Europe they are squares of EPSG:3035. Elsewhere they lie in rows from the equator, `block_km` high along a
+    meridian, each of as many equal blocks as come nearest to that width in the row's middle: the sinusoidal grid of
+    whole cells that satellite products of the globe are binned in. Its blocks are as high and, but for those few around
+    the poles, as wide on the ground wherever they lie, to 1 %, and none is cut by the antimeridian.
+    """
+    edge_m = 1000 * block_km
+    longitude, latitude = centres_of(corners).T
+    west, south, east, north = _EUROPE
+    inside = (west <= longitude) & (longitude <= east) & (south <= latitude) & (latitude <= north)
+    rows = np.floor(latitude / 90 * _MERIDIAN_M / edge_m)
+    # A parallel's length follows the cosine; what the Earth's flattening adds is less than 0.4 %.
+    around = 4 * _MERIDIAN_M * np.cos(np.radians(np.clip((rows + 0.5) * edge_m / _MERIDIAN_M * 90, -90, 90)))
+    counts = np.maximum(np.round(around / edge_m), 1)
+    columns = np.floor((longitude + 180) % 360 / 360 * counts)
+    names = [f"world/{row:.0f}/{column:.0f}" for row, column in zip(rows, columns, strict=True)]
+    if inside.any():
+        # Of the corners, as a square of another projection has its centre elsewhere.
+        projected = reproject(corners, EQUAL_AREA_CRS).mean(axis=1)
+        cells = np.floor(np.where(inside[:, None], projected, 0) / edge_m).astype(np.int64)
+        for position in np.flatnonzero(inside).tolist():
+            x, y = cells[position].tolist()
+            names[position] = f"{x}/{y}"
+    return names
+
+
+def _seam(longitude: np.ndarray) -> float:
+    """Returns the longitude, in degrees, from which the west begins: 0 to 360 degrees further on all places lie.
+
+    It is that of the westernmost place, the antimeridian and whatever else is empty behind the easternmost.
+    """
+    around = np.unique(longitude)
+    gaps = np.diff(around, append=around[0] + 360)
+    return float(around[(int(np.argmax(gaps)) + 1) % len(around)])
 
 
 def _by_longitude(patches: Patches, longitude: np.ndarray, options: SplitOptions) -> tuple[str | None, ...]:
     """Gives the west to training, what follows to validation and the east to testing."""
+    longitude = longitude - _seam(longitude)
+    longitude[longitude < 0] += 360
     order = sorted(range(len(longitude)), key=lambda position: (longitude[position], patches.keys[position]))
     quota = quotas(len(order), options)
     training = len(order) - quota[TEST] - quota[VAL]
@@ -161,14 +249,8 @@ def _by_longitude(patches: Patches, longitude: np.ndarray, options: SplitOptions
     return tuple(assignment)
 
 
-def _by_blocks(patches: Patches, centres: np.ndarray, options: SplitOptions) -> tuple[list[str | None], int]:
-    """Gives whole blocks to the parts; also returns the number of blocks. Centres (N, 2) are in metres."""
-    if not np.isfinite(centres).all():
-        raise OptionError(
-            "--block_km", f"some patches have no place in {EQUAL_AREA_CRS}", "patches in Europe", "split by longitude"
-        )
-    cells = np.floor(centres / (1000 * options.block_km)).astype(np.int64)
-    names = [f"{x}/{y}" for x, y in cells.tolist()]
+def _by_blocks(patches: Patches, names: list[str], options: SplitOptions) -> tuple[list[str | None], int]:
+    """Gives whole blocks, which each patch's is named of, to the parts; also returns the number of blocks."""
     # Blocks that share an identical image are joined, so that no image lies on both sides.
     joined: dict[str, str] = {}
 
@@ -200,25 +282,22 @@ def _by_blocks(patches: Patches, centres: np.ndarray, options: SplitOptions) -> 
     return assignment, len(set(names))
 
 
-def apply_buffer(corners: np.ndarray, assignment: list[str | None], buffer_m: float) -> int:
+def apply_buffer(footprints: Footprints, assignment: list[str | None], buffer_m: float) -> int:
     """Leaves out patches within the buffer of a part to be kept clean of them; returns how many.
 
-    Training and validation keep away from testing, then training from validation. Distances are from edge to edge.
+    Training and validation keep away from testing, then training from validation. Distances are those on the ground,
+    from edge to edge.
     """
     if not buffer_m:
         return 0
-    import shapely
-
-    footprints = shapely.polygons(corners)
     left_out = 0
     for kept, others in ((TEST, (TRAIN, VAL)), (VAL, (TRAIN,))):
         fixed = [position for position, part in enumerate(assignment) if part == kept]
         moving = np.array([position for position, part in enumerate(assignment) if part in others], dtype=np.int64)
         if not fixed or not len(moving):
             continue
-        tree = shapely.STRtree(footprints[fixed])
-        near = np.unique(tree.query(footprints[moving], predicate="dwithin", distance=buffer_m)[0])
+        near = within(footprints[moving], footprints[fixed], buffer_m)
         for position in moving[near].tolist():
             assignment[position] = None
-        left_out += len(near)
+        left_out += int(np.count_nonzero(near))
     return left_out

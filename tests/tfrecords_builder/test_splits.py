@@ -9,7 +9,7 @@ from rasterio.warp import transform
 
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.legends import EUROSAT
-from tfrecords_builder import splits
+from tfrecords_builder import spatial, splits
 from tfrecords_builder.splits import SplitOptions
 
 EUROSAT_COUNTS = (3000, 3000, 3000, 2500, 2500, 2000, 2500, 3000, 2500, 3000)
@@ -219,6 +219,61 @@ def test_blocks_keep_the_buffer_from_edge_to_edge():
 
 
 _CORNERS = ((0, 0), (640, 0), (640, -640), (0, -640))
+
+
+@pytest.mark.parametrize(
+    "crs", ["EPSG:32633", "EPSG:32756", "EPSG:32701", "EPSG:32637"], ids=["Bohemia", "Sydney", "Fiji", "Svalbard"]
+)
+def test_the_buffer_is_as_wide_on_the_ground_anywhere(crs):
+    """UTM, whose lengths are true to 0.1 % here, is what the distances are checked with."""
+    north = {"EPSG:32756": 6_700_000, "EPSG:32701": 8_100_000, "EPSG:32637": 8_800_000}.get(crs, 5_500_000)
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(40), np.arange(40), indexing="ij"))
+    # At Fiji's, the grid crosses the antimeridian.
+    east = 130_000 if crs == "EPSG:32701" else 400_000
+    transforms = np.stack([a * np.ones(1600) for a in (40, 0, 0, 0, -40, 0)], axis=1)
+    transforms[:, 2], transforms[:, 5] = east + 2560 * x, north - 2560 * y
+    keys = tuple(f"Forest_{a}_{b}" for a, b in zip(x, y, strict=True))
+    found = splits.Patches(keys, ("Forest",) * 1600, np.arange(1600), (crs,) * 1600, transforms, 2560.0, 64)
+    result = splits.make_split(found, SplitOptions(method="spatial", block_km=25, buffer_km=10))
+    parts = np.array([str(part) for part in result.assignment])
+    shapes = shapely.box(transforms[:, 2], transforms[:, 5] - 2560, transforms[:, 2] + 2560, transforms[:, 5])
+    nearest = shapely.distance(shapes[parts == "train"][:, None], shapes[parts == "test"][None, :]).min(axis=1)
+    assert 10_000 * 0.998 < nearest.min() < 13_500
+    # 102 km by 102 km of ground.
+    assert 16 <= result.method["blocks"] <= 36 and result.method["left_out_by_buffer"] < 1100
+    if crs == "EPSG:32701":
+        longitude = spatial.centres_of(spatial.corners_from_transforms(found))[:, 0]
+        assert longitude.min() < -179 and longitude.max() > 179
+        by_longitude = splits.make_split(found, SplitOptions(method="spatial"))
+        # The west is west of the antimeridian, and no part is on both sides of another.
+        eastwards = longitude % 360
+        tested = np.array([part == "test" for part in by_longitude.assignment])
+        assert eastwards[~tested].max() <= eastwards[tested].min()
+
+
+@pytest.mark.parametrize("latitude", [-78.0, -34.0, -1.0, 20.0, 84.8])
+@pytest.mark.parametrize("block_km", [2.0, 25.0])
+def test_blocks_outside_europe_are_as_wide_and_high_as_in_it(latitude, block_km):
+    places = np.stack(np.meshgrid(100 + np.arange(0, 4, 0.002), [latitude], indexing="ij"), -1).reshape(-1, 2)
+    heights = np.stack([np.full(2000, 100.0), latitude + np.linspace(0, 4, 2000)], axis=-1)
+    corners = spatial.corners_from_centres(np.concatenate([places, heights]), 10.0)
+    names = spatial.block_names(corners, block_km)
+    metres = np.radians(4) * 6_378_137 * np.cos(np.radians(latitude))
+    across = len(set(names[:2000])) * block_km * 1000
+    assert across == pytest.approx(metres, rel=0.01, abs=2.2 * block_km * 1000)
+    if latitude < 80:
+        upwards = len(set(name.split("/")[1] for name in names[2000:])) * block_km * 1000
+        assert upwards == pytest.approx(4 * 111_200, rel=0.01, abs=2.2 * block_km * 1000)
+
+
+def test_a_place_that_is_none_is_an_error():
+    found = on_a_grid(3)
+    transforms = found.transforms.copy()
+    transforms[4, 2] = 1e12
+    lost = splits.Patches(**(vars(found) | {"transforms": transforms}))
+    for more in ({}, {"block_km": 3.0}):
+        with pytest.raises(SourceError, match=f"{found.keys[4]}: its corners lie nowhere on Earth .*EPSG:32633.* 1 of"):
+            splits.make_split(lost, SplitOptions(method="spatial", **more))
 
 
 def test_identical_images_join_their_blocks():

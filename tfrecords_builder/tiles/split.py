@@ -6,8 +6,6 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from eo_keras.errors import OptionError, SourceError
 from tfrecords_builder import spatial, splits
 from tfrecords_builder.splits import TEST, TRAIN, VAL, Patches, SplitOptions, SplitResult
@@ -68,10 +66,8 @@ def _in_blocks(tiles: Patches, options: SplitOptions) -> SplitResult:
 def _by_city(tiles: Patches, city_of: Sequence[str], cities: Sequence[City], options: SplitOptions) -> SplitResult:
     part_of = draw_cities(cities, set(city_of), options)
     assignment: list[str | None] = [part_of[name] for name in city_of]
-    corners = spatial.reproject(spatial.corners_from_transforms(tiles), spatial.EQUAL_AREA_CRS)
-    left_out = 0
-    if np.isfinite(corners).all():
-        left_out = spatial.apply_buffer(corners, assignment, max(_TOUCHING_M, 1000 * options.buffer_km))
+    footprints = spatial.footprints_of(spatial.corners_from_transforms(tiles), tiles.keys)
+    left_out = spatial.apply_buffer(footprints, assignment, max(_TOUCHING_M, 1000 * options.buffer_km))
     by_part = collections.defaultdict(list)
     for name, part in sorted(part_of.items()):
         by_part[part].append(name)

@@ -85,6 +85,14 @@ def test_tiles_that_share_ground_with_a_test_city_are_left_out_of_training():
     assert result.method["left_out_beside_other_parts"] == 2
 
 
+def test_a_tile_without_a_place_does_not_end_the_check_of_the_others():
+    places = [("c00", 0, 0), ("c01", 0, 0), ("c01", 9, 0)]
+    found = tiles_of(places)
+    found.transforms[2, 2] = 1e12
+    with pytest.raises(SourceError, match="c01-9-0: its corners lie nowhere on Earth"):
+        split_tiles(found, ["c00", "c01", "c01"], cities_of(2, c00="test", c01="train"), SplitOptions(method="city"))
+
+
 def test_one_city_cannot_be_split_by_city():
     with pytest.raises(SourceError, match="--split=spatial --block_km"):
         split(apart(1), cities_of(1))
