@@ -13,8 +13,8 @@ import io
 import json
 import os
 import pathlib
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -59,6 +59,12 @@ def expand_home(path: str, beside: _Path = "") -> str:
             f"write ./{path} for what lies in the current folder",
         )
     return expanded
+
+
+def absolute(path: _Path) -> str:
+    """Returns a path that means the same in every process: a local one from the root on, a URL as it is."""
+    here = local(path)
+    return os.fspath(path) if here is None else os.path.abspath(here)
 
 
 def filesystem(url: _Path) -> tuple[Any, str]:
@@ -211,26 +217,21 @@ def atomic_file(path: _Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             raise StorageError(path, f"it cannot be written ({error})", remedy="mend that and try again") from error
         return
     with storage_errors(path_here):
-        descriptor, temporary = tempfile.mkstemp(prefix=f"{TEMPORARY_PREFIX}{path_here.name}-", dir=path_here.parent)
+        temporary = path_here.with_name(f"{TEMPORARY_PREFIX}{path_here.name}-{secrets.token_hex(8)}")
+        # Not tempfile.mkstemp, whose files are for the owner alone: a result is for whoever may read the folder. The
+        # system applies the umask; to ask for it is to set it, for all threads.
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
-            # mkstemp makes files for the owner alone; a result is for whoever may read the folder.
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path_here)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_bytes(path: _Path, data: bytes, *, durable: bool = True) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import zipfile
+from typing import BinaryIO
 
 from eo_keras import containers, files
 from eo_keras.errors import SourceError, StorageError
@@ -49,6 +51,7 @@ class Archive:
         self._local = files.local(path)
         self._zip: zipfile.ZipFile | None = None
         self._infos: dict[str, zipfile.ZipInfo] = {}
+        self._directory = b""
         try:
             if files.is_folder(path):
                 return
@@ -65,11 +68,35 @@ class Archive:
         file = None if self._local is not None else files.open_for_reading(path)
         self._zip = containers.open_zip(self._local or self.path, file, _REMEDY)
         self._infos = containers.zip_members(self._zip, path)
+        self._directory = _directory_digest(self._zip.fp, self._zip.start_dir)
 
     @property
     def is_zip(self) -> bool:
         """Whether the archive is a zip file."""
         return self._zip is not None
+
+    def check_unchanged(self) -> None:
+        """Refuses a zip at whose path another one lies by now.
+
+        A directory holds names, lengths and checksums of all members, so that one of the same bytes is of the same
+        content; times of change are less sure, for copies can keep them.
+
+        Raises:
+            SourceError: if the zip's directory is not the one that was read when it was opened.
+        """
+        if self._zip is None:
+            return
+        try:
+            with files.open_for_reading(self.path) as file:
+                now = _directory_digest(file, self._zip.start_dir)
+        except (OSError, StorageError):
+            now = b""
+        if now != self._directory:
+            raise SourceError(
+                self.path,
+                "it has changed while records were built from it",
+                remedy="build again from a source at rest, with --overwrite",
+            )
 
     def members(self) -> list[Member]:
         """Lists all files, sorted by path; of a zip, without litter.
@@ -155,3 +182,8 @@ class Archive:
             raise SourceError(
                 f"{self.path}: {member}", f"it has {size:,} bytes", f"a patch of at most {MAX_MEMBER_BYTES:,} bytes"
             )
+
+
+def _directory_digest(file: BinaryIO, start: int) -> bytes:
+    file.seek(start)
+    return hashlib.sha256(file.read()).digest()

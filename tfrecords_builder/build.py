@@ -13,6 +13,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -101,13 +102,17 @@ def build(options: BuildOptions, *, progress: _Progress = None, dry_run: bool = 
         StorageError: if the output cannot be written.
     """
     _check_options(options)
-    options = dataclasses.replace(options, output_dir=output.resolved(options.output_dir))
+    # Workers may run in other folders.
+    options = dataclasses.replace(
+        options, source=files.absolute(options.source), output_dir=output.resolved(options.output_dir)
+    )
+    opening = secrets.token_hex(8)
     if dry_run:
         output.check(options.output_dir, overwrite=options.overwrite)
-        with tempfile.TemporaryDirectory() as folder, _engine(options, local=True) as engine:
-            return _Build(options, engine, BuildState(folder), progress).run(dry_run=True)
-    with output.held(options.output_dir, overwrite=options.overwrite), _engine(options) as engine:
-        return _Build(options, engine, BuildState(options.output_dir), progress).run()
+        with tempfile.TemporaryDirectory() as folder, _engine(options, opening, local=True) as engine:
+            return _Build(options, opening, engine, BuildState(folder), progress).run(dry_run=True)
+    with output.held(options.output_dir, overwrite=options.overwrite), _engine(options, opening) as engine:
+        return _Build(options, opening, engine, BuildState(options.output_dir), progress).run()
 
 
 def _check_options(options: BuildOptions) -> None:
@@ -122,30 +127,30 @@ def _check_options(options: BuildOptions) -> None:
     splits.check_options(options.split)
 
 
-def _engine(options: BuildOptions, *, local: bool = False) -> engines.Engine:
+def _engine(options: BuildOptions, opening: str, *, local: bool = False) -> engines.Engine:
     return output.make_engine(
         "local" if local else options.engine,
         options.num_workers,
         options.beam_options,
-        functools.partial(shards.prepare, options.source),
+        functools.partial(shards.prepare, options.source, opening),
     )
 
 
 class _Build:
     """One call of `build`: the steps, and what they share."""
 
-    def __init__(self, options: BuildOptions, engine: engines.Engine, state: BuildState, progress: _Progress):
+    def __init__(
+        self, options: BuildOptions, opening: str, engine: engines.Engine, state: BuildState, progress: _Progress
+    ):
         self._options, self._engine, self._state, self._progress = options, engine, state, progress
         self._source = options.named_source()
-        self._context = scan.SourceContext(self._source, options.source, options.verify, state.folder)
+        self._context = scan.SourceContext(self._source, options.source, options.verify, state.folder, opening)
         self._seconds: dict[str, float] = {}
 
     def run(self, dry_run: bool = False) -> BuildReport:
         started = time.monotonic()
         with self._timed("list"):
-            # A source is listed anew for every build: a cached archive may have changed on disk since.
-            scan.open_archive.cache_clear()
-            items = self._source.items(scan.open_archive(self._options.source))
+            items = self._source.items(scan.open_archive(self._options.source, self._context.opening))
             self._state.begin(self._describe(items), overwrite=self._options.overwrite)
         try:
             with self._timed("scan"):

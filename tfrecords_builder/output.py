@@ -38,8 +38,8 @@ class BuildReport:
 
 
 def resolved(output_dir: str | os.PathLike[str]) -> str:
-    """Returns the folder's path or URL as text, a `file://` URL as the path that it means."""
-    return os.fspath(files.local(output_dir) or output_dir)
+    """Returns the folder's path from the root on, which means the same to every worker, or its URL."""
+    return files.absolute(output_dir)
 
 
 @contextlib.contextmanager

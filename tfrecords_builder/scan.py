@@ -36,12 +36,14 @@ class SourceContext:
         path: where it is read from.
         verify: whether JPEGs are decoded in the scan.
         state_dir: folder of the build's state.
+        opening: names this build among all; a worker that lives on opens the source once for each.
     """
 
     source: Source
     path: str
     verify: bool
     state_dir: str
+    opening: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +86,8 @@ class Scan:
 
 
 @functools.lru_cache(maxsize=1)
-def open_archive(path: str) -> Archive:
-    """Opens an archive once a process."""
+def open_archive(path: str, opening: str) -> Archive:
+    """Opens an archive once a process and build: another file may lie at its path when the next build begins."""
     return Archive(path)
 
 
@@ -127,7 +129,7 @@ def scan_unit(context: SourceContext, unit: ScanUnit) -> None:
     path = files.join(context.state_dir, unit.name)
     if load_arrays(path) is not None:
         return
-    source, archive = context.source, open_archive(context.path)
+    source, archive = context.source, open_archive(context.path, context.opening)
     sizes, stored, pixels, crs, transforms, class_pixels = [], [], [], [], [], []
     totals, valid = (np.zeros(len(source.bands), np.int64) for _ in range(2))
     for item in unit.items:
@@ -232,9 +234,16 @@ def _found(context: SourceContext, unit: ScanUnit) -> dict[str, np.ndarray]:
 
 
 def source_digest(context: SourceContext, scanned: Scan) -> tuple[str, int]:
-    """Returns SHA-256 and size in bytes of a zip; of a folder, the SHA-256 over its patches' keys and hashes."""
-    if not files.is_folder(context.path):
-        return files.sha256_of_file(context.path), files.size(context.path)
+    """Returns SHA-256 and size in bytes of a zip; of a folder, the SHA-256 over its patches' keys and hashes.
+
+    Raises:
+        SourceError: if the zip is not the one that was listed.
+    """
+    archive = open_archive(context.path, context.opening)
+    if archive.is_zip:
+        found = files.sha256_of_file(context.path), files.size(context.path)
+        archive.check_unchanged()
+        return found
     whole = hashlib.sha256()
     for item, found in zip(scanned.items, scanned.stored_digests, strict=True):
         whole.update(item.key.encode() + b"\0" + found.tobytes())

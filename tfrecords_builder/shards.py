@@ -82,7 +82,7 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
     if finished.is_whole(context.source.state_dir, context.output_dir, unit.name, unit.digest()):
         return
     source = context.source.source
-    archive = scan.open_archive(context.source.path)
+    archive = scan.open_archive(context.source.path, context.source.opening)
     histograms, uncounted = Histograms(len(source.bands), source.dtype), []
     labels = {name: label for label, name in enumerate(source.legend.class_names)}
     with files.atomic_file(files.join(context.output_dir, unit.name)) as file:
@@ -109,6 +109,6 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
     )
 
 
-def prepare(source: str) -> None:
+def prepare(source: str, opening: str) -> None:
     """Opens a source in a process that will be asked for shards of it; this module has been imported by then."""
-    scan.open_archive(source)
+    scan.open_archive(source, opening)

@@ -29,6 +29,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
+def test_files_are_for_whoever_the_umask_lets_read_and_threads_leave_it_alone(tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", None)  # The process's, not the thread's: nobody may set it for a moment.
+        files.write_bytes(tmp_path / "a", b"")
+        assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+
+
 def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path):
     code = (
         "import sys, resource, signal; from eo_keras import files, errors\n"

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import eo_keras
-from eo_keras import cards, engines, radiometry, safe
+from eo_keras import cards, engines, files, radiometry, safe
 from eo_keras.code_maps import code_map
 from eo_keras.errors import EOKerasError, SourceError
 from tfrecords_builder import finished, output, plan, splits, tfds_metadata
@@ -61,7 +62,11 @@ def build(options: TileBuildOptions, *, progress: _Progress = None, dry_run: boo
             process is writing to it.
         StorageError: if the output cannot be written.
     """
+    # Workers may run in other folders.
     options = dataclasses.replace(options, output_dir=output.resolved(options.output_dir))
+    if os.path.isfile(options.tiles.legend):
+        legend = files.absolute(options.tiles.legend)
+        options = dataclasses.replace(options, tiles=dataclasses.replace(options.tiles, legend=legend))
     options.check()
     engine = output.make_engine("local" if dry_run else options.engine, options.num_workers, options.beam_options)
     if dry_run:
@@ -77,17 +82,15 @@ class _Build:
 
     def __init__(self, options: TileBuildOptions, engine: engines.Engine, state: BuildState, progress: _Progress):
         self._options, self._engine, self._state, self._progress = options, engine, state, progress
-        self._context = survey.TileContext(options.tiles, state.folder)
+        self._context = survey.TileContext(options.tiles, state.folder, secrets.token_hex(8))
         self._legend = code_map(options.tiles.legend).legend
         self._seconds: dict[str, float] = {}
 
     def run(self, dry_run: bool = False) -> BuildReport:
         started = time.monotonic()
-        # Scenes and land use are read anew for every build: cached ones may have changed on disk since.
-        survey.opened_scene.cache_clear()
-        survey.opened_ground.cache_clear()
         cities = read_cities(self._options.cities)
-        self._state.begin(self._describe(cities), overwrite=self._options.overwrite)
+        described = self._describe(cities)
+        self._state.begin(described, overwrite=self._options.overwrite)
         with self._forgetting_refusals(), self._timed("survey"):
             surveys = self._survey(cities)
             level, pixel_size = survey.check_alike(surveys)
@@ -106,6 +109,7 @@ class _Build:
         with self._timed("cut"):
             found = self._cut(units)
         with self._forgetting_refusals(), self._timed("plan"):
+            _check_unchanged(described["files"], _stamps(cities))
             tiles = _Tiles(units, found)
             split = self._split(tiles, cities, surveys, pixel_size)
             planned = self._plan(tiles, split)
@@ -322,6 +326,21 @@ def _stamps(cities: Sequence[City]) -> dict[str, list[int]]:
                 for name in names
                 if name.lower().endswith(wanted)
             )
-        found = [os.stat(name) for name in inner]
+        # A link that leads nowhere, or a file that is gone since it was listed, has neither.
+        found = [os.stat(name) for name in inner if os.path.exists(name)]
         stamps[path] = [sum(item.st_size for item in found), max((item.st_mtime_ns for item in found), default=0)]
     return stamps
+
+
+def _check_unchanged(before: dict[str, list[int]], now: dict[str, list[int]]) -> None:
+    """Refuses files that have changed since they were listed, of which tiles may show the old state or the new one.
+
+    Raises:
+        SourceError: at the first one.
+    """
+    if changed := [path for path, stamp in before.items() if now[path] != stamp]:
+        raise SourceError(
+            changed[0],
+            "it has changed while tiles were cut",
+            remedy="build again from files at rest",
+        )

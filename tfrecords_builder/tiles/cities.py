@@ -48,7 +48,7 @@ def read_cities(path: str | os.PathLike[str]) -> tuple[City, ...]:
     Raises:
         SourceError: if it cannot be read, lacks a column, names a city twice or a path that is not there.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(os.path.abspath(path))  # So that the paths in it mean the same to every worker.
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True))
     except (OSError, ValueError, csv.Error) as error:

@@ -35,10 +35,12 @@ class TileContext:
     Attributes:
         tiles: what a tile is.
         state_dir: folder of the build's state.
+        opening: names this build among all; a worker that lives on opens scenes and land use once for each.
     """
 
     tiles: TileOptions
     state_dir: str
+    opening: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,14 +96,14 @@ class CitySurvey:
 
 
 @functools.lru_cache(maxsize=4)
-def opened_scene(path: str, tiles: TileOptions) -> Scene:
-    """Opens a scene once a process."""
+def opened_scene(path: str, tiles: TileOptions, opening: str) -> Scene:
+    """Opens a scene once a process and build: another one may lie at its path when the next build begins."""
     return scenes.open_scene(path, tiles.scene)
 
 
 @functools.lru_cache(maxsize=2)
-def opened_ground(city: City, tiles: TileOptions, crs: str) -> Ground:
-    """Reads and reprojects a city's land use once a process, as long as it is the one that is worked on."""
+def opened_ground(city: City, tiles: TileOptions, crs: str, opening: str) -> Ground:
+    """Reads and reprojects a city's land use once a process and build, as long as it is the one that is worked on."""
     return open_ground(city, tiles, crs)
 
 
@@ -117,11 +119,11 @@ def survey_city(context: TileContext, unit: CityUnit) -> None:
     if files.exists(path):
         return
     city, tiles = unit.city, context.tiles
-    opened = {scene: opened_scene(scene, tiles) for scene in city.scenes}
+    opened = {scene: opened_scene(scene, tiles, context.opening) for scene in city.scenes}
     _check_places(city, opened)
     surveyed, used, warnings = [], set(), []
     for scene in opened.values():
-        ground = opened_ground(city, tiles, scene.grid.crs)
+        ground = opened_ground(city, tiles, scene.grid.crs, context.opening)
         surveyed.append(_survey_scene(city, scene, ground))
         used |= {containers.place_of(layer.path)[0] for layer in (*scene.layers, *filter(None, [scene.scl]))}
         if scene.date and ground.year and abs(scene.date.year - ground.year) > LABEL_YEARS_APART:
