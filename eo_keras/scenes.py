@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from eo_keras import raster_files, safe, sentinel2
+from eo_keras import raster_files, reference_systems, safe, sentinel2
 from eo_keras.errors import BandError, OptionError, SourceError
 from eo_keras.grids import Grid
 from eo_keras.litter import is_litter
@@ -70,6 +70,8 @@ class SceneOptions:
         ):
             if value not in known:
                 raise OptionError(flag, f"'{value}'", f"one of {', '.join(filter(None, known))}")
+        if self.target_crs is not None:
+            reference_systems.target(self.target_crs)
 
 
 @dataclasses.dataclass(frozen=True)

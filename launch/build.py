@@ -137,9 +137,7 @@ flags.DEFINE_string(
     None,
     "urban_atlas, ombria_s2: names of a file's bands in stored order where it does not name them, or EUROSAT.",
 )
-flags.DEFINE_string(
-    "target_crs", None, "urban_atlas: where to bring scenes to that lie in degrees, such as EPSG:32633."
-)
+flags.DEFINE_string("target_crs", None, "urban_atlas: projection in metres to bring scenes to, such as EPSG:32633.")
 
 _OF_PATCHES = ("source", "lists", "allow_missing_patches", "coordinates", "no_verify")
 _OF_TILES = (

@@ -168,6 +168,51 @@ def test_a_raster_of_another_form_is_not_followed(tmp_path):
         scenes.open_scene(tmp_path / "a.tif", SceneOptions(bands_in_file=("B04",)))
 
 
+@pytest.mark.parametrize("form", ["aux.xml", "tfw"])
+def test_a_place_in_side_files_is_the_same_for_survey_and_reader(tmp_path, form):
+    from rasterio.crs import CRS
+
+    from eo_keras.scene_reader import VALID, SceneReader
+
+    path = write_tiff(tmp_path / "scene.tif", names=("B04", "B03", "B02"), crs=None)
+    west, north = products.CORNER
+    transform = f"<GeoTransform>{west},10,0,{north},0,-10</GeoTransform>"
+    if form == "tfw":
+        transform = ""
+        (tmp_path / "scene.tfw").write_text("\n".join(map(str, (10, 0, 0, -10, west + 5, north - 5))))
+        with pytest.raises(SourceError, match="does not say in which CRS"):
+            scenes.open_scene(path)
+    wkt = CRS.from_string(products.CRS).to_wkt().replace('"', "&quot;")
+    (tmp_path / "scene.tif.aux.xml").write_text(f"<PAMDataset><SRS>{wkt}</SRS>{transform}</PAMDataset>")
+    scene = scenes.open_scene(path)
+    assert (scene.grid.crs, scene.grid.transform) == (products.CRS, (10, 0, west, 0, -10, north))
+    with SceneReader(scene) as reader:
+        assert (reader.read(0, 0, 30, 30)[1] == VALID).all()
+
+
+def test_control_points_are_no_grid(tmp_path):
+    import rasterio
+    from rasterio.control import GroundControlPoint
+
+    path = write_tiff(tmp_path / "scene.tif", names=("B04", "B03", "B02"), crs=None)
+    points = [GroundControlPoint(row, column, 15 + column / 1e4, 50 - row / 1e4) for row in (0, 9) for column in (0, 9)]
+    with rasterio.open(path, "r+") as dataset:
+        dataset.gcps = points, rasterio.crs.CRS.from_epsg(4326)
+    with pytest.raises(SourceError, match=r"only control points .* gdalwarp"):
+        scenes.open_scene(path)
+
+
+def test_a_scene_is_not_brought_to_where_its_projection_does_not_reach(tmp_path):
+    path = write_tiff(tmp_path / "scene.tif", names=("B04", "B03", "B02"))
+    for target in ("EPSG:32607", "EPSG:3031", "EPSG:2154"):
+        try:
+            grid = scenes.open_scene(path, SceneOptions(target_crs=target)).grid
+        except OptionError as error:
+            assert "--target_crs" in str(error)
+        else:
+            assert grid.height * grid.width < 16 * 30 * 30
+
+
 def test_bands_of_two_reference_systems_are_refused(tmp_path):
     folder = tmp_path / "mixed"
     folder.mkdir()

@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 
-from eo_keras import cards, containers, files, raster_files, scenes
+from eo_keras import cards, containers, files, reference_systems, scenes
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.grids import Grid
 from eo_keras.scenes import Scene
@@ -26,6 +26,9 @@ LABEL_YEARS_APART = 2
 
 _SAME_SIZE = 0.02
 """How far pixel sizes may differ: those of grids that were brought to another CRS do, by the latitude."""
+
+_SQUARE = 0.05
+"""How far a pixel's width and height on the ground may differ: in EPSG:3035 they do by 2.5 % at Europe's edges."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +66,7 @@ class SceneSurvey:
         bands: names of the bands that records will hold, in order.
         grid: its grid.
         window: first row, first column, end row and end column of what the land use covers.
+        resolution_m: what a pixel measures on the ground in the middle of that, in metres.
     """
 
     path: str
@@ -72,6 +76,7 @@ class SceneSurvey:
     bands: tuple[str, ...]
     grid: Grid
     window: tuple[int, ...]
+    resolution_m: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,22 +169,41 @@ def read_survey(context: TileContext, unit: CityUnit) -> CitySurvey:
 
 
 def _check_places(city: City, opened: dict[str, Scene]) -> None:
-    crs = {scene.grid.crs: path for path, scene in opened.items()}
-    for name, path in crs.items():
-        if raster_files.is_in_degrees(name):
+    crs = {scene.grid.crs: scene for scene in opened.values()}
+    for name, scene in crs.items():
+        if reference_systems.is_in_degrees(name):
             raise SourceError(
-                path,
+                scene.source,
                 f"its grid is in degrees ({name}), whose pixels have no size in metres",
                 "a grid in metres",
-                "say --target_crs, such as --target_crs=EPSG:32633",
+                _say_target(scene.grid),
             )
     if len(crs) > 1:
         raise SourceError(
             city.name,
             f"its scenes lie in {' and '.join(sorted(crs))}",
             "one coordinate reference system a city",
-            "make two cities of it, or say --target_crs",
+            f"make two cities of it, or {_say_target(scene.grid)}",
         )
+
+
+def _say_target(grid: Grid) -> str:
+    return f"say --target_crs, such as --target_crs={reference_systems.projection_for(grid)}"
+
+
+def _resolution(scene: Scene, window: tuple[int, ...]) -> float:
+    """Returns what a pixel measures on the ground in the middle of a window, in metres."""
+    top, left, bottom, right = window
+    width, height = reference_systems.pixel_on_ground(scene.grid.window(top, left, bottom - top, right - left))
+    if not abs(width / height - 1) <= _SQUARE:
+        raise SourceError(
+            scene.source,
+            f"a pixel measures {width:.3g} m by {height:.3g} m on the ground in {scene.grid.crs[:40]}",
+            "square pixels",
+            _say_target(scene.grid),
+        )
+    # To a millimetre: more is known of no grid.
+    return round(math.sqrt(width * height), 3)
 
 
 def _survey_scene(city: City, scene: Scene, ground: Ground) -> SceneSurvey:
@@ -200,7 +224,16 @@ def _survey_scene(city: City, scene: Scene, ground: Ground) -> SceneSurvey:
             "mend the city's line",
         )
     date = scene.date.isoformat() if scene.date else ""
-    return SceneSurvey(scene.source, scene.product, scene.level, date, scene.bands, scene.grid, window)
+    return SceneSurvey(
+        scene.source,
+        scene.product,
+        scene.level,
+        date,
+        scene.bands,
+        scene.grid,
+        window,
+        _resolution(scene, window),
+    )
 
 
 def _window(grid: Grid, bounds: tuple[float, float, float, float]) -> tuple[int, int, int, int] | None:
@@ -249,12 +282,13 @@ def check_alike(surveys: dict[str, CitySurvey]) -> tuple[str, float]:
                 "the same bands of every scene",
                 "name those that all scenes hold",
             )
-        if abs(scene.grid.pixel_size / first.grid.pixel_size - 1) > _SAME_SIZE:
+        if abs(scene.resolution_m / first.resolution_m - 1) > _SAME_SIZE:
             raise OptionError(
                 "--bands",
-                f"pixels of {scene.path} measure {scene.grid.pixel_size:g} m, those of {first.path} "
-                f"{first.grid.pixel_size:g} m",
+                f"pixels of {scene.path} measure {scene.resolution_m:g} m on the ground, those of {first.path} "
+                f"{first.resolution_m:g} m",
                 "one pixel size",
-                "ask for a band of 10 m too, or build two records folders",
+                "ask for a band of 10 m too, build two records folders, or, where a projection is not true to scale, "
+                + _say_target(first.grid),
             )
-    return first.level, first.grid.pixel_size
+    return first.level, first.resolution_m

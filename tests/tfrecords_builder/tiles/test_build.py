@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import Affine
 
 from eo_keras import cards, code_maps, records, scenes
 from eo_keras.errors import BandError, OptionError, RecordsError, SourceError
@@ -349,6 +351,35 @@ def test_scenes_in_degrees_need_a_target(tmp_path):
     )
     assert found.card.resolution_m == pytest.approx(9, abs=2.5)
     refused(tmp_path, SourceError, "its processing level cannot be told", line, scene={"target_crs": products.CRS})
+
+
+def test_pixels_are_metres_on_the_ground_and_one_size(tmp_path):
+    def town(name, crs, corner, width=10.0, height=10.0):
+        scene, land = tmp_path / f"{name}_20180701.tif", tmp_path / f"{name}_UA2018.gpkg"
+        products.write_raster(scene, np.full((3, 96, 96), 1500, np.uint16), 10, names=("B04", "B03", "B02"))
+        with rasterio.open(scene, "r+") as file:
+            file.crs, file.transform = crs, Affine(width, 0, corner[0], 0, -height, corner[1])
+        towns.write_land_use(land, 96, corner, crs=crs)
+        return f"{name},{scene.name},{land.name},,"
+
+    web = town("Web", "EPSG:3857", (1_669_792, 6_394_000))
+    again = town("Again", "EPSG:3857", (1_729_792, 6_394_000))
+    level = {"level": "L1C"}
+    found = tiles_build.build(
+        options(tmp_path / "r", towns.write_list(tmp_path, web, again), scene=level, min_labelled=0), dry_run=True
+    )
+    assert found.card.resolution_m == pytest.approx(6.47, abs=0.01)
+    metric = town("Utm", products.CRS, products.CORNER)
+    refused(
+        tmp_path,
+        OptionError,
+        r"measure 6\.47\d m on the ground.* 10 m;.*--target_crs=EPSG:326",
+        web,
+        metric,
+        scene=level,
+    )
+    oblong = town("Oblong", products.CRS, products.CORNER, height=8.0)
+    refused(tmp_path, SourceError, "10 m by 8 m on the ground.*--target_crs=EPSG:32633", oblong, again, scene=level)
 
 
 def test_a_legend_of_ones_own_is_part_of_the_build(tmp_path, two_towns):
