@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from eo_keras import cards, files
+from eo_keras import cards, files, inflation
 from eo_keras.errors import RecordsError, RunError, StorageError
 
 if TYPE_CHECKING:
@@ -264,6 +264,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     if not zipfile.is_zipfile(path):
         raise RunError(path, "this is no .keras file", "a model saved by launch.train", "copy or train it again")
     try:
+        inflation.check_archive(path)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever the damaged part brought about.
         problem = f"{type(error).__name__}: {str(error)[:200]}"

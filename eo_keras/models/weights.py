@@ -18,6 +18,7 @@ import h5py
 import keras
 import numpy as np
 
+from eo_keras import inflation
 from eo_keras.errors import SourceError
 from eo_keras.models.blocks import is_head
 from eo_keras.models.published import RESNET50, Published
@@ -28,9 +29,6 @@ STEM = "conv1_conv"
 
 STEM_BN = "conv1_bn"
 """The batch normalisation behind it."""
-
-MAX_ARRAY_BYTES = 1 << 30
-"""No layer of ours comes near; a file that declares more would only exhaust the memory."""
 
 _FORMS = "weights of keras.applications (.h5, .weights.h5, .keras) or a .keras model of this package"
 
@@ -276,6 +274,7 @@ def _read(weights: str | os.PathLike, published: Published | None) -> _Source:
     try:
         content: str | io.BytesIO = path
         if zipfile.is_zipfile(path):
+            inflation.check_archive(path)
             with zipfile.ZipFile(path) as archive:
                 content = io.BytesIO(archive.read("model.weights.h5"))
         with h5py.File(content, "r") as file:
@@ -313,22 +312,24 @@ def _layers_of(file: h5py.File, path: str) -> dict[str, list[np.ndarray]]:
 
     file.visititems(visit)
     root, prefix = (file["model_weights"], "model_weights/") if "model_weights" in file else (file, "")
-    layers: dict[str, list[np.ndarray]] = {}
+    chosen: dict[str, list[h5py.Dataset]] = {}
     for layer_name in _listed(root.attrs, "layer_names"):
         layer = file[f"{prefix}{layer_name}"]
-        layers[layer_name] = [
-            _array(datasets[f"{prefix}{layer_name}/{weight}"], path) for weight in _listed(layer.attrs, "weight_names")
+        chosen[layer_name] = [
+            datasets[f"{prefix}{layer_name}/{weight}"] for weight in _listed(layer.attrs, "weight_names")
         ]
     # Keras numbers the layers of a class in the model's order; HDF5 lists them by the alphabet, 10 before 2.
     for place, layer_name in sorted(named.items(), key=lambda entry: _natural(entry[0])):
         variables = sorted((key for key in file[place] if key.isdigit()), key=int)
-        layers[layer_name] = [_array(datasets[f"{place}/{key}"], path) for key in variables]
-    return {name: arrays for name, arrays in layers.items() if arrays}
+        chosen[layer_name] = [datasets[f"{place}/{key}"] for key in variables]
+    # HDF5 packs too, and need not store what it fills with one value.
+    inflation.check(sum(dataset.nbytes for layer in chosen.values() for dataset in layer), path)
+    return {name: [_array(dataset, path) for dataset in layer] for name, layer in chosen.items() if layer}
 
 
 def _array(dataset: h5py.Dataset, path: str) -> np.ndarray:
-    if dataset.is_virtual or dataset.external or dataset.nbytes > MAX_ARRAY_BYTES or dataset.dtype.kind not in "fiu":
-        raise SourceError(path, f"'{dataset.name}' is no plain array of numbers of below 1 GiB", _FORMS)
+    if dataset.is_virtual or dataset.external or dataset.dtype.kind not in "fiu":
+        raise SourceError(path, f"'{dataset.name}' is no plain array of numbers", _FORMS)
     return dataset[()]
 
 

@@ -1,11 +1,14 @@
 """Pretrained weights: numbers equal to the original's, every form of file, and refusals."""
 
+import zipfile
+
 import h5py
 import keras
 import numpy as np
 import pytest
 
-from eo_keras.errors import BandError, SourceError
+from eo_keras import runs
+from eo_keras.errors import BandError, RunError, SourceError
 from eo_keras.models import Normalisation, build
 from eo_keras.models.resnet import build_resnet
 from eo_keras.models.stems import IMAGENET_STD
@@ -214,6 +217,29 @@ def test_files_that_are_refused(tmp_path, published):
         file["conv1_bn/conv1_bn/beta:0"][0] = np.nan
     with pytest.raises(SourceError, match="'conv1_bn' holds values that are not finite"):
         load_backbone(model, published[0], RGB)
+
+
+@pytest.mark.parametrize("form", ["zip", "packed", "filled", "often"])
+def test_a_small_file_does_not_fill_the_memory(tmp_path, form):
+    path = tmp_path / ("bomb.keras" if form == "zip" else "bomb.h5")
+    if form == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.writestr("model.weights.h5", bytes(65 << 20))
+    else:
+        size = (9 if form == "often" else 65) << 18
+        with h5py.File(path, "w") as file:
+            layer = file.create_group("big")
+            how = {"compression": "gzip", "chunks": (1 << 20,)} if form == "packed" else {}
+            layer.create_dataset("w", (size,), "f4", **how)
+            if form == "packed":
+                layer["w"][:] = 0
+            layer.attrs["weight_names"] = ["w"] * (8 if form == "often" else 1)
+            file.attrs["layer_names"] = ["big"]
+    with pytest.raises(SourceError, match=f"{path.stat().st_size:,} bytes that inflate to"):
+        load_backbone(reduced(), path, RGB)
+    if form == "zip":
+        with pytest.raises(RunError, match="that inflate to"):
+            runs.load_model(path)
 
 
 def test_imagenet_without_network_names_the_way_out(monkeypatch):

@@ -1,0 +1,39 @@
+"""How far a file of weights may inflate when it is read: a file that is small on disk must not fill the memory."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+
+_LEAST = 64 << 20
+_TIMES = 20
+
+
+def most_bytes(path: str | os.PathLike[str]) -> int:
+    """Returns how many bytes a file's content may have: 20 times the file's own, or 64 MiB.
+
+    Keras stores weights as they are; packed, numbers that were trained shrink by a tenth.
+    """
+    return max(_LEAST, _TIMES * os.path.getsize(path))
+
+
+def check_archive(path: str | os.PathLike[str]) -> None:
+    """Refuses a `.keras` file whose members declare more than `most_bytes`; no more than declared is read of one.
+
+    Raises:
+        ValueError: saying how much.
+        zipfile.BadZipFile: if it is no zip.
+    """
+    with zipfile.ZipFile(path) as archive:
+        declared = sum(member.file_size for member in archive.infolist())
+    check(declared, path)
+
+
+def check(size: int, path: str | os.PathLike[str]) -> None:
+    """Refuses content of more than `most_bytes` bytes.
+
+    Raises:
+        ValueError: saying how much.
+    """
+    if size > most_bytes(path):
+        raise ValueError(f"{os.path.getsize(path):,} bytes that inflate to {size:,}")
