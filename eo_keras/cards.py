@@ -262,9 +262,15 @@ def _type_hints(kind: type) -> dict[str, Any]:
 
 def write_card(card: DataCard | ModelCard, folder: str | os.PathLike[str]) -> None:
     """Writes a card into a folder under its fixed name."""
+    for name, data in contents(card).items():
+        files.write_bytes(files.join(folder, name), data)
+
+
+def contents(card: DataCard | ModelCard) -> dict[str, bytes]:
+    """Returns a card as its file holds it, under its fixed name."""
     name = DATA_CARD_NAME if isinstance(card, DataCard) else MODEL_CARD_NAME
     value = to_json(card)
-    files.write_json(files.join(folder, name), value | {_CHECKSUM: _checksum(value)})
+    return {name: files.json_bytes(value | {_CHECKSUM: _checksum(value)})}
 
 
 def _checksum(value: Mapping[str, Any]) -> str:

@@ -190,7 +190,7 @@ def storage_errors(path: _Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_file(path: _Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+def atomic_file(path: _Path, *, durable: bool = True, scratch: _Path | None = None) -> Iterator[BinaryIO]:
     """Opens a new file for writing that takes its name only when it is whole.
 
     On a local disk, the bytes go to a temporary name in the same folder and reach the disk before the rename; after an
@@ -199,6 +199,7 @@ def atomic_file(path: _Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     Args:
         path: the file's final name; its folder must exist.
         durable: whether to wait until the bytes are on the disk. Without, a power failure can leave an empty file.
+        scratch: folder of the same disk for the temporary name. Default: the file's own.
 
     Yields:
         A binary file to write to.
@@ -217,7 +218,8 @@ def atomic_file(path: _Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             raise StorageError(path, f"it cannot be written ({error})", remedy="mend that and try again") from error
         return
     with storage_errors(path_here):
-        temporary = path_here.with_name(f"{TEMPORARY_PREFIX}{path_here.name}-{secrets.token_hex(8)}")
+        folder = path_here.parent if scratch is None else local(scratch)
+        temporary = folder / f"{TEMPORARY_PREFIX}{path_here.name}-{secrets.token_hex(8)}"
         # Not tempfile.mkstemp, whose files are for the owner alone: a result is for whoever may read the folder. The
         # system applies the umask; to ask for it is to set it, for all threads.
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -247,7 +249,12 @@ def write_text(path: _Path, text: str) -> None:
 
 def write_json(path: _Path, value: Any) -> None:
     """Writes a JSON file atomically, indented, so that people can read it too."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Returns a value as `write_json` writes it."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def make_folder(path: _Path) -> pathlib.Path | str:
@@ -269,6 +276,11 @@ def make_folder(path: _Path) -> pathlib.Path | str:
     return here
 
 
+def sha256_of_bytes(data: bytes) -> str:
+    """Returns the hexadecimal SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def sha256_of_file(path: _Path) -> str:
     """Returns the hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
@@ -288,34 +300,57 @@ class FolderLock:
         error: the error class raised when another process holds it.
     """
 
-    NAME = ".lock"
+    NAME = ".eo_keras.lock"
 
     def __init__(self, folder: _Path, error: type[EOKerasError]):
         here = local(folder)
         self._path = None if here is None else here / self.NAME
         self._error = error
-        self._file: BinaryIO | None = None
+        self._file: int | None = None
 
     def __enter__(self) -> FolderLock:
-        if self._path is None:
-            return self
+        # Between opening and locking, the holder may end and remove the name: the lock of a file without a name is
+        # nobody's, and a third process would lock the next file of that name.
+        while self._path is not None and not self._lock():
+            pass
+        return self
+
+    def _lock(self) -> bool:
+        """Locks the file; tells whether it still has its name."""
         with storage_errors(self._path):
-            self._file = open(self._path, "ab")
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.close()
+            self._close()
             raise self._error(
                 self._path.parent,
                 "another process is writing to this folder",
                 remedy="wait until it has ended, or choose another folder",
             ) from None
-        return self
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                self._close()
+                raise
+        if self._is_named():
+            return True
+        self._close()
+        return False
+
+    def _is_named(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file), os.lstat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def _close(self) -> None:
+        os.close(self._file)
+        self._file = None
 
     def __exit__(self, *exception) -> None:
         if self._path is None:
             return
-        # The name is removed while the lock is still held, so that no second process can hold a removed file's lock
-        # believing that it holds the folder for longer than one failed attempt.
-        self._path.unlink(missing_ok=True)
-        self._file.close()
+        # While it is still locked, so that no other's is removed. One with content is somebody's file.
+        if self._is_named() and not os.fstat(self._file).st_size:
+            self._path.unlink(missing_ok=True)
+        self._close()

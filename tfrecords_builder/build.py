@@ -22,7 +22,7 @@ from typing import Any
 import eo_keras
 from eo_keras import cards, engines, files
 from eo_keras.errors import OptionError, SourceError
-from tfrecords_builder import finished, output, plan, scan, shards, splits, tfds_metadata
+from tfrecords_builder import finished, output, plan, scan, shards, splits
 from tfrecords_builder.output import BuildReport
 from tfrecords_builder.sources import SOURCES, UNNAMED, Source
 from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
@@ -110,9 +110,10 @@ def build(options: BuildOptions, *, progress: _Progress = None, dry_run: bool = 
     if dry_run:
         output.check(options.output_dir, overwrite=options.overwrite)
         with tempfile.TemporaryDirectory() as folder, _engine(options, opening, local=True) as engine:
-            return _Build(options, opening, engine, BuildState(folder), progress).run(dry_run=True)
-    with output.held(options.output_dir, overwrite=options.overwrite), _engine(options, opening) as engine:
-        return _Build(options, opening, engine, BuildState(options.output_dir), progress).run()
+            return _Build(options, opening, engine, BuildState(output.folder(folder)), progress).run(dry_run=True)
+    held = output.held(options.output_dir, overwrite=options.overwrite)
+    with held as folder, _engine(options, opening) as engine:
+        return _Build(options, opening, engine, BuildState(folder), progress).run()
 
 
 def _check_options(options: BuildOptions) -> None:
@@ -169,12 +170,13 @@ class _Build:
                 written, kept, histograms = self._write(scanned, planned)
         card = self._card(scanned, split, planned, written, histograms)
         if not dry_run:
-            tfds_metadata.write_tfds_metadata(card, self._options.output_dir)
-            cards.write_card(card, self._options.output_dir)
+            output.finish(self._state.output, card)
             self._state.remove()
         self._seconds["all"] = time.monotonic() - started
         counts = dict(collections.Counter(shard.split for shard in planned))
-        return BuildReport(card, self._seconds, counts, kept, (*warnings, *split.warnings))
+        return BuildReport(
+            card, self._seconds, counts, kept, (*warnings, *split.warnings, *self._state.output.take_warnings())
+        )
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -242,9 +244,9 @@ class _Build:
     def _write(self, scanned: scan.Scan, planned: list[plan.ShardPlan]) -> tuple[list[cards.Shard], int, Histograms]:
         context = shards.ShardContext(self._context, self._options.output_dir)
         units = [_shard_unit(scanned, shard) for shard in planned]
-        folders, histograms = (self._state.folder, self._options.output_dir), self._histograms()
+        histograms = self._histograms()
         entries, kept = finished.write_all(
-            self._engine, shards.write_shard, context, units, folders, histograms, self._progress
+            self._engine, shards.write_shard, context, units, self._state, histograms, self._progress
         )
         return entries, kept, histograms
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from eo_keras import cards, engines, files
 from eo_keras.errors import RecordsError
+from eo_keras.manifests import Written
 from tfrecords_builder import output
-from tfrecords_builder.state import load_arrays, save_arrays
+from tfrecords_builder.state import BuildState, load_arrays, save_arrays
 from tfrecords_builder.statistics import Histograms
 
 
@@ -31,7 +32,7 @@ def write_all(
     write_shard: Callable[[Any, Any], None],
     context: Any,
     units: Sequence[ShardUnit],
-    folders: tuple[str, str],
+    state: BuildState,
     histograms: Histograms,
     progress: Callable[[str, int, int], None] | None,
 ) -> tuple[list[cards.Shard], int]:
@@ -42,7 +43,7 @@ def write_all(
         write_shard: writes the shard of a unit, given the context, and notes it.
         context: what all units share.
         units: the shards.
-        folders: the state's folder and the output folder.
+        state: the build's state in the output folder.
         histograms: to which the counts of all shards are added.
         progress: called with ("writing", records done, records in all).
 
@@ -50,12 +51,13 @@ def write_all(
         The shards' entries in the card, and how many were there already.
 
     Raises:
+        RecordsError: if somebody else has a file of a shard's name.
         SourceError: if what the records are made of has changed.
         StorageError: if there is no room.
     """
-    state_dir, output_dir = folders
+    state_dir = state.folder
     kept = {unit.name for unit in units if is_noted(state_dir, unit.name, unit.digest())}
-    output.clear(output_dir, kept)
+    output.clear(state.output, kept, [unit.name for unit in units])
     total, done = sum(map(len, units)), 0
     for position in engine.run(write_shard, context, units):
         done += len(units[position])
@@ -66,6 +68,7 @@ def write_all(
         entry, counts = read(state_dir, unit.name, len(unit), histograms)
         entries.append(entry)
         histograms.merge(counts)
+    state.output.note({entry.name: Written(entry.bytes, entry.sha256) for entry in entries})
     return entries, len(kept)
 
 

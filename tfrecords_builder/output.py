@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 
 from eo_keras import cards, engines, files
 from eo_keras.errors import OptionError, RecordsError
+from eo_keras.output_folders import OutputFolder
 from tfrecords_builder import tfds_metadata
 from tfrecords_builder.state import STATE_FOLDER
 
 ENGINES = ("local", "beam")
 
-_SHARD_NAME = re.compile(r".+\.tfrecord-\d{5}-of-\d{5}")
+KIND = "records folder"
+
+_NAMES = (cards.DATA_CARD_NAME, *tfds_metadata.FILE_NAMES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +44,13 @@ def resolved(output_dir: str | os.PathLike[str]) -> str:
     return files.absolute(output_dir)
 
 
+def folder(output_dir: str) -> OutputFolder:
+    """Returns the output folder of a build."""
+    return OutputFolder(output_dir, KIND, RecordsError)
+
+
 @contextlib.contextmanager
-def held(output_dir: str, *, overwrite: bool) -> Iterator[None]:
+def held(output_dir: str, *, overwrite: bool) -> Iterator[OutputFolder]:
     """Makes and holds the output folder for one build, as a context.
 
     Raises:
@@ -51,41 +58,22 @@ def held(output_dir: str, *, overwrite: bool) -> Iterator[None]:
         StorageError: if it cannot be made.
     """
     check(output_dir, overwrite=overwrite)
-    existed = files.is_folder(output_dir)
-    files.make_folder(output_dir)
-    try:
-        with files.FolderLock(output_dir, RecordsError):
-            # Looked at again, for another process may have finished its build before this one took the lock.
-            check(output_dir, overwrite=overwrite)
-            yield
-    finally:
-        # What is left after a refusal is nobody's build.
-        if not existed and not files.list_names(output_dir):
-            files.remove(output_dir)
+    with folder(output_dir).held(overwrite=overwrite, writes=_NAMES) as output:
+        # Looked at again, for another process may have finished its build before this one took the lock.
+        check(output_dir, overwrite=overwrite)
+        yield output
 
 
 def check(output_dir: str, *, overwrite: bool) -> None:
-    """Refuses a folder that holds another build or anything that no build leaves behind.
+    """Refuses a folder that holds another build, or anything that no build of this program left there.
 
     Raises:
         RecordsError: if it does.
     """
-    if not files.is_folder(output_dir):
-        if files.exists(output_dir):
-            raise RecordsError(
-                output_dir, "there is a file of this name", "a folder, or nothing", "choose another folder"
-            )
-        return
-    names = files.list_names(output_dir)
-    if foreign := [name for name in names if not _is_ours(name)]:
-        raise RecordsError(
-            output_dir,
-            f"the folder holds {foreign[0]!r}, which is no part of a build",
-            "an empty folder, or none yet",
-            "choose another folder",
-        )
+    output = folder(output_dir)
+    output.check(overwrite=overwrite, writes=_NAMES)
     # With the state still there, the build was killed when all but this had been removed.
-    if cards.DATA_CARD_NAME in names and STATE_FOLDER not in names and not overwrite:
+    if output.lists(cards.DATA_CARD_NAME) and not output.has_scratch(STATE_FOLDER) and not overwrite:
         raise RecordsError(
             output_dir,
             "the folder holds another build",
@@ -94,20 +82,27 @@ def check(output_dir: str, *, overwrite: bool) -> None:
         )
 
 
-def _is_ours(name: str) -> bool:
-    return (
-        name in (cards.DATA_CARD_NAME, STATE_FOLDER, files.FolderLock.NAME, *tfds_metadata.FILE_NAMES)
-        or name.startswith(files.TEMPORARY_PREFIX)
-        or _SHARD_NAME.fullmatch(name) is not None
-    )
+def clear(output: OutputFolder, kept: Set[str], planned: Iterable[str]) -> None:
+    """Removes an earlier build or an unfinished one's remains, the card first: without it, nothing looks whole.
+
+    Args:
+        output: the folder.
+        kept: names of shards that stay.
+        planned: names of all shards that will be written; they are listed from now on.
+
+    Raises:
+        RecordsError: if somebody else has a file of such a name.
+    """
+    planned = tuple(planned)
+    output.check(overwrite=True, writes=planned)
+    output.clear(first=(cards.DATA_CARD_NAME,), kept=kept.__contains__)
+    output.tell_foreign()
+    output.announce(planned)
 
 
-def clear(output_dir: str, kept: set[str]) -> None:
-    """Removes an earlier build or an unfinished one's remains, the card first: without it, nothing looks whole."""
-    kept = {*kept, STATE_FOLDER, files.FolderLock.NAME}
-    others = [name for name in files.list_names(output_dir) if name not in kept]
-    for name in sorted(others, key=lambda name: name != cards.DATA_CARD_NAME):
-        files.remove(files.join(output_dir, name))
+def finish(output: OutputFolder, card: cards.DataCard) -> None:
+    """Writes what TensorFlow Datasets reads, and the card last."""
+    output.write(tfds_metadata.contents(card) | cards.contents(card))
 
 
 def check_work(

@@ -85,7 +85,8 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
     archive = scan.open_archive(context.source.path, context.source.opening)
     histograms, uncounted = Histograms(len(source.bands), source.dtype), []
     labels = {name: label for label, name in enumerate(source.legend.class_names)}
-    with files.atomic_file(files.join(context.output_dir, unit.name)) as file:
+    path = files.join(context.output_dir, unit.name)
+    with files.atomic_file(path, scratch=context.source.state_dir) as file:
         writer = _HashingWriter(file)
         for planned in unit.examples:
             item, where = planned.item, f"{context.source.path}: {planned.item.member}"

@@ -16,6 +16,7 @@ import numpy as np
 
 from eo_keras import files
 from eo_keras.errors import RecordsError
+from eo_keras.output_folders import OutputFolder
 
 STATE_FOLDER = ".build"
 
@@ -26,16 +27,18 @@ class BuildState:
     """The state of the build in an output folder.
 
     Args:
-        output_dir: the records folder; a local path or a URL.
+        output: the records folder.
     """
 
-    def __init__(self, output_dir: str | os.PathLike[str]):
+    def __init__(self, output: OutputFolder):
         """See the class."""
-        self._output_dir = output_dir
-        self.folder = files.join(output_dir, STATE_FOLDER)
+        self.output = output
+        self.folder = os.fspath(output.path(STATE_FOLDER))
 
     def description(self) -> dict[str, Any] | None:
         """Returns what was being built, or None where nothing was or its description cannot be read."""
+        if not self.output.has_scratch(STATE_FOLDER):
+            return None
         try:
             return json.loads(files.read_bytes(files.join(self.folder, _DESCRIPTION)))
         except (FileNotFoundError, ValueError):
@@ -57,21 +60,18 @@ class BuildState:
         if unfinished is not None and not overwrite:
             difference = _first_difference(unfinished, description)
             raise RecordsError(
-                self._output_dir,
+                self.output.folder,
                 f"the folder holds an unfinished build of something else ({difference})",
                 "the same source and flags, to go on with it",
                 "call it as before, choose another folder, or begin anew with --overwrite",
             )
         self.remove()
-        files.make_folder(self.folder)
+        self.output.scratch(STATE_FOLDER)
         files.write_json(files.join(self.folder, _DESCRIPTION), description)
 
     def remove(self) -> None:
-        """Removes the state; the description last, so that what is left of it is still known for what it is."""
-        for name in files.list_names(self.folder):
-            if name != _DESCRIPTION:
-                files.remove(files.join(self.folder, name))
-        files.remove(self.folder)
+        """Removes the state."""
+        self.output.drop_scratch(STATE_FOLDER)
 
 
 def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

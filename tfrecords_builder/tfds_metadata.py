@@ -6,9 +6,8 @@ They are written directly: TFDS's own writer imports TensorFlow and reads the re
 from __future__ import annotations
 
 import json
-import os
 
-from eo_keras import files, records, tfrecord
+from eo_keras import records, tfrecord
 from eo_keras.cards import DataCard
 
 FEATURES_NAME = "features.json"
@@ -18,8 +17,8 @@ LABELS_NAME = f"{records.LABEL}.labels.txt"
 FILE_NAMES = (FEATURES_NAME, INFO_NAME, LABELS_NAME)
 
 
-def write_tfds_metadata(card: DataCard, folder: str | os.PathLike[str]) -> None:
-    """Writes TFDS's `features.json`, `dataset_info.json` and the labels' names beside the shards."""
+def contents(card: DataCard) -> dict[str, bytes]:
+    """Returns TFDS's `features.json`, `dataset_info.json` and the labels' names by name, to lie beside the shards."""
     target = records.MASK if card.task == "segmentation" else records.LABEL
     info = {
         "citation": card.attribution,
@@ -39,7 +38,9 @@ def write_tfds_metadata(card: DataCard, folder: str | os.PathLike[str]) -> None:
         "supervisedKeys": {"tuple": {"items": [{"featureKey": records.IMAGE}, {"featureKey": target}]}},
         "version": card.version,
     }
-    if target == records.LABEL:
-        files.write_text(files.join(folder, LABELS_NAME), "\n".join(card.legend.class_names) + "\n")
-    files.write_text(files.join(folder, FEATURES_NAME), json.dumps(records.tfds_features(card), indent=2) + "\n")
-    files.write_text(files.join(folder, INFO_NAME), json.dumps(info, indent=2) + "\n")
+    labels = {LABELS_NAME: "\n".join(card.legend.class_names) + "\n"} if target == records.LABEL else {}
+    texts = labels | {
+        FEATURES_NAME: json.dumps(records.tfds_features(card), indent=2) + "\n",
+        INFO_NAME: json.dumps(info, indent=2) + "\n",
+    }
+    return {name: text.encode("utf-8") for name, text in texts.items()}

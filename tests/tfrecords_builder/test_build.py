@@ -253,19 +253,10 @@ def test_another_build_is_not_overwritten_unless_asked(rgb_zip, tmp_path):
     assert second.fingerprint != first.fingerprint
     names = {shard.name for part in second.splits.values() for shard in part.shards}
     assert {name for name in os.listdir(tmp_path / "r") if "tfrecord" in name} == names
-    (tmp_path / "r" / "thesis.doc").write_bytes(b"")
-    with pytest.raises(RecordsError, match="thesis.doc"):
-        built("eurosat_rgb", rgb_zip, tmp_path / "r", overwrite=True)
-
-
-def test_leftovers_of_a_killed_build_are_cleared(rgb_zip, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    built("eurosat_rgb", rgb_zip, whole)
-    killed.mkdir()
-    (killed / "eurosat_rgb-train.tfrecord-00000-of-00099").write_bytes(b"old")
-    (killed / ".partial-eurosat_rgb-train.tfrecord-00001-of-00008-abc").write_bytes(b"half")
-    built("eurosat_rgb", rgb_zip, killed)
-    assert bytes_of(killed) == bytes_of(whole)
+    (tmp_path / "r" / "thesis.doc").write_bytes(b"mine")
+    options = build.BuildOptions("eurosat_rgb", str(rgb_zip), str(tmp_path / "r"), overwrite=True)
+    (warning,) = (line for line in build.build(options).warnings if "thesis.doc" in line)
+    assert "left alone" in warning and (tmp_path / "r" / "thesis.doc").read_bytes() == b"mine"
 
 
 def test_a_dry_run_writes_nothing(rgb_zip, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from eo_keras import cards, engines
 from eo_keras.errors import RecordsError, SourceError
 from tests.tfrecords_builder.building import bytes_of
-from tfrecords_builder import build, shards
+from tfrecords_builder import build, output, shards
 from tfrecords_builder.splits import SplitOptions
 
 HERE = pathlib.Path(__file__).parent
@@ -229,12 +229,12 @@ def test_a_shard_of_other_examples_is_not_taken_for_finished():
 
 def test_the_card_waits_for_every_shard(rgb_zip, tmp_path, monkeypatch):
     seen = []
-    original = cards.write_card
+    original = output.finish
 
-    def write(card, folder):
-        seen.append(sorted(path.name for path in pathlib.Path(folder).glob("*.tfrecord-*")))
-        original(card, folder)
+    def finish(folder, card):
+        seen.append(sorted(path.name for path in pathlib.Path(folder.folder).glob("*.tfrecord-*")))
+        original(folder, card)
 
-    monkeypatch.setattr(cards, "write_card", write)
+    monkeypatch.setattr(output, "finish", finish)
     card = build.build(options(rgb_zip, tmp_path / "r")).card
     assert seen == [sorted(shard.name for part in card.splits.values() for shard in part.shards)]

@@ -24,7 +24,7 @@ import eo_keras
 from eo_keras import cards, engines, files, radiometry, safe
 from eo_keras.code_maps import code_map
 from eo_keras.errors import EOKerasError, SourceError
-from tfrecords_builder import finished, output, plan, splits, tfds_metadata
+from tfrecords_builder import finished, output, plan, splits
 from tfrecords_builder.output import BuildReport
 from tfrecords_builder.state import BuildState
 from tfrecords_builder.statistics import Histograms
@@ -72,9 +72,9 @@ def build(options: TileBuildOptions, *, progress: _Progress = None, dry_run: boo
     if dry_run:
         output.check(options.output_dir, overwrite=options.overwrite)
         with tempfile.TemporaryDirectory() as folder, engine:
-            return _Build(options, engine, BuildState(folder), progress).run(dry_run=True)
-    with output.held(options.output_dir, overwrite=options.overwrite), engine:
-        return _Build(options, engine, BuildState(options.output_dir), progress).run()
+            return _Build(options, engine, BuildState(output.folder(folder)), progress).run(dry_run=True)
+    with output.held(options.output_dir, overwrite=options.overwrite) as folder, engine:
+        return _Build(options, engine, BuildState(folder), progress).run()
 
 
 class _Build:
@@ -119,12 +119,13 @@ class _Build:
         parts = self._parts(tiles, split, planned, written)
         method = {**split.method, **self._describe_tiles(tiles, found, len(cities))}
         card = self._card(surveys, level, pixel_size, parts, method, histograms.statistics(bands, 0))
-        tfds_metadata.write_tfds_metadata(card, self._options.output_dir)
-        cards.write_card(card, self._options.output_dir)
+        output.finish(self._state.output, card)
         self._state.remove()
         self._seconds["all"] = time.monotonic() - started
         counts = dict(collections.Counter(shard.split for shard in planned))
-        return BuildReport(card, self._seconds, counts, kept, (*warnings, *split.warnings))
+        return BuildReport(
+            card, self._seconds, counts, kept, (*warnings, *split.warnings, *self._state.output.take_warnings())
+        )
 
     @contextlib.contextmanager
     def _forgetting_refusals(self) -> Iterator[None]:
@@ -222,9 +223,9 @@ class _Build:
             )
             for shard in planned
         ]
-        folders, histograms = (self._state.folder, self._options.output_dir), Histograms(bands, "uint16")
+        histograms = Histograms(bands, "uint16")
         entries, kept = finished.write_all(
-            self._engine, shards.write_shard, context, units, folders, histograms, self._progress
+            self._engine, shards.write_shard, context, units, self._state, histograms, self._progress
         )
         return entries, kept, histograms
 

@@ -64,7 +64,8 @@ def write_shard(context: TileShardContext, unit: TileShardUnit) -> None:
         return
     histograms = Histograms(context.bands, "uint16")
     whole, size = hashlib.sha256(), 0
-    with files.atomic_file(files.join(context.output_dir, unit.name)) as file:
+    path = files.join(context.output_dir, unit.name)
+    with files.atomic_file(path, scratch=context.state_dir) as file:
         for piece in unit.pieces:
             framed = _read(context, piece)
             file.write(framed)
