@@ -30,6 +30,9 @@ MANIFEST_NAME = ".eo_keras.json"
 SCRATCH_NAME = ".unfinished"
 """Folder of files that have not got their names yet."""
 
+_UNFINISHED_MANIFEST = f"{files.TEMPORARY_PREFIX}{MANIFEST_NAME}-" + 16 * "[0-9a-f]"
+"""The one kind of file that a kill may leave where no manifest is yet."""
+
 _BESIDE = (
     *(".DS_Store", "._*", ".AppleDouble", "Thumbs.db", "desktop.ini", ".directory", ".ipynb_checkpoints"),
     *(".nfs*", ".fuse_hidden*", "lost+found", ".gitignore", ".gitkeep", "*.log", "*.out", "*.err", "slurm-*"),
@@ -143,7 +146,9 @@ class OutputFolder:
         return [
             name
             for name in files.list_names(self.folder)
-            if name not in (*beside, files.FolderLock.NAME) and not _is_beside(name)
+            if name not in (*beside, files.FolderLock.NAME)
+            and not _is_beside(name)
+            and not fnmatch.fnmatchcase(name, _UNFINISHED_MANIFEST)
         ]
 
     def _in_the_way(self, manifest: Manifest, name: str) -> str | None:
@@ -230,6 +235,9 @@ class OutputFolder:
                 self.check(overwrite=overwrite, writes=writes)
                 with self._changing() as manifest:
                     # What a killed process left unfinished.
+                    for name in files.list_names(self.folder) if self._local is not None else ():
+                        if fnmatch.fnmatchcase(name, _UNFINISHED_MANIFEST) and self.path(name).is_file():
+                            files.remove(self.path(name))
                     if SCRATCH_NAME in manifest.scratch:
                         self._remove_scratch(SCRATCH_NAME)
                         manifest.scratch.remove(SCRATCH_NAME)
