@@ -229,10 +229,18 @@ def read_member(path: str | os.PathLike[str], member: str, most_bytes: int) -> b
 def gdal_path(path: str | os.PathLike[str], member: str) -> str:
     """Returns the path by which GDAL opens a file in a folder or zip."""
     path = os.fspath(path)
-    if os.path.isdir(path):
-        return f"{path.rstrip('/')}/{member}"
+    return f"{path.rstrip('/')}/{member}" if os.path.isdir(path) else zip_path(path, member)
+
+
+def zip_path(path: str, member: str) -> str:
+    """Returns the path by which GDAL opens a member of a zip, which may be one of GDAL's paths itself.
+
+    Args:
+        path: the zip.
+        member: a file or folder in it; an empty text for the zip's outermost folder.
+    """
     # In braces, GDAL does not look for where the zip's name ends, which a folder called a.zip would make it miss.
-    return f"/vsizip/{{{path}}}/{member}" if _is_balanced(path) else f"/vsizip/{path}/{member}"
+    return (f"/vsizip/{{{path}}}/{member}" if _is_balanced(path) else f"/vsizip/{path}/{member}").rstrip("/")
 
 
 def _is_balanced(path: str) -> bool:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from eo_keras import rasters, reference_systems
+from eo_keras import rasters, reference_systems, vrt_files
 from eo_keras.errors import EOKerasError, OptionError, SourceError
 from eo_keras.grids import Grid
 
-DRIVERS = ("GTiff", "COG", "VRT", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
-"""GDAL's names of what a scene's files may be; others would follow whatever paths a file names."""
+_JPEG2000 = ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
+"""Drivers of GDAL's; which of them there is depends on how GDAL was built."""
+
+_FORMS = "GeoTIFF, COG, VRT or JPEG 2000"
+_SIDE_FILES = (".ovr", ".msk", ".OVR", ".MSK")
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _MOST_GROWTH = 16
 """How many times as many pixels a scene may have in another reference system; turned by 45 degrees it has twice."""
@@ -89,23 +95,34 @@ def same_crs(crs: Any, name: str) -> bool:
 def open_dataset(path: str) -> Iterator[Any]:
     """Opens a raster file by rasterio, as a context.
 
+    The driver is chosen by the file's name before GDAL sees it, and what a file names besides is looked at first:
+    others of GDAL's drivers would send requests to whatever host a downloaded file names.
+
     Raises:
-        SourceError: if it cannot be opened or is of another form than `DRIVERS`.
+        SourceError: if it cannot be opened, is of another form than its name says, or names other files.
     """
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path)
-    except RasterioError as error:
-        raise SourceError(
-            path, f"it cannot be opened ({error.__cause__ or error})", "a raster", "copy it again"
-        ) from None
-    with dataset:
-        if dataset.driver not in DRIVERS:
-            raise SourceError(path, f"a raster of form {dataset.driver}", "GeoTIFF, COG, VRT or JPEG 2000")
+    driver = _driver_of(path)
+    zipped = path.startswith("/vsizip/")
+    if not zipped:
+        _check_side_files(path)
+    if driver == "VRT":
+        vrt_files.check(path, _check_source)
+    with contextlib.ExitStack() as stack:
+        if zipped:
+            # Nothing that a product needs lies beside its images, and what lies there cannot be looked at here.
+            stack.enter_context(rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                dataset = stack.enter_context(rasterio.open(path, driver=driver))
+        except RasterioError as error:
+            raise SourceError(
+                path, f"it cannot be opened as {driver} ({error.__cause__ or error})", _FORMS, "copy it again"
+            ) from None
+        _check_overviews(dataset, path)
         try:
             yield dataset
         except EOKerasError:
@@ -114,3 +131,59 @@ def open_dataset(path: str) -> Iterator[Any]:
             raise SourceError(
                 path, f"it cannot be read ({error.__cause__ or error})", "a whole raster", "copy it again"
             ) from None
+
+
+def _driver_of(path: str) -> str:
+    suffix = os.path.splitext(path)[1].lower()
+    driver = {".tif": "GTiff", ".tiff": "GTiff", ".vrt": "VRT", ".jp2": _jpeg2000()}.get(suffix)
+    if driver is None:
+        raise SourceError(path, f"its name ends in {suffix or 'no form'}", _FORMS, "name another file")
+    return driver
+
+
+@functools.lru_cache(maxsize=1)
+def _jpeg2000() -> str:
+    import rasterio
+
+    with rasterio.Env() as environment:
+        known = environment.drivers()
+    return next((name for name in _JPEG2000 if name in known), _JPEG2000[0])
+
+
+def check_vrt_in(folder: str, path: str) -> None:
+    """Checks a VRT that came with a folder of bands: it may name nothing outside of it.
+
+    Raises:
+        SourceError: if it does.
+    """
+    vrt_files.check(path, _check_source, folder)
+
+
+def _check_source(path: str) -> None:
+    with open_dataset(path):
+        pass
+
+
+def _check_side_files(path: str) -> None:
+    """Refuses overviews and masks beside a file that are no TIFFs: GDAL opens them by any driver."""
+    for beside in (path + suffix for suffix in _SIDE_FILES):
+        try:
+            with open(beside, "rb") as file:
+                start = file.read(4)
+        except OSError:
+            continue
+        if start not in _TIFF_STARTS:
+            raise SourceError(
+                beside, "it is no TIFF, as overviews and masks beside a raster are", remedy="move it away"
+            )
+
+
+def _check_overviews(dataset: Any, path: str) -> None:
+    """Refuses a file whose metadata name another one for its overviews, by which a request could be sent."""
+    if named := dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE"):
+        raise SourceError(
+            path,
+            f"its metadata name {named[:80]!r} for its overviews",
+            "a raster that needs no other file",
+            "move its .aux.xml away, or write it again by gdal_translate -co COPY_SRC_OVERVIEWS=NO",
+        )

@@ -217,6 +217,8 @@ def _folder(path: str, options: SceneOptions) -> _Found:
             raise SourceError(
                 path, f"{pathlib.Path(layers[band].path).name} and {file.name} are both {band}", "one each"
             )
+        if file.suffix.lower() == ".vrt":
+            raster_files.check_vrt_in(path, os.fspath(file))
         with raster_files.open_dataset(os.fspath(file)) as dataset:
             layers[band] = _layer(dataset, os.fspath(file), 1, options)
         name = file.stem[: match.start()]

@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import posixpath
+import re
 import warnings
 from collections.abc import Iterator
 from typing import IO, Any
@@ -40,6 +41,11 @@ _SEARCHED = tuple(suffix for suffix in _STARTS if suffix != ".json")  # In a fol
 _DRIVERS = ("GPKG", "OpenFileGDB", "ESRI Shapefile", "FlatGeobuf", "GeoJSON")
 _GEODATABASE = "a00000001.gdbtable"  # Every FileGDB has this table, its catalogue.
 _DEEPEST = 3
+_JSON = (".geojson", ".json")
+_GEOJSON_TYPES = ("FeatureCollection", "Feature", "GeometryCollection", "Polygon", "MultiPolygon")
+_CRS = re.compile(r"\{|[A-Za-z_]+\[|[A-Za-z]+:\w+$")
+"""How a file says its coordinate reference system: PROJJSON, WKT, or an authority's code; never where to look it up."""
+
 _GEOMETRIES = ("Polygon", "Surface", "Unknown")
 _NO_PLACE = "the vectors have no coordinate reference system"
 
@@ -142,6 +148,8 @@ def crs_of(layer: Layer) -> str:
     if layer.crs == "OGC:CRS84":
         return "EPSG:4326"  # The same but for the order of the axes, which is longitude, latitude here anyway.
     try:
+        if not _CRS.match(layer.crs):
+            raise CRSError(layer.crs[:80])
         crs = CRS.from_user_input(layer.crs)
     except CRSError as error:
         raise SourceError(
@@ -221,8 +229,9 @@ def _opened(place: tuple[str, ...]) -> Iterator[IO[bytes]]:
 def _gdal_path(place: tuple[str, ...]) -> str:
     path = os.path.abspath(place[0])
     for name in place[1:]:
-        path = f"/vsizip/{{{path}}}/{name}".rstrip("/")
-    return path
+        path = containers.zip_path(path, name)
+    # pyogrio takes "!" in a path for the mark of an archive, unless the path begins as GDAL's own file systems do.
+    return path if path.startswith("/vsi") or "!" not in path else f"/vsisubfile/0,{path}"
 
 
 def _layers_of(place: tuple[str, ...]) -> list[Layer]:
@@ -230,6 +239,8 @@ def _layers_of(place: tuple[str, ...]) -> list[Layer]:
         suffix = posixpath.splitext(place[-1].lower())[1]
         if suffix in _STARTS:
             _check_start(place, *_STARTS[suffix])
+        if suffix in _JSON:
+            _check_geojson(place)
         if suffix in _PARQUET:
             return _parquet_layers(place)
         import pyogrio
@@ -252,6 +263,33 @@ def _check_start(place: tuple[str, ...], start: bytes, before: bytes) -> None:
         raise SourceError(
             _where(place), "its bytes are not what its name says" if head else "it is empty", FORMS, "copy it again"
         )
+
+
+def _check_geojson(place: tuple[str, ...]) -> None:
+    """Refuses JSON that is no GeoJSON, or whose coordinate reference system is a link: GDAL would follow it."""
+    where = _where(place)
+
+    def checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for name, value in pairs:
+            kind = value.get("type") if name == "crs" and isinstance(value, dict) else None
+            if str(kind).lower() in ("link", "url"):
+                raise SourceError(
+                    where,
+                    f"its coordinate reference system is a link ({str(value.get('properties'))[:80]})",
+                    "its name, such as urn:ogc:def:crs:EPSG::3035",
+                    "write the file again by ogr2ogr -f GPKG, and name that",
+                )
+        return dict(pairs)
+
+    with _opened(place) as file:
+        data = file.read()
+    try:
+        kind = json.loads(data.decode("utf-8-sig"), object_pairs_hook=checked).get("type")
+    except ValueError as error:
+        raise SourceError(where, f"it is no whole GeoJSON ({error})", FORMS, "copy or download it again") from None
+    # GDAL's own kind of JSON holds a command that is run where it is opened.
+    if kind not in _GEOJSON_TYPES or b"gdal_streamed_alg" in data:
+        raise SourceError(where, f"this is JSON of the type {kind!r}", "GeoJSON: a FeatureCollection", "name another")
 
 
 @contextlib.contextmanager

@@ -76,6 +76,20 @@ def same(polygons, geometries=SQUARES, codes=CODES):
     return True
 
 
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".gdb", ".geojson"])
+def test_odd_letters_in_paths_are_no_obstacle(tmp_path, suffix):
+    for folder in ("a!b", "a?b#c", "a{b", "my.zips", "ä 中"):
+        (tmp_path / folder).mkdir()
+        path = write(tmp_path / f"a{suffix}")
+        archive = zipped(tmp_path / folder / "b.zip", path)
+        if suffix == ".shp":
+            archive = zipped(archive, *tmp_path.glob("a.*"))
+        for source in [*tmp_path.glob("a.*")]:
+            source.rename(tmp_path / folder / source.name)
+        assert same(vectors.read_polygons(tmp_path / folder / path.name, "code_2018"))
+        assert same(vectors.read_polygons(archive, "code_2018"))
+
+
 @pytest.mark.parametrize("suffix", DRIVERS)
 def test_files_of_every_form_as_they_are_and_in_zips(tmp_path, suffix):
     path = write(tmp_path / f"a{suffix}")
