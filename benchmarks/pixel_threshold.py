@@ -132,9 +132,8 @@ def main() -> None:
     side = "below" if rule["below"] else "from"
     print(f"rule: {' and '.join(rule['bands'])} {side} {rule['value']:.4g}; IoU in training {rule['iou']:.4f}")
     for each in scores["classes"]:
-        print(
-            f"{each['name']:12} IoU {each['iou']['value']:.4f} ({each['iou']['low']:.4f} to {each['iou']['high']:.4f})"
-        )
+        iou = each["iou"] and f"{each['iou']['value']:.4f} ({each['iou']['low']:.4f} to {each['iou']['high']:.4f})"
+        print(f"{each['name']:12} IoU {iou or '-'}")
     if not FLAGS.dry_run:
         files.make_folder(pathlib.Path(FLAGS.output).parent)
         files.write_json(FLAGS.output, found)

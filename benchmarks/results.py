@@ -19,6 +19,7 @@ from benchmarks import accuracy, comparison, measuring, results_maps, results_tr
 from benchmarks.comparison import OURS
 from benchmarks.measured import Measured, interval, measured
 from eo_keras import files
+from eo_keras.wording import number, percent
 from launch import common
 
 FLAGS = flags.FLAGS
@@ -61,7 +62,7 @@ def _details(one: Measured) -> list[str]:
         f"### {one.name}",
         "",
         f"* {scores['count']:,} test patches: accuracy {scores['accuracy']:.2%}, macro F1 {scores['macro_f1']:.2%}, "
-        f"kappa {scores['kappa']:.4f}, expected calibration error {scores['expected_calibration_error']:.2%}.",
+        f"kappa {number(scores['kappa'])}, expected calibration error {scores['expected_calibration_error']:.2%}.",
         f"* {len(one.history)} epochs, {one.hours:.2f} hours; kept epoch {chosen['epoch']}: {chooser}.",
         f"* TensorFlow {result['versions']['tensorflow']}, Keras {result['versions']['keras']}; records "
         f"`{result['data_fingerprint'][:12]}`, model SHA-256 `{result['model_sha256'][:12]}`.",
@@ -84,7 +85,7 @@ def _details(one: Measured) -> list[str]:
         )
     lines += ["", "| class | precision | recall | F1 | patches |", "| --- | --- | --- | --- | --- |"]
     for each in scores["classes"]:
-        row = " | ".join(f"{each[name]:.2%}" for name in ("precision", "recall", "f1"))
+        row = " | ".join(percent(each[name]) for name in ("precision", "recall", "f1"))
         lines.append(f"| {each['name']} | {row} | {each['support']:,} |")
     lines += ["", "Repeat it:", "", "```", *one.commands(), "```"]
     return lines

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import measuring
 from benchmarks.measured import Recorded
+from eo_keras.wording import number
 
 _VARIANTS = {"os8": "--output_stride=8", "flip": "--flip", "os8-flip": "--output_stride=8 --flip"}
 
@@ -71,7 +72,7 @@ def _details(one: Recorded) -> list[str]:
         "",
         f"* {found['model']}, {scores['images']:,} test tiles, {scores['pixels']:,} labelled pixels: mIoU "
         f"**{_told(scores['macro_iou'])}**, pixel accuracy {_told(scores['accuracy'])}, kappa "
-        f"{scores['kappa']['value']:.4f}, frequency-weighted IoU {scores['frequency_weighted_iou']['value']:.4f}"
+        f"{_value(scores['kappa'])}, frequency-weighted IoU {scores['frequency_weighted_iou']['value']:.4f}"
         + (
             f", boundary F1 {scores['boundary_f1']['value']:.4f} within {scores['tolerance']:g} pixels."
             if scores["boundary_f1"]
@@ -97,7 +98,7 @@ def _details(one: Recorded) -> list[str]:
         low, high = each["iou"]["low"], each["iou"]["high"]
         lines.append(
             f"| {each['name']} | {each['support']:,} | {each['iou']['value']:.4f} | {low:.4f} to {high:.4f} "
-            f"| {each['precision']['value']:.4f} | {each['recall']['value']:.4f} |"
+            f"| {_value(each['precision'])} | {_value(each['recall'])} |"
         )
     if (one.folder / "maps.png").is_file():
         lines += ["", f"![Test tiles, their truth and the answers of {one.name}](results/maps/{one.name}/maps.png)"]
@@ -119,6 +120,10 @@ def _threshold(found: Mapping[str, Any]) -> str:
 
 def _told(estimate: Mapping[str, Any]) -> str:
     return f"{estimate['value']:.4f} ({estimate['low']:.4f} to {estimate['high']:.4f})"
+
+
+def _value(estimate: Mapping[str, Any] | None) -> str:
+    return number(estimate and estimate["value"])
 
 
 def _commands(one: Recorded) -> list[str]:

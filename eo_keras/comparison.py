@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eo_keras import intervals
 from eo_keras.answers import Answers
-from eo_keras.errors import EOKerasError, LegendError, OptionError, RunError
-
-RESAMPLES = 10_000
-SEED = 0
+from eo_keras.errors import LegendError, OptionError, RunError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Difference:
         first: name of the one.
         second: name of the other.
         difference: accuracy of the first minus that of the second.
-        low: lower end of the paired bootstrap's 95 % percentile interval.
+        low: lower end of its 95 % interval, see `intervals.paired_difference`.
         high: its upper end.
         only_first_right: number of examples that only the first answers rightly.
         only_second_right: number that only the second does.
@@ -105,7 +103,7 @@ class Comparison:
         raise KeyError((first, second))
 
 
-def compare(members: Sequence[Member], *, resamples: int = RESAMPLES, seed: int = SEED) -> Comparison:
+def compare(members: Sequence[Member]) -> Comparison:
     """Compares models that were asked about the same examples; these are joined by their keys, in whatever order.
 
     Raises:
@@ -113,9 +111,7 @@ def compare(members: Sequence[Member], *, resamples: int = RESAMPLES, seed: int 
         LegendError: if their classes differ.
         RunError: if their examples or the true labels differ.
     """
-    names = [member.name for member in members]
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise OptionError("comparison", f"the runs {', '.join(names) or 'none'}", "two or more different ones")
+    names = check_names([member.name for member in members])
     right = {names[0]: members[0].answers.right}
     for other in members[1:]:
         right[other.name] = _joined(members[0], other)
@@ -125,37 +121,31 @@ def compare(members: Sequence[Member], *, resamples: int = RESAMPLES, seed: int 
     p_values = [mcnemar(*pair) for pair in counts]
     differences = []
     for (a, b), (first, second), p_value, p_holm in zip(pairs, counts, p_values, holm(p_values), strict=True):
-        low, high = paired_interval(first, second, examples, resamples=resamples, seed=seed)
+        low, high = intervals.paired_difference(int(first), int(second), examples)
         difference = (first - second) / examples
         differences.append(Difference(a, b, difference, low, high, int(first), int(second), p_value, p_holm))
-    return Comparison(tuple(members), examples, tuple(differences), tuple(_warnings(members)))
+    return Comparison(tuple(members), examples, tuple(differences), tuple(warnings_of(members)))
+
+
+def check_names(names: list[str]) -> list[str]:
+    """Returns the names of what is to be compared.
+
+    Raises:
+        OptionError: if there are less than two, or two are the same.
+    """
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise OptionError("comparison", f"the runs {', '.join(names) or 'none'}", "two or more different ones")
+    return names
 
 
 def _joined(reference: Member, other: Member) -> np.ndarray:
     """Returns whether another member's answers are right, in the order of the reference's examples."""
-    if other.class_names != reference.class_names:
-        raise LegendError(
-            other.name,
-            f"its classes are {', '.join(other.class_names)}",
-            f"those of {reference.name}, in this order: {', '.join(reference.class_names)}",
-            "compare runs of one legend",
-        )
+    check_classes(other.name, other.class_names, reference.name, reference.class_names)
     place_of = {key: place for place, key in enumerate(other.answers.keys)}
     for member in (reference, other):
         if len(set(member.answers.keys)) < len(member.answers.labels):
             raise RunError(member.name, "some of its examples have the same key, or none", "unique keys")
-    absent = [key for key in reference.answers.keys if key not in place_of]
-    surplus = len(other.answers.keys) - len(reference.answers.keys) + len(absent)
-    if absent or surplus:
-        extra = next((key for key in other.answers.keys if key not in set(reference.answers.keys)), "")
-        found = [f"it lacks {len(absent):,} of {reference.name}'s examples, first {absent[0]}"] if absent else []
-        found += [f"it was asked about {surplus:,} others, first {extra}"] if surplus else []
-        raise RunError(
-            other.name,
-            " and ".join(found),
-            f"the same {len(reference.answers.keys):,} examples as {reference.name}",
-            "ask all runs about the same records by --records_dir, or build both records with the same split",
-        )
+    check_keys(other.name, other.answers.keys, reference.name, reference.answers.keys)
     order = np.array([place_of[key] for key in reference.answers.keys])
     unlike = np.flatnonzero(other.answers.labels[order] != reference.answers.labels)
     if unlike.size:
@@ -167,6 +157,40 @@ def _joined(reference: Member, other: Member) -> np.ndarray:
             "ask all runs about the same records by --records_dir",
         )
     return other.answers.right[order]
+
+
+def check_classes(name: str, found: Sequence[str], reference: str, expected: Sequence[str]) -> None:
+    """Refuses to compare runs of different classes, or of another order of them.
+
+    Raises:
+        LegendError: if they differ.
+    """
+    if tuple(found) != tuple(expected):
+        raise LegendError(
+            name,
+            f"its classes are {', '.join(found)}",
+            f"those of {reference}, in this order: {', '.join(expected)}",
+            "compare runs of one legend",
+        )
+
+
+def check_keys(name: str, found: Sequence[str], reference: str, expected: Sequence[str]) -> None:
+    """Refuses to compare runs that were evaluated on different examples, in whatever order.
+
+    Raises:
+        RunError: if their keys differ.
+    """
+    have, wanted = set(found), set(expected)
+    absent, surplus = [key for key in expected if key not in have], [key for key in found if key not in wanted]
+    if absent or surplus:
+        problems = [f"it lacks {len(absent):,} of {reference}'s examples, first {absent[0]}"] if absent else []
+        problems += [f"it was asked about {len(surplus):,} others, first {surplus[0]}"] if surplus else []
+        raise RunError(
+            name,
+            " and ".join(problems),
+            f"the same {len(expected):,} examples as {reference}",
+            "ask all runs about the same records by --records_dir, or build both records with the same split",
+        )
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -201,43 +225,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def paired_interval(
-    only_first: int, only_second: int, examples: int, *, resamples: int = RESAMPLES, seed: int = SEED
-) -> tuple[float, float]:
-    """Returns the 95 % percentile interval of the difference of two accuracies, by a bootstrap over the examples.
-
-    An example counts +1, -1 or 0 to the difference. Drawing `examples` of them with replacement and counting is,
-    exactly, one draw from a multinomial distribution with their shares: no resampled arrays are needed. Efron &
-    Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
-
-    Args:
-        only_first: number of examples that only the first answers rightly.
-        only_second: number that only the second does.
-        examples: number of all examples, at least 1.
-        resamples: number of resamples.
-        seed: seed of them.
-    """
-    if examples < 1:
-        raise EOKerasError("comparison", "there is no example", "at least one")
-    shares = np.array([only_first, only_second, examples - only_first - only_second]) / examples
-    drawn = np.random.default_rng(seed).multinomial(examples, shares, size=resamples)
-    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / examples, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def gain(plain: Answers, other: Answers, names: tuple[str, str]) -> Difference:
     """Returns how two sets of answers about the same examples in the same order differ, `names[1]` minus `names[0]`."""
     if plain.keys != other.keys:
         raise RunError(names[1], "it was asked about other examples", f"those of {names[0]}")
     first = int(np.count_nonzero(other.right & ~plain.right))
     second = int(np.count_nonzero(plain.right & ~other.right))
-    low, high = paired_interval(first, second, len(plain.labels))
+    low, high = intervals.paired_difference(first, second, len(plain.labels))
     p_value = mcnemar(first, second)
     difference = (first - second) / len(plain.labels)
     return Difference(names[1], names[0], difference, low, high, first, second, p_value, p_value)
 
 
-def _warnings(members: Sequence[Member]) -> list[str]:
+def warnings_of(members: Sequence[Any]) -> list[str]:
+    """Returns what a reader of a comparison has to know; members have a name and the `metrics` of an evaluation."""
     found = [f"{member.name}: {warning}" for member in members for warning in member.metrics["warnings"]]
     by_records: dict[str, list[str]] = {}
     for member in members:
@@ -249,5 +250,5 @@ def _warnings(members: Sequence[Member]) -> list[str]:
 
 
 def by_class(member: Member) -> npt.NDArray[np.float64]:
-    """Returns F1 by class, float64 (C,), in the legend's order."""
-    return np.array([one["f1"] for one in member.metrics["scores"]["classes"]])
+    """Returns F1 by class, float64 (C,), in the legend's order; NaN of a class without examples."""
+    return np.array([one["f1"] for one in member.metrics["scores"]["classes"]], np.float64)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from eo_keras import cards, dense_figures, files, models, pipelines, reports, runs
+from eo_keras import cards, dense_figures, files, models, pipelines, places, reports, runs
 from eo_keras.dense_evaluation import DenseAnswerer, DenseAnswers, DenseTTA
 from eo_keras.dense_metrics import DenseScores
 from eo_keras.evaluation import check_records
@@ -57,6 +57,7 @@ class DenseEvaluation:
         options: how it was asked.
         answers: what it answered.
         scores: the scores of that.
+        places: by key, the ground that each tile shows; None where the records do not say.
     """
 
     run: runs.Run
@@ -64,6 +65,7 @@ class DenseEvaluation:
     options: DenseEvaluationOptions
     answers: DenseAnswers
     scores: DenseScores
+    places: Mapping[str, str] | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -104,14 +106,24 @@ def evaluate_maps(
     dataset = pipelines.evaluation(records, settings, options.split, with_keys=True)
     answerer = DenseAnswerer(model, records.card.legend.class_names, tta=options.tta, tolerance=options.tolerance)
     answers = answerer(records, dataset, f"asking about {options.split}", progress, shown=_SHOWN)
-    scores = answers.scorer.scores(resamples=options.resamples)
-    return DenseEvaluation(run, records.card, options, answers, scores)
+    ground = _ground(records, options.split, list(answers.scorer.sums))
+    scores = answers.scorer.scores(resamples=options.resamples, places=ground)
+    return DenseEvaluation(run, records.card, options, answers, scores, ground)
+
+
+def _ground(records: pipelines.Records, split: str, keys: list[str]) -> dict[str, str] | None:
+    found = places.read_places(records.folder, records.card, split, keys)
+    card = records.card
+    return None if found is None else places.grounds(found, keys, card.patch_size * card.resolution_m)
 
 
 def write_maps_evaluation(
     evaluation: DenseEvaluation, folder: str | os.PathLike[str], *, model_sha256: str, model_name: str
-) -> None:
+) -> dict[str, Any]:
     """Writes scores and figures into a folder, `metrics.json` last; an earlier evaluation in it is replaced.
+
+    Returns:
+        What `metrics.json` holds.
 
     Raises:
         StorageError: if the folder cannot be written.
@@ -135,6 +147,7 @@ def write_maps_evaluation(
         "model": run.card.model,
         "model_file": model_name,
         "model_sha256": model_sha256,
+        "bands": list(run.card.bands),
         "selection": dict(run.card.selection),
         "dataset": card.dataset,
         "data_fingerprint": card.fingerprint,
@@ -150,6 +163,7 @@ def write_maps_evaluation(
         "scores": scores.to_json(),
     }
     files.write_json(folder / METRICS_NAME, content)
+    return content
 
 
 def add_maps_to_card(evaluation: DenseEvaluation) -> None:
@@ -166,7 +180,7 @@ def add_maps_to_card(evaluation: DenseEvaluation) -> None:
         "miou_low": scores.macro_iou.low,
         "miou_high": scores.macro_iou.high,
         "accuracy": scores.accuracy.value,
-        "kappa": scores.kappa.value,
+        "kappa": scores.kappa and scores.kappa.value,
         "images": scores.images,
         "pixels": scores.pixels,
     }

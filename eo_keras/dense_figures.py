@@ -110,6 +110,6 @@ def class_scores_png(scores: DenseScores, legend: Legend, title: str) -> bytes:
     axes.axvline(mean.value, color="black", linestyle="--", linewidth=1, label=label)
     axes.set_yticks(places, [plain(item.name) for item, _ in found], fontsize=9)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel="Intersection over union, 95 % intervals over tiles")
+    axes.set(xlim=(0, 1), xlabel=f"Intersection over union, 95 % intervals over {scores.resampled:,} places")
     figure.legend(loc="outside lower center", fontsize=9, frameon=False)
     return png_bytes(figure)

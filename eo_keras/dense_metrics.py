@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from eo_keras import boundaries
+from eo_keras import boundaries, intervals
 from eo_keras.errors import EOKerasError, LegendError, OptionError
 from eo_keras.legends import IGNORE
 
 _AREAS = 3  # Rows of an image's sums before those of its boundaries: right, true and predicted pixels.
 _DRAWS = 4_000_000  # As many images are drawn at once; their numbers take eight bytes each.
+
+
+FEWEST = 10
+"""Of fewer images a bootstrap's interval is too narrow, up to no width at all."""
+
+BOOTSTRAP = "bootstrap"
+"""Name of the other method of an interval, beside `intervals.WILSON`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,26 +35,28 @@ class Estimate:
 
     Attributes:
         value: the score of all images together.
-        low: lower end of the 95 % percentile interval of a bootstrap over images.
+        low: lower end of its 95 % interval.
         high: its upper end.
+        method: of the interval, see `DenseScorer.scores`.
     """
 
     value: float
     low: float
     high: float
+    method: str = BOOTSTRAP
 
 
 @dataclasses.dataclass(frozen=True)
 class DenseClassScores:
-    """Scores of one class; None where it occurs neither in truth nor in the predictions.
+    """Scores of one class; None where it has no pixel in truth: a share of nothing does not exist.
 
     Attributes:
         name: the class's name.
         support: number of its pixels in truth.
         predicted: number of its pixels in the predictions, where the truth is known.
         iou: pixels of it in both, as a share of those in either (Jaccard index).
-        precision: share of its predicted pixels that are right; 0 if there are none.
-        recall: share of its true pixels that are found; 0 if there are none.
+        precision: share of its predicted pixels that are right; None too if there are none.
+        recall: share of its true pixels that are found.
         f1: harmonic mean of precision and recall.
         boundary_f1: see `boundaries.boundary_f1`; None too where it has no boundary.
     """
@@ -69,10 +78,12 @@ class DenseScores:
     Attributes:
         images: number of images.
         pixels: number of pixels whose truth is known.
-        macro_iou: unweighted mean IoU of the classes that occur in truth or predictions.
+        resampled: number of places that the bootstrap draws; fewer than images where some show the same ground.
+        macro_iou: unweighted mean IoU of the classes that have pixels in truth.
+        macro_classes: number of these classes.
         frequency_weighted_iou: mean IoU, each class weighted by its share of the true pixels.
         accuracy: share of pixels that are answered rightly.
-        kappa: Cohen's kappa; 0 where truth and predictions are all of one class.
+        kappa: Cohen's kappa; None where truth and predictions are all of one class: it is not defined there.
         boundary_f1: mean of the classes' boundary F1; None where no class has a boundary.
         tolerance: how many pixels a boundary may be off.
         classes: scores by class, in the legend's order.
@@ -83,10 +94,12 @@ class DenseScores:
 
     images: int
     pixels: int
+    resampled: int
     macro_iou: Estimate
+    macro_classes: int
     frequency_weighted_iou: Estimate
     accuracy: Estimate
-    kappa: Estimate
+    kappa: Estimate | None
     boundary_f1: Estimate | None
     tolerance: float
     classes: tuple[DenseClassScores, ...]
@@ -238,18 +251,22 @@ class DenseScorer:
         if twice := [key for key in keys if key in self.sums]:
             raise EOKerasError(twice[0], "the image was scored already", "every image once", "give images unlike keys")
 
-    def scores(self, *, resamples: int = 10_000, seed: int = 0) -> DenseScores:
+    def scores(self, *, resamples: int = 10_000, seed: int = 0, places: Mapping[str, str] | None = None) -> DenseScores:
         """Returns the scores of all images added so far; they do not depend on the images' order.
 
-        Precision, recall, F1 and kappa follow scikit-learn's definitions with `zero_division=0`, IoU its
-        `jaccard_score`. The intervals are of a bootstrap over images: pixels of one image resemble each other, and
-        drawing them singly would make the intervals far too narrow. A class's interval
-        leaves out resamples in which it does not occur. That of a single image has no width, nor has that of a class
-        that no resample holds.
+        Precision, recall, F1 and kappa follow scikit-learn's definitions with `zero_division=nan`, IoU its
+        `jaccard_score`; means are over the classes that have pixels in truth. The intervals are percentile intervals
+        of a bootstrap over places: pixels of one image resemble each other, and so do two images of the same ground;
+        drawing them singly would make the intervals far too narrow. A class's interval leaves out resamples in which
+        it has no pixels. Where fewer than `FEWEST` places hold a class, or all resamples give the same score (as of
+        a perfect one), Wilson's interval of as many trials as places stands instead, as if each place were all right
+        or all wrong: that is wide, and never of no width.
 
         Args:
             resamples: number of resamples.
             seed: seed of them.
+            places: by key, a name of the ground that an image shows; images of equal names are drawn together. None:
+                every image is a place of its own.
 
         Raises:
             OptionError: if `resamples` is less than 1.
@@ -262,17 +279,23 @@ class DenseScorer:
             raise EOKerasError(
                 "scores", f"{len(self.sums)} images without a labelled pixel", "at least one", "check the split's masks"
             )
-        by_image = np.stack([self.sums[key] for key in sorted(self.sums)])
-        found = _figures(by_image.sum(axis=0))
-        drawn = [_figures(sums) for sums in _resampled(by_image, resamples, seed)]
+        by_place = self.by_place(places)
+        found = figures(by_place.sum(axis=0))
+        drawn = [figures(sums) for sums in resampled(by_place, resamples, seed)]
         drawn = {name: np.concatenate([part[name] for part in drawn]) for name in found}
+        holding = (by_place[:, 1] > 0).sum(axis=0)
+        labelled = int((by_place[:, 1].sum(axis=1) > 0).sum())
 
-        def estimate(name, place=()):
-            return _estimate(found[name][place], drawn[name][:, place] if place != () else drawn[name])
+        def of_class(name, k):
+            return _estimate(found[name][k], drawn[name][:, k], int(holding[k]))
 
+        def of_all(name):
+            return _estimate(found[name], drawn[name], labelled)
+
+        accuracy = of_all("accuracy")
         names = ("iou", "precision", "recall", "f1", "boundary_f1")
         classes = tuple(
-            DenseClassScores(name, int(support), int(predicted), *(estimate(score, k) for score in names))
+            DenseClassScores(name, int(support), int(predicted), *(of_class(score, k) for score in names))
             for k, (name, support, predicted) in enumerate(
                 zip(self.class_names, matrix.sum(axis=1), matrix.sum(axis=0), strict=True)
             )
@@ -280,17 +303,30 @@ class DenseScorer:
         return DenseScores(
             images=len(self.sums),
             pixels=int(matrix.sum()),
-            macro_iou=estimate("macro_iou"),
-            frequency_weighted_iou=estimate("frequency_weighted_iou"),
-            accuracy=estimate("accuracy"),
-            kappa=estimate("kappa"),
-            boundary_f1=estimate("macro_boundary_f1"),
+            resampled=len(by_place),
+            macro_iou=of_all("macro_iou"),
+            macro_classes=int((holding > 0).sum()),
+            frequency_weighted_iou=of_all("frequency_weighted_iou"),
+            accuracy=accuracy,
+            kappa=_kappa(found["kappa"], drawn["kappa"], accuracy, found["by_chance"]),
+            boundary_f1=of_all("macro_boundary_f1"),
             tolerance=self.tolerance,
             classes=classes,
             confusion=tuple(tuple(int(value) for value in row) for row in matrix),
             bootstrap_resamples=int(resamples),
             bootstrap_seed=int(seed),
         )
+
+    def by_place(self, places: Mapping[str, str] | None = None) -> np.ndarray:
+        """Returns the sums of each place, int64 (places, 7, C), by the places' names; see `scores`."""
+        keys = sorted(self.sums)
+        by_image = np.stack([self.sums[key] for key in keys])
+        if places is None:
+            return by_image
+        names, number = np.unique([places[key] for key in keys], return_inverse=True)
+        sums = np.zeros((len(names), *by_image.shape[1:]), np.int64)
+        np.add.at(sums, number, by_image)
+        return sums
 
 
 def _as_bytes(values: np.ndarray, where: str, name: str, expected: str) -> np.ndarray:
@@ -304,8 +340,11 @@ def _as_bytes(values: np.ndarray, where: str, name: str, expected: str) -> np.nd
     return values.astype(np.uint8)
 
 
-def _resampled(by_image: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields sums over images drawn with replacement, (resamples, 7, C) in all, some at a time."""
+def resampled(by_image: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields sums over images drawn with replacement, (resamples, 7, C) in all, some at a time.
+
+    Equal seeds draw the same of equally many images.
+    """
     random, images = np.random.default_rng(seed), len(by_image)
     # Exact in floating point up to 2 ** 53 pixels, and many times as fast as in integers.
     flat = by_image.reshape(images, -1).astype(np.float64)
@@ -317,27 +356,29 @@ def _resampled(by_image: np.ndarray, resamples: int, seed: int) -> Iterator[np.n
         yield (times @ flat).reshape(count, *by_image.shape[1:])
 
 
-def _figures(sums: np.ndarray) -> dict[str, np.ndarray]:
+def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
     """Returns scores by name, of sums (..., 7, C): (..., C) by class and (...) of all; NaN where there is none."""
     hits, support, predicted = np.moveaxis(np.asarray(sums[..., :_AREAS, :], np.float64), -2, 0)
     union, total = support + predicted - hits, support.sum(axis=-1)
+    there = support > 0
     by_class = {
         "iou": boundaries.share(hits, union),
-        "precision": boundaries.share(hits, predicted),
+        "precision": np.where(predicted > 0, boundaries.share(hits, predicted), np.nan),
         "recall": boundaries.share(hits, support),
         "f1": boundaries.share(2 * hits, support + predicted),
+        "boundary_f1": boundaries.boundary_f1(sums[..., _AREAS:, :]),
     }
-    by_class = {name: np.where(union > 0, values, np.nan) for name, values in by_class.items()}
-    by_class["boundary_f1"] = boundaries.boundary_f1(sums[..., _AREAS:, :])
+    by_class = {name: np.where(there, values, np.nan) for name, values in by_class.items()}
     observed = boundaries.share(hits.sum(axis=-1), total)
     by_chance = boundaries.share((support * predicted).sum(axis=-1), total**2)
-    # Asked of the counts and not of `by_chance`, which may miss 1 by a rounding error.
+    # Of the counts and not of `by_chance`, which may miss 1 by a rounding error.
     several = (union > 0).sum(axis=-1) > 1
     overall = {
         "macro_iou": _mean(by_class["iou"]),
         "frequency_weighted_iou": boundaries.share(np.nansum(support * by_class["iou"], axis=-1), total),
         "accuracy": observed,
-        "kappa": np.divide(observed - by_chance, 1 - by_chance, out=np.zeros(observed.shape), where=several),
+        "by_chance": by_chance,
+        "kappa": np.divide(observed - by_chance, 1 - by_chance, out=np.full(observed.shape, np.nan), where=several),
         "macro_boundary_f1": _mean(by_class["boundary_f1"]),
     }
     for name, values in overall.items():
@@ -351,10 +392,22 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return np.where(count > 0, boundaries.share(np.nansum(values, axis=-1), count), np.nan)
 
 
-def _estimate(value: np.ndarray, drawn: np.ndarray) -> Estimate | None:
+def _estimate(value: np.ndarray, drawn: np.ndarray, places: int) -> Estimate | None:
     if np.isnan(value):
         return None
     known = drawn[~np.isnan(drawn)]
-    # Of few resamples, none may hold what occurs in a single image.
-    low, high = np.percentile(known, [2.5, 97.5]) if known.size else (value, value)
+    if places < FEWEST or not known.size or known.min() == known.max():
+        return Estimate(float(value), *intervals.wilson(float(value), places), intervals.WILSON)
+    low, high = np.percentile(known, [2.5, 97.5])
     return Estimate(float(value), float(low), float(high))
+
+
+def _kappa(value: np.ndarray, drawn: np.ndarray, accuracy: Estimate, by_chance: np.ndarray) -> Estimate | None:
+    if np.isnan(value):
+        return None
+    if accuracy.method == BOOTSTRAP:
+        low, high = np.percentile(drawn[~np.isnan(drawn)], [2.5, 97.5])
+    else:
+        # Kappa rises linearly with the accuracy, from 0 at what chance gives to 1.
+        low, high = ((end - by_chance) / (1 - by_chance) for end in (accuracy.low, accuracy.high))
+    return Estimate(float(value), max(-1.0, float(low)), float(high), accuracy.method)

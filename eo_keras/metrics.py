@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eo_keras import intervals
 from eo_keras.errors import EOKerasError, LegendError, OptionError
 
 _SUM_TOLERANCE = 1e-3
@@ -19,21 +20,27 @@ _SUM_TOLERANCE = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class.
+    """Scores of one class; all are None where it has no examples: a share of nothing does not exist.
 
     Attributes:
         name: the class's name.
-        precision: share of the predictions of this class that are right; 0 if there are none.
-        recall: share of this class's examples that were found; 0 if there are none.
-        f1: harmonic mean of precision and recall; 0 if the class is neither in the labels nor in the predictions.
+        precision: share of the predictions of this class that are right; None too if there are none.
+        recall: share of this class's examples that were found.
+        f1: harmonic mean of precision and recall, 2 * right / (predicted + examples).
         support: number of examples of this class.
+        predicted: number of predictions of this class.
+        precision_interval: lower and upper end of the precision's 95 % interval.
+        recall_interval: likewise of the recall.
     """
 
     name: str
-    precision: float
-    recall: float
-    f1: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
     support: int
+    predicted: int
+    precision_interval: tuple[float, float] | None
+    recall_interval: tuple[float, float] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +69,16 @@ class ClassificationScores:
     Attributes:
         count: number of examples.
         accuracy: share of right predictions (overall accuracy).
-        accuracy_low: lower end of the 95 % bootstrap interval of the accuracy.
+        accuracy_low: lower end of the 95 % interval of the accuracy.
         accuracy_high: its upper end.
-        macro_f1: unweighted mean of F1 over the classes that occur in labels or predictions.
-        kappa: Cohen's kappa.
+        macro_f1: unweighted mean of F1 over the classes that have examples.
+        macro_classes: number of these classes.
+        kappa: Cohen's kappa; None where labels and predictions are all of one class: it is not defined there.
         expected_calibration_error: mean distance between confidence and accuracy, weighted by the bins' counts.
         classes: scores by class, in the legend's order.
         confusion: counts, rows true and columns predicted, in the legend's order.
         reliability: the bins of the calibration error, by confidence.
-        bootstrap_resamples: number of resamples behind the interval.
-        bootstrap_seed: seed of these resamples.
+        interval: method of the intervals; `metrics.json` files without this entry hold those of a bootstrap.
     """
 
     count: int
@@ -79,18 +86,21 @@ class ClassificationScores:
     accuracy_low: float
     accuracy_high: float
     macro_f1: float
-    kappa: float
+    macro_classes: int
+    kappa: float | None
     expected_calibration_error: float
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
     reliability: tuple[ReliabilityBin, ...]
-    bootstrap_resamples: int
-    bootstrap_seed: int
+    interval: str = intervals.WILSON
 
     def to_json(self) -> dict[str, Any]:
         """Returns the scores as plain dictionaries, lists and numbers, equal to what `json.loads` gives back."""
         content = dataclasses.asdict(self)
-        content["classes"] = list(content["classes"])
+        ends = ("precision_interval", "recall_interval")
+        content["classes"] = [
+            one | {name: one[name] and list(one[name]) for name in ends} for one in content["classes"]
+        ]
         content["confusion"] = [list(row) for row in self.confusion]
         content["reliability"] = list(content["reliability"])
         return content
@@ -126,23 +136,19 @@ def score_classification(
     probabilities: npt.ArrayLike,
     class_names: Sequence[str],
     *,
-    resamples: int = 10_000,
-    seed: int = 0,
     bins: int = 15,
 ) -> ClassificationScores:
     """Scores predicted probabilities against true labels.
 
-    The prediction is the most probable class, the first one of equals. Precision, recall, F1, macro F1 and kappa follow
-    scikit-learn's definitions with `zero_division=0`. Kappa: Cohen 1960, Educational and Psychological Measurement
-    20(1); where it is undefined (labels and predictions all of one class) it is 0: nothing was shown beyond chance.
+    The prediction is the most probable class, the first one of equals. Precision, recall, F1 and kappa follow
+    scikit-learn's definitions with `zero_division=nan`; macro F1 is the mean over the classes that have examples.
+    Kappa: Cohen 1960, Educational and Psychological Measurement 20(1). Intervals: `intervals.wilson`, which takes the
+    examples for independent of each other; neighbouring patches of one scene are not, and theirs are too narrow.
 
     Args:
         labels: (N,) integers, true labels.
         probabilities: (N, C) real numbers, predicted probabilities; rows sum to 1 within 1e-3.
         class_names: C names in the legend's order.
-        resamples: number of bootstrap resamples of the accuracy's 95 % percentile interval. With an accuracy of just 0
-            or 1 the interval has no width, however few examples there are.
-        seed: seed of these resamples.
         bins: number of equal-width bins of the calibration error (15 in Guo et al. 2017).
 
     Returns:
@@ -150,13 +156,12 @@ def score_classification(
 
     Raises:
         LegendError: if a label is outside the legend, or the number of columns is not that of the names.
-        OptionError: if `resamples` or `bins` is less than 1.
+        OptionError: if `bins` is less than 1.
         EOKerasError: if there is no example, or a row of probabilities is not finite, negative or does not sum to 1.
         ValueError: if the shapes do not fit.
     """
-    for name, value in (("resamples", resamples), ("bins", bins)):
-        if value < 1:
-            raise OptionError(name, f"it is {value}", "at least 1")
+    if bins < 1:
+        raise OptionError("bins", f"it is {bins}", "at least 1")
     labels = np.asarray(labels)
     probabilities = np.asarray(probabilities).astype(np.float64)
     _check_probabilities(labels, probabilities, class_names)
@@ -165,23 +170,22 @@ def score_classification(
     confusion = confusion_matrix(labels, predictions, len(class_names))
     count = len(labels)
     right = int(np.trace(confusion))
-    low, high = _bootstrap_interval(right, count, resamples, seed)
+    low, high = intervals.wilson(right / count, count)
     classes = _class_scores(confusion, class_names)
-    occurs = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
+    found = [scores.f1 for scores in classes if scores.f1 is not None]
     by_confidence = reliability(labels, probabilities, bins)
     return ClassificationScores(
         count=count,
         accuracy=right / count,
         accuracy_low=low,
         accuracy_high=high,
-        macro_f1=float(np.mean([scores.f1 for scores, used in zip(classes, occurs, strict=True) if used])),
+        macro_f1=float(np.mean(found)),
+        macro_classes=len(found),
         kappa=_kappa(confusion),
         expected_calibration_error=expected_calibration_error(by_confidence),
         classes=classes,
         confusion=tuple(tuple(int(value) for value in row) for row in confusion),
         reliability=by_confidence,
-        bootstrap_resamples=int(resamples),
-        bootstrap_seed=int(seed),
     )
 
 
@@ -242,24 +246,32 @@ def _check_probabilities(labels: np.ndarray, probabilities: np.ndarray, class_na
         )
 
 
-def _bootstrap_interval(right: int, count: int, resamples: int, seed: int) -> tuple[float, float]:
-    # Drawing `count` of the examples' zero/one outcomes with replacement and adding them up is, exactly, one draw from
-    # Binomial(count, accuracy): every draw is a one with probability right / count, independently of the others. So the
-    # bootstrap over examples needs no resampled arrays.
-    accuracies = np.random.default_rng(seed).binomial(count, right / count, size=resamples) / count
-    low, high = np.percentile(accuracies, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def _class_scores(confusion: np.ndarray, class_names: Sequence[str]) -> tuple[ClassScores, ...]:
-    hits = np.diag(confusion)
-    predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
-    precision, recall = _ratio(hits, predicted), _ratio(hits, support)
-    f1 = _ratio(2 * hits, predicted + support)
-    return tuple(
-        ClassScores(name, float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
-        for i, name in enumerate(class_names)
-    )
+    found = []
+    for name, hits, support, predicted in zip(
+        class_names,
+        np.diag(confusion).tolist(),
+        confusion.sum(axis=1).tolist(),
+        confusion.sum(axis=0).tolist(),
+        strict=True,
+    ):
+        if not support:
+            found.append(ClassScores(name, None, None, None, 0, predicted, None, None))
+            continue
+        precision = hits / predicted if predicted else None
+        found.append(
+            ClassScores(
+                name,
+                precision,
+                hits / support,
+                2 * hits / (predicted + support),
+                support,
+                predicted,
+                None if precision is None else intervals.wilson(precision, predicted),
+                intervals.wilson(hits / support, support),
+            )
+        )
+    return tuple(found)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -267,13 +279,13 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
 
 
-def _kappa(confusion: np.ndarray) -> float:
+def _kappa(confusion: np.ndarray) -> float | None:
     shares = confusion / confusion.sum()
     observed = np.trace(shares)
     by_chance = shares.sum(axis=1) @ shares.sum(axis=0)
     occurring = np.count_nonzero(confusion.sum(axis=0) + confusion.sum(axis=1))
-    # Asked of the counts and not of `by_chance`, which may miss 1 by a rounding error.
-    return 0.0 if occurring == 1 else float((observed - by_chance) / (1 - by_chance))
+    # Of the counts and not of `by_chance`, which may miss 1 by a rounding error.
+    return None if occurring == 1 else float((observed - by_chance) / (1 - by_chance))
 
 
 def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 15) -> tuple[ReliabilityBin, ...]:

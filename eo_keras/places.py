@@ -33,6 +33,9 @@ _SIZES = (
 )
 """Sides of a cell in degrees, as fractions: 0.1 as a float would put some edges into the wrong cell."""
 
+_METRES_A_DEGREE = 111_320.0
+"""Of latitude; of longitude at the equator."""
+
 _FEWEST_ACROSS, _MOST_ACROSS = 4, 30
 _EXAMPLES_IN_CELL = 8
 """On average at least: the share of a cell of one example is 0 or 1 and says nothing of the place."""
@@ -134,6 +137,44 @@ def _degrees(centres: dict[str, list[tuple[int, float, float]]], count: int) -> 
         members, xs, ys = zip(*points, strict=True)
         degrees[list(members)] = np.stack(transform(crs, "EPSG:4326", xs, ys), axis=-1)
     return degrees
+
+
+def grounds(found: Places, keys: Sequence[str], side_m: float) -> dict[str, str]:
+    """Returns a name of the ground that each square image shows, by key; images of equal names belong together.
+
+    Images of the same centre, such as one place at several dates, have the same ground. Where others overlap, it is the
+    block of twice an image's side that holds the centre: blocks of neighbouring images are drawn by a block bootstrap
+    (Hall 1985, Stochastic Processes and their Applications 20(2)). An image of unknown place is a ground of its own.
+
+    Args:
+        found: the images' places.
+        keys: their keys, in the same order.
+        side_m: length of an image's side in metres.
+    """
+    import shapely
+
+    known = found.known
+    names = dict(zip(keys, keys, strict=True))
+    placed = [key for key, one in zip(keys, known, strict=True) if one]
+    if not placed:
+        return names
+    longitude, latitude = found.degrees[known].T
+    side = side_m / _METRES_A_DEGREE
+    # A degree of longitude is shorter by the cosine: of a band of latitude, so that a band's columns are straight.
+    bands = np.floor(latitude / (2 * side))
+    across = longitude * np.maximum(np.cos(np.radians(2 * side * (bands + 0.5))), 0.01)
+    centres, first, member = np.unique(found.degrees[known].round(6), axis=0, return_index=True, return_inverse=True)
+    # Neighbours of a grid that is turned against north are a little less than their side apart.
+    half = 0.45 * side
+    x, y = across[first], latitude[first]
+    boxes = shapely.box(x - half, y - half, x + half, y + half)
+    one, other = shapely.STRtree(boxes).query(boxes)
+    if (one != other).any():
+        columns = np.floor(across / (2 * side))
+        return names | {
+            key: f"block {int(band)} {int(column)}" for key, band, column in zip(placed, bands, columns, strict=True)
+        }
+    return names | {key: "{:.6f} {:.6f}".format(*centres[k]) for key, k in zip(placed, member.ravel(), strict=True)}
 
 
 def by_cell(degrees: npt.ArrayLike, right: npt.ArrayLike) -> Grid:

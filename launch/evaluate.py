@@ -18,11 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from eo_keras import calibration, cards, comparison, comparison_report, evaluation_folder, files, places, runs
+from eo_keras import (
+    calibration,
+    cards,
+    comparison,
+    comparison_page,
+    comparison_report,
+    evaluation_folder,
+    files,
+    places,
+    runs,
+)
 from eo_keras.comparison import Difference, Member
 from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.evaluation_folder import Stored
-from launch import common, evaluate_maps, path_flags
+from launch import common, evaluate_maps, evaluate_text, path_flags
 
 if TYPE_CHECKING:
     from eo_keras.pipelines import Records
@@ -118,8 +128,7 @@ def main() -> None:
         cards.read_model_card(folder)  # What is no run shows before seconds are spent on importing TensorFlow.
     common.import_tensorflow_quietly()
     if evaluate_maps.concerns(folders):
-        for folder in folders:
-            evaluate_maps.evaluate(folder, _model_name(), alone=len(folders) == 1)
+        _evaluate_maps(folders)
         return
     subjects = [_subject(folder, alone=len(folders) == 1) for folder in folders]
     stored = []
@@ -134,8 +143,20 @@ def main() -> None:
         print(f"next: python -m launch.export --run_dir={folders[0]} --export_dir=serving/{subjects[0].card.dataset}")
 
 
-def _comparison_dir() -> pathlib.Path:
-    name = evaluation_folder.variant(FLAGS.split, _model_name(), FLAGS.tta)
+def _evaluate_maps(folders: list[pathlib.Path]) -> None:
+    evaluated = [evaluate_maps.evaluate(folder, _model_name(), alone=len(folders) == 1) for folder in folders]
+    if len(folders) == 1:
+        return
+    output_dir = _comparison_dir(evaluate_maps.variant(_model_name()))
+    if FLAGS.dry_run:
+        print(f"dry run: would compare {len(folders)} runs and write the comparison to {output_dir}")
+        return
+    print()
+    _write_comparison(evaluate_maps.comparison_report(folders, evaluated), output_dir)
+
+
+def _comparison_dir(name: str = "") -> pathlib.Path:
+    name = name or evaluation_folder.variant(FLAGS.split, _model_name(), FLAGS.tta)
     return pathlib.Path(FLAGS.output_dir or pathlib.Path("comparison") / name)
 
 
@@ -193,6 +214,8 @@ def _expected(subject: _Subject, symmetries: str | None = None) -> dict[str, Any
 
 def _suffices(metrics: Mapping[str, Any]) -> bool:
     """Tells whether an earlier evaluation holds the temperature and the map that are asked for now."""
+    if "interval" not in metrics["scores"]:
+        return False  # It was made by an earlier version, with other intervals.
     found = metrics["calibration"]
     if found["temperature"] is None:
         if FLAGS.calibrate or (FLAGS.calibrate is None and found["reason"] == evaluation_folder.NOT_ASKED):
@@ -297,18 +320,8 @@ def _report(subject: _Subject, stored: Stored, *, alone: bool) -> None:
     if subject.stored:
         print(f"reused:   {subject.output_dir}; --again computes it anew")
     if alone:
-        print(f"\n{'class':24}{'precision':>10}{'recall':>10}{'F1':>10}{'examples':>10}")
-        for one in scores["classes"]:
-            numbers = f"{one['precision']:>10.2%}{one['recall']:>10.2%}{one['f1']:>10.2%}"
-            print(f"{one['name']:24}{numbers}{one['support']:>10,}")
-        print()
-    print(
-        f"overall accuracy {scores['accuracy']:.2%} (95 % interval {scores['accuracy_low']:.2%} to "
-        f"{scores['accuracy_high']:.2%}), macro F1 {scores['macro_f1']:.2%}, kappa {scores['kappa']:.4f}, expected "
-        f"calibration error {scores['expected_calibration_error']:.2%}"
-    )
-    _report_calibration(metrics["calibration"])
-    _report_selective(metrics["selective"])
+        print("", *evaluate_text.class_lines(scores), "", sep="\n")
+    print(*evaluate_text.score_lines(metrics), sep="\n")
     if metrics["tta"] != "none":
         _report_gain(subject, stored)
     located = metrics["places"]
@@ -319,38 +332,6 @@ def _report(subject: _Subject, stored: Stored, *, alone: bool) -> None:
     names = [evaluation_folder.METRICS_NAME, evaluation_folder.PREDICTIONS_NAME, *evaluation_folder.FIGURES]
     names += evaluation_folder.MAP_FILES if located else ()
     print(f"{subject.output_dir}: {', '.join(names)}" + ("" if alone else "\n"))
-
-
-def _report_calibration(found: Mapping[str, Any]) -> None:
-    if found["temperature"] is None:
-        print(f"temperature: none ({found['reason']})")
-        return
-    before, after = found["split"]["before"], found["split"]["after"]
-    limit = ", the limit of the search" if found["at_limit"] else ""
-    fitted = f"fitted on {found['examples']:,} examples ({found['fitted_on']})"
-    print(
-        f"temperature {found['temperature']:.3f}{limit}, {fitted}; here it takes the calibration error from "
-        f"{before['expected_calibration_error']:.2%} to {after['expected_calibration_error']:.2%}, the negative "
-        f"log-likelihood from {before['negative_log_likelihood']:.4f} to {after['negative_log_likelihood']:.4f}, the "
-        f"Brier score from {before['brier_score']:.4f} to {after['brier_score']:.4f}"
-    )
-
-
-def _report_selective(found: Mapping[str, Any]) -> None:
-    parts = [f"{one['accuracy']:.2%} of the surest {one['coverage']:.0%}" for one in found["accuracy_at_coverage"][1:]]
-    reached = [
-        f"{one['accuracy']:.1%} with {one['coverage']:.1%} answered (confidence from {one['threshold']:.3f})"
-        if one["coverage"] is not None
-        else f"{one['accuracy']:.1%} by no threshold"
-        for one in found["coverage_at_accuracy"]
-    ]
-    print(f"selective accuracy: {', '.join(parts)}; {'; '.join(reached)}")
-    for one in found.get("by_validation", ()):
-        right = "nothing" if one["accuracy"] is None else f"{one['accuracy']:.2%}"
-        print(
-            f"answered from confidence {one['threshold']:.3f} on, which validation suggests for {one['aim']:.1%}: "
-            f"{one['coverage']:.1%}, of which {right} are right"
-        )
 
 
 def _report_gain(subject: _Subject, stored: Stored) -> None:
@@ -384,15 +365,19 @@ def _compare(folders: list[pathlib.Path], stored: list[Stored]) -> None:
     variant = evaluation_folder.variant(FLAGS.split, _model_name(), FLAGS.tta)
     datasets = ", ".join(dict.fromkeys(member.metrics["dataset"] for member in members))
     title = f"{len(members)} runs on {datasets}, {variant}"
-    comparison_report.write_comparison(found, output_dir, title)
-    print(*comparison_report.lines(comparison_report.score_table(found)), "", sep="\n")
-    print(*comparison_report.lines(comparison_report.pair_table(found)), "", sep="\n")
-    for warning in found.warnings:
+    _write_comparison(comparison_report.report(found, title), output_dir)
+
+
+def _write_comparison(report: comparison_page.Report, output_dir: pathlib.Path) -> None:
+    comparison_page.write(report, output_dir)
+    scores, pairs, _ = report.tables
+    print(*comparison_page.lines(scores), "", sep="\n")
+    print(*comparison_page.lines(pairs), "", sep="\n")
+    for warning in report.warnings:
         print(f"warning: {warning}")
-    pairs = len(found.differences)
-    print(f"p (Holm) is corrected for {pairs} pair{'s' if pairs > 1 else ''}; a p from 0.05 on shows no difference")
-    written = ("JSON_NAME", "CSV_NAME", "MARKDOWN_NAME", "PAGE_NAME", "FIGURE_NAME")
-    print(f"{output_dir}: {', '.join(getattr(comparison_report, one) for one in written)}")
+    count = len(pairs.rows)
+    print(f"p (Holm) is corrected for {count} pair{'s' if count > 1 else ''}; a p from 0.05 on shows no difference")
+    print(f"{output_dir}: {', '.join(comparison_page.NAMES)}")
 
 
 if __name__ == "__main__":

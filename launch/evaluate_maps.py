@@ -2,11 +2,13 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
 from eo_keras import cards, files, runs
 from eo_keras.errors import OptionError
+from eo_keras.wording import number
 from launch import common
 
 FLAGS = flags.FLAGS
@@ -55,39 +57,62 @@ def concerns(folders: Sequence[pathlib.Path]) -> bool:
     return all(maps)
 
 
-def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool) -> None:
-    """Evaluates one run and tells what it came to.
+def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
+    """Evaluates one run and tells its scores.
 
     Args:
         folder: the run folder.
         model_name: which of its models.
         alone: whether it is the only run, so that --output_dir is for it.
+
+    Returns:
+        The evaluation and what its `metrics.json` holds; None in a dry run.
     """
     from eo_keras import dense_evaluation_folder, pipelines
 
     card = cards.read_model_card(folder)
     records = pipelines.Records(FLAGS.records_dir or runs.find_records(folder, card))
     records.split(FLAGS.split)
-    options = _options()
-    name = options.name + ("-last" if model_name == runs.LAST_MODEL_NAME else "")
+    options, name = _options(), variant(model_name)
     if records.card.fingerprint != card.data_fingerprint:
         name = f"{records.card.dataset}-{records.card.fingerprint[:8]}-{name}"
     output_dir = pathlib.Path(FLAGS.output_dir) if FLAGS.output_dir and alone else folder / runs.EVALUATION_DIR / name
     print(f"run:      {folder}\nrecords:  {records.folder}, {records.count(FLAGS.split):,} tiles of '{FLAGS.split}'")
     if FLAGS.dry_run:
         print(f"dry run: would write {output_dir}")
-        return
+        return None
     run = runs.open_run(folder, model_name)
     with common.ProgressBars(unit="batches") as progress:
         found = dense_evaluation_folder.evaluate_maps(run, records, options, progress=progress)
     for warning in found.warnings:
         print(f"warning: {warning}")
     checksum = files.sha256_of_file(folder / model_name)
-    dense_evaluation_folder.write_maps_evaluation(found, output_dir, model_sha256=checksum, model_name=model_name)
+    content = dense_evaluation_folder.write_maps_evaluation(
+        found, output_dir, model_sha256=checksum, model_name=model_name
+    )
     if model_name == runs.MODEL_NAME:
         dense_evaluation_folder.add_maps_to_card(found)
     _report(found.scores)
     print(f"{output_dir}: scores and figures ({found.answers.tiles_per_second:.1f} tiles a second)")
+    return found, content
+
+
+def comparison_report(folders: Sequence[pathlib.Path], evaluated: Sequence[Any]):
+    """Compares evaluated runs, and returns the report."""
+    from eo_keras import dense_comparison, dense_comparison_report, evaluation_folder
+
+    members = [
+        dense_comparison.DenseMember(name, one.answers.scorer, one.scores, content, one.places)
+        for name, (one, content) in zip(evaluation_folder.short_names(folders), evaluated, strict=True)
+    ]
+    datasets = ", ".join(dict.fromkeys(member.metrics["dataset"] for member in members))
+    found = dense_comparison.compare(members)
+    return dense_comparison_report.report(found, f"{len(members)} runs on {datasets}, {evaluated[0][0].options.name}")
+
+
+def variant(model_name: str) -> str:
+    """Returns a name that tells this way to evaluate a split apart from others."""
+    return _options().name + ("-last" if model_name == runs.LAST_MODEL_NAME else "")
 
 
 def _options():
@@ -112,11 +137,26 @@ def _options():
 
 def _report(scores) -> None:
     def told(estimate) -> str:
-        return "-" if estimate is None else f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
+        return (
+            "-" if estimate is None else f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
+        )
 
-    print(f"mIoU      {told(scores.macro_iou)}, 95 % over {scores.images:,} tiles")
-    print(f"accuracy  {told(scores.accuracy)} of {scores.pixels:,} pixels; kappa {scores.kappa.value:.4f}")
+    where = f"{scores.images:,} tiles"
+    if scores.resampled < scores.images:
+        where += f" of {scores.resampled:,} places"
+    print(f"mIoU      {told(scores.macro_iou)}, over the {scores.macro_classes} classes that have pixels")
+    kappa = "-" if scores.kappa is None else number(scores.kappa.value)
+    print(f"accuracy  {told(scores.accuracy)} of {scores.pixels:,} pixels; kappa {kappa}")
     print(f"boundary  F1 {told(scores.boundary_f1)}, within {scores.tolerance:g} pixels")
-    print(f"{'class':<28}{'pixels':>12}  IoU")
+    print(f"intervals of 95 %: {_method(scores)} over {where}")
+    print(f"{'class':<28}{'pixels':>12}{'precision':>11}{'recall':>9}  IoU")
     for item in scores.classes:
-        print(f"{item.name:<28}{item.support:>12,}  {told(item.iou)}")
+        precision, recall = ("-" if one is None else number(one.value) for one in (item.precision, item.recall))
+        few = " *" if item.iou and item.iou.method != scores.macro_iou.method else ""
+        print(f"{item.name:<28}{item.support:>12,}{precision:>11}{recall:>9}  {told(item.iou)}{few}")
+    if any(item.iou and item.iou.method != scores.macro_iou.method for item in scores.classes):
+        print("* Wilson's interval: the class is in few tiles, or is the same in all draws")
+
+
+def _method(scores) -> str:
+    return "bootstrap" if scores.macro_iou.method == "bootstrap" else "Wilson's, as wide as so few places leave open,"

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from eo_keras import calibration, comparison, comparison_report, metrics, selective
+from eo_keras import calibration, comparison, comparison_page, comparison_report, metrics, selective
 from eo_keras.answers import Answers
 from eo_keras.comparison import Member
 from eo_keras.errors import LegendError, OptionError, RunError
@@ -51,21 +51,6 @@ def test_mcnemar_by_hand():
 def test_holm_by_hand():
     assert comparison.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert comparison.holm([0.6, 0.9]) == [1.0, 1.0] and comparison.holm([0.2]) == [0.2] and comparison.holm([]) == []
-
-
-def test_the_interval_is_that_of_resampled_examples():
-    first, second, examples = 12, 5, 60
-    outcomes = np.repeat([1, -1, 0], [first, second, examples - first - second])
-    rng = np.random.default_rng(5)
-    drawn = outcomes[rng.integers(0, examples, (20_000, examples))].mean(axis=1)
-    found = comparison.paired_interval(first, second, examples)
-    # Both are multiples of 1/60; the two samples may differ by one step.
-    np.testing.assert_allclose(found, np.percentile(drawn, [2.5, 97.5]), atol=1.01 / 60)
-    many = comparison.paired_interval(1200, 500, 6000)
-    spread = 1.96 * np.sqrt((1700 / 6000 - (700 / 6000) ** 2) / 6000)
-    np.testing.assert_allclose(many, (700 / 6000 - spread, 700 / 6000 + spread), atol=5e-4)
-    assert comparison.paired_interval(1200, 500, 6000) == many, "the seed is fixed"
-    assert comparison.paired_interval(0, 0, 10) == (0, 0)
 
 
 @pytest.fixture
@@ -152,7 +137,7 @@ def test_the_gain_of_one_over_another():
 
 def test_the_folder(three, tmp_path):
     found = comparison.compare(three[0])
-    comparison_report.write_comparison(found, tmp_path / "c", "Three | runs")
+    comparison_page.write(comparison_report.report(found, "Three | runs"), tmp_path / "c")
     assert {path.name for path in (tmp_path / "c").iterdir()} == {
         f"comparison.{ending}" for ending in ("json", "csv", "md", "html", "png")
     }
@@ -176,5 +161,5 @@ def test_the_figure_of_many_runs_of_long_names():
         for n in range(12)
     ]
     found = comparison.compare(members)
-    assert comparison_report.figure_png(found, "Many").startswith(b"\x89PNG")
+    assert comparison_page.figure_png(comparison_report.report(found, "Many").chart, "Many").startswith(b"\x89PNG")
     assert len(found.differences) == 66

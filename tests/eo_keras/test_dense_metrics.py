@@ -54,13 +54,14 @@ def test_scores_are_scikit_learns():
     assert scores.pixels == len(truth) and scores.images == 6
 
 
-def test_macro_means_leave_out_classes_that_occur_nowhere():
+def test_macro_means_leave_out_classes_without_a_pixel():
     labels = np.zeros((8, 8), np.uint8)
     labels[:4] = 1
     predictions = labels.copy()
     predictions[0] = 0
     scores = scorer_of([("a", labels, predictions)]).scores(resamples=10)
     assert scores.classes[2].iou is None and scores.classes[3].iou is None
+    assert scores.macro_classes == 2
     assert scores.macro_iou.value == pytest.approx((32 / 40 + 24 / 32) / 2)
 
 
@@ -79,9 +80,30 @@ def test_intervals_are_over_images_and_repeat_by_seed():
     assert (wider.high - wider.low) == pytest.approx(mean.high - mean.low, rel=1e-6)
 
 
-def test_a_single_images_interval_has_no_width():
-    mean = scorer_of(images(1)).scores(resamples=20).macro_iou
-    assert mean.low == mean.value == mean.high
+def test_few_or_perfect_images_have_an_interval_with_width():
+    single = scorer_of(images(1)).scores(resamples=20).macro_iou
+    assert single.method == "Wilson score" and single.low < 0.3 < single.value < single.high
+    perfect = scorer_of((key, labels, np.where(labels == 255, 0, labels)) for key, labels, _ in images(40))
+    scores = perfect.scores(resamples=20)
+    found = [scores.macro_iou, scores.accuracy, scores.boundary_f1, scores.classes[1].recall]
+    for one in found:
+        assert (one.value, one.high, one.method) == (1, 1, "Wilson score")
+        assert one.low == pytest.approx(1 / (1 + 1.959963985**2 / 40))
+    # Kappa's lower end is that of the accuracy, seen from what chance gives, about a quarter of four classes.
+    assert scores.kappa.low == pytest.approx(1 - (1 - scores.accuracy.low) / 0.75, abs=0.01)
+    assert scorer_of(images(20)).scores(resamples=20).macro_iou.method == "bootstrap"
+
+
+def test_images_of_one_place_are_drawn_together():
+    some = list(images(12))
+    several = [(f"{key}-{date}", *both) for key, *both in some for date in range(3)]
+    once = scorer_of(some).scores(resamples=300)
+    places = {key: key.rpartition("-")[0] for key, *_ in several}
+    grouped = scorer_of(several).scores(resamples=300, places=places)
+    assert (grouped.images, grouped.resampled, once.resampled) == (36, 12, 12)
+    assert (grouped.macro_iou.low, grouped.macro_iou.high) == pytest.approx((once.macro_iou.low, once.macro_iou.high))
+    apart = scorer_of(several).scores(resamples=300).macro_iou
+    assert apart.high - apart.low < 0.75 * (once.macro_iou.high - once.macro_iou.low)
 
 
 def test_intervals_are_those_of_resampled_images():
@@ -106,8 +128,7 @@ def test_few_resamples_may_miss_a_class(seed):
     some = [(f"a{number}", np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)) for number in range(4)]
     some.append(("b", np.full((4, 4), 2, np.uint8), np.full((4, 4), 2, np.uint8)))
     scores = scorer_of(some).scores(resamples=1, seed=seed)
-    assert (scores.classes[2].iou.low, scores.classes[2].iou.high) == (1, 1)
-    assert scores.macro_iou.value == 1
+    assert scores.classes[2].iou.high == scores.macro_iou.value == 1 > scores.classes[2].iou.low
 
 
 def test_scorers_of_parts_add_up_in_any_order():
@@ -185,21 +206,28 @@ def test_scores_are_written_as_they_are_read():
     assert json.loads(json.dumps(content)) == content
 
 
-def test_a_class_that_is_only_predicted_counts_as_wrong():
+def test_a_class_that_is_only_predicted_has_no_score_of_its_own():
     labels, predictions = np.zeros((2, 4), np.uint8), np.zeros((2, 4), np.uint8)
     predictions[0, 0] = 1
     scores = scorer_of([("a", labels, predictions)]).scores(resamples=3)
     only = scores.classes[1]
     assert (only.support, only.predicted) == (0, 1)
-    assert (only.iou.value, only.precision.value, only.recall.value, only.f1.value) == (0, 0, 0, 0)
-    assert scores.macro_iou.value == pytest.approx(7 / 8 / 2)
-    assert scores.frequency_weighted_iou.value == pytest.approx(7 / 8)
+    assert (only.iou, only.precision, only.recall, only.f1) == (None,) * 4
+    # The pixel is missed by the class that it is of.
+    assert scores.macro_iou.value == scores.frequency_weighted_iou.value == pytest.approx(7 / 8)
+
+
+def test_a_class_that_is_never_predicted_has_no_precision():
+    labels = np.zeros((2, 4), np.uint8)
+    labels[0] = 1
+    found = scorer_of([("a", labels, np.zeros((2, 4), np.uint8))]).scores(resamples=3).classes[1]
+    assert found.precision is None and (found.recall.value, found.f1.value, found.iou.value) == (0, 0, 0)
 
 
 def test_one_class_everywhere_has_no_kappa():
     labels = np.zeros((3, 3), np.uint8)
     scores = scorer_of([("a", labels, labels)]).scores(resamples=3)
-    assert (scores.kappa.value, scores.accuracy.value) == (0, 1)
+    assert (scores.kappa, scores.accuracy.value) == (None, 1)
 
 
 def test_counts_beyond_32_bits_and_many_classes():

@@ -36,16 +36,20 @@ def test_equal_to_scikit_learn(seed):
     assert scores.count == 700
     assert scores.accuracy == pytest.approx(sklearn.metrics.accuracy_score(labels, predictions), abs=1e-12)
     assert scores.kappa == pytest.approx(sklearn.metrics.cohen_kappa_score(labels, predictions), abs=1e-12)
-    macro = sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0)
-    assert scores.macro_f1 == pytest.approx(macro, abs=1e-12)
+    # Over the eight classes that have examples; the ninth is only predicted, the tenth not even that.
+    macro = sklearn.metrics.f1_score(labels, predictions, labels=range(8), average="macro")
+    assert (scores.macro_f1, scores.macro_classes) == (pytest.approx(macro, abs=1e-12), 8)
     precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(
-        labels, predictions, labels=range(10), zero_division=0
+        labels, predictions, labels=range(8), zero_division=np.nan
     )
     assert [c.name for c in scores.classes] == list(NAMES)
-    np.testing.assert_allclose([c.precision for c in scores.classes], precision, rtol=0, atol=1e-12)
-    np.testing.assert_allclose([c.recall for c in scores.classes], recall, rtol=0, atol=1e-12)
-    np.testing.assert_allclose([c.f1 for c in scores.classes], f1, rtol=0, atol=1e-12)
-    assert [c.support for c in scores.classes] == support.tolist()
+    np.testing.assert_allclose([c.precision for c in scores.classes[:8]], precision, rtol=0, atol=1e-12)
+    np.testing.assert_allclose([c.recall for c in scores.classes[:8]], recall, rtol=0, atol=1e-12)
+    np.testing.assert_allclose([c.f1 for c in scores.classes[:8]], f1, rtol=0, atol=1e-12)
+    assert [c.support for c in scores.classes] == [*support.tolist(), 0, 0]
+    for absent in scores.classes[8:]:
+        assert (absent.precision, absent.recall, absent.f1, absent.recall_interval) == (None,) * 4
+    assert (scores.classes[8].predicted > 0) and (scores.classes[9].predicted == 0)
     expected = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(10))
     np.testing.assert_array_equal(scores.confusion, expected)
 
@@ -96,7 +100,8 @@ def test_calibration_error_by_hand():
 def test_perfect_prediction():
     labels = np.array([0, 1, 2, 2])
     scores = metrics.score_classification(labels, np.eye(3)[labels], "xyz")
-    assert (scores.accuracy, scores.accuracy_low, scores.accuracy_high) == (1.0, 1.0, 1.0)
+    assert scores.accuracy == scores.accuracy_high == 1.0
+    assert scores.accuracy_low == pytest.approx(1 / (1 + 1.959963985**2 / 4)), "four examples leave much open"
     assert (scores.macro_f1, scores.kappa, scores.expected_calibration_error) == (1.0, 1.0, 0.0)
 
 
@@ -122,39 +127,37 @@ def _scores_of_accuracy(right, count, **keywords):
     return metrics.score_classification(labels, np.eye(2)[predictions], "xy", **keywords)
 
 
-def test_interval_agrees_with_wilson():
-    n, p, z = 5400, 0.95, 1.959964
-    scores = _scores_of_accuracy(int(n * p), n)
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    assert scores.accuracy == p
-    assert scores.accuracy_low == pytest.approx(centre - half, abs=0.002)
-    assert scores.accuracy_high == pytest.approx(centre + half, abs=0.002)
-    # Tight enough to tell 95 % from 90 or 99 %.
-    assert scores.accuracy_high - scores.accuracy_low == pytest.approx(2 * half, rel=0.05)
-
-
-def test_interval_equals_a_bootstrap_that_resamples_examples():
-    rng = np.random.default_rng(1)
-    right = np.arange(200) < 170
-    means = right[rng.integers(0, 200, size=(20_000, 200))].mean(axis=1)
-    scores = _scores_of_accuracy(170, 200, resamples=20_000)
-    np.testing.assert_allclose(
-        [scores.accuracy_low, scores.accuracy_high], np.percentile(means, [2.5, 97.5]), rtol=0, atol=0.0051
+def test_intervals_are_wilsons_and_named():
+    scores = _scores_of_accuracy(81, 263)
+    # Newcombe 1998, Statistics in Medicine 17(8), table I: 81 of 263.
+    assert (scores.accuracy_low, scores.accuracy_high) == (
+        pytest.approx(0.2553, abs=5e-5),
+        pytest.approx(0.3662, abs=5e-5),
     )
+    assert scores.interval == scores.to_json()["interval"] == "Wilson score"
+    found = scores.classes[0]
+    assert found.recall_interval == (scores.accuracy_low, scores.accuracy_high)
+    assert found.precision == 1 and found.precision_interval[1] == 1 > 0.96 > found.precision_interval[0] > 0.95
 
 
-def test_interval_depends_on_the_seed_only():
-    first, again, other = (_scores_of_accuracy(950, 1003, resamples=101, seed=seed) for seed in (4, 4, 5))
-    assert first == again
-    assert (first.accuracy_low, first.accuracy_high) != (other.accuracy_low, other.accuracy_high)
-    assert (first.bootstrap_resamples, first.bootstrap_seed) == (101, 4)
+@pytest.mark.parametrize("right", [0, 8])
+def test_few_examples_all_alike_have_a_wide_interval(right):
+    scores = _scores_of_accuracy(right, 8)
+    assert scores.accuracy_high - scores.accuracy_low == pytest.approx(0.3244, abs=5e-5)
+    assert scores.accuracy in (scores.accuracy_low, scores.accuracy_high)
 
 
 def test_one_class_only_has_no_kappa():
     scores = metrics.score_classification([1, 1], [[0.2, 0.8], [0.1, 0.9]], "xy")
-    assert (scores.kappa, scores.macro_f1, scores.accuracy) == (0.0, 1.0, 1.0)
-    assert scores.classes[0] == metrics.ClassScores("x", 0.0, 0.0, 0.0, 0)
+    assert (scores.kappa, scores.macro_f1, scores.macro_classes, scores.accuracy) == (None, 1.0, 1, 1.0)
+    assert scores.classes[0] == metrics.ClassScores("x", None, None, None, 0, 0, None, None)
+    content = json.loads(json.dumps(scores.to_json(), allow_nan=False))
+    assert content["kappa"] is None and content["classes"][0]["recall"] is None
+
+
+def test_a_class_that_is_never_predicted_has_no_precision():
+    found = metrics.score_classification([0, 1], [[1, 0], [1, 0]], "xy").classes[1]
+    assert (found.precision, found.precision_interval, found.recall, found.f1) == (None, None, 0, 0)
 
 
 def test_json_survives_a_round_trip():
@@ -191,9 +194,8 @@ def test_other_bad_input_is_refused():
         metrics.score_classification([2], good, "xy")
     with pytest.raises(ValueError, match="shapes"):
         metrics.score_classification([0, 1], good, "xy")
-    for option in ("resamples", "bins"):
-        with pytest.raises(errors.OptionError, match=option):
-            metrics.score_classification([0], good, "xy", **{option: 0})
+    with pytest.raises(errors.OptionError, match="bins"):
+        metrics.score_classification([0], good, "xy", bins=0)
 
 
 def test_agreement():

@@ -87,3 +87,21 @@ def test_the_map():
     # One place alone has surroundings.
     one = evaluation_figures.accuracy_map_png([[8.0, 50.0]], [False], places.by_cell([[8.0, 50.0]], [False]), "One")
     assert Image.open(io.BytesIO(one)).size[0] > 600
+
+
+@pytest.mark.parametrize("latitude", [0.0, 52.0, -65.0])
+@pytest.mark.parametrize(("stride", "grounds"), [(1.0, 100), (0.5, 36)])
+def test_images_of_the_same_ground_belong_together(latitude, stride, grounds):
+    side_m, rows = 2560.0, np.arange(10)
+    step = stride * side_m / 111_320
+    north = latitude + step * np.repeat(rows, 10)
+    east = 7 + step * np.tile(rows, 10) / np.cos(np.radians(latitude))
+    # Each at two dates, and one whose place is not known.
+    degrees = np.concatenate([np.stack([east, north], -1)] * 2 + [np.full((1, 2), np.nan)])
+    keys = [f"k{number}" for number in range(201)]
+    found = places.grounds(places.Places(degrees, ""), keys, side_m)
+    assert list(found) == keys and all(found[f"k{n}"] == found[f"k{n + 100}"] for n in range(100))
+    assert found["k200"] == "k200"
+    # Half a side apart, blocks of two sides hold four by four; those at the edge fewer.
+    assert len(set(found.values())) - 1 <= grounds and len(set(found.values())) - 1 >= 0.25 * grounds
+    assert (len(set(found.values())) == 101) == (stride == 1)

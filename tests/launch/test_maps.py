@@ -1,6 +1,7 @@
 """The whole way of tiles by commands: records of towns, their page, a run, and its scores."""
 
 import json
+import shutil
 
 import pytest
 
@@ -83,9 +84,15 @@ def test_a_run_of_maps_is_trained_and_scored(records_dir, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "mIoU" in done.stdout
-    done = launch("evaluate", "--output_stride=8", "--flip", run_dir=run_dir, split="test")
+    twin, compared = tmp_path / "twin", tmp_path / "compared"
+    shutil.copytree(run_dir, twin)
+    done = launch("evaluate", "--output_stride=8", "--flip", run_dir=f"{run_dir},{twin}", output_dir=compared)
     assert done.returncode == 0, done.stderr
     assert "Residential" in done.stdout and "boundary" in done.stdout
+    # Equal answers on four tiles: no difference, and much left open.
+    (pair,) = json.loads((compared / "comparison.json").read_text())["differences"]
+    assert (pair["verdict"], pair["difference"], pair["method"]) == ("no difference shown", 0, "MOVER")
+    assert pair["high"] > 0.2 and "run - twin  no difference shown" in done.stdout
     metrics = json.loads((run_dir / "evaluation" / "test-os8-flip" / "metrics.json").read_text())
     assert metrics["output_stride"] == 8 and metrics["tta"] == "flip"
     assert "test-os8-flip" in cards.read_model_card(run_dir).scores

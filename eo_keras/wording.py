@@ -1,0 +1,20 @@
+"""Numbers as tables and lines of text show them: a dash where there is none, and no minus before a zero."""
+
+from __future__ import annotations
+
+ABSENT = "-"
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """Returns a fraction of 1 as per cent, such as `97.31%`."""
+    return ABSENT if share is None else f"{share:z.{digits}%}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Returns a number with so many decimals."""
+    return ABSENT if value is None else f"{value:z.{digits}f}"
+
+
+def interval(ends: tuple[float, float] | list[float] | None, digits: int = 2) -> str:
+    """Returns an interval of fractions of 1 as per cent, such as `96.10% to 98.20%`."""
+    return ABSENT if ends is None else f"{percent(ends[0], digits)} to {percent(ends[1], digits)}"

@@ -1,0 +1,67 @@
+"""The lines in which launch.evaluate tells the scores of a model of patches; it has no command of its own."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from eo_keras.wording import interval, number, percent
+
+
+def class_lines(scores: Mapping[str, Any]) -> list[str]:
+    """Returns a table of the classes, from the scores of `metrics.json`."""
+    lines = [f"{'class':24}{'precision':>10}{'recall':>10}{'95 % interval':>20}{'F1':>10}{'examples':>10}"]
+    for one in scores["classes"]:
+        found = f"{percent(one['precision']):>10}{percent(one['recall']):>10}{interval(one['recall_interval']):>20}"
+        lines.append(f"{one['name']:24}{found}{percent(one['f1']):>10}{one['support']:>10,}")
+    return [*lines, "95 % interval: Wilson's, of the recall"]
+
+
+def score_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns what the content of `metrics.json` says of all classes together, and of the confidences."""
+    scores = metrics["scores"]
+    classes, averaged = len(scores["classes"]), scores["macro_classes"]
+    over = "" if averaged == classes else f" (over the {averaged} of {classes} classes that have examples)"
+    ends = interval((scores["accuracy_low"], scores["accuracy_high"]))
+    return [
+        f"overall accuracy {percent(scores['accuracy'])} (95 % interval by Wilson {ends}), macro F1 "
+        f"{percent(scores['macro_f1'])}{over}, kappa {number(scores['kappa'])}, expected calibration error "
+        f"{percent(scores['expected_calibration_error'])}",
+        *_calibration(metrics["calibration"]),
+        *_selective(metrics["selective"]),
+    ]
+
+
+def _calibration(found: Mapping[str, Any]) -> Iterator[str]:
+    if found["temperature"] is None:
+        yield f"temperature: none ({found['reason']})"
+        return
+    limit = ", the limit of the search" if found["at_limit"] else ""
+    names = {
+        "calibration error": ("expected_calibration_error", percent),
+        "negative log-likelihood": ("negative_log_likelihood", number),
+        "Brier score": ("brier_score", number),
+    }
+    before, after = found["split"]["before"], found["split"]["after"]
+    changes = [f"the {title} from {text(before[name])} to {text(after[name])}" for title, (name, text) in names.items()]
+    yield (
+        f"temperature {found['temperature']:.3f}{limit}, fitted on {found['examples']:,} examples "
+        f"({found['fitted_on']}); here it takes {', '.join(changes)}"
+    )
+
+
+def _selective(found: Mapping[str, Any]) -> Iterator[str]:
+    parts = [
+        f"{percent(one['accuracy'])} of the surest {one['coverage']:.0%}" for one in found["accuracy_at_coverage"][1:]
+    ]
+    reached = [
+        f"{one['accuracy']:.1%} with {one['coverage']:.1%} answered (confidence from {one['threshold']:.3f})"
+        if one["coverage"] is not None
+        else f"{one['accuracy']:.1%} by no threshold"
+        for one in found["coverage_at_accuracy"]
+    ]
+    yield f"selective accuracy: {', '.join(parts)}; {'; '.join(reached)}"
+    for one in found.get("by_validation", ()):
+        answered = f"{one['coverage']:.1%}, of which {percent(one['accuracy'])} are right"
+        yield (
+            f"answered from confidence {one['threshold']:.3f} on, which validation suggests for {one['aim']:.1%}: "
+            f"{'no example' if one['accuracy'] is None else answered}"
+        )
