@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 import eo_keras
 from eo_keras import cards, engines, files
 from eo_keras.errors import OptionError, SourceError
@@ -154,11 +156,12 @@ class _Build:
             items = self._source.items(scan.open_archive(self._options.source, self._context.opening))
             self._state.begin(self._describe(items), overwrite=self._options.overwrite)
         try:
+            splits.split_before_scan(self._patches(items), self._options.split)
             with self._timed("scan"):
                 scanned = scan.scan(self._context, items, self._engine, self._progress)
             with self._timed("plan"):
                 warnings = self._guard_band_order(scanned)
-                split = splits.make_split(self._patches(scanned), self._options.split)
+                split = splits.make_split(self._patches(scanned.items, scanned), self._options.split)
                 planned = self._plan(scanned, split)
         except (SourceError, OptionError):
             # Nothing has been written yet that is worth keeping for a source that must change first.
@@ -219,16 +222,17 @@ class _Build:
             "give the published archive, or write the bands of your GeoTIFFs in that order",
         )
 
-    def _patches(self, scanned: scan.Scan) -> splits.Patches:
+    def _patches(self, items: Sequence[Any], scanned: scan.Scan | None = None) -> splits.Patches:
+        """Returns what is known of the items before they have been read, or after."""
         return splits.Patches(
-            keys=tuple(item.key for item in scanned.items),
-            classes=tuple(item.class_name for item in scanned.items),
-            groups=scanned.identical_groups(),
-            crs=scanned.crs,
-            transforms=scanned.transforms,
+            keys=tuple(item.key for item in items),
+            classes=tuple(item.class_name for item in items),
+            groups=np.arange(len(items)) if scanned is None else scanned.identical_groups(),
+            crs=(None,) * len(items) if scanned is None else scanned.crs,
+            transforms=None if scanned is None else scanned.transforms,
             size_m=self._source.patch_size * self._source.resolution_m,
             pixels=self._source.patch_size,
-            parts=tuple(item.part for item in scanned.items),
+            parts=tuple(item.part for item in items),
         )
 
     def _plan(self, scanned: scan.Scan, split: splits.SplitResult) -> list[plan.ShardPlan]:

@@ -23,6 +23,7 @@ from tfrecords_builder.splits import (
     Patches,
     SplitOptions,
     SplitResult,
+    check_folds,
     describe_draw,
     describe_identical,
     draw_fold,
@@ -271,6 +272,7 @@ def _by_blocks(patches: Patches, names: list[str], options: SplitOptions) -> tup
     # A part takes blocks until it has its share at least: to pick those that fit exactly would favour small blocks.
     left = quotas(len(names), options)
     blocks = [members[name] for name in order]
+    check_folds(options, len(blocks), "blocks")
     if options.fold is not None:
         blocks, left[TEST] = draw_fold(blocks, options.fold)
     for block in blocks:

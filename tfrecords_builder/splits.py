@@ -164,22 +164,94 @@ def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
         result = spatial.split_by_place(patches, options)
     else:
         result = _split_at_random(patches, options)
-    wanted = {TRAIN, TEST} | ({VAL} if options.val_fraction and options.method not in ("published", "lists") else set())
-    if empty := sorted(wanted - set(result.assignment)):
-        raise SourceError(
-            f"--split={options.method}",
-            f"of {len(patches.keys):,} patches none comes into {' and '.join(empty)}",
-            "patches in every part",
-            _REMEDIES_OF_EMPTY_PARTS[options.method],
-        )
+    check_parts(result, options, f"{len(patches.keys):,} patches")
     return result
+
+
+def split_before_scan(patches: Patches, options: SplitOptions) -> None:
+    """Refuses what cannot be split before a patch has been read, as far as keys, classes and parts tell.
+
+    Args:
+        patches: what is known of them; which are identical, and where they lie, may be known only later.
+        options: how they are going to be split.
+
+    Raises:
+        OptionError, SourceError: see `make_split`.
+    """
+    if options.method != "spatial" or options.coordinates is not None:
+        # Distances take their time, and are measured once the patches have been read.
+        make_split(patches, dataclasses.replace(options, buffer_km=0.0))
+
+
+def check_parts(result: SplitResult, options: SplitOptions, what: str, groups: int | None = None) -> None:
+    """Refuses a split of which a part is empty.
+
+    Args:
+        result: the split.
+        options: how it was made.
+        what: what has been split, and how much, such as `27,000 patches`.
+        groups: of what is divided in whole groups, such as cities, their number.
+
+    Raises:
+        SourceError: if training, testing, or the validation that was asked for is empty.
+    """
+    named = options.method in ("published", "lists")
+    wanted = [TRAIN, *([VAL] if options.val_fraction and not named else []), TEST]
+    if not (empty := [part for part in wanted if part not in result.assignment]):
+        return
+    method = result.method
+    if "blocks" in method:
+        groups = method["blocks"]
+    left_out = method.get("left_out_by_buffer", 0) + method.get("left_out_beside_other_parts", 0)
+    if groups is not None and groups < len(wanted):
+        remedy = _REMEDIES_OF_FEW_GROUPS[options.method].format(parts=len(wanted))
+    elif left_out:
+        remedy = _REMEDIES_OF_LEFT_OUT[options.method]
+    elif options.fold is not None:
+        remedy = "use fewer folds, or another --seed"
+    else:
+        remedy = _REMEDIES_OF_EMPTY_PARTS[options.method]
+    raise SourceError(
+        f"--split={options.method}",
+        f"of {what} none comes into {' and '.join(empty)}"
+        + (f"; {left_out:,} are left out for their nearness to another part" if left_out else ""),
+        "examples in every part",
+        remedy,
+    )
+
+
+def check_folds(options: SplitOptions, groups: int, what: str) -> None:
+    """Refuses more folds than there are groups to deal out; `what` names these, such as `blocks`.
+
+    Raises:
+        OptionError: if there are more.
+    """
+    if options.fold is not None and options.fold[1] > groups:
+        raise OptionError(
+            "--fold",
+            f"{options.fold[0]}/{options.fold[1]}, and the number of {what} is {groups}",
+            f"as many folds as {what} at the most",
+            "use fewer folds" + (", or make --block_km smaller" if what == "blocks" else ""),
+        )
 
 
 _REMEDIES_OF_EMPTY_PARTS = {
     "random": "change --test_fraction or --val_fraction, or give more patches",
     "published": "give the whole archive, or split it with --split=random",
     "lists": "give lists that name patches of this source",
-    "spatial": "change --test_fraction or --val_fraction, make --block_km or --buffer_km smaller, or give more patches",
+    "spatial": "change --test_fraction or --val_fraction, make --block_km smaller, or take another --seed",
+    "city": "leave the column split empty for some cities, or name one for every part there",
+}
+
+_REMEDIES_OF_FEW_GROUPS = {
+    "spatial": "make --block_km smaller, so that there are {parts} blocks at least",
+    "city": "give {parts} cities at least, or divide their ground with --split=spatial --block_km=KILOMETRES",
+}
+
+_REMEDIES_OF_LEFT_OUT = {
+    "spatial": "make --buffer_km smaller, or --block_km larger where the ground is wide enough",
+    "city": "name parts in the column split that lie apart, make --buffer_km smaller, or divide the ground with "
+    "--split=spatial --block_km=KILOMETRES",
 }
 
 
@@ -241,6 +313,7 @@ def _split_at_random(patches: Patches, options: SplitOptions) -> SplitResult:
     for group in members.values():
         # A group that has several classes counts with the class of its first key.
         by_class[patches.classes[group[0]]].append(group)
+    check_folds(options, len(members), "patches")
     assignment: list[str | None] = [None] * len(patches.keys)
     for groups in by_class.values():
         groups.sort(key=lambda group: hash_order(patches.keys[group[0]], options.seed))

@@ -1,8 +1,10 @@
 import io
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from eo_keras import cards, records, sentinel2, tfrecord
 from eo_keras.errors import EOKerasError, OptionError, RecordsError, SourceError
 from tests.tfrecords_builder.building import all_examples, built, bytes_of
 from tfrecords_builder import build
+from tfrecords_builder.splits import SplitOptions
 
 
 def test_jpegs_are_stored_untouched(make, rgb_zip, tmp_path):
@@ -264,6 +267,38 @@ def test_a_dry_run_writes_nothing(rgb_zip, tmp_path):
     report = build.build(options, dry_run=True)
     assert report.planned_shards == {"train": 8, "test": 1}
     assert report.card.splits["train"].examples == 24
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "match"),
+    [
+        ({"test_fraction": 0.05}, "none comes into test; .*Change --test_fraction"),
+        ({"val_fraction": 0.05}, "none comes into val"),
+        ({"fold": (1, 50)}, "--fold: 1/50, and the number of patches is 30"),
+        ({"method": "published"}, "the archive has no parts of its own"),
+        ({"method": "lists", "lists": "no/such"}, "the list cannot be read"),
+        ({"method": "spatial", "coordinates": "places.csv", "block_km": 500}, "so that there are 2 blocks at least"),
+        (
+            {"method": "spatial", "coordinates": "places.csv", "block_km": 500, "fold": (1, 2)},
+            "the number of blocks is 1",
+        ),
+    ],
+)
+def test_what_cannot_be_split_is_refused_before_a_patch_is_read(split, match, rgb_zip, tmp_path, monkeypatch):
+    def scanned(*_):
+        raise AssertionError("a patch is read")
+
+    monkeypatch.setattr(build.scan, "scan", scanned)
+    if "coordinates" in split:
+        keys = [pathlib.PurePosixPath(name).stem for name in zipfile.ZipFile(rgb_zip).namelist() if name[-4:] == ".jpg"]
+        rows = [f"{key},50.0,{7 + number / 1000}" for number, key in enumerate(keys)]
+        (tmp_path / "places.csv").write_text("\n".join(["patch,latitude,longitude", *rows]))
+        split = split | {"coordinates": str(tmp_path / "places.csv")}
+    options = build.BuildOptions("eurosat_rgb", str(rgb_zip), str(tmp_path / "r"), SplitOptions(**split))
+    for dry_run in (True, False):
+        with pytest.raises((SourceError, OptionError), match=match):
+            build.build(options, dry_run=dry_run)
     assert not (tmp_path / "r").exists()
 
 

@@ -31,7 +31,7 @@ from tfrecords_builder.statistics import Histograms
 from tfrecords_builder.tiles import rows, shards, survey
 from tfrecords_builder.tiles.cities import City, read_cities
 from tfrecords_builder.tiles.options import DATASET, TileBuildOptions
-from tfrecords_builder.tiles.split import split_tiles
+from tfrecords_builder.tiles.split import check_cities, split_tiles
 
 VERSION = "1.0.0"
 
@@ -89,6 +89,9 @@ class _Build:
     def run(self, dry_run: bool = False) -> BuildReport:
         started = time.monotonic()
         cities = read_cities(self._options.cities)
+        if len(cities) > 1:
+            # Of one city, what is the matter with its files says more.
+            check_cities(cities, self._options.split)
         described = self._describe(cities)
         self._state.begin(described, overwrite=self._options.overwrite)
         with self._forgetting_refusals(), self._timed("survey"):
@@ -99,6 +102,11 @@ class _Build:
             for number, city in enumerate(cities)
             for unit in rows.rows_of(number, city, surveys[city.name], self._options.tiles)
         ]
+        with self._forgetting_refusals():
+            # Which tiles are kept is seen in their pixels; what cannot be split if all are, is refused before.
+            every = [(unit, column) for unit in units for column in unit.columns]
+            keys = tuple(f"{unit.city.name}: row {unit.row}, column {column}" for unit, column in every)
+            self._split(keys, every, cities, surveys, pixel_size)
         warnings = tuple(warning for found in surveys.values() for warning in found.warnings)
         if dry_run:
             count = sum(len(unit.columns) for unit in units)
@@ -111,7 +119,7 @@ class _Build:
         with self._forgetting_refusals(), self._timed("plan"):
             _check_unchanged(described["files"], _stamps(cities))
             tiles = _Tiles(units, found)
-            split = self._split(tiles, cities, surveys, pixel_size)
+            split = self._split(tiles.keys, tiles.places, cities, surveys, pixel_size)
             planned = self._plan(tiles, split)
         with self._timed("write"):
             bands = next(iter(surveys.values())).scenes[0].bands
@@ -174,9 +182,15 @@ class _Build:
         return [rows.read_row(self._context, unit) for unit in units]
 
     def _split(
-        self, tiles: _Tiles, cities: Sequence[City], surveys: dict[str, survey.CitySurvey], pixel_size: float
+        self,
+        keys: tuple[str, ...],
+        places: Sequence[tuple[rows.RowUnit, int]],
+        cities: Sequence[City],
+        surveys: dict[str, survey.CitySurvey],
+        pixel_size: float,
     ) -> splits.SplitResult:
-        if not tiles.keys:
+        """Splits tiles, of which row and first column are given."""
+        if not keys:
             options = self._options.tiles
             raise SourceError(
                 self._options.cities,
@@ -186,22 +200,18 @@ class _Build:
                 "lower --min_labelled or --min_clear, or check that the scenes show the cities",
             )
         grids = {(city, scene.path): scene.grid for city, found in surveys.items() for scene in found.scenes}
-        placed = [
-            grids[unit.city.name, unit.scene].window(unit.row, column, 1, 1)
-            for unit, column in zip(tiles.units, tiles.columns, strict=True)
-        ]
+        placed = [grids[unit.city.name, unit.scene].window(unit.row, column, 1, 1) for unit, column in places]
         size = self._options.tiles.size
         patches = splits.Patches(
-            keys=tiles.keys,
-            classes=("",) * len(tiles.keys),
-            groups=np.arange(len(tiles.keys)),
+            keys=keys,
+            classes=("",) * len(keys),
+            groups=np.arange(len(keys)),
             crs=tuple(grid.crs for grid in placed),
             transforms=np.array([grid.transform for grid in placed], np.float64),
             size_m=size * pixel_size,
             pixels=size,
         )
-        names = [unit.city.name for unit in tiles.units]
-        return split_tiles(patches, names, cities, self._options.split)
+        return split_tiles(patches, [unit.city.name for unit, _ in places], cities, self._options.split)
 
     def _plan(self, tiles: _Tiles, split: splits.SplitResult) -> list[plan.ShardPlan]:
         return plan.plan_shards(
@@ -258,7 +268,7 @@ class _Build:
             "min_labelled": options.min_labelled,
             "min_clear": options.min_clear,
             "tiles_dropped": sum(row.dropped for row in found),
-            "cities_without_tiles": cities - len({unit.city.name for unit in tiles.units}),
+            "cities_without_tiles": cities - len({unit.city.name for unit, _ in tiles.places}),
         }
 
     def _card(
@@ -302,8 +312,7 @@ class _Tiles:
 
     def __init__(self, units: Sequence[rows.RowUnit], found: Sequence[rows.Row]):
         self.keys: tuple[str, ...] = tuple(key for row in found for key in row.keys)
-        self.units = [unit for unit, row in zip(units, found, strict=True) for _ in row.keys]
-        self.columns = [int(column) for row in found for column in row.columns]
+        self.places = [(unit, int(column)) for unit, row in zip(units, found, strict=True) for column in row.columns]
         self.pixels = np.concatenate([row.pixels for row in found]) if found else np.zeros((0, 0), np.int64)
         self.pieces = [
             shards.Piece(unit.name, int(offset), int(length), code.tobytes())

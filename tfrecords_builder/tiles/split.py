@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from eo_keras.errors import OptionError, SourceError
+from eo_keras.errors import OptionError
 from tfrecords_builder import spatial, splits
 from tfrecords_builder.splits import TEST, TRAIN, VAL, Patches, SplitOptions, SplitResult
 from tfrecords_builder.tiles.cities import City
@@ -30,25 +30,35 @@ def split_tiles(tiles: Patches, city_of: Sequence[str], cities: Sequence[City], 
 
     Raises:
         OptionError: if the buffer is narrower than a tile.
-        SourceError: if a part comes out empty.
+        SourceError: if a part is empty.
     """
     options = splits.with_fraction_of_fold(options)
     if options.method == "spatial":
         result = _in_blocks(tiles, options)
     else:
         result = _by_city(tiles, city_of, cities, options)
-    wanted = {TRAIN, TEST} | ({VAL} if options.val_fraction else set())
-    if empty := sorted(wanted - set(result.assignment)):
-        raise SourceError(
-            f"--split={options.method}",
-            f"of {len(tiles.keys):,} tiles in {len(set(city_of))} cities none comes into {' and '.join(empty)}",
-            "tiles in every part",
-            "give more cities, say whose tiles are for testing in the column split, or divide a city with "
-            "--split=spatial --block_km"
-            if options.method == "city"
-            else "make --block_km smaller, or change --test_fraction or --val_fraction",
-        )
+    names = set(city_of)
+    groups = len(names) if options.method == "city" else None
+    splits.check_parts(result, options, f"{len(tiles.keys):,} tiles in {_counted(names)}", groups)
     return result
+
+
+def check_cities(cities: Sequence[City], options: SplitOptions) -> None:
+    """Refuses a list of cities that cannot be divided by city, before anything but the list has been read.
+
+    Raises:
+        OptionError: if there are more folds than cities.
+        SourceError: if a part is empty.
+    """
+    if options.method == "city":
+        options = splits.with_fraction_of_fold(options)
+        parts = draw_cities(cities, {city.name for city in cities}, options)
+        result = SplitResult(tuple(parts.values()), {})
+        splits.check_parts(result, options, _counted(parts), len(cities))
+
+
+def _counted(cities: Collection[str]) -> str:
+    return f"{len(cities):,} {'city' if len(cities) == 1 else 'cities'}"
 
 
 def _in_blocks(tiles: Patches, options: SplitOptions) -> SplitResult:
@@ -93,6 +103,7 @@ def draw_cities(cities: Sequence[City], with_tiles: set[str], options: SplitOpti
         for part, share in ((TEST, options.test_fraction), (VAL, options.val_fraction))
     }
     groups: list[Sequence[int]] = [[place] for place in range(len(drawn))]
+    splits.check_folds(options, len(drawn), "cities without a part of their own")
     if options.fold is not None:
         groups, left[TEST] = splits.draw_fold(groups, options.fold)
     assignment: list[str | None] = [None] * len(drawn)

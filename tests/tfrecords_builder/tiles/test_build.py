@@ -294,6 +294,44 @@ def test_a_dry_run_surveys_and_writes_nothing(two_towns, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(
+    ("parts", "split", "match"),
+    [
+        (("",), {}, "--split=city: of 4 tiles in 1 city none comes into train; .*Give 2 cities at least"),
+        (("train", "train"), {}, "--split=city: of 2 cities none comes into test; .*name one for every part"),
+        (("", ""), {"val_fraction": 0.2}, "of 2 cities none comes into train; .*Give 3 cities"),
+        (
+            ("", ""),
+            {"fold": (1, 3)},
+            "--fold: 1/3, and the number of cities without a part of their own is 2; .*fewer folds",
+        ),
+        (("", ""), {"method": "spatial", "block_km": 500}, "of 8 tiles in 2 cities none .*Make --block_km smaller"),
+        (
+            ("", ""),
+            {"method": "spatial", "block_km": 500, "fold": (1, 2)},
+            "--fold: 1/2, and the number of blocks is 1",
+        ),
+        (("", ""), {"method": "spatial", "block_km": 0.5, "buffer_km": 90}, "left out for .*Make --buffer_km smaller"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_cannot_be_split_is_refused_before_a_tile_is_cut(
+    parts, split, match, dry_run, two_towns, tmp_path, monkeypatch
+):
+    def cut(*_):
+        raise AssertionError("a tile is cut")
+
+    monkeypatch.setattr(tiles_build.rows, "cut_row", cut)
+    lines = two_towns.read_text().splitlines()[: len(parts) + 1]
+    lines[1:] = [f"{','.join(line.split(',')[:3])},{part}," for line, part in zip(lines[1:], parts, strict=True)]
+    cities = two_towns.with_name("others.csv")
+    cities.write_text("\n".join(lines))
+    split = SplitOptions(**({"method": "city"} | split))
+    with pytest.raises((SourceError, OptionError), match=match):
+        tiles_build.build(options(tmp_path / "r", cities, split=split), dry_run=dry_run)
+    assert not (tmp_path / "r").exists()
+
+
 def test_label_years_and_dates_far_apart_are_warned_of(tmp_path):
     lines = [towns.write_town(tmp_path, name, place=place, date="2022-07-01") for place, name in enumerate("AB")]
     report = tiles_build.build(options(tmp_path / "r", towns.write_list(tmp_path, *lines)))
@@ -345,7 +383,12 @@ def test_scenes_in_degrees_need_a_target(tmp_path):
     refused(tmp_path, SourceError, "say --target_crs|Say --target_crs", line, scene={"level": "L1C"})
     found = tiles_build.build(
         options(
-            tmp_path / "r", tmp_path / "cities.csv", scene={"level": "L1C", "target_crs": products.CRS}, min_labelled=0
+            tmp_path / "r",
+            tmp_path / "cities.csv",
+            scene={"level": "L1C", "target_crs": products.CRS},
+            split=SplitOptions(method="spatial", block_km=0.2, test_fraction=0.1),
+            min_labelled=0,
+            size=16,
         ),
         dry_run=True,
     )
