@@ -171,6 +171,52 @@ def cut(data):
     return data[: len(data) // 2]
 
 
+def kaggles(make, ms_root="EuroSATallBands/"):
+    """The archive of Kaggle's: both forms side by side, lists beside the class folders."""
+    rgb = make.rgb(per_class=4, root="EuroSAT/")
+    lists = {f"EuroSAT/{name}": b"{}" for name in ("train.csv", "test.csv", "label_map.json")}
+    litter = {"__MACOSX/EuroSAT/Forest/._Forest_1.jpg": b"x", "EuroSAT/Forest/Thumbs.db": b"x"}
+    return rgb | lists | litter | make.ms(per_class=4, root=ms_root)
+
+
+def test_both_forms_of_eurosat_in_one_archive_of_any_name(make, tmp_path):
+    other = {"ds/sentinel_2/label/Forest/Forest_1.geojson": b"{}", "ds/sentinel_2/png/Forest/Forest_1.png": b"x"}
+    plain = {}
+    for number, (members, prefix) in enumerate(
+        [(kaggles(make), ""), (kaggles(make, "ds/sentinel_2/tif/") | other, "any name/archive/")]
+    ):
+        source = make.zip(tmp_path / f"{number}.zip", {prefix + name: data for name, data in members.items()})
+        for dataset in ("eurosat_rgb", "eurosat_ms"):
+            card = built(dataset, source, tmp_path / f"{dataset}{number}")
+            assert sum(part.examples for part in card.splits.values()) == 12
+            shards = [shard.sha256 for part in card.splits.values() for shard in part.shards]
+            assert plain.setdefault(dataset, shards) == shards
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        (
+            lambda m: m.rgb(per_class=1) | m.rgb(per_class=1, root="2750/"),
+            "lie in 2750/ and in EuroSAT_RGB/; .*Give one of them as --source",
+        ),
+        (
+            lambda m: m.rgb(per_class=1) | {"EuroSAT_RGB/Forest/Forest_1 (1).jpg": m.jpeg(9)},
+            r"Forest_1.jpg and .*Forest_1 \(1\).jpg are called as an image and its copy are",
+        ),
+        (
+            lambda m: m.rgb(per_class=1) | {"EuroSAT_RGB/Forest/FOREST_1.JPG": m.jpeg(9)},
+            "FOREST_1.JPG and .*Forest_1.jpg differ in upper and lower case alone",
+        ),
+        (lambda m: m.rgb(per_class=1) | {"x/Forest_1.jpg": m.jpeg(9)}, "an image outside the class folders"),
+    ],
+)
+def test_no_image_of_eurosat_is_read_twice_or_passed_over(make, tmp_path, members, words):
+    with pytest.raises(SourceError, match=words) as caught:
+        built("eurosat_rgb", make.zip(tmp_path / "a.zip", members(make)), tmp_path / "r")
+    assert "remove the folder" not in str(caught.value)
+
+
 def png(make):
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64)).save(buffer, "PNG")

@@ -31,7 +31,7 @@ class EuroSAT:
 
     Attributes:
         name: name of the data set on the command line and in the shards' names.
-        roots: folders inside the archive that hold the class folders, in the published layouts.
+        roots: folders that hold the class folders in the published layouts; any other may as well.
         extensions: endings of the images' names.
         bands: names of the bands in stored order.
         dtype: type of the stored numbers.
@@ -70,69 +70,76 @@ class EuroSAT:
         """Lists the patches of an archive, sorted by key.
 
         Args:
-            archive: a zip or folder that holds one of `roots`, or the class folders themselves.
+            archive: a zip or folder that holds the class folders, at any depth; other folders and files may lie beside
+                them, but no other images of the kind.
 
         Raises:
-            SourceError: if there are no patches, a class folder is unknown, a file is not an image, or two files
-                have one key.
+            SourceError: if there are no patches, or in two places; a class folder is unknown, a file in one is not an
+                image, or two files have one key.
         """
         members = members_of(archive)
         root = self._root(archive.path, [member.path for member in members])
         items = []
         for member in members:
             class_name, _, file_name = member.path.removeprefix(root).partition("/")
-            if not member.path.startswith(root) or not file_name:
-                # Lists and label maps lie beside the class folders in some published archives; images never do, and
-                # a damaged name must not make one vanish.
-                if member.path.lower().endswith(self.extensions):
-                    raise SourceError(
-                        f"{archive.path}: {member.path}",
-                        "an image that lies outside the class folders",
-                        f"images in {root}<Class>/",
-                        "move or remove it, or download the source again",
-                    )
-                continue
-            items.append(self._item(archive.path, class_name, file_name, member))
-        if not items:
-            raise SourceError(
-                archive.path,
-                "it holds no patches",
-                f"{self.roots[0]}<Class>/<Class>_<n>{self.extensions[0]}",
-                "give the published archive, a folder with its content, or the folder of class folders",
-            )
+            inside = member.path.startswith(root) and file_name
+            if inside and class_name in self.legend.class_names:
+                items.append(self._item(archive.path, class_name, file_name, member))
+            # Lists, label maps and other forms of the images lie beside the class folders in some published archives;
+            # images of this kind never do, and a damaged name must not make one vanish.
+            elif member.path.lower().endswith(self.extensions):
+                found = f"'{class_name}' is not a class folder" if inside else "an image outside the class folders"
+                raise SourceError(
+                    f"{archive.path}: {member.path}",
+                    found,
+                    f"images in {root}<Class>/, the classes {', '.join(self.legend.class_names)}",
+                    "move it out of the source, or name its folder by its class",
+                )
         return sorted_by_key(archive.path, items)
 
     def _root(self, where: str, paths: list[str]) -> str:
-        for root in self.roots:
-            if any(path.startswith(root) for path in paths):
-                return root
-        if archive_of_other := [
-            other for other in (RGB, MULTISPECTRAL) for path in paths[:1] if path.startswith(other.roots)
-        ]:
+        """Returns the folder that holds the class folders with images of this kind; empty, or with a slash behind."""
+        roots = self._roots(paths)
+        if len(roots) > 1:
             raise SourceError(
                 where,
-                f"this is an archive of {archive_of_other[0].name}",
-                f"one of {self.name}",
-                f"say --dataset={archive_of_other[0].name}",
+                f"class folders with images in {self.extensions[0]} lie in {roots[0] or './'} and in {roots[1]}",
+                "one folder of class folders",
+                f"give one of them as --source, such as the folder {roots[1]}; of a zip, unpack it first",
             )
-        return ""
+        if roots:
+            return roots[0]
+        other = MULTISPECTRAL if self is RGB else RGB
+        if other._roots(paths):
+            raise SourceError(
+                where, f"this is an archive of {other.name}", f"one of {self.name}", f"say --dataset={other.name}"
+            )
+        raise SourceError(
+            where,
+            "it holds no patches",
+            f"{self.roots[0]}<Class>/<Class>_<n>{self.extensions[0]}",
+            "give the published archive, a folder with its content, or the folder of class folders",
+        )
+
+    def _roots(self, paths: list[str]) -> list[str]:
+        parents = {path.rpartition("/")[0] for path in paths if path.lower().endswith(self.extensions)}
+        return sorted(
+            {
+                parent.removesuffix(class_name)
+                for parent in parents
+                if (class_name := parent.rpartition("/")[2]) in self.legend.class_names
+            }
+        )
 
     def _item(self, source: str, class_name: str, file_name: str, member: Member) -> Item:
         where = f"{source}: {member.path}"
-        if class_name not in self.legend.class_names:
-            raise SourceError(
-                where,
-                f"'{class_name}' is not a class folder",
-                f"one of {', '.join(self.legend.class_names)}",
-                "remove or rename the folder",
-            )
         key, extension = os.path.splitext(file_name)
         if extension.lower() not in self.extensions or "/" in file_name:
             raise SourceError(
                 where,
                 "this is not an image of the data set",
                 f"files ending in {' or '.join(self.extensions)}, directly in the class folder",
-                "remove it from the source",
+                "move it out of the class folder",
             )
         named = key.rpartition("_")[0]
         if named != class_name and named in self.legend.class_names:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import re
+import unicodedata
 from collections.abc import Iterable
 
 import numpy as np
@@ -12,6 +13,9 @@ from eo_keras.errors import SourceError
 from eo_keras.litter import is_litter
 from eo_keras.records import Tile
 from tfrecords_builder.archives import Archive, Member
+
+_COPY = re.compile(r"^copy[ _]of[ _]|([ _-]+copy)?[ _]*(\(\d+\))?$|[ _-]+copy[ _]*\d*$")
+"""What file managers add to the name of a copy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +69,28 @@ def sorted_by_key(where: str, items: Iterable[Item]) -> list[Item]:
     """Returns items in the order of their keys.
 
     Raises:
-        SourceError: if two have one key.
+        SourceError: if two have one key, but for its case and the marks of a copy.
     """
     ordered = sorted(items, key=lambda item: item.key)
-    for first, second in itertools.pairwise(ordered):
-        if first.key == second.key:
-            raise SourceError(
-                where,
-                f"{first.member} and {second.member} have one key, {first.key}",
-                "one file a key",
-                "remove or rename one of them",
-            )
+    known: dict[str, Item] = {}
+    for item in ordered:
+        if (other := known.setdefault(_folded(item.key), item)) is not item:
+            same = f"have one key, {item.key}" if item.key == other.key else "differ in upper and lower case alone"
+            raise _twins(where, other, item, same)
+    for key, item in known.items():
+        if (other := known.get(_COPY.sub("", key), item)) is not item:
+            raise _twins(where, other, item, "are called as an image and its copy are")
     return ordered
+
+
+def _folded(key: str) -> str:
+    return unicodedata.normalize("NFC", key).casefold()
+
+
+def _twins(where: str, first: Item, second: Item, found: str) -> SourceError:
+    return SourceError(
+        where, f"{first.member} and {second.member} {found}", "one file a key", "remove or rename one of them"
+    )
 
 
 def members_of(archive: Archive) -> list[Member]:

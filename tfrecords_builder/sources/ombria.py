@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections import defaultdict
+import re
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,13 +25,54 @@ from tfrecords_builder.sources.items import Item, Patch, members_of, sorted_by_k
 
 _SIZE = 256
 _CHANNELS = 3
-_ROOTS = ("OMBRIA/OmbriaS2/", "OmbriaS2/", "")
 _IMAGES, _MASKS = "AFTER", "MASK"
-_PARTS = ("train", "val", "test")
+_KINDS = rf"(?P<kind>{_IMAGES}|{_MASKS})/(?P<name>[^/]+)"
+_LAYOUTS = (
+    re.compile(rf"(?P<root>(?:.*/)?)(?P<part>train|val|test)(?P<event>)/{_KINDS}"),
+    re.compile(rf"(?P<root>(?:.*/)?)(?P<part>)(?P<event>[^/]+)/Sentinel2/{_KINDS}"),
+    re.compile(rf"(?P<root>)(?P<part>)(?P<event>)Sentinel2/{_KINDS}"),
+)
+"""The published parts; the floods of 2021, by event; one of these events' folders."""
+
+_NAME_OF = {
+    _IMAGES: re.compile(r"(?:S2_after|imafter)_(?P<rest>[^/]+)\.png", re.IGNORECASE),
+    _MASKS: re.compile(r"(?:S2_mask|gt)_(?P<rest>[^/]+)\.png", re.IGNORECASE),
+}
+"""How images and masks are called; what follows the first word is the same of an image and its mask."""
+
+_OTHER_SENSOR = "OmbriaS1/"
 _CLASS_OF = {0: 0, 255: 1}
 """What the numbers of a mask mean, as places in the legend."""
 
-_LAYOUT = f"OmbriaS2/<train or test>/{_IMAGES}/S2_after_<n>.png and {_MASKS}/S2_mask_<n>.png"
+_LAYOUT = (
+    f"OmbriaS2/<train or test>/{_IMAGES}/S2_after_<n>.png and {_MASKS}/S2_mask_<n>.png, or "
+    f"2021/<event>/Sentinel2/{_IMAGES}/imafter_<n>.png and {_MASKS}/gt_<n>.png"
+)
+
+
+class _Place(NamedTuple):
+    """What an image and its mask have in common: the part, the event, and their names but for the first word."""
+
+    part: str
+    event: str
+    rest: str
+
+
+def _layout(archive: Archive) -> list[tuple[Member, re.Match[str]]]:
+    """Returns the images and masks of the layout that an archive has; where it has both, of the published parts."""
+    members = [member for member in members_of(archive) if _OTHER_SENSOR not in f"/{member.path}"]
+    for layout in _LAYOUTS:
+        found = [(member, match) for member in members if (match := layout.fullmatch(member.path))]
+        roots = sorted({match["root"] for _, match in found})
+        if len(roots) > 1:
+            raise SourceError(
+                archive.path, f"it holds the data set twice, in {roots[0] or './'} and {roots[1]}", "once", "name one"
+            )
+        if any(match["kind"] == _IMAGES for _, match in found):
+            return found
+    raise SourceError(
+        archive.path, "it holds no images after a flood", _LAYOUT, "give the archive of OMBRIA's Sentinel-2 part"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,46 +133,47 @@ class Ombria:
         """Lists the images of an archive with their masks, sorted by key.
 
         Args:
-            archive: a zip or folder that holds OMBRIA/OmbriaS2, or what is in that.
+            archive: a zip or folder that holds OmbriaS2 or the floods of 2021, at any depth, or what is in them.
 
         Raises:
             SourceError: if there are none, one lacks its mask or is none of the data set's, or two have one key.
         """
-        members = members_of(archive)
-        root = next((root for root in _ROOTS if any(one.path.startswith(root) for one in members)), "")
-        found: dict[str, dict[tuple[str, str], Member]] = defaultdict(dict)
-        for member in members:
-            path = pathlib.PurePosixPath(member.path.removeprefix(root))
-            if len(path.parts) == 3 and path.parts[0] in _PARTS and path.parts[1] in (_IMAGES, _MASKS):
-                number = path.stem.rpartition("_")[2]
-                if path.suffix.lower() != ".png" or not number.isdigit():
-                    raise SourceError(f"{archive.path}: {member.path}", "this is no image of the data set", _LAYOUT)
-                found[path.parts[1]][path.parts[0], number] = member
-        if not found[_IMAGES]:
-            raise SourceError(
-                archive.path,
-                "it holds no images after a flood",
-                _LAYOUT,
-                "give the archive of OMBRIA's Sentinel-2 part",
-            )
-        lone = set(found[_IMAGES]) ^ set(found[_MASKS])
-        if lone:
-            part, number = min(lone)
-            raise SourceError(
-                archive.path,
-                f"{len(lone):,} images or masks lack the other, first number {number} of {part}",
-                _LAYOUT,
-                "copy or download the source again",
-            )
+        found: dict[str, dict[_Place, Member]] = {_IMAGES: {}, _MASKS: {}}
+        for member, match in _layout(archive):
+            kind = match["kind"].upper()
+            named = _NAME_OF[kind].fullmatch(match["name"])
+            if named is None:
+                raise SourceError(
+                    f"{archive.path}: {member.path}",
+                    "this is no image of the data set by its name",
+                    _LAYOUT,
+                    "move it out of the data set's folders, or name it as the others are",
+                )
+            place = _Place(match["part"] or "", match["event"] or "", named["rest"])
+            if (other := found[kind].setdefault(place, member)) is not member:
+                raise SourceError(
+                    archive.path,
+                    f"{other.path} and {member.path} are both number {place.rest} of {kind}",
+                    "one file each",
+                    "move one of them out of the data set's folders",
+                )
+        for kind, other in ((_IMAGES, _MASKS), (_MASKS, _IMAGES)):
+            if lone := [member for place, member in found[kind].items() if place not in found[other]]:
+                raise SourceError(
+                    f"{archive.path}: {lone[0].path}",
+                    f"no file of the same name beside it in {other}; {len(lone):,} in {kind} lack theirs",
+                    _LAYOUT,
+                    "copy or download the source again, or move what has no counterpart out",
+                )
         items = [
             Item(
-                key=pathlib.PurePosixPath(image.path).stem,
+                key="_".join(filter(None, (place.event, pathlib.PurePosixPath(image.path).stem))),
                 class_name="",
                 member=image.path,
                 bytes=image.bytes + found[_MASKS][place].bytes,
                 stamp=f"{image.stamp} {found[_MASKS][place].stamp}",
                 mask=found[_MASKS][place].path,
-                part=place[0],
+                part=place.part,
             )
             for place, image in found[_IMAGES].items()
         ]

@@ -12,6 +12,8 @@ from eo_keras.legends import IGNORE
 from tests.tfrecords_builder.building import all_examples, built, bytes_of
 from tests.tfrecords_builder.conftest import write_zip
 from tfrecords_builder import build, inspection, inspection_page, leaks, space, splits
+from tfrecords_builder.archives import Archive
+from tfrecords_builder.sources import ombria
 
 NAMED = {"bands": ("B11", "B08", "B03"), "level": "L2A"}
 
@@ -98,6 +100,61 @@ def test_an_image_in_both_parts_is_told_and_kept_together_at_random(tmp_path):
     assert parts["S2_after_0003"] == parts["S2_after_0008"]
 
 
+def events(root, names):
+    """Two events in the layout of 2021, numbered alike; all images of one are brighter than the other's."""
+    found = {}
+    for place, event in enumerate(names):
+        for number in (0, 10):
+            image, mask = flood(number // 10 + 2 * place)
+            folder = f"{root}{event}/Sentinel2"
+            found[f"{folder}/AFTER/imafter_{number}.png"] = png(image)
+            found[f"{folder}/BEFORE/imbefore_{number}.png"] = png(image)
+            found[f"{folder}/MASK/gt_{number}.png"] = png(mask)
+            found[f"{folder[:-1]}1/AFTER/imafter_{number}.png"] = png(image[..., 0].copy())
+    return found
+
+
+def check_events(card, folder, stems):
+    found = {}
+    for name in card.splits:
+        found |= {example.key: example for example in all_examples(card, folder, name)}
+    assert sorted(found) == sorted(stems)
+    for key, number in stems.items():
+        image, mask = flood(number)
+        np.testing.assert_array_equal(found[key].tile.mask, mask // 255)
+        np.testing.assert_array_equal(records.decode_image(found[key], card)[:-16], np.maximum(image[:-16], 1))
+
+
+def test_the_floods_of_2021_are_told_apart_by_their_events(make, tmp_path):
+    content = events("OMBRIA-master/2021/", ("FRANCE", "GUYANA"))
+    numbers = {"FRANCE_imafter_0": 0, "FRANCE_imafter_10": 1, "GUYANA_imafter_0": 2, "GUYANA_imafter_10": 3}
+    card = built("ombria_s2", write_zip(tmp_path / "a.zip", content), tmp_path / "r", test_fraction=0.3, **NAMED)
+    check_events(card, tmp_path / "r", numbers)
+    with pytest.raises(OptionError, match="no parts of its own; expected random"):
+        built("ombria_s2", tmp_path / "a.zip", tmp_path / "s", method="published", **NAMED)
+    # One event alone, by its own folder.
+    folder = make.folder(tmp_path / "FRANCE", events("", ("FRANCE",)))
+    items = ombria.SENTINEL2.items(Archive(folder / "FRANCE"))
+    assert [item.key for item in items] == ["imafter_0", "imafter_10"]
+    # Of a whole copy, the published parts are the data set.
+    both = write_zip(tmp_path / "both.zip", {**content, **members("OMBRIA-master/OmbriaS2/")})
+    assert {item.part for item in ombria.SENTINEL2.items(Archive(both))} == {"train", "test"}
+
+
+def test_events_copied_into_the_published_parts_are_told_apart_by_their_whole_names(tmp_path):
+    content, numbers = {}, {}
+    for place, event in enumerate(("FRANCE", "GUYANA")):
+        for number in (0, 10):
+            image, mask = flood(number // 10 + 2 * place)
+            part = "test" if number else "train"
+            content[f"OmbriaS2/{part}/AFTER/imafter_{event}_{number}.png"] = png(image)
+            content[f"OmbriaS2/{part}/MASK/gt_{event}_{number}.png"] = png(mask)
+            numbers[f"imafter_{event}_{number}"] = number // 10 + 2 * place
+    card = built("ombria_s2", write_zip(tmp_path / "a.zip", content), tmp_path / "r", method="published", **NAMED)
+    assert {name: part.examples for name, part in card.splits.items()} == {"train": 2, "test": 2}
+    check_events(card, tmp_path / "r", numbers)
+
+
 def broken(tmp_path, change):
     content = members()
     change(content)
@@ -110,7 +167,14 @@ AFTER, MASK = "OMBRIA/OmbriaS2/train/AFTER/S2_after_0001.png", "OMBRIA/OmbriaS2/
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda c: c.pop(MASK), r"1 images or masks lack the other, first number 0001 of train"),
+        (
+            lambda c: c.pop(MASK),
+            r"AFTER/S2_after_0001.png: no file of the same name beside it in MASK; 1 in",
+        ),
+        (
+            lambda c: c.pop(AFTER),
+            r"MASK/S2_mask_0001.png: no file of the same name beside it in AFTER; 1 in",
+        ),
         (lambda c: c.update({MASK: png(np.full((256, 256), 7, np.uint8))}), r"S2_mask_0001.png: the number 7"),
         (lambda c: c.update({AFTER: png(np.zeros((255, 256, 3), np.uint8))}), r"256x255 pixels, mode RGB"),
         (
@@ -118,7 +182,27 @@ AFTER, MASK = "OMBRIA/OmbriaS2/train/AFTER/S2_after_0001.png", "OMBRIA/OmbriaS2/
             r"mode L; expected 256x256 pixels, mode RGB",
         ),
         (lambda c: c.update({AFTER: c[AFTER][:5000]}), r"S2_after_0001.png: it cannot be decoded"),
-        (lambda c: c.update({AFTER.replace("0001", "first"): c[AFTER]}), r"this is no image of the data set"),
+        (
+            lambda c: c.update({AFTER.replace("0001", "first"): c[AFTER]}),
+            r"S2_after_first.png: no file of",
+        ),
+        (
+            lambda c: c.update({AFTER.replace("S2_after", "copy_of_S2_after"): c[AFTER]}),
+            r"copy_of.*no image",
+        ),
+        (
+            lambda c: c.update({AFTER.replace(".png", ".PNG"): c[AFTER]}),
+            r"0001.PNG and .*0001.png are both number",
+        ),
+        (lambda c: c.update({AFTER.replace("S2_after", "imafter"): c[AFTER]}), r"S2_after_0001.png and .*imafter_00"),
+        (
+            lambda c: c.update({k.replace("0001", "0001 (1)"): c[k] for k in (AFTER, MASK)}),
+            r"S2_after_0001.png and .*S2_after_0001 \(1\).png are called as",
+        ),
+        (
+            lambda c: c.update({k.replace("OMBRIA/", "copy/"): c[k] for k in (AFTER, MASK)}),
+            r"twice, in OMBRIA/OmbriaS2/ and copy/OmbriaS2/",
+        ),
         (
             lambda c: c.update({k.replace("train", "test"): c[k] for k in (AFTER, MASK)}),
             r"have one key, S2_after_0001",
