@@ -133,10 +133,6 @@ def processor(root: pathlib.Path = _ROOT) -> list[Finding]:
     else:
         level = OK if "avx2" in instructions else WARNING
         findings.append(Finding(area, level, ", ".join(has)))
-    if instructions & set(_BFLOAT16):
-        findings.append(Finding(area, OK, "it computes bfloat16: --dtype_policy=mixed_bfloat16 pays"))
-    else:
-        findings.append(Finding(area, NOTE, "it has no bfloat16: --dtype_policy=mixed_bfloat16 is slower than float32"))
     return findings
 
 

@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import pathlib
 import re
+import time
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,10 @@ _DRIVERS = ("proc/driver/nvidia/version", "dev/nvidia0", "dev/dxg")
 """What shows that there is an NVIDIA GPU, whether TensorFlow sees it or not; the last one is Windows's, under WSL."""
 
 _INSTALL_CUDA = "pip install 'eo-keras[cuda]'"
+_SPEED_SECONDS = 1.0
+_FASTER = 1.1
+"""From this ratio on, one precision is called faster than the other."""
+
 _FAST_HALF = (7, 0)  # The first compute capability with matrix units for float16.
 
 
@@ -81,6 +86,68 @@ def onednn() -> list[Finding]:
         ]
     what = f"not used: a convolution on the processor ran as {ran[0] if ran else 'nothing known'}"
     return [Finding(area, WARNING, f"{what} ({_ONEDNN_VARIABLE}={switch})", f"export {_ONEDNN_VARIABLE}=1")]
+
+
+def bfloat16_speed(device: str = "CPU:0", *, seconds: float = _SPEED_SECONDS) -> float:
+    """Measures how fast a device trains in mixed_bfloat16, as a multiple of its speed in float32.
+
+    What is timed is a residual block as ResNet-50 has it, forward and backward: most of a step are such convolutions,
+    and a processor that multiplies matrices fast in bfloat16 may still be slow at their gradients.
+
+    Args:
+        device: TensorFlow's name of the device.
+        seconds: how long both precisions together are timed, at least two steps each.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    rng = np.random.default_rng(1)
+    with tf.device(device):
+        image = tf.constant(rng.normal(size=(16, 16, 16, 256)), tf.float32)
+        shapes = ((1, 1, 256, 64), (3, 3, 64, 64), (1, 1, 64, 256))
+        kernels = [tf.constant(rng.normal(0, 0.1, size=shape), tf.float32) for shape in shapes]
+
+    def make(dtype: tf.DType):
+        @tf.function
+        def step():
+            with tf.device(device), tf.GradientTape() as tape:
+                tape.watch([image, *kernels])
+                features = before = tf.cast(image, dtype)
+                for kernel in kernels:
+                    # As mixed precision does it: kernels in float32, cast at each use.
+                    features = tf.nn.relu(tf.nn.conv2d(features, tf.cast(kernel, dtype), 1, "SAME"))
+                loss = tf.reduce_sum(features + before)
+            return tf.add_n([tf.reduce_sum(found) for found in tape.gradient(loss, [image, *kernels])])
+
+        return step
+
+    steps = {dtype: make(dtype) for dtype in (tf.float32, tf.bfloat16)}
+    for step in steps.values():
+        step().numpy()  # Traced, and its kernels made.
+    taken: dict[tf.DType, list[float]] = {dtype: [] for dtype in steps}
+    ends = time.monotonic() + seconds
+    while len(taken[tf.float32]) < 2 or time.monotonic() < ends:
+        # By turns, so that other programs slow both down alike.
+        for dtype, step in steps.items():
+            started = time.perf_counter()
+            step().numpy()
+            taken[dtype].append(time.perf_counter() - started)
+    return min(taken[tf.float32]) / min(taken[tf.bfloat16])
+
+
+def bfloat16(speed: float, device: str) -> list[Finding]:
+    """Tells whether `--dtype_policy=mixed_bfloat16` pays.
+
+    Args:
+        speed: what `bfloat16_speed` measured.
+        device: what it was measured on.
+    """
+    what = f"convolutions in mixed_bfloat16 train at {speed:.2f} times the speed of float32 (measured on {device})"
+    if speed >= _FASTER:
+        return [Finding("bfloat16", OK, f"{what}: --dtype_policy=mixed_bfloat16 pays")]
+    if speed > 1 / _FASTER:
+        return [Finding("bfloat16", NOTE, f"{what}: it saves memory, not time")]
+    return [Finding("bfloat16", NOTE, f"{what}: --dtype_policy=mixed_bfloat16 is slower")]
 
 
 def gpus() -> tuple[Gpu, ...]:
@@ -157,12 +224,12 @@ class Machine:
 
     Attributes:
         gpus: what `gpus` returned.
-        bfloat16: whether the processor has instructions for bfloat16.
+        bfloat16: speed of bfloat16 as a multiple of float32's, as `bfloat16_speed` measures it; None if unknown.
         memory: bytes of memory that are free for this process; None if unknown.
     """
 
     gpus: tuple[Gpu, ...] = ()
-    bfloat16: bool = False
+    bfloat16: float | None = None
     memory: int | None = None
 
     def replicas(self, strategy: str, virtual_devices: int) -> int:
@@ -170,14 +237,16 @@ class Machine:
         return 1 if strategy == "none" else max(1, virtual_devices or len(self.gpus))
 
 
-def this_machine(found: tuple[Gpu, ...], root: pathlib.Path = pathlib.Path("/")) -> Machine:
+def this_machine(
+    found: tuple[Gpu, ...], bfloat16: float | None = None, root: pathlib.Path = pathlib.Path("/")
+) -> Machine:
     """Describes this machine; what cannot be found out is left at its default."""
     try:
         _, free, limit = doctor.usable_memory(root)
         memory = min(free, limit or free)
     except (KeyError, ValueError, IndexError):
         memory = None
-    return Machine(found, doctor.has_bfloat16(root), memory)
+    return Machine(found, bfloat16, memory)
 
 
 def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
@@ -232,9 +301,8 @@ def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
             add(WARNING, "mixed_float16 on a processor: it has no fast float16", "take float32")
         elif any(gpu.compute_capability < _FAST_HALF for gpu in machine.gpus):
             add(WARNING, "mixed_float16 on a GPU before compute capability 7.0: no faster than float32", "take float32")
-    if policy == "mixed_bfloat16" and not on_gpu and not machine.bfloat16:
-        what = "mixed_bfloat16 on a processor without AVX512_BF16 or AMX: slower than float32"
-        add(WARNING, what, "take float32")
+    if policy == "mixed_bfloat16" and machine.bfloat16 is not None and machine.bfloat16 <= 1 / _FASTER:
+        add(WARNING, f"mixed_bfloat16: measured at {machine.bfloat16:.2f} times the speed of float32", "take float32")
     if policy == "float64":
         add(NOTE, "float64: made for comparing devices, several times slower than float32", "take float32 to train")
     if machine.memory is not None and 1e9 * options.cache_gb > 0.8 * machine.memory:

@@ -1,8 +1,8 @@
 """Examines this machine before a build or a training run, and says what will not work and what to do about it.
 
-Looked at are the versions, the processor, its memory and cores, oneDNN and GPUs as TensorFlow uses them, the speed of
-the disk and the room on it, and the flags of a training run. Exit code 0: nothing stands in the way; 2: there is a
-problem.
+Looked at are the versions, the processor, its memory and cores, oneDNN and GPUs as TensorFlow uses them, the speeds of
+bfloat16 and of the disk, the space on it, and the flags of a training run. Exit code 0: nothing stands in the way; 2:
+there is a problem.
 
 Examples:
   python -m launch.doctor
@@ -98,8 +98,16 @@ def _examine_tensorflow(variables: dict[str, str], given: dict | None) -> list[d
     # What it returns is no finding; only its failure is one.
     examine("GPU", lambda: gpus.extend(doctor_tensorflow.gpus()) or ())
     examine("GPU", doctor_tensorflow.devices, tuple(gpus))
+    device, speed = "GPU:0" if gpus else "CPU:0", None
+
+    def measure() -> list[doctor.Finding]:
+        nonlocal speed
+        speed = doctor_tensorflow.bfloat16_speed(device)
+        return doctor_tensorflow.bfloat16(speed, gpus[0].name if gpus else "the processor")
+
+    examine("bfloat16", measure)
     if given is not None:
-        examine("flags", doctor_tensorflow.check_training, given, doctor_tensorflow.this_machine(tuple(gpus)))
+        examine("flags", doctor_tensorflow.check_training, given, doctor_tensorflow.this_machine(tuple(gpus), speed))
     return findings
 
 

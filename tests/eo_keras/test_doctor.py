@@ -78,9 +78,9 @@ def test_processors(tmp_path):
     intel = doctor.processor(machine(tmp_path / "intel", flags=INTEL))
     assert intel[0].what.startswith("Some Processor, ") and WARNING not in levels(intel)
     assert "AVX2, FMA, AVX-512, AVX512_BF16, AMX" in [finding.what for finding in intel]
-    assert intel[-1].level == OK and "pays" in intel[-1].what
-    amd = doctor.processor(machine(tmp_path / "amd"))
-    assert amd[-1].level == NOTE and "slower than float32" in amd[-1].what
+    # Whether bfloat16 pays is measured: instructions alone do not tell.
+    assert not any("pays" in finding.what for finding in intel)
+    doctor.processor(machine(tmp_path / "amd"))
     assert doctor.has_bfloat16(tmp_path / "intel") and not doctor.has_bfloat16(tmp_path / "amd")
     old = doctor.processor(machine(tmp_path / "old", flags="fpu sse"))
     assert PROBLEM in levels(old) and any("no AVX:" in finding.what for finding in old)

@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 
 from eo_keras import doctor_tensorflow
@@ -72,7 +70,7 @@ def test_flags_that_work():
         ({"dtype_policy": "mixed_float16"}, Machine((A100, A100)), PROBLEM, "scale the loss under a strategy"),
         ({"dtype_policy": "mixed_float16"}, PROCESSOR, WARNING, "no fast float16"),
         ({"dtype_policy": "mixed_float16"}, Machine((P100,)), WARNING, "before compute capability 7.0"),
-        ({"dtype_policy": "mixed_bfloat16"}, PROCESSOR, WARNING, "without AVX512_BF16"),
+        ({"dtype_policy": "mixed_bfloat16"}, Machine(bfloat16=0.8), WARNING, "measured at 0.80 times"),
         ({"dtype_policy": "float8"}, PROCESSOR, PROBLEM, "'float8'"),
         ({"dtype_policy": "float64"}, PROCESSOR, NOTE, "several times slower"),
         ({"model": "inception"}, PROCESSOR, PROBLEM, "'inception'"),
@@ -89,9 +87,16 @@ def test_flags_that_are_known_to_break_or_to_crawl(given, machine, level, words)
     assert (level == PROBLEM) != any(finding.level == OK for finding in findings)
 
 
-def test_bfloat16_is_no_matter_where_the_processor_has_it():
-    machine = dataclasses.replace(PROCESSOR, bfloat16=True)
-    assert len(check_training({"dtype_policy": "mixed_bfloat16"}, machine)) == 1
+@pytest.mark.parametrize("speed", [None, 0.95, 2.0])
+def test_bfloat16_is_no_matter_where_it_is_not_slower(speed):
+    assert len(check_training({"dtype_policy": "mixed_bfloat16"}, Machine(bfloat16=speed))) == 1
+
+
+def test_bfloat16_is_measured_not_read_from_the_processor(monkeypatch):
+    assert 0.01 < doctor_tensorflow.bfloat16_speed(seconds=0.1) < 100
+    for speed, level, words in ((0.84, NOTE, "is slower"), (1.02, NOTE, "saves memory, not time"), (1.7, OK, "pays")):
+        (finding,) = doctor_tensorflow.bfloat16(speed, "the processor")
+        assert finding.level == level and f"{speed:.2f} times" in finding.what and finding.what.endswith(words)
 
 
 def test_flags_are_compared_with_the_records(tmp_path):

@@ -13,7 +13,7 @@ def test_the_whole_command(tmp_path):
     # A machine may have problems of its own.
     assert "problem" in result.stderr and "the first of them: " in result.stderr
     lines = result.stdout.splitlines()
-    for area in ("versions", "processor", "memory", "limits", "space", "oneDNN", "GPU"):
+    for area in ("versions", "processor", "memory", "limits", "space", "oneDNN", "GPU", "bfloat16"):
         assert any(line.startswith(area) for line in lines), area
     found = [line for line in lines if line.startswith("flags")]
     assert any("problem" in line and "no ImageNet weights" in line for line in found)
