@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -90,14 +91,19 @@ class LocalEngine:
                 future.result()
                 yield position
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise EOKerasError(
-                "worker processes",
-                "one of them was ended from outside",
-                remedy="check the memory left on the machine, or use fewer workers with --num_workers",
-            ) from error
+            raise worker_lost() from error
         finally:
             for future in pending:
                 future.cancel()
+
+
+def worker_lost(how: str = "") -> EOKerasError:
+    """Returns the error of a worker process that did not end by itself; `how` says more."""
+    return EOKerasError(
+        "worker processes",
+        f"one of them was ended from outside{how and f' ({how})'}",
+        remedy="check the memory left on the machine, or use fewer workers with --num_workers",
+    )
 
 
 def _begin_worker() -> None:
@@ -115,11 +121,12 @@ def _end_with_parent() -> None:
 class BeamEngine:
     """Runs units on Apache Beam, on whatever runner its options name.
 
-    Without an option `--runner`, Beam's DirectRunner does the work in several processes of this machine.
+    Without an option `--runner`, Beam's FnApiRunner does the work in several processes of this machine. (Its
+    DirectRunner, by default, first tries to download another runner, which does all units in one process.)
 
     Args:
         options: Beam's own options, such as `--runner=FlinkRunner`.
-        num_workers: number of processes of the DirectRunner.
+        num_workers: number of processes of this machine.
 
     Raises:
         OptionError: if Beam is not installed, or cannot read an option.
@@ -134,12 +141,12 @@ class BeamEngine:
                 "--engine=beam", "Apache Beam is not installed", remedy="install it: pip install 'eo-keras[beam]'"
             ) from None
         options = list(options)
-        if not any(option.split("=")[0] in ("--runner", "-r") for option in options):
+        self._here = not any(option.split("=")[0] in ("--runner", "-r") for option in options)
+        if self._here:
             options += [
-                "--runner=DirectRunner",
+                "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
                 "--direct_running_mode=multi_processing",
                 f"--direct_num_workers={num_workers}",
-                "--default_sdk_harness_log_level=ERROR",
             ]
         try:
             self._options = pipeline_options.PipelineOptions(options)
@@ -158,8 +165,13 @@ class BeamEngine:
         """See `Engine.run`; on Beam, all units are done before the first is yielded."""
         import apache_beam as beam
 
+        from eo_keras import beam_workers
+
         try:
-            with beam.Pipeline(options=self._options) as pipeline:
+            with (
+                beam_workers.quiet() if self._here else contextlib.nullcontext(),
+                beam.Pipeline(options=self._options) as pipeline,
+            ):
                 _ = (
                     pipeline
                     | "units" >> beam.Create(list(units), reshuffle=False)
@@ -180,13 +192,14 @@ def _on_beam(unit: Any, function: UnitFunction, context: Any) -> None:
     try:
         function(context, unit)
     except EOKerasError as error:
-        raise RuntimeError(_encode_error(error)) from None
+        raise RuntimeError(encode_error(error)) from None
 
 
 _CODED = re.compile(r"<eo_keras:([A-Za-z0-9+/=]+)>")
 
 
-def _encode_error(error: EOKerasError) -> str:
+def encode_error(error: EOKerasError) -> str:
+    """Returns an error as text from which it can be restored, wherever in another program's message it stands."""
     fields = [type(error).__name__, *map(str, error.args)]
     return f"<eo_keras:{base64.b64encode(json.dumps(fields).encode()).decode()}>"
 

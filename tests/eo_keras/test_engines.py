@@ -1,5 +1,6 @@
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,14 @@ def no_preparation():
 
 def die(context, unit):
     os._exit(9)
+
+
+def be_killed(folder, unit):
+    try:
+        (pathlib.Path(folder) / "first").touch(exist_ok=False)
+    except FileExistsError:
+        time.sleep(60)  # A run that waited for the other worker's units would be late.
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def contents(folder):
@@ -115,7 +124,7 @@ def test_beam_says_what_it_needs(monkeypatch):
 
 def test_an_error_keeps_its_kind_and_words_inside_another_programs_message():
     error = SourceError("a.zip: b.jpg", "it is bad", "a good one", "mend it")
-    found = engines._decode_error(f"RuntimeError: Traceback\n{engines._encode_error(error)} [while running 'x']")
+    found = engines._decode_error(f"RuntimeError: Traceback\n{engines.encode_error(error)} [while running 'x']")
     assert type(found) is SourceError and str(found) == str(error)
     assert engines._decode_error("something else") is None
 
@@ -132,14 +141,27 @@ def test_beam_runs_the_same_units_in_several_processes(tmp_path):
         "except SourceError as error: print(error)\n"
         "try: engines.BeamEngine(['--direct_num_workers=many'])\n"
         "except OptionError as error: print(error)\n"
+        # Other runners than the one of this machine's processes are neither asked for nor downloaded.
+        "print([name for name in sys.modules if 'prism' in name])\n"
+        "started = t.time.monotonic()\n"
+        "try: list(engine.run(t.be_killed, sys.argv[1], range(4)))\n"
+        "except EOKerasError as error: print(error, t.time.monotonic() - started < 60)\n"
     )
     here = str(pathlib.Path(__file__).parent)
     environment = os.environ | {"PYTHONPATH": f"{here}:{pathlib.Path(__file__).parents[2]}"}
     result = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), here], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", code, str(tmp_path), here],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
     )
     lines = result.stdout.splitlines()
     assert lines[0] == str(list(range(12))), result.stderr
     assert "it is bad; expected a good one. Mend it" in lines[1]
     assert "--direct_num_workers=many" in lines[2]
+    assert lines[3] == "[]"
+    assert "one of them was ended from outside (signal 9). Check the memory" in lines[4] and lines[4].endswith("True")
+    assert "Traceback" not in result.stderr
+    (tmp_path / "first").unlink()
     assert len(contents(tmp_path)) == 12 and len(set(contents(tmp_path).values())) == 2
