@@ -166,10 +166,14 @@ class Muon(_OneForAllDevices, keras.optimizers.SGD):
             super().update_step(gradient, variable, learning_rate)
             return
         rate = ops.cast(learning_rate, variable.dtype) * self.rates[place]
-        buffer = self.momentums[place]
-        moved = self.momentum * ops.convert_to_tensor(buffer) + gradient
-        self.assign(buffer, moved)
-        direction = ops.reshape(gradient + self.momentum * moved, (-1, variable.shape[-1]))
+        direction = gradient
+        # Without momentum, Keras makes no buffers.
+        if self.momentum:
+            buffer = self.momentums[place]
+            moved = self.momentum * ops.convert_to_tensor(buffer) + gradient
+            self.assign(buffer, moved)
+            direction = gradient + self.momentum * moved
+        direction = ops.reshape(direction, (-1, variable.shape[-1]))
         direction = ops.reshape(_orthogonal(direction), variable.shape)
         before = _length(variable)
         changed = variable - rate * before / (_length(direction) + 1e-7) * direction

@@ -7,7 +7,6 @@ resumed run sees what the uninterrupted one would have seen. Numbers stay in the
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,8 @@ from eo_keras.records_folder import PARALLEL_CALLS, PARSE_BATCH, Records, finish
 
 _PARALLEL_READS = 8
 _SHUFFLE_BYTES = 32 << 20  # New memory costs more time than reading: a larger buffer slows large images down.
+_PARSE_BYTES = 2 << 20  # Of examples that are parsed together to be kept in memory; a few such batches are under way.
+_ALIGNMENT = 64  # Bytes: what TensorFlow's kernels ask of a tensor that they did not allocate.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,8 @@ class PipelineOptions:
             all shards already, and every epoch takes them in another order, several at once. Kept in memory, every
             epoch's draw is perfect.
         cache: whether to keep the parsed examples in memory.
-        cache_limit_bytes: beyond this size, examples are streamed from the files in spite of `cache`.
+        cache_limit_bytes: beyond this size of images and labels, see `kept_bytes`, examples are streamed from the files
+            in spite of `cache`.
     """
 
     batch_size: int
@@ -74,6 +76,7 @@ class TrainingPipeline:
         batch_size: examples in this worker's share of a batch.
         steps: full batches in an epoch; the examples that are left over differ from epoch to epoch.
         in_memory: whether the examples are kept in memory.
+        kept_bytes: how much of it they take; 0 where they are streamed.
     """
 
     def __init__(
@@ -95,7 +98,9 @@ class TrainingPipeline:
         self._records, self._options, self._split, self._part = records, options, split, part
         workers = input_context.num_input_pipelines if input_context else 1
         self._worker = Share(input_context.input_pipeline_id, workers) if input_context else WHOLE
-        self.in_memory = options.cache and _fits(records, options, records.count(split, part))
+        needed = kept_bytes(records, options, records.count(split, part))
+        self.in_memory = options.cache and needed <= options.cache_limit_bytes
+        self.kept_bytes = needed if self.in_memory else 0
         # Whose shards are read.
         self._share = WHOLE if self.in_memory else self._worker
         shards = len(records.split(split).shards)
@@ -133,32 +138,57 @@ class TrainingPipeline:
             first_step: the number of batches to leave out, for a run that goes on in the midst of an epoch.
             size: height and width to which the augmented images are averaged down; None leaves them as they are.
         """
-        options = self._options
-        seed = draw_of_epoch(options.seed, number, self._share)
-        if self.in_memory:
-            order = np.random.default_rng(seed).permutation(self.examples)[: self.steps * options.batch_size]
-            order = order.reshape(self.steps, self._worker.workers, self.batch_size)[first_step:, self._worker.number]
-            order = tf.data.Dataset.from_tensor_slices(order)
-            # As an element and not as a constant of the function, which is copied whenever that is serialised.
-            batches = tf.data.Dataset.zip(order, tf.data.Dataset.from_tensors((self._images, self._labels)).repeat())
-        else:
-            files = np.random.default_rng(seed).permutation(self._files).tolist()
-            split = self._records.split(self._split)
-            example_bytes = sum(shard.bytes for shard in split.shards) // split.examples
-            buffer = min(self.examples, options.shuffle_buffer, max(1, _SHUFFLE_BYTES // example_bytes))
-            batches = serialised(files, self._part, parallel=_PARALLEL_READS)
-            batches = batches.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
-            # Skipped while still serialised: no image is decoded in vain.
-            batches = batches.batch(self.batch_size, drop_remainder=True).skip(first_step)
-            if self._share != WHOLE:
-                # Another worker may have fewer examples.
-                batches = batches.take(self.steps - first_step)
-            batches = batches.apply(tf.data.experimental.assert_cardinality(max(0, self.steps - first_step)))
-        steps = tf.data.Dataset.range(number * self.steps + first_step, (number + 1) * self.steps)
+        return self.steps_from(number * self.steps + first_step, self.steps - first_step, size=size)
 
-        batches = tf.data.Dataset.zip(steps, batches)
+    def steps_from(self, first: int, count: int, *, size: int | None = None) -> tf.data.Dataset:
+        """Returns batches number `first` to `first + count - 1` of an endless row of epochs; `size` as for `epoch`."""
+        count = max(0, count)
+        batches = self._orders(first, count) if self.in_memory else self._streamed(first, count)
+        batches = tf.data.Dataset.zip(tf.data.Dataset.range(first, first + count), batches)
         batches = batches.map(self._producer(size, batches.element_spec), num_parallel_calls=PARALLEL_CALLS)
         return finished(batches, shared=self._worker != WHOLE)
+
+    def _passes(self, first: int, count: int) -> range:
+        """Returns the numbers of the epochs, each a pass over the examples, that steps are taken from."""
+        return range(first // self.steps, -(-(first + count) // self.steps))
+
+    def _orders(self, first: int, count: int) -> tf.data.Dataset:
+        """Returns which of the examples in memory are in each batch, and all of them."""
+        drawn, share = self.steps * self._options.batch_size, (self._worker.workers, self.batch_size)
+        orders = np.empty((count, self.batch_size), np.int32)
+        for number in self._passes(first, count):
+            seed = draw_of_epoch(self._options.seed, number, self._share)
+            order = np.random.default_rng(seed).permutation(self.examples)[:drawn]
+            order = order.reshape(self.steps, *share)[:, self._worker.number]
+            start = number * self.steps
+            rows = slice(max(first, start) - first, min(first + count, start + self.steps) - first)
+            orders[rows] = order[first + rows.start - start : first + rows.stop - start]
+        # As an element and not as a constant of the function, which is copied whenever that is serialised.
+        examples = tf.data.Dataset.from_tensors((self._images, self._labels)).repeat()
+        return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(orders), examples)
+
+    def _streamed(self, first: int, count: int) -> tf.data.Dataset:
+        """Returns batches of serialised examples, pass after pass in one dataset: a chain of them would take long."""
+        options, passes = self._options, self._passes(first, count)
+        split = self._records.split(self._split)
+        example_bytes = sum(shard.bytes for shard in split.shards) // split.examples
+        buffer = min(self.examples, options.shuffle_buffer, max(1, _SHUFFLE_BYTES // example_bytes))
+        seeds = np.array([draw_of_epoch(options.seed, number, self._share) for number in passes], np.int64)
+        orders = [np.random.default_rng(seed).permutation(len(self._files)) for seed in seeds.tolist()]
+        orders = np.array(orders, np.int32).reshape(len(passes), len(self._files))
+
+        def one_pass(order: tf.Tensor, seed: tf.Tensor, skipped: tf.Tensor) -> tf.data.Dataset:
+            files = tf.gather(tf.constant(self._files), order)
+            batches = serialised(files, self._part, parallel=min(_PARALLEL_READS, len(self._files)))
+            batches = batches.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
+            # Skipped while still serialised: no image is decoded in vain. Another worker may have fewer examples.
+            batches = batches.batch(self.batch_size, drop_remainder=True)
+            return batches.take(self.steps).skip(skipped)
+
+        skips = np.zeros(len(passes), np.int64)
+        skips[:1] = first % self.steps
+        batches = tf.data.Dataset.from_tensor_slices((orders, seeds, skips)).flat_map(one_pass).take(count)
+        return batches.apply(tf.data.experimental.assert_cardinality(count))
 
     def _producer(self, size: int | None, spec: Any) -> Callable[..., Any]:
         """Returns what turns a step's number and its examples into a batch.
@@ -195,25 +225,16 @@ class TrainingPipeline:
         self._producers[size] = tf.function(produce, input_signature=spec, autograph=False)
         return self._producers[size]
 
-    def steps_from(self, first: int, count: int, *, size: int | None = None) -> tf.data.Dataset:
-        """Returns batches number `first` to `first + count - 1` of an endless row of epochs; `size` as for `epoch`."""
-        parts = []
-        while count > 0:
-            number, skipped = divmod(first, self.steps)
-            taken = min(count, self.steps - skipped)
-            parts.append(self.epoch(number, skipped, size=size).take(taken))
-            first, count = first + taken, count - taken
-        return functools.reduce(lambda one, other: one.concatenate(other), parts)
-
     def _load(self) -> tuple[tf.Tensor, tf.Tensor]:
         card = self._records.card
-        images = np.empty((self.examples, card.patch_size, card.patch_size, len(self.bands)), card.dtype)
+        images = _aligned((self.examples, card.patch_size, card.patch_size, len(self.bands)), card.dtype)
         dense = card.task == "segmentation"
-        labels = np.empty((self.examples, *(2 * (card.patch_size,) if dense else ())), np.uint8 if dense else np.int32)
-        dataset = serialised(self._files, self._part).batch(PARSE_BATCH)
+        labels = _aligned((self.examples, *(2 * (card.patch_size,) if dense else ())), np.uint8 if dense else np.int32)
+        stored_bytes = card.patch_size**2 * len(card.bands) * images.itemsize
+        dataset = serialised(self._files, self._part).batch(max(1, min(PARSE_BATCH, _PARSE_BYTES // stored_bytes)))
         dataset = dataset.map(lambda batch: _parse(batch, card, self.bands)[:2], num_parallel_calls=PARALLEL_CALLS)
         filled = 0
-        for image, label in reading(self._records, dataset.prefetch(2)):
+        for image, label in reading(self._records, dataset.prefetch(1)):
             end = filled + len(label)
             if end <= self.examples:
                 images[filled:end], labels[filled:end] = image, label
@@ -225,9 +246,7 @@ class TrainingPipeline:
                 f"{self.examples}, as the card says",
                 "build the records again",
             )
-        # The processor's memory: a GPU has better use for its own.
-        with tf.device("CPU:0"):
-            return tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+        return _shared(images), _shared(labels)
 
 
 def evaluation(
@@ -256,7 +275,8 @@ def evaluation(
 
     dataset = serialised(files, part).batch(size).map(produce, num_parallel_calls=PARALLEL_CALLS)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-examples // size)))
-    if options.cache and _fits(records, options, examples):
+    # Batches are kept as they are, the last one filled up.
+    if options.cache and kept_bytes(records, options, -(-examples // size) * size) <= options.cache_limit_bytes:
         dataset = dataset.cache()
     return finished(dataset)
 
@@ -276,8 +296,25 @@ def _pad(values: tf.Tensor, missing: tf.Tensor, size: int) -> tf.Tensor:
     return tf.ensure_shape(tf.concat([values, tf.fill(shape, zero)], axis=0), (size, *values.shape[1:]))
 
 
-def _fits(records: Records, options: PipelineOptions, examples: int) -> bool:
+def kept_bytes(records: Records, options: PipelineOptions, examples: int) -> int:
+    """Returns how many bytes of memory the selected bands of so many examples, and their labels, take."""
     card = records.card
-    pixels = examples * card.patch_size**2
-    size = pixels * len(records.bands(options.bands)) * np.dtype(card.dtype).itemsize
-    return size <= options.cache_limit_bytes
+    pixels = card.patch_size**2
+    image = pixels * len(records.bands(options.bands)) * np.dtype(card.dtype).itemsize
+    return examples * (image + (pixels if card.task == "segmentation" else np.dtype(np.int32).itemsize))
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Returns a new array whose first byte lies where TensorFlow's kernels need it."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _shared(array: np.ndarray) -> tf.Tensor:
+    """Returns a tensor in the processor's memory, a GPU has better use for its own, over the memory of an array.
+
+    TensorFlow's own conversion copies what it is given twice.
+    """
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -114,9 +114,16 @@ def reading(records: Records, dataset: Any) -> Iterator[Any]:
         ) from None
 
 
-def serialised(files: list[str], part: Part | None = None, parallel: int | None = None) -> tf.data.Dataset:
-    """Returns the serialised examples of shards, or those of a part, in an order that is always the same."""
-    parallel = min(parallel, len(files)) if parallel else None
+def serialised(
+    files: Sequence[str] | tf.Tensor, part: Part | None = None, parallel: int | None = None
+) -> tf.data.Dataset:
+    """Returns the serialised examples of shards, or those of a part, in an order that is always the same.
+
+    Args:
+        files: paths of the shards.
+        part: the part; None for all.
+        parallel: how many shards are read at once, no more than there are; None for one after the other.
+    """
     dataset = tf.data.TFRecordDataset(files, buffer_size=_READ_BUFFER_BYTES, num_parallel_reads=parallel)
     if part is not None:
         dataset = dataset.batch(PARSE_BATCH)

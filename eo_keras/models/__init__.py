@@ -135,6 +135,7 @@ MODELS: dict[str, Architecture] = {
         "the Xception-65 of DeepLabv3+ (Chen et al. 2018, figure 4) as a classifier, 38.1 million parameters",
         build_xception,
         {},
+        residual=True,
     ),
     "deeplab_resnet50": Architecture(
         "DeepLabv3+ (Chen et al. 2018) on ResNet-50, 26.8 million parameters; takes ImageNet weights",
@@ -163,12 +164,14 @@ MODELS: dict[str, Architecture] = {
         "DeepLabv3+ on its Xception-65 (Chen et al. 2018, figure 4), 41.3 million parameters",
         build_deeplab,
         {"backbone": xception_features},
+        residual=True,
         task="segmentation",
     ),
     "deeplab_xception_small": Architecture(
         "DeepLabv3+ on an Xception of a quarter of the width and four blocks in the middle, 1.5 million parameters",
         build_deeplab,
         {"backbone": functools.partial(xception_features, middle=4, width=0.25), "depth": 64, "low_depth": 24},
+        residual=True,
         task="segmentation",
     ),
 }

@@ -113,17 +113,25 @@ class Parts:
         )(x)
 
     def separable(
-        self, x: Any, filters: int, prefix: str, strides: int = 1, padding: str = "same", rate: int = 1
+        self,
+        x: Any,
+        filters: int,
+        prefix: str,
+        strides: int = 1,
+        padding: str = "same",
+        rate: int = 1,
+        gamma: str = "ones",
     ) -> Any:
         """Adds a 3x3 convolution in two parts (Chen et al. 2018, arXiv 1802.02611, section 3.1).
 
         Each channel for itself, batch normalisation and a rectifier; then all channels of a pixel, and batch
         normalisation: `<prefix>_depthwise`, `<prefix>_depthwise_bn`, `<prefix>_depthwise_relu`, `<prefix>_pointwise`,
-        `<prefix>_pointwise_bn`. The rectifier behind is the caller's.
+        `<prefix>_pointwise_bn`, whose initial `gamma` may be `zeros`. The rectifier behind is the caller's.
         """
         x = self.depthwise(x, 3, f"{prefix}_depthwise", strides, padding, rate)
         x = self.relu(self.batch_norm(x, f"{prefix}_depthwise_bn"), f"{prefix}_depthwise_relu")
-        return self.batch_norm(self.convolution(x, filters, 1, f"{prefix}_pointwise"), f"{prefix}_pointwise_bn")
+        x = self.convolution(x, filters, 1, f"{prefix}_pointwise")
+        return self.batch_norm(x, f"{prefix}_pointwise_bn", gamma)
 
     def batch_norm(self, x: Any, name: str, gamma: str = "ones") -> Any:
         """Adds batch normalisation."""

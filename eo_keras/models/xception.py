@@ -49,6 +49,7 @@ def build_xception(
     synchronized: bool = False,
     dtype_policy: str | None = None,
     seed: int | None = None,
+    zero_last_gamma: bool = True,
     name: str = "xception",
 ) -> keras.Model:
     """Builds the network as a classifier, with random weights; so the backbone of a dense model is pretrained.
@@ -66,6 +67,7 @@ def build_xception(
         synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
         dtype_policy: one of `POLICIES`, or `None` for Keras's global one.
         seed: makes the initial weights repeatable.
+        zero_last_gamma: start each block as its shortcut alone, see `xception_features`.
         name: name of the model.
 
     Returns:
@@ -79,13 +81,19 @@ def build_xception(
     """
     parts = Parts(dtype_policy, seed, synchronized)
     image, x = parts.image(bands, normalisation, scale, input_dtype, patch_size)
-    _, x = xception_features(parts, x, middle=middle, width=width)
+    _, x = xception_features(parts, x, middle=middle, width=width, zero_last_gamma=zero_last_gamma)
     logits = parts.logits(parts.dropout(parts.global_mean(x), dropout or 0), num_classes)
     return keras.Model(image, parts.probabilities(logits), name=name)
 
 
 def xception_features(
-    parts: Parts, x: Any, output_stride: int | None = None, *, middle: int = 16, width: float = 1.0
+    parts: Parts,
+    x: Any,
+    output_stride: int | None = None,
+    *,
+    middle: int = 16,
+    width: float = 1.0,
+    zero_last_gamma: bool = True,
 ) -> tuple[Any, Any]:
     """Adds entry, middle and exit flow; the epsilon of batch normalisation is the paper's 1e-3.
 
@@ -95,6 +103,10 @@ def xception_features(
         output_stride: where further strides become rates; None keeps them all, for a stride of 32.
         middle: number of blocks in the middle flow.
         width: what the channels of every layer are multiplied by.
+        zero_last_gamma: start each block as its shortcut alone, by a zero gamma in the last batch normalisation before
+            the sum (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Without, the fresh network is one chain of all
+            its batch normalisations, each of which enlarges what the moving moments of the one before miss: after a
+            few dozen steps inference differs from training beyond use.
 
     Returns:
         The map behind the second block's second separable convolution, at a quarter of the resolution (the low-level
@@ -116,15 +128,17 @@ def xception_features(
             if number > 1 or relu_first:
                 x = parts.relu(x, f"{unit}_relu")
             maps.append(x)
-            x = separable(x, count, unit, stage, striding=project and number == len(filters))
+            last = number == len(filters)
+            gamma = "zeros" if last and zero_last_gamma else "ones"
+            x = separable(x, count, unit, stage, striding=project and last, gamma=gamma)
         return parts.add([shortcut, x], f"{prefix}_add"), maps
 
-    def separable(x, count, unit, stage, striding):
+    def separable(x, count, unit, stage, striding, gamma):
         if not striding:
-            return parts.separable(x, channels(count), unit, rate=stage.rate)
+            return parts.separable(x, channels(count), unit, rate=stage.rate, gamma=gamma)
         # Padding of TensorFlow's own would depend on whether the size is odd, and move the grid.
         x = parts.padded(x, stage.rate, f"{unit}_pad")
-        return parts.separable(x, channels(count), unit, stage.stride, "valid", stage.rate)
+        return parts.separable(x, channels(count), unit, stage.stride, "valid", stage.rate, gamma)
 
     *entry, centre, exit1, exit2 = plan_stages([2] * len(ENTRY) + [1, 2, 1], 2, output_stride)
     x = parts.convolution(parts.padded(x, 1, "conv1_pad"), channels(32), 3, "conv1_conv", strides=2)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import OptionError
-from eo_keras.optimizers import OptimizerOptions, _orthogonal, make_optimizer, make_schedule
+from eo_keras.optimizers import OPTIMIZERS, OptimizerOptions, _orthogonal, make_optimizer, make_schedule
 
 
 def variable(value, name="kernel"):
@@ -112,6 +112,23 @@ def test_muon_lets_a_kernel_grow_that_no_batch_normalisation_follows():
     assert np.linalg.norm(inner.numpy()) == pytest.approx(np.sqrt(20), rel=1e-5)
     # Nesterov's first step: (1 + momentum) times rate and gradient.
     np.testing.assert_allclose(logits.numpy(), 1 - 0.5 * 1.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_without_momentum_a_step_depends_on_its_gradient_alone(name):
+    random = np.random.default_rng(4)
+    start, gradients = random.normal(size=(3, 3, 4, 8)), random.normal(size=(2, 3, 3, 4, 8)).astype(np.float32)
+    kernel, same = variable(start), variable(start)
+    options = constant(optimizer=name, learning_rate=0.1, momentum=0.0, weight_decay=0.0, nesterov=True)
+    optimizers = [optimizer_of(options, [one], normalised={one.path}) for one in (kernel, same)]
+    optimizers[0].apply([gradients[0]], [kernel])
+    assert np.isfinite(kernel.numpy()).all() and np.abs(kernel.numpy() - start).max() > 1e-3
+    if name in ("sgd", "muon"):
+        # What came before leaves nothing behind but the weights.
+        same.assign(kernel)
+        for optimizer, one in zip(optimizers, (kernel, same), strict=True):
+            optimizer.apply([gradients[1]], [one])
+        np.testing.assert_array_equal(kernel.numpy(), same.numpy())
 
 
 def test_depthwise_kernels_do_not_decay():

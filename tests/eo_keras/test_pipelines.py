@@ -1,7 +1,9 @@
 import dataclasses
+import gc
 import hashlib
 import io
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -13,17 +15,17 @@ from eo_keras.augment import Augmentation
 from eo_keras.errors import BandError, OptionError, RecordsError
 from eo_keras.legends import Legend, LegendClass
 from eo_keras.parts import holdout
-from eo_keras.pipelines import PipelineOptions, Records, TrainingPipeline, evaluation, reading
+from eo_keras.pipelines import PipelineOptions, Records, TrainingPipeline, evaluation, kept_bytes, reading
 from eo_keras.sentinel2 import EUROSAT_ORDER
 
 RNG = np.random.default_rng(5)
 TRAIN, TEST, SHARDS = 50, 13, 3
 
 
-def _write(folder, splits, encoding="raw"):
+def _write(folder, splits, encoding="raw", size=16):
     """Writes a records folder; image n of a split holds n + 1 in its first pixel's first band where it is raw."""
     raw = encoding == "raw"
-    bands, dtype, size = (EUROSAT_ORDER, "uint16", 16) if raw else (("B04", "B03", "B02"), "uint8", 64)
+    bands, dtype, size = (EUROSAT_ORDER, "uint16", size) if raw else (("B04", "B03", "B02"), "uint8", 64)
     entries, images = {}, {}
     for split, count in splits.items():
         shards = []
@@ -123,6 +125,20 @@ def test_an_epoch_does_not_depend_on_what_was_read_before(raw, cache):
     assert _batches(fresh.epoch(3, first_step=6)) == []
 
 
+def _nodes(dataset):
+    return 1 + sum(map(_nodes, dataset._inputs()))
+
+
+@MODES
+@pytest.mark.parametrize("first", [0, 3])
+def test_many_passes_are_one_short_dataset(raw, cache, first):
+    pipeline = TrainingPipeline(Records(raw[0]), PipelineOptions(8, seed=2, augmentation=None, cache=cache))
+    short, long = pipeline.steps_from(first, 2), pipeline.steps_from(first, 50_000)
+    assert _nodes(short) == _nodes(long) < 25
+    assert long.cardinality() == 50_000
+    _assert_same(_batches(short), _batches(long.take(2)))
+
+
 @MODES
 def test_steps_run_on_over_the_ends_of_epochs(raw, cache):
     options = PipelineOptions(8, seed=2, augmentation=Augmentation(), cache=cache)
@@ -209,12 +225,43 @@ def test_jpeg_pixels_are_those_of_pillow(tmp_path):
 
 
 def test_memory_limit(raw):
-    size = TRAIN * 16 * 16 * 2
+    size = TRAIN * (16 * 16 * 2 + 4)  # Images, and labels of 32 bits.
     for limit, in_memory in ((size, True), (size - 1, False)):
         options = PipelineOptions(5, bands=("B04",), cache_limit_bytes=limit)
         pipeline = TrainingPipeline(Records(raw[0]), options)
-        assert pipeline.in_memory == in_memory
+        assert (pipeline.in_memory, pipeline.kept_bytes) == (in_memory, in_memory * size)
         assert len(_batches(pipeline.epoch(0))) == 10
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak of memory cannot be reset")
+def test_examples_are_read_into_the_memory_that_keeps_them(tmp_path):
+    _write(tmp_path, {"train": 384}, size=128)
+    records = Records(tmp_path)
+
+    def resident(peak):
+        name = "VmHWM:" if peak else "VmRSS:"
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
+
+    # What TensorFlow sets up once, and what an earlier test freed and the C library kept.
+    next(iter(TrainingPipeline(records, PipelineOptions(4, cache=False)).epoch(0)))
+    gc.collect()
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = resident(peak=False)
+    pipeline = TrainingPipeline(records, PipelineOptions(4))
+    grown = resident(peak=True) - before
+    assert pipeline.kept_bytes == 384 * (128**2 * 13 * 2 + 4) > 150e6
+    assert grown < 1.2 * pipeline.kept_bytes
+    assert sum(len(label) for _, label in pipeline.epoch(0)) == 384
+
+
+def test_what_is_kept_of_maps_counts_their_labels(raw):
+    data = Records(raw[0])
+    options = PipelineOptions(5, bands=("B04", "B03"))
+    assert kept_bytes(data, options, 7) == 7 * (16 * 16 * 2 * 2 + 4)
+    data.card = dataclasses.replace(data.card, task="segmentation")
+    assert kept_bytes(data, options, 7) == 7 * 16 * 16 * (2 * 2 + 1)
 
 
 def test_holdout_divides_a_split(raw):

@@ -17,7 +17,7 @@ COMMON = {
 }
 RESNET = {"blocks": (1, 1, 1, 1), "width": 8}
 SMALL = functools.partial(resnet_features, **RESNET, zero_last_gamma=False)
-XCEPTION = functools.partial(xception_features, middle=1, width=1 / 16)
+XCEPTION = functools.partial(xception_features, middle=1, width=1 / 16, zero_last_gamma=False)
 
 
 def reduced(**options):

@@ -29,7 +29,7 @@ REDUCED = {
     "compact": functools.partial(build_compact, stem=(4, 6), widths=(8, 12), blocks=(1, 2), zero_last_gamma=False),
     "googlenet": functools.partial(build_googlenet, width=1 / 16, table=TABLE),
     "inception_v3": functools.partial(build_inception_v3, blocks=(1, 1, 1), width=1 / 16),
-    "xception": functools.partial(build_xception, middle=0, width=1 / 16),
+    "xception": functools.partial(build_xception, middle=0, width=1 / 16, zero_last_gamma=False),
     "deeplab_resnet": functools.partial(
         build_deeplab,
         backbone=functools.partial(resnet_features, blocks=(1, 1, 1, 1), width=4, zero_last_gamma=False),
@@ -37,7 +37,10 @@ REDUCED = {
         low_depth=4,
     ),
     "deeplab_xception": functools.partial(
-        build_deeplab, backbone=functools.partial(xception_features, middle=0, width=1 / 16), depth=8, low_depth=4
+        build_deeplab,
+        backbone=functools.partial(xception_features, middle=0, width=1 / 16, zero_last_gamma=False),
+        depth=8,
+        low_depth=4,
     ),
 }
 SYNCHRONIZED = keras.config.backend() == "tensorflow"

@@ -21,7 +21,7 @@ COMMON = {
     "seed": 3,
 }
 RESNET = {"blocks": (1, 1, 2, 2), "width": 8, "zero_last_gamma": False}
-XCEPTION = {"middle": 1, "width": 1 / 16}
+XCEPTION = {"middle": 1, "width": 1 / 16, "zero_last_gamma": False}
 BACKBONES = {"resnet": (resnet_features, RESNET), "xception": (xception_features, XCEPTION)}
 CLASSIFIERS = {"resnet": (build_resnet, RESNET), "xception": (build_xception, XCEPTION)}
 LAST = {"resnet": "conv5_block2_out", "xception": "exit2_unit3_relu"}

@@ -26,7 +26,7 @@ def features(output_stride, **options):
 
 
 def reduced(**options):
-    return build_xception(**(COMMON | {"middle": 1, "width": 1 / 16} | options))
+    return build_xception(**(COMMON | {"middle": 1, "width": 1 / 16, "zero_last_gamma": False} | options))
 
 
 def of_type(model, kind):
@@ -146,6 +146,26 @@ def test_initial_weights_keep_the_spread():
     outputs = keras.Model(model.input, [model.get_layer(name).output for name in names])(image, training=True)
     # Far above the epsilon of batch normalisation, which is added to the variance.
     assert min(float(np.asarray(output).var()) for output in outputs) > 0.03
+
+
+def test_blocks_start_as_their_shortcuts_from_scratch():
+    norms = {True: 0.0, False: 1.0}
+    for zero, gamma in norms.items():
+        model = reduced(middle=2, zero_last_gamma=zero)
+        last = {name: model.get_layer(name.replace("_add", "_unit3_pointwise_bn")) for name in added(model)}
+        assert len(last) == 4 + 2
+        assert {float(value) for layer in last.values() for value in np.asarray(layer.gamma)} == {gamma}
+        others = [layer for layer in of_type(model, keras.layers.BatchNormalization) if layer not in last.values()]
+        assert {float(value) for layer in others for value in np.asarray(layer.gamma)} == {1.0}
+        inside = keras.Model(model.input, [model.get_layer(f"middle{number}_add").output for number in (1, 2)])
+        before, behind = map(np.asarray, inside(np.random.default_rng(0).integers(1, 3000, (2, 64, 64, 3))))
+        assert before.std() > 0 and np.array_equal(before, behind) is zero
+    for name in ("xception65", "deeplab_xception65", "deeplab_xception_small"):
+        assert models.MODELS[name].residual
+
+
+def added(model):
+    return [layer.name for layer in of_type(model, keras.layers.Add)]
 
 
 def test_groups_and_kernels_without_decay():
