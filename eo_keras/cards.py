@@ -40,7 +40,7 @@ class Reflectance:
 
 @dataclasses.dataclass(frozen=True)
 class BandStatistics:
-    """Statistics of one band over the training split, in stored numbers, no data left out.
+    """Statistics of one band over the training split, in stored numbers: of pixels with data, of tiles the clear ones.
 
     Attributes:
         band: the band's name.

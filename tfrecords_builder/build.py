@@ -297,7 +297,7 @@ class _Build:
             legend=source.legend,
             splits=parts,
             split_method=split.method,
-            statistics=histograms.statistics(source.bands, source.nodata),
+            statistics=histograms.statistics(source.bands),
             sources=(cards.SourceFile(_source_name(self._options.source), size, sha256),),
             products=(),
             attribution=source.attribution,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -65,9 +66,9 @@ def write_all(
             progress("writing", done, total)
     entries = []
     for unit in units:
-        entry, counts = read(state_dir, unit.name, len(unit), histograms)
+        entry, found = read(state_dir, unit.name, len(unit), histograms)
         entries.append(entry)
-        histograms.merge(counts)
+        histograms.merge(found)
     state.output.note({entry.name: Written(entry.bytes, entry.sha256) for entry in entries})
     return entries, len(kept)
 
@@ -92,6 +93,7 @@ def note(state_dir: str, name: str, digest: str, size: int, sha256: str, histogr
             "sha256": np.array(sha256),
             "places": places,
             "counts": histograms.counts.ravel()[places],
+            "nodata": np.array(histograms.nodata),
         },
     )
 
@@ -114,7 +116,7 @@ def is_whole(state_dir: str, output_dir: str, name: str, digest: str) -> bool:
         return False
 
 
-def read(state_dir: str, name: str, examples: int, like: Histograms) -> tuple[cards.Shard, np.ndarray]:
+def read(state_dir: str, name: str, examples: int, like: Histograms) -> tuple[cards.Shard, Histograms]:
     """Returns what the state holds about a shard that has been written.
 
     Args:
@@ -124,7 +126,7 @@ def read(state_dir: str, name: str, examples: int, like: Histograms) -> tuple[ca
         like: histograms of as many bands, of numbers of the same type.
 
     Returns:
-        The shard's entry in the card, and the counts of its numbers as `Histograms` holds them.
+        The shard's entry in the card, and the counts of its numbers.
 
     Raises:
         RecordsError: if it is gone.
@@ -136,9 +138,10 @@ def read(state_dir: str, name: str, examples: int, like: Histograms) -> tuple[ca
             "what is known about a finished shard has been lost",
             remedy="keep other programs out of the output folder, and run the same command again",
         )
-    counts = np.zeros_like(like.counts)
-    np.put(counts, found["places"], found["counts"])
-    return cards.Shard(name, examples, int(found["bytes"]), str(found["sha256"])), counts
+    histograms = copy.copy(like)
+    histograms.counts, histograms.nodata = np.zeros_like(like.counts), int(found["nodata"])
+    np.put(histograms.counts, found["places"], found["counts"])
+    return cards.Shard(name, examples, int(found["bytes"]), str(found["sha256"])), histograms
 
 
 def _path(state_dir: str, name: str) -> str:

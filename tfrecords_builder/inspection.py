@@ -39,7 +39,7 @@ class Survey:
         fingerprints: of all images, see `leaks.Fingerprints`.
         crs: coordinate reference system of each, None where the record has none.
         transforms: float64 (N, 6), NaN where the record has none.
-        histograms: by split, the numbers of pixels int64 (bands, 256 or 65,536).
+        histograms: by split, the numbers of pixels with data that are clear, int64 (bands, 256 or 65,536).
         samples: by split and class, the first images (height, width, 3) uint8, drawn for people to look at; behind each
             tile its land use.
     """
@@ -131,17 +131,19 @@ def survey(
     shown = {split: {name: [] for name in names} for split in card.splits}
     bands = [card.bands.index(band) for band in COMPOSITES["RGB"] if band in card.bands]
     batch: list[np.ndarray] = []
+    validity: list[np.ndarray] = []
     pixel_bytes = len(card.bands) * np.dtype(card.dtype).itemsize
     together = max(1, min(_BATCH, _BATCH_BYTES // (card.patch_size**2 * pixel_bytes)))
 
     def take_batch(split: str) -> None:
         if batch:
             images = np.stack(batch)
-            histograms[split].add(images)
+            histograms[split].add(images, np.stack(validity) if validity else None)
             # Where nobody says how bright a number is, the brightest one stands for a reflectance of 1.
             scale = card.reflectance.scale if card.reflectance else 1 / np.iinfo(card.dtype).max
             fingerprints.append(leaks.fingerprint(images, scale, bands))
             batch.clear()
+            validity.clear()
 
     for split, example, image in _read_checked(card, records_dir, "reading", progress, checksums=checksums):
         if parts and parts[-1] != split:
@@ -152,6 +154,8 @@ def survey(
         crs.append(example.crs)
         transforms.append(example.transform or (np.nan,) * 6)
         batch.append(image)
+        if example.tile is not None:
+            validity.append(example.tile.validity)
         if len(kept := shown[split][names[labels[-1]]]) < samples:
             kept += _shown(example, image, card)[: samples - len(kept)]
         if len(batch) == together:

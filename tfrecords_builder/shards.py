@@ -100,7 +100,9 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
             label = labels[item.class_name] if tile is None else None
             example = records.Example(stored, label, item.key, planned.crs, planned.transform, tile)
             tfrecord.write_record(writer, records.encode(example))
-            if unit.counted:
+            if unit.counted and tile is not None:
+                histograms.add(source.pixels(stored, where), tile.validity)
+            elif unit.counted:
                 uncounted.append(source.pixels(stored, where))
                 if len(uncounted) == _COUNTED_TOGETHER or planned is unit.examples[-1]:
                     histograms.add(np.stack(uncounted))

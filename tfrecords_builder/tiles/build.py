@@ -126,7 +126,7 @@ class _Build:
             written, kept, histograms = self._write(tiles, planned, len(bands))
         parts = self._parts(tiles, split, planned, written)
         method = {**split.method, **self._describe_tiles(tiles, found, len(cities))}
-        card = self._card(surveys, level, pixel_size, parts, method, histograms.statistics(bands, 0))
+        card = self._card(surveys, level, pixel_size, parts, method, histograms.statistics(bands))
         output.finish(self._state.output, card)
         self._state.remove()
         self._seconds["all"] = time.monotonic() - started

@@ -72,8 +72,9 @@ def write_shard(context: TileShardContext, unit: TileShardUnit) -> None:
             whole.update(framed)
             size += len(framed)
             if unit.counted:
-                image = records.decode(_unframed(framed)).image
-                histograms.add(np.frombuffer(image, "<u2").astype(np.uint16, copy=False).reshape(-1, context.bands))
+                example = records.decode(_unframed(framed))
+                numbers = np.frombuffer(example.image, "<u2").astype(np.uint16, copy=False)
+                histograms.add(numbers.reshape(-1, context.bands), example.tile.validity.ravel())
     finished.note(context.state_dir, unit.name, unit.digest(), size, whole.hexdigest(), histograms)
 
 

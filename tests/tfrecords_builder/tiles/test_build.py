@@ -249,17 +249,25 @@ def test_strides_overlap_and_the_last_tiles_reach_over_the_edge(tmp_path):
 def test_tiles_are_kept_by_their_shares(tmp_path):
     scl = np.full((48, 48), 4)
     cloudy = scl.copy()
-    cloudy[:24, :20] = 9
+    cloudy[:24, :20] = cloudy[30:34, 30:40] = 9
     lines = [
         towns.write_town(tmp_path, "clear", place=0, level="L2A", scl=scl),
         towns.write_town(tmp_path, "cloudy", place=1, level="L2A", scl=cloudy),
         # Labels in a square of 24 pixels in the middle, 12 in each tile: 6 % of it.
         towns.write_town(tmp_path, "empty", place=2, level="L2A", scl=scl, vectors_of={"margin": 36}),
     ]
+    # Clouds are in training, whose statistics are of what is clear.
+    lines[:2] = [line[:-1] + part + "," for line, part in zip(lines, ("test", "train"), strict=False)]
     report = tiles_build.build(options(tmp_path / "r", towns.write_list(tmp_path, *lines), min_labelled=0.07))
     kept = {(example.tile.city, *map(int, example.key.split("-")[-2:])) for example in examples(tmp_path / "r")}
     corners = [(row, column) for row in (0, 48) for column in (0, 48)]
     assert kept == {("clear", *corner) for corner in corners} | {("cloudy", *corner) for corner in corners[1:]}
+    trained = examples(tmp_path / "r", "train")
+    clear = np.concatenate(
+        [records.decode_image(example, report.card)[example.tile.validity == records.VALID] for example in trained]
+    ).astype(float)
+    assert {len(clear)} == {band.valid for band in report.card.statistics} and len(clear) < len(trained) * SIZE**2
+    assert [band.mean for band in report.card.statistics] == pytest.approx(clear.mean(axis=0).tolist(), rel=1e-12)
     assert report.card.split_method["tiles_dropped"] == 5
     assert report.card.split_method["cities_without_tiles"] == 1
 
