@@ -58,6 +58,8 @@ setuptools.setup(
             "tifffile>=2024.1",  # reads damaged GeoTIFFs independently of GDAL; dated releases
             "pyarrow>=15",  # GeoParquet is tested
             "jax>=0.4.35,<0.11",  # shows that the models need no TensorFlow
+            "s3fs>=2024.2",  # records in an object store are tested; its releases are fsspec's
+            "moto[server]>=5,<6",  # the object store that they are tested with, on this machine
         ],
     },
     classifiers=[

@@ -14,7 +14,7 @@ import struct
 import zipfile
 from typing import IO
 
-from eo_keras.errors import SourceError
+from eo_keras.errors import EOKerasError, SourceError
 from eo_keras.litter import is_litter
 
 _DEEPEST = 12
@@ -53,6 +53,8 @@ def open_zip(path: str | os.PathLike[str], file: IO[bytes] | None = None, remedy
     try:
         archive = zipfile.ZipFile(path if file is None else file)
         _check_count(archive)
+    except EOKerasError:
+        raise
     # A damaged directory makes zipfile raise whatever the wrong numbers in it bring about.
     except Exception as error:
         found, other_remedy = _what_it_is(path, file, error)

@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from eo_keras import stores
 from eo_keras.errors import EOKerasError, StorageError
 
 TEMPORARY_PREFIX = ".partial-"
@@ -67,22 +68,6 @@ def absolute(path: _Path) -> str:
     return os.fspath(path) if here is None else os.path.abspath(here)
 
 
-def filesystem(url: _Path) -> tuple[Any, str]:
-    """Returns fsspec's file system for a URL that is not local, and the path inside it.
-
-    Raises:
-        StorageError: if no file system of that kind is known or installed.
-    """
-    import fsspec
-
-    try:
-        return fsspec.core.url_to_fs(os.fspath(url))
-    except (ValueError, ImportError) as error:
-        raise StorageError(
-            url, f"it cannot be opened ({error})", "a local path, or a URL of a file system that fsspec knows"
-        ) from None
-
-
 def join(folder: _Path, *names: str) -> str:
     """Joins the names of inner folders and a file to a folder."""
     if local(folder) is None:
@@ -95,8 +80,8 @@ def exists(path: _Path) -> bool:
     here = local(path)
     if here is not None:
         return here.exists()
-    system, inner = filesystem(path)
-    return system.exists(inner)
+    with stores.opened(path) as (system, inner):
+        return system.exists(inner)
 
 
 def is_folder(path: _Path) -> bool:
@@ -104,8 +89,8 @@ def is_folder(path: _Path) -> bool:
     here = local(path)
     if here is not None:
         return here.is_dir()
-    system, inner = filesystem(path)
-    return system.isdir(inner)
+    with stores.opened(path) as (system, inner):
+        return system.isdir(inner)
 
 
 def size(path: _Path) -> int:
@@ -117,8 +102,8 @@ def size(path: _Path) -> int:
     here = local(path)
     if here is not None:
         return here.stat().st_size
-    system, inner = filesystem(path)
-    return system.size(inner)
+    with stores.opened(path) as (system, inner):
+        return system.size(inner)
 
 
 def list_names(folder: _Path) -> list[str]:
@@ -126,10 +111,9 @@ def list_names(folder: _Path) -> list[str]:
     here = local(folder)
     if here is not None:
         return sorted(path.name for path in here.iterdir()) if here.is_dir() else []
-    system, inner = filesystem(folder)
-    if not system.isdir(inner):
-        return []
-    return sorted(path.rstrip("/").rpartition("/")[2] for path in system.ls(inner, detail=False))
+    with stores.opened(folder) as (system, inner):
+        found = system.ls(inner, detail=False) if system.isdir(inner) else []
+    return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
 
 def open_for_reading(path: _Path) -> BinaryIO:
@@ -137,8 +121,7 @@ def open_for_reading(path: _Path) -> BinaryIO:
     here = local(path)
     if here is not None:
         return open(here, "rb")
-    system, inner = filesystem(path)
-    return system.open(inner, "rb")
+    return stores.RangeReader(path)
 
 
 def read_bytes(path: _Path) -> bytes:
@@ -146,8 +129,8 @@ def read_bytes(path: _Path) -> bytes:
     here = local(path)
     if here is not None:
         return here.read_bytes()
-    system, inner = filesystem(path)
-    return system.cat_file(inner)
+    with stores.opened(path) as (system, inner):
+        return system.cat_file(inner)
 
 
 def remove(path: _Path) -> None:
@@ -158,9 +141,9 @@ def remove(path: _Path) -> None:
     """
     here = local(path)
     if here is None:
-        system, inner = filesystem(path)
-        if system.exists(inner):
-            system.rm(inner, recursive=True)
+        with stores.opened(path) as (system, inner):
+            if system.exists(inner):
+                system.rm(inner, recursive=True)
         return
     with storage_errors(here), contextlib.suppress(FileNotFoundError):
         if here.is_dir():
@@ -211,11 +194,7 @@ def atomic_file(path: _Path, *, durable: bool = True, scratch: _Path | None = No
     if path_here is None:
         buffer = io.BytesIO()
         yield buffer
-        system, inner = filesystem(path)
-        try:
-            system.pipe_file(inner, buffer.getvalue())
-        except Exception as error:  # Every file system has errors of its own.
-            raise StorageError(path, f"it cannot be written ({error})", remedy="mend that and try again") from error
+        stores.write(path, buffer.getvalue())
         return
     with storage_errors(path_here):
         folder = path_here.parent if scratch is None else local(scratch)
@@ -258,15 +237,14 @@ def json_bytes(value: Any) -> bytes:
 
 
 def make_folder(path: _Path) -> pathlib.Path | str:
-    """Creates a folder and those above it, and returns it.
+    """Creates a folder and those above it, and returns it; object stores have none, and buckets are not made.
 
     Raises:
         StorageError: if it cannot be created.
     """
     here = local(path)
     if here is None:
-        system, inner = filesystem(path)
-        system.makedirs(inner, exist_ok=True)
+        stores.make_folder(path)
         return os.fspath(path)
     with storage_errors(here):
         try:

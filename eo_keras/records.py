@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import pathlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from eo_keras import tfrecord
+from eo_keras import files, tfrecord
 from eo_keras.cards import DataCard, Shard
 from eo_keras.errors import RecordsError
 from eo_keras.legends import IGNORE
@@ -145,17 +144,19 @@ def read_examples(path: str | os.PathLike[str]) -> Iterator[Example]:
             ) from None
 
 
-def check_shard(records_dir: str | os.PathLike[str], shard: Shard) -> pathlib.Path:
-    """Returns a shard's path after checking that it is there and as long as the card says.
+def check_shard(records_dir: str | os.PathLike[str], shard: Shard) -> str:
+    """Returns a shard's path or URL after checking that it is there and as long as the card says.
 
     Raises:
         RecordsError: if it is missing or of another length.
     """
-    path = pathlib.Path(records_dir) / shard.name
+    path = files.join(records_dir, shard.name)
     remedy = "copy the folder again, or build the records again"
-    if not path.is_file():
-        raise RecordsError(path, "there is no such file", f"a shard of {shard.bytes} bytes", remedy)
-    if (size := path.stat().st_size) != shard.bytes:
+    try:
+        size = files.size(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RecordsError(path, "there is no such file", f"a shard of {shard.bytes} bytes", remedy) from None
+    if size != shard.bytes:
         raise RecordsError(path, f"it has {size} bytes", f"{shard.bytes} bytes, as the card says", remedy)
     return path
 

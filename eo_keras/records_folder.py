@@ -11,8 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from eo_keras import files, sentinel2
 from eo_keras import records as codec
-from eo_keras import sentinel2
 from eo_keras.cards import DataCard, Split, read_data_card
 from eo_keras.errors import RecordsError
 from eo_keras.parts import WHOLE, Part, Share
@@ -38,9 +38,18 @@ class Records:
         """Reads the card.
 
         Raises:
-            RecordsError: if the folder or its card is missing, or the card cannot be read.
+            RecordsError: if the folder or its card is missing, or the card cannot be read, or the folder lies elsewhere
+                than on a disk of this machine.
         """
-        self.folder = pathlib.Path(records_dir)
+        here = files.local(records_dir)
+        if here is None:
+            raise RecordsError(
+                records_dir,
+                "TensorFlow does not read records from there",
+                "a folder on a disk of this machine, or one that is mounted",
+                "copy it here, or mount the store (rclone mount, for instance), and name that folder",
+            )
+        self.folder = here
         self.card: DataCard = read_data_card(self.folder)
         self._part_counts: dict[tuple[str, Part, Share], int] = {}
 
@@ -63,7 +72,7 @@ class Records:
         Raises:
             RecordsError: if the split is unknown or empty, or a shard is missing or of another length.
         """
-        return [str(codec.check_shard(self.folder, shard)) for shard in share.of(self.split(split).shards)]
+        return [codec.check_shard(self.folder, shard) for shard in share.of(self.split(split).shards)]
 
     def count(self, split: str, part: Part | None = None, share: Share = WHOLE) -> int:
         """Returns the number of examples in a split, or in a part or share of it; a part is read once to count it."""

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from eo_keras import files
 from eo_keras.errors import RecordsError
 
 FRAMING_BYTES = 16
@@ -45,8 +46,8 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
     Raises:
         RecordsError: if the file ends inside a record or a checksum does not agree.
     """
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    size = files.size(path)
+    with files.open_for_reading(path) as file:
         number = 0
         while header := file.read(_LENGTH.size + _CHECKSUM.size):
             whole = len(header) == _LENGTH.size + _CHECKSUM.size

@@ -36,8 +36,11 @@ path_flags.define_path(
     None,
     "EuroSAT and OMBRIA: the archive: a zip (read without unpacking), a folder holding its root, or the folder inside "
     "that. A path, or a URL of any file system that fsspec knows.",
+    urls=True,
 )
-path_flags.define_path("output_dir", None, "Records folder to make; new or empty. A path or a URL.", required=True)
+path_flags.define_path(
+    "output_dir", None, "Records folder to make; new or empty. A path or a URL.", required=True, urls=True
+)
 flags.DEFINE_enum(
     "split",
     None,

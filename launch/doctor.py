@@ -29,7 +29,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "dataset", None, "Data set of which a build shall find room, see launch.build; with --source.", **where
     )
-    path_flags.define_path("source", None, "Archive that the build shall read; only its listing is looked at.", **where)
+    path_flags.define_path(
+        "source", None, "Archive that the build shall read; only its listing is looked at.", urls=True, **where
+    )
     path_flags.define_path(
         "check_flags",
         None,

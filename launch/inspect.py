@@ -19,7 +19,9 @@ FLAGS = flags.FLAGS
 
 _DEFAULTS = leaks.LeakOptions()
 
-path_flags.define_path("records_dir", None, "Records folder made by launch.build.", required=True)
+path_flags.define_path(
+    "records_dir", None, "Records folder made by launch.build: a path or a URL.", required=True, urls=True
+)
 path_flags.define_path(
     "output",
     None,
@@ -47,7 +49,10 @@ flags.DEFINE_integer(
     upper_bound=24,
 )
 path_flags.define_path(
-    "against", None, "Another records folder, whose leaks and map are shown beside, such as that of a spatial split."
+    "against",
+    None,
+    "Another records folder, whose leaks and map are shown beside, such as that of a spatial split.",
+    urls=True,
 )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
 import os
 import zipfile
 from typing import BinaryIO
 
-from eo_keras import containers, files
+from eo_keras import containers, files, stores
 from eo_keras.errors import SourceError, StorageError
 
 MAX_MEMBER_BYTES = 16 << 20
@@ -52,6 +53,7 @@ class Archive:
         self._zip: zipfile.ZipFile | None = None
         self._infos: dict[str, zipfile.ZipInfo] = {}
         self._directory = b""
+        self._ends: list[int] = []
         try:
             if files.is_folder(path):
                 return
@@ -69,6 +71,9 @@ class Archive:
         self._zip = containers.open_zip(self._local or self.path, file, _REMEDY)
         self._infos = containers.zip_members(self._zip, path)
         self._directory = _directory_digest(self._zip.fp, self._zip.start_dir)
+        if file is not None:
+            # Where one member ends, the next one begins, or the directory.
+            self._ends = sorted({self._zip.start_dir, *(info.header_offset for info in self._zip.infolist())})
 
     @property
     def is_zip(self) -> bool:
@@ -135,9 +140,10 @@ class Archive:
                 ) from None
 
     def _remote_members(self):
-        system, inner = files.filesystem(self.path)
+        with stores.opened(self.path) as (system, inner):
+            listed = system.find(inner, detail=True)
         root = inner.rstrip("/") + "/"
-        for path, info in system.find(inner, detail=True).items():
+        for path, info in listed.items():
             stamp = next((str(info[name]) for name in _VERSIONS if info.get(name)), str(info.get("created", "")))
             yield Member(path.removeprefix(root), int(info["size"]), stamp)
 
@@ -146,11 +152,14 @@ class Archive:
 
         Raises:
             SourceError: if the member is gone, damaged, encrypted or far larger than any patch.
+            StorageError: if it lies in a store that cannot be reached.
         """
         try:
             if self._zip is not None:
                 info = self._infos[member]
                 self._check_size(member, info.file_size)
+                if self._ends:
+                    self._zip.fp.expect(self._ends[bisect.bisect_right(self._ends, info.header_offset)])
                 return self._zip.read(info)
             if self._local is not None:
                 with open(os.path.join(self._local, member), "rb", buffering=0) as file:
@@ -166,7 +175,7 @@ class Archive:
                 "the file is gone since the source was listed",
                 remedy="build again from a source at rest",
             ) from None
-        except SourceError:
+        except (SourceError, StorageError):
             raise
         # Damage makes zipfile and its decompressors raise whatever the wrong bytes bring about.
         except Exception as error:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from eo_keras import files
-from eo_keras.errors import RecordsError
+from eo_keras.errors import RecordsError, StorageError
 from eo_keras.output_folders import OutputFolder
 
 STATE_FOLDER = ".build"
@@ -95,5 +95,7 @@ def load_arrays(path: str) -> dict[str, np.ndarray] | None:
     try:
         with np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
+    except StorageError:
+        raise
     except Exception:  # A torn file makes the zip and the array reader raise anything.
         return None

@@ -27,7 +27,7 @@ def home(tmp_path, monkeypatch):
 def test_home_folders(home):
     other = pwd.getpwuid(0)
     for commas in (False, True):
-        parse = path_flags.PathParser(commas=commas).parse
+        parse = path_flags.PathParser(commas=commas, urls=True).parse
         assert parse("~/recs") == f"{home}/recs" and parse("~") == str(home)
         assert parse(f"~{other.pw_name}/recs") == f"{other.pw_dir}/recs"
         for same in ("./~", "./~/recs", "a~b", "a/~/b", "s3://~/recs", "file:///~/recs", "imagenet", ""):
@@ -72,3 +72,12 @@ def test_every_flag_that_holds_a_path_is_one():
     }
     assert len(found) > 40
     assert not {where: kind for where, kind in found.items() if kind.startswith("DEFINE")}
+
+
+def test_a_url_where_a_local_path_is_needed_is_refused_and_keeps_its_slashes():
+    parse = path_flags.PathParser(commas=True).parse
+    assert parse("file:///a/b,c") == "/a/b,c"
+    for url in ("s3://here/records", "a,memory://b"):
+        with pytest.raises(ValueError, match="a URL, where a path on a disk of this machine is needed: copy it here"):
+            parse(url)
+        assert path_flags.PathParser(commas=True, urls=True).parse(url) == url

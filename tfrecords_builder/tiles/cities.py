@@ -94,7 +94,14 @@ def _paths(where: str, folder: pathlib.Path, column: str, text: str) -> tuple[st
     paths = [os.path.join(folder, part) for part in parts]
     if not paths:
         raise SourceError(where, f"{column} is empty", "at least one path", "name them, joined by ';'")
-    for path in paths:
+    for part, path in zip(parts, paths, strict=True):
+        if "://" in part:
+            raise SourceError(
+                where,
+                f"{part} is a URL",
+                "a path on a disk that every worker sees",
+                "copy the file there, or mount the store",
+            )
         if not os.path.exists(path):
             raise SourceError(where, f"there is no {path}", "paths that start from the list's folder", "mend the line")
     if len(set(paths)) != len(paths):
