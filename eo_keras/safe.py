@@ -18,15 +18,12 @@ from xml.etree import ElementTree
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
-from eo_keras import containers
+from eo_keras import containers, scene_names
 from eo_keras.errors import SourceError
 from eo_keras.sentinel2 import BANDS, NOMINAL_ORDER, canonical_name
 
 SCL = "SCL"
 """Name of the scene classification among a product's files."""
-
-OFFSET_SINCE = (4, 0)
-"""The first processing baseline whose products carry an offset."""
 
 _METADATA = re.compile(r"(^|/)MTD_MSIL(1C|2A)\.xml$")
 _IMAGE = re.compile(r"/GRANULE/([^/]+)/IMG_DATA/(?:R\d+m/)?[^/]+_(B\w\w|SCL)(?:_(\d+)m)?\.(?:jp2|tif)$", re.IGNORECASE)
@@ -64,11 +61,16 @@ class Product:
 
 
 def is_product(path: str | os.PathLike[str]) -> bool:
-    """Tells whether a folder holds a product, by its name or its metadata file; no zip is a scene of another kind."""
-    if os.path.isdir(path):
-        name = os.path.basename(os.path.normpath(path))
-        return name.upper().endswith(".SAFE") or bool(_metadata_of(containers.members(path, depth=2)))
-    return containers.is_zip(path)
+    """Tells whether a folder holds a product, by its name or its metadata file beside the folder of its granule.
+
+    No zip is a scene of another kind. Metadata beside the bands' files themselves belong to those.
+    """
+    if not os.path.isdir(path):
+        return containers.is_zip(path)
+    if os.path.basename(os.path.normpath(path)).upper().endswith(".SAFE"):
+        return True
+    metadata = metadata_of(containers.members(path, depth=2))
+    return any(os.path.isdir(os.path.join(path, os.path.dirname(name), "GRANULE")) for name in metadata)
 
 
 def open_product(path: str | os.PathLike[str]) -> Product:
@@ -83,11 +85,10 @@ def open_product(path: str | os.PathLike[str]) -> Product:
     """
     path = os.fspath(path)
     members = containers.members(path)
-    metadata = _metadata_of(members)
+    metadata = metadata_of(members)
     if len(metadata) != 1:
         raise _not_one(path, members, metadata)
-    where = f"{path}: {metadata[0]}"
-    return _product(path, where, _parse(containers.read_member(path, metadata[0], _MOST_BYTES), where), members)
+    return dataclasses.replace(read_metadata(path, metadata[0]), files=_image_files(path, members))
 
 
 def _not_one(path: str, members: Sequence[str], metadata: Sequence[str]) -> SourceError:
@@ -119,7 +120,22 @@ def _not_one(path: str, members: Sequence[str], metadata: Sequence[str]) -> Sour
     )
 
 
-def _product(path: str, where: str, root: ElementTree.Element, members: Sequence[str]) -> Product:
+def read_metadata(path: str | os.PathLike[str], member: str) -> Product:
+    """Reads what a product's metadata file says of its numbers.
+
+    Args:
+        path: a folder or zip.
+        member: the file's path in it.
+
+    Returns:
+        The product, without image files.
+
+    Raises:
+        SourceError: if the file is damaged, is of no product, or does not say what the numbers mean.
+    """
+    path = os.fspath(path)
+    where = f"{path}: {member}"
+    root = _parse(containers.read_member(path, member, _MOST_BYTES), where)
     level = _LEVELS.get(_text(root, "PRODUCT_TYPE", where))
     if level is None:
         raise SourceError(
@@ -127,7 +143,11 @@ def _product(path: str, where: str, root: ElementTree.Element, members: Sequence
         )
     baseline = _baseline(root, where)
     kind = "BOA" if level == "L2A" else "RADIO"
-    quantification = "BOA_QUANTIFICATION_VALUE" if level == "L2A" else "QUANTIFICATION_VALUE"
+    # The second names are those of 2017, of PRODUCT_TYPE S2MSI2Ap and of Sen2Cor 2.3 and 2.4.
+    quantification, uri = ("QUANTIFICATION_VALUE",), ("PRODUCT_URI",)
+    if level == "L2A":
+        quantification = ("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE")
+        uri = ("PRODUCT_URI", "PRODUCT_URI_2A")
     special = {
         _text(item, "SPECIAL_VALUE_TEXT", where): int(_number(item, "SPECIAL_VALUE_INDEX", where))
         for item in root.iter()
@@ -135,19 +155,26 @@ def _product(path: str, where: str, root: ElementTree.Element, members: Sequence
     }
     return Product(
         path=path,
-        name=_text(root, "PRODUCT_URI", where).removesuffix(".SAFE"),
+        name=_text(root, _held(root, uri), where).removesuffix(".SAFE"),
         level=level,
         date=_date(_text(root, "PRODUCT_START_TIME", where), where),
         baseline=baseline,
-        quantification=_positive(_number(root, quantification, where), quantification, where),
+        quantification=_positive(root, _held(root, quantification), where),
         offsets=_offsets(root, f"{kind}_ADD_OFFSET", baseline, where),
         nodata=special.get("NODATA", 0),
         saturated=special.get("SATURATED"),
-        files=_image_files(path, members),
+        files={},
     )
 
 
-def _metadata_of(members: Sequence[str]) -> list[str]:
+def _held(root: ElementTree.Element, tags: Sequence[str]) -> str:
+    """Returns the first of the tags that is there; the first of all where none is."""
+    there = {_tag(item) for item in root.iter()}
+    return next((tag for tag in tags if tag in there), tags[0])
+
+
+def metadata_of(members: Sequence[str]) -> list[str]:
+    """Returns which of a folder's or zip's files are metadata of whole products."""
     return [name for name in members if _METADATA.search(name) and "/GRANULE/" not in f"/{name}"]
 
 
@@ -180,7 +207,8 @@ def _number(root: ElementTree.Element, tag: str, where: str) -> float:
         raise SourceError(where, f"{tag} is {text!r}", "a number") from None
 
 
-def _positive(value: float, tag: str, where: str) -> float:
+def _positive(root: ElementTree.Element, tag: str, where: str) -> float:
+    value = _number(root, tag, where)
     if not 0 < value < float("inf"):
         raise SourceError(where, f"{tag} is {value}", "a number above 0")
     return value
@@ -223,7 +251,7 @@ def _offsets(root: ElementTree.Element, tag: str, baseline: str, where: str) -> 
                 found[name] = float(item.text or "")
             except ValueError:
                 raise SourceError(where, f"{tag} of {name} is {item.text!r}", "a number") from None
-    if not found and tuple(map(int, baseline.split("."))) < OFFSET_SINCE:
+    if not found and not scene_names.after_offset(baseline):
         return dict.fromkeys(BANDS, 0.0)
     level = "L2A" if tag.startswith("BOA") else "L1C"
     if missing := [name for name, band in BANDS.items() if name not in found and level in band.levels]:

@@ -10,35 +10,33 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import math
 import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from eo_keras import raster_files, reference_systems, safe, sentinel2
+from eo_keras import raster_files, reference_systems, safe, scene_metadata, scene_names, scene_numbers, sentinel2
 from eo_keras.errors import BandError, OptionError, SourceError
 from eo_keras.grids import Grid
 from eo_keras.litter import is_litter
+from eo_keras.scene_metadata import Statement
+from eo_keras.scene_numbers import Told
 from eo_keras.sentinel2 import BANDS, QUANTIFICATION
 
 RESAMPLINGS = ("cubic", "cubic_spline", "bilinear", "nearest", "lanczos", "average")
 """How coarser bands are brought to the grid; names of rasterio's methods."""
 
-UNITS = ("reflectance", "dn")
-"""What the numbers of a floating-point scene can be: reflectance from 0 to 1, or digital numbers to 10000 and over."""
-
 LEVELS = ("L1C", "L2A")
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 
-_DATE = re.compile(r"(?<!\d)(20[0-4]\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d{1,5}(?:\D|$))")
 _BAND_AT_END = re.compile(r"(?:^|[_\-. ])(B\d\d?A?|SCL)(?:_\d+m)?$", re.IGNORECASE)
-_REFLECTANCE_MEDIAN = 20.0
-"""Reflectance lies below about 2, digital numbers about 10,000 times higher: whichever is meant, this divides them."""
+_NO_NAME = re.compile(r"R\d+m|IMG_DATA|\d*", re.IGNORECASE)
+"""Names of folders that are the same for every scene."""
+
+_CHANGED = re.compile(rb"<(ScaleOffset|ScaleRatio|LUT|Exponent|PixelFunctionType)[ >]|VRTProcessedDataset")
+"""What of a VRT makes other numbers of its sources' than they hold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +46,10 @@ class SceneOptions:
     Attributes:
         bands: the bands wanted, in order; None takes all that it holds, in their own order.
         resampling: one of `RESAMPLINGS`, for bands of other grids; the scene classification takes the nearest.
-        units: one of `UNITS`, for scenes of floating-point numbers, which do not say it themselves.
+        units: one of `scene_numbers.UNITS`, for scenes of floating-point numbers that do not say it themselves.
+        offset: what is added to the numbers of scenes that do not say what theirs mean, such as -1000.
+        scale: reflectance = (number + offset) x scale; None for 1/10000.
+        told_first: whether `offset` and `scale` go before what tags and metadata beside a raster say.
         bands_in_file: the bands' names in stored order, for files that do not name theirs.
         target_crs: where to bring the scene to, such as `EPSG:32633`; None leaves it where it is.
         level: `L1C` or `L2A` for scenes that do not say.
@@ -57,6 +58,9 @@ class SceneOptions:
     bands: tuple[str, ...] | None = None
     resampling: str = "cubic"
     units: str | None = None
+    offset: float | None = None
+    scale: float | None = None
+    told_first: bool = False
     bands_in_file: tuple[str, ...] | None = None
     target_crs: str | None = None
     level: str | None = None
@@ -65,13 +69,18 @@ class SceneOptions:
         """Refuses what is unknown."""
         for flag, value, known in (
             ("--resampling", self.resampling, RESAMPLINGS),
-            ("--scene_units", self.units, (None, *UNITS)),
             ("--scene_level", self.level, (None, *LEVELS)),
         ):
             if value not in known:
                 raise OptionError(flag, f"'{value}'", f"one of {', '.join(filter(None, known))}")
+        _ = self.told
         if self.target_crs is not None:
             reference_systems.target(self.target_crs)
+
+    @property
+    def told(self) -> Told:
+        """What the user says of numbers."""
+        return Told(self.units, self.offset, self.scale, self.told_first)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +118,7 @@ class Scene:
         grid: the grid that all bands are brought to: that of the finest one, unless another CRS was asked for.
         scl: where the scene classification is read from, or None.
         resampling: how bands of other grids are brought to it.
+        warnings: what the user should know of it.
     """
 
     source: str
@@ -120,6 +130,7 @@ class Scene:
     grid: Grid
     scl: Layer | None
     resampling: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +142,7 @@ class _Found:
     date: datetime.date | None
     layers: Mapping[str, Layer]
     scl: Layer | None
+    warnings: tuple[str, ...] = ()
 
 
 def open_scene(path: str | os.PathLike[str], options: SceneOptions | None = None) -> Scene:
@@ -169,6 +181,7 @@ def open_scene(path: str | os.PathLike[str], options: SceneOptions | None = None
         grid=raster_files.common_grid(path, [layer.path for layer in layers], options.target_crs),
         scl=found.scl,
         resampling=options.resampling,
+        warnings=found.warnings,
     )
 
 
@@ -180,8 +193,9 @@ def _missing(path: str, missing: Sequence[str], found: _Found) -> BandError:
 
 
 def _product(path: str, options: SceneOptions) -> _Found:
-    if options.units is not None:
-        raise OptionError("--scene_units", f"{path} says itself what its numbers mean", remedy="leave the flag out")
+    if options.units is not None or (options.told_first and options.told.numbers):
+        where = "scene_offset and scene_scale" if options.told_first else "--scene_units"
+        raise OptionError(where, f"{path} says itself what its numbers mean", remedy="leave the flag out")
     product = safe.open_product(path)
     scale = QUANTIFICATION / product.quantification
     layers = {
@@ -201,8 +215,8 @@ def _product(path: str, options: SceneOptions) -> _Found:
 
 
 def _folder(path: str, options: SceneOptions) -> _Found:
-    layers: dict[str, Layer] = {}
-    scl, name = None, pathlib.Path(path).name
+    files: dict[str, str] = {}
+    scl, stems = None, set()
     for file in sorted(pathlib.Path(path).iterdir()):
         match = _BAND_AT_END.search(file.stem)
         if file.suffix.lower() not in SUFFIXES or not match or is_litter(file.name):
@@ -210,27 +224,41 @@ def _folder(path: str, options: SceneOptions) -> _Found:
         band = sentinel2.canonical_name(match[1])
         if band == safe.SCL:
             scl = Layer(os.fspath(file), 1)
-            continue
-        if band not in BANDS:
-            continue
-        if band in layers:
-            raise SourceError(
-                path, f"{pathlib.Path(layers[band].path).name} and {file.name} are both {band}", "one each"
-            )
-        if file.suffix.lower() == ".vrt":
-            raster_files.check_vrt_in(path, os.fspath(file))
-        with raster_files.open_dataset(os.fspath(file)) as dataset:
-            layers[band] = _layer(dataset, os.fspath(file), 1, options)
-        name = file.stem[: match.start()]
-    if not layers:
+        elif band in BANDS:
+            if band in files:
+                raise SourceError(
+                    path, f"{pathlib.Path(files[band]).name} and {file.name} are both {band}", "one file each"
+                )
+            if file.suffix.lower() == ".vrt":
+                raster_files.check_vrt_in(path, os.fspath(file))
+            files[band] = os.fspath(file)
+            stems.add(file.stem[: match.start()])
+    if not files:
         raise SourceError(
             path,
             "no file in it has a name that ends in a band's",
             "a SAFE folder, or files such as NAME_B04.tif",
             "name the scene's file itself",
         )
-    ordered = {band: layers[band] for band in BANDS if band in layers}
-    return _Found(name, _level_of(name), _date_of(name), ordered, scl)
+    for said in (scene_names.date_of, scene_names.tile_of):
+        if len(found := {said(stem) for stem in stems} - {None}) > 1:
+            both = " and ".join(sorted(map(str, found)))
+            raise SourceError(path, f"its files' names tell of {both}", "one scene", "make a folder of each")
+    folder = _folder_name(path)
+    name = max(stems, key=len) or folder
+    with contextlib.ExitStack() as opened:
+        layers = {
+            band: (opened.enter_context(raster_files.open_dataset(files[band])), files[band], 1)
+            for band in BANDS
+            if band in files
+        }
+        return _loose(path, name, layers, scl, options, date=scene_names.date_of(folder))
+
+
+def _folder_name(path: str) -> str:
+    """Returns the name of the nearest folder that has one of its own."""
+    here = pathlib.Path(os.path.abspath(path))
+    return next((folder.name for folder in (here, *here.parents) if not _NO_NAME.fullmatch(folder.name)), "scene")
 
 
 def _file(path: str, options: SceneOptions) -> _Found:
@@ -238,29 +266,123 @@ def _file(path: str, options: SceneOptions) -> _Found:
         raise SourceError(
             path, "this is no scene by its name", f"a SAFE folder or zip, or a file in {', '.join(SUFFIXES)}"
         )
+    name = pathlib.Path(path).stem
+    match = _BAND_AT_END.search(name)
     with raster_files.open_dataset(path) as dataset:
-        names = _names(path, dataset, options.bands_in_file)
-        layers = {
-            name: _layer(dataset, path, index, options) for index, name in enumerate(names, start=1) if name in BANDS
-        }
+        names = _names(path, dataset, options.bands_in_file, match and sentinel2.canonical_name(match[1]))
+        layers = {band: (dataset, path, index) for index, band in enumerate(names, start=1) if band in BANDS}
         scl = Layer(path, names.index(safe.SCL) + 1) if safe.SCL in names else None
-    stem = pathlib.Path(path).stem
-    return _Found(stem, _level_of(stem), _date_of(stem), layers, scl)
+        bare = match is not None and match.start() == 0
+        return _loose(path, _folder_name(os.path.dirname(path)) if bare else name, layers, scl, options)
 
 
-def _level_of(name: str) -> str | None:
-    return next((level for level in LEVELS if f"MSI{level}" in name.upper() or f"MSI_{level}" in name.upper()), None)
+def _loose(
+    path: str,
+    name: str,
+    files: Mapping[str, tuple[Any, str, int]],
+    scl: Layer | None,
+    options: SceneOptions,
+    date: datetime.date | None = None,
+) -> _Found:
+    """Returns what rasters hold that are no product, but may lie in one or beside its metadata.
+
+    Args:
+        path: the scene.
+        name: its name.
+        files: by band, the open file, its path and the band's number in it.
+        scl: its own scene classification, or None.
+        options: how it is opened.
+        date: day of the acquisition if neither metadata nor the name say one.
+    """
+    statement, has_offset = _statement(path, name, next(iter(files.values()))[0])
+    date = (statement and statement.date) or scene_names.date_of(name) or date
+    recent = date is not None and date >= scene_names.OFFSET_DAY
+    meanings = {
+        band: scene_numbers.meaning(dataset, file, index, band, options.told, statement, has_offset, recent)
+        for band, (dataset, file, index) in files.items()
+    }
+    samples = {
+        band: scene_numbers.sample(dataset, index, meanings[band]) for band, (dataset, _, index) in files.items()
+    }
+    scene_numbers.check_range(path, meanings, samples, options.told)
+    layers = {
+        band: Layer(file, index, found.scale, found.offset, found.nodata, found.saturated)
+        for (band, found), (_, file, index) in zip(meanings.items(), files.values(), strict=True)
+    }
+    if scl is None and statement is not None and statement.scl is not None:
+        scl = Layer(statement.scl, 1)
+    level = (statement and statement.level) or scene_names.level_of(name) or scene_names.level_of(_folder_name(path))
+    # The bands of a product are the product; an export has a name of its own.
+    product = statement.product if statement is not None and os.path.isdir(path) else name
+    warnings = tuple(dict.fromkeys(found.warning for found in meanings.values() if found.warning))
+    return _Found(product, level, date, layers, scl, warnings[:1])
 
 
-def _date_of(name: str) -> datetime.date | None:
-    with contextlib.suppress(ValueError):
-        if match := _DATE.search(name):
-            return datetime.date(*map(int, match.groups()))
-    return None
+def _statement(path: str, name: str, dataset: Any) -> tuple[Statement | None, tuple[bool | None, str]]:
+    """Returns what metadata say of a scene, and whether names tell of an offset."""
+    if dataset.driver != "VRT" or os.path.isdir(path):
+        return scene_metadata.find(path, name), scene_names.has_offset([name, *scene_metadata.names_of(path)])
+    found = [_statement_of_source(source) for source in _vrt_sources(dataset)]
+    statements = [statement for statement, _ in found]
+    has_offset = next((said for _, said in found if said[0]), found[0][1] if found else (None, ""))
+    if len({_numbers(statement) for statement in statements}) > 1:
+        raise SourceError(
+            path,
+            "the files that it is made of carry different offsets, or metadata lie beside some of them alone",
+            "files whose numbers mean the same",
+            "make VRTs of them apart",
+        )
+    statement = next(filter(None, statements), None) or scene_metadata.find(path, name)
+    if statement is None:
+        return None, has_offset if has_offset[0] else scene_names.has_offset([name, *scene_metadata.names_of(path)])
+    if len({said.product for said in statements if said}) > 1:
+        levels, dates = ({getattr(said, field) for said in statements if said} for field in ("level", "date"))
+        statement = dataclasses.replace(
+            statement,
+            product=name,
+            level=levels.pop() if len(levels) == 1 else None,
+            date=dates.pop() if len(dates) == 1 else None,
+            scl=None,
+        )
+    if _CHANGED.search(pathlib.Path(path).read_bytes()):
+        has_offset = any(offset for _, offset in statement.numbers.values()) or None
+        return dataclasses.replace(statement, numbers={}), (
+            has_offset,
+            f"the VRT changes numbers of {statement.product}",
+        )
+    return statement, has_offset
 
 
-def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None) -> list[str]:
-    """Returns the bands' names in stored order; other layers than Sentinel-2's bands may be among those of a file."""
+def _numbers(statement: Statement | None) -> tuple[Any, ...]:
+    return () if statement is None else tuple(sorted(statement.numbers.items()))
+
+
+def _statement_of_source(source: str) -> tuple[Statement | None, tuple[bool | None, str]]:
+    stem = pathlib.PurePath(source).stem
+    return scene_metadata.find(source, stem), scene_names.has_offset([stem, *scene_metadata.names_of(source)])
+
+
+def _vrt_sources(dataset: Any) -> list[str]:
+    """Returns the files that a VRT, and any VRT in it, is made of."""
+    found: list[str] = []
+    for source in dataset.files[1:]:
+        if source.lower().endswith(".vrt"):
+            with raster_files.open_dataset(source) as inner:
+                found += _vrt_sources(inner)
+        elif source.lower().endswith(SUFFIXES):
+            found.append(source)
+    return list(dict.fromkeys(found))
+
+
+def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None, band: str | None) -> list[str]:
+    """Returns the bands' names in stored order; other layers than Sentinel-2's bands may be among those of a file.
+
+    Args:
+        path: the file, for errors.
+        dataset: rasterio's.
+        bands_in_file: what the user says.
+        band: the name that the file's own ends in, or None.
+    """
     if bands_in_file is not None:
         if len(bands_in_file) != dataset.count:
             raise BandError(
@@ -274,6 +396,8 @@ def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None) -> li
     known = [name for name in found if name in BANDS]
     if known and len(set(known)) == len(known):
         return found
+    if dataset.count == 1 and band in BANDS:
+        return [band]
     if dataset.count == len(sentinel2.EUROSAT_ORDER):
         remedy = "say --bands_in_file=EUROSAT if they lie in EuroSAT's order, B8A last, or name them all"
     else:
@@ -294,54 +418,3 @@ def parse_bands_in_file(text: str) -> tuple[str, ...]:
     if not known or len(set(known)) != len(known):
         raise BandError("--bands_in_file", f"'{text}'", f"names out of {','.join(BANDS)}, each once, in stored order")
     return names
-
-
-def _layer(dataset: Any, path: str, index: int, options: SceneOptions) -> Layer:
-    dtype, nodata = dataset.dtypes[index - 1], dataset.nodatavals[index - 1]
-    if dtype not in ("uint16", "int16", "float32", "float64", "uint32", "int32"):
-        raise SourceError(
-            path,
-            f"numbers of type {dtype}",
-            "digital numbers of 16 bits, or reflectance in floating point",
-            "give the product or an export that keeps its numbers; a picture for the screen does not",
-        )
-    scale, offset = dataset.scales[index - 1], dataset.offsets[index - 1]
-    if scale != 1.0:
-        # The file says how to make reflectance of its numbers.
-        scale, offset = scale * QUANTIFICATION, offset * QUANTIFICATION
-    elif dtype.startswith("float"):
-        if options.units is None:
-            raise SourceError(
-                path,
-                f"numbers of type {dtype}, which may be reflectance or digital numbers",
-                "to be told which",
-                "say --scene_units=reflectance or --scene_units=dn",
-            )
-        _check_units(dataset, path, index, options.units)
-        scale = float(QUANTIFICATION) if options.units == "reflectance" else 1.0
-    elif options.units == "reflectance":
-        raise OptionError(
-            "--scene_units=reflectance", f"{path} holds whole numbers ({dtype})", remedy="leave the flag out"
-        )
-    # 0 is no data everywhere in Sentinel-2; a file may name another number as well.
-    values = (0.0,) if nodata is None or math.isnan(nodata) else tuple(sorted({0.0, float(nodata)}))
-    return Layer(path, index, scale, offset, values, 65535.0 if dtype == "uint16" and 65535.0 not in values else None)
-
-
-def _check_units(dataset: Any, path: str, index: int, units: str) -> None:
-    """Compares the numbers' range with what they are said to be."""
-    shape = (min(dataset.height, 256), min(dataset.width, 256))
-    sample = dataset.read(index, out_shape=shape).astype(np.float64)
-    sample = sample[np.isfinite(sample) & (sample != 0)]
-    if sample.size and (float(np.median(sample)) > _REFLECTANCE_MEDIAN) == (units == "reflectance"):
-        other = UNITS[1 - UNITS.index(units)]
-        raise SourceError(
-            path,
-            f"half of the numbers of band {index} lie above {np.median(sample):.4g}, so they are no {_meaning(units)}",
-            f"{_meaning(units)}, as --scene_units={units} says",
-            f"say --scene_units={other}",
-        )
-
-
-def _meaning(units: str) -> str:
-    return "reflectance" if units == "reflectance" else "digital numbers"

@@ -20,7 +20,7 @@ import os
 
 from absl import flags
 
-from eo_keras import code_maps, scenes, sentinel2
+from eo_keras import code_maps, scene_numbers, scenes, sentinel2
 from eo_keras.errors import OptionError
 from launch import common, path_flags
 from tfrecords_builder import build, output, sources, splits
@@ -127,7 +127,22 @@ flags.DEFINE_enum(
     "urban_atlas: how bands of 20 and 60 m are brought to the finest one's grid.",
 )
 flags.DEFINE_enum(
-    "scene_units", None, scenes.UNITS, "urban_atlas: what the numbers of floating-point scenes mean; others say it."
+    "scene_units",
+    None,
+    scene_numbers.UNITS,
+    "urban_atlas: what the numbers of floating-point scenes mean; others say it.",
+)
+flags.DEFINE_float(
+    "scene_offset",
+    None,
+    "urban_atlas: what is added to the stored numbers of scenes of which neither tags nor metadata say it, such as "
+    "-1000 since processing baseline 04.00; 0 where it has been applied.",
+)
+flags.DEFINE_float(
+    "scene_scale",
+    None,
+    "urban_atlas: what is then multiplied to get reflectance, where neither tags nor metadata say it: 0.01 for per "
+    "cent. Default: 0.0001.",
 )
 flags.DEFINE_enum(
     "scene_level",
@@ -145,7 +160,7 @@ flags.DEFINE_string("target_crs", None, "urban_atlas: projection in metres to br
 _OF_PATCHES = ("source", "lists", "allow_missing_patches", "coordinates", "no_verify")
 _OF_TILES = (
     *("cities", "legend", "roads", "label_year", "bands", "tile_size", "stride", "min_labelled", "min_clear"),
-    *("resampling", "scene_units", "target_crs"),
+    *("resampling", "scene_units", "scene_offset", "scene_scale", "target_crs"),
 )
 _OF_UNNAMED = ("bands_in_file", "scene_level")
 
@@ -221,6 +236,8 @@ def tile_options_from_flags() -> TileBuildOptions:
         bands=None if FLAGS.bands.strip().lower() == "all" else sentinel2.parse_bands(FLAGS.bands),
         resampling=FLAGS.resampling,
         units=FLAGS.scene_units,
+        offset=FLAGS.scene_offset,
+        scale=FLAGS.scene_scale,
         bands_in_file=_bands_in_file(),
         target_crs=FLAGS.target_crs,
         level=FLAGS.scene_level,

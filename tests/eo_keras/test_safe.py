@@ -108,3 +108,21 @@ def test_products_of_several_granules_and_without_images_are_refused(tmp_path):
         image.unlink()
     with pytest.raises(SourceError, match="no band images"):
         safe.open_product(root)
+
+
+def test_the_tags_of_2017_say_the_same(tmp_path):
+    # Before 2018 Level-2A metadata had other names for some tags, and PRODUCT_TYPE S2MSI2Ap.
+    xml = products.metadata("L2A", "02.05", None, quantification="5000", date="2017-08-23")
+    for now, then in (
+        ("<PRODUCT_URI>", "<PRODUCT_URI_1C>one.SAFE</PRODUCT_URI_1C><PRODUCT_URI_2A>"),
+        ("</PRODUCT_URI>", "</PRODUCT_URI_2A>"),
+        ("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE"),
+        ("S2MSI2A<", "S2MSI2Ap<"),
+        ("Product_Info>", "L2A_Product_Info>"),
+    ):
+        assert now in xml
+        xml = xml.replace(now, then)
+    product = safe.open_product(products.write_product(tmp_path, level="L2A", bands=["B02", "B04"], xml=xml))
+    assert product.name == "S2A_MSIL2A_20170823T101021_N0205_R022_T33UUU"
+    assert (product.level, product.baseline, product.quantification) == ("L2A", "02.05", 5000)
+    assert set(product.offsets.values()) == {0}

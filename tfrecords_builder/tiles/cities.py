@@ -11,10 +11,11 @@ import pathlib
 import re
 
 from eo_keras import files
-from eo_keras.errors import SourceError, StorageError
+from eo_keras.errors import OptionError, SourceError, StorageError
+from eo_keras.scene_numbers import Told
 from tfrecords_builder.splits import TEST, TRAIN, VAL
 
-COLUMNS = ("name", "scenes", "vectors", "split", "area")
+COLUMNS = ("name", "scenes", "vectors", "split", "area", "scene_units", "scene_offset", "scene_scale")
 
 _NAME = re.compile(r"[\w.\- ]+")
 _FORM = "a CSV file with the header name,scenes,vectors,split,area; several paths joined by ';'"
@@ -30,6 +31,7 @@ class City:
         vectors: paths of its land use, as `eo_keras.vectors` takes them.
         split: `train`, `val` or `test`; None where it is to be drawn.
         area: what of it is used: a file of polygons, or west, south, east and north in degrees; None for all.
+        told: what the numbers of its scenes mean; None where the list does not say.
     """
 
     name: str
@@ -37,6 +39,7 @@ class City:
     vectors: tuple[str, ...]
     split: str | None = None
     area: str | tuple[float, float, float, float] | None = None
+    told: Told | None = None
 
 
 def read_cities(path: str | os.PathLike[str]) -> tuple[City, ...]:
@@ -83,7 +86,25 @@ def _city(where: str, folder: pathlib.Path, row: dict[str, str]) -> City:
         _paths(where, folder, "vectors", row["vectors"]),
         split,
         _area(where, folder, row.get("area", "")),
+        _told(where, row),
     )
+
+
+def _told(where: str, row: dict[str, str]) -> Told | None:
+    """Returns what a line says of its scenes' numbers, which goes before their own metadata."""
+    numbers = {}
+    for column in ("scene_offset", "scene_scale"):
+        if text := row.get(column):
+            try:
+                numbers[column.removeprefix("scene_")] = float(text)
+            except ValueError:
+                raise SourceError(where, f"{column} is '{text}'", "a number, or nothing") from None
+    if not numbers and not row.get("scene_units"):
+        return None
+    try:
+        return Told(units=row.get("scene_units") or None, first=True, **numbers)
+    except OptionError as error:
+        raise SourceError(where, str(error).replace("--scene_", "scene_")) from None
 
 
 def _paths(where: str, folder: pathlib.Path, column: str, text: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import dataclasses
 
 from eo_keras import code_maps
 from eo_keras.errors import OptionError
+from eo_keras.scene_numbers import Told
 from eo_keras.scenes import SceneOptions
 from tfrecords_builder import output, splits
 
@@ -53,6 +54,13 @@ class TileOptions:
         for flag, share in (("--min_labelled", self.min_labelled), ("--min_clear", self.min_clear)):
             if not 0 <= share <= 1:
                 raise OptionError(flag, f"{share:g}", "a share from 0 to 1")
+
+    def of(self, told: Told | None) -> TileOptions:
+        """Returns the options of a city, whose line in the list may say what its scenes' numbers mean."""
+        if told is None:
+            return self
+        said = {"units": told.units, "offset": told.offset, "scale": told.scale, "told_first": told.first}
+        return dataclasses.replace(self, scene=dataclasses.replace(self.scene, **said))
 
     @property
     def step(self) -> int:

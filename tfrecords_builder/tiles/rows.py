@@ -96,7 +96,7 @@ def cut_row(context: TileContext, unit: RowUnit) -> None:
     if _noted(context, unit) is not None:
         return
     tiles = context.tiles
-    scene = opened_scene(unit.scene, tiles, context.opening)
+    scene = opened_scene(unit.scene, tiles.of(unit.city.told), context.opening)
     ground = opened_ground(unit.city, tiles, scene.grid.crs, context.opening)
     first, width = unit.columns[0], unit.columns[-1] + tiles.size - unit.columns[0]
     labels = ground.labels(scene.grid.window(unit.row, first, tiles.size, width))

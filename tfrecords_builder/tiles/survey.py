@@ -124,12 +124,13 @@ def survey_city(context: TileContext, unit: CityUnit) -> None:
     if files.exists(path):
         return
     city, tiles = unit.city, context.tiles
-    opened = {scene: opened_scene(scene, tiles, context.opening) for scene in city.scenes}
+    opened = {scene: opened_scene(scene, tiles.of(city.told), context.opening) for scene in city.scenes}
     _check_places(city, opened)
     surveyed, used, warnings = [], set(), []
     for scene in opened.values():
         ground = opened_ground(city, tiles, scene.grid.crs, context.opening)
         surveyed.append(_survey_scene(city, scene, ground))
+        warnings += scene.warnings
         used |= {containers.place_of(layer.path)[0] for layer in (*scene.layers, *filter(None, [scene.scl]))}
         if scene.date and ground.year and abs(scene.date.year - ground.year) > LABEL_YEARS_APART:
             warnings.append(

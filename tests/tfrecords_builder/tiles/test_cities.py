@@ -3,7 +3,10 @@
 import pytest
 
 from eo_keras.errors import SourceError
+from eo_keras.scene_numbers import Told
+from eo_keras.scenes import SceneOptions
 from tfrecords_builder.tiles.cities import City, read_cities
+from tfrecords_builder.tiles.options import TileOptions
 
 HEADER = "name,scenes,vectors,split,area"
 
@@ -74,3 +77,20 @@ def test_other_files_are_no_lists(tmp_path):
     (tmp_path / "latin.csv").write_bytes(HEADER.encode() + b"\nK\xf6ln,a,b,,\n")
     with pytest.raises(SourceError, match="it cannot be read"):
         read_cities(tmp_path / "latin.csv")
+
+
+def test_a_line_may_say_what_its_scenes_numbers_mean(tmp_path):
+    for name in ("a.tif", "land.gpkg"):
+        (tmp_path / name).touch()
+    path = tmp_path / "cities.csv"
+    header = "name,scenes,vectors,scene_units,scene_offset,scene_scale"
+    path.write_text(f"{header}\nA,a.tif,land.gpkg,,-1000,\nB,a.tif,land.gpkg,,,0.01\nC,a.tif,land.gpkg,,,\n")
+    told = {city.name: city.told for city in read_cities(path)}
+    assert told == {"A": Told(offset=-1000, first=True), "B": Told(scale=0.01, first=True), "C": None}
+    tiles = TileOptions(scene=SceneOptions(units="reflectance"))
+    assert tiles.of(told["C"]) is tiles
+    assert tiles.of(told["B"]).scene.told == Told(scale=0.01, first=True)
+    for values, said in ((",x,", "scene_offset is 'x'"), (",,-1", "scene_scale: -1"), ("percent,,", "scene_units")):
+        path.write_text(f"{header}\nA,a.tif,land.gpkg,{values}\n")
+        with pytest.raises(SourceError, match=f"line 2: {said}"):
+            read_cities(path)
