@@ -139,8 +139,8 @@ def _read_geotiff(data: bytes, path: str | os.PathLike[str], bands: Sequence[str
                 _check_geotiff(dataset, path)
                 names, assumed = _band_names(path, dataset.count, dataset.dtypes[0], dataset.descriptions, bands)
                 pixels = np.ascontiguousarray(dataset.read().transpose(1, 2, 0))
-                if dataset.nodata:
-                    pixels[(pixels == dataset.nodata).all(axis=-1)] = 0
+                # The file's own mask, whatever form it has; a nodata tag masks pixels that hold it in all bands.
+                pixels[dataset.dataset_mask() == 0] = 0
                 crs = crs_name(dataset.crs.to_wkt()) if dataset.crs else None
                 transform = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
     except EOKerasError:

@@ -29,6 +29,8 @@ SATURATED = 65535.0
 _USUAL = (1.0, 1 / QUANTIFICATION)
 """Scales of reflectance and of digital numbers."""
 
+_COLUMN = "of single cities by a column of that name without dashes in the list"
+
 _SAY = "say --scene_offset, such as -1000 or, where it has been applied, 0"
 _WHOLE = 2**18  # Pixels: smaller rasters are looked at in whole.
 _PLACES, _EDGE = 4, 128  # Of larger ones, 4 x 4 windows of this many pixels a side.
@@ -134,7 +136,8 @@ def meaning(
         OptionError: if the user says what cannot be of this file.
     """
     dtype, nodata = dataset.dtypes[index - 1], dataset.nodatavals[index - 1]
-    if dtype not in DTYPES:
+    # Eight bits hold reflectance too where somebody says by what scale.
+    if dtype not in DTYPES and not (dtype == "uint8" and (told.scale is not None or dataset.scales[index - 1] != 1)):
         raise SourceError(
             path,
             f"numbers of type {dtype}",
@@ -146,7 +149,9 @@ def meaning(
         found = _of_floats(dataset, path, index, dtype, told)
     elif told.units == "reflectance":
         raise OptionError(
-            "--scene_units=reflectance", f"{path} holds whole numbers ({dtype})", remedy="leave the flag out"
+            "--scene_units=reflectance",
+            f"{path} holds whole numbers ({dtype})",
+            remedy=f"leave the flag out, or say it {_COLUMN}",
         )
     else:
         found = None
@@ -158,6 +163,7 @@ def meaning(
     values = {0.0, float(statement.nodata) if statement else 0.0}
     values |= set() if nodata is None or math.isnan(nodata) else {float(nodata)}
     saturated = SATURATED if statement is None else statement.saturated
+    saturated = 255.0 if dtype == "uint8" else saturated
     return Meaning(scale, offset, tuple(sorted(values)), None if saturated in values else saturated, said, warning)
 
 
@@ -209,10 +215,10 @@ def _of_digital_numbers(
                 "one statement",
                 _SAY,
             )
-        return (flags, "") if doubt else (said, _unheard(path, said, flags))
+        return (flags, "") if doubt else (said, unheard(path, said, told))
     if stated is not None:
         said = (*stated, f"as {statement.source} says")
-        return said, _unheard(path, said, flags)
+        return said, unheard(path, said, told)
     if flags is not None:
         return flags, ""
     if has_offset:
@@ -251,8 +257,15 @@ def _own_tags(dataset: Any, path: str, index: int, told: Told) -> tuple[float, f
     return 1.0, offset
 
 
-def _unheard(path: str, said: tuple[float, float, str], flags: tuple[float, float, str] | None) -> str:
-    if flags is None or np.allclose(said[:2], flags[:2]):
+def unheard(path: str, said: tuple[float, float, str], told: Told) -> str:
+    """Returns a warning where the user says otherwise of numbers that say themselves what they mean, else nothing.
+
+    Args:
+        path: the file, for the warning.
+        said: scale and offset to harmonised numbers, and what says so.
+        told: what the user says.
+    """
+    if told.numbers is None or np.allclose(said[:2], told.numbers):
         return ""
     return (
         f"{path}: --scene_offset and --scene_scale are for scenes that do not say what their numbers mean; here scale "
@@ -387,7 +400,7 @@ def _looks_like(numbers: np.ndarray, stretched: str, as_reflectance: bool) -> tu
     if highest <= 2.5 and not as_reflectance:
         return "reflectance", "say --scene_units=reflectance" if not whole else export
     if highest <= 130 and float(np.median(numbers)) <= 100:
-        return "reflectance in per cent", "say --scene_scale=0.01, without --scene_units"
+        return "reflectance in per cent", f"say --scene_scale=0.01, without --scene_units, or {_COLUMN}"
     if highest <= 255:
         return "grey values from 0 to 255, stretched for the screen", export
     if highest > (25_000 if as_reflectance else 10_000):

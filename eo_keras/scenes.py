@@ -195,7 +195,8 @@ def _missing(path: str, missing: Sequence[str], found: _Found) -> BandError:
 def _product(path: str, options: SceneOptions) -> _Found:
     if options.units is not None or (options.told_first and options.told.numbers):
         where = "scene_offset and scene_scale" if options.told_first else "--scene_units"
-        raise OptionError(where, f"{path} says itself what its numbers mean", remedy="leave the flag out")
+        remedy = "leave the flag out, or say it of other cities alone, by a column of the list"
+        raise OptionError(where, f"{path} says itself what its numbers mean", remedy=remedy)
     product = safe.open_product(path)
     scale = QUANTIFICATION / product.quantification
     layers = {
@@ -211,7 +212,9 @@ def _product(path: str, options: SceneOptions) -> _Found:
         if name in product.files
     }
     scl = Layer(product.files[safe.SCL][0], 1) if safe.SCL in product.files else None
-    return _Found(product.name, product.level, product.date, layers, scl)
+    said = ((layer.scale, layer.offset, "as its metadata say") for layer in layers.values())
+    warnings = tuple(filter(None, (scene_numbers.unheard(path, numbers, options.told) for numbers in said)))
+    return _Found(product.name, product.level, product.date, layers, scl, warnings[:1])
 
 
 def _folder(path: str, options: SceneOptions) -> _Found:

@@ -98,6 +98,18 @@ def test_pictures_are_rgb_composites_decoded_as_the_builder_does(tmp_path):
     np.testing.assert_array_equal(grey.pixels, pixels[:, :, :1])
 
 
+@pytest.mark.parametrize("nodata", [None, 65535])
+def test_what_a_file_masks_is_no_data(tmp_path, nodata):
+    pixels = np.full((8, 8, 2), 900, np.uint16)
+    path = write_geotiff(tmp_path / "a.tif", pixels, ("B02", "B03"), nodata=nodata)
+    mask = np.full((8, 8), 255, np.uint8)
+    mask[:2] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        file.write_mask(mask)
+    image = rasters.read_image(path)
+    assert not image.pixels[:2].any() and (image.pixels[2:] == 900).all()
+
+
 def test_another_nodata_value_becomes_0(tmp_path):
     pixels = numbers(2)
     pixels[0, 0], pixels[0, 1, 0] = 65535, 65535

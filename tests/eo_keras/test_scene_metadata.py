@@ -252,6 +252,7 @@ def test_what_the_user_says_is_for_scenes_that_say_nothing(product):
     offset, scene = offsets(folder, offset=0)
     assert offset == -1000 and "--scene_offset and --scene_scale are for scenes that do not say" in scene.warnings[0]
     assert offsets(folder, offset=-1000)[1].warnings == ()
+    assert "--scene_offset" in offsets(product, offset=0)[1].warnings[0]
     # Told of one city, it goes before metadata; a product says itself.
     assert offsets(folder, offset=-500, told_first=True)[0] == -500
     with pytest.raises(OptionError, match="says itself"):

@@ -69,6 +69,7 @@ def test_the_usual_mistakes_are_named_with_a_remedy(tmp_path, dtype, units, fact
         ("float64", {"units": "reflectance"}, 1),
         ("float64", {"scale": 1, "offset": -0.1}, 1),
         ("float32", {"scale": 1e-4}, 10_000),
+        ("uint8", {"scale": 1 / 255}, 255),
     ],
 )
 def test_after_the_remedy_the_numbers_are_right(tmp_path, dtype, options, factor):
