@@ -10,9 +10,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import os
-import pathlib
 import secrets
 import tempfile
 import time
@@ -154,8 +152,8 @@ class _Build:
         started = time.monotonic()
         with self._timed("list"):
             items = self._source.items(scan.open_archive(self._options.source, self._context.opening))
-            self._state.begin(self._describe(items), overwrite=self._options.overwrite)
-        try:
+            self._state.begin(self._describe(), self._sources(items), overwrite=self._options.overwrite)
+        with self._forgetting_refusals():
             splits.split_before_scan(self._patches(items), self._options.split)
             with self._timed("scan"):
                 scanned = scan.scan(self._context, items, self._engine, self._progress)
@@ -163,13 +161,9 @@ class _Build:
                 warnings = self._guard_band_order(scanned)
                 split = splits.make_split(self._patches(scanned.items, scanned), self._options.split)
                 planned = self._plan(scanned, split)
-        except (SourceError, OptionError):
-            # Nothing has been written yet that is worth keeping for a source that must change first.
-            self._state.remove()
-            raise
         written, kept, histograms = [], 0, self._histograms()
         if not dry_run:
-            with self._timed("write"):
+            with self._forgetting_refusals(), self._timed("write"):
                 written, kept, histograms = self._write(scanned, planned)
         card = self._card(scanned, split, planned, written, histograms)
         if not dry_run:
@@ -187,24 +181,37 @@ class _Build:
         yield
         self._seconds[stage] = time.monotonic() - started
 
-    def _describe(self, items: Sequence[Any]) -> dict[str, Any]:
-        """Says what is built from what; equal descriptions give equal bytes."""
+    @contextlib.contextmanager
+    def _forgetting_refusals(self) -> Iterator[None]:
+        """Removes the state where the source or a flag must change; it would stand in the way of the next call."""
+        try:
+            yield
+        except (SourceError, OptionError):
+            self._state.remove()
+            raise
+
+    def _sources(self, items: Sequence[Any]) -> dict[str, str]:
+        """Returns what is read, and what changes when it does."""
+        found = {item.member: f"{item.bytes} {item.stamp}" for item in items}
+        split = self._options.split
+        parts = () if split.lists is None else (splits.TRAIN, splits.VAL, splits.TEST)
+        for path in (*(f"{split.lists}-{part}.txt" for part in parts), *filter(None, [split.coordinates])):
+            # What cannot be read, the split tells of better.
+            with contextlib.suppress(OSError):
+                found[path] = files.sha256_of_file(path)
+        return found
+
+    def _describe(self) -> dict[str, Any]:
+        """Says what is built; equal descriptions of the same sources give equal bytes."""
         options = self._options
-        split = dataclasses.asdict(options.split)
-        if options.split.lists is not None:
-            lists = [f"{options.split.lists}-{part}.txt" for part in (splits.TRAIN, splits.VAL, splits.TEST)]
-            split["lists"] = _digest_of_files(lists)
-        if options.split.coordinates is not None:
-            split["coordinates"] = _digest_of_files([options.split.coordinates])
         return {
             "program": eo_keras.__version__,
             "dataset": options.dataset,
             "source_name": _source_name(options.source),
-            "source": scan.listing_digest(items),
             "shard_mb": options.shard_mb,
             "verify": options.verify,
             **({} if options.bands is None else {"bands": options.bands, "level": options.level}),
-            **split,
+            **dataclasses.asdict(options.split),
         }
 
     def _guard_band_order(self, scanned: scan.Scan) -> tuple[str, ...]:
@@ -323,13 +330,3 @@ def _shard_unit(scanned: scan.Scan, planned: plan.ShardPlan) -> shards.ShardUnit
 def _source_name(path: str) -> str:
     here = files.local(path)
     return here.resolve().name if here is not None else os.fspath(path).rstrip("/").rpartition("/")[2]
-
-
-def _digest_of_files(paths: Sequence[str]) -> str:
-    """Returns a hash over files, by which changed lists are noticed; what cannot be read, the split tells of better."""
-    whole = hashlib.sha256()
-    for path in paths:
-        with contextlib.suppress(OSError):
-            data = pathlib.Path(path).read_bytes()
-            whole.update(f"{path}\0{len(data)}\0".encode() + data)
-    return whole.hexdigest()

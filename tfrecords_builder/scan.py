@@ -114,12 +114,6 @@ def stored_digest(context: SourceContext, archive: Archive, item: Item, stored: 
     return digest(hashed(*context.source.read_stored(archive, item)) if stored is None else stored)
 
 
-def listing_digest(items: Sequence[Item]) -> str:
-    """Returns a hash over the names, sizes and stamps of a source's files, by which a changed source is noticed."""
-    lines = (f"{item.member}\0{item.bytes}\0{item.stamp}\0" for item in items)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def scan_unit(context: SourceContext, unit: ScanUnit) -> None:
     """Reads and checks some patches and stores what is kept of them.
 

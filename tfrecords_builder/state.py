@@ -1,7 +1,7 @@
 """What an unfinished build keeps in its output folder, so that it can be killed at any moment and called again.
 
-The folder `.build` holds `build.json`, which says what is being built from what, a file for every unit of the scan, and
-a file for every finished shard. It is removed when the card has been written.
+The folder `.build` holds `build.json` and `sources.json`, which say what is being built from what, a file for every
+unit of the scan, and a file for every finished shard. It is removed when the card has been written.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,20 @@ from eo_keras.output_folders import OutputFolder
 
 STATE_FOLDER = ".build"
 
-_DESCRIPTION = "build.json"
+_DESCRIPTION, _SOURCES, _REFUSED = "build.json", "sources.json", "refused.json"
+_LONGEST = 60
+_FLAGS = {
+    "program": "the program's version",
+    "source_name": "the source's name",
+    "method": "--split",
+    "verify": "the check of every JPEG (--no_verify)",
+    "size": "--tile_size",
+    "units": "--scene_units",
+    "offset": "--scene_offset",
+    "scale": "--scene_scale",
+    "level": "--scene_level",
+}
+"""What options are called on the command line where it is otherwise than in the code."""
 
 
 class BuildState:
@@ -37,50 +50,103 @@ class BuildState:
 
     def description(self) -> dict[str, Any] | None:
         """Returns what was being built, or None where nothing was or its description cannot be read."""
-        if not self.output.has_scratch(STATE_FOLDER):
-            return None
+        return self._load(_DESCRIPTION) if self.output.has_scratch(STATE_FOLDER) else None
+
+    def _load(self, name: str) -> Any:
         try:
-            return json.loads(files.read_bytes(files.join(self.folder, _DESCRIPTION)))
-        except (FileNotFoundError, ValueError):
+            return json.loads(files.read_bytes(files.join(self.folder, name)))
+        except (OSError, ValueError):
             return None
 
-    def begin(self, description: Mapping[str, Any], *, overwrite: bool) -> None:
-        """Goes on with the build of this description, or begins it.
+    def begin(self, description: Mapping[str, Any], sources: Mapping[str, Any], *, overwrite: bool) -> tuple[str, ...]:
+        """Continues the build of this description, or begins it.
 
         Args:
-            description: what is built from what; two equal ones give the same bytes.
-            overwrite: whether an unfinished build of another description may be given up.
+            description: what is built, by which options; two equal ones of the same sources give the same bytes.
+            sources: what it is built from: for each file, what changes when it does.
+            overwrite: whether an unfinished build of something else may be given up.
+
+        Returns:
+            The sources that an earlier call has refused and that have changed since: what was found of them no longer
+            holds.
 
         Raises:
-            RecordsError: if there is one and it may not.
+            RecordsError: if there is an unfinished build of something else and it may not be given up.
         """
-        unfinished = self.description()
-        if unfinished == description:
-            return
+        # As they are read back: without tuples.
+        description, sources = (json.loads(json.dumps(part)) for part in (description, sources))
+        unfinished, known, refused = self.description(), self._load(_SOURCES), self._load(_REFUSED) or []
+        changed = _changed(known or {}, sources)
+        if unfinished == description and known is not None and set(changed) <= set(refused):
+            if changed:
+                files.write_json(files.join(self.folder, _SOURCES), sources)
+            return tuple(changed)
         if unfinished is not None and not overwrite:
-            difference = _first_difference(unfinished, description)
+            found = _differences(unfinished, description)
             raise RecordsError(
                 self.output.folder,
-                f"the folder holds an unfinished build of something else ({difference})",
-                "the same source and flags, to go on with it",
-                "call it as before, choose another folder, or begin anew with --overwrite",
+                "the folder holds an unfinished build of something else "
+                f"({found or _told(changed, known or {}, sources)})",
+                "the same source and flags",
+                "undo the change and call it as before, choose another folder, or begin anew with --overwrite",
             )
         self.remove()
         self.output.scratch(STATE_FOLDER)
+        files.write_json(files.join(self.folder, _SOURCES), sources)
         files.write_json(files.join(self.folder, _DESCRIPTION), description)
+        return ()
+
+    def note_refused(self, sources: Iterable[str]) -> None:
+        """Notes sources that a unit has refused: once they have changed, the build goes on with what they are then."""
+        files.write_json(files.join(self.folder, _REFUSED), sorted(sources))
+
+    def forget(self, beginnings: tuple[str, ...]) -> None:
+        """Removes the files of units whose names begin so, for their sources have changed."""
+        for name in files.list_names(self.folder):
+            if name.startswith(beginnings):
+                files.remove(files.join(self.folder, name))
 
     def remove(self) -> None:
         """Removes the state."""
         self.output.drop_scratch(STATE_FOLDER)
 
 
-def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    for name in [*old, *new]:
-        if old.get(name) != new.get(name):
-            if name == "source":
-                return "the source has changed since"
-            return f"{name} was {old.get(name)}, is now {new.get(name)}"
-    return "its layout differs"
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
+
+
+def _told(changed: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any], others: str = "files") -> str:
+    """Says in words which files or other things have changed."""
+    if not changed:
+        return "by another version of the program"
+    name = changed[0]
+    found = f"{name} has changed since"
+    if name not in new:
+        found = f"{name} is gone"
+    elif name not in old:
+        found = f"{name} is new"
+    return found + (f", and {len(changed) - 1:,} other {others}" if len(changed) > 1 else "")
+
+
+def _differences(old: Any, new: Any, name: str = "") -> str:
+    """Says in words which options differ, by their flags; an empty text where none does."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = [_differences(old.get(key), new.get(key), key) for key in {**old, **new}]
+        return ", ".join(filter(None, found))
+    if old == new:
+        return ""
+    if isinstance(old, list) and isinstance(new, list) and any(isinstance(item, dict) for item in (*old, *new)):
+        named = [{f"{name} {item.get('name')}": item for item in part} for part in (old, new)]
+        return _told(_changed(*named), *named, "entries")
+    if max(len(_value(old)), len(_value(new))) > _LONGEST:
+        return f"{_FLAGS.get(name, f'--{name}')} has changed"
+    return f"{_FLAGS.get(name, f'--{name}')} was {_value(old)}, is now {_value(new)}"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "not given"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def save_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:

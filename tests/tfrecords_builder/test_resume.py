@@ -1,5 +1,6 @@
 """Builds that are killed, disturbed, raced, or run out of room, and called again."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -104,10 +105,10 @@ def test_a_damaged_state_is_made_again(interrupted, rgb_zip, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"split": SplitOptions(seed=2)}, "seed was 1, is now 2"),
-        ({"split": SplitOptions(test_fraction=0.3)}, "test_fraction was 0.2, is now 0.3"),
-        ({"shard_mb": 1.0}, "shard_mb was 16.0, is now 1.0"),
-        ({"verify": False}, "verify was True, is now False"),
+        ({"split": SplitOptions(seed=2)}, "--seed was 1, is now 2"),
+        ({"split": SplitOptions(test_fraction=0.3)}, "--test_fraction was 0.2, is now 0.3"),
+        ({"shard_mb": 1.0}, "--shard_mb was 16.0, is now 1.0"),
+        ({"verify": False}, "the check of every JPEG .--no_verify. was True, is now False"),
     ],
 )
 def test_another_flag_is_refused_unless_asked_to_begin_anew(interrupted, rgb_zip, tmp_path, change, words):
@@ -129,15 +130,34 @@ def test_a_changed_source_or_list_is_refused(interrupted, make, rgb_zip, tmp_pat
     interrupted(options(folder, tmp_path / "r"), 2)
     path = folder / "EuroSAT_RGB" / "River" / "River_3.jpg"
     path.write_bytes(make.jpeg(77))
-    with pytest.raises(RecordsError, match="the source has changed since"):
+    with pytest.raises(RecordsError, match="EuroSAT_RGB/River/River_3.jpg has changed since"):
         build.build(options(folder, tmp_path / "r"))
     for part, keys in (("train", range(1, 8)), ("test", range(8, 11))):
         (tmp_path / f"l-{part}.txt").write_text("".join(f"River_{n}.jpg\n" for n in keys))
     listed = options(rgb_zip, tmp_path / "l", split=SplitOptions("lists", lists=str(tmp_path / "l")))
     interrupted(listed, 1)
     (tmp_path / "l-test.txt").write_text("River_8.jpg\n")
-    with pytest.raises(RecordsError, match="unfinished build of something else .lists was"):
+    with pytest.raises(RecordsError, match="unfinished build of something else .*l-test.txt has changed since"):
         build.build(listed)
+
+
+def test_options_in_lists_are_known_again(interrupted, make, tmp_path):
+    chosen = options(make.zip(tmp_path / "a.zip", make.rgb()), tmp_path / "r", split=SplitOptions(fold=(2, 5)))
+    interrupted(chosen, 2)
+    assert build.build(chosen).kept_shards == 2
+
+
+def test_an_image_that_is_refused_while_shards_are_written_may_be_copied_again(make, tmp_path):
+    members = make.rgb()
+    folder = make.folder(tmp_path / "s", {name: data[: len(data) // 2] for name, data in members.items()})
+    # Without the check of all images, damage is found in training images, when they are counted.
+    chosen = options(folder, tmp_path / "r", verify=False)
+    with pytest.raises(SourceError, match="jpg: it cannot be decoded.*Copy or download the source again"):
+        build.build(chosen)
+    make.folder(folder, members)
+    build.build(chosen)
+    build.build(dataclasses.replace(chosen, output_dir=str(tmp_path / "whole")))
+    assert bytes_of(tmp_path / "r") == bytes_of(tmp_path / "whole")
 
 
 def test_a_source_that_is_refused_leaves_nothing_and_may_be_mended(make, tmp_path):

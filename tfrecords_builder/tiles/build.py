@@ -23,7 +23,7 @@ import numpy as np
 import eo_keras
 from eo_keras import cards, engines, files, radiometry, safe
 from eo_keras.code_maps import code_map
-from eo_keras.errors import EOKerasError, SourceError
+from eo_keras.errors import BandError, EOKerasError, OptionError, SourceError
 from tfrecords_builder import finished, output, plan, splits
 from tfrecords_builder.output import BuildReport
 from tfrecords_builder.state import BuildState
@@ -92,8 +92,9 @@ class _Build:
         if len(cities) > 1:
             # Of one city, what is the matter with its files says more.
             check_cities(cities, self._options.split)
-        described = self._describe(cities)
-        self._state.begin(described, overwrite=self._options.overwrite)
+        stamps = _stamps(cities)
+        for path in self._state.begin(self._describe(cities), stamps, overwrite=self._options.overwrite):
+            self._forget(cities, path)
         with self._forgetting_refusals(), self._timed("survey"):
             surveys = self._survey(cities)
             level, pixel_size = survey.check_alike(surveys)
@@ -114,11 +115,12 @@ class _Build:
             card = self._card(surveys, level, pixel_size, part, {}, ())
             self._seconds["all"] = time.monotonic() - started
             return BuildReport(card, self._seconds, {"all": 0}, 0, warnings)
-        with self._timed("cut"):
+        with self._noting_refusals(cities, units), self._timed("cut"):
             found = self._cut(units)
         with self._forgetting_refusals(), self._timed("plan"):
-            _check_unchanged(described["files"], _stamps(cities))
+            _check_unchanged(stamps, _stamps(cities))
             tiles = _Tiles(units, found)
+            _check_keys(tiles)
             split = self._split(tiles.keys, tiles.places, cities, surveys, pixel_size)
             planned = self._plan(tiles, split)
         with self._timed("write"):
@@ -145,6 +147,25 @@ class _Build:
             raise
 
     @contextlib.contextmanager
+    def _noting_refusals(self, cities: Sequence[City], units: Sequence[rows.RowUnit]) -> Iterator[None]:
+        """Where a source is refused, notes what the cities are made from that are not wholly cut; others are kept."""
+        try:
+            yield
+        except (BandError, OptionError):
+            self._state.remove()
+            raise
+        except SourceError:
+            open_ones = {unit.city.name for unit in units if not rows.is_cut(self._context, unit)}
+            self._state.note_refused(path for city in cities if city.name in open_ones for path in _files_of(city))
+            raise
+
+    def _forget(self, cities: Sequence[City], path: str) -> None:
+        """Forgets what was found of the cities that are made from a file that has changed."""
+        for number, city in enumerate(cities):
+            if path in _files_of(city):
+                self._state.forget((_survey_name(number), rows.beginning_of(number)))
+
+    @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         started = time.monotonic()
         yield
@@ -157,7 +178,6 @@ class _Build:
             "program": eo_keras.__version__,
             "dataset": DATASET,
             "cities": [cards.to_json(city) for city in cities],
-            "files": _stamps(cities),
             "tiles": cards.to_json(options.tiles),
             "split": cards.to_json(options.split),
             "shard_mb": options.shard_mb,
@@ -167,7 +187,7 @@ class _Build:
         return described
 
     def _survey(self, cities: Sequence[City]) -> dict[str, survey.CitySurvey]:
-        units = [survey.CityUnit(f"city-{number:05d}.json", city) for number, city in enumerate(cities)]
+        units = [survey.CityUnit(_survey_name(number), city) for number, city in enumerate(cities)]
         for done, _ in enumerate(self._engine.run(survey.survey_city, self._context, units), start=1):
             if self._progress:
                 self._progress("surveying cities", done, len(units))
@@ -321,12 +341,18 @@ class _Tiles:
         ]
 
 
+def _survey_name(number: int) -> str:
+    return f"city-{number:05d}.json"
+
+
+def _files_of(city: City) -> tuple[str, ...]:
+    return (*city.scenes, *city.vectors, *([city.area] if isinstance(city.area, str) else []))
+
+
 def _stamps(cities: Sequence[City]) -> dict[str, list[int]]:
     """Returns size and time of the files that cities are built from, by which a changed one is noticed."""
-    paths = {path for city in cities for path in (*city.scenes, *city.vectors)}
-    paths |= {city.area for city in cities if isinstance(city.area, str)}
     stamps = {}
-    for path in sorted(paths):
+    for path in sorted({path for city in cities for path in _files_of(city)}):
         inner = [path]
         if os.path.isdir(path):
             wanted = (".jp2", ".tif", ".tiff", ".vrt", ".xml") if safe.is_product(path) else ("",)
@@ -340,6 +366,25 @@ def _stamps(cities: Sequence[City]) -> dict[str, list[int]]:
         found = [os.stat(name) for name in inner if os.path.exists(name)]
         stamps[path] = [sum(item.st_size for item in found), max((item.st_mtime_ns for item in found), default=0)]
     return stamps
+
+
+def _check_keys(tiles: _Tiles) -> None:
+    """Refuses two tiles of one key, as a city called `a-b` with scene `c` and one called `a` with scene `b-c` have.
+
+    Raises:
+        SourceError: if there are two.
+    """
+    known: dict[str, rows.RowUnit] = {}
+    for key, (unit, _) in zip(tiles.keys, tiles.places, strict=True):
+        if key in known:
+            other = known[key]
+            raise SourceError(
+                f"cities {other.city.name} and {unit.city.name}",
+                f"scenes {other.scene} and {unit.scene} give tiles of one key, {key}",
+                "one tile a key",
+                "name one of the cities differently",
+            )
+        known[key] = unit
 
 
 def _check_unchanged(before: dict[str, list[int]], now: dict[str, list[int]]) -> None:

@@ -75,9 +75,14 @@ def rows_of(number: int, city: City, survey: CitySurvey, tiles: TileOptions) -> 
         top, left, bottom, right = scene.window
         columns = tuple(_starts(scene.grid.width, left, right, tiles))
         for row in _starts(scene.grid.height, top, bottom, tiles):
-            name = f"row-{number:05d}-{place:03d}-{row:06d}"
+            name = f"{beginning_of(number)}{place:03d}-{row:06d}"
             units.append(RowUnit(name, city, scene.path, row, columns))
     return units
+
+
+def beginning_of(number: int) -> str:
+    """Returns what the names of a city's rows begin with, by its place in the list of cities."""
+    return f"row-{number:05d}-"
 
 
 def _starts(length: int, first: int, end: int, tiles: TileOptions) -> list[int]:
@@ -173,6 +178,11 @@ def read_row(context: TileContext, unit: RowUnit) -> Row:
         )
     arrays = {name: found[name] for name in ("columns", "offsets", "lengths", "digests", "pixels")}
     return Row(keys=tuple(map(str, found["keys"])), dropped=int(found["dropped"]), **arrays)
+
+
+def is_cut(context: TileContext, unit: RowUnit) -> bool:
+    """Tells whether a row has been cut."""
+    return _noted(context, unit) is not None
 
 
 def _noted(context: TileContext, unit: RowUnit) -> dict[str, np.ndarray] | None:

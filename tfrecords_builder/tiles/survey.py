@@ -137,9 +137,15 @@ def survey_city(context: TileContext, unit: CityUnit) -> None:
                 f"{city.name}: the land use is of {ground.year}, scene {scene.product} of {scene.date.year}: what was "
                 "built between is labelled as what was there before"
             )
-    names = [survey.product for survey in surveyed]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise SourceError(city.name, f"two of its scenes are called {repeated[0]}", "scenes of different names")
+    known: dict[str, SceneSurvey] = {}
+    for scene in surveyed:
+        if (other := known.setdefault(scene.product.casefold(), scene)) is not scene:
+            raise SourceError(
+                city.name,
+                f"{other.path} and {scene.path} are both called {scene.product}",
+                "scenes of different names",
+                "name the product once in the list of cities, or rename one of the files",
+            )
     used |= {os.fspath(vector) for vector in city.vectors} | ({city.area} if isinstance(city.area, str) else set())
     survey = CitySurvey(
         scenes=tuple(surveyed),

@@ -1,6 +1,8 @@
 """Records of tiles: what they hold, who they are for, and that it does not depend on how they were made."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -192,8 +194,59 @@ def test_an_unfinished_build_of_something_else_is_refused(two_towns, tmp_path, m
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(shards, "write_shard", killed)
         tiles_build.build(options(tmp_path / "again", two_towns))
-    with pytest.raises(RecordsError, match="unfinished build of something else"):
+    with pytest.raises(RecordsError, match=r"something else \(--legend was hsl4, is now hsl8\)"):
         tiles_build.build(options(tmp_path / "again", two_towns, legend="hsl8"))
+
+
+def test_a_scene_that_is_copied_again_after_a_refusal_is_read_and_others_are_kept(
+    built, two_towns, tmp_path, monkeypatch
+):
+    folder, _ = built
+    copied = shutil.copytree(two_towns.parent, tmp_path / "towns") / two_towns.name
+    chosen = options(tmp_path / "again", copied)
+    (scene,) = (copied.parent / "B").rglob("*_B04.tif")
+    whole = scene.read_bytes()
+    scene.write_bytes(whole[: len(whole) * 6 // 10])
+    with pytest.raises(SourceError, match="_B04.tif.*Copy it again"):
+        tiles_build.build(chosen)
+    assert (tmp_path / "again" / ".build").is_dir()
+    # Another file that has changed in the meantime is named, and nothing is done.
+    land = copied.parent / "A_UA2018.gpkg"
+    before = land.stat()
+    os.utime(land, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    with pytest.raises(RecordsError, match=r"something else \(\S*A_UA2018.gpkg has changed since\)") as caught:
+        tiles_build.build(chosen)
+    assert "{" not in str(caught.value) and "[" not in str(caught.value)
+    os.utime(land, ns=(before.st_atime_ns, before.st_mtime_ns))
+    scene.write_bytes(whole)
+    surveyed = []
+    original = tiles_build.survey.open_ground
+    monkeypatch.setattr(
+        tiles_build.survey, "open_ground", lambda city, *more: surveyed.append(city.name) or original(city, *more)
+    )
+    tiles_build.build(chosen)
+    assert surveyed == ["B"]  # What was cut of the other city is kept.
+    for path in folder.iterdir():
+        if not path.name.startswith("."):
+            assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_two_scenes_of_one_name_are_named_and_tiles_have_keys_of_their_own(two_towns, tmp_path):
+    copied = shutil.copytree(two_towns.parent, tmp_path / "towns") / two_towns.name
+    lines = copied.read_text().splitlines()
+    name, scene, land, *_ = lines[1].split(",")
+    archive = products.zipped(copied.parent / scene, copied.parent / "product.zip")
+    copied.write_text("\n".join([lines[0], f"{name},{scene};{archive.name},{land},,"]))
+    with pytest.raises(SourceError, match=r"SAFE and \S*product.zip are both called .*Name the product once"):
+        tiles_build.build(options(tmp_path / "r", copied, split=SplitOptions(method="spatial", block_km=0.3)))
+    for place, scene in enumerate(("b-c.tif", "c.tif")):
+        corner = (products.CORNER[0] + 20_000.0 * place, products.CORNER[1])
+        pixels = np.full((1, 96, 96), 900, np.uint16)
+        products.write_raster(tmp_path / scene, pixels, 10, names=("B04",), corner=corner)
+    lines = [f"a,b-c.tif,{copied.parent}/A_UA2018.gpkg,,", f"a-b,c.tif,{copied.parent}/B_UA2018.gpkg,,"]
+    chosen = options(tmp_path / "r", towns.write_list(tmp_path, *lines), scene={"level": "L2A"})
+    with pytest.raises(SourceError, match="cities a and a-b.*b-c.tif and .*c.tif give tiles of one key"):
+        tiles_build.build(chosen)
 
 
 def test_tensorflow_datasets_reads_the_folder(built):
