@@ -68,6 +68,16 @@ def common_grid(source: str, paths: Iterable[str], target_crs: str | None = None
     return Grid(name, tuple(transform)[:6], height, width)
 
 
+def check_place(path: str) -> None:
+    """Checks that a raster has a place on the ground.
+
+    Raises:
+        SourceError: if it cannot be opened or has none.
+    """
+    with open_dataset(path) as dataset:
+        _grid_of(dataset, path)
+
+
 def _grid_of(dataset: Any, path: str) -> Grid:
     if dataset.crs is None or dataset.transform.is_identity:
         found = "it has no place on the ground (no CRS or no transform)"

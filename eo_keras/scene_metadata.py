@@ -149,7 +149,8 @@ def _beside(path: str) -> Iterator[Statement]:
                 data = containers.read_member(folder, file, _MOST_BYTES)
                 # A bucket's metadata.xml may be the granule's, which say nothing of the numbers.
                 if match[2] or b"_User_Product" in data[:4096]:
-                    yield _of_product(os.fspath(folder), file)
+                    found = _of_product(os.fspath(folder), file)
+                    yield found if found.scl else dataclasses.replace(found, scl=_scl_of_bucket(folder))
 
 
 def _stac(path: str) -> Iterator[Statement]:
@@ -158,7 +159,7 @@ def _stac(path: str) -> Iterator[Statement]:
     files = [folder / file for folder in folders for file in _names_in(folder) if file.lower().endswith(".json")]
     if place.is_dir():
         files.append(place.with_name(f"{place.name}.json"))
-    items = [(file, item) for file in files if (item := _item(file)) is not None]
+    items = [(file, item) for file in files for item in _items(file)]
     # Of several items in one folder, the one that names the file, or is named like it.
     if len(items) > 1:
         items = [(file, item) for file, item in items if _names_it(item, file, place)]
@@ -166,10 +167,18 @@ def _stac(path: str) -> Iterator[Statement]:
         yield _of_item(file, item, place if place.is_dir() else place.parent)
 
 
-def _item(file: pathlib.Path) -> dict[str, Any] | None:
-    item = _json(file)
-    is_item = item.get("type") == "Feature" and isinstance(item.get("properties"), dict)
-    return item if is_item and isinstance(item.get("assets"), dict) else None
+def _items(file: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the STAC items of a JSON file: one, those of a search's answer, or none."""
+    found = _json(file)
+    listed = found.get("features") if found.get("type") == "FeatureCollection" else [found]
+    return [
+        item
+        for item in (listed if isinstance(listed, list) else [])
+        if isinstance(item, dict)
+        and item.get("type") == "Feature"
+        and isinstance(item.get("properties"), dict)
+        and isinstance(item.get("assets"), dict)
+    ]
 
 
 def _json(file: pathlib.Path) -> dict[str, Any]:
@@ -181,7 +190,7 @@ def _json(file: pathlib.Path) -> dict[str, Any]:
 
 
 def _names_it(item: dict[str, Any], file: pathlib.Path, place: pathlib.Path) -> bool:
-    stems = {file.stem, str(item.get("id"))}
+    stems = {str(item.get("id"))} | ({file.stem} if item.get("id") is None else set())
     hrefs = {_file_of(asset) for asset in item["assets"].values()}
     return place.name in hrefs or any(stem and place.stem.startswith(stem) for stem in stems)
 
@@ -268,8 +277,14 @@ def _listed(path: str) -> Iterator[Statement]:
         numbers = {}
         if has_offset is not None and _is_jpeg2000(path):
             numbers = dict.fromkeys(BANDS, (1.0, _OFFSET if has_offset else 0.0))
-        scl = next(filter(os.path.isfile, (os.fspath(folder / inner / "SCL.jp2") for inner in ("R20m", "."))), None)
-        yield Statement(os.fspath(found[0][0]), product, scene_names.level_of(product), day, numbers, scl=scl)
+        level = scene_names.level_of(product)
+        yield Statement(os.fspath(found[0][0]), product, level, day, numbers, scl=_scl_of_bucket(folder))
+
+
+def _scl_of_bucket(folder: pathlib.Path) -> str | None:
+    """Returns where the public bucket of Level-2A has the scene classification, or None."""
+    path = os.fspath(folder / "R20m" / "SCL.jp2")
+    return path if os.path.isfile(path) else None
 
 
 def _strips(lists: Any) -> Iterator[dict[str, Any]]:

@@ -27,6 +27,10 @@ CACHE_MB = 256
 """GDAL's cache of decoded blocks; its own default is 5 % of the memory for every process."""
 
 
+_MOST = 1e9
+"""Numbers beyond this are of no data, and would overflow when they are scaled."""
+
+
 class SceneReader:
     """Reads windows of a scene; a context manager.
 
@@ -139,5 +143,6 @@ def _harmonised(numbers: np.ndarray, layer: Layer) -> np.ndarray:
         wide = np.int32 if numbers.dtype.itemsize <= 2 else np.int64
         return np.clip(numbers.astype(wide) + wide(layer.offset), 1, 65535)
     found = np.nan_to_num(numbers.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    found = found.clip(-_MOST, _MOST)
     # Windows of one grid differ by rounding errors, which are not to decide where a half is rounded to.
     return np.clip(np.rint(np.round(found * layer.scale + layer.offset, 2)), 1, 65535)

@@ -16,12 +16,21 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eo_keras import raster_files, reference_systems, safe, scene_metadata, scene_names, scene_numbers, sentinel2
+from eo_keras import (
+    raster_files,
+    reference_systems,
+    safe,
+    scene_metadata,
+    scene_names,
+    scene_numbers,
+    scene_ranges,
+    sentinel2,
+)
 from eo_keras.errors import BandError, OptionError, SourceError
 from eo_keras.grids import Grid
 from eo_keras.litter import is_litter
 from eo_keras.scene_metadata import Statement
-from eo_keras.scene_numbers import Told
+from eo_keras.scene_numbers import Said, Told
 from eo_keras.sentinel2 import BANDS, QUANTIFICATION
 
 RESAMPLINGS = ("cubic", "cubic_spline", "bilinear", "nearest", "lanczos", "average")
@@ -145,13 +154,14 @@ class _Found:
     warnings: tuple[str, ...] = ()
 
 
-def open_scene(path: str | os.PathLike[str], options: SceneOptions | None = None) -> Scene:
+def open_scene(path: str | os.PathLike[str], options: SceneOptions | None = None, *, check: bool = True) -> Scene:
     """Opens a scene.
 
     Args:
         path: a GeoTIFF, COG, VRT or JPEG 2000 file, a folder of such files whose names end in a band's, or a SAFE
             folder or zip.
         options: how.
+        check: whether to compare the range of its numbers with what they are said to mean, for which some are read.
 
     Raises:
         SourceError: if it cannot be read, has no place on the ground, or does not say what its numbers mean.
@@ -164,13 +174,15 @@ def open_scene(path: str | os.PathLike[str], options: SceneOptions | None = None
     if safe.is_product(path):
         found = _product(path, options)
     elif os.path.isdir(path):
-        found = _folder(path, options)
+        found = _folder(path, options, check)
     else:
-        found = _file(path, options)
+        found = _file(path, options, check)
     bands = options.bands or tuple(found.layers)
     if missing := [name for name in bands if name not in found.layers]:
         raise _missing(path, missing, found)
     layers = tuple(found.layers[name] for name in bands)
+    if found.scl is not None:
+        raster_files.check_place(found.scl.path)
     return Scene(
         source=path,
         product=found.product,
@@ -212,12 +224,12 @@ def _product(path: str, options: SceneOptions) -> _Found:
         if name in product.files
     }
     scl = Layer(product.files[safe.SCL][0], 1) if safe.SCL in product.files else None
-    said = ((layer.scale, layer.offset, "as its metadata say") for layer in layers.values())
+    said = (Said(layer.scale, layer.offset, "as its metadata say") for layer in layers.values())
     warnings = tuple(filter(None, (scene_numbers.unheard(path, numbers, options.told) for numbers in said)))
     return _Found(product.name, product.level, product.date, layers, scl, warnings[:1])
 
 
-def _folder(path: str, options: SceneOptions) -> _Found:
+def _folder(path: str, options: SceneOptions, check: bool) -> _Found:
     files: dict[str, str] = {}
     scl, stems = None, set()
     for file in sorted(pathlib.Path(path).iterdir()):
@@ -255,7 +267,7 @@ def _folder(path: str, options: SceneOptions) -> _Found:
             for band in BANDS
             if band in files
         }
-        return _loose(path, name, layers, scl, options, date=scene_names.date_of(folder))
+        return _loose(path, name, layers, scl, options, check, date=scene_names.date_of(folder))
 
 
 def _folder_name(path: str) -> str:
@@ -264,7 +276,7 @@ def _folder_name(path: str) -> str:
     return next((folder.name for folder in (here, *here.parents) if not _NO_NAME.fullmatch(folder.name)), "scene")
 
 
-def _file(path: str, options: SceneOptions) -> _Found:
+def _file(path: str, options: SceneOptions, check: bool) -> _Found:
     if not path.lower().endswith(SUFFIXES):
         raise SourceError(
             path, "this is no scene by its name", f"a SAFE folder or zip, or a file in {', '.join(SUFFIXES)}"
@@ -276,7 +288,7 @@ def _file(path: str, options: SceneOptions) -> _Found:
         layers = {band: (dataset, path, index) for index, band in enumerate(names, start=1) if band in BANDS}
         scl = Layer(path, names.index(safe.SCL) + 1) if safe.SCL in names else None
         bare = match is not None and match.start() == 0
-        return _loose(path, _folder_name(os.path.dirname(path)) if bare else name, layers, scl, options)
+        return _loose(path, _folder_name(os.path.dirname(path)) if bare else name, layers, scl, options, check)
 
 
 def _loose(
@@ -285,6 +297,7 @@ def _loose(
     files: Mapping[str, tuple[Any, str, int]],
     scl: Layer | None,
     options: SceneOptions,
+    check: bool,
     date: datetime.date | None = None,
 ) -> _Found:
     """Returns what rasters hold that are no product, but may lie in one or beside its metadata.
@@ -295,6 +308,7 @@ def _loose(
         files: by band, the open file, its path and the band's number in it.
         scl: its own scene classification, or None.
         options: how it is opened.
+        check: whether to look at the numbers' range.
         date: day of the acquisition if neither metadata nor the name say one.
     """
     statement, has_offset = _statement(path, name, next(iter(files.values()))[0])
@@ -304,10 +318,11 @@ def _loose(
         band: scene_numbers.meaning(dataset, file, index, band, options.told, statement, has_offset, recent)
         for band, (dataset, file, index) in files.items()
     }
-    samples = {
-        band: scene_numbers.sample(dataset, index, meanings[band]) for band, (dataset, _, index) in files.items()
-    }
-    scene_numbers.check_range(path, meanings, samples, options.told)
+    if check:
+        samples = {
+            band: scene_ranges.sample(dataset, index, meanings[band]) for band, (dataset, _, index) in files.items()
+        }
+        scene_ranges.check(path, meanings, samples, options.told)
     layers = {
         band: Layer(file, index, found.scale, found.offset, found.nodata, found.saturated)
         for (band, found), (_, file, index) in zip(meanings.items(), files.values(), strict=True)

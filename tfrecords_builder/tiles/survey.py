@@ -101,9 +101,9 @@ class CitySurvey:
 
 
 @functools.lru_cache(maxsize=4)
-def opened_scene(path: str, tiles: TileOptions, opening: str) -> Scene:
+def opened_scene(path: str, tiles: TileOptions, opening: str, check: bool = True) -> Scene:
     """Opens a scene once a process and build: another one may lie at its path when the next build begins."""
-    return scenes.open_scene(path, tiles.scene)
+    return scenes.open_scene(path, tiles.scene, check=check)
 
 
 @functools.lru_cache(maxsize=2)
