@@ -83,6 +83,8 @@ def check(path: str, meanings: Mapping[str, Meaning], samples: Mapping[str, np.n
         remedy = (
             "correct that, or give the city the columns scene_scale and scene_offset in the list, which go before it"
         )
+    elif told.scale is not None:
+        remedy += f", {COLUMN}"
     elif not too_bright and insisted in _USUAL:
         remedy += f"; if they are right, say --scene_scale={insisted:g}"
     raise SourceError(

@@ -11,6 +11,7 @@ Examples:
 cities.csv has the header name,scenes,vectors,split,area; several paths are joined by ';'. Scenes: Sentinel-2 products
 (SAFE folders or zips), GeoTIFF, COG, VRT or JPEG 2000. Vectors: GeoPackage, FileGDB, Shapefile or GeoParquet, also
 inside zips. split (train, val, test) and area (a file of polygons, or "west south east north" in degrees) may be empty.
+Columns scene_units, scene_offset and scene_scale may say of one city what the flags of these names say of all.
 
 A build that was cut off goes on where it stopped when it is called again. --engine=beam runs it on Apache Beam, with
 Beam's own options passed on: --beam_option=--runner=FlinkRunner --beam_option=--flink_master=HOST:8081
