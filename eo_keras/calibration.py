@@ -20,6 +20,9 @@ from eo_keras.selective import Threshold, risk_coverage
 LIMITS = (0.05, 20.0)
 """Temperatures are looked for between these; where validation is answered without a mistake there is no lowest one."""
 
+FEW = 100
+"""Of fewer examples a fitted temperature is cautioned about."""
+
 _TINY = float(np.finfo(np.float32).tiny)
 _STEPS = 60
 """Halvings of the interval: more than float64 can tell apart."""
@@ -57,6 +60,7 @@ class Calibration:
         data_fingerprint: fingerprint of the records that the examples are from.
         thresholds: confidences, before scaling, from which on the answers about these examples are right often enough,
             see `eo_keras.selective`.
+        calibrated_thresholds: the same of confidences after scaling.
     """
 
     temperature: float
@@ -69,6 +73,27 @@ class Calibration:
     tta: str = "none"
     data_fingerprint: str = ""
     thresholds: tuple[Threshold, ...] = ()
+    calibrated_thresholds: tuple[Threshold, ...] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what a model's card says of it."""
+        return {
+            "temperature": self.temperature,
+            "fitted_on": self.fitted_on,
+            "examples": self.examples,
+            "cautions": list(self.cautions),
+        }
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What speaks against relying on it."""
+        found = []
+        if self.examples < FEW:
+            found.append(f"{self.examples:,} examples are few: another {self.examples:,} may give quite another one")
+        if self.at_limit:
+            found.append("the likelihood would still rise beyond the limit of the search")
+        found += worse(self.before, self.after, "on the examples that it was fitted on")
+        return tuple(found)
 
 
 def scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> CalibrationScores:
@@ -79,10 +104,22 @@ def scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> CalibrationSc
     brier = (probabilities**2).sum(axis=1) - 2 * true + 1
     bins = metrics.reliability(labels, probabilities)
     return CalibrationScores(
-        negative_log_likelihood=float(-np.log(np.maximum(true, _TINY)).mean()),
+        # A minus before the mean's zero would make it a negative zero.
+        negative_log_likelihood=float(abs(np.log(np.clip(true, _TINY, 1)).mean())),
         brier_score=float(brier.mean()),
         expected_calibration_error=metrics.expected_calibration_error(bins),
     )
+
+
+def worse(before: CalibrationScores, after: CalibrationScores, where: str) -> list[str]:
+    """Says which scores a temperature makes worse, as `metrics.json` and the command tell it."""
+    names = {"negative_log_likelihood": "negative log-likelihood", "expected_calibration_error": "calibration error"}
+    raised = [
+        f"{text} ({getattr(before, name):z.4f} to {getattr(after, name):z.4f})"
+        for name, text in names.items()
+        if getattr(after, name) > getattr(before, name) + 1e-9
+    ]
+    return [f"it raises the {' and the '.join(raised)} {where}"] if raised else []
 
 
 def apply_temperature(probabilities: npt.ArrayLike, temperature: float) -> np.ndarray:
@@ -155,15 +192,17 @@ def calibrate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, fitted_on: st
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     temperature, at_limit = fit_temperature(labels, probabilities)
-    curve = risk_coverage(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
+    scaled, right = apply_temperature(probabilities, temperature), probabilities.argmax(axis=1) == labels
+    curve, scaled_curve = (risk_coverage(each.max(axis=1), right) for each in (probabilities, scaled))
     return Calibration(
         temperature=temperature,
         at_limit=at_limit,
         fitted_on=fitted_on,
         examples=len(labels),
         before=scores(labels, probabilities),
-        after=scores(labels, apply_temperature(probabilities, temperature)),
+        after=scores(labels, scaled),
         thresholds=curve.thresholds(),
+        calibrated_thresholds=scaled_curve.thresholds(),
         **origin,
     )
 
@@ -212,10 +251,13 @@ def to_json(found: Calibration | None, labels: np.ndarray, probabilities: np.nda
             "at_limit": found.at_limit,
             "fitted_on": found.fitted_on,
             "examples": found.examples,
+            "cautions": [*found.cautions],
             "validation": {"before": dataclasses.asdict(found.before), "after": dataclasses.asdict(found.after)},
             "reliability": [dataclasses.asdict(part) for part in metrics.reliability(labels, scaled)],
         }
-        content["split"]["after"] = dataclasses.asdict(scores(labels, scaled))
+        before, after = scores(labels, probabilities), scores(labels, scaled)
+        content["split"]["after"] = dataclasses.asdict(after)
+        content["cautions"] += worse(before, after, "here")
     return content
 
 

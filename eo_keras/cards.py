@@ -182,6 +182,9 @@ class ModelCard:
         scores: scores by split, as `launch.evaluate` measured them.
         versions: versions of the packages that trained it.
         attribution: whom to name when the model is published.
+        temperature: of a run, the temperature that was fitted for its model, and on what; the model itself answers
+            without it. Of an export, what it divides its logits by. None: none.
+        needs: what must be imported to open the model's own file; an export needs TensorFlow alone.
     """
 
     model: str
@@ -203,6 +206,8 @@ class ModelCard:
     scores: Mapping[str, Any]
     versions: Mapping[str, str]
     attribution: str
+    temperature: Mapping[str, Any] | None = None
+    needs: str = "import eo_keras.models, then keras.saving.load_model('model.keras', compile=False)"
     schema: int = SCHEMA
 
 

@@ -15,18 +15,23 @@ PART_COLOURS = {"train": "#4393c3", "val": "#e6a817", "test": "#b2182b"}
 
 _OTHER_COLOUR = "#777777"
 _HISTOGRAM_COLUMNS = 3
+_NARROWEST = 0.4
+"""A map's shorter side, as a share of its longer one, is at least this."""
 _BARS = 96
 _ACROSS = (0.001, 0.999)
 """Share of the pixels at which the axis of a histogram begins and ends."""
 
 
-def class_balance_png(counts: Mapping[str, Mapping[str, int]], class_names: Sequence[str], title: str) -> bytes:
-    """Draws how many examples of every class each part has.
+def class_balance_png(
+    counts: Mapping[str, Mapping[str, int]], class_names: Sequence[str], title: str, counted: str = "Examples"
+) -> bytes:
+    """Draws how many examples, or pixels, of every class each part has.
 
     Args:
-        counts: by part, the number of examples by class.
+        counts: by part, their number by class.
         class_names: the classes in the order of the legend.
         title: the figure's title.
+        counted: what they are.
 
     Returns:
         The figure as PNG.
@@ -48,7 +53,7 @@ def class_balance_png(counts: Mapping[str, Mapping[str, int]], class_names: Sequ
             axes.text(value + most * 0.01, row, text, va="center", fontsize=7.5, color=GREY)
     axes.set_yticks(range(len(class_names)), [plain(name) for name in class_names])
     axes.set(xlim=(0, most * 1.33), ylim=(len(class_names) - 0.5, -0.5))
-    axes.set_xlabel("Examples (per cent of the part)")
+    axes.set_xlabel(f"{counted} (per cent of the part)")
     axes.grid(axis="x", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -151,9 +156,13 @@ def map_png(places: Mapping[str, npt.ArrayLike], title: str) -> bytes:
     stretch = 1 / max(0.05, np.cos(np.radians((south + north) / 2)))
     margin = max(0.02 * max(east - west, (north - south) * stretch), 0.01)
     across, along = east - west + 2 * margin, (north - south + 2 * margin / stretch) * stretch
+    # Places in a row, or one above the other, get surroundings: a strip would leave most of the figure empty.
+    wider, taller = max(0.0, _NARROWEST * along - across) / 2, max(0.0, _NARROWEST * across - along) / 2
+    west, east, across = west - wider, east + wider, across + 2 * wider
+    south, north, along = south - taller / stretch, north + taller / stretch, along + 2 * taller
     # The axes' own size, as near to the map's form as they may come; labels, legend and title lie around them.
     width = float(np.clip(7.5 * across / along, 3.0, 5.0))
-    figure = new_figure(width + 0.9, min(max(width * along / across, 2.0), 7.5) + 1.3, title)
+    figure = new_figure(width + 0.9, min(width * along / across, 7.5) + 1.3, title)
     axes = figure.add_subplot()
     size = float(np.clip(80 / np.sqrt(len(everything)), 1.2, 5))
     order = sorted(parts, key=lambda part: {"train": 0, "val": 1, "test": 2}.get(part, 3))

@@ -137,7 +137,7 @@ def write_maps_evaluation(
     files.remove(folder / METRICS_NAME)
     pictures = (
         dense_figures.class_scores_png(scores, card.legend, title),
-        reports.confusion_matrix_png(scores.confusion, card.legend.class_names, title),
+        reports.confusion_matrix_png(scores.confusion, card.legend.class_names, title, "pixels"),
         dense_figures.maps_png(evaluation.answers.shown, card, run.card.bands, title),
     )
     for name, picture in zip(FIGURES, pictures, strict=True):

@@ -33,7 +33,7 @@ def maps_png(shown: Sequence[Shown], card: DataCard, bands: Sequence[str], title
         title: title of the figure.
 
     Returns:
-        The figure as PNG. Truth is black where it is not known.
+        The figure as PNG. Truth is black where it is not known, and image and answer where there is no data.
     """
     if not shown:
         return message_png("No tile was kept to be shown.", title)
@@ -49,10 +49,13 @@ def maps_png(shown: Sequence[Shown], card: DataCard, bands: Sequence[str], title
         left, top = 3.2 * (number % across), 1.2 * (number // across)
         step = -(-tile.labels.shape[0] // _EDGE)
         smaller = np.s_[::step, ::step]
+        image = tile.image[smaller]
+        # What a model says of no data is nothing to look at.
+        answer = np.where((image == card.nodata).all(axis=-1), IGNORE, tile.predictions[smaller])
         pictures = (
-            reports.to_display(tile.image[smaller], bands, card.dtype),
+            reports.to_display(image, bands, card.dtype, stretched=card.reflectance is None),
             classes_to_display(tile.labels[smaller], card.legend.colours),
-            classes_to_display(tile.predictions[smaller], card.legend.colours),
+            classes_to_display(answer, card.legend.colours),
         )
         for column, (name, picture) in enumerate(zip(("image", "truth", "answer"), pictures, strict=True)):
             extent = (left + column, left + column + 0.96, top + 0.96, top)
@@ -72,7 +75,7 @@ def _add_legend(figure, legend: Legend) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(color=item.colour, label=plain(item.name)) for item in legend.classes]
-    handles.append(Patch(color="black", label="not known"))
+    handles.append(Patch(color="black", label="not known, or no data"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)), fontsize=9, frameon=False)
 
 

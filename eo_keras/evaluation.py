@@ -272,13 +272,18 @@ def _images_of(dataset: Any, keys: Iterable[str]) -> list[np.ndarray]:
 
 
 def add_to_card(evaluation: Evaluation) -> None:
-    """Adds the scores of a split of the run's own records to the run's card; other records say nothing about the run.
+    """Adds temperature and scores to the run's card; scores of other records say nothing about the run, and stay out.
 
     Raises:
         StorageError: if the run folder cannot be written.
     """
     run, scores = evaluation.run, evaluation.scores
-    if evaluation.card.fingerprint != run.card.data_fingerprint:
+    card = run.card
+    if evaluation.calibration is not None and evaluation.tta == tta.NONE:
+        card = dataclasses.replace(card, temperature=evaluation.calibration.summary())
+    if evaluation.card.fingerprint != card.data_fingerprint:
+        if card != run.card:
+            cards.write_card(card, run.folder)
         return
     summary = {
         "accuracy": scores.accuracy,
@@ -291,5 +296,5 @@ def add_to_card(evaluation: Evaluation) -> None:
     }
     # Averaged answers are an entry of their own: they must never pass for those of the model by itself.
     name = evaluation.split if evaluation.tta == tta.NONE else f"{evaluation.split}-{evaluation.tta}"
-    card = dataclasses.replace(run.card, scores={**run.card.scores, name: summary})
+    card = dataclasses.replace(card, scores={**card.scores, name: summary})
     cards.write_card(card, run.folder)

@@ -9,6 +9,10 @@ from eo_keras.figures import GREY, GRID, message_png, new_figure, png_bytes
 from eo_keras.places import Grid
 from eo_keras.selective import ACCURACIES, COVERAGES, Curve
 
+_FEW = 5
+_NARROWEST = 0.4
+"""A map's shorter side, as a share of its longer one, is at least this."""
+
 _LINE, _MARK, _WRONG = "#2166ac", "#d6604d", "#b2182b"
 
 
@@ -55,7 +59,9 @@ def selective_accuracy_png(curve: Curve, title: str) -> bytes:
 
 
 def accuracy_map_png(degrees: npt.ArrayLike, right: npt.ArrayLike, grid: Grid, title: str) -> bytes:
-    """Draws the share of right answers by place: a square a cell, with its number of examples; errors as crosses.
+    """Draws the share of right answers by place: a square a cell, with its number of examples; errors as red dots.
+
+    Cells of fewer than five examples are pale: one answer more or less would give them another colour.
 
     Args:
         degrees: (N, 2) longitude and latitude, NaN where they are not known.
@@ -66,7 +72,10 @@ def accuracy_map_png(degrees: npt.ArrayLike, right: npt.ArrayLike, grid: Grid, t
     Returns:
         The figure as PNG.
     """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
     from matplotlib.collections import PatchCollection
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
 
     degrees, right = np.asarray(degrees, np.float64), np.asarray(right, bool)
@@ -80,32 +89,41 @@ def accuracy_map_png(degrees: npt.ArrayLike, right: npt.ArrayLike, grid: Grid, t
     # A degree of longitude is shorter than one of latitude, by the cosine.
     stretch = 1 / max(0.05, np.cos(np.radians((south + north) / 2)))
     across, along = east - west, (north - south) * stretch
+    # Cells in a row, or one above the other, get surroundings: a strip would leave most of the figure empty.
+    wider, taller = max(0.0, _NARROWEST * along - across) / 2, max(0.0, _NARROWEST * across - along) / 2
+    west, east, across = west - wider, east + wider, across + 2 * wider
+    south, north, along = south - taller / stretch, north + taller / stretch, along + 2 * taller
     width = float(np.clip(8.5 * across / along, 4.5, 8.0))
     wrong = degrees[known & ~right]
     note = f"{known.sum():,} of {len(known):,} examples have coordinates; {len(wrong):,} of these are wrong"
-    figure = new_figure(width + 1.8, min(max(width * along / across, 3.0), 9.0) + 1.5, f"{title}\n{note}")
+    figure = new_figure(width + 1.8, min(width * along / across, 9.0) + 1.5, f"{title}\n{note}")
     axes = figure.add_subplot()
     axes.set(xlim=(west, east), ylim=(south, north), xlabel="Longitude (degrees)", ylabel="Latitude (degrees)")
     axes.set_aspect(stretch)
     shares = cells[:, 3] / cells[:, 2]
     # From about the worst cells on, or those of a good model would all look alike.
     lowest = min(0.9, float(np.floor(20 * np.quantile(shares, 0.05)) / 20))
-    squares = PatchCollection([Rectangle(cell[:2], side, side) for cell in cells], cmap="cividis", linewidth=0.3)
-    squares.set(array=shares, clim=(lowest, 1), edgecolor="white", zorder=2)
+    # The light part of a colour map: numbers and dots are read on top of it.
+    colours = LinearSegmentedColormap.from_list("light", colormaps["YlGnBu"](np.linspace(0.08, 0.55, 64)))
+    squares = PatchCollection([Rectangle(cell[:2], side, side) for cell in cells], cmap=colours, linewidth=0.6)
+    squares.set(array=shares, clim=(lowest, 1), edgecolor="#bbbbbb", zorder=2)
+    squares.set_alpha(np.where(cells[:, 2] < _FEW, 0.3, 1.0))
     axes.add_collection(squares)
     # In points, 1/72 inch: three digits fit into a cell.
     font = float(np.clip(0.3 * 72 * width * side / across, 3.5, 9))
-    for (x, y, examples, _), share in zip(cells, shares, strict=True):
-        colour = "white" if share < (lowest + 1) / 2 else "black"
-        text = f"{int(examples):,}"
+    for x, y, examples, _ in cells:
+        text, colour = f"{int(examples):,}", "#888888" if examples < _FEW else "black"
         axes.text(x + side / 2, y + side / 2, text, ha="center", va="center", fontsize=font, color=colour, zorder=3)
-    marks = {"markersize": 3.4, "markeredgewidth": 0.8, "zorder": 4, "label": "wrong answer"}
-    axes.plot(wrong[:, 0], wrong[:, 1], linestyle="none", marker="x", color=_WRONG, **marks)
+    marks = {"markersize": 5, "markeredgewidth": 0.8, "markeredgecolor": "white", "zorder": 4, "label": "wrong answer"}
+    axes.plot(wrong[:, 0], wrong[:, 1], linestyle="none", marker="o", color=_WRONG, **marks)
     axes.set_facecolor("#fafafa")
     axes.grid(color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     extend = "min" if shares.min() < lowest else "neither"
-    bar = figure.colorbar(squares, ax=axes, fraction=0.04, pad=0.02, aspect=30, extend=extend)
-    bar.set_label(f"Share of right answers in a cell of {side:g} degrees; the number is its examples")
+    scale = ScalarMappable(norm=squares.norm, cmap=colours)
+    bar = figure.colorbar(scale, ax=axes, fraction=0.04, pad=0.02, aspect=30, extend=extend)
+    bar.set_label(
+        f"Share of right answers in a cell of {side:g} degrees\nnumber: its examples; pale: fewer than {_FEW}"
+    )
     figure.legend(loc="outside lower center", fontsize=9, frameon=False)
     return png_bytes(figure)

@@ -90,11 +90,6 @@ def variant(split: str, model_name: str, symmetries: str) -> str:
     return split + last + ("" if symmetries == "none" else f"-{symmetries}")
 
 
-def temperature_path(run_dir: str | os.PathLike[str], model_name: str, symmetries: str) -> pathlib.Path:
-    """Returns where a run keeps the temperature of one of its models: `evaluation/temperature.json` of the kept one."""
-    return pathlib.Path(run_dir) / runs.EVALUATION_DIR / f"{variant('temperature', model_name, symmetries)}.json"
-
-
 def write_evaluation(
     evaluation: Evaluation, folder: str | os.PathLike[str], *, model_name: str = runs.MODEL_NAME
 ) -> None:
@@ -115,15 +110,22 @@ def write_evaluation(
     calibrated = calibration.to_json(
         evaluation.calibration, answers.labels, answers.probabilities, evaluation.not_calibrated
     )
+    taken, temperature = (), None
+    if evaluation.calibration is not None:
+        # What launch.predict and an export say too.
+        taken, temperature = evaluation.calibration.calibrated_thresholds, evaluation.calibration.temperature
+        answers = answers.with_probabilities(calibration.apply_temperature(answers.probabilities, temperature))
     curve = selective.risk_coverage(answers.confidences, answers.right)
-    taken = () if evaluation.calibration is None else evaluation.calibration.thresholds
     by_validation = selective.apply_thresholds(taken, answers.confidences, answers.right)
     files.write_text(folder / PREDICTIONS_NAME, answers.to_csv(names))
     files.write_bytes(folder / "confusion_matrix.png", reports.confusion_matrix_png(scores.confusion, names, title))
     files.write_bytes(folder / "reliability.png", _reliability_png(evaluation, calibrated, title))
     files.write_bytes(folder / "selective_accuracy.png", evaluation_figures.selective_accuracy_png(curve, title))
     mistakes = reports.mistakes_png(
-        [reports.to_display(image, run.card.bands, run.card.dtype) for image in evaluation.mistaken_images],
+        [
+            reports.to_display(image, run.card.bands, run.card.dtype, stretched=run.card.reflectance is None)
+            for image in evaluation.mistaken_images
+        ],
         *answers.captions(evaluation.mistakes, names),
         title,
         total=int(np.count_nonzero(~answers.right)),
@@ -146,6 +148,7 @@ def write_evaluation(
         "warnings": evaluation.warnings,
         "images_per_second": round(evaluation.images_per_second, 1),
         "versions": runs.versions(),
+        "predictions_temperature": temperature,
         "predictions_sha256": files.sha256_of_file(folder / PREDICTIONS_NAME),
         "scores": scores.to_json(),
         "calibration": calibrated,

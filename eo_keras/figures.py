@@ -6,7 +6,9 @@ imported when the first figure is drawn, so that importing this module costs not
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +21,17 @@ if TYPE_CHECKING:
 DPI = 150
 GREY = "#555555"
 GRID = "#e5e5e5"
+
+_FONT = "DejaVu Sans"
+"""Comes with Matplotlib; has Latin, Greek, Cyrillic and Arabic letters."""
+
+_FURTHER_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei"),
+    *("WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "SimHei"),
+    *("Yu Gothic", "MS Gothic", "IPAGothic", "Malgun Gothic", "NanumGothic", "Arial Unicode MS"),
+    *("Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Ethiopic", "Noto Sans Bengali", "Noto Sans Tamil"),
+)
+"""Fonts of other scripts that systems bring along; those that are installed are used."""
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
@@ -37,6 +50,7 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 def png_bytes(figure: Figure) -> bytes:
     """Returns a figure as PNG; equal pictures are equal bytes."""
     buffer = io.BytesIO()
+    _set_fonts(figure)
     # "tight", because constrained layout does not see labels beside axes of fixed aspect and would cut long names off.
     # Without Matplotlib's version in the file equal pictures are equal bytes.
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
@@ -53,8 +67,51 @@ def message_png(message: str, title: str) -> bytes:
 
 
 def plain(text: str) -> str:
-    """Keeps Matplotlib from reading a pair of dollar signs as a formula."""
-    return text.replace("$", r"\$")
+    """Returns text as it can be drawn: no formula between dollar signs, no character that no font has."""
+    return drawable(text).replace("$", r"\$")
+
+
+def drawable(text: str) -> str:
+    """Returns text with characters that no font here has as their code points, such as `[U+6797 U+5730]`."""
+    if text.isascii():
+        return text
+    return "".join(
+        "".join(run) if covered else f"[{' '.join(f'U+{ord(one):04X}' for one in run)}]"
+        for covered, run in itertools.groupby(text, lambda one: one.isspace() or ord(one) in _characters())
+    )
+
+
+@functools.cache
+def _families() -> tuple[str, ...]:
+    """Returns the fonts that texts are drawn with, each for what those before it lack."""
+    from matplotlib import font_manager
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return (_FONT, *(name for name in _FURTHER_FONTS if name in installed))
+
+
+@functools.cache
+def _characters() -> frozenset[int]:
+    """Returns the code points that the fonts have."""
+    from matplotlib import font_manager, ft2font
+
+    paths = [font_manager.findfont(font_manager.FontProperties(family=name)) for name in _families()]
+    return frozenset().union(*(ft2font.FT2Font(path).get_charmap() for path in paths))
+
+
+def _set_fonts(figure: Figure) -> None:
+    """Lets all texts of a figure use the fonts; Matplotlib's own settings are the process's and left alone."""
+    from matplotlib.text import Text
+
+    families = list(_families())
+    for axes in figure.get_axes():
+        # Of ticks too that are made while drawing.
+        axes.tick_params(axis="both", which="both", labelfontfamily=families)
+    for text in figure.findobj(Text):
+        if not text.get_text().isascii():
+            text.set_text(drawable(text.get_text()))
+        if text.get_fontfamily() != ["monospace"]:
+            text.set_fontfamily(families)
 
 
 def classes_to_display(labels: np.ndarray, colours: Sequence[str]) -> np.ndarray:

@@ -42,7 +42,9 @@ td:not(.text) { white-space: nowrap }
 .facts td { overflow-wrap: anywhere }
 .facts td:first-child { overflow-wrap: normal }
 figure { margin: 1rem 0 }
-figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px }
+figure img { display: block; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line);
+  border-radius: 10px; padding: 6px }
+@media (prefers-color-scheme: dark) { figure img { filter: brightness(0.86) } }
 figure .wide { margin: 0 }
 .wide img { min-width: 36rem }
 footer { margin-top: 2.5rem; padding-top: 0.7rem; border-top: 1px solid var(--line); overflow-wrap: anywhere }

@@ -112,6 +112,7 @@ def predict_images(
     bands: Sequence[str] | None = None,
     batch_size: int = 64,
     progress: Callable[[str, int, int], None] | None = None,
+    temperature: float | None = None,
 ) -> Predictions:
     """Asks a run's model about image files; no more than one batch of them is in memory.
 
@@ -121,6 +122,7 @@ def predict_images(
         bands: names of their bands in stored order. Default: see `eo_keras.rasters.read_image`.
         batch_size: images asked about at a time; it does not change the answers.
         progress: called with (`STAGE`, done, total) images.
+        temperature: what the logits are divided by, see `eo_keras.run_temperature`; None is 1.
 
     Raises:
         SourceError: if an image cannot be read, or has another size than the model's patches.
@@ -140,7 +142,8 @@ def predict_images(
             "export it with launch.export and ask the SavedModel, which takes images of any size",
         )
     card, paths = run.card, tuple(map(pathlib.Path, paths))
-    answer = tf.function(lambda images: run.model(images, training=False))
+    model = run.model if temperature is None else models.with_temperature(run.model, temperature)
+    answer = tf.function(lambda images: model(images, training=False))
     size = max(1, min(batch_size, len(paths)))
     # One shape for all batches, so that the model is compiled once; behind a shorter last batch's own images lie some
     # of the batch before, whose answers are not read.

@@ -6,6 +6,7 @@ imported when the first figure is drawn, so that importing this module costs not
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,9 @@ _MOST_MISTAKES, _MISTAKE_COLUMNS = 40, 8
 _MOST_SAMPLES = 10
 
 
-def confusion_matrix_png(confusion: npt.ArrayLike, class_names: Sequence[str], title: str) -> bytes:
+def confusion_matrix_png(
+    confusion: npt.ArrayLike, class_names: Sequence[str], title: str, counted: str = "examples"
+) -> bytes:
     """Draws a confusion matrix: colour is the share of the true class, cells hold count and per cent.
 
     The colour scale follows the square root of the share, or the errors of a good model would all look white.
@@ -37,6 +40,7 @@ def confusion_matrix_png(confusion: npt.ArrayLike, class_names: Sequence[str], t
         confusion: (C, C) counts, rows true and columns predicted.
         class_names: C names in the legend's order.
         title: the figure's title.
+        counted: what is counted.
 
     Returns:
         The figure as PNG.
@@ -67,7 +71,7 @@ def confusion_matrix_png(confusion: npt.ArrayLike, class_names: Sequence[str], t
     axes.set_xticks(range(size), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), [f"{name} ({count:,})" for name, count in zip(names, support, strict=True)])
     axes.set_xlabel("Predicted class", fontsize=11)
-    axes.set_ylabel("True class (number of examples)", fontsize=11)
+    axes.set_ylabel(f"True class (number of {counted})", fontsize=11)
     axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#dddddd", linewidth=0.6)
@@ -252,7 +256,7 @@ def contact_sheet_png(images_by_class: Mapping[str, Sequence[npt.ArrayLike]], ti
     return png_bytes(figure)
 
 
-def training_curves_png(history: Mapping[str, Sequence[float]], title: str) -> bytes:
+def training_curves_png(history: Mapping[str, Sequence[float]], title: str, note: str = "") -> bytes:
     """Draws loss, accuracy and learning rate by epoch.
 
     Args:
@@ -260,6 +264,7 @@ def training_curves_png(history: Mapping[str, Sequence[float]], title: str) -> b
             prefix `val_`, and `learning_rate`; what is absent is left out. `epoch`, where present, numbers the epochs,
             which otherwise count from 1. Values that are not finite (an epoch without validation) are left out.
         title: the figure's title.
+        note: a line below the panels: why training and validation cannot be compared number by number.
 
     Returns:
         The figure as PNG.
@@ -288,10 +293,15 @@ def training_curves_png(history: Mapping[str, Sequence[float]], title: str) -> b
             marker = "o" if there.sum() <= 40 else None
             axes.plot(epochs[there], values[there], color=colour, marker=marker, markersize=3, label=label)
         _finish_curve(axes, name)
+    if note:
+        width = 4.4 * max(len(panels), 2)
+        figure.supxlabel(plain(textwrap.fill(note, int(14 * width))), fontsize=8.5, color=GREY)
     return png_bytes(figure)
 
 
-def to_display(image: npt.ArrayLike, band_names: Sequence[str], dtype_name: str) -> np.ndarray:
+def to_display(
+    image: npt.ArrayLike, band_names: Sequence[str], dtype_name: str, *, stretched: bool = False
+) -> np.ndarray:
     """Turns stored numbers into an image for people to look at.
 
     Args:
@@ -299,6 +309,8 @@ def to_display(image: npt.ArrayLike, band_names: Sequence[str], dtype_name: str)
         band_names: B names in stored order.
         dtype_name: the dtype of the records: `uint8` is shown as it is, `uint16` holds harmonised digital numbers and
             is stretched like EuroSAT's JPEGs.
+        stretched: where it is not known what the numbers mean: each shown band of each image is stretched from its
+            second to its 98th percentile, of pixels with data.
 
     Returns:
         uint8 (..., H, W, 3). Three uint8 bands stay what they are. Otherwise: B04, B03, B02 where all are present, else
@@ -317,6 +329,8 @@ def to_display(image: npt.ArrayLike, band_names: Sequence[str], dtype_name: str)
         )
     if dtype_name not in ("uint8", "uint16"):
         raise RecordsError("image to display", f"dtype '{dtype_name}'", "uint8 or uint16")
+    if stretched:
+        return _stretched(image, image[..., _displayed_bands(band_names)])
     as_they_are = dtype_name == "uint8" and len(band_names) == 3
     shown = image if as_they_are else image[..., _displayed_bands(band_names)]
     if dtype_name == "uint8":
@@ -325,6 +339,20 @@ def to_display(image: npt.ArrayLike, band_names: Sequence[str], dtype_name: str)
     # All stored bands are asked, not only those shown: a dark pixel may be 0 in one of them and hold data in the rest.
     grey[(image == 0).all(axis=-1)] = 0
     return grey
+
+
+def _stretched(image: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    found = np.zeros(shown.shape, np.uint8)
+    for place in np.ndindex(image.shape[:-3]):
+        there = (image[place] != 0).any(axis=-1)
+        if not there.any():
+            continue
+        numbers = shown[place].astype(np.float64)
+        low, high = np.percentile(numbers[there], [2, 98], axis=0)
+        # A band of one number alone is grey.
+        share = np.where(high > low, (numbers - low) / np.maximum(high - low, 1e-9), 0.5)
+        found[place] = np.where(there[..., np.newaxis], np.rint(255 * np.clip(share, 0, 1)), 0)
+    return found
 
 
 def _displayed_bands(band_names: tuple[str, ...]) -> list[int]:

@@ -19,12 +19,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from eo_keras import cards, files, models, runs
+from eo_keras import cards, files, models, runs, serving_warmup
+from eo_keras.calibration import Calibration
 from eo_keras.errors import OptionError, RunError, StorageError
 
 ENDPOINT = "serve"
 SIGNATURE = "serving_default"
 """What TensorFlow Serving asks when a request names no signature."""
+
+NEEDS = "import tensorflow, then tensorflow.saved_model.load(folder)"
+"""How an export is opened, as its card says it: without this package and without Keras."""
 
 EXTRA_DIR = "assets.extra"
 """Inside a version: files that travel with a SavedModel and that TensorFlow does not read."""
@@ -130,13 +134,20 @@ def choose_version(run: runs.Run, export_dir: str | os.PathLike[str], version: i
     return version
 
 
-def export(run: runs.Run, export_dir: str | os.PathLike[str], *, version: int | None = None) -> ExportReport:
+def export(
+    run: runs.Run,
+    export_dir: str | os.PathLike[str],
+    *,
+    version: int | None = None,
+    calibration: Calibration | None = None,
+) -> ExportReport:
     """Writes a run's model as the next version of an export, checked before it has its name.
 
     Args:
         run: the run.
         export_dir: the folder of versions; made where it is missing.
         version: the version's number; by default the next one after the highest.
+        calibration: the temperature to divide the logits by, see `eo_keras.run_temperature`; its card says so.
 
     Raises:
         OptionError: if the version is taken or no number from 1 on, or the folder lies in the run folder.
@@ -144,6 +155,7 @@ def export(run: runs.Run, export_dir: str | os.PathLike[str], *, version: int | 
         StorageError: if the folder cannot be written, is in use, or is not a folder of versions.
     """
     choose_version(run, export_dir, version)
+    run = _as_exported(run, calibration)
     folder = files.make_folder(export_dir)
     with files.FolderLock(folder, StorageError):
         # Again, now that no other process can take the number.
@@ -174,6 +186,13 @@ def export(run: runs.Run, export_dir: str | os.PathLike[str], *, version: int | 
     )
 
 
+def _as_exported(run: runs.Run, calibration: Calibration | None) -> runs.Run:
+    """Returns the run with the model that is exported, and a card that says what it holds."""
+    card = dataclasses.replace(run.card, temperature=calibration and calibration.summary(), needs=NEEDS)
+    model = run.model if calibration is None else models.with_temperature(run.model, calibration.temperature)
+    return dataclasses.replace(run, card=card, model=model)
+
+
 def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> Any:
     """Writes the version under its temporary name and returns it as it loads again."""
     names, size, dense = run.card.legend.class_names, run.card.patch_size, _answers_with_maps(run)
@@ -197,7 +216,9 @@ def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> Any:
     archive.add_endpoint(ENDPOINT, answer, [tf.TensorSpec(shape, run.card.dtype, name="image")])
     with runs.storage_errors(path):
         archive.write_out(str(temporary), verbose=False)
-        cards.write_card(run.card, files.make_folder(temporary / EXTRA_DIR))
+        extra = files.make_folder(temporary / EXTRA_DIR)
+        cards.write_card(run.card, extra)
+        serving_warmup.write(extra / serving_warmup.NAME, "image", _digital_numbers(run.card)[1:2])
         return tf.saved_model.load(str(temporary))
 
 

@@ -27,6 +27,7 @@ from eo_keras import (
     evaluation_folder,
     files,
     places,
+    run_temperature,
     runs,
 )
 from eo_keras.comparison import Difference, Member
@@ -214,8 +215,8 @@ def _expected(subject: _Subject, symmetries: str | None = None) -> dict[str, Any
 
 def _suffices(metrics: Mapping[str, Any]) -> bool:
     """Tells whether an earlier evaluation holds the temperature and the map that are asked for now."""
-    if "interval" not in metrics["scores"]:
-        return False  # It was made by an earlier version, with other intervals.
+    if "interval" not in metrics["scores"] or "predictions_temperature" not in metrics:
+        return False  # It was made by an earlier version, with other intervals and confidences.
     found = metrics["calibration"]
     if found["temperature"] is None:
         if FLAGS.calibrate or (FLAGS.calibrate is None and found["reason"] == evaluation_folder.NOT_ASKED):
@@ -276,11 +277,12 @@ def _calibration(subject: _Subject, run: runs.Run, bars: Any) -> tuple[calibrati
 
     if FLAGS.calibrate is False:
         return None, evaluation_folder.NOT_ASKED
-    path = evaluation_folder.temperature_path(subject.folder, _model_name(), FLAGS.tta)
+    path = run_temperature.path(subject.folder, _model_name(), FLAGS.tta)
     if not FLAGS.again and path.is_file():
         kept = calibration.read_calibration(path)
         wanted = (subject.model_sha256, FLAGS.tta, subject.card.data_fingerprint)
-        if (kept.model_sha256, kept.tta, kept.data_fingerprint) == wanted:
+        # Temperatures of earlier versions lack the thresholds of calibrated confidences.
+        if (kept.model_sha256, kept.tta, kept.data_fingerprint) == wanted and kept.calibrated_thresholds:
             return kept, ""
     try:
         own = subject.records

@@ -46,6 +46,7 @@ def _calibration(found: Mapping[str, Any]) -> Iterator[str]:
         f"temperature {found['temperature']:.3f}{limit}, fitted on {found['examples']:,} examples "
         f"({found['fitted_on']}); here it takes {', '.join(changes)}"
     )
+    yield from (f"caution: of the temperature, {caution}" for caution in found["cautions"])
 
 
 def _selective(found: Mapping[str, Any]) -> Iterator[str]:

@@ -24,6 +24,14 @@ path_flags.define_path(
 flags.DEFINE_integer("version", None, "Number of the version, 1 or more. Default: the next after the highest.")
 
 
+flags.DEFINE_bool(
+    "calibrated",
+    None,
+    "Whether the export divides its logits by the temperature that launch.evaluate fitted for the run. Default: where "
+    "there is one; if said, a run without is refused. Its card says what it divides by.",
+)
+
+
 def _examples(report) -> str:
     """Returns text to copy: how to serve the export, and how to ask it from Python."""
     image, folder = report.inputs[0], report.path.parent.resolve()
@@ -48,16 +56,18 @@ def _examples(report) -> str:
 def main() -> None:
     """Runs the command."""
     common.import_tensorflow_quietly()
-    from eo_keras import runs, serving
+    from eo_keras import run_temperature, runs, serving
 
     run = runs.open_run(FLAGS.run_dir)
     card = run.card
     version = serving.choose_version(run, FLAGS.export_dir, FLAGS.version)
     print(f"model:   {card.model} on {','.join(card.bands)}, {card.parameters:,} weights")
+    found, text = run_temperature.find(FLAGS.run_dir, FLAGS.calibrated)
+    print(f"temperature: {text}")
     if FLAGS.dry_run:
         print(f"dry run: would write version {version} to {FLAGS.export_dir}/{version}")
         return
-    report = serving.export(run, FLAGS.export_dir, version=FLAGS.version)
+    report = serving.export(run, FLAGS.export_dir, version=FLAGS.version, calibration=found)
     print(f"export:  {report.path}, {report.bytes / 1e6:,.1f} MB")
     for title, tensors in (("input:", report.inputs), ("output:", report.outputs)):
         for tensor in tensors:

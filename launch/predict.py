@@ -13,7 +13,7 @@ import time
 import numpy as np
 from absl import flags
 
-from eo_keras import cards, files, prediction, rasters, sentinel2
+from eo_keras import cards, files, prediction, rasters, run_temperature, sentinel2
 from eo_keras.errors import BandError, OptionError
 from launch import common, path_flags
 from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
@@ -41,6 +41,13 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "ninth place. Default: those that the files name, or EuroSAT's order of 13 bands or RGB by their number.",
         **where,
     )
+    flags.DEFINE_bool(
+        "calibrated",
+        None,
+        "Whether the probabilities are those after the temperature that launch.evaluate fitted for the run. Default: "
+        "where there is one; if said, a run without is refused.",
+        **where,
+    )
     flags.DEFINE_integer("batch_size", 64, "Images asked about at a time.", lower_bound=1, **where)
     flags.DEFINE_bool("overwrite", False, "Whether to replace a file that is already in --output.", **where)
 
@@ -56,6 +63,8 @@ def main() -> None:
     prediction.fit_to_model(rasters.read_image(paths[0], bands), card, paths[0])
     print(f"model:  {card.model} on {','.join(card.bands)} ({card.dtype}), {len(card.legend)} classes")
     print(f"images: {len(paths):,} of {card.patch_size}x{card.patch_size} pixels")
+    found, text = run_temperature.find(FLAGS.run_dir, FLAGS.calibrated)
+    print(f"temperature: {text}")
     if FLAGS.dry_run:
         print(f"dry run: the first image fits the model; would write the answers to {output}")
         return
@@ -66,7 +75,9 @@ def main() -> None:
     run = runs.open_run(FLAGS.run_dir)
     started = time.monotonic()
     with common.ProgressBars(unit="images") as progress:
-        answers = prediction.predict_images(run, paths, bands, FLAGS.batch_size, progress)
+        answers = prediction.predict_images(
+            run, paths, bands, FLAGS.batch_size, progress, temperature=found and found.temperature
+        )
     seconds = time.monotonic() - started
     _guard_band_order(answers.assumed)
     files.make_folder(output.parent)

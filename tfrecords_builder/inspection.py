@@ -186,9 +186,10 @@ def _label(example: records.Example) -> int:
 def _shown(example: records.Example, image: np.ndarray, card: cards.DataCard) -> list[np.ndarray]:
     """Returns a picture of a patch, or pictures of a tile and of its land use."""
     if example.tile is None:
-        return [reports.to_display(image, card.bands, card.dtype)]
+        return [reports.to_display(image, card.bands, card.dtype, stretched=card.reflectance is None)]
     step = -(-card.patch_size // _SHOWN_PIXELS)
-    picture = reports.to_display(image[::step, ::step], card.bands, card.dtype)
+    smaller = image[::step, ::step]
+    picture = reports.to_display(smaller, card.bands, card.dtype, stretched=card.reflectance is None)
     return [picture, figures.classes_to_display(example.tile.labels[::step, ::step], card.legend.colours)]
 
 

@@ -227,7 +227,7 @@ def _map_blocks(one: Subject) -> list[pages.Text | pages.Picture]:
 def _balance_blocks(card: cards.DataCard, counts) -> list[pages.Text | pages.Table | pages.Picture]:
     names = card.legend.class_names
     counted = "Clear pixels" if card.task == "segmentation" else "Examples"
-    png = dataset_figures.class_balance_png(counts, names, f"{counted} by class and split")
+    png = dataset_figures.class_balance_png(counts, names, f"{counted} by class and split", counted)
     rows = [[name, *(f"{split.classes.get(name, 0):,}" for split in card.splits.values())] for name in names]
     rows.append(["examples", *(f"{split.examples:,}" for split in card.splits.values())])
     alt = f"Bar chart of the {counted.lower()} by class and split; its numbers are in the table below"

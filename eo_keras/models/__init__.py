@@ -27,7 +27,7 @@ from eo_keras.models.normalisation import BandNormalisation, Normalisation
 from eo_keras.models.published import INCEPTION_V3, RESNET50, RESNET101, Published
 from eo_keras.models.resnet import build_resnet, resnet_features
 from eo_keras.models.stems import STEM_MODES, check_stem
-from eo_keras.models.twins import copy_weights, inference_twin, seed_states, training_model
+from eo_keras.models.twins import copy_weights, inference_twin, seed_states, training_model, with_temperature
 from eo_keras.models.weights import InitialisationReport, input_scale, load_backbone, scratch_report
 from eo_keras.models.xception import build_xception, xception_features
 
@@ -54,6 +54,7 @@ __all__ = [
     "seed_states",
     "set_trainable",
     "training_model",
+    "with_temperature",
 ]
 
 INPUT_DTYPES = ("uint8", "uint16")

@@ -18,6 +18,7 @@ POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 """The dtype policies that models are built for."""
 
 LOGITS = "logits"
+PROBABILITIES = "probabilities"
 """The layer whose outputs the loss is computed from; the only one that a new legend needs anew."""
 
 AUXILIARY = "_logits"
@@ -211,7 +212,7 @@ class Parts:
 
     def probabilities(self, logits: Any) -> Any:
         """Adds the softmax."""
-        return layers.Softmax(dtype=self.exact, name="probabilities")(logits)
+        return layers.Softmax(dtype=self.exact, name=PROBABILITIES)(logits)
 
 
 def layer_seed(seed: int | None, layer_name: str) -> int | None:

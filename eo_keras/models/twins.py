@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from eo_keras.models.atrous import finer_layers
-from eo_keras.models.blocks import LOGITS
+from eo_keras.models.blocks import LOGITS, PROBABILITIES
 
 
 def training_model(model: keras.Model) -> keras.Model:
@@ -31,6 +31,18 @@ def training_model(model: keras.Model) -> keras.Model:
         both.
     """
     return keras.Model(model.input, [model.get_layer(LOGITS).output, *model.outputs[1:]], name=model.name)
+
+
+def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
+    """Returns a model of the same layers whose logits are divided by a temperature before the softmax.
+
+    Args:
+        model: a model as `build` or `inference_twin` returns it.
+        temperature: above 0, see `eo_keras.calibration`.
+    """
+    logits, softmax = model.get_layer(LOGITS).output, model.get_layer(PROBABILITIES)
+    divided = keras.layers.Rescaling(1 / temperature, dtype=softmax.dtype_policy, name="temperature")(logits)
+    return keras.Model(model.input, keras.layers.Softmax(dtype=softmax.dtype_policy)(divided), name=model.name)
 
 
 def inference_twin(model: keras.Model, patch_size: int | None = None, output_stride: int | None = None) -> keras.Model:

@@ -1,9 +1,11 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from eo_keras import calibration, metrics, selective
+from eo_keras.answers import Answers
 from eo_keras.errors import EOKerasError, RunError
 
 
@@ -98,3 +100,33 @@ def test_the_file(tmp_path):
             calibration.read_calibration(path)
     with pytest.raises(RunError, match="evaluate with --again|Evaluate with --again"):
         calibration.read_calibration(tmp_path / "absent.json")
+
+
+def test_what_speaks_against_a_temperature_is_said():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 400)
+    sure = softmax(2 * (np.eye(3)[labels] + rng.normal(0, 0.8, (400, 3))))
+    assert calibration.calibrate(labels, sure, "many").cautions == ()
+    few = calibration.calibrate(labels[:5], sure[:5], "few")
+    assert "5 examples are few" in few.cautions[0]
+    # On other examples than its own it may do harm, which is told of these.
+    content = calibration.to_json(dataclasses.replace(few, temperature=9.0), labels, sure, "")
+    assert content["cautions"][-1].startswith("it raises the negative log-likelihood (")
+    assert (
+        calibration.calibrate([0, 0], np.array([[0.9, 0.1], [0.8, 0.2]]), "right").cautions[1].startswith("the likeli")
+    )
+
+
+def test_a_perfect_likelihood_is_zero_without_a_minus():
+    assert f"{calibration.scores([0, 1], np.eye(2)).negative_log_likelihood:.4f}" == "0.0000"
+
+
+def test_scaled_answers_keep_their_class_where_rounding_makes_two_equal():
+    probabilities = np.array([[0.3333334, 0.33333331, 0.33333329], [0.2, 0.40000001, 0.4]])
+    answers = Answers(np.array([0, 1]), probabilities, ("a", "b"))
+    scaled = answers.with_probabilities(calibration.apply_temperature(probabilities, 20.0))
+    assert scaled.predictions.tolist() == [0, 1] and scaled.probabilities.dtype == np.float32
+    scaled = answers.with_probabilities(calibration.apply_temperature(probabilities[:, ::-1], 20.0)[:, ::-1])
+    assert scaled.predictions.tolist() == [0, 1]
+    turned = Answers(np.array([2]), np.array([[1 / 3 - 1e-9, 1 / 3, 1 / 3 + 1e-9]]), ("a",))
+    assert turned.with_probabilities(turned.probabilities).predictions.tolist() == [2]

@@ -41,6 +41,14 @@ def test_bars_are_as_long_as_the_counts():
     assert bars(decoded(dataset_figures.class_balance_png(three, ["Forest", "River $x$"], "T")), "val") > 0
 
 
+def test_places_in_a_row_leave_no_waste_around_the_map():
+    degrees = np.stack([np.repeat([2.0, 8.0, 14.0, 20.0], 3), 48 + 0.01 * np.arange(12)], axis=-1)
+    for places in (degrees, degrees[:, ::-1] % [60, 30]):
+        pixels = decoded(dataset_figures.map_png({"train": places}, "T"))
+        ground = (pixels == 250).all(axis=-1)
+        assert ground.sum() > 0.3 * ground.size, "the map itself fills the figure"
+
+
 def test_class_balance_of_nothing():
     decoded(dataset_figures.class_balance_png({}, ["Forest"], "T"))
     decoded(dataset_figures.class_balance_png({"train": {"Forest": 0}}, ["Forest"], "T"))

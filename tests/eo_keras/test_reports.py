@@ -3,12 +3,15 @@
 import io
 import subprocess
 import sys
+import types
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from eo_keras import errors, reports
+from eo_keras import dense_figures, errors, figures, legends, reports
+from eo_keras.dense_evaluation import Shown
 from eo_keras.legends import EUROSAT
 from eo_keras.metrics import ReliabilityBin
 
@@ -188,6 +191,50 @@ def test_training_curves_of_unusual_histories(history):
 def test_titles_may_be_long_and_hold_dollars():
     title = "Cost in $ and again in $: " + "a long title " * 12
     _decoded(reports.confusion_matrix_png(np.eye(2), ["$a$", "b_{"], title))
+
+
+def test_names_of_any_script_are_drawn_without_a_warning(monkeypatch):
+    """As code points where no font has them, in labels that Matplotlib makes itself too."""
+    latin = figures._characters() - {0x6797, 0x5730}
+    monkeypatch.setattr(figures, "_characters", lambda: latin)
+    assert figures.plain("林地 Wald $") == r"[U+6797 U+5730] Wald \$"
+    assert figures.plain("Ελιά Лес") == "Ελιά Лес"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        names = ["林地", "غابة", "Лес"]
+        _decoded(reports.confusion_matrix_png(np.eye(3), names, "林"))
+        figure = figures.new_figure(4, 3, "T")
+        figure.add_subplot().set(xlabel="林", title="地")
+        _decoded(figures.png_bytes(figure))
+
+
+def test_numbers_of_unknown_meaning_are_stretched_to_be_seen():
+    rng = np.random.default_rng(0)
+    for kind, scale in ((np.uint8, 1), (np.uint16, 40)):
+        dark = np.stack([rng.integers(1, 30, (40, 40)) * scale, rng.integers(3, 9, (40, 40)) * scale], -1).astype(kind)
+        dark[:10] = 0
+        shown = reports.to_display(dark, ("X", "Y"), np.dtype(kind).name, stretched=True)
+        assert (shown[:10] == 0).all() and (shown[10:].min(), shown[10:].max()) == (0, 255)
+        assert 110 < shown[10:].mean() < 145
+    # Each image by itself, and one without data or of one number.
+    several = np.stack([dark, np.zeros_like(dark), np.full_like(dark, 7), dark // 4])
+    shown = reports.to_display(several, ("X", "Y"), "uint16", stretched=True)
+    assert (shown[1] == 0).all() and (shown[2] == 128).all() and abs(int(shown[3].mean()) - int(shown[0].mean())) < 8
+
+
+def test_maps_show_nothing_where_there_is_no_data():
+    card = types.SimpleNamespace(dtype="uint16", legend=legends.EUROSAT, nodata=0, reflectance=None)
+    image = np.random.default_rng(0).integers(1, 9000, (32, 32, 3)).astype(np.uint16)
+    image[:, :16] = 0
+    lake = np.full((32, 32), 9, np.uint8)
+    tiles = [Shown("a", pixels, np.full_like(lake, 255), lake) for pixels in (image, np.maximum(image, 1))]
+    blue = tuple(int(legends.EUROSAT.colours[9][place : place + 2], 16) for place in (1, 3, 5))
+    half, whole = (
+        int((_decoded(dense_figures.maps_png([tile], card, ("X", "Y", "Z"), "T")) == blue).all(-1).sum())
+        for tile in tiles
+    )
+    # The legend's patch has the colour too.
+    assert 0.45 < half / whole < 0.65
 
 
 def test_three_bytes_are_shown_as_they_are():

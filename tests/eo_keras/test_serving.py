@@ -9,11 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from eo_keras import cards, files, legends, sentinel2, serving
+from eo_keras import calibration, cards, files, legends, sentinel2, serving, serving_warmup, tfrecord
 from eo_keras.errors import OptionError, RunError, StorageError
 
 RGB = ("B04", "B03", "B02")
 CLASSES = legends.EUROSAT.class_names
+TEMPERATURE = 7.0
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,17 @@ def ms(make_run, tmp_path_factory):
 def exported(rgb, ms, tmp_path_factory):
     """Both runs, each with the report of its first export."""
     folder = tmp_path_factory.mktemp("serving")
-    return [(run, serving.export(run, folder / name)) for run, name in ((rgb, "rgb"), (ms, "ms"))]
+    labels, probabilities = np.arange(10) % 3, np.full((10, 10), 0.1)
+    fitted = dataclasses.replace(calibration.calibrate(labels, probabilities, "val"), temperature=TEMPERATURE)
+    return [(rgb, serving.export(rgb, folder / "rgb")), (ms, serving.export(ms, folder / "ms", calibration=fitted))]
+
+
+def expected_of(run):
+    """The softmax of the run's logits, of the 13-band run after the temperature."""
+    logits = keras.Model(run.model.input, run.model.get_layer("logits").output).predict(images_for(run), verbose=0)
+    scaled = logits.astype(np.float64) / (TEMPERATURE if len(run.card.bands) == 13 else 1)
+    odds = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
 
 
 def images_for(run, count=5):
@@ -72,7 +83,7 @@ def test_tensorflow_alone_gives_the_same_answers(exported, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout == "[]\n"
     for number, (run, _) in enumerate(exported):
-        expected = run.model.predict(images_for(run), verbose=0)
+        expected = expected_of(run)
         with np.load(tmp_path / f"{number}.npz", allow_pickle=True) as answers:
             assert answers["probabilities"].dtype == np.float32 and answers["class_id"].dtype == np.int64
             np.testing.assert_allclose(answers["probabilities"], expected, rtol=0, atol=1e-5)
@@ -86,22 +97,24 @@ def test_keras_loads_it_as_a_layer(exported, endpoint):
     for run, report in exported:
         layer = keras.layers.TFSMLayer(str(report.path), call_endpoint=endpoint)
         answers = layer(images_for(run))
-        expected = run.model.predict(images_for(run), verbose=0)
+        expected = expected_of(run)
         np.testing.assert_allclose(answers["probabilities"], expected, rtol=0, atol=1e-5)
 
 
-def test_folder_and_report(exported):
+def test_folder_and_report(exported, tmp_path):
     for run, report in exported:
         names = {path.relative_to(report.path).as_posix() for path in report.path.rglob("*") if path.is_file()}
         assert {"saved_model.pb", "variables/variables.index", "assets.extra/model_card.json"} <= names
         assert (report.version, report.newest, report.path.name) == (1, 1, "1")
         assert report.bytes == sum((report.path / name).stat().st_size for name in names)
         # A server that runs as another user must be able to read it.
-        assert report.path.stat().st_mode & 0o777 == 0o777 & ~files._umask()
+        assert report.path.stat().st_mode & 0o777 == files.make_folder(tmp_path / "plain").stat().st_mode & 0o777
         assert [path.name for path in report.path.parent.iterdir()] == ["1"]
-        card = (report.path / "assets.extra" / "model_card.json").read_bytes()
-        assert card == (run.folder / "model_card.json").read_bytes()
-        assert cards.read_model_card(report.path / "assets.extra") == run.card
+        card = cards.read_model_card(report.path / "assets.extra")
+        fitted = card.temperature and card.temperature["temperature"]
+        assert fitted == (TEMPERATURE if run.card.dtype == "uint16" else None)
+        assert "tensorflow.saved_model.load" in card.needs and "eo_keras.models" in run.card.needs
+        assert dataclasses.replace(card, temperature=None, needs=run.card.needs) == run.card
         assert [str(tensor) for tensor in report.inputs] == [
             f"image: {run.card.dtype} (None, 64, 64, {len(run.card.bands)})"
         ]
@@ -111,6 +124,45 @@ def test_folder_and_report(exported):
             "probabilities: float32 (None, 10)",
         ]
         assert report.checked_images == 6 and report.largest_difference <= serving.TOLERANCE
+
+
+def declared_prediction_log():
+    """The messages of tensorflow_serving/apis/prediction_log.proto and predict.proto, as far as they are used."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    from tensorflow.core.framework import tensor_pb2
+
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="test/prediction_log.proto", package="test", syntax="proto3")
+    file.dependency.append(tensor_pb2.DESCRIPTOR.name)
+    for message, name, number, kind in (
+        ("PredictionLog", "predict_log", 6, ".test.PredictLog"),
+        ("PredictLog", "request", 1, ".test.PredictRequest"),
+        ("PredictRequest", "inputs", 2, ".test.PredictRequest.InputsEntry"),
+    ):
+        label = field.LABEL_REPEATED if name == "inputs" else field.LABEL_OPTIONAL
+        declared = file.message_type.add(name=message)
+        declared.field.add(name=name, number=number, type=field.TYPE_MESSAGE, type_name=kind, label=label)
+    entry = declared.nested_type.add(name="InputsEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
+    tensor = ".tensorflow.TensorProto"
+    entry.field.add(name="value", number=2, type=field.TYPE_MESSAGE, type_name=tensor, label=field.LABEL_OPTIONAL)
+    pool = descriptor_pool.Default()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("test.PredictionLog"))
+
+
+def test_a_server_is_given_a_request_to_warm_up_with(exported):
+    import tensorflow as tf
+
+    log_class = declared_prediction_log()
+    for run, report in exported:
+        (record,) = tfrecord.read_records(report.path / "assets.extra" / serving_warmup.NAME)
+        (name,) = (inputs := log_class.FromString(record).predict_log.request.inputs)
+        image = tf.make_ndarray(inputs[name])
+        assert image.dtype == run.card.dtype and image.shape == (1, 64, 64, len(run.card.bands))
+        answers = tf.saved_model.load(str(report.path)).signatures["serving_default"](**{name: tf.constant(image)})
+        assert np.isfinite(answers["probabilities"].numpy()).all()
 
 
 def test_a_run_of_reduced_precision_is_exported_in_full(exported):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from eo_keras import calibration, cards, evaluation_figures, evaluation_folder, reports, runs
+from eo_keras import calibration, cards, evaluation_figures, evaluation_folder, reports, run_temperature, runs
 from eo_keras.sentinel2 import COMPOSITES
 from launch import common, evaluate, evaluate_maps
 from tests.launch.commands import launch
@@ -86,12 +86,14 @@ def test_one_run_its_temperature_and_its_map(command, run_of, world):
     assert f"temperature {temperature:.3f}" in out and "the surest 80%" in out
     assert "map: 30 of 30 examples have coordinates (coordinates.csv)" in out
     assert cards.read_model_card(folder).scores["test"]["accuracy"] == content["scores"]["accuracy"]
-    kept = calibration.read_calibration(evaluation_folder.temperature_path(folder, runs.MODEL_NAME, "none"))
+    kept = calibration.read_calibration(run_temperature.path(folder))
     assert kept.temperature == temperature and kept.model_sha256 == content["model_sha256"]
-    aims = [one.accuracy for one in kept.thresholds if one.threshold is not None]
+    aims = [one.accuracy for one in kept.calibrated_thresholds if one.threshold is not None]
     assert [one["aim"] for one in content["selective"]["by_validation"]] == aims
     assert out.count("which validation suggests for") == len(aims)
     assert 0 < kept.examples < 30 and kept.fitted_on == "20.0% of the split train, held out by key"
+
+    assert f"caution: of the temperature, {kept.examples} examples are few" in out
 
     # The same question again is not computed again; another one is.
     path = folder / runs.EVALUATION_DIR / "test" / evaluation_folder.METRICS_NAME
@@ -101,8 +103,16 @@ def test_one_run_its_temperature_and_its_map(command, run_of, world):
     assert f"overall accuracy {content['scores']['accuracy']:.2%}" in out and "AnnualCrop" in out
     code, out, _ = command(f"--run_dir={folder}", "--dry_run")
     assert code == 0 and "dry run: would reuse the evaluation in" in out
+    card = cards.read_model_card(folder)
+    assert card.temperature["temperature"] == temperature and "few" in card.temperature["cautions"][0]
+    scaled = evaluation_folder.read_evaluation(path.parent).answers
     code, out, _ = command(f"--run_dir={folder}", "--nocalibrate", "--again")
     assert code == 0 and "reused" not in out and "temperature: none (not asked for)" in out
+    # predictions.csv holds the confidences that launch.predict and an export give.
+    raw = evaluation_folder.read_evaluation(path.parent).answers
+    expected = calibration.apply_temperature(raw.probabilities, temperature)
+    np.testing.assert_allclose(scaled.probabilities, expected, rtol=0, atol=1e-6)
+    assert (scaled.predictions == raw.predictions).all() and abs(temperature - 1) > 0.05
     assert "map: none, these records hold no coordinates" in out
     code, out, _ = command(f"--run_dir={folder}")
     assert code == 0 and "reused" not in out, "the temperature is wanted now"
@@ -177,7 +187,7 @@ def test_runs_of_other_records(command, run_of, world, tmp_path):
     name = f"eurosat_rgb-{card.fingerprint[:8]}-test"
     assert metrics_of(second, name)["trained_on"] != metrics_of(second, name)["data_fingerprint"]
     # Fitted on the run's own validation examples, not on records that it may have been trained on.
-    kept = calibration.read_calibration(evaluation_folder.temperature_path(second, runs.MODEL_NAME, "none"))
+    kept = calibration.read_calibration(run_temperature.path(second))
     assert kept.data_fingerprint == cards.read_model_card(second).data_fingerprint
     assert cards.read_model_card(second).scores.keys() == {"test"}, "scored on its own records only, in the first call"
 

@@ -26,6 +26,7 @@ def command(monkeypatch, capfd):
         flags.DEFINE_string("run_dir", None, "", flag_values=values, required=True)
         flags.DEFINE_string("export_dir", None, "", flag_values=values, required=True)
         flags.DEFINE_integer("version", None, "", flag_values=values)
+        flags.DEFINE_bool("calibrated", None, "", flag_values=values)
         monkeypatch.setattr(export, "FLAGS", values)
         argv = ["export", f"--run_dir={run_dir}", f"--export_dir={export_dir}", *arguments]
         code = common._run(export.main, argv, values)

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from absl import flags
 from PIL import Image
 from rasterio.transform import from_origin
 
+from eo_keras import calibration, files, run_temperature
 from eo_keras.legends import EUROSAT
 from eo_keras.radiometry import stretch_like_eurosat_jpeg
 from eo_keras.sentinel2 import COMPOSITES, EUROSAT_ORDER, NOMINAL_ORDER
@@ -224,3 +226,34 @@ def test_real_patches(command, rgb_run, real_data, tmp_path):
     rows, probabilities = read_answers(tmp_path / "answers.csv")
     assert [pathlib.Path(row[0]).stem for row in rows] == sorted(names)
     np.testing.assert_allclose(probabilities, rgb_run.model.predict(stretched, verbose=0), atol=2e-6)
+
+
+def test_the_temperature_of_the_run_is_used(command, rgb_run, images, tmp_path):
+    folder, _ = images
+    kept = run_temperature.path(rgb_run.folder)
+    fitted = calibration.calibrate(np.arange(10) % 3, np.full((10, 10), 0.1), "the split val", model_sha256="other")
+    fitted = dataclasses.replace(fitted, temperature=4.0)
+    kept.parent.mkdir()
+    try:
+        calibration.write_calibration(fitted, kept)
+        code, out, err = command(rgb_run, f"--images={folder}")
+        assert code == 0 and "temperature: none: temperature.json was fitted for another model" in out, err
+        _, raw = read_answers(tmp_path / "answers.csv")
+        assert command(rgb_run, f"--images={folder}", "--calibrated", "--overwrite")[0] == 2
+        checksum = files.sha256_of_file(rgb_run.folder / "model.keras")
+        calibration.write_calibration(dataclasses.replace(fitted, model_sha256=checksum), kept)
+        code, out, _ = command(rgb_run, f"--images={folder}", "--overwrite")
+        assert code == 0 and "temperature: 4.000, fitted on 10 examples (the split val); 10 examples are few" in out
+        _, scaled = read_answers(tmp_path / "answers.csv")
+        # The file has six decimals: of the model's probabilities, the fourth roots of the largest can be compared.
+        large = raw > 1e-3
+        odds = scaled / scaled.max(axis=1, keepdims=True)
+        expected = (raw / raw.max(axis=1, keepdims=True)) ** 0.25
+        np.testing.assert_allclose(odds[large], expected[large], rtol=1e-3)
+        assert abs(scaled - raw).max() > 0.05
+        code, out, _ = command(rgb_run, f"--images={folder}", "--nocalibrated", "--overwrite")
+        assert code == 0 and "temperature: none, as asked for" in out
+        np.testing.assert_array_equal(read_answers(tmp_path / "answers.csv")[1], raw)
+    finally:
+        kept.unlink()
+        kept.parent.rmdir()
