@@ -24,6 +24,7 @@ import eo_keras
 from eo_keras import cards, engines, files, radiometry, safe
 from eo_keras.code_maps import code_map
 from eo_keras.errors import BandError, EOKerasError, OptionError, SourceError
+from eo_keras.litter import is_litter
 from tfrecords_builder import finished, output, plan, splits
 from tfrecords_builder.output import BuildReport
 from tfrecords_builder.state import BuildState
@@ -360,7 +361,7 @@ def _stamps(cities: Sequence[City]) -> dict[str, list[int]]:
                 os.path.join(parent, name)
                 for parent, _, names in os.walk(path)
                 for name in names
-                if name.lower().endswith(wanted)
+                if name.lower().endswith(wanted) and not is_litter(name)
             )
         # A link that leads nowhere, or a file that is gone since it was listed, has neither.
         found = [os.stat(name) for name in inner if os.path.exists(name)]

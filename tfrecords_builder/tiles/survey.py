@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import math
-import os
-import pathlib
 
-from eo_keras import cards, containers, files, reference_systems, scenes
+from eo_keras import cards, files, reference_systems, scenes
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.grids import Grid
 from eo_keras.scenes import Scene
+from tfrecords_builder.tiles import source_files
 from tfrecords_builder.tiles.cities import City
 from tfrecords_builder.tiles.ground import Ground, open_ground
 from tfrecords_builder.tiles.options import TileOptions
@@ -126,12 +124,11 @@ def survey_city(context: TileContext, unit: CityUnit) -> None:
     city, tiles = unit.city, context.tiles
     opened = {scene: opened_scene(scene, tiles.of(city.told), context.opening) for scene in city.scenes}
     _check_places(city, opened)
-    surveyed, used, warnings = [], set(), []
+    surveyed, warnings = [], []
     for scene in opened.values():
         ground = opened_ground(city, tiles, scene.grid.crs, context.opening)
         surveyed.append(_survey_scene(city, scene, ground))
         warnings += scene.warnings
-        used |= {containers.place_of(layer.path)[0] for layer in (*scene.layers, *filter(None, [scene.scl]))}
         if scene.date and ground.year and abs(scene.date.year - ground.year) > LABEL_YEARS_APART:
             warnings.append(
                 f"{city.name}: the land use is of {ground.year}, scene {scene.product} of {scene.date.year}: what was "
@@ -146,14 +143,15 @@ def survey_city(context: TileContext, unit: CityUnit) -> None:
                 "scenes of different names",
                 "name the product once in the list of cities, or rename one of the files",
             )
-    used |= {os.fspath(vector) for vector in city.vectors} | ({city.area} if isinstance(city.area, str) else set())
+    of_scenes, unchecked = source_files.of_scenes(opened.values())
+    vectors = {*city.vectors, *([city.area] if isinstance(city.area, str) else [])}
     survey = CitySurvey(
         scenes=tuple(surveyed),
         label_year=ground.year,
         polygons=ground.polygons,
         repaired=ground.repaired,
-        sources=tuple(_source_file(name) for name in sorted(used)),
-        warnings=tuple(warnings),
+        sources=(*of_scenes, *map(source_files.of_vectors, sorted(vectors))),
+        warnings=(*warnings, *unchecked),
     )
     files.write_bytes(path, json.dumps(cards.to_json(survey)).encode(), durable=False)
 
@@ -251,18 +249,6 @@ def _window(grid: Grid, bounds: tuple[float, float, float, float]) -> tuple[int,
     top, bottom = max(0, math.floor(min(rows))), min(grid.height, math.ceil(max(rows)))
     left, right = max(0, math.floor(min(columns))), min(grid.width, math.ceil(max(columns)))
     return (top, left, bottom, right) if top < bottom and left < right else None
-
-
-def _source_file(path: str) -> cards.SourceFile:
-    if not os.path.isdir(path):
-        return cards.SourceFile(os.path.basename(path), os.path.getsize(path), files.sha256_of_file(path))
-    # A FileGDB is a folder.
-    whole, size = hashlib.sha256(), 0
-    for inner in sorted(file for file in pathlib.Path(path).rglob("*") if file.is_file()):
-        data = inner.read_bytes()
-        whole.update(f"{inner.relative_to(path)}\0{len(data)}\0".encode() + data)
-        size += len(data)
-    return cards.SourceFile(os.path.basename(path.rstrip("/")), size, whole.hexdigest())
 
 
 def check_alike(surveys: dict[str, CitySurvey]) -> tuple[str, float]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from eo_keras.grids import Grid
 from eo_keras.legends import IGNORE
 from eo_keras.scene_reader import SceneReader
 from tests.eo_keras import products
+from tests.eo_keras.test_checksums import damage, pack, write_manifest
 from tests.tfrecords_builder.tiles import towns
 from tfrecords_builder import inspection
 from tfrecords_builder.splits import SplitOptions
@@ -229,6 +231,27 @@ def test_a_scene_that_is_copied_again_after_a_refusal_is_read_and_others_are_kep
     for path in folder.iterdir():
         if not path.name.startswith("."):
             assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_damaged_image_is_found_by_its_container_and_copied_again_read(tmp_path):
+    line, other = (towns.write_town(tmp_path, name, place=k, suffix=".jp2") for k, name in enumerate(("A", "B")))
+    (image,) = (tmp_path / "A").rglob("*_B04.jp2")
+    write_manifest(next((tmp_path / "A").rglob("*.SAFE")))
+    whole = image.read_bytes()
+    content = bytearray(whole)
+    content[len(content) * 3 // 4] ^= 0x5A
+    image.write_bytes(content)
+    chosen = options(tmp_path / "r", towns.write_list(tmp_path, line, other))
+    with pytest.raises(SourceError, match="_B04.jp2: its MD5 is .* manifest.safe says.*copy it again"):
+        tiles_build.build(chosen)
+    image.write_bytes(whole)
+    assert not tiles_build.build(chosen).warnings
+    # Land use in a zip is checked throughout.
+    archive = pack(tmp_path / "a.zip", {"a.gpkg": (tmp_path / "A_UA2018.gpkg").read_bytes()}, zipfile.ZIP_STORED)
+    damage(archive, "a.gpkg", share=0.9, count=1)
+    cities = towns.write_list(tmp_path, line.replace("A_UA2018.gpkg", "a.zip"), other)
+    with pytest.raises(SourceError, match="a.zip: a.gpkg: its CRC-32 is"):
+        tiles_build.build(options(tmp_path / "s", cities), dry_run=True)
 
 
 def test_two_scenes_of_one_name_are_named_and_tiles_have_keys_of_their_own(two_towns, tmp_path):
