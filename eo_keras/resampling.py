@@ -23,7 +23,7 @@ _FOOTPRINTS = {"cubic": "cubic_spline", "lanczos": "cubic_spline"}
 """A kernel without negative weights that reaches as far; of `lanczos` it reaches a pixel less."""
 
 _ALIGNED = 1e-3  # Pixels: what rounding in a transform may move a grid by.
-_TOLERANCE = 0.01  # Pixels: how exact the way from one reference system to another is.
+_TOLERANCE = 1e-4  # Pixels: how exact the way from one reference system to another is.
 _SIDES = 21  # Points along an edge by which a window's place in another reference system is found.
 
 
@@ -182,27 +182,61 @@ class Resampler:
     def _warp(
         self, source: np.ndarray, own: tuple[int, ...], window: tuple[int, ...], kernel: str, nodata: float | None
     ) -> np.ndarray:
+        """Interpolates pixels of the file's on a window; NaN where none of them lies, and where `nodata` is NaN."""
         from rasterio.enums import Resampling
         from rasterio.warp import reproject
 
+        if not self._same_crs:
+            return self._warp_to_crs(source, own, window, kernel)
         found = np.full(window[2:], np.nan, source.dtype)
         reproject(
             source,
             found,
             src_transform=self._affine(*self._own.window(*own).transform),
-            src_crs=self._dataset.crs,
+            src_crs=self._crs,
             src_nodata=nodata,
             dst_transform=self._affine(*self._grid.window(*window).transform),
             dst_crs=self._crs,
             dst_nodata=nodata,
             resampling=Resampling[kernel],
             init_dest_nodata=False,
-            tolerance=0 if self._same_crs else _TOLERANCE,
-            # GDAL would conclude them from each window's shape.
-            XSCALE=1 / self._steps[0],
-            YSCALE=1 / self._steps[1],
+            **self._scales(),
         )
         return found
+
+    def _warp_to_crs(
+        self, source: np.ndarray, own: tuple[int, ...], window: tuple[int, ...], kernel: str
+    ) -> np.ndarray:
+        from rasterio.enums import Resampling
+        from rasterio.io import MemoryFile
+        from rasterio.vrt import WarpedVRT
+
+        profile = {"driver": "GTiff", "count": 1, "dtype": source.dtype, "crs": self._dataset.crs, "nodata": math.nan}
+        place = self._affine(*self._own.window(*own).transform)
+        with MemoryFile() as memory:
+            with memory.open(height=own[2], width=own[3], transform=place, **profile) as file:
+                file.write(source, 1)
+            with (
+                memory.open() as file,
+                WarpedVRT(
+                    file,
+                    crs=self._crs,
+                    transform=self._affine(*self._grid.window(*window).transform),
+                    height=window[2],
+                    width=window[3],
+                    resampling=Resampling[kernel],
+                    src_nodata=math.nan,
+                    nodata=math.nan,
+                    # Its own 1/8 of a pixel would show, and differ between windows.
+                    tolerance=_TOLERANCE,
+                    **self._scales(),
+                ) as warped,
+            ):
+                return warped.read(1)
+
+    def _scales(self) -> dict[str, float]:
+        """Returns the grid's pixels per pixel of the file's; GDAL would conclude them from each window's shape."""
+        return {"XSCALE": 1 / self._steps[0], "YSCALE": 1 / self._steps[1]}
 
     def _own_steps(self) -> tuple[float, float]:
         """Returns how many of the file's pixels a step along a row and a column of the grid passes."""

@@ -184,3 +184,17 @@ def test_bands_mask_themselves_alone_in_one_file(tmp_path):
         image, mask = reader.read(0, 0, scene.grid.height, scene.grid.width)
     assert 1 < image[mask == VALID].min()
     assert np.abs(image[mask == VALID].astype(int) - 3000).max() < 1600
+
+
+def test_windows_in_another_system_are_cut_out_of_the_whole(tmp_path):
+    noise = np.random.default_rng(0).integers(500, 5000, (60, 60)).astype("uint16")
+    noise[20:25, 20:25], noise[40, 40] = 0, 65535
+    write(tmp_path / "S_B02.tif", noise, 10)
+    write(tmp_path / "S_B05.tif", noise[::2, ::2], 20)
+    scene = scenes.open_scene(tmp_path, SceneOptions(level="L1C", target_crs=OTHER))
+    with SceneReader(scene) as reader:
+        image, mask = reader.read(0, 0, scene.grid.height, scene.grid.width)
+        for row, column in ((0, 0), (13, 7), (31, 33)):
+            part, part_mask = reader.read(row, column, 30, 29)
+            np.testing.assert_array_equal(part_mask, mask[row : row + 30, column : column + 29])
+            np.testing.assert_allclose(part, image[row : row + 30, column : column + 29], atol=2)
