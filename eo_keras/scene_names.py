@@ -20,15 +20,17 @@ OFFSET_DAY = datetime.date(2022, 1, 25)
 _DAY = r"(?<!\d)(20[0-4]\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])"
 _ANY_DAY = re.compile(_DAY + r"(?!\d{1,5}(?:\D|$))")
 _SENSING = (
-    re.compile(r"_V" + _DAY + r"T\d{6}"),  # Before December 2016: the sensing's start.
-    re.compile(r"MSIL(?:1C|2A)_" + _DAY),
-    re.compile(r"^" + _DAY + r"T\d{6}_\d{8}T\d{6}_T\d\d[A-Z]{3}"),  # Earth Engine's: sensing, generation, tile.
+    re.compile(r"_V" + _DAY + r"T\d{6}", re.IGNORECASE),  # Before December 2016: the sensing's start.
+    re.compile(r"MSIL(?:1C|2A)[_\-]" + _DAY, re.IGNORECASE),
+    re.compile(
+        r"^" + _DAY + r"T\d{6}_\d{8}T\d{6}_T\d\d[A-Z]{3}", re.IGNORECASE
+    ),  # Earth Engine's: sensing, generation, tile.
 )
 _MADE = re.compile(r"_OPER_.*?_" + _DAY + r"T\d{6}", re.IGNORECASE)
 _OF_A_GRANULE = re.compile(r"(?:_OPER_|_(?:TL|DS)_\w{4}_)", re.IGNORECASE)
-_DISCRIMINATOR = re.compile(r"MSIL(?:1C|2A)_.*_T\d\d[A-Z]{3}_" + _DAY + r"T\d{6}")
-_OF_ESA = re.compile(r"MSIL(?:1C|2A)_|T\d\d[A-Z]{3}_\d{8}T\d{6}|\d{8}T\d{6}_T\d\d[A-Z]{3}")
-_BASELINE = re.compile(r"(?:^|_)N(\d\d)\.?(\d\d)(?=_|\.|$)")
+_DISCRIMINATOR = re.compile(r"MSIL(?:1C|2A)[_\-].*[_\-]T\d\d[A-Z]{3}[_\-]" + _DAY + r"T\d{6}", re.IGNORECASE)
+_OF_ESA = re.compile(r"MSIL(?:1C|2A)[_\-]|T\d\d[A-Z]{3}_\d{8}T\d{6}|\d{8}T\d{6}_T\d\d[A-Z]{3}", re.IGNORECASE)
+_BASELINE = re.compile(r"(?:^|[_\-. ])N(\d\d)\.?(\d\d)(?=[_\-. ]|$)", re.IGNORECASE)
 _LEVEL = re.compile(r"MSI_?(L1C|L2A)|(?:^|[_\-])(L1C|L2A)(?=[_\-.]|$)", re.IGNORECASE)
 _TILE = re.compile(r"(?:^|_)T?(\d\d[C-HJ-NP-X][A-HJ-NP-Z]{2})(?=_|\.|$)")
 

@@ -30,6 +30,8 @@ _BRIGHTEST_HALF = 2.0
 _BRIGHTEST_HUNDREDTH = 2.0
 """Sun glint and snow on slopes that face the sun pass this in single pixels."""
 _DARKEST = -0.02
+_MOST_NEGATIVE = 0.9
+"""Share of stored numbers that may lie below 0: since baseline 04.00, a little below it is what open water has."""
 _MOST_DARK = 0.2
 """Share of a visible band's pixels that may lie below `_DARKEST`: dark water after an overdone correction."""
 
@@ -115,7 +117,7 @@ def _check_low(
             )
         below = float(np.mean(values < _DARKEST))
         most = _MOST_DARK if band in _VISIBLE else 0.5
-        if below > most or (band in _VISIBLE and np.mean(values < 0) > 0.5):
+        if below > most or np.mean(numbers < 0) > _MOST_NEGATIVE:
             offset, said = meanings[band].offset, meanings[band].said
             found = f"{np.mean(values < 0):.0%} of the numbers of {band} are a reflectance below 0"
             if offset < 0:

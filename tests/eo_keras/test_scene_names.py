@@ -61,6 +61,8 @@ def test_the_level_is_read_from_whole_words(name, level):
         (("T33UUU_20230625T234621",), True),
         (("20230625T100559_20230625T101230_T33UUU",), True),
         (("S2A_MSIL2A_20230625_town",), True),
+        (("s2a_msil2a_20180625t234621_n0509_town",), True),
+        (("S2A-MSIL2A-20180625-N0509-town",), True),
         (("T33UUU_20180625T234621",), None),
         (("S2A_33UUU_20230625_0_L2A",), None),
         (("town_2023-06-25",), None),
