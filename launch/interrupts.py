@@ -65,8 +65,9 @@ def _imports(frame: types.FrameType | None) -> bool:
 
 def _has_workers() -> bool:
     """Tells whether there are worker processes, which an exception ends in good order."""
-    module = sys.modules.get("multiprocessing")
-    return bool(module and module.active_children())
+    # What is missing in it is being imported just now.
+    children = getattr(sys.modules.get("multiprocessing"), "active_children", None)
+    return bool(children and children())
 
 
 def _command() -> str:

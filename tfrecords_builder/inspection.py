@@ -288,7 +288,9 @@ def facts(card: cards.DataCard) -> list[tuple[str, str]]:
     """Returns what a card says, apart from counts and statistics, as names and values."""
     scale = "not known"
     if card.reflectance is not None:
-        scale = f"{card.reflectance.scale:.6g} * number {card.reflectance.offset:+.6g}"
+        offset = card.reflectance.offset
+        added = f" {'-' if offset < 0 else '+'} {abs(offset):.6g}" if offset else ""
+        scale = f"{card.reflectance.scale:.6g} * number{added}"
     size = f"{card.patch_size}x{card.patch_size} pixels of {card.resolution_m:g} m"
     georeferenced = ", georeferenced" if card.georeferenced else ""
     return [

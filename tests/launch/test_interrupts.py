@@ -76,6 +76,18 @@ def test_late_imports_leave_no_workers_behind(tmp_path, workers, code):
     assert subprocess.run([sys.executable, "-c", program], timeout=20).returncode == code
 
 
+def test_an_interrupt_while_multiprocessing_itself_is_imported(tmp_path):
+    (tmp_path / "interrupted.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(9): pass"
+    )
+    program = (
+        "import sys, types; from launch import interrupts; interrupts.listen(); interrupts.begin()\n"
+        f"sys.modules['multiprocessing'] = types.ModuleType('half'); sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import interrupted"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=20).returncode == 130
+
+
 def test_ignored_signals_stay_ignored():
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"

@@ -178,6 +178,20 @@ def test_whole_records_in_another_order_are_found_by_the_shards_checksum(copied)
         inspection.survey(card, folder, checksums=True)
 
 
+@pytest.mark.parametrize(
+    ("reflectance", "said"),
+    [
+        (cards.Reflectance(1e-4), "0.0001 * number; no data is 0"),
+        (cards.Reflectance(1e-4, 0.1), "0.0001 * number + 0.1; no data is 0"),
+        (cards.Reflectance(0.00108268, -0.00108268), "0.00108268 * number - 0.00108268; no data is 0"),
+        (None, "not known; no data is 0"),
+    ],
+)
+def test_how_reflectance_is_told(rgb, reflectance, said):
+    card = dataclasses.replace(cards.read_data_card(rgb), reflectance=reflectance)
+    assert dict(inspection.facts(card))["reflectance"] == said
+
+
 def test_places_come_from_the_records(ms):
     card = cards.read_data_card(ms)
     survey = inspection.survey(card, ms)
