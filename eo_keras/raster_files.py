@@ -46,7 +46,12 @@ def common_grid(source: str, paths: Iterable[str], target_crs: str | None = None
             grids[file] = _grid_of(dataset, file)
     crs = {grid.crs for grid in grids.values()}
     if len(crs) > 1:
-        raise SourceError(source, f"its bands lie in {' and '.join(sorted(crs))}", "one coordinate reference system")
+        raise SourceError(
+            source,
+            f"its bands lie in {' and '.join(sorted(crs))}",
+            "one coordinate reference system",
+            "bring them to one by gdalwarp -t_srs",
+        )
     finest = min(grids.values(), key=lambda grid: grid.pixel_size)
     if target_crs is None:
         return finest
@@ -92,7 +97,9 @@ def _grid_of(dataset: Any, path: str) -> Grid:
             "georeference it: gdal_edit.py -a_srs adds a CRS, gdalwarp -t_srs makes a grid of control points",
         )
     if not reference_systems.has_place(dataset.crs):
-        raise SourceError(path, "its CRS is no projection on the ground, nor degrees", "a georeferenced raster")
+        raise SourceError(
+            path, "its CRS is no projection on the ground, nor degrees", "a georeferenced raster", "gdalwarp -t_srs"
+        )
     return Grid(rasters.crs_name(dataset.crs.to_wkt()), tuple(dataset.transform)[:6], dataset.height, dataset.width)
 
 

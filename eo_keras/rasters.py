@@ -125,7 +125,7 @@ def read_image(path: str | os.PathLike[str], bands: Sequence[str] | None = None)
         return _read_geotiff(data, path, bands)
     if data.startswith(_PICTURE_STARTS):
         return _read_picture(data, path, bands)
-    raise SourceError(path, "this is no image" if data else "the file is empty", _FORMS, "remove it from the images")
+    raise SourceError(path, "this is no image" if data else "the file is empty", _FORMS, "leave it out of the images")
 
 
 def _read_geotiff(data: bytes, path: str | os.PathLike[str], bands: Sequence[str] | None) -> Image:

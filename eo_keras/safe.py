@@ -104,13 +104,14 @@ def _not_one(path: str, members: Sequence[str], metadata: Sequence[str]) -> Sour
         return SourceError(path, "it is empty", expected, "download the product again")
     if inner := [name for name in members if name.lower().endswith(".zip")]:
         return SourceError(path, f"it holds other zips ({inner[0]})", expected, "unpack it, and name one of those")
-    if os.path.isfile(path) and any(name.lower().endswith((".jp2", ".tif", ".tiff")) for name in members):
+    images = [name for name in members if name.lower().endswith((".jp2", ".tif", ".tiff"))]
+    if images and os.path.isfile(path):
         return SourceError(
             path,
-            f"it holds images ({members[0]}), but no MTD_MSIL1C.xml or MTD_MSIL2A.xml, as where products are laid out "
+            f"it holds images ({images[0]}), but no MTD_MSIL1C.xml or MTD_MSIL2A.xml, as where products are laid out "
             "otherwise than by ESA",
             expected,
-            "unpack it and name the folder of the bands' files, or download ESA's own zip",
+            "unpack it and name the folder of the bands' files, or the file itself where it is one",
         )
     return SourceError(
         path,

@@ -242,7 +242,10 @@ def _folder(path: str, options: SceneOptions, check: bool) -> _Found:
         elif band in BANDS:
             if band in files:
                 raise SourceError(
-                    path, f"{pathlib.Path(files[band]).name} and {file.name} are both {band}", "one file each"
+                    path,
+                    f"{pathlib.Path(files[band]).name} and {file.name} are both {band}",
+                    "one file each",
+                    "move one of them out of the folder",
                 )
             if file.suffix.lower() == ".vrt":
                 raster_files.check_vrt_in(path, os.fspath(file))
@@ -279,7 +282,10 @@ def _folder_name(path: str) -> str:
 def _file(path: str, options: SceneOptions, check: bool) -> _Found:
     if not path.lower().endswith(SUFFIXES):
         raise SourceError(
-            path, "this is no scene by its name", f"a SAFE folder or zip, or a file in {', '.join(SUFFIXES)}"
+            path,
+            "this is no scene by its name",
+            f"a SAFE folder or zip, or a file in {', '.join(SUFFIXES)}",
+            "name the raster itself, or rename it as what it is",
         )
     name = pathlib.Path(path).stem
     match = _BAND_AT_END.search(name)

@@ -34,10 +34,13 @@ def masked_crc(data: bytes) -> int:
 
 def write_record(file: BinaryIO, data: bytes) -> None:
     """Appends one record to an open TFRecord file."""
+    file.write(framed(data))
+
+
+def framed(data: bytes) -> bytes:
+    """Returns a record as a TFRecord file holds it: after its length and that one's checksum, before its own."""
     length = _LENGTH.pack(len(data))
-    file.write(length + _CHECKSUM.pack(masked_crc(length)))
-    file.write(data)
-    file.write(_CHECKSUM.pack(masked_crc(data)))
+    return b"".join((length, _CHECKSUM.pack(masked_crc(length)), data, _CHECKSUM.pack(masked_crc(data))))
 
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:

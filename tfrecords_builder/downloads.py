@@ -69,7 +69,7 @@ def download(
     folder = files.make_folder(output_dir)
     path, partial = folder / file.name, folder / f"{files.TEMPORARY_PREFIX}{file.name}"
     if path.exists():
-        _verify(path, file, "remove it, then run the same command again")
+        _verify(path, file, "move it away, then run the same command again")
         return path
     with files.FolderLock(folder, SourceError):
         _fetch_with_retries(file, partial, progress, pause_seconds)

@@ -85,7 +85,7 @@ def test_another_file_is_refused_and_removed(server, tmp_path):
 
 def test_a_wrong_file_that_is_there_is_not_overwritten(server, tmp_path):
     (tmp_path / "a.zip").write_bytes(b"mine")
-    with pytest.raises(SourceError, match="it has 4 bytes.*Remove it"):
+    with pytest.raises(SourceError, match="it has 4 bytes.*Move it away"):
         downloads.download(published(server), tmp_path)
     assert (tmp_path / "a.zip").read_bytes() == b"mine" and server.ranges == []
 

@@ -62,7 +62,7 @@ def decode_jpeg(data: bytes, where: str, size: int) -> np.ndarray:
                 where,
                 f"a JPEG of {width}x{height} pixels, colours {colours}",
                 f"{size}x{size} pixels, RGB",
-                "remove it or give the published archive",
+                "give the published archive, or move it out of the source",
             )
         return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
     except (ValueError, RuntimeError) as error:
@@ -96,7 +96,7 @@ def decode_png(data: bytes, where: str, shape: tuple[int, ...]) -> np.ndarray:
                     where,
                     f"a PNG of {image.width}x{image.height} pixels, mode {image.mode}",
                     f"{shape[1]}x{shape[0]} pixels, mode {mode}",
-                    "remove it or give the published archive",
+                    "give the published archive, or move it out of the source",
                 )
             return np.array(image, np.uint8)
     except SourceError:
@@ -246,7 +246,7 @@ def _check_blocks(dataset, where: str) -> None:
 
 def _check_form(dataset, where: str, shape: tuple[int, int, int], dtype: str) -> None:
     def refuse(found: str, expected: str):
-        raise SourceError(where, found, expected, "remove it or give the published archive")
+        raise SourceError(where, found, expected, "give the published archive, or move it out of the source")
 
     height, width, bands = shape
     if dataset.count != bands:

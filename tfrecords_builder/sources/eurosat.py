@@ -156,7 +156,7 @@ class EuroSAT:
         if self.encoding == "jpeg":
             return Patch(data, decoding.decode_jpeg(data, where, self.patch_size))
         image = decoding.decode_geotiff(data, where, self.shape, self.dtype)
-        remedy = "remove it or give the published archive"
+        remedy = "give the published archive, or move it out of the source"
         if image.crs is None or image.transform is None:
             raise SourceError(
                 where, "no coordinate reference system or no transform", "a georeferenced GeoTIFF", remedy

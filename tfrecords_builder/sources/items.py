@@ -89,7 +89,10 @@ def _folded(key: str) -> str:
 
 def _twins(where: str, first: Item, second: Item, found: str) -> SourceError:
     return SourceError(
-        where, f"{first.member} and {second.member} {found}", "one file a key", "remove or rename one of them"
+        where,
+        f"{first.member} and {second.member} {found}",
+        "one file a key",
+        "rename one of them, or move it out of the source",
     )
 
 

@@ -191,7 +191,12 @@ class Ombria:
         where = f"{archive.path}: {item.mask}"
         numbers = decoding.decode_png(archive.read(item.mask), where, shape)
         if strange := sorted(set(np.unique(numbers).tolist()) - set(_CLASS_OF)):
-            raise SourceError(where, f"the number {strange[0]}", "0 (dry) and 255 (flooded)", "mend or remove the mask")
+            raise SourceError(
+                where,
+                f"the number {strange[0]}",
+                "0 (dry) and 255 (flooded)",
+                "write the mask again, or move it and its image out of the source",
+            )
         mask = np.zeros(shape, np.uint8)
         for number, label in _CLASS_OF.items():
             mask[numbers == number] = label

@@ -86,11 +86,14 @@ def _read(context: TileShardContext, piece: Piece) -> bytes:
             framed = file.read(piece.length)
     except FileNotFoundError:
         framed = b""
-    if digest(_unframed(framed)) != piece.digest:
+    record = _unframed(framed)
+    if digest(record) != piece.digest or framed != tfrecord.framed(record):
+        # What is not there is cut by the next call.
+        files.remove(path)
         raise SourceError(
             path,
             "what was cut from a scene has been damaged",
-            remedy="keep other programs out of the output folder, remove that file, and run the same command again",
+            remedy="keep other programs out of the output folder, and run the same command again",
         )
     return framed
 

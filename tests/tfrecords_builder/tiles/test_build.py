@@ -545,3 +545,28 @@ def test_beam_writes_the_same_bytes(built, two_towns, tmp_path):
     assert result.returncode == 0, result.stderr
     for path in folder.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_row_that_was_damaged_while_it_waited_is_cut_by_the_next_call(built, two_towns, tmp_path, monkeypatch):
+    from tfrecords_builder.tiles import shards
+
+    folder, _ = built
+    original, damaged = shards.write_shard, []
+
+    def damage_first(context, unit):
+        if not damaged:
+            damaged.append(next(path for path in (tmp_path / "r" / ".build").glob("row-*") if path.suffix != ".npz"))
+            content = bytearray(damaged[0].read_bytes())
+            content[len(content) // 2] ^= 1
+            damaged[0].write_bytes(content)
+        original(context, unit)
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(SourceError, match="damaged.*Keep other programs out.*run the"),
+    ):
+        patched.setattr(shards, "write_shard", damage_first)
+        tiles_build.build(options(tmp_path / "r", two_towns))
+    tiles_build.build(options(tmp_path / "r", two_towns))
+    for path in folder.glob("*.tfrecord-*"):
+        assert (tmp_path / "r" / path.name).read_bytes() == path.read_bytes(), path.name
