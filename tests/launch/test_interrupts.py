@@ -51,12 +51,12 @@ def test_an_interrupt_within_an_import_ends_the_command(tmp_path, library, numbe
 
 
 PROGRAM = """
-import multiprocessing, os, signal, sys
+import multiprocessing, os, signal, sys, time
 from launch import interrupts
 interrupts.listen()
 interrupts.begin()
 sys.path.insert(0, {folder!r})
-worker = multiprocessing.get_context("fork").Process(target=signal.pause)
+worker = multiprocessing.get_context("fork").Process(target=lambda: [time.sleep(0.05) for _ in range(400)])
 if {workers}:
     worker.start()
 try:
