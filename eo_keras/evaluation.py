@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from eo_keras import cards, legends, metrics, pipelines, runs, tta
+from eo_keras import cards, holdouts, legends, metrics, pipelines, runs, tta
 from eo_keras.answers import Answers
 from eo_keras.calibration import Calibration, calibrate
 from eo_keras.errors import RecordsError, RunError
@@ -211,7 +211,10 @@ def validation_part(run: runs.Run, records: Records) -> tuple[str, Part | None]:
     # As training chose them: a split of their own goes before a part of the training split.
     if "val" in records.card.splits and records.card.splits["val"].examples:
         return "val", None
-    return "train", holdout(run.card.flags["validation_from_train"], run.card.flags["seed"])[1]
+    fraction, seed = run.card.flags["validation_from_train"], run.card.flags["seed"]
+    if chosen.endswith(holdouts.BY_KEY):
+        return "train", holdout(fraction, seed)[1]
+    return "train", holdouts.hold_out(records, fraction, seed).held_out
 
 
 def fit_calibration(

@@ -11,7 +11,7 @@ away lies nearly along the projection's rays, along which distances are true.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ _EQUATOR_M, _FLATTENING = 6_378_137.0, 1 / 298.257223563
 _ECCENTRICITY = _FLATTENING * (2 - _FLATTENING)
 
 _MEAN_RADIUS_M = 6_371_008.8
+
+_MERIDIAN_M = 10_001_965.73
+"""Length of a quarter of a meridian."""
 
 _CELL_M = 200_000.0
 """Edge of the cubes of space whose footprints are one group."""
@@ -52,10 +55,35 @@ class Footprints:
         corners = np.asarray(corners, np.float64)
         return cls(_in_space(np.where(np.isfinite(corners), corners, np.nan)))
 
+    @classmethod
+    def of_transforms(cls, crs: Sequence[str | None], transforms: npt.ArrayLike, pixels: int) -> Footprints:
+        """Makes the footprints of square images of so many pixels.
+
+        Args:
+            crs: the N coordinate reference systems; None of an image without one.
+            transforms: (N, 6) affine transforms (a, b, c, d, e, f) from pixel (column, row) to CRS.
+            pixels: height and width.
+        """
+        columns, rows = np.array([[0, 1, 1, 0], [0, 0, 1, 1]]) * pixels
+        a, b, c, d, e, f = (column[:, None] for column in np.asarray(transforms, np.float64).T)
+        corners = np.stack([a * columns + b * rows + c, d * columns + e * rows + f], axis=-1)
+        degrees = np.full((len(corners), 4, 2), np.nan)
+        names = np.array([name or "" for name in crs], np.str_)
+        for name in np.unique(names[names != ""]).tolist():
+            here = names == name
+            degrees[here] = transformed(corners[here].reshape(-1, 2), name, "EPSG:4326").reshape(-1, 4, 2)
+        return cls.of_degrees(degrees)
+
     @property
     def known(self) -> np.ndarray:
         """Whether each place is known, bool (N,)."""
         return np.isfinite(self.corners).all(axis=(1, 2))
+
+    @property
+    def degrees(self) -> np.ndarray:
+        """Longitude and latitude of the centres in degrees, float64 (N, 2)."""
+        x, y, z = self.centres.T
+        return np.degrees(np.stack([np.arctan2(y, x), np.arctan2(z, (1 - _ECCENTRICITY) * np.hypot(x, y))], axis=-1))
 
     @property
     def centres(self) -> np.ndarray:
@@ -75,6 +103,27 @@ class Nearness:
 
     distance_m: np.ndarray
     overlaps: np.ndarray
+
+
+def transformed(places: np.ndarray, source: str, crs: str) -> np.ndarray:
+    """Returns places (N, 2) of one CRS in another, degrees as longitude and latitude; not finite where there is none.
+
+    Raises:
+        CRSError: if a CRS is unknown.
+    """
+    from rasterio.errors import CRSError
+    from rasterio.warp import transform
+
+    try:
+        return np.stack(transform(source, crs, places[:, 0], places[:, 1]), axis=-1)
+    except CRSError:
+        raise
+    except Exception:
+        # One place outside of a projection's domain fails all that are asked of with it; GDAL's errors are private.
+        if len(places) == 1:
+            return np.full((1, 2), np.nan)
+        middle = len(places) // 2
+        return np.concatenate([transformed(half, source, crs) for half in (places[:middle], places[middle:])])
 
 
 def within(first: Footprints, second: Footprints, distance_m: float) -> np.ndarray:
@@ -106,6 +155,44 @@ def pairs_within(first: Footprints, second: Footprints, distance_m: float) -> np
     return np.concatenate(found)
 
 
+def overlapping_pairs(footprints: Footprints, strip_m: float) -> np.ndarray:
+    """Returns the positions int64 (pairs, 2), the lower first, of footprints that share more than a strip's ground."""
+    import shapely
+
+    found = [np.empty((0, 2), np.int64)]
+    slack = 2 * footprints.reach
+    for group in _groups(footprints, footprints):
+        columns = np.flatnonzero(group.apart <= group.radius + slack)
+        mine, others = group.flat(footprints, group.rows), group.flat(footprints, columns)
+        rows, places = shapely.STRtree(others).query(mine, predicate="intersects")
+        later = group.rows[rows] < columns[places]
+        rows, places = rows[later], places[later]
+        shared = shapely.area(shapely.intersection(mine[rows], others[places]))
+        enough = shared > strip_m * np.sqrt(shapely.area(mine[rows]))
+        found.append(np.stack([group.rows[rows[enough]], columns[places[enough]]], axis=1))
+    return np.concatenate(found)
+
+
+def cells(degrees: np.ndarray, edge_m: float) -> np.ndarray:
+    """Divides the Earth into cells and returns row and column, int64 (N, 2), of those that places lie in.
+
+    Rows begin at the equator and are `edge_m` high along a meridian; each holds as many equal cells as are nearest to
+    that width in the row's middle: the sinusoidal grid of whole cells that satellite products of the globe are binned
+    in. Cells are as high and, but for those few around the poles, as wide on the ground wherever they lie, to 1 %.
+
+    Args:
+        degrees: (N, 2) longitude and latitude.
+        edge_m: edge of a cell in metres.
+    """
+    longitude, latitude = degrees.T
+    rows = np.floor(latitude / 90 * _MERIDIAN_M / edge_m)
+    # A parallel's length follows the cosine; what the Earth's flattening adds is less than 0.4 %.
+    around = 4 * _MERIDIAN_M * np.cos(np.radians(np.clip((rows + 0.5) * edge_m / _MERIDIAN_M * 90, -90, 90)))
+    counts = np.maximum(np.round(around / edge_m), 1)
+    columns = np.floor((longitude + 180) % 360 / 360 * counts)
+    return np.stack([rows, columns], axis=-1).astype(np.int64)
+
+
 def nearness(first: Footprints, second: Footprints, strip_m: float) -> Nearness:
     """Measures how near footprints lie to the nearest of others, from edge to edge.
 
@@ -134,20 +221,6 @@ def nearness(first: Footprints, second: Footprints, strip_m: float) -> Nearness:
         shared = shapely.area(shapely.intersection(mine[rows], others[found]))
         overlaps[group.rows[rows[shared > strip_m * np.sqrt(shapely.area(mine[rows]))]]] = True
     return Nearness(nearest, overlaps)
-
-
-def connected(footprints: Footprints, distance_m: float) -> np.ndarray:
-    """Numbers footprints from 0, so that those share a number that a chain of near ones connects.
-
-    Args:
-        footprints: N footprints, their places known.
-        distance_m: neighbours in a chain are at most so far apart, from edge to edge.
-
-    Returns:
-        int64 (N,), in the order of the first of each number.
-    """
-    pairs = pairs_within(footprints, footprints, distance_m)
-    return joined(len(footprints), pairs[pairs[:, 0] < pairs[:, 1]])
 
 
 def joined(count: int, pairs: np.ndarray) -> np.ndarray:

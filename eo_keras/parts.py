@@ -8,26 +8,30 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from eo_keras.errors import OptionError, RecordsError
 
 _HASH_BUCKETS = 2**31 - 1
+_WIDE = 2**62  # So many that no two of a data set's keys share one.
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One of the two parts into which a split's examples fall by a hash of their keys.
+    """One of the two parts into which a split's examples fall.
 
     Attributes:
         fraction: about this share of the examples is held out.
         seed: another seed gives another division.
         held_out: whether this is the part that is held out, or the one that is kept.
+        keys: the keys of its examples, where `eo_keras.holdouts` has chosen them; None where a hash of the keys does.
     """
 
     fraction: float
     seed: int
     held_out: bool
+    keys: frozenset[str] | None = None
 
     def __post_init__(self):
         """Refuses values that make no sense."""
@@ -36,8 +40,25 @@ class Part:
 
     def contains(self, keys: Any) -> tf.Tensor:
         """Tells for every key (string tensor or strings) whether its example belongs to this part."""
-        hashes = tf.strings.to_hash_bucket_fast(tf.strings.join([f"validation/{self.seed}/", keys]), _HASH_BUCKETS)
-        return (hashes < int(self.fraction * _HASH_BUCKETS)) == self.held_out
+        if self.keys is None:
+            return (_draw(keys, self.seed) < int(self.fraction * _HASH_BUCKETS)) == self.held_out
+        with tf.init_scope():
+            own = np.sort(tf.strings.to_hash_bucket_fast(sorted(self.keys), _WIDE).numpy())
+        hashes = tf.strings.to_hash_bucket_fast(keys, _WIDE)
+        places = tf.minimum(tf.searchsorted(own, tf.reshape(hashes, [-1])), len(own) - 1)
+        return tf.gather(own, tf.reshape(places, tf.shape(hashes))) == hashes
+
+
+def _draw(keys: Any, seed: int) -> tf.Tensor:
+    return tf.strings.to_hash_bucket_fast(tf.strings.join([f"validation/{seed}/", keys]), _HASH_BUCKETS)
+
+
+def draw(names: Sequence[str], seed: int) -> np.ndarray:
+    """Returns a number from 0 to below 1 for each name, which follows from it and the seed; float64 (names,).
+
+    An example whose key has less than the fraction is held out by `holdout`.
+    """
+    return _draw(list(names), seed).numpy() / _HASH_BUCKETS
 
 
 def holdout(fraction: float, seed: int) -> tuple[Part, Part]:

@@ -144,6 +144,48 @@ def read_examples(path: str | os.PathLike[str]) -> Iterator[Example]:
             ) from None
 
 
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What tells an example and its place.
+
+    Attributes:
+        key: its name.
+        image: the stored image.
+        crs: coordinate reference system, or None.
+        transform: affine transform (a, b, c, d, e, f) from pixel to CRS, or None.
+        city: name of a tile's city, or empty.
+    """
+
+    key: str
+    image: bytes
+    crs: str | None
+    transform: tuple[float, ...] | None
+    city: str
+
+
+def read_headers(path: str | os.PathLike[str]) -> Iterator[Header]:
+    """Yields what tells the examples of one shard; no image and no mask is decoded.
+
+    Raises:
+        RecordsError: if the shard is damaged.
+    """
+    for number, data in enumerate(tfrecord.read_records(path)):
+        try:
+            features = tfrecord.decode_example(data)
+            placed = CRS in features
+            yield Header(
+                features[KEY].decode(),
+                features[IMAGE],
+                features[CRS].decode() if placed else None,
+                _TRANSFORM.unpack(features[TRANSFORM]) if placed else None,
+                features.get(CITY, b"").decode(),
+            )
+        except Exception as error:
+            raise RecordsError(
+                path, f"record {number} is not one of ours ({error})", remedy="build the records again"
+            ) from None
+
+
 def check_shard(records_dir: str | os.PathLike[str], shard: Shard) -> str:
     """Returns a shard's path or URL after checking that it is there and as long as the card says.
 

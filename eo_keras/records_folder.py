@@ -79,16 +79,19 @@ class Records:
         if part is None:
             whole = self.split(split)
             return whole.examples if share == WHOLE else sum(shard.examples for shard in share.of(whole.shards))
+        if part.keys is not None and share == WHOLE:
+            return len(part.keys)
         if (split, part, share) not in self._part_counts:
             batches = serialised(self.files(split, share)).batch(PARSE_BATCH)
             batches = batches.map(keys_of, num_parallel_calls=PARALLEL_CALLS)
-            held_out = dataclasses.replace(part, held_out=True)
-            masks = list(reading(self, batches.map(held_out.contains)))
-            # One pass settles both parts.
-            counts = {True: sum(int(mask.numpy().sum()) for mask in masks)}
-            counts[False] = sum(int(mask.shape[0]) for mask in masks) - counts[True]
+            masks = list(reading(self, batches.map(part.contains)))
+            counts = {part: sum(int(mask.numpy().sum()) for mask in masks)}
+            if part.keys is None:
+                # One pass settles both parts.
+                other = dataclasses.replace(part, held_out=not part.held_out)
+                counts[other] = sum(int(mask.shape[0]) for mask in masks) - counts[part]
             for side, number in counts.items():
-                self._part_counts[split, dataclasses.replace(part, held_out=side), share] = number
+                self._part_counts[split, side, share] = number
         return self._part_counts[split, part, share]
 
     def bands(self, bands: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -23,8 +23,8 @@ from eo_keras import (
     distribution,
     epochs,
     files,
+    holdouts,
     models,
-    parts,
     phases,
     pipelines,
     reports,
@@ -33,7 +33,7 @@ from eo_keras import (
     tasks,
 )
 from eo_keras.epochs import EpochUnderWay
-from eo_keras.errors import OptionError
+from eo_keras.errors import OptionError, RunError
 from eo_keras.monitoring import Monitor
 from eo_keras.sentinel2 import parse_bands
 from eo_keras.training_options import TrainingOptions, check_resumable
@@ -169,8 +169,8 @@ class _Training:
             split, self.validation_name = "val", "the split val"
         elif options.validation_from_train:
             split = "train"
-            kept, held_out = parts.holdout(options.validation_from_train, options.seed)
-            self.validation_name = f"{options.validation_from_train:.1%} of the split train, held out by key"
+            division = holdouts.hold_out(self.records, options.validation_from_train, options.seed)
+            kept, held_out, self.validation_name = division.kept, division.held_out, division.name
         settings = pipelines.PipelineOptions(
             batch_size=options.batch_size,
             bands=self.bands,
@@ -365,6 +365,13 @@ class _Training:
         checkpoints.read_variables(self.folder / runs.CHECKPOINT_DIR / state["variables"], self.groups)
         distribution.spread_seeds(self.groups["random"], self.strategy, self.worker)
         self.history, self.best = state["history"], state["best"]
+        if self.best and self.best["split"] != self.validation_name:
+            raise RunError(
+                self.folder,
+                f"its epochs were chosen by {self.best['split']}",
+                f"{self.validation_name}, which this version holds out",
+                "train again in another run folder",
+            )
         self.under_way = EpochUnderWay(**state["under_way"])
         if self.worker.is_chief:
             checkpoints.publish(self.folder, state)

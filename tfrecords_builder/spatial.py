@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eo_keras.errors import OptionError, SourceError
-from eo_keras.footprints import Footprints, within
+from eo_keras.footprints import Footprints, cells, transformed, within
 from tfrecords_builder.splits import (
     TEST,
     TRAIN,
@@ -36,9 +36,6 @@ EQUAL_AREA_CRS = "EPSG:3035"
 
 _EUROPE = (-35.58, 24.6, 44.83, 84.73)
 """West, south, east and north of that CRS's area of use, in degrees, as EPSG has it."""
-
-_MERIDIAN_M = 10_001_965.73
-"""Length of a quarter of a meridian of WGS84."""
 
 
 def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
@@ -176,50 +173,26 @@ def reproject(corners: dict[str, tuple[np.ndarray, np.ndarray]], crs: str) -> np
     projected = np.empty((sum(len(positions) for positions, _ in corners.values()), points, 2))
     for source, (positions, places) in corners.items():
         flat = places.reshape(-1, 2)
-        projected[positions] = _transformed(flat, source, crs).reshape(places.shape)
+        projected[positions] = transformed(flat, source, crs).reshape(places.shape)
     return projected
-
-
-def _transformed(places: np.ndarray, source: str, crs: str) -> np.ndarray:
-    from rasterio.errors import CRSError
-    from rasterio.warp import transform
-
-    try:
-        return np.stack(transform(source, crs, places[:, 0], places[:, 1]), axis=-1)
-    except CRSError:
-        raise
-    except Exception:
-        # One place outside of a projection's domain fails all that are asked of with it; GDAL's errors are private.
-        if len(places) == 1:
-            return np.full((1, 2), np.nan)
-        middle = len(places) // 2
-        return np.concatenate([_transformed(half, source, crs) for half in (places[:middle], places[middle:])])
 
 
 def block_names(corners: dict[str, tuple[np.ndarray, np.ndarray]], block_km: float) -> list[str]:
     """Names the block that each patch's centre lies in.
 
-    In Europe they are squares of EPSG:3035. Elsewhere they lie in rows from the equator, `block_km` high along a
-    meridian, each of as many equal blocks as come nearest to that width in the row's middle: the sinusoidal grid of
-    whole cells that satellite products of the globe are binned in. Its blocks are as high and, but for those few around
-    the poles, as wide on the ground wherever they lie, to 1 %, and none is cut by the antimeridian.
+    In Europe they are squares of EPSG:3035, elsewhere cells of `eo_keras.footprints.cells`.
     """
     edge_m = 1000 * block_km
-    longitude, latitude = centres_of(corners).T
-    west, south, east, north = _EUROPE
+    degrees = centres_of(corners)
+    (longitude, latitude), (west, south, east, north) = degrees.T, _EUROPE
     inside = (west <= longitude) & (longitude <= east) & (south <= latitude) & (latitude <= north)
-    rows = np.floor(latitude / 90 * _MERIDIAN_M / edge_m)
-    # A parallel's length follows the cosine; what the Earth's flattening adds is less than 0.4 %.
-    around = 4 * _MERIDIAN_M * np.cos(np.radians(np.clip((rows + 0.5) * edge_m / _MERIDIAN_M * 90, -90, 90)))
-    counts = np.maximum(np.round(around / edge_m), 1)
-    columns = np.floor((longitude + 180) % 360 / 360 * counts)
-    names = [f"world/{row:.0f}/{column:.0f}" for row, column in zip(rows, columns, strict=True)]
+    names = [f"world/{row}/{column}" for row, column in cells(degrees, edge_m).tolist()]
     if inside.any():
         # Of the corners, as a square of another projection has its centre elsewhere.
         projected = reproject(corners, EQUAL_AREA_CRS).mean(axis=1)
-        cells = np.floor(np.where(inside[:, None], projected, 0) / edge_m).astype(np.int64)
+        squares = np.floor(np.where(inside[:, None], projected, 0) / edge_m).astype(np.int64)
         for position in np.flatnonzero(inside).tolist():
-            x, y = cells[position].tolist()
+            x, y = squares[position].tolist()
             names[position] = f"{x}/{y}"
     return names
 

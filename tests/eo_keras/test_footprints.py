@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rasterio.warp import transform
 
-from eo_keras.footprints import Footprints, connected, nearness, pairs_within, within
+from eo_keras.footprints import Footprints, joined, nearness, overlapping_pairs, pairs_within, within
 
 EDGE = 640.0
 PLACES = {
@@ -91,12 +91,16 @@ def test_the_other_side_of_the_earth():
     assert not within(spain, new_zealand, 1000.0).any()
 
 
-def test_chains_of_near_footprints():
-    places = [(0, 0), (9000, 0), (640, 0), (1281, 0), (9100, 100), (20_000, 0)]
-    found = connected(squares("EPSG:32633", np.array(places) + (500_000, 5_500_000)), 1.5)
-    assert found.tolist() == [0, 1, 0, 0, 1, 2]
-    long = squares("EPSG:32633", [(500_000 + 640 * x, 5_500_000) for x in np.random.default_rng(0).permutation(700)])
-    assert not connected(long, 1.0).any()
+def test_chains_of_overlapping_footprints():
+    places = [(0, 0), (9000, 0), (640, 0), (600, 600), (9100, 100), (20_000, 0), (-300, 0), (0, 0)]
+    footprints = squares("EPSG:32633", np.array(places) + (500_000, 5_500_000))
+    pairs = overlapping_pairs(footprints, 10.0)
+    assert sorted(map(tuple, pairs.tolist())) == [(0, 6), (0, 7), (1, 4), (2, 3), (6, 7)]
+    assert joined(8, pairs).tolist() == [0, 1, 2, 2, 1, 3, 0, 0]
+    order = np.random.default_rng(0).permutation(700)
+    assert not joined(700, np.stack([order[:-1], order[1:]], axis=1)).any()
+    assert joined(3, np.empty((0, 2), np.int64)).tolist() == [0, 1, 2]
+    assert footprints.degrees[1] == pytest.approx((15.13, 49.65), abs=0.01)
 
 
 def test_nothing_is_near_nothing():
