@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
-from eo_keras import cards, records_folder, runs
+from eo_keras import cards, common_ground, records_folder, runs
 from eo_keras.errors import EOKerasError, RunError
 from eo_keras.records_folder import Records, reading
 from eo_keras.training_options import TrainingOptions
 
 
-def weights_of(options: TrainingOptions, records: Records) -> str | pathlib.Path | None:
-    """Returns what a run's weights start from: None, `imagenet`, or a file; see `backbone_weights`."""
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a run's weights start from.
+
+    Attributes:
+        weights: None, `imagenet`, or a file.
+        checked: of a backbone, one line on what it was compared with; empty of others.
+    """
+
+    weights: str | pathlib.Path | None
+    checked: str = ""
+
+
+def start_of(options: TrainingOptions, records: Records) -> Start:
+    """Returns what a run's weights start from; see `backbone`."""
     run_dir = options.segmentation.backbone_run
     if run_dir is None or records.card.task != "segmentation":
-        return options.weights
-    return backbone_weights(run_dir, records)
+        return Start(options.weights)
+    return backbone(run_dir, records)
 
 
-def backbone_weights(run_dir: str | os.PathLike[str], records: Records) -> pathlib.Path:
+def backbone(run_dir: str | os.PathLike[str], records: Records) -> Start:
     """Returns the file of a run's weights, after checking that it has not learned from these records' test examples.
 
     Args:
@@ -29,27 +44,43 @@ def backbone_weights(run_dir: str | os.PathLike[str], records: Records) -> pathl
 
     Raises:
         RunError: if there is no such run, the records it was trained on are not there any more, or an example that it
-            was trained on, or that chose its epoch, has the key of a test example.
+            was trained on, or that chose its epoch, shows ground of a test example, by place or by pixels, or has its
+            key.
     """
     folder = pathlib.Path(run_dir)
     card = cards.read_model_card(folder)
     model = folder / runs.MODEL_NAME
     if not model.is_file():
         raise RunError(model, "there is no such file", "the model of a run", "let launch.train end its first epoch")
-    if "test" not in records.card.splits:
-        return model
-    seen = _keys_seen(folder, card)
-    if common := sorted(seen & set(_keys(records, "test"))):
-        raise RunError(
-            folder,
-            f"it was trained on {len(common):,} examples that {records.folder} tests on, such as {common[0]}",
-            "a run that has not seen them",
-            "train the classifier on the training part of the same split",
-        )
-    return model
+    if "test" not in records.card.splits or not records.card.splits["test"].examples:
+        return Start(model, "nothing to compare it with: these records have no test examples")
+    trained = _trained_on(folder, card)
+    seen = [part for part in ("train", "val") if part in trained.card.splits and trained.card.splits[part].examples]
+    keys = {key for part in seen for key in _keys(trained, part)}
+    if common := sorted(keys & set(_keys(records, "test"))):
+        raise _refused(folder, records, common, "{:,} examples")
+    found = common_ground.compare(
+        common_ground.Side(trained.card, tuple(path for part in seen for path in trained.files(part))),
+        common_ground.Side(records.card, tuple(records.files("test"))),
+    )
+    if found.keys:
+        raise _refused(folder, records, found.keys, "the ground of {:,} examples")
+    tested = f"the {records.card.splits['test'].examples:,} test examples"
+    if not found.by:
+        return Start(model, f"whether it has seen {tested} is not known: no places, and no bands in common to compare")
+    return Start(model, f"has seen none of {tested}, compared by {' and '.join(found.by)}")
 
 
-def _keys_seen(folder: pathlib.Path, card: cards.ModelCard) -> set[str]:
+def _refused(folder: pathlib.Path, records: Records, keys: Sequence[str], what: str) -> RunError:
+    return RunError(
+        folder,
+        f"it was trained on {what.format(len(keys))} that {records.folder} tests on, such as {keys[0]}",
+        "a run that has not seen them",
+        "train the classifier on the training part of the same split",
+    )
+
+
+def _trained_on(folder: pathlib.Path, card: cards.ModelCard) -> Records:
     where: Any = card.flags.get("records_dir")
     try:
         trained = Records(where)
@@ -67,8 +98,7 @@ def _keys_seen(folder: pathlib.Path, card: cards.ModelCard) -> set[str]:
             f"{card.data_fingerprint[:12]}, that of the records it was trained on",
             "put them back, or give the file alone with --weights, which is not checked",
         )
-    parts = [part for part in ("train", "val") if part in trained.card.splits and trained.card.splits[part].examples]
-    return {key for part in parts for key in _keys(trained, part)}
+    return trained
 
 
 def _keys(records: Records, split: str) -> list[str]:

@@ -30,6 +30,10 @@ _CHECKSUM = "checksum"
 """Of all else in the file, and no part of the card: a changed digit is noticed. Cards from before it lack it."""
 
 
+_LISTED = 10
+"""Classes that a line names; of more it gives the number."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Reflectance:
     """How stored numbers relate to reflectance: `reflectance = number * scale + offset`."""
@@ -147,6 +151,20 @@ class DataCard:
     attribution: str
     fingerprint: str = ""
     schema: int = SCHEMA
+
+    def missing_classes(self) -> tuple[str, ...]:
+        """Returns a line for each part that has no example, or no clear pixel, of some classes of its legend."""
+        what = "clear pixel" if self.task == "segmentation" else "example"
+        lines = []
+        for name, split in self.splits.items():
+            missing = [found for found in self.legend.class_names if split.examples and not split.classes.get(found)]
+            if missing:
+                means = "which cannot be learned" if name == "train" else "which cannot be scored there"
+                listed = ", ".join(missing[:_LISTED]) + (
+                    f" and {len(missing) - _LISTED} more" * (len(missing) > _LISTED)
+                )
+                lines.append(f"the split '{name}' has no {what} of {listed}, {means}")
+        return tuple(lines)
 
     def with_fingerprint(self) -> DataCard:
         """Returns the card with its fingerprint filled in."""

@@ -189,6 +189,7 @@ class _Training:
 
     def _build(self) -> None:
         options, card = self.options, self.card
+        self.start = backbones.start_of(options, self.records)
         self.model, self.initialisation = models.build(
             options.model,
             bands=self.bands,
@@ -197,7 +198,7 @@ class _Training:
             input_dtype=card.dtype,
             patch_size=options.input_size(card),
             stem=options.stem,
-            weights=backbones.weights_of(options, self.records),
+            weights=self.start.weights,
             synchronized=self.strategy.num_replicas_in_sync > 1,
             dtype_policy=options.dtype_policy,
             dropout=options.dropout,
@@ -237,9 +238,11 @@ class _Training:
             f"data:   {self.card.dataset}, {self.pipeline.examples:,} training examples, {memory}",
             f"bands:  {','.join(self.bands)}, {self.card.dtype}, {self.card.patch_size}x{self.card.patch_size} pixels",
             f"model:  {options.model}, {self.model.count_params():,} weights. {self.initialisation.summary()}",
+            *([f"backbone: {self.start.checked}"] if self.start.checked else []),
             f"device: {devices}, batch of {options.batch_size}",
             f"run:    {options.epochs} epochs of {self.steps} steps{first}{sizes and f'; image size: {sizes}'}",
             f"chosen: the epoch by {chooses}",
+            *(f"warning: {line}" for line in self.card.missing_classes()),
         ]
 
     def run(self, progress, report, flags_text: str) -> bool:

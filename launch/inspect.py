@@ -65,6 +65,8 @@ def main() -> None:
     other = cards.read_data_card(FLAGS.against) if FLAGS.against is not None else None
     shards = inspection.check_shards(card, FLAGS.records_dir)
     print(inspection.describe(card))
+    for warning in card.missing_classes():
+        print(f"warning: {warning}")
     with common.ProgressBars(unit="records") as bars:
         if FLAGS.dry_run:
             if FLAGS.verify:

@@ -271,7 +271,8 @@ def describe(card: cards.DataCard) -> str:
     counted = "clear pixels" if card.task == "segmentation" else "examples"
     lines += ["", counted.ljust(24) + "".join(name.rjust(14) for name in card.splits)]
     for class_name in card.legend.class_names:
-        lines.append(class_name.ljust(24) + "".join(f"{s.classes[class_name]:>14,}" for s in card.splits.values()))
+        counts = [split.classes[class_name] for split in card.splits.values()]
+        lines.append(class_name.ljust(24) + "".join(f"{count:>14,}" if count else f"{'-':>14}" for count in counts))
     lines.append("examples".ljust(24) + "".join(f"{s.examples:>14,}" for s in card.splits.values()))
     lines.append("shards".ljust(24) + "".join(f"{len(s.shards):>14,}" for s in card.splits.values()))
     columns = ("mean", "std", "min", "2 %", "median", "98 %", "max", "no data")

@@ -228,10 +228,12 @@ def _balance_blocks(card: cards.DataCard, counts) -> list[pages.Text | pages.Tab
     names = card.legend.class_names
     counted = "Clear pixels" if card.task == "segmentation" else "Examples"
     png = dataset_figures.class_balance_png(counts, names, f"{counted} by class and split", counted)
-    rows = [[name, *(f"{split.classes.get(name, 0):,}" for split in card.splits.values())] for name in names]
+    counts_of = {name: [split.classes.get(name, 0) for split in card.splits.values()] for name in names}
+    rows = [[name, *(f"{count:,}" if count else "-" for count in found)] for name, found in counts_of.items()]
     rows.append(["examples", *(f"{split.examples:,}" for split in card.splits.values())])
     alt = f"Bar chart of the {counted.lower()} by class and split; its numbers are in the table below"
-    return [pages.Picture(png, alt), pages.Table(["class", *card.splits], rows)]
+    warnings = [pages.Text(f"{line[0].upper()}{line[1:]}.", "warn") for line in card.missing_classes()]
+    return [pages.Picture(png, alt), pages.Table(["class", *card.splits], rows), *warnings]
 
 
 def _band_blocks(one: Subject) -> list[pages.Text | pages.Table | pages.Picture]:

@@ -15,7 +15,7 @@ from rasterio.io import MemoryFile
 from eo_keras import cards, records, sentinel2, tfrecord
 from eo_keras.errors import EOKerasError, OptionError, RecordsError, SourceError
 from tests.tfrecords_builder.building import all_examples, built, bytes_of
-from tfrecords_builder import build
+from tfrecords_builder import build, inspection
 from tfrecords_builder.splits import SplitOptions
 
 
@@ -432,3 +432,18 @@ def test_all_27000_real_jpegs(real_data, tmp_path):
         for example in all_examples(card, tmp_path / "1"):
             class_name = card.legend.class_names[example.label]
             assert archive.read(f"EuroSAT_RGB/{class_name}/{example.key}.jpg") == example.image
+
+
+def test_classes_that_a_part_lacks_are_warned_of(rgb_zip, tmp_path):
+    report = build.build(build.BuildOptions("eurosat_rgb", str(rgb_zip), str(tmp_path / "r")))
+    train, test = report.warnings
+    assert (
+        test
+        == "the split 'test' has no example of "
+        + ", ".join(name for name, count in report.card.splits["test"].classes.items() if not count)
+        + ", which cannot be scored there"
+    )
+    assert train.startswith("the split 'train' has no example of ") and train.endswith(", which cannot be learned")
+    lines = inspection.describe(report.card).splitlines()
+    (line,) = (line for line in lines if line.startswith("Pasture"))
+    assert line.split()[-1] == "-" and report.card.splits["test"].classes["Pasture"] == 0

@@ -135,7 +135,11 @@ class _Build:
         self._seconds["all"] = time.monotonic() - started
         counts = dict(collections.Counter(shard.split for shard in planned))
         return BuildReport(
-            card, self._seconds, counts, kept, (*warnings, *split.warnings, *self._state.output.take_warnings())
+            card,
+            self._seconds,
+            counts,
+            kept,
+            (*warnings, *split.warnings, *card.missing_classes(), *self._state.output.take_warnings()),
         )
 
     @contextlib.contextmanager
