@@ -7,7 +7,6 @@ file, in `manifest.safe`. JPEG 2000 has no checksum of its own: damage shows as 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import os
 import pathlib
@@ -130,22 +129,10 @@ def manifest_above(path: str | os.PathLike[str]) -> tuple[Manifest, str] | None:
     """Returns the manifest of the product that a file lies in, and the file's path in it; None where there is none."""
     here = pathlib.Path(os.path.abspath(path))
     for folder in list(here.parents)[:_DEEPEST]:
-        manifest = _manifest_of_folder(os.fspath(folder), _changed(folder / MANIFEST))
+        manifest = manifest_of(folder) if (folder / MANIFEST).is_file() else None
         if manifest is not None:
             return manifest, here.relative_to(folder).as_posix()
     return None
-
-
-def _changed(path: pathlib.Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-@functools.lru_cache(maxsize=8)
-def _manifest_of_folder(folder: str, changed: int) -> Manifest | None:
-    return manifest_of(folder) if changed else None
 
 
 def sha256_of_file(path: str | os.PathLike[str], listed: Listed | None = None) -> str:

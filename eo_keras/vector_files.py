@@ -203,8 +203,10 @@ def _places_in_zip(place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     if len(place) > _DEEPEST:
         return
     with _opened(place) as file, containers.open_zip(_where(place), file) as archive:
-        names = sorted(containers.zip_members(archive, _where(place)))
-    for name in names:
+        members = containers.zip_members(archive, _where(place))
+    for info in members.values():
+        containers.check_readable(info, _where(place), by_gdal=True)
+    for name in sorted(members):
         if posixpath.basename(name) == _GEODATABASE:
             yield (*place, posixpath.dirname(name))
         if name.lower().endswith((*_SEARCHED, ".zip")):

@@ -1,7 +1,7 @@
 """GDAL's virtual rasters (VRT), held against what they name before GDAL opens them.
 
 A VRT may name anything that GDAL can open: servers, databases, programs. Here it may name GeoTIFFs, JPEG 2000 files and
-other VRTs on local disks.
+other VRTs on local disks, and images in zips there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
+from eo_keras import containers
 from eo_keras.errors import SourceError
 
 _MOST_BYTES = 2**26
@@ -27,8 +28,9 @@ _CLASSES = (
 _UNWANTED = ("PixelFunctionCode", "DEMPath", "GeoLocTransformer", "Group")
 """Code, files that a transformation needs, and multidimensional data."""
 
+_ZIP = "/vsizip/"
 _REMOTE = re.compile(r"://|/vsi")
-_ELSEWHERE = re.compile(r"://|/vsi|^\s*<|^\w{2,}:")
+_ELSEWHERE = re.compile(rf"://|(?!^{_ZIP})/vsi|^\s*<|^\w{{2,}}:")
 """What is no path of a local file: URLs, GDAL's other file systems, whole documents, and prefixes of drivers."""
 
 _FILES = "GeoTIFFs, JPEG 2000 files or VRTs on a local disk"
@@ -48,19 +50,31 @@ def check(path: str | os.PathLike[str], open_source: Callable[[str], None], insi
     _check(os.path.abspath(path), open_source, inside and os.path.realpath(inside), 0)
 
 
+def sources_of(path: str | os.PathLike[str]) -> list[str]:
+    """Lists the files that a VRT is made from, those that VRTs among them are made from included, as GDAL opens them.
+
+    Raises:
+        SourceError: see `check`.
+    """
+    found: set[str] = set()
+    check(path, found.add)
+    return sorted(found)
+
+
 def _check(path: str, open_source: Callable[[str], None], inside: str | None, depth: int) -> None:
     status = os.stat(path)
     for source in _sources(path, status.st_size, status.st_mtime_ns):
-        if inside is not None and os.path.commonpath([inside, os.path.realpath(source)]) != inside:
+        file = containers.place_of(source)[0]
+        if inside is not None and os.path.commonpath([inside, os.path.realpath(file)]) != inside:
             raise SourceError(
                 path,
                 f"it names {source}, outside of the folder {inside}",
                 "sources in the same folder",
                 "name one VRT of all bands as the scene (gdalbuildvrt -separate), or copy the files into the folder",
             )
-        if not os.path.isfile(source):
+        if not os.path.isfile(file):
             raise SourceError(path, f"it names {source}, which is not there", _FILES, "copy it there, or mend the VRT")
-        if not source.lower().endswith(".vrt"):
+        if file != source or not source.lower().endswith(".vrt"):
             open_source(source)
         elif depth >= _DEEPEST:
             raise SourceError(path, f"it is nested more than {_DEEPEST} deep", "VRTs of files", "make one VRT of them")
@@ -95,8 +109,9 @@ def _sources(path: str, size: int, changed: int) -> tuple[str, ...]:
             )
         if element.tag in _SOURCES:
             relative = element.get("relativeToVRT", element.get("relativetoVRT", "0")) == "1"
-            found.append(os.path.join(os.path.dirname(path), text) if relative else os.path.abspath(text))
-    return tuple(dict.fromkeys(map(os.path.normpath, found)))
+            folder = os.path.dirname(path) if relative else ""
+            found.append(text if text.startswith(_ZIP) else os.path.abspath(os.path.join(folder, text)))
+    return tuple(dict.fromkeys(found))
 
 
 def _parsed(path: str, size: int) -> ElementTree.Element:

@@ -171,6 +171,18 @@ def test_a_vrt_of_local_files_is_read(tmp_path):
     np.testing.assert_array_equal(use(tmp_path / "a.vrt"), PIXELS.transpose(1, 2, 0))
 
 
+def test_a_vrt_of_files_in_a_zip_is_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.write(tiff(tmp_path / "b.tif"), "in/b.tif")
+    (tmp_path / "b.tif").unlink()
+    for form in (f"/vsizip/{tmp_path}/b.zip/in/b.tif", f"/vsizip/{{{tmp_path}/b.zip}}/in/b.tif"):
+        (tmp_path / "a.vrt").write_text(vrt(form))
+        np.testing.assert_array_equal(use(tmp_path / "a.vrt"), PIXELS[:1].transpose(1, 2, 0))
+    (tmp_path / "a.vrt").write_text(vrt("/vsizip//vsicurl/http://127.0.0.1:9/b.zip/in/b.tif"))
+    with pytest.raises(EOKerasError, match="no file on a local disk"):
+        use(tmp_path / "a.vrt")
+
+
 def test_a_vrt_in_a_folder_of_bands_names_nothing_outside(tmp_path):
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     for folder in (inside, outside):

@@ -29,7 +29,7 @@ from tfrecords_builder import finished, output, plan, splits
 from tfrecords_builder.output import BuildReport
 from tfrecords_builder.state import BuildState
 from tfrecords_builder.statistics import Histograms
-from tfrecords_builder.tiles import rows, shards, survey
+from tfrecords_builder.tiles import rows, shards, source_files, survey
 from tfrecords_builder.tiles.cities import City, read_cities
 from tfrecords_builder.tiles.options import DATASET, TileBuildOptions
 from tfrecords_builder.tiles.split import check_cities, split_tiles
@@ -358,7 +358,7 @@ def _stamps(cities: Sequence[City]) -> dict[str, list[int]]:
     """Returns size and time of the files that cities are built from, by which a changed one is noticed."""
     stamps = {}
     for path in sorted({path for city in cities for path in _files_of(city)}):
-        inner = [path]
+        inner = [path, *source_files.behind(path)]
         if os.path.isdir(path):
             wanted = (".jp2", ".tif", ".tiff", ".vrt", ".xml") if safe.is_product(path) else ("",)
             inner = sorted(

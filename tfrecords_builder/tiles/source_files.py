@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import re
 from collections.abc import Iterable
 
-from eo_keras import cards, checksums, containers
+from eo_keras import cards, checksums, containers, vrt_files
+from eo_keras.errors import SourceError
 from eo_keras.litter import is_litter
 from eo_keras.scenes import Scene
 
@@ -27,8 +29,9 @@ def of_scenes(scenes: Iterable[Scene]) -> tuple[list[cards.SourceFile], list[str
     used: dict[str, set[str]] = {}
     for scene in scenes:
         for layer in (*scene.layers, *filter(None, [scene.scl])):
-            path, member = containers.place_of(layer.path)
-            used.setdefault(path, set()).update({member} - {""})
+            for inner in (layer.path, *_behind(layer.path)):
+                path, member = containers.place_of(inner)
+                used.setdefault(path, set()).update({member} - {""})
     found, unchecked = [], []
     for path, members in sorted(used.items()):
         if members:
@@ -42,6 +45,19 @@ def of_scenes(scenes: Iterable[Scene]) -> tuple[list[cards.SourceFile], list[str
         f"{path}: it lists other sizes of all images, so that they were written anew since and could not be checked"
         for path in dict.fromkeys(unchecked)
     ]
+
+
+def behind(path: str) -> list[str]:
+    """Lists the files that a VRT is made from, sorted; none of another file, or where the VRT cannot be used."""
+    return sorted({containers.place_of(source)[0] for source in _behind(path)})
+
+
+def _behind(path: str) -> list[str]:
+    if not path.lower().endswith(".vrt"):
+        return []
+    with contextlib.suppress(SourceError):  # Whoever opens it, tells.
+        return vrt_files.sources_of(path)
+    return []
 
 
 def _of_zip(path: str, members: set[str]) -> tuple[str, checksums.Manifest | None]:
