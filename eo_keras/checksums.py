@@ -57,7 +57,7 @@ class Manifest:
     Attributes:
         path: the manifest.
         files: by their paths in the folder or zip that holds the product.
-        is_of_these: whether it lists the images that are there: of a product whose images have been written anew since,
+        is_of_these: whether it lists the images that are there: of a product whose images have been rewritten since,
             no size is right.
     """
 
@@ -181,7 +181,7 @@ def sha256_of_zip(
 def _sha256_checking(
     file: IO[bytes], path: str, chosen: list[tuple[str, zipfile.ZipInfo]], listed: Mapping[str, Listed]
 ) -> str:
-    """Hashes a zip from its first byte to its last, and checks members as it comes by them."""
+    """Hashes a zip from its first byte to its last, and checks members in the same pass."""
     whole = hashlib.sha256()
 
     def blocks(length: int | None) -> Iterator[bytes]:

@@ -66,6 +66,7 @@ def _what_it_is(path: str | os.PathLike[str], file: IO[bytes] | None, error: Exc
     """Returns what a file is that cannot be read as a zip, and what helps; nothing where it is just not whole."""
     try:
         with contextlib.closing(file or open(path, "rb")) as opened:
+            opened.seek(0)
             start, tail = opened.read(512), _tail(opened)
     except (OSError, ValueError):
         return f"it cannot be read ({error})", "check that it is there and may be read"

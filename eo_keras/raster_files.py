@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from eo_keras import rasters, reference_systems, vrt_files
+from eo_keras import checksums, containers, rasters, reference_systems, vrt_files
 from eo_keras.errors import EOKerasError, OptionError, SourceError
 from eo_keras.grids import Grid
 
@@ -18,6 +18,7 @@ _JPEG2000 = ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
 
 _FORMS = "GeoTIFF, COG, VRT or JPEG 2000"
 _SIDE_FILES = (".ovr", ".msk", ".OVR", ".MSK")
+_JPEG2000_STARTS = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _MOST_GROWTH = 16
@@ -136,9 +137,7 @@ def open_dataset(path: str) -> Iterator[Any]:
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 dataset = stack.enter_context(rasterio.open(path, driver=driver))
         except RasterioError as error:
-            raise SourceError(
-                path, f"it cannot be opened as {driver} ({error.__cause__ or error})", _FORMS, "copy it again"
-            ) from None
+            raise _unopened(path, driver, error) from None
         _check_overviews(dataset, path)
         try:
             yield dataset
@@ -148,6 +147,28 @@ def open_dataset(path: str) -> Iterator[Any]:
             raise SourceError(
                 path, f"it cannot be read ({error.__cause__ or error})", "a whole raster", "copy it again"
             ) from None
+
+
+def _unopened(path: str, driver: str, error: Exception) -> SourceError:
+    """Returns the error of a file that GDAL cannot open, with what it is instead where its first bytes tell."""
+    said, remedy = f"it cannot be opened as {driver} ({error.__cause__ or error})", "copy it again"
+    file, member = containers.place_of(path)
+    if member:
+        # The zip's own checksum tells damage from a file that never was an image.
+        checksums.sha256_of_zip(file, [member])
+        return SourceError(f"{file}: {member}", said, _FORMS, remedy)
+    with open(file, "rb") as opened:
+        start = opened.read(512)
+    if not start:
+        said = "the file is empty"
+    elif driver != "GTiff" and start.startswith(_TIFF_STARTS):
+        said, remedy = "this is a TIFF by its first bytes", "rename it so that it ends in .tif"
+    elif driver == "GTiff" and start.startswith(_JPEG2000_STARTS):
+        said, remedy = "this is a JPEG 2000 file by its first bytes", "rename it so that it ends in .jp2"
+    elif start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        said = "this is XML or a web page, such as a server's refusal, saved under an image's name"
+        remedy = "read it in a text editor, and download the image again"
+    return SourceError(path, said, _FORMS, remedy)
 
 
 def _driver_of(path: str) -> str:

@@ -73,7 +73,9 @@ def _check(path: str, open_source: Callable[[str], None], inside: str | None, de
                 "name one VRT of all bands as the scene (gdalbuildvrt -separate), or copy the files into the folder",
             )
         if not os.path.isfile(file):
-            raise SourceError(path, f"it names {source}, which is not there", _FILES, "copy it there, or mend the VRT")
+            raise SourceError(
+                path, f"it names {source}, which is not there", _FILES, "copy it there, or write the VRT again"
+            )
         if file != source or not source.lower().endswith(".vrt"):
             open_source(source)
         elif depth >= _DEEPEST:

@@ -35,8 +35,8 @@ flags.DEFINE_enum("dataset", None, [*sorted(sources.SOURCES), TILES], "Data set 
 path_flags.define_path(
     "source",
     None,
-    "EuroSAT and OMBRIA: the archive: a zip (read without unpacking), a folder holding its root, or the folder inside "
-    "that. A path, or a URL of any file system that fsspec knows.",
+    "EuroSAT and OMBRIA: the archive: a zip (read without unpacking) or a folder, with the data set at any depth in "
+    "it. A path, or a URL of any file system that fsspec knows.",
     urls=True,
 )
 path_flags.define_path(

@@ -88,7 +88,7 @@ class BuildState:
                 "the folder holds an unfinished build of something else "
                 f"({found or _told(changed, known or {}, sources)})",
                 "the same source and flags",
-                "undo the change and call it as before, choose another folder, or begin anew with --overwrite",
+                "undo the change and call it as before, choose another folder, or begin again with --overwrite",
             )
         self.remove()
         self.output.scratch(STATE_FOLDER)
@@ -97,7 +97,7 @@ class BuildState:
         return ()
 
     def note_refused(self, sources: Iterable[str]) -> None:
-        """Notes sources that a unit has refused: once they have changed, the build goes on with what they are then."""
+        """Notes sources that a unit has refused: once they have changed, the build takes them as they are then."""
         files.write_json(files.join(self.folder, _REFUSED), sorted(sources))
 
     def forget(self, beginnings: tuple[str, ...]) -> None:

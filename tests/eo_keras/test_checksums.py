@@ -125,7 +125,7 @@ def test_what_nobody_lists_is_not_checked(product, tmp_path):
     assert checksums.manifest_above(band(product)) is None
     write_manifest(product, algorithm="CRC-99")
     assert checksums.manifest_of(product).files == {}
-    # Images that were all written anew, as by a reduction, are others than the listed ones.
+    # Images that were all rewritten, as by a reduction, are others than the listed ones.
     write_manifest(product)
     for image in product.rglob("*.jp2"):
         image.write_bytes(image.read_bytes() + b"\0")

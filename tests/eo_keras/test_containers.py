@@ -5,11 +5,13 @@ import pathlib
 import shutil
 import zipfile
 
+import numpy as np
 import pytest
 
-from eo_keras import containers, safe, scenes
+from eo_keras import containers, safe, scenes, vectors
 from eo_keras.errors import SourceError
 from tests.eo_keras import products
+from tests.eo_keras.test_checksums import damage
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +134,29 @@ def test_two_files_of_one_name_or_band_are_refused(product, tmp_path):
     shutil.copy(image, image.with_suffix(".tif"))
     with pytest.raises(SourceError, match="B04_10m.jp2 and .*B04_10m.tif are both B04 at 10 m"):
         safe.open_product(copied)
+
+
+def test_a_raster_is_told_for_what_it_is(whole, tmp_path):
+    tif = products.write_raster(tmp_path / "a.tif", np.full((1, 8, 8), 900, np.uint16), 10, names=("B04",))
+    for name, data, said in (
+        ("b.jp2", tif.read_bytes(), r"b.jp2: this is a TIFF .*ends in .tif"),
+        ("c.tif", b"\xff\x4f\xff\x51" + bytes(9), "c.tif: this is a JPEG 2000 file .*ends in .jp2"),
+        ("d.tif", b"\n<html>Sign in</html>", "d.tif: this is XML or a web page.*download the image again"),
+        ("e.tif", b"", "e.tif: the file is empty.*Copy it again"),
+        ("f.tif", b"something", "f.tif: it cannot be opened as GTiff.*Copy it again"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(SourceError, match=said):
+            scenes.open_scene(tmp_path / name)
+    with zipfile.ZipFile(whole) as archive:
+        (image,) = (name for name in archive.namelist() if name.endswith(".jp2"))
+    damaged = pathlib.Path(shutil.copy(whole, tmp_path / "damaged.zip"))
+    damage(damaged, image, share=0.01)
+    with pytest.raises(SourceError, match=rf"damaged.zip: {image}: (its CRC-32 is|its size is|it cannot be unpacked)"):
+        scenes.open_scene(damaged)
+
+
+def test_a_web_page_in_place_of_a_zip_of_land_use(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"<!DOCTYPE html><html>Sign in</html>")
+    with pytest.raises(SourceError, match="a.zip: this is a web page.*log in"):
+        vectors.read_polygons(tmp_path / "a.zip", None)

@@ -42,7 +42,7 @@ def of_scenes(scenes: Iterable[Scene]) -> tuple[list[cards.SourceFile], list[str
         if manifest is not None and not manifest.is_of_these:
             unchecked.append(manifest.path)
     return found, [
-        f"{path}: it lists other sizes of all images, so that they were written anew since and could not be checked"
+        f"{path}: it lists other sizes of all images, so that they were rewritten since and could not be checked"
         for path in dict.fromkeys(unchecked)
     ]
 

@@ -24,7 +24,7 @@ def test_the_files_behind_a_vrt_are_named_and_hashed(tmp_path):
     }
 
 
-def test_a_product_whose_images_were_written_anew_is_warned_of(tmp_path):
+def test_a_product_whose_images_were_rewritten_is_warned_of(tmp_path):
     root = write_manifest(products.write_product(tmp_path, level="L2A", bands=["B04"], suffix=".jp2", size=16))
     scene = scenes.open_scene(root)
     assert source_files.of_scenes([scene])[1] == []
