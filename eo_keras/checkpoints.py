@@ -1,17 +1,19 @@
-"""The checkpoint of a run: everything that changes in it, in files of which one, written in one go, makes it count.
+"""The checkpoints of a run: everything that changes in it, in files of which one, written in one go, makes it count.
 
-    checkpoint/state.json           names the files below, and holds history, best epoch and the epoch under way
-    checkpoint/step-00000340.npz    weights, optimizers, moving averages and the states of random layers
-    checkpoint/epoch-00002.keras    models: of the best epoch and of the last one
+    checkpoints/state.json           names the files below with their SHA-256, and holds history, best epoch and the
+                                     epoch under way
+    checkpoints/previous.json        the state of the checkpoint before, which is kept too
+    checkpoints/step-00000340.npz    weights, optimizers, moving averages and the states of random layers
+    checkpoints/epoch-00002.keras    models: of the best epoch and of the last one
 
-`model.keras` and `checkpoint/last.keras` are further names of these models, given after the state.
+`model.keras` and `checkpoints/last.keras` are further names of these models, given after the state.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
-import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,8 +23,9 @@ import numpy as np
 
 from eo_keras import files, runs
 from eo_keras.errors import RunError
+from eo_keras.output_folders import OutputFolder
 
-_KEPT_NAMES = (runs.STATE_NAME, pathlib.PurePath(runs.LAST_MODEL_NAME).name)
+_KEPT_NAMES = (runs.STATE_NAME, runs.PREVIOUS_STATE_NAME, pathlib.PurePath(runs.LAST_MODEL_NAME).name)
 
 
 def step_name(step: int) -> str:
@@ -67,7 +70,7 @@ def read_variables(path: pathlib.Path, groups: Mapping[str, Sequence[Any]]) -> N
                 raise ValueError(f"{name} has shape {values[name].shape} and not {tuple(one.shape)}")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(
-            path, f"the checkpoint cannot be read ({error})", remedy="start the run again with --overwrite"
+            path, f"the checkpoint cannot be read ({error})", remedy=runs.start_from_weights(path.parents[1])
         ) from None
     for name, one in variables.items():
         one.assign(values[name])
@@ -77,43 +80,78 @@ def _named(groups: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     return {f"{group}/{place:05d}": one for group, row in groups.items() for place, one in enumerate(row)}
 
 
-def commit(folder: pathlib.Path, state: Mapping[str, Any]) -> None:
+def commit(output: OutputFolder, state: Mapping[str, Any]) -> None:
     """Writes the state, which makes a checkpoint count, and then what follows from it; see `publish`.
+
+    Args:
+        output: the run folder.
+        state: what `runs.read_state` will return; the SHA-256 of the files that it names are added.
 
     Raises:
         StorageError: if the disk is full or the folder may not be written to.
     """
-    files.write_json(folder / runs.CHECKPOINT_DIR / runs.STATE_NAME, state)
-    publish(folder, state)
+    state = {**state, "sha256": {name: output.sha256(_inside(name)) for name in _named_files(state)}}
+    states = {_inside(runs.STATE_NAME): files.json_bytes(state)}
+    with contextlib.suppress(RunError):
+        previous = runs.parse_state(output.folder, runs.STATE_NAME)
+        states = {_inside(runs.PREVIOUS_STATE_NAME): files.json_bytes(previous)} | states
+    output.write(states)
+    publish(output, state)
 
 
-def publish(folder: pathlib.Path, state: Mapping[str, Any]) -> None:
+def publish(output: OutputFolder, state: Mapping[str, Any]) -> None:
     """Gives the models that a state names their names for the user, and removes what no state needs any more.
 
     To do it twice does no harm: a run that was killed between the state and this does it when it goes on.
     """
-    checkpoint = folder / runs.CHECKPOINT_DIR
-    needed = {state["variables"]}
+    needed = {*_KEPT_NAMES, *_named_files(state)}
+    with contextlib.suppress(RunError):
+        needed |= _named_files(runs.parse_state(output.folder, runs.PREVIOUS_STATE_NAME))
     if state["epoch"]:
-        last, best = model_name(state["epoch"]), model_name(state["best"]["epoch"])
-        needed |= {last, best}
-        _name_again(checkpoint / last, folder / runs.LAST_MODEL_NAME)
-        _name_again(checkpoint / best, folder / runs.MODEL_NAME)
-    for path in checkpoint.iterdir():
-        if path.name not in (*needed, *_KEPT_NAMES):
-            path.unlink()
+        output.link(_inside(model_name(state["epoch"])), runs.LAST_MODEL_NAME)
+        output.link(_inside(model_name(state["best"]["epoch"])), runs.MODEL_NAME)
+    inside = [name for name in output.listed() if name.startswith(_inside(""))]
+    output.remove([name for name in inside if name not in map(_inside, needed)])
 
 
-def _name_again(path: pathlib.Path, name: pathlib.Path) -> None:
-    if not path.is_file():
-        raise RunError(path, "there is no such file", "the model that the state names", "start again with --overwrite")
-    if name.is_file() and name.samefile(path):
-        return
-    temporary = name.with_name(f"{files.TEMPORARY_PREFIX}{name.name}")
-    temporary.unlink(missing_ok=True)
-    with files.storage_errors(name):
+def choose(run_dir: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
+    """Returns the state of the newest checkpoint whose files are whole, and what is wrong with a newer one, or "".
+
+    Raises:
+        RunError: if none is whole; the first damaged file is named.
+    """
+    problems = []
+    for name in (runs.STATE_NAME, runs.PREVIOUS_STATE_NAME):
         try:
-            os.link(path, temporary)
-        except OSError:  # Not every file system has links.
-            shutil.copyfile(path, temporary)
-        os.replace(temporary, name)
+            state = runs.parse_state(run_dir, name)
+            check_whole(run_dir, state)
+            return state, str(problems[0]) if problems else ""
+        except RunError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def check_whole(run_dir: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Checks that the files which a state names are those that it was written with.
+
+    Raises:
+        RunError: if one is missing, damaged or another; it is named.
+    """
+    for name, digest in state.get("sha256", {}).items():
+        path = pathlib.Path(run_dir) / runs.CHECKPOINT_DIR / name
+        if not path.is_file():
+            problem = "there is no such file"
+        elif files.sha256_of_file(path) != digest:
+            problem = "it is damaged, or not the file that this run wrote"
+        else:
+            continue
+        raise RunError(path, problem, f"the file of SHA-256 {digest[:12]}", runs.start_from_weights(run_dir))
+
+
+def _inside(name: str) -> str:
+    return f"{runs.CHECKPOINT_DIR}/{name}"
+
+
+def _named_files(state: Mapping[str, Any]) -> set[str]:
+    models = {model_name(state["epoch"]), model_name(state["best"]["epoch"])} if state["epoch"] else set()
+    return {state["variables"], *models}

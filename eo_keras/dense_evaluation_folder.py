@@ -185,4 +185,4 @@ def add_maps_to_card(evaluation: DenseEvaluation) -> None:
         "pixels": scores.pixels,
     }
     card = dataclasses.replace(run.card, scores={**run.card.scores, evaluation.options.name: summary})
-    cards.write_card(card, run.folder)
+    runs.write_card(card, run.folder)

@@ -300,4 +300,4 @@ def add_to_card(evaluation: Evaluation) -> None:
     # Averaged answers are an entry of their own: they must never pass for those of the model by itself.
     name = evaluation.split if evaluation.tta == tta.NONE else f"{evaluation.split}-{evaluation.tta}"
     card = dataclasses.replace(card, scores={**card.scores, name: summary})
-    cards.write_card(card, run.folder)
+    runs.write_card(card, run.folder)

@@ -135,7 +135,7 @@ def write_evaluation(
     content = {
         "model": run.card.model,
         "model_file": model_name,
-        "model_sha256": files.sha256_of_file(run.folder / model_name),
+        "model_sha256": files.sha256_of_file(runs.model_path(run.folder, model_name)),
         "bands": list(run.card.bands),
         "initialisation": run.card.initialisation,
         "selection": dict(run.card.selection),

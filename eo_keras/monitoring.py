@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from eo_keras import dense_figures, files, reports, runs
+from eo_keras import dense_figures, reports, runs
 from eo_keras.cards import DataCard
 from eo_keras.dense_evaluation import DenseAnswers
 from eo_keras.evaluation import Answers
 from eo_keras.metrics import confusion_matrix
+from eo_keras.output_folders import OutputFolder
 
 SHOWN = 32
 """Number of validation examples that are shown with their answers."""
@@ -34,26 +32,29 @@ _SCALARS = {
 }
 
 
+def _name(epoch: int) -> str:
+    return f"{runs.TENSORBOARD_DIR}/{_NAME.format(epoch)}"
+
+
 class Monitor:
     """Writes TensorBoard's event files: one an epoch, before that epoch's checkpoint is made to count.
 
     So whoever goes on from a checkpoint can take away what belongs to later epochs, and there is one curve.
 
     Args:
-        folder: where the event files go.
+        output: the run folder.
         flags: text of the flags, shown beside the first epoch.
     """
 
-    def __init__(self, folder: str | pathlib.Path, flags: str = ""):
-        self._folder, self._flags = pathlib.Path(folder), flags
+    def __init__(self, output: OutputFolder, flags: str = ""):
+        self._output, self._flags = output, flags
 
     @staticmethod
-    def cut(folder: str | pathlib.Path, epochs: int) -> None:
+    def cut(output: OutputFolder, epochs: int) -> None:
         """Removes the event files of all but the first epochs."""
-        kept = {_NAME.format(number) for number in range(1, epochs + 1)}
-        for path in pathlib.Path(folder).glob("*"):
-            if path.name not in kept:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        kept = {_name(number) for number in range(1, epochs + 1)}
+        inside = [name for name in output.listed() if name.startswith(f"{runs.TENSORBOARD_DIR}/")]
+        output.remove([name for name in inside if name not in kept])
 
     def epoch(
         self,
@@ -68,9 +69,9 @@ class Monitor:
             steps: step, loss and learning rate of some of its steps.
             pictures: PNG images by name.
         """
-        folder = files.make_folder(self._folder)
-        with runs.storage_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=files.TEMPORARY_PREFIX) as new:
-            writer = tf.summary.create_file_writer(new)
+        name = _name(row["epoch"])
+        with runs.storage_errors(self._output.path(name)), self._output.new_path(name) as path:
+            writer = tf.summary.create_file_writer(str(path.parent))
             with writer.as_default():
                 if row["epoch"] == 1:
                     # Shown with its line breaks and spaces.
@@ -78,14 +79,14 @@ class Monitor:
                 for step, loss, rate in steps:
                     tf.summary.scalar("step/loss", loss, step)
                     tf.summary.scalar("step/learning_rate", rate, step)
-                for column, name in _SCALARS.items():
+                for column, tag in _SCALARS.items():
                     if row.get(column) is not None:
-                        tf.summary.scalar(name, row[column], row["step"])
-                for name, png in pictures.items():
-                    tf.summary.image(name, tf.io.decode_png(png, channels=3)[tf.newaxis], row["step"])
+                        tf.summary.scalar(tag, row[column], row["step"])
+                for title, png in pictures.items():
+                    tf.summary.image(title, tf.io.decode_png(png, channels=3)[tf.newaxis], row["step"])
             writer.close()
-            (written,) = pathlib.Path(new).iterdir()
-            os.replace(written, folder / _NAME.format(row["epoch"]))
+            (written,) = path.parent.iterdir()
+            os.rename(written, path)
 
 
 def answer_pictures(

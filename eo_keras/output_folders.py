@@ -125,6 +125,16 @@ class OutputFolder:
         manifest = self.manifest()
         return manifest is not None and name in manifest.files
 
+    def listed(self) -> list[str]:
+        """Returns the paths of all files that the manifest lists, sorted."""
+        manifest = self.manifest()
+        return [] if manifest is None else sorted(manifest.files)
+
+    def sha256(self, name: str) -> str | None:
+        """Returns the SHA-256 with which the manifest lists a file that has been written."""
+        manifest = self.manifest()
+        return None if manifest is None or name not in manifest.files else manifest.files[name][-1].sha256
+
     def foreign(self) -> list[str]:
         """Returns the paths of what the manifest does not list, or not as it is; folders that it names are left out."""
         manifest = self.manifest() or Manifest(self.kind)
@@ -260,6 +270,7 @@ class OutputFolder:
     def _changing(self) -> Iterator[Manifest]:
         """Reads the manifest, lets it be changed, and writes it; one process at a time, on a local disk."""
         with contextlib.ExitStack() as stack:
+            files.make_folder(self.folder)
             if self._local is not None:
                 descriptor = os.open(self._local, os.O_RDONLY)
                 stack.callback(os.close, descriptor)
@@ -297,8 +308,12 @@ class OutputFolder:
         self.write({name: files.json_bytes(value)})
 
     @contextlib.contextmanager
-    def new_path(self, name: str) -> Iterator[pathlib.Path]:
+    def new_path(self, name: str, entry: Written | None = None) -> Iterator[pathlib.Path]:
         """Gives a path at which a file or a folder may be made, and then its name in the folder; local folders alone.
+
+        Args:
+            name: the name.
+            entry: what the file will be, where that is known.
 
         Raises:
             StorageError: if the disk is full or the folder may not be written to.
@@ -314,7 +329,7 @@ class OutputFolder:
                     inner = sorted(path for path in temporary.rglob("*") if path.is_file())
                     found = {f"{name}/{path.relative_to(temporary).as_posix()}": path for path in inner}
                     self._make_way(name)
-                entries = {inner: Written.of_file(path) for inner, path in found.items()}
+                entries = {inner: entry or Written.of_file(path) for inner, path in found.items()}
                 self._list(entries)
                 files.make_folder(target.parent)
                 os.replace(temporary, target)
@@ -338,9 +353,11 @@ class OutputFolder:
     def link(self, source: str, name: str) -> None:
         """Gives a file of the folder a further name; where there are no links, a copy has it."""
         path, target = self.path(source), self.path(name)
-        if target.is_file() and not target.is_symlink() and target.samefile(path) and self.lists(name):
+        manifest = self.manifest()
+        entry = manifest.files[source][-1]
+        if target.is_file() and not target.is_symlink() and target.samefile(path) and name in manifest.files:
             return
-        with self.new_path(name) as temporary:
+        with self.new_path(name, entry) as temporary:
             try:
                 os.link(path, temporary)
             except OSError:  # Not every file system has links.

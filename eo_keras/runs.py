@@ -12,7 +12,6 @@ import os
 import pathlib
 import platform
 import re
-import shutil
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from eo_keras import cards, files, inflation
 from eo_keras.errors import RecordsError, RunError, StorageError
+from eo_keras.output_folders import MANIFEST_NAME, OutputFolder
 
 if TYPE_CHECKING:
     import keras
@@ -30,46 +30,57 @@ MODEL_NAME = "model.keras"
 HISTORY_NAME = "history.csv"
 CURVES_NAME = "training_curves.png"
 TENSORBOARD_DIR = "tensorboard"
-CHECKPOINT_DIR = "checkpoint"
+CHECKPOINT_DIR = "checkpoints"
+"""Not `checkpoint`, where TensorBoard expects a file."""
 LAST_MODEL_NAME = f"{CHECKPOINT_DIR}/last.keras"
 EVALUATION_DIR = "evaluation"
-STATE_NAME = "state.json"
-"""Inside the checkpoint folder: names the checkpoint that counts, and all that is not a weight."""
+STATE_NAME, PREVIOUS_STATE_NAME = "state.json", "previous.json"
+"""Inside the checkpoints' folder: name a checkpoint that counts, and hold all that is not a weight."""
+KIND = "run"
 
-_OURS = (
-    FLAGS_NAME,
-    ENVIRONMENT_NAME,
-    MODEL_NAME,
-    HISTORY_NAME,
-    CURVES_NAME,
-    TENSORBOARD_DIR,
-    CHECKPOINT_DIR,
-    EVALUATION_DIR,
-    cards.MODEL_CARD_NAME,
-    files.FolderLock.NAME,
+_EARLIER_CHECKPOINT_DIR = "checkpoint"
+"""As earlier versions called it; their models are still found."""
+
+_NAMES = (
+    *(FLAGS_NAME, ENVIRONMENT_NAME, MODEL_NAME, HISTORY_NAME, CURVES_NAME, cards.MODEL_CARD_NAME, LAST_MODEL_NAME),
+    *(f"{CHECKPOINT_DIR}/{name}" for name in (STATE_NAME, PREVIOUS_STATE_NAME)),
 )
 _PACKAGES = ("eo-keras", "tensorflow", "keras", "numpy")
+
+
+def output_folder(run_dir: str | os.PathLike[str]) -> OutputFolder:
+    """Returns a run folder as what it is written through."""
+    return OutputFolder(run_dir, KIND, RunError)
+
+
+def has_checkpoint(run_dir: str | os.PathLike[str]) -> bool:
+    """Tells whether there is a checkpoint to go on from, whole or not."""
+    folder = pathlib.Path(run_dir) / CHECKPOINT_DIR
+    return any((folder / name).is_file() for name in (STATE_NAME, PREVIOUS_STATE_NAME))
 
 
 def check_folder(run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> None:
     """Refuses a folder in which the run cannot be begun, or cannot be gone on with.
 
+    One that holds a run of which no checkpoint was written yet is as good as an empty one.
+
     Raises:
         RunError: if it holds something else than a run, or a run and neither `resume` nor `overwrite` is said, or
             `resume` and there is nothing to go on from.
     """
-    folder = pathlib.Path(run_dir)
-    if folder.exists() and not folder.is_dir():
-        raise RunError(folder, "there is a file of this name", "a folder, or nothing", "choose another folder")
-    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if foreign := [name for name in names if name not in _OURS and not name.startswith(files.TEMPORARY_PREFIX)]:
-        raise RunError(folder, f"it holds {foreign[0]!r}, which is no part of a run", remedy="choose another folder")
-    holds_run = any(name in names for name in (FLAGS_NAME, CHECKPOINT_DIR, MODEL_NAME))
-    if resume and not (folder / CHECKPOINT_DIR / STATE_NAME).is_file():
+    folder, output = pathlib.Path(run_dir), output_folder(run_dir)
+    if resume and (folder / _EARLIER_CHECKPOINT_DIR / STATE_NAME).is_file() and output.manifest() is None:
+        raise RunError(folder, "its checkpoint is of an earlier version", remedy=start_from_weights(folder))
+    if resume and not has_checkpoint(folder):
+        raise RunError(folder, "there is no checkpoint to go on from", remedy="start the run without --resume")
+    if resume and output.manifest() is None:
         raise RunError(
-            folder, "there is no checkpoint to go on from", remedy="start the run without --resume, or with --overwrite"
+            folder,
+            f"it lacks {MANIFEST_NAME}, which says what may be replaced in it",
+            remedy=f"copy the whole run folder again, or {start_from_weights(folder)}",
         )
-    if holds_run and not (resume or overwrite):
+    output.check(overwrite=overwrite, writes=_NAMES)
+    if (has_checkpoint(folder) or output.lists(MODEL_NAME)) and not (resume or overwrite):
         raise RunError(
             folder,
             "the folder holds another run",
@@ -77,46 +88,59 @@ def check_folder(run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bo
         )
 
 
-def clear_folder(run_dir: str | os.PathLike[str]) -> None:
-    """Removes an earlier run, its model first, so that what is left does not look whole."""
+def start_from_weights(run_dir: str | os.PathLike[str]) -> str:
+    """Returns a remedy for a run that cannot be gone on with: which of its models another run may start from."""
+    for name in (MODEL_NAME, LAST_MODEL_NAME):
+        path = model_path(run_dir, name)
+        with contextlib.suppress(OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is None:
+                    return f"start another run from its weights: --weights={path} with another --run_dir"
+    return "start the run again in another --run_dir"
+
+
+def model_path(run_dir: str | os.PathLike[str], name: str = MODEL_NAME) -> pathlib.Path:
+    """Returns where a run, also one of an earlier version, keeps its `MODEL_NAME` or `LAST_MODEL_NAME`."""
     folder = pathlib.Path(run_dir)
-    for name in (MODEL_NAME, cards.MODEL_CARD_NAME, *_OURS):
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif name != files.FolderLock.NAME:
-            path.unlink(missing_ok=True)
-    for path in folder.glob(f"{files.TEMPORARY_PREFIX}*"):
-        path.unlink()
+    earlier = folder / _EARLIER_CHECKPOINT_DIR / pathlib.PurePath(name).name
+    if name == LAST_MODEL_NAME and not (folder / name).exists() and earlier.exists():
+        return earlier
+    return folder / name
 
 
 @contextlib.contextmanager
 def run_folder(
     run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bool, flags_text: str
-) -> Iterator[pathlib.Path]:
+) -> Iterator[OutputFolder]:
     """Takes a run folder into use for as long as the context lasts: makes, locks and, for a new run, clears it.
-
-    A folder that is made here and left empty by an error is removed again.
 
     Raises:
         RunError: if the folder is in use, or see `check_folder`.
         StorageError: if it cannot be written.
     """
-    existed = pathlib.Path(run_dir).exists()
-    folder = files.make_folder(run_dir)
-    try:
-        with files.FolderLock(folder, RunError):
-            # Looked at again, for another process may have begun a run before this one took the lock.
-            check_folder(folder, resume=resume, overwrite=overwrite)
-            if not resume:
-                clear_folder(folder)
-                files.write_text(folder / FLAGS_NAME, flags_text)
-                files.write_json(folder / ENVIRONMENT_NAME, environment())
-            yield folder
-    except BaseException:
-        if not existed and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
+    output = output_folder(run_dir)
+    with output.held(overwrite=overwrite, writes=_NAMES):
+        # Looked at again, for another process may have begun a run before this one took the lock.
+        check_folder(run_dir, resume=resume, overwrite=overwrite)
+        if not resume:
+            output.clear(first=(MODEL_NAME, cards.MODEL_CARD_NAME))
+            if overwrite:
+                output.tell_foreign()
+            output.write({FLAGS_NAME: flags_text.encode("utf-8"), ENVIRONMENT_NAME: files.json_bytes(environment())})
+        yield output
+
+
+def write_card(card: cards.ModelCard, run_dir: str | os.PathLike[str]) -> None:
+    """Writes a run's card.
+
+    Raises:
+        StorageError: if the run folder cannot be written.
+    """
+    output = output_folder(run_dir)
+    if output.manifest() is None:  # A run of an earlier version.
+        cards.write_card(card, run_dir)
+    else:
+        output.write(cards.contents(card))
 
 
 def environment() -> dict[str, Any]:
@@ -187,24 +211,30 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_history(run_dir: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the history anew: a header and a line an epoch."""
+def history_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Returns the history as `HISTORY_NAME` holds it: a header and a line an epoch."""
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    files.write_text(pathlib.Path(run_dir) / HISTORY_NAME, text.getvalue())
+    return text.getvalue().encode("utf-8")
 
 
-def append_history(run_dir: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
-    """Adds a line to the history."""
+def read_history(run_dir: str | os.PathLike[str]) -> list[dict[str, float | None]]:
+    """Reads what `history_bytes` made.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
     path = pathlib.Path(run_dir) / HISTORY_NAME
-    with files.storage_errors(path), open(path, "a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if not file.tell():
-            writer.writeheader()
-        writer.writerow(row)
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return [
+                {name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise RunError(path, f"it cannot be read ({error})", "the history of a run") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,13 +264,14 @@ def open_run(run_dir: str | os.PathLike[str], model_name: str = MODEL_NAME) -> R
     """
     folder = pathlib.Path(run_dir)
     card = cards.read_model_card(folder)
-    model = load_model(folder / model_name)
+    path = model_path(folder, model_name)
+    model = load_model(path)
     # Of another type, Keras would convert numbers silently, and they would mean something else.
     found = (model.input_shape[1:], model.inputs[0].dtype, model.output_shape[-1])
     expected = ((card.patch_size, card.patch_size, len(card.bands)), card.dtype, len(card.legend))
     if found != expected:
         raise RunError(
-            folder / model_name,
+            path,
             f"a model of input {found[0]}, {found[1]}, and {found[2]} classes",
             f"input {expected[0]}, {expected[1]}, and {expected[2]} classes, as {cards.MODEL_CARD_NAME} says",
             "train again, or copy the whole run folder again",
@@ -317,12 +348,30 @@ def epoch_of_card(run_dir: str | os.PathLike[str]) -> int | None:
 
 
 def read_state(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what the checkpoint says besides weights.
+    """Reads what the newest checkpoint that can be read says besides weights.
+
+    Raises:
+        RunError: if none can be read.
+    """
+    try:
+        return parse_state(run_dir, STATE_NAME)
+    except RunError:
+        with contextlib.suppress(RunError):
+            return parse_state(run_dir, PREVIOUS_STATE_NAME)
+        raise
+
+
+def parse_state(run_dir: str | os.PathLike[str], name: str) -> dict[str, Any]:
+    """Reads what a checkpoint says besides weights.
+
+    Args:
+        run_dir: the run folder.
+        name: `STATE_NAME`, or `PREVIOUS_STATE_NAME` for the checkpoint before it.
 
     Raises:
         RunError: if it cannot be read.
     """
-    path = pathlib.Path(run_dir) / CHECKPOINT_DIR / STATE_NAME
+    path = pathlib.Path(run_dir) / CHECKPOINT_DIR / name
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(state, dict) or not {"epoch", "variables", "under_way"} <= set(state):
@@ -330,5 +379,5 @@ def read_state(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         return state
     except (OSError, ValueError) as error:
         raise RunError(
-            path, f"it cannot be read ({error})", "the state of a run", "start the run again with --overwrite"
+            path, f"it cannot be read ({error})", "the state of a run", start_from_weights(run_dir)
         ) from None

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import os
 import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from eo_keras import files, tfrecord
+from eo_keras import tfrecord
+from eo_keras.output_folders import OutputFolder
 from eo_keras.sweep_grid import format_value
-from eo_keras.sweeps import FAILED, FINISHED, TITLES, Result, Sweep
+from eo_keras.sweeps import FAILED, FINISHED, TENSORBOARD_DIR, TITLES, Result, Sweep
 
 _FILE = "events.out.tfevents.0000000.sweep"
 _VERSION = "brain.Event:2"  # The first record of every event file, or TensorBoard warns.
@@ -34,7 +34,7 @@ def metrics_of(found: Sweep) -> dict[str, tuple[str, str]]:
     }
 
 
-def write(found: Sweep, folder: str | os.PathLike[str]) -> None:
+def write(found: Sweep, output: OutputFolder) -> None:
     """Writes the experiment, and a session for each run that is finished or failed; what has not changed is left alone.
 
     Raises:
@@ -42,17 +42,15 @@ def write(found: Sweep, folder: str | os.PathLike[str]) -> None:
     """
     from tensorboard.plugins.hparams import api as hp
 
-    folder = pathlib.Path(files.make_folder(folder))
     hparams = [hp.HParam(name, hp.Discrete(_domain(found.results, name))) for name in found.varied]
     metrics = [
         hp.Metric(tag, display_name=title, dataset_type=hp.Metric.VALIDATION if "validation" in tag else None)
         for tag, (_, title) in metrics_of(found).items()
     ]
-    _write(folder / _FILE, [(0, hp.hparams_config_pb(hparams, metrics, time_created_secs=0.0))])
+    _write(output, f"{TENSORBOARD_DIR}/{_FILE}", [(0, hp.hparams_config_pb(hparams, metrics, time_created_secs=0.0))])
     for result in found.results:
         if result.status in (FINISHED, FAILED):
-            files.make_folder(folder / result.name)
-            _write(folder / result.name / _FILE, _session(found, result))
+            _write(output, f"{TENSORBOARD_DIR}/{result.name}/{_FILE}", _session(found, result))
 
 
 def _session(found: Sweep, result: Result) -> list[tuple[int, Any]]:
@@ -82,7 +80,7 @@ def _value(results: Sequence[Result], name: str, value: Any) -> Any:
     return format_value(value) if any(result.settings[name] is None for result in results) else value
 
 
-def _write(path: pathlib.Path, summaries: Sequence[tuple[int, Any]]) -> None:
+def _write(output: OutputFolder, name: str, summaries: Sequence[tuple[int, Any]]) -> None:
     from tensorboard.compat.proto import event_pb2
 
     buffer = io.BytesIO()
@@ -90,14 +88,14 @@ def _write(path: pathlib.Path, summaries: Sequence[tuple[int, Any]]) -> None:
     for event, (_, summary) in zip(content, summaries, strict=True):
         # TensorBoard's classes and TensorFlow's are not the same, but say the same in bytes.
         event.summary.ParseFromString(summary.SerializeToString())
-    earlier = _content(path)
+    earlier = _content(output.path(name))
     if earlier == [event.SerializeToString(deterministic=True) for event in content]:
         return
     now = time.time()
     for event in (event_pb2.Event(file_version=_VERSION), *content):
         event.wall_time = now
         tfrecord.write_record(buffer, event.SerializeToString(deterministic=True))
-    files.write_bytes(path, buffer.getvalue())
+    output.write({name: buffer.getvalue()})
 
 
 def _content(path: pathlib.Path) -> list[bytes] | None:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import os
-import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eo_keras import files, sweep_events, sweep_figure
+from eo_keras.output_folders import OutputFolder
 from eo_keras.pages import Table
 from eo_keras.sweep_grid import SEED, format_value
-from eo_keras.sweeps import FAILED, FINISHED, JSON_NAME, SCHEMA, TENSORBOARD_DIR, TITLES, Result, Sweep
+from eo_keras.sweeps import FAILED, FINISHED, JSON_NAME, SCHEMA, TITLES, Result, Sweep
 
 CSV_NAME, TABLE_NAME, FIGURE_NAME = "sweep.csv", "table.md", "sweep.png"
+NAMES = (JSON_NAME, CSV_NAME, TABLE_NAME, FIGURE_NAME)
 
 _NONE = "-"
 
@@ -162,21 +162,24 @@ def cautions(found: Sweep) -> list[str]:
     return texts
 
 
-def write(found: Sweep, folder: str | os.PathLike[str]) -> None:
+def write(found: Sweep, output: OutputFolder) -> None:
     """Writes all files of a sweep into its folder, `sweep.json` last.
 
     Raises:
         StorageError: if they cannot be written.
     """
-    folder = pathlib.Path(folder)
-    sweep_events.write(found, folder / TENSORBOARD_DIR)
+    sweep_events.write(found, output)
     settings = settings_of(found.results)
     best = best_of(settings)
     figure = sweep_figure.figure_png(found.results, best.values if best else None, TITLES[found.metric])
-    files.write_bytes(folder / FIGURE_NAME, figure)
-    files.write_text(folder / CSV_NAME, _csv(found, settings, best))
-    files.write_text(folder / TABLE_NAME, _markdown(found))
-    files.write_json(folder / JSON_NAME, to_json(found))
+    output.write(
+        {
+            FIGURE_NAME: figure,
+            CSV_NAME: _csv(found, settings, best).encode("utf-8"),
+            TABLE_NAME: _markdown(found).encode("utf-8"),
+            JSON_NAME: files.json_bytes(to_json(found)),
+        }
+    )
 
 
 def to_json(found: Sweep) -> dict[str, Any]:

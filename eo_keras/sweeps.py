@@ -22,15 +22,17 @@ from typing import Any
 
 from eo_keras import cards, files, runs
 from eo_keras.errors import RunError
+from eo_keras.output_folders import OutputFolder
 from eo_keras.sweep_grid import Planned, check, format_value, has_split
 
 JSON_NAME = "sweep.json"
 FLAGS_DIR, LOGS_DIR, TENSORBOARD_DIR = "flags", "logs", "tensorboard"
 SCHEMA = 2
+KIND = "sweep"
 
 WAITING, INTERRUPTED, FAILED, FINISHED = "waiting", "interrupted", "failed", "finished"
-NEW, RESUME, OVERWRITE = "new", "resume", "overwrite"
-"""How a run is begun: in a new folder, from its checkpoint, or anew because it has none."""
+NEW, RESUME = "new", "resume"
+"""How a run is begun: in a folder without a checkpoint, or from the one that it has."""
 
 TITLES = {"accuracy": "accuracy", "miou": "mIoU"}
 """What runs are compared by, in words."""
@@ -107,48 +109,84 @@ def examine(planned: Planned, data_fingerprint: str) -> tuple[Result, str]:
     """Looks at how far a run is.
 
     Returns:
-        What it has come to, and how to begin it: `NEW`, `RESUME` or `OVERWRITE`.
+        What it has come to, and how to begin it: `NEW` or `RESUME`.
 
     Raises:
-        RunError: if its folder holds another run, or its checkpoint cannot be read.
+        RunError: if its folder holds another run or something else, or its checkpoint cannot be read.
     """
     from eo_keras import models
     from eo_keras.training_options import check_resumable
 
     metric = "miou" if models.MODELS[planned.options.model].task == "segmentation" else "accuracy"
     folder, result = pathlib.Path(planned.options.run_dir), Result(planned.name, dict(planned.settings), metric=metric)
-    path = folder / runs.CHECKPOINT_DIR / runs.STATE_NAME
-    if not path.is_file():
-        return result, OVERWRITE if (folder / runs.FLAGS_NAME).is_file() else NEW
     try:
+        if not runs.has_checkpoint(folder):
+            if (folder / runs.MODEL_NAME).exists():
+                return _finished(planned, result, data_fingerprint), RESUME
+            runs.check_folder(folder, resume=False, overwrite=False)
+            return result, NEW
         state = runs.read_state(folder)
         check_resumable(planned.options, state, data_fingerprint)
     except RunError as error:
         where, found, expected, _ = error.args
-        remedy = f"remove {folder}, and the run is trained again, or sweep into another folder"
+        remedy = f"move {folder} away, and the run is trained again, or sweep into another folder"
         raise RunError(where, found, expected, remedy) from None
+    path = folder / runs.CHECKPOINT_DIR / runs.STATE_NAME
     best, history = state["best"], state["history"]
     result = dataclasses.replace(
         result,
         status=INTERRUPTED,
         epochs=state["epoch"],
         seconds=sum(row["seconds"] for row in history) + state["under_way"].get("seconds", 0.0),
-        ended=round(path.stat().st_mtime, 3),
+        ended=round((path if path.is_file() else folder).stat().st_mtime, 3),
     )
     if best is not None:
-        kept, last = history[best["epoch"] - 1], history[-1]
-        result = dataclasses.replace(
-            result,
-            epoch=best["epoch"],
-            score=kept[f"val_{metric}"],
-            loss=kept["val_loss"],
-            last_score=last[f"val_{metric}"],
-            last_loss=last["val_loss"],
-        )
+        result = _scored(result, best["epoch"], history)
     # The card is written after the state: a run that was killed between the two is finished by going on with it.
     if state["epoch"] >= planned.options.epochs and best and runs.epoch_of_card(folder) == best["epoch"]:
         result = dataclasses.replace(result, status=FINISHED)
     return result, RESUME
+
+
+def _finished(planned: Planned, result: Result, data_fingerprint: str) -> Result:
+    """Looks at a run whose checkpoints are gone, by its card and its history.
+
+    Raises:
+        RunError: if it is another run, or was not trained to its end.
+    """
+    from eo_keras.training_options import check_resumable
+
+    folder = pathlib.Path(planned.options.run_dir)
+    card = cards.read_model_card(folder)
+    check_resumable(
+        planned.options, {"options": card.flags, "data_fingerprint": card.data_fingerprint}, data_fingerprint
+    )
+    history = runs.read_history(folder)
+    if len(history) != planned.options.epochs:
+        raise RunError(
+            folder,
+            f"it holds a model of {len(history)} of {planned.options.epochs} epochs, and no checkpoint to go on from",
+        )
+    result = dataclasses.replace(
+        result,
+        status=FINISHED,
+        epochs=len(history),
+        seconds=sum(row["seconds"] for row in history),
+        ended=round((folder / runs.MODEL_NAME).stat().st_mtime, 3),
+    )
+    return _scored(result, card.selection["epoch"], history)
+
+
+def _scored(result: Result, best: int, history: Sequence[Mapping[str, Any]]) -> Result:
+    kept, last, name = history[best - 1], history[-1], f"val_{result.metric}"
+    return dataclasses.replace(
+        result,
+        epoch=best,
+        score=kept[name],
+        loss=kept["val_loss"],
+        last_score=last[name],
+        last_loss=last["val_loss"],
+    )
 
 
 def read_sweep(folder: str | os.PathLike[str]) -> Sweep | None:
@@ -182,6 +220,25 @@ def read_sweep(folder: str | os.PathLike[str]) -> Sweep | None:
         ) from None
 
 
+def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
+    """Returns a sweep's folder as what it is written through."""
+    return OutputFolder(folder, KIND, RunError)
+
+
+def _names(plan: Sequence[Planned]) -> list[str]:
+    from eo_keras import sweep_report
+
+    return [*sweep_report.NAMES, *map(_log, plan), *map(_flags, plan)]
+
+
+def _log(planned: Planned) -> str:
+    return f"{LOGS_DIR}/{planned.name}.log"
+
+
+def _flags(planned: Planned) -> str:
+    return f"{FLAGS_DIR}/{planned.name}.flags"
+
+
 def open_sweep(folder: str | os.PathLike[str], base: Mapping[str, Any], plan: Sequence[Planned]) -> Sweep:
     """Checks all runs of a sweep before the first one begins, and looks at how far they are; writes nothing.
 
@@ -211,6 +268,7 @@ def open_sweep(folder: str | os.PathLike[str], base: Mapping[str, Any], plan: Se
             if before.status == FAILED and result.status != FINISHED:
                 result = dataclasses.replace(result, status=FAILED, problem=before.problem, ended=before.ended)
         known[planned.name] = result
+    output_folder(folder).check(writes=_names(plan))
     validation = "the split val"
     if not has_split(card):
         validation = (
@@ -274,15 +332,17 @@ def sweep(
 
     report, stop = report or (lambda line: None), stop or (lambda: False)
     open_sweep(folder, base, plan)
-    folder = files.make_folder(folder)
-    for name in (FLAGS_DIR, LOGS_DIR):
-        files.make_folder(folder / name)
-    with files.FolderLock(folder, RunError):
+    output = output_folder(folder)
+    with output.held(writes=_names(plan)):
         found = open_sweep(folder, base, plan)
-        sweep_report.write(found, folder)
+        for name in (FLAGS_DIR, LOGS_DIR):
+            files.make_folder(output.path(name))
+        # They grow, and their run writes them.
+        output.announce(_log(planned) for planned in plan)
+        sweep_report.write(found, output)
         for number, planned, result in _unfinished(found, plan):
             report(f"run {number} of {len(plan)}: {planned.name}")
-            files.write_text(folder / FLAGS_DIR / f"{planned.name}.flags", planned.flags_text)
+            output.write({_flags(planned): planned.flags_text.encode("utf-8")})
             begun = time.monotonic()
             _, mode = examine(planned, found.data_fingerprint)
             problem = run(planned, mode)
@@ -294,7 +354,9 @@ def sweep(
                 problem = problem or "its process ended without an error, and left the run unfinished"
                 result = dataclasses.replace(result, status=FAILED, problem=problem, ended=round(time.time(), 3))
             found = replaced(found, result)
-            sweep_report.write(found, folder)
+            sweep_report.write(found, output)
+            for line in output.take_warnings():
+                report(f"warning: {line}")
             report(_line(result, planned, remaining_seconds(found, plan)))
             if stop() or (stop_on_error and result.status == FAILED):
                 break

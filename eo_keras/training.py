@@ -22,7 +22,6 @@ from eo_keras import (
     checkpoints,
     distribution,
     epochs,
-    files,
     holdouts,
     models,
     phases,
@@ -115,11 +114,15 @@ def train(
         folder = runs.run_folder(
             options.run_dir, resume=options.resume, overwrite=options.overwrite, flags_text=flags_text
         )
-    with folder:
+    with folder as output:
+        training.output = output or training.output
         if options.resume:
-            training.restore()
+            training.restore(report)
         resumed_from = training.steps_done
-        stopped = training.run(progress, report, flags_text)
+        try:
+            stopped = training.run(progress, report, flags_text)
+        finally:
+            training.tell(report)
     card = cards.read_model_card(options.run_dir) if training.history and worker.is_chief else None
     return TrainingReport(card, tuple(training.history), time.monotonic() - started, resumed_from, stopped)
 
@@ -139,7 +142,7 @@ class _Training:
         options.check_devices(strategy.num_replicas_in_sync)
         self.options, self.records, self.strategy, self.worker = options, records, strategy, worker
         self.asked_to_stop = distribution.Agreement(stop, strategy, worker)
-        self.folder = pathlib.Path(options.run_dir)
+        self.output = runs.output_folder(options.run_dir)
         self.card = records.card
         self.bands, self.dense = parse_bands(options.bands, self.card.bands), self.card.task == "segmentation"
         if too_large := [size for size in options.progressive_sizes if size >= self.card.patch_size]:
@@ -252,7 +255,8 @@ class _Training:
             report(f"all {options.epochs} epochs are already done")
             self._draw_curves()  # Which a run lacks that was killed at its very end.
             return False
-        monitor = Monitor(self.folder / runs.TENSORBOARD_DIR, flags_text)
+        self.tell(report)
+        monitor = Monitor(self.output, flags_text)
         for epoch in range(len(self.history), options.epochs):
             if not self._take_steps(epoch, progress):
                 report(f"stopped behind step {self.steps_done}, which is saved; go on with --resume")
@@ -265,23 +269,32 @@ class _Training:
             self.history.append(row)
             self.under_way = EpochUnderWay()
             if self.worker.is_chief:
-                checkpoints.commit(self.folder, self._state())
-                runs.append_history(self.folder, row)
+                checkpoints.commit(self.output, self._state())
+                self._write_history()
                 if improved:
                     self._write_card()
+            self.tell(report)
             report(epochs.line(row, improved))
             if epoch + 1 < options.epochs and self.asked_to_stop():
                 report(f"stopped behind epoch {epoch + 1}, which is saved; go on with --resume")
                 return True
         self._draw_curves()
+        if self.worker.is_chief:
+            # What lies on the disk may have been damaged since it was written.
+            checkpoints.check_whole(self.options.run_dir, runs.read_state(self.options.run_dir))
         return False
+
+    def tell(self, report) -> None:
+        """Tells what in the run folder was left alone or got another name."""
+        for line in self.output.take_warnings():
+            report(f"warning: {line}")
 
     def _draw_curves(self) -> None:
         if self.worker.is_chief:
             names = list(self.history[0])
             columns = {name: [math.nan if row[name] is None else row[name] for row in self.history] for name in names}
             figure = reports.training_curves_png(columns, f"{self.options.model} on {self.card.dataset}")
-            files.write_bytes(self.folder / runs.CURVES_NAME, figure)
+            self.output.write({runs.CURVES_NAME: figure})
 
     def _take_steps(self, epoch: int, progress) -> bool:
         """Takes the steps that are left of an epoch; tells whether it came to the epoch's end."""
@@ -305,7 +318,7 @@ class _Training:
                 part.seconds += time.monotonic() - started
                 if self.worker.is_chief:
                     self._write_variables()
-                    checkpoints.commit(self.folder, self._state())
+                    checkpoints.commit(self.output, self._state())
                 if stop:
                     return False
                 started = time.monotonic()
@@ -333,8 +346,8 @@ class _Training:
                 "value": row[f"val_{metric}"] if self.validation_name else None,
                 "epoch": epoch,
             }
-        files.make_folder(self.folder / runs.CHECKPOINT_DIR)
-        runs.save_model(self.twin, self.folder / runs.CHECKPOINT_DIR / checkpoints.model_name(epoch))
+        with self.output.new_path(f"{runs.CHECKPOINT_DIR}/{checkpoints.model_name(epoch)}") as path:
+            runs.save_model(self.twin, path)
         self._write_variables()
         pictures = {}
         if draw and (improved or epoch == self.options.epochs):
@@ -343,8 +356,11 @@ class _Training:
         return improved
 
     def _write_variables(self) -> None:
-        folder = files.make_folder(self.folder / runs.CHECKPOINT_DIR)
-        checkpoints.write_variables(folder / checkpoints.step_name(self.steps_done), self.groups)
+        with self.output.new_path(f"{runs.CHECKPOINT_DIR}/{checkpoints.step_name(self.steps_done)}") as path:
+            checkpoints.write_variables(path, self.groups)
+
+    def _write_history(self) -> None:
+        self.output.write({runs.HISTORY_NAME: runs.history_bytes(self.history)})
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -357,30 +373,34 @@ class _Training:
             "options": self.options.comparable(),
         }
 
-    def restore(self) -> None:
-        """Goes back to the checkpoint.
+    def restore(self, report: Callable[[str], None]) -> None:
+        """Goes back to the newest checkpoint that is whole.
 
         Raises:
             RunError: if it was made with other options or other records, or is damaged.
         """
-        state = runs.read_state(self.folder)
-        check_resumable(self.options, state, self.card.fingerprint)
-        checkpoints.read_variables(self.folder / runs.CHECKPOINT_DIR / state["variables"], self.groups)
+        folder = pathlib.Path(self.options.run_dir)
+        check_resumable(self.options, runs.read_state(folder), self.card.fingerprint)
+        state, problem = checkpoints.choose(folder)
+        checkpoints.read_variables(folder / runs.CHECKPOINT_DIR / state["variables"], self.groups)
         distribution.spread_seeds(self.groups["random"], self.strategy, self.worker)
         self.history, self.best = state["history"], state["best"]
         if self.best and self.best["split"] != self.validation_name:
             raise RunError(
-                self.folder,
+                folder,
                 f"its epochs were chosen by {self.best['split']}",
                 f"{self.validation_name}, which this version holds out",
                 "train again in another run folder",
             )
         self.under_way = EpochUnderWay(**state["under_way"])
+        if problem:
+            report(f"warning: {problem}")
+            report(f"warning: going on from the checkpoint before it, behind step {self.steps_done}")
         if self.worker.is_chief:
-            checkpoints.publish(self.folder, state)
-            Monitor.cut(self.folder / runs.TENSORBOARD_DIR, len(self.history))
-            runs.write_history(self.folder, self.history)
-            if self.best and self.best["epoch"] != runs.epoch_of_card(self.folder):
+            checkpoints.publish(self.output, state)
+            Monitor.cut(self.output, len(self.history))
+            self._write_history()
+            if self.best and self.best["epoch"] != runs.epoch_of_card(folder):
                 self._write_card()
 
     def _write_card(self) -> None:
@@ -407,4 +427,4 @@ class _Training:
             versions=runs.versions(),
             attribution=card.attribution,
         )
-        cards.write_card(written, self.folder)
+        self.output.write(cards.contents(written))

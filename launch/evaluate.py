@@ -172,7 +172,7 @@ def _subject(folder: pathlib.Path, *, alone: bool) -> _Subject:
     card, records = cards.read_model_card(folder), _records(FLAGS.records_dir or _own_records(folder))
     evaluation.check_records(records.card, card, records.folder)
     records.split(FLAGS.split)
-    model = folder / _model_name()
+    model = runs.model_path(folder, _model_name())
     if not model.is_file():
         runs.load_model(model)  # Which says what is missing.
     subject = _Subject(

@@ -86,7 +86,7 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
         found = dense_evaluation_folder.evaluate_maps(run, records, options, progress=progress)
     for warning in found.warnings:
         print(f"warning: {warning}")
-    checksum = files.sha256_of_file(folder / model_name)
+    checksum = files.sha256_of_file(runs.model_path(folder, model_name))
     content = dense_evaluation_folder.write_maps_evaluation(
         found, output_dir, model_sha256=checksum, model_name=model_name
     )

@@ -189,7 +189,7 @@ def train_in_process(
         An empty text if it ended well, otherwise its last error line.
     """
     command = [sys.executable, "-m", train.__name__, f"--flagfile={flags_file}", f"--run_dir={planned.options.run_dir}"]
-    command += {sweeps.RESUME: ["--resume"], sweeps.OVERWRITE: ["--overwrite"]}.get(mode, [])
+    command += ["--resume"] if mode == sweeps.RESUME else []
     last, told, rest = "", False, b""
     with files.storage_errors(log), open(log, "ab", buffering=0) as file:
         file.write(f"$ {' '.join(command[1:])}\n".encode())

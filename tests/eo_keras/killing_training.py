@@ -144,9 +144,8 @@ def main():
         time.sleep(draw.uniform(0.3, 1.0) * length)
         os.kill(process, signal.SIGKILL)
         killed[run.name] = int(wait(process) == -signal.SIGKILL)
-        # Without a checkpoint there is nothing to go on from: the user begins again.
-        again = {"resume": True} if can_go_on(run) else {"overwrite": run.exists()}
-        assert wait(start(options(records, run, **again))) == 0
+        # Without a checkpoint there is nothing to go on from, and the same command begins again.
+        assert wait(start(options(records, run, resume=can_go_on(run)))) == 0
     for run in sorted(folder.iterdir()):
         if run.name != "whole":
             results[run.name] = {"kills": killed[run.name], "differences": differences(folder / "whole", run)}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,8 +11,9 @@ import pytest
 import tensorflow as tf
 
 from eo_keras import cards, checkpoints, runs, training
-from eo_keras.errors import RunError
+from eo_keras.errors import RunError, StorageError
 from tests.eo_keras.killing_training import curves
+from tests.kept import contents
 from tests.launch.commands import launch
 
 
@@ -89,14 +91,14 @@ def test_sigterm_saves_and_ends(rgb_records, tmp_path):
 def test_what_a_kill_leaves_behind_is_put_right(finished, tmp_path):
     """Killed behind the state, before the names were given; and before the state, with files of the next epoch."""
     run = tmp_path / "run"
-    runs.shutil.copytree(finished[0].run_dir, run)
+    shutil.copytree(finished[0].run_dir, run)
     state = runs.read_state(run)
     best = checkpoints.model_name(state["best"]["epoch"])
-    (run / runs.MODEL_NAME).write_bytes(b"a later epoch's")
+    later = (runs.MODEL_NAME, f"{runs.CHECKPOINT_DIR}/step-00000016.npz")
+    event = f"{runs.TENSORBOARD_DIR}/events.out.tfevents.0000004.epoch"
+    runs.output_folder(run).write(dict.fromkeys((*later, event), b"a later epoch's"))
     (run / cards.MODEL_CARD_NAME).unlink()
     (run / runs.LAST_MODEL_NAME).unlink()
-    (run / runs.CHECKPOINT_DIR / "step-00000016.npz").write_bytes(b"cut off")
-    (run / runs.TENSORBOARD_DIR / "events.out.tfevents.0000004.epoch").write_bytes(b"cut off")
     options = dataclasses.replace(finished[0], run_dir=str(run), resume=True)
     training.train(options)
     assert (run / runs.MODEL_NAME).read_bytes() == (run / runs.CHECKPOINT_DIR / best).read_bytes()
@@ -107,11 +109,7 @@ def test_what_a_kill_leaves_behind_is_put_right(finished, tmp_path):
     runs.open_run(run)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "another's"])
-def test_a_damaged_checkpoint_is_refused_by_name(finished, tmp_path, damage):
-    run = tmp_path / "run"
-    runs.shutil.copytree(finished[0].run_dir, run)
-    path = run / runs.CHECKPOINT_DIR / runs.read_state(run)["variables"]
+def damaged(path, damage):
     content = bytearray(path.read_bytes())
     if damage == "cut":
         path.write_bytes(content[: len(content) // 2])
@@ -122,9 +120,69 @@ def test_a_damaged_checkpoint_is_refused_by_name(finished, tmp_path, damage):
         path.unlink()
     else:
         np.savez(path, **{"weights/00000": np.zeros(3)})
-    options = dataclasses.replace(finished[0], run_dir=str(run), resume=True)
-    with pytest.raises(RunError, match=f"{path.name}: the checkpoint cannot be read .*--overwrite"):
-        training.train(options)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "another's"])
+def test_of_a_damaged_checkpoint_the_one_before_is_taken(finished, tmp_path, damage):
+    run, lines = tmp_path / "run", []
+    shutil.copytree(finished[0].run_dir, run)
+    path = run / runs.CHECKPOINT_DIR / runs.read_state(run)["variables"]
+    damaged(path, damage)
+    report = training.train(dataclasses.replace(finished[0], run_dir=str(run), resume=True), report=lines.append)
+    assert report.resumed_from == 8 and [row["step"] for row in report.history] == [4, 8, 12]
+    assert any(f"{path.name}: " in line and line.startswith("warning: ") for line in lines)
+    checkpoints.check_whole(run, runs.read_state(run))
+    before = runs.parse_state(run, runs.PREVIOUS_STATE_NAME)
+    assert before["epoch"] == 2
+    checkpoints.check_whole(run, before)
+
+
+@pytest.mark.parametrize("what", ["best", "variables", "state"])
+def test_what_cannot_be_gone_on_with_is_named_with_weights_that_can(finished, tmp_path, what):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0].run_dir, run)
+    states = [runs.parse_state(run, name) for name in (runs.STATE_NAME, runs.PREVIOUS_STATE_NAME)]
+    for name, state in zip((runs.STATE_NAME, runs.PREVIOUS_STATE_NAME), states, strict=True):
+        best = checkpoints.model_name(state["best"]["epoch"])
+        path = run / runs.CHECKPOINT_DIR / {"best": best, "variables": state["variables"], "state": name}[what]
+        path.write_bytes(path.read_bytes()[:-100])
+    (run / runs.MODEL_NAME).unlink()
+    with pytest.raises(RunError, match=rf"{runs.CHECKPOINT_DIR}/[a-z].*: it .*") as caught:
+        training.train(dataclasses.replace(finished[0], run_dir=str(run), resume=True))
+    assert f"--weights={run / runs.LAST_MODEL_NAME} with another --run_dir" in str(caught.value)
+    (run / runs.LAST_MODEL_NAME).write_bytes(b"")
+    assert runs.start_from_weights(run) == "start the run again in another --run_dir"
+
+
+def test_a_run_that_never_got_to_a_checkpoint_is_begun_again_by_the_same_command(short_training, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "train.log").write_text("what tee wrote")
+    options = dataclasses.replace(short_training, run_dir=str(run), epochs=2, steps_per_epoch=2)
+
+    def full(stage, done, total):
+        raise StorageError(run, "no room is left")
+
+    with pytest.raises(StorageError):
+        training.train(options, progress=full)
+    with pytest.raises(RunError, match="Start the run without --resume"):
+        training.train(dataclasses.replace(options, resume=True))
+    assert len(training.train(options).history) == 2
+    assert (run / "train.log").read_text() == "what tee wrote"
+    # Nor does what lies beside it keep a run from going on.
+    (run / "slurm-1.out").touch()
+    (run / ".DS_Store").touch()
+    (run / "notes.md").write_text("mine")
+    for name in (runs.CHECKPOINT_DIR, runs.TENSORBOARD_DIR):
+        (run / name / ".ipynb_checkpoints").mkdir()
+        (run / name / "my_best_copy.keras").write_bytes(b"mine")
+    before = contents(run)
+    training.train(dataclasses.replace(options, resume=True))
+    after = contents(run)
+    assert {name: after[name] for name in before if "my_" in name or "notes" in name or "log" in name} == {
+        name: data for name, data in before.items() if "my_" in name or "notes" in name or "log" in name
+    }
+    assert (run / runs.CHECKPOINT_DIR / ".ipynb_checkpoints").is_dir()
 
 
 def test_variables_survive_to_the_bit(tmp_path):

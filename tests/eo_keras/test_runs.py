@@ -8,6 +8,8 @@ import pytest
 
 from eo_keras import cards, runs
 from eo_keras.errors import RecordsError, RunError
+from eo_keras.output_folders import MANIFEST_NAME
+from tests.kept import contents
 
 
 @pytest.fixture
@@ -84,6 +86,8 @@ def test_a_saved_model_is_whole_or_not_there(finished, tmp_path, monkeypatch):
 
 def test_a_damaged_state(copy):
     (copy / runs.CHECKPOINT_DIR / runs.STATE_NAME).write_text("{")
+    assert runs.read_state(copy)["epoch"] == 2  # The checkpoint before.
+    (copy / runs.CHECKPOINT_DIR / runs.PREVIOUS_STATE_NAME).write_text("{")
     with pytest.raises(RunError, match="state.json: it cannot be read"):
         runs.read_state(copy)
 
@@ -123,3 +127,32 @@ def test_records_of_a_run_are_found_from_anywhere(copy, rgb_records, tmp_path, m
     moved = records(copy.parent / "moved" / "records")
     monkeypatch.chdir("/")
     assert trained_on("moved/records") == moved
+
+
+def test_a_run_of_an_earlier_version_opens_and_cannot_be_gone_on_with(copy):
+    (copy / runs.CHECKPOINT_DIR).rename(copy / "checkpoint")
+    (copy / MANIFEST_NAME).unlink()
+    assert runs.open_run(copy).card == runs.open_run(copy, runs.LAST_MODEL_NAME).card
+    before = contents(copy)
+    with pytest.raises(RunError, match=f"of an earlier version. Start another run from .*--weights={copy}/model.keras"):
+        runs.check_folder(copy, resume=True, overwrite=False)
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match="did not write"):
+            runs.check_folder(copy, resume=False, overwrite=overwrite)
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_folder_of_somebody_else_is_not_taken_for_a_run(tmp_path, resume):
+    for name in ("evaluation/mine.csv", "tensorboard/events", "history.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"mine")
+    before = contents(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(RunError), runs.run_folder(tmp_path, resume=resume, overwrite=overwrite, flags_text=""):
+            pass
+    (tmp_path / "history.csv").unlink()
+    with runs.run_folder(tmp_path, resume=False, overwrite=True, flags_text="--a=1\n") as output:
+        (line,) = output.take_warnings()
+    assert "'evaluation/mine.csv', 'tensorboard/events'" in line
+    assert {name: data for name, data in before.items() if name != "history.csv"}.items() <= contents(tmp_path).items()

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -9,6 +10,7 @@ from eo_keras import cards, files, legends, rasters, runs, sweep_events, sweep_g
 from eo_keras.errors import OptionError, RecordsError, RunError
 from eo_keras.optimizers import OptimizerOptions
 from eo_keras.sweeps import Result
+from tests.kept import contents
 
 BASE = {"model": "resnet14", "epochs": 2, "learning_rate": 0.3, "decay_epochs": (), "cache_gb": 4.0}
 
@@ -39,7 +41,6 @@ def write_run(planned, fingerprint, accuracies, *, epochs=None, metric="accuracy
         for place, value in enumerate(accuracies, 1)
     ]
     best = max(history, key=lambda row: row[f"val_{metric}"]) if history else None
-    (folder / runs.CHECKPOINT_DIR).mkdir(parents=True, exist_ok=True)
     state = {
         "epoch": len(history),
         "variables": "step.npz",
@@ -49,14 +50,20 @@ def write_run(planned, fingerprint, accuracies, *, epochs=None, metric="accuracy
         "data_fingerprint": fingerprint,
         "options": options.comparable(),
     }
-    files.write_json(folder / runs.CHECKPOINT_DIR / runs.STATE_NAME, state)
-    files.write_text(folder / runs.FLAGS_NAME, planned.flags_text)
+    contents = {
+        f"{runs.CHECKPOINT_DIR}/{runs.STATE_NAME}": files.json_bytes(state),
+        runs.FLAGS_NAME: planned.flags_text.encode(),
+        runs.MODEL_NAME: b"model",
+        runs.HISTORY_NAME: runs.history_bytes(history),
+    }
+    output = runs.output_folder(folder)
+    output.write(contents)
     if best:
         card = cards.ModelCard(
             "resnet14", "d", fingerprint, ("B04",), "uint8", "L1C", rasters.REFLECTANCES["uint8"], 0, 10.0, 64, {},
-            legends.EUROSAT, 1, "", {}, {"epoch": best["epoch"]}, {}, {}, "nobody",
+            legends.EUROSAT, 1, "", cards.to_json(options), {"epoch": best["epoch"]}, {}, {}, "nobody",
         )  # fmt: skip
-        cards.write_card(card, folder)
+        output.write(cards.contents(card))
 
 
 class FakeTraining:
@@ -177,7 +184,7 @@ def test_runs_of_maps_are_compared_by_miou(short_training, tmp_path):
     waiting = plan_of(maps, tmp_path, learning_rate=[0.4])[0]
     assert sweeps.examine(waiting, fingerprint)[0].metric == "miou"
     assert sweep.metric == "miou" and "validation mIoU" in sweep_report.table(sweep).columns
-    sweep_report.write(sweep, tmp_path / "out")
+    sweep_report.write(sweep, sweeps.output_folder(tmp_path / "out"))
     with open(tmp_path / "out" / sweep_report.CSV_NAME) as file:
         assert [float(row["validation_miou"]) for row in csv.DictReader(file)] == [0.6, 0.7]
     assert sweep_report.to_json(sweep)["metric"].startswith("mIoU of the kept epoch")
@@ -224,10 +231,10 @@ def test_an_interrupted_run_is_resumed_and_one_without_a_checkpoint_begun_again(
     found, _ = swept(training, learning_rate=[0.1, 0.2, 0.3], seed=[1])
     assert [result.status for result in found.results] == [sweeps.FINISHED, sweeps.INTERRUPTED, sweeps.WAITING]
     assert found.results[1].epochs == 1
-    (tmp_path / "s" / "lr=0.3,seed=1").mkdir()
-    (tmp_path / "s" / "lr=0.3,seed=1" / runs.FLAGS_NAME).write_text("")
+    # One that was killed before its first checkpoint.
+    runs.output_folder(tmp_path / "s" / "lr=0.3,seed=1").write({runs.FLAGS_NAME: b""})
     found, again = swept(learning_rate=[0.1, 0.2, 0.3], seed=[1])
-    assert again.calls == [("lr=0.2,seed=1", sweeps.RESUME), ("lr=0.3,seed=1", sweeps.OVERWRITE)]
+    assert again.calls == [("lr=0.2,seed=1", sweeps.RESUME), ("lr=0.3,seed=1", sweeps.NEW)]
     assert [result.status for result in found.results] == [sweeps.FINISHED] * 3
     # Of several processes none took the time of the whole run.
     assert found.results[1].wall_seconds is None and found.results[2].wall_seconds is not None
@@ -238,6 +245,34 @@ def test_a_run_whose_card_is_missing_is_not_finished(swept, tmp_path):
     (tmp_path / "s" / "lr=0.1" / cards.MODEL_CARD_NAME).unlink()
     _, again = swept(learning_rate=[0.1])
     assert again.calls == [("lr=0.1", sweeps.RESUME)]
+
+
+def test_a_finished_run_whose_checkpoints_were_removed_is_kept(swept, tmp_path):
+    found, _ = swept(learning_rate=[0.1])
+    run = tmp_path / "s" / "lr=0.1"
+    shutil.rmtree(run / runs.CHECKPOINT_DIR)
+    (run / "evaluation").mkdir()
+    (run / "evaluation" / "metrics.json").write_text("{}")
+    before = contents(run)
+    again, training = swept(learning_rate=[0.1, 0.2])
+    assert training.calls == [("lr=0.2", sweeps.NEW)] and contents(run) == before
+    assert again.results[0] == dataclasses.replace(found.results[0], ended=again.results[0].ended)
+    # Of another rate, or not trained to its end: neither finished nor to be trained again.
+    history = run / runs.HISTORY_NAME
+    history.write_text("\n".join(history.read_text().splitlines()[:2]) + "\n")
+    with pytest.raises(RunError, match=f"a model of 1 of 2 epochs.* Move {run} away"):
+        swept(learning_rate=[0.1])
+
+
+@pytest.mark.parametrize("name", ["lr=0.1/notes.md", "lr=0.1/history.csv", "logs/lr=0.1.log", "sweep.csv", "mine/x"])
+def test_what_is_somebody_elses_stays(swept, tmp_path, name):
+    path = tmp_path / "s" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    before = contents(tmp_path / "s")
+    with pytest.raises(RunError, match="did not write"):
+        swept(learning_rate=[0.1])
+    assert contents(tmp_path / "s") == before
 
 
 def test_a_failed_run_is_told_and_the_sweep_goes_on(swept, rgb_records, tmp_path):
@@ -283,7 +318,7 @@ def test_a_folder_that_holds_another_run_is_refused(swept, short_training, rgb_r
     other = plan_of(short_training, tmp_path / "s", learning_rate=[0.2])[0]
     wrong = dataclasses.replace(other.options, run_dir=str(tmp_path / "s" / "lr=0.1"))
     write_run(dataclasses.replace(other, options=wrong), cards.read_data_card(rgb_records).fingerprint, [0.9, 0.9])
-    with pytest.raises(RunError, match="started with optimizer=.*Remove .*lr=0.1"):
+    with pytest.raises(RunError, match="started with optimizer=.*Move .*lr=0.1 away"):
         swept(learning_rate=[0.1])
 
 
@@ -360,7 +395,7 @@ def test_tensorboard_shows_none_as_a_word(tmp_path):
     found = tuple(
         Result(sweep_grid.run_name(point), point, sweeps.FINISHED, 1, 1, 0.9, 0.1, 0.9, 0.1) for point in points
     )
-    sweep_report.write(sweeps.Sweep({}, "", "v", found), tmp_path)
+    sweep_report.write(sweeps.Sweep({}, "", "v", found), sweeps.output_folder(tmp_path))
     groups, _ = session_groups(tmp_path)
     shown = {(group.hparams["dropout"].string_value, group.hparams["nesterov"].bool_value) for group in groups}
     assert shown == {(rate, flag) for rate in ("none", "0.5") for flag in (True, False)}

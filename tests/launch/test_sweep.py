@@ -150,8 +150,8 @@ def test_a_run_is_a_process_with_its_log(child, tmp_path):
     assert problem == ""
     command = f"-m launch.train --flagfile={tmp_path / 'flags'} --run_dir={tmp_path / 'run'} --resume"
     assert shown == [command, "epoch 1", "no line end"] and log == f"$ {command}\n{command}\nepoch 1\nno line end"
-    _, _, log = go(sweeps.OVERWRITE)
-    assert log.count("$ ") == 2 and "--overwrite" in log
+    _, _, log = go(sweeps.NEW)
+    assert log.count("$ ") == 2 and log.count("--resume") == 2 and "--overwrite" not in log
 
 
 @pytest.mark.parametrize(
