@@ -13,7 +13,7 @@ $(INSTALLED): setup.py
 	touch $@
 
 demo: $(INSTALLED)  ## install and run the whole way on a small generated data set
-	@started=$$(date +%s); echo '$(BIN)/python -m launch.demo'; $(BIN)/python -m launch.demo && \
+	@started=$$(date +%s); echo '$(BIN)/python -m launch.demo --overwrite'; $(BIN)/python -m launch.demo --overwrite && \
 		echo "demo: $$(($$(date +%s) - started)) s, without the installation"
 
 test: lint  ## lint, and all but the slow tests, a module on each processor

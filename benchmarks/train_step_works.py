@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,7 +66,6 @@ def make_records(work_dir: pathlib.Path, patches_per_class: int) -> pathlib.Path
     if not (folder / cards.DATA_CARD_NAME).is_file():
         print(f"generating {10 * patches_per_class:,} patches", flush=True)
         archives.write_eurosat_archive(source, kind="rgb", patches_per_class=patches_per_class)
-        shutil.rmtree(folder, ignore_errors=True)
         measuring.run_command(works.module("launch.build", dataset="eurosat_rgb", source=source, output_dir=folder))
     return folder
 

@@ -207,17 +207,13 @@ def calibrate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, fitted_on: st
     )
 
 
-def write_calibration(calibration: Calibration, path: str | os.PathLike[str]) -> None:
-    """Writes a fitted temperature as JSON, for whoever uses the model later.
-
-    Raises:
-        StorageError: if it cannot be written.
-    """
-    files.write_json(path, cards.to_json(calibration))
+def to_bytes(calibration: Calibration) -> bytes:
+    """Returns a fitted temperature as JSON, for whoever uses the model later."""
+    return files.json_bytes(cards.to_json(calibration))
 
 
 def read_calibration(path: str | os.PathLike[str]) -> Calibration:
-    """Reads back what `write_calibration` wrote.
+    """Reads back what `to_bytes` made.
 
     Raises:
         RunError: if the file is missing or is no such file.

@@ -80,23 +80,25 @@ def _named(groups: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     return {f"{group}/{place:05d}": one for group, row in groups.items() for place, one in enumerate(row)}
 
 
-def commit(output: OutputFolder, state: Mapping[str, Any]) -> None:
+def commit(output: OutputFolder, state: Mapping[str, Any], previous: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Writes the state, which makes a checkpoint count, and then what follows from it; see `publish`.
 
     Args:
         output: the run folder.
         state: what `runs.read_state` will return; the SHA-256 of the files that it names are added.
+        previous: the state of the checkpoint before, which is kept too.
+
+    Returns:
+        The state as it was written.
 
     Raises:
         StorageError: if the disk is full or the folder may not be written to.
     """
     state = {**state, "sha256": {name: output.sha256(_inside(name)) for name in _named_files(state)}}
-    states = {_inside(runs.STATE_NAME): files.json_bytes(state)}
-    with contextlib.suppress(RunError):
-        previous = runs.parse_state(output.folder, runs.STATE_NAME)
-        states = {_inside(runs.PREVIOUS_STATE_NAME): files.json_bytes(previous)} | states
-    output.write(states)
+    states = {} if previous is None else {_inside(runs.PREVIOUS_STATE_NAME): files.json_bytes(previous)}
+    output.write(states | {_inside(runs.STATE_NAME): files.json_bytes(state)})
     publish(output, state)
+    return state
 
 
 def publish(output: OutputFolder, state: Mapping[str, Any]) -> None:

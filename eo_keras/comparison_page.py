@@ -6,14 +6,15 @@ import csv
 import dataclasses
 import io
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from eo_keras import files, pages
+from eo_keras.errors import RunError
 from eo_keras.figures import GREY, GRID, new_figure, plain, png_bytes
+from eo_keras.output_folders import OutputFolder
 from eo_keras.pages import Table
 
 JSON_NAME, CSV_NAME = "comparison.json", "comparison.csv"
@@ -138,22 +139,42 @@ def lines(table: Table) -> list[str]:
     ]
 
 
-def write(report: Report, folder: str | os.PathLike[str]) -> pathlib.Path | str:
-    """Writes all files of a comparison into a folder, which is made where it is missing, and returns the folder.
+def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
+    """Returns a comparison's folder as what it is written through."""
+    return OutputFolder(folder, "comparison", RunError)
+
+
+def write(report: Report, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[str]:
+    """Writes all files of a comparison into a folder, which is made where it is missing.
+
+    Args:
+        report: the comparison.
+        folder: where it goes; an earlier comparison in it is replaced.
+        overwrite: whether to write beside what somebody else has there.
+
+    Returns:
+        Lines for the user about what somebody else has there.
 
     Raises:
+        RunError: if the folder is somebody else's, or a file of somebody else's is in the way.
         StorageError: if it cannot be written.
     """
-    folder = files.make_folder(folder)
     picture = figure_png(report.chart, report.title)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([report.columns, *report.lines])
-    files.write_bytes(files.join(folder, FIGURE_NAME), picture)
-    files.write_text(files.join(folder, CSV_NAME), text.getvalue())
-    files.write_text(files.join(folder, MARKDOWN_NAME), _markdown(report))
-    files.write_text(files.join(folder, PAGE_NAME), _page(report, picture))
-    files.write_json(files.join(folder, JSON_NAME), report.content)
-    return folder
+    contents = {
+        FIGURE_NAME: picture,
+        CSV_NAME: text.getvalue().encode("utf-8"),
+        MARKDOWN_NAME: _markdown(report).encode("utf-8"),
+        PAGE_NAME: _page(report, picture).encode("utf-8"),
+        JSON_NAME: files.json_bytes(report.content),
+    }
+    output = output_folder(folder)
+    with output.held(overwrite=overwrite, writes=NAMES):
+        output.write(contents)
+        if overwrite:
+            output.tell_foreign()
+    return output.take_warnings()
 
 
 def _markdown(report: Report) -> str:

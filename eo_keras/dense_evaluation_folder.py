@@ -11,9 +11,11 @@ from eo_keras import cards, dense_figures, files, models, pipelines, places, rep
 from eo_keras.dense_evaluation import DenseAnswerer, DenseAnswers, DenseTTA
 from eo_keras.dense_metrics import DenseScores
 from eo_keras.evaluation import check_records
-from eo_keras.evaluation_folder import METRICS_NAME
+from eo_keras.evaluation_folder import METRICS_NAME, output_folder
 
 FIGURES = ("class_scores.png", "confusion_matrix.png", "maps.png")
+
+NAMES = (METRICS_NAME, *FIGURES)
 
 _SHOWN = 16
 
@@ -118,30 +120,39 @@ def _ground(records: pipelines.Records, split: str, keys: list[str]) -> dict[str
 
 
 def write_maps_evaluation(
-    evaluation: DenseEvaluation, folder: str | os.PathLike[str], *, model_sha256: str, model_name: str
-) -> dict[str, Any]:
+    evaluation: DenseEvaluation,
+    folder: str | os.PathLike[str],
+    *,
+    model_sha256: str,
+    model_name: str,
+    overwrite: bool = False,
+) -> tuple[dict[str, Any], list[str]]:
     """Writes scores and figures into a folder, `metrics.json` last; an earlier evaluation in it is replaced.
 
+    Args:
+        evaluation: the evaluation.
+        folder: where it goes.
+        model_sha256: checksum of the model's file.
+        model_name: which of the run's models was asked.
+        overwrite: whether to write beside what somebody else has in the folder.
+
     Returns:
-        What `metrics.json` holds.
+        What `metrics.json` holds, and lines for the user about what somebody else has in the folder.
 
     Raises:
+        RunError: if the folder is somebody else's, or a file of somebody else's is in the way.
         StorageError: if the folder cannot be written.
     """
-    folder = files.make_folder(folder)
     run, card, options, scores = evaluation.run, evaluation.card, evaluation.options, evaluation.scores
     mean = scores.macro_iou
     title = (
         f"{run.card.model} on {card.dataset}, {options.name}: mIoU {mean.value:.4f} ({mean.low:.4f} to {mean.high:.4f})"
     )
-    files.remove(folder / METRICS_NAME)
     pictures = (
         dense_figures.class_scores_png(scores, card.legend, title),
         reports.confusion_matrix_png(scores.confusion, card.legend.class_names, title, "pixels"),
         dense_figures.maps_png(evaluation.answers.shown, card, run.card.bands, title),
     )
-    for name, picture in zip(FIGURES, pictures, strict=True):
-        files.write_bytes(folder / name, picture)
     content: dict[str, Any] = {
         "run": run.folder.resolve().name,
         "model": run.card.model,
@@ -162,8 +173,14 @@ def write_maps_evaluation(
         "versions": runs.versions(),
         "scores": scores.to_json(),
     }
-    files.write_json(folder / METRICS_NAME, content)
-    return content
+    output = output_folder(folder)
+    runs.list_folder(run.folder, folder)
+    with output.held(overwrite=overwrite, writes=NAMES):
+        output.remove([METRICS_NAME])
+        output.write({**dict(zip(FIGURES, pictures, strict=True)), METRICS_NAME: files.json_bytes(content)})
+        if overwrite:
+            output.tell_foreign()
+    return content, output.take_warnings()
 
 
 def add_maps_to_card(evaluation: DenseEvaluation) -> None:

@@ -16,6 +16,7 @@ from eo_keras import calibration, cards, evaluation_figures, files, places, repo
 from eo_keras.answers import PREDICTIONS_NAME, Answers, read_answers
 from eo_keras.errors import OptionError, RunError
 from eo_keras.metrics import ReliabilityBin
+from eo_keras.output_folders import OutputFolder
 
 if TYPE_CHECKING:
     from eo_keras.evaluation import Evaluation
@@ -27,6 +28,9 @@ NOT_ASKED = "not asked for"
 FIGURES = ("confusion_matrix.png", "reliability.png", "selective_accuracy.png", "mistakes.png")
 MAP_FILES = ("accuracy_map.png", "accuracy_map.csv")
 """Only where the examples' places are known."""
+
+KIND = "evaluation"
+NAMES = (METRICS_NAME, PREDICTIONS_NAME, *FIGURES, *MAP_FILES)
 
 _ENTRIES = ("scores", "calibration", "selective", "places", "tta", "warnings", "trained_on", "selection")
 """What those who read an evaluation again rely on; older ones lack some."""
@@ -90,18 +94,36 @@ def variant(split: str, model_name: str, symmetries: str) -> str:
     return split + last + ("" if symmetries == "none" else f"-{symmetries}")
 
 
+def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
+    """Returns an evaluation's folder as what it is written through."""
+    return OutputFolder(folder, KIND, RunError)
+
+
 def write_evaluation(
-    evaluation: Evaluation, folder: str | os.PathLike[str], *, model_name: str = runs.MODEL_NAME
-) -> None:
+    evaluation: Evaluation,
+    folder: str | os.PathLike[str],
+    *,
+    model_name: str = runs.MODEL_NAME,
+    overwrite: bool = False,
+) -> list[str]:
     """Writes scores, predictions and figures into a folder; an earlier evaluation in it is replaced.
 
     `metrics.json` comes last and holds the checksum of the predictions, so that an evaluation that was cut off is not
     taken for a whole one.
 
+    Args:
+        evaluation: the evaluation.
+        folder: where it goes.
+        model_name: which of the run's models was asked.
+        overwrite: whether to write beside what somebody else has in the folder.
+
+    Returns:
+        Lines for the user about what somebody else has there.
+
     Raises:
+        RunError: if the folder is somebody else's, or a file of somebody else's is in the way.
         StorageError: if the folder cannot be written.
     """
-    folder = files.make_folder(folder)
     run, answers, scores = evaluation.run, evaluation.answers, evaluation.scores
     names = evaluation.card.legend.class_names
     symmetries = "" if evaluation.tta == "none" else f", averaged over {evaluation.tta}"
@@ -117,10 +139,7 @@ def write_evaluation(
         answers = answers.with_probabilities(calibration.apply_temperature(answers.probabilities, temperature))
     curve = selective.risk_coverage(answers.confidences, answers.right)
     by_validation = selective.apply_thresholds(taken, answers.confidences, answers.right)
-    files.write_text(folder / PREDICTIONS_NAME, answers.to_csv(names))
-    files.write_bytes(folder / "confusion_matrix.png", reports.confusion_matrix_png(scores.confusion, names, title))
-    files.write_bytes(folder / "reliability.png", _reliability_png(evaluation, calibrated, title))
-    files.write_bytes(folder / "selective_accuracy.png", evaluation_figures.selective_accuracy_png(curve, title))
+    predictions = answers.to_csv(names).encode("utf-8")
     mistakes = reports.mistakes_png(
         [
             reports.to_display(image, run.card.bands, run.card.dtype, stretched=run.card.reflectance is None)
@@ -130,8 +149,7 @@ def write_evaluation(
         title,
         total=int(np.count_nonzero(~answers.right)),
     )
-    files.write_bytes(folder / "mistakes.png", mistakes)
-    located = _write_map(evaluation, folder, title)
+    located, map_files = _map(evaluation, title)
     content = {
         "model": run.card.model,
         "model_file": model_name,
@@ -149,13 +167,27 @@ def write_evaluation(
         "images_per_second": round(evaluation.images_per_second, 1),
         "versions": runs.versions(),
         "predictions_temperature": temperature,
-        "predictions_sha256": files.sha256_of_file(folder / PREDICTIONS_NAME),
+        "predictions_sha256": files.sha256_of_bytes(predictions),
         "scores": scores.to_json(),
         "calibration": calibrated,
         "selective": {**curve.to_json(), "by_validation": by_validation},
         "places": located,
     }
-    files.write_json(folder / METRICS_NAME, content)
+    figures = {
+        "confusion_matrix.png": reports.confusion_matrix_png(scores.confusion, names, title),
+        "reliability.png": _reliability_png(evaluation, calibrated, title),
+        "selective_accuracy.png": evaluation_figures.selective_accuracy_png(curve, title),
+        "mistakes.png": mistakes,
+    }
+    output = output_folder(folder)
+    runs.list_folder(run.folder, folder)
+    with output.held(overwrite=overwrite, writes=NAMES):
+        if not map_files:
+            output.remove(MAP_FILES)
+        output.write({PREDICTIONS_NAME: predictions, **figures, **map_files, METRICS_NAME: files.json_bytes(content)})
+        if overwrite:
+            output.tell_foreign()
+    return output.take_warnings()
 
 
 def _reliability_png(evaluation: Evaluation, calibrated: Mapping[str, Any], title: str) -> bytes:
@@ -168,19 +200,16 @@ def _reliability_png(evaluation: Evaluation, calibrated: Mapping[str, Any], titl
     return reports.reliability_png(scores.reliability, scores.expected_calibration_error, title, bins, note)
 
 
-def _write_map(evaluation: Evaluation, folder: pathlib.Path, title: str) -> dict[str, Any] | None:
-    """Writes map and table where places are known, removes older ones where not; returns what `metrics.json` says."""
+def _map(evaluation: Evaluation, title: str) -> tuple[dict[str, Any] | None, dict[str, bytes]]:
+    """Returns what `metrics.json` says of places, and map and table where places are known."""
     found = evaluation.places
     if found is None or not found.known.any():
-        for name in MAP_FILES:
-            files.remove(folder / name)
-        return None
+        return None, {}
     right = evaluation.answers.right
     grid = places.by_cell(found.degrees, right)
     picture = evaluation_figures.accuracy_map_png(found.degrees, right, grid, title)
-    files.write_bytes(folder / MAP_FILES[0], picture)
-    files.write_text(folder / MAP_FILES[1], grid.to_csv())
-    return {"source": found.source, "examples": int(found.known.sum()), "cell_degrees": grid.degrees}
+    content = {"source": found.source, "examples": int(found.known.sum()), "cell_degrees": grid.degrees}
+    return content, {MAP_FILES[0]: picture, MAP_FILES[1]: grid.to_csv().encode("utf-8")}
 
 
 def read_evaluation(folder: str | os.PathLike[str]) -> Stored:

@@ -27,6 +27,9 @@ from eo_keras.errors import EOKerasError, StorageError
 from eo_keras.manifests import Manifest, Written
 
 MANIFEST_NAME = ".eo_keras.json"
+FILES = "folder of single files"
+"""Kind of a folder that belongs to nobody: what is listed there was named one by one."""
+DEMO = "demo"
 SCRATCH_NAME = ".unfinished"
 """Folder of files that have not got their names yet."""
 
@@ -38,6 +41,9 @@ _BESIDE = (
     *(".nfs*", ".fuse_hidden*", "lost+found", ".gitignore", ".gitkeep", "*.log", "*.out", "*.err", "slurm-*"),
 )
 """Names of what systems, editors and schedulers put beside output: it blocks nothing, and is never removed."""
+
+
+_Path = str | os.PathLike[str]
 
 
 class OutputFolder:
@@ -85,8 +91,8 @@ class OutputFolder:
         if manifest is not None and manifest.kind != self.kind:
             raise self._error(
                 self.folder,
-                f"the folder holds a {manifest.kind}",
-                f"a {self.kind}, or nothing",
+                f"it holds another kind of output ({manifest.kind})",
+                f"{self.kind}, or nothing",
                 "choose another folder",
             )
         if manifest is None and not overwrite and (names := self._names()):
@@ -124,6 +130,11 @@ class OutputFolder:
         """Tells whether the manifest lists a file; it may have changed since."""
         manifest = self.manifest()
         return manifest is not None and name in manifest.files
+
+    def is_own(self, name: str) -> bool:
+        """Tells whether a file is there, is listed, and is as it was written."""
+        manifest = self.manifest()
+        return manifest is not None and self._own(manifest, name) is not None
 
     def listed(self) -> list[str]:
         """Returns the paths of all files that the manifest lists, sorted."""
@@ -303,9 +314,14 @@ class OutputFolder:
             files.write_bytes(self.path(name), data)
             self._wrote({name: entries[name]})
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Writes a JSON file, indented, so that people can read it too."""
-        self.write({name: files.json_bytes(value)})
+    def write_over(self, name: str, data: bytes) -> None:
+        """Writes a file, whoever wrote the one that is there."""
+        files.make_folder(self.folder)
+        with self._changing() as manifest:
+            # Of a run or records folder a single file is no part, and goes when its owner says so.
+            if manifest.kind in (FILES, DEMO):
+                manifest.files[name] = [Written.of_bytes(data)]
+        files.write_bytes(self.path(name), data)
 
     @contextlib.contextmanager
     def new_path(self, name: str, entry: Written | None = None) -> Iterator[pathlib.Path]:
@@ -486,7 +502,7 @@ class OutputFolder:
             self._clear_folder(name)
         self.remove([name for name in manifest.files if name not in first and not kept(name)])
         with self._changing() as manifest:
-            manifest.folders = [name for name in manifest.folders if files.exists(self.path(name))]
+            manifest.folders = [name for name in manifest.folders if self._there(f"{name}/{MANIFEST_NAME}")]
 
     def _clear_folder(self, name: str) -> None:
         path = self.path(name)
@@ -526,6 +542,45 @@ class OutputFolder:
         """Returns the warnings so far, and forgets them."""
         found, self.warnings = self.warnings, []
         return found
+
+
+def check_files(paths: Iterable[_Path], *, overwrite: bool, error: type[EOKerasError] = StorageError) -> None:
+    """Refuses single files that somebody else has, or that have changed since this program wrote them.
+
+    Args:
+        paths: the files, local ones.
+        overwrite: whether the user allows to replace them.
+        error: the class of errors about them.
+
+    Raises:
+        EOKerasError: if there is one; of the class given.
+    """
+    for path in map(pathlib.Path, paths):
+        if path.is_dir():
+            raise error(path, "it is a folder", "the name of a file")
+        folder = OutputFolder(path.parent, FILES, error)
+        if os.path.lexists(path) and not overwrite and not folder.is_own(path.name):
+            raise error(
+                path,
+                "it is already there, and this program did not write it, or it has changed since",
+                remedy="replace it by --overwrite, or choose another name",
+            )
+
+
+def write_files(contents: Mapping[_Path, bytes], *, overwrite: bool, error: type[EOKerasError] = StorageError) -> None:
+    """Writes single files into whatever folders, which are made where they are missing; see `check_files`.
+
+    They are listed in the manifests of their folders, so that they can be replaced without `overwrite` later on.
+
+    Raises:
+        EOKerasError: see `check_files`.
+        StorageError: if the disk is full or a folder may not be written to.
+    """
+    check_files(contents, overwrite=overwrite, error=error)
+    for path, data in contents.items():
+        path = pathlib.Path(path)
+        folder = OutputFolder(path.parent, FILES, error)
+        folder.write_over(path.name, data)
 
 
 def _is_beside(name: str) -> bool:

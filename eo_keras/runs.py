@@ -108,6 +108,34 @@ def model_path(run_dir: str | os.PathLike[str], name: str = MODEL_NAME) -> pathl
     return folder / name
 
 
+def list_folder(run_dir: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+    """Lists an output folder that lies in a run, such as an evaluation, as part of the run."""
+    run, inner = pathlib.Path(run_dir).resolve(), pathlib.Path(folder).resolve()
+    output = output_folder(run)
+    if inner != run and inner.is_relative_to(run) and output.manifest() is not None:
+        output.add_folder(inner.relative_to(run).as_posix())
+
+
+def write_file(run_dir: str | os.PathLike[str], name: str, data: bytes) -> None:
+    """Writes a file of a run that is not being trained.
+
+    Raises:
+        RunError: if the run is of an earlier version and has the file already.
+        StorageError: if the run folder cannot be written.
+    """
+    output = output_folder(run_dir)
+    if output.manifest() is not None:
+        output.write({name: data})
+        return
+    path = pathlib.Path(run_dir) / name
+    if path.exists():
+        raise RunError(
+            path, "this program did not write it, or an earlier version did", remedy="move it away, and try again"
+        )
+    files.make_folder(path.parent)
+    files.write_bytes(path, data)
+
+
 @contextlib.contextmanager
 def run_folder(
     run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bool, flags_text: str

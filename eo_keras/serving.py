@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import shutil
 from typing import Any
 
 import keras
@@ -22,6 +21,7 @@ import tensorflow as tf
 from eo_keras import cards, files, models, runs, serving_warmup
 from eo_keras.calibration import Calibration
 from eo_keras.errors import OptionError, RunError, StorageError
+from eo_keras.output_folders import OutputFolder
 
 ENDPOINT = "serve"
 SIGNATURE = "serving_default"
@@ -156,22 +156,17 @@ def export(
     """
     choose_version(run, export_dir, version)
     run = _as_exported(run, calibration)
-    folder = files.make_folder(export_dir)
-    with files.FolderLock(folder, StorageError):
+    folder = pathlib.Path(export_dir)
+    output = OutputFolder(folder, "export", StorageError)
+    # Versions that other programs exported may lie beside it.
+    with output.held(overwrite=True):
         # Again, now that no other process can take the number.
         version = choose_version(run, folder, version)
-        # What a killed export left behind.
-        for leftover in folder.glob(f"{files.TEMPORARY_PREFIX}[0-9]*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        path, temporary = folder / str(version), folder / f"{files.TEMPORARY_PREFIX}{version}"
-        try:
+        path = folder / str(version)
+        with output.new_path(path.name) as temporary:
             loaded = _write(run, temporary, path)
             count, difference = _check(run, loaded)
             size = _settle(temporary, path)
-            with files.storage_errors(path):
-                os.rename(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         newest = max(versions(folder))
     signature = loaded.signatures[SIGNATURE]
     return ExportReport(

@@ -7,6 +7,7 @@ alone, several workers take part, a run goes on to the bit where it was stopped,
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
 import pathlib
@@ -158,6 +159,7 @@ class _Training:
         self.task.prepare(self.twin, None if worker.count > 1 else strategy)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
+        self.committed: dict[str, Any] | None = None
         self.under_way = EpochUnderWay()
 
     @property
@@ -269,7 +271,7 @@ class _Training:
             self.history.append(row)
             self.under_way = EpochUnderWay()
             if self.worker.is_chief:
-                checkpoints.commit(self.output, self._state())
+                self.committed = checkpoints.commit(self.output, self._state(), self.committed)
                 self._write_history()
                 if improved:
                     self._write_card()
@@ -318,7 +320,7 @@ class _Training:
                 part.seconds += time.monotonic() - started
                 if self.worker.is_chief:
                     self._write_variables()
-                    checkpoints.commit(self.output, self._state())
+                    self.committed = checkpoints.commit(self.output, self._state(), self.committed)
                 if stop:
                     return False
                 started = time.monotonic()
@@ -384,7 +386,7 @@ class _Training:
         state, problem = checkpoints.choose(folder)
         checkpoints.read_variables(folder / runs.CHECKPOINT_DIR / state["variables"], self.groups)
         distribution.spread_seeds(self.groups["random"], self.strategy, self.worker)
-        self.history, self.best = state["history"], state["best"]
+        self.history, self.best, self.committed = state["history"], state["best"], copy.deepcopy(state)
         if self.best and self.best["split"] != self.validation_name:
             raise RunError(
                 folder,

@@ -253,11 +253,14 @@ def check_resumable(options: TrainingOptions, state: Mapping[str, Any], data_fin
     folder = pathlib.Path(options.run_dir)
     for key, value in options.comparable().items():
         if state["options"].get(key) != value:
+            other = "start another run"
+            if key == "epochs":
+                other += f", such as a longer one from --weights={folder / runs.MODEL_NAME}"
             raise RunError(
                 folder,
                 f"the run was started with {key}={state['options'].get(key)!r}, not {value!r}",
                 "the same options",
-                f"resume with --flagfile={folder / runs.FLAGS_NAME}, or start another run",
+                f"resume with --flagfile={folder / runs.FLAGS_NAME}, or {other}",
             )
     if state["data_fingerprint"] != data_fingerprint:
         raise RunError(

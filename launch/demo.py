@@ -19,14 +19,19 @@ import time
 import numpy as np
 from absl import flags
 
-from eo_keras import cards, files, records
+from eo_keras import cards, records
 from eo_keras.errors import EOKerasError, OptionError
-from launch import common, path_flags
+from eo_keras.manifests import Written
+from eo_keras.output_folders import DEMO, OutputFolder
+from launch import common, demo_folder, path_flags
 from tfrecords_builder.generated import archives, cities, hardness
 
 FLAGS = flags.FLAGS
 
-path_flags.define_path("output_dir", "runs/demo", "Folder for what the demo makes; an earlier demo in it is replaced.")
+path_flags.define_path("output_dir", "runs/demo", "Folder for what the demo makes: new or empty.")
+flags.DEFINE_bool(
+    "overwrite", False, "Whether to replace a demo that is already in --output_dir; other files there stay."
+)
 flags.DEFINE_integer("patches_per_class", 200, "RGB patches of each of the ten classes.", lower_bound=20)
 flags.DEFINE_integer("ms_patches_per_class", 20, "13-band patches of each of the ten classes.", lower_bound=5)
 flags.DEFINE_integer("cities", 4, "Cities; one of them is for testing, one chooses the epoch.", lower_bound=3)
@@ -34,15 +39,6 @@ flags.DEFINE_integer("city_size", 600, "Edge of a city in pixels of 10 m, a mult
 flags.DEFINE_integer("seed", 1, "Seed of the generated world and of the split.")
 
 _FLAGFILES = pathlib.Path(os.path.relpath(pathlib.Path(__file__).parent / "flagfiles"))
-
-
-def _prepare(output_dir: pathlib.Path) -> None:
-    marker = output_dir / "demo"
-    if output_dir.exists() and not marker.exists() and any(output_dir.iterdir()):
-        raise OptionError("--output_dir", f"{output_dir} holds something else than a demo", "a new or empty folder")
-    shutil.rmtree(output_dir, ignore_errors=True)
-    files.make_folder(output_dir)
-    files.write_text(marker, "")
 
 
 def _run(command: str, *positional: str, **arguments: object) -> None:
@@ -57,15 +53,15 @@ def _run(command: str, *positional: str, **arguments: object) -> None:
         raise EOKerasError(f"launch.{command}", "it failed as it says above", remedy="report it with all of the output")
 
 
-def _patches(folder: pathlib.Path) -> str:
+def _patches(output: OutputFolder) -> str:
     """Goes the way of patches; returns what it came to."""
-    baselines = {}
+    folder, baselines = output.path("."), {}
     for kind, count in (("rgb", FLAGS.patches_per_class), ("ms", FLAGS.ms_patches_per_class)):
         source = folder / f"eurosat_{kind}.zip"
         print(f"generating {source}: {10 * count:,} patches of a small land-cover map", flush=True)
-        with common.progress(10 * count, "generating", unit="patches") as advance:
+        with common.progress(10 * count, "generating", unit="patches") as advance, output.new_path(source.name) as path:
             archives.write_eurosat_archive(
-                source,
+                path,
                 kind=kind,
                 patches_per_class=count,
                 seed=FLAGS.seed,
@@ -81,8 +77,10 @@ def _patches(folder: pathlib.Path) -> str:
     _run("evaluate", run_dir=run_dir, split="test")
     # The network was trained on JPEGs; it reads the GeoTIFFs' red, green and blue, scaled as the JPEGs were made.
     patches = folder / "patches"
-    shutil.unpack_archive(folder / "eurosat_ms.zip", patches)
+    with output.new_path(patches.name) as path:
+        shutil.unpack_archive(folder / "eurosat_ms.zip", path)
     _run("predict", run_dir=run_dir, images=patches, output=folder / "answers.csv")
+    output.note({"answers.csv": Written.of_file(folder / "answers.csv")})
     _run("export", run_dir=run_dir, export_dir=folder / "serving")
 
     metrics = json.loads((run_dir / "evaluation" / "test" / "metrics.json").read_text())
@@ -94,13 +92,13 @@ def _patches(folder: pathlib.Path) -> str:
     )
 
 
-def _cities(folder: pathlib.Path) -> str:
+def _cities(output: OutputFolder) -> str:
     """Goes the way of tiles; returns what it came to."""
+    folder = output.path(".")
     print(f"\ngenerating {folder / 'cities'}: two Sentinel-2 products and an Urban Atlas of each city", flush=True)
-    with common.progress(FLAGS.cities, "generating", unit="cities") as advance:
-        listed = cities.write_cities(
-            folder / "cities", FLAGS.cities, size=FLAGS.city_size, seed=FLAGS.seed, progress=advance
-        )
+    with common.progress(FLAGS.cities, "generating", unit="cities") as advance, output.new_path("cities") as path:
+        listed = cities.write_cities(path, FLAGS.cities, size=FLAGS.city_size, seed=FLAGS.seed, progress=advance)
+    listed = folder / "cities" / listed.name
     records, run_dir, share = folder / "records" / "cities", folder / "run_cities", 1 / FLAGS.cities
     _run(
         "build",
@@ -138,13 +136,15 @@ def _colours_alone(records_dir: pathlib.Path) -> float:
 def main() -> None:
     """Runs the demo."""
     folder, started = pathlib.Path(FLAGS.output_dir), time.monotonic()
+    output = OutputFolder(folder, DEMO, OptionError)
+    demo_folder.check(output, overwrite=FLAGS.overwrite)
     if FLAGS.dry_run:
         print(
             f"dry run: would generate archives and cities, build records, train, score, predict and export in {folder}"
         )
         return
-    _prepare(folder)
-    found = [way(folder) for way in (_patches, _cities)]
+    with demo_folder.prepared(output, overwrite=FLAGS.overwrite):
+        found = [way(output) for way in (_patches, _cities)]
     print("\n" + "\n".join(found))
     print(
         f"done in {time.monotonic() - started:.0f} s; look at {folder}/*.html and {folder}/run*/evaluation/test/*.png,"

@@ -9,7 +9,6 @@ import time
 
 from absl import flags
 
-from eo_keras import files
 from launch import common, path_flags
 from tfrecords_builder import downloads
 
@@ -23,13 +22,12 @@ def main() -> None:
     """Runs the command."""
     file = downloads.PUBLISHED[FLAGS.dataset]
     path = pathlib.Path(FLAGS.output_dir) / file.name
-    partial = path.with_name(files.TEMPORARY_PREFIX + file.name)
     there = path.exists()
     if FLAGS.dry_run:
         if there:
             plan = "verify the file that is there, and fetch nothing"
-        elif partial.exists():
-            plan = f"continue after the {partial.stat().st_size:,} bytes that are there"
+        elif done := downloads.fetched_bytes(file, FLAGS.output_dir):
+            plan = f"continue after the {done:,} bytes that are there"
         else:
             plan = "fetch the whole file"
         print(f"URL:      {file.url}\nsize:     {file.bytes:,} bytes\nMD5:      {file.md5}\ntarget:   {path}")

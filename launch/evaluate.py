@@ -94,6 +94,13 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "folder for the comparison. Default: comparison/<split>.",
         **where,
     )
+    flags.DEFINE_bool(
+        "overwrite",
+        False,
+        "Whether to write beside other files that lie in the folder for scores or comparison; none of them is "
+        "replaced. An earlier evaluation there is replaced without it.",
+        **where,
+    )
     evaluate_maps.define_flags(flag_values)
 
 
@@ -131,6 +138,8 @@ def main() -> None:
     if evaluate_maps.concerns(folders):
         _evaluate_maps(folders)
         return
+    if len(folders) > 1:
+        _check_comparison(_comparison_dir())
     subjects = [_subject(folder, alone=len(folders) == 1) for folder in folders]
     stored = []
     for subject in subjects:
@@ -144,11 +153,17 @@ def main() -> None:
         print(f"next: python -m launch.export --run_dir={folders[0]} --export_dir=serving/{subjects[0].card.dataset}")
 
 
+def _check_comparison(folder: pathlib.Path) -> None:
+    comparison_page.output_folder(folder).check(overwrite=FLAGS.overwrite, writes=comparison_page.NAMES)
+
+
 def _evaluate_maps(folders: list[pathlib.Path]) -> None:
+    output_dir = _comparison_dir(evaluate_maps.variant(_model_name()))
+    if len(folders) > 1:
+        _check_comparison(output_dir)
     evaluated = [evaluate_maps.evaluate(folder, _model_name(), alone=len(folders) == 1) for folder in folders]
     if len(folders) == 1:
         return
-    output_dir = _comparison_dir(evaluate_maps.variant(_model_name()))
     if FLAGS.dry_run:
         print(f"dry run: would compare {len(folders)} runs and write the comparison to {output_dir}")
         return
@@ -179,7 +194,10 @@ def _subject(folder: pathlib.Path, *, alone: bool) -> _Subject:
         folder, card, records, _output_dir(folder, card, records, alone), None, files.sha256_of_file(model)
     )
     stored = None if FLAGS.again else evaluation_folder.find_evaluation(subject.output_dir, _expected(subject))
-    return dataclasses.replace(subject, stored=stored if stored and _suffices(stored.metrics) else None)
+    if stored is None or not _suffices(stored.metrics):
+        stored, folder = None, evaluation_folder.output_folder(subject.output_dir)
+        folder.check(overwrite=FLAGS.overwrite, writes=evaluation_folder.NAMES)
+    return dataclasses.replace(subject, stored=stored)
 
 
 @functools.cache
@@ -265,7 +283,11 @@ def _evaluate(subject: _Subject) -> Stored:
         )
     located = _places(subject, result.answers.keys)
     result = dataclasses.replace(result, calibration=found, not_calibrated=reason, places=located)
-    evaluation_folder.write_evaluation(result, subject.output_dir, model_name=_model_name())
+    warnings = evaluation_folder.write_evaluation(
+        result, subject.output_dir, model_name=_model_name(), overwrite=FLAGS.overwrite
+    )
+    for warning in warnings:
+        print(f"warning:  {warning}")
     if FLAGS.checkpoint == "best":
         evaluation.add_to_card(result)
     return evaluation_folder.read_evaluation(subject.output_dir)
@@ -300,8 +322,7 @@ def _calibration(subject: _Subject, run: runs.Run, bars: Any) -> tuple[calibrati
         if FLAGS.calibrate:
             raise
         return None, str(error)
-    files.make_folder(path.parent)
-    calibration.write_calibration(found, path)
+    runs.write_file(subject.folder, path.relative_to(subject.folder).as_posix(), calibration.to_bytes(found))
     return found, ""
 
 
@@ -371,7 +392,8 @@ def _compare(folders: list[pathlib.Path], stored: list[Stored]) -> None:
 
 
 def _write_comparison(report: comparison_page.Report, output_dir: pathlib.Path) -> None:
-    comparison_page.write(report, output_dir)
+    for warning in comparison_page.write(report, output_dir, overwrite=FLAGS.overwrite):
+        print(f"warning: {warning}")
     scores, pairs, _ = report.tables
     print(*comparison_page.lines(scores), "", sep="\n")
     print(*comparison_page.lines(pairs), "", sep="\n")

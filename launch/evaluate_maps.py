@@ -68,7 +68,7 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
     Returns:
         The evaluation and what its `metrics.json` holds; None in a dry run.
     """
-    from eo_keras import dense_evaluation_folder, pipelines
+    from eo_keras import dense_evaluation_folder, evaluation_folder, pipelines
 
     card = cards.read_model_card(folder)
     records = pipelines.Records(FLAGS.records_dir or runs.find_records(folder, card))
@@ -77,6 +77,7 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
     if records.card.fingerprint != card.data_fingerprint:
         name = f"{records.card.dataset}-{records.card.fingerprint[:8]}-{name}"
     output_dir = pathlib.Path(FLAGS.output_dir) if FLAGS.output_dir and alone else folder / runs.EVALUATION_DIR / name
+    evaluation_folder.output_folder(output_dir).check(overwrite=FLAGS.overwrite, writes=dense_evaluation_folder.NAMES)
     print(f"run:      {folder}\nrecords:  {records.folder}, {records.count(FLAGS.split):,} tiles of '{FLAGS.split}'")
     if FLAGS.dry_run:
         print(f"dry run: would write {output_dir}")
@@ -87,9 +88,11 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
     for warning in found.warnings:
         print(f"warning: {warning}")
     checksum = files.sha256_of_file(runs.model_path(folder, model_name))
-    content = dense_evaluation_folder.write_maps_evaluation(
-        found, output_dir, model_sha256=checksum, model_name=model_name
+    content, warnings = dense_evaluation_folder.write_maps_evaluation(
+        found, output_dir, model_sha256=checksum, model_name=model_name, overwrite=FLAGS.overwrite
     )
+    for warning in warnings:
+        print(f"warning: {warning}")
     if model_name == runs.MODEL_NAME:
         dense_evaluation_folder.add_maps_to_card(found)
     _report(found.scores)

@@ -10,7 +10,7 @@ import pathlib
 
 from absl import flags
 
-from eo_keras import cards, files, pages
+from eo_keras import cards, files, output_folders, pages
 from eo_keras.errors import OptionError
 from launch import common, path_flags
 from tfrecords_builder import inspection, inspection_page, leaks
@@ -27,6 +27,9 @@ path_flags.define_path(
     None,
     "HTML file to write the page to; the leak report's numbers go beside it, ending in .json. Default: "
     "inspect/<name of the records folder>.html, outside that folder.",
+)
+flags.DEFINE_bool(
+    "overwrite", False, "Whether to replace a page or numbers that this command did not write, or that were changed."
 )
 flags.DEFINE_integer("samples", 10, "Samples of each class and split on the page.", lower_bound=1, upper_bound=10)
 flags.DEFINE_bool(
@@ -59,6 +62,8 @@ path_flags.define_path(
 def main() -> None:
     """Runs the command."""
     output = _output()
+    written = (output, output.with_suffix(".json"))
+    output_folders.check_files(written, overwrite=FLAGS.overwrite, error=OptionError)
     if not 0 <= FLAGS.neighbour_km < float("inf"):
         raise OptionError("--neighbour_km", f"{FLAGS.neighbour_km:g}", "kilometres, at least 0")
     card = cards.read_data_card(FLAGS.records_dir)
@@ -88,10 +93,12 @@ def main() -> None:
             print(f"  {line}")
         if subject.places is None:
             print("  neighbours: not counted, for the records hold no coordinates; say --coordinates=FILE")
-    files.make_folder(output.parent)
     page = inspection_page.make_page(*subjects, verified=FLAGS.verify)
-    files.write_text(output, pages.render(page))
-    files.write_json(output.with_suffix(".json"), inspection_page.numbers(*subjects))
+    contents = {
+        output: pages.render(page).encode("utf-8"),
+        output.with_suffix(".json"): files.json_bytes(inspection_page.numbers(*subjects)),
+    }
+    output_folders.write_files(contents, overwrite=FLAGS.overwrite, error=OptionError)
     print(f"\npage: {output}\nnumbers: {output.with_suffix('.json')}")
 
 

@@ -14,10 +14,13 @@ from collections.abc import Callable
 
 from eo_keras import files
 from eo_keras.errors import SourceError
+from eo_keras.output_folders import FILES, OutputFolder
 
 CHUNK_BYTES = 1 << 20
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 60
+PARTIAL_FOLDER = ".partial"
+"""Inside the output folder: what has been fetched so far."""
 _PASSING = (408, 429, 500, 502, 503, 504)
 """Answers of a server that is busy or unwell, which may be another the next time."""
 
@@ -66,21 +69,33 @@ def download(
         SourceError: if the server does not give the file, or gives another one.
         StorageError: if it cannot be written.
     """
-    folder = files.make_folder(output_dir)
-    path, partial = folder / file.name, folder / f"{files.TEMPORARY_PREFIX}{file.name}"
+    path = pathlib.Path(output_dir) / file.name
+    output = OutputFolder(output_dir, FILES, SourceError)
     if path.exists():
         _verify(path, file, "move it away, then run the same command again")
         return path
-    with files.FolderLock(folder, SourceError):
-        _fetch_with_retries(file, partial, progress, pause_seconds)
+    with output.held(overwrite=True, writes=[file.name]):
+        partial = output.scratch(PARTIAL_FOLDER) / file.name
         try:
-            _verify(partial, file, "run the same command again; the wrong file has been removed")
-        except SourceError:
-            partial.unlink()
-            raise
-        with files.storage_errors(path):
-            partial.replace(path)
+            _fetch_with_retries(file, partial, progress, pause_seconds)
+            try:
+                _verify(partial, file, "run the same command again; the wrong file has been removed")
+            except SourceError:
+                partial.unlink()
+                raise
+            with files.storage_errors(path):
+                partial.replace(path)
+        finally:
+            if not files.list_names(partial.parent):
+                output.drop_scratch(PARTIAL_FOLDER)
     return path
+
+
+def fetched_bytes(file: PublishedFile, output_dir: str | pathlib.Path) -> int:
+    """Returns how many bytes of a file an earlier download that was cut off has left."""
+    output = OutputFolder(output_dir, FILES, SourceError)
+    partial = output.path(f"{PARTIAL_FOLDER}/{file.name}")
+    return partial.stat().st_size if output.has_scratch(PARTIAL_FOLDER) and partial.is_file() else 0
 
 
 def _fetch_with_retries(file: PublishedFile, partial: pathlib.Path, progress, pause_seconds: float) -> None:

@@ -90,7 +90,7 @@ def test_the_file(tmp_path):
     labels, _, sure = overconfident(100)
     fitted = calibration.calibrate(labels, sure, "here", model_sha256="ab", data_fingerprint="cd")
     path = tmp_path / "temperature.json"
-    calibration.write_calibration(fitted, path)
+    path.write_bytes(calibration.to_bytes(fitted))
     assert calibration.read_calibration(path) == fitted
     curve = selective.risk_coverage(sure.max(axis=1), sure.argmax(axis=1) == labels)
     assert fitted.thresholds == curve.thresholds() and len(fitted.thresholds) == 2

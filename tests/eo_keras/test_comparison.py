@@ -139,7 +139,8 @@ def test_the_folder(three, tmp_path):
     found = comparison.compare(three[0])
     comparison_page.write(comparison_report.report(found, "Three | runs"), tmp_path / "c")
     assert {path.name for path in (tmp_path / "c").iterdir()} == {
-        f"comparison.{ending}" for ending in ("json", "csv", "md", "html", "png")
+        ".eo_keras.json",
+        *(f"comparison.{ending}" for ending in ("json", "csv", "md", "html", "png")),
     }
     content = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert content["best"] == "c" and [one["name"] for one in content["runs"]] == ["a", "b", "c"]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from eo_keras import calibration, cards, evaluation, evaluation_folder, legends, parts, pipelines, places, records, runs
 from eo_keras.errors import BandError, LegendError, OptionError, RecordsError, RunError
+from tests.kept import contents
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,7 @@ def folder(calibrated, tmp_path_factory):
 
 def test_the_folder(folder, calibrated):
     assert {path.name for path in folder.iterdir()} == {
+        ".eo_keras.json",
         "metrics.json",
         "predictions.csv",
         "confusion_matrix.png",
@@ -144,6 +146,23 @@ def test_an_evaluation_is_found_again_only_if_it_is_whole_and_the_same(folder, c
         assert damaged(change) is None, change.__name__
     with pytest.raises(RunError, match="predictions.csv: it is not the file that metrics.json was made with"):
         evaluation_folder.read_evaluation(tmp_path / "other_predictions")
+
+
+def test_an_evaluation_replaces_its_own_files_and_nobody_elses(folder, result, tmp_path):
+    result = dataclasses.replace(result, not_calibrated="why")
+    theirs = {"metrics.json": b"mine", "predictions.csv": b"mine"}
+    for name, data in theirs.items():
+        (tmp_path / name).write_bytes(data)
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match="this program did not write"):
+            evaluation_folder.write_evaluation(result, tmp_path, overwrite=overwrite)
+    assert contents(tmp_path) == theirs
+    copy = shutil.copytree(folder, tmp_path / "test")
+    (copy / "notes.md").write_text("mine")
+    (copy / "mistakes.png").write_bytes(b"mine")
+    (warning,) = evaluation_folder.write_evaluation(result, copy)
+    assert "kept as mistakes.png.kept-1" in warning and (copy / "mistakes.png.kept-1").read_bytes() == b"mine"
+    assert (copy / "notes.md").read_text() == "mine" and not (copy / "metrics.json.kept-1").exists()
 
 
 def test_a_map_of_before_does_not_outlive_its_evaluation(folder, result, tmp_path):

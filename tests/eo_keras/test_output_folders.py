@@ -160,7 +160,7 @@ def listing(patched, killed):
 
 
 def test_a_folder_of_another_kind_is_refused_even_to_overwrite(ours):
-    with pytest.raises(RunError, match="holds a run; expected a sweep"):
+    with pytest.raises(RunError, match="another kind of output .run.; expected sweep"):
         folder_of(ours, "sweep").check(overwrite=True)
 
 

@@ -3,6 +3,7 @@ import hashlib
 import pytest
 from absl import flags
 
+from eo_keras.output_folders import FILES, OutputFolder
 from launch import common, download
 from tfrecords_builder import downloads
 
@@ -36,7 +37,8 @@ def test_dry_run_tells_the_plan(command, tmp_path, capsys):
     assert "http://127.0.0.1:9/a.zip" in out and "10 bytes" in out and str(tmp_path / "a.zip") in out
     assert hashlib.md5(CONTENT).hexdigest() in out and "would fetch the whole file" in out
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / ".partial-a.zip").write_bytes(CONTENT[:4])
+    partial = OutputFolder(tmp_path, FILES).scratch(downloads.PARTIAL_FOLDER) / "a.zip"
+    partial.write_bytes(CONTENT[:4])
     command("--dry_run")
     assert "continue after the 4 bytes" in capsys.readouterr().out
     (tmp_path / "a.zip").write_bytes(CONTENT)

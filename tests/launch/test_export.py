@@ -7,6 +7,7 @@ import pytest
 from absl import flags
 
 from eo_keras import legends, sentinel2
+from eo_keras.output_folders import MANIFEST_NAME
 from launch import common, export
 
 
@@ -60,7 +61,7 @@ def test_the_command_and_its_example(rgb, tmp_path, capsys):
     assert any(line.startswith("checked: 6 images, probabilities differ") for line in lines)
     assert f"--mount 'type=bind,source={folder},target=/models/my_service' -e MODEL_NAME=my_service" in result.stdout
     assert "POST http://localhost:8501/v1/models/my_service:predict" in result.stdout
-    assert os.listdir(folder) == ["1"]
+    assert set(os.listdir(folder)) == {"1", MANIFEST_NAME}
     assert len(example(result.stdout).splitlines()) == 3
     exec(example(result.stdout), {})
     printed = capsys.readouterr().out
@@ -82,7 +83,7 @@ def test_dry_run_writes_nothing(command, rgb, tmp_path):
     (tmp_path / "e" / "4").mkdir(parents=True)
     assert "version 5" in command(rgb, tmp_path / "e", "--dry_run")[1]
     assert command(rgb, tmp_path / "e", "--dry_run", "--version=4")[0] == 2
-    assert [path.name for path in (tmp_path / "e").iterdir()] == ["4"]
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {"4", MANIFEST_NAME}
 
 
 def test_an_older_number_is_warned_about(command, rgb, tmp_path):
@@ -111,4 +112,4 @@ def test_mistakes_are_one_line_and_exit_code_2(command, rgb, tmp_path):
         code, out, err = command(run_dir, tmp_path / export_dir, *version)
         assert code == 2 and out == "", (words, out, err)
         assert err.count("\n") == 1 and words in err, err
-    assert [path.name for path in (tmp_path / "e").iterdir()] == ["1"]
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {"1", MANIFEST_NAME}

@@ -235,13 +235,13 @@ def test_the_temperature_of_the_run_is_used(command, rgb_run, images, tmp_path):
     fitted = dataclasses.replace(fitted, temperature=4.0)
     kept.parent.mkdir()
     try:
-        calibration.write_calibration(fitted, kept)
+        kept.write_bytes(calibration.to_bytes(fitted))
         code, out, err = command(rgb_run, f"--images={folder}")
         assert code == 0 and "temperature: none: temperature.json was fitted for another model" in out, err
         _, raw = read_answers(tmp_path / "answers.csv")
         assert command(rgb_run, f"--images={folder}", "--calibrated", "--overwrite")[0] == 2
         checksum = files.sha256_of_file(rgb_run.folder / "model.keras")
-        calibration.write_calibration(dataclasses.replace(fitted, model_sha256=checksum), kept)
+        kept.write_bytes(calibration.to_bytes(dataclasses.replace(fitted, model_sha256=checksum)))
         code, out, _ = command(rgb_run, f"--images={folder}", "--overwrite")
         assert code == 0 and "temperature: 4.000, fitted on 10 examples (the split val); 10 examples are few" in out
         _, scaled = read_answers(tmp_path / "answers.csv")

@@ -8,6 +8,8 @@ import pytest
 
 from eo_keras import files
 from eo_keras.errors import SourceError, StorageError
+from eo_keras.output_folders import FILES, OutputFolder
+from tests.kept import contents
 from tfrecords_builder import downloads
 
 CONTENT = bytes(range(256)) * 4000
@@ -48,6 +50,25 @@ def published(server, name="file.zip", content=CONTENT):
     return downloads.PublishedFile("a.zip", url, len(CONTENT), hashlib.md5(content).hexdigest())
 
 
+def left_behind(folder, content):
+    """What a download that was cut off leaves."""
+    output = OutputFolder(folder, FILES)
+    (output.scratch(downloads.PARTIAL_FOLDER) / "a.zip").write_bytes(content)
+
+
+def test_what_looks_like_a_part_of_it_stays(server, tmp_path):
+    for name in (".partial-a.zip", ".partial/a.zip"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"mine")
+    before = contents(tmp_path)
+    with pytest.raises(SourceError, match=".partial: this program did not make it"):
+        downloads.download(published(server), tmp_path)
+    assert contents(tmp_path) == before
+    (tmp_path / ".partial" / "a.zip").unlink()
+    downloads.download(published(server), tmp_path)
+    assert contents(tmp_path) == {".partial-a.zip": b"mine", "a.zip": CONTENT}
+
+
 def test_a_file_is_fetched_once(server, tmp_path):
     told = []
     path = downloads.download(published(server), tmp_path, progress=lambda *args: told.append(args))
@@ -66,14 +87,14 @@ def test_a_cut_connection_is_continued(server, tmp_path):
 
 
 def test_an_earlier_run_is_continued(server, tmp_path):
-    (tmp_path / ".partial-a.zip").write_bytes(CONTENT[:1000])
+    left_behind(tmp_path, CONTENT[:1000])
     assert downloads.download(published(server), tmp_path).read_bytes() == CONTENT
     assert server.ranges == ["bytes=1000-"]
 
 
 def test_a_server_without_ranges_starts_over(server, tmp_path):
     server.knows_ranges = False
-    (tmp_path / ".partial-a.zip").write_bytes(b"x" * 1000)
+    left_behind(tmp_path, b"x" * 1000)
     assert downloads.download(published(server), tmp_path).read_bytes() == CONTENT
 
 
@@ -110,7 +131,7 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
 
 
 def test_a_partial_file_that_the_server_refuses_is_fetched_anew(server, tmp_path):
-    (tmp_path / ".partial-a.zip").write_bytes(b"x" * 1000)
+    left_behind(tmp_path, b"x" * 1000)
     server.answers = [416]
     assert downloads.download(published(server), tmp_path, pause_seconds=0).read_bytes() == CONTENT
     assert server.ranges == ["bytes=1000-", None]

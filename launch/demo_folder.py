@@ -1,0 +1,41 @@
+"""The folder of the demo: what an earlier demo left in it, and what is somebody else's."""
+
+import contextlib
+from collections.abc import Iterator
+
+from eo_keras.errors import OptionError
+from eo_keras.output_folders import OutputFolder
+
+_FOLDERS = ("records/rgb", "records/ms", "records/cities", "run", "run_cities", "serving")
+"""What the demo's commands make; each has a list of its own of what was written there."""
+
+_PAGES = ("eurosat_rgb", "eurosat_ms", "cities")
+_NAMES = (
+    *("eurosat_rgb.zip", "eurosat_ms.zip", "answers.csv"),
+    *(f"{name}.{end}" for name in _PAGES for end in ("html", "json")),
+)
+
+
+def check(output: OutputFolder, *, overwrite: bool) -> None:
+    """Refuses a folder that holds another demo or something else.
+
+    Raises:
+        OptionError: if it does.
+    """
+    output.check(overwrite=overwrite, writes=_NAMES)
+    if output.manifest() is not None and not overwrite:
+        raise OptionError("--output_dir", f"{output.folder} holds a demo", remedy="replace it by --overwrite")
+
+
+@contextlib.contextmanager
+def prepared(output: OutputFolder, *, overwrite: bool) -> Iterator[None]:
+    """Holds the folder and removes an earlier demo in it, by the lists of what its commands wrote."""
+    check(output, overwrite=overwrite)
+    with output.held(overwrite=overwrite, writes=_NAMES):
+        output.clear()
+        output.tell_foreign()
+        for line in output.take_warnings():
+            print(f"warning: {line}")
+        for name in _FOLDERS:
+            output.add_folder(name)
+        yield
