@@ -63,6 +63,7 @@ class OutputFolder:
         self.folder, self.kind, self._error = folder, kind, error
         self._local = files.local(folder)
         self._seen: dict[str, tuple[tuple[int, ...], Written]] = {}
+        self._holding = False
         self.warnings: list[str] = []
 
     def path(self, name: str) -> Any:
@@ -263,8 +264,10 @@ class OutputFolder:
                         self._remove_scratch(SCRATCH_NAME)
                         manifest.scratch.remove(SCRATCH_NAME)
                 try:
+                    self._holding = True
                     yield self
                 finally:
+                    self._holding = False
                     self.drop_scratch(SCRATCH_NAME)
                     self._forget_if_empty()
         finally:
@@ -283,7 +286,8 @@ class OutputFolder:
         with contextlib.ExitStack() as stack:
             files.make_folder(self.folder)
             if self._local is not None:
-                descriptor = os.open(self._local, os.O_RDONLY)
+                with files.storage_errors(self._local):
+                    descriptor = os.open(self._local, os.O_RDONLY)
                 stack.callback(os.close, descriptor)
                 with contextlib.suppress(OSError):  # Not every file system has locks.
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -308,10 +312,13 @@ class OutputFolder:
         """
         entries = {name: Written.of_bytes(data) for name, data in contents.items()}
         self._list(entries)
+        # Another process that holds the folder clears its own unfinished files away, and no others.
+        scratch = self.scratch(SCRATCH_NAME) if self._holding and self._local is not None else None
         for name, data in contents.items():
             if self._local is not None:
                 files.make_folder(self.path(name).parent)
-            files.write_bytes(self.path(name), data)
+            with files.atomic_file(self.path(name), scratch=scratch) as file:
+                file.write(data)
             self._wrote({name: entries[name]})
 
     def write_over(self, name: str, data: bytes) -> None:

@@ -71,8 +71,10 @@ def check_folder(run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bo
     folder, output = pathlib.Path(run_dir), output_folder(run_dir)
     if resume and (folder / _EARLIER_CHECKPOINT_DIR / STATE_NAME).is_file() and output.manifest() is None:
         raise RunError(folder, "its checkpoint is of an earlier version", remedy=start_from_weights(folder))
+    holds_model = output.lists(MODEL_NAME) and (folder / MODEL_NAME).exists()
     if resume and not has_checkpoint(folder):
-        raise RunError(folder, "there is no checkpoint to go on from", remedy="start the run without --resume")
+        remedy = start_from_weights(folder) if holds_model else "start the run without --resume"
+        raise RunError(folder, "there is no checkpoint to go on from", remedy=remedy)
     if resume and output.manifest() is None:
         raise RunError(
             folder,
@@ -80,11 +82,12 @@ def check_folder(run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bo
             remedy=f"copy the whole run folder again, or {start_from_weights(folder)}",
         )
     output.check(overwrite=overwrite, writes=_NAMES)
-    if (has_checkpoint(folder) or output.lists(MODEL_NAME)) and not (resume or overwrite):
+    if (has_checkpoint(folder) or holds_model) and not (resume or overwrite):
+        others = "replace it by --overwrite, or choose another folder"
         raise RunError(
             folder,
             "the folder holds another run",
-            remedy="go on with it by --resume, replace it by --overwrite, or choose another folder",
+            remedy=f"go on with it by --resume, {others}" if has_checkpoint(folder) else others,
         )
 
 
