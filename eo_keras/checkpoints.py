@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import pathlib
 import zipfile
@@ -94,7 +95,10 @@ def commit(output: OutputFolder, state: Mapping[str, Any], previous: Mapping[str
     Raises:
         StorageError: if the disk is full or the folder may not be written to.
     """
-    state = {**state, "sha256": {name: output.sha256(_inside(name)) for name in _named_files(state)}}
+    # What a run goes on to change, such as its history, must not change in what is kept of this one.
+    state = copy.deepcopy(dict(state)) | {
+        "sha256": {name: output.sha256(_inside(name)) for name in _named_files(state)}
+    }
     states = {} if previous is None else {_inside(runs.PREVIOUS_STATE_NAME): files.json_bytes(previous)}
     output.write(states | {_inside(runs.STATE_NAME): files.json_bytes(state)})
     publish(output, state)

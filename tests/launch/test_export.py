@@ -83,7 +83,7 @@ def test_dry_run_writes_nothing(command, rgb, tmp_path):
     (tmp_path / "e" / "4").mkdir(parents=True)
     assert "version 5" in command(rgb, tmp_path / "e", "--dry_run")[1]
     assert command(rgb, tmp_path / "e", "--dry_run", "--version=4")[0] == 2
-    assert {path.name for path in (tmp_path / "e").iterdir()} == {"4", MANIFEST_NAME}
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {"4"}
 
 
 def test_an_older_number_is_warned_about(command, rgb, tmp_path):
@@ -112,4 +112,4 @@ def test_mistakes_are_one_line_and_exit_code_2(command, rgb, tmp_path):
         code, out, err = command(run_dir, tmp_path / export_dir, *version)
         assert code == 2 and out == "", (words, out, err)
         assert err.count("\n") == 1 and words in err, err
-    assert {path.name for path in (tmp_path / "e").iterdir()} == {"1", MANIFEST_NAME}
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {"1"}
