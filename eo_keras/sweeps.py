@@ -271,9 +271,7 @@ def open_sweep(folder: str | os.PathLike[str], base: Mapping[str, Any], plan: Se
     output_folder(folder).check(writes=_names(plan))
     validation = "the split val"
     if not has_split(card):
-        validation = (
-            f"{first.validation_from_train:.1%} of the split train, held out by key, another part for each seed"
-        )
+        validation = f"{first.validation_from_train:.1%} of the split train, held out, another part for each seed"
     return Sweep(base, card.fingerprint, validation, tuple(known.values()))
 
 

@@ -93,7 +93,7 @@ class TrainingOptions:
         label_smoothing: share of the target that is spread over all classes.
         ema: decay a step of an exponential moving average of all weights, which is then what is validated and kept; 0
             for none.
-        validation_from_train: share of the training examples held out to choose the epoch, by a hash of their keys,
+        validation_from_train: share of the training examples held out to choose the epoch, see `eo_keras.holdouts`,
             where the records have no validation split; 0 for none: the last epoch is kept.
         dtype_policy: one of `eo_keras.models.POLICIES`.
         jit_compile: whether XLA compiles the training step (one device only).

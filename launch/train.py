@@ -90,8 +90,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "validation_from_train",
         0.05,
-        "Share of the training examples (0 to 1), cut off by a hash of their keys, that chooses the epoch to keep, "
-        "where the records have no split val; 0 keeps the last epoch. The test split is never used for this.",
+        "Share of the training examples (0 to 1) that is held out and chooses the epoch to keep, where the records "
+        "have no split val: tiles by city or in blocks of ground, patches by a hash of their keys, copies and "
+        "overlapping ones together. 0 keeps the last epoch. The test split is never used for this.",
         **where,
     )
     flags.DEFINE_string("optimizer", "sgd", "Optimizer: sgd, adamw, rmsprop or muon.", **where)
@@ -229,7 +230,7 @@ def _define_flags_of_maps(where: dict) -> None:
         "backbone_run",
         None,
         "Of maps: run folder of a classifier of the same backbone, whose weights are started from; refused where it "
-        "was trained on an example that these records test on.",
+        "was trained on an example that these records test on, by key, place or pixels.",
         **where,
     )
 

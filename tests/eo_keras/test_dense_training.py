@@ -1,6 +1,7 @@
 """Training models of maps, and asking them: what is counted, chosen, kept, and refused."""
 
 import dataclasses
+import hashlib
 import json
 
 import keras
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eo_keras import cards, dense_evaluation_folder, models, pipelines, runs, scenes, tasks, training
+from eo_keras import cards, dense_evaluation_folder, models, pipelines, runs, scenes, tasks, tfrecord, training
+from eo_keras import records as codec
 from eo_keras.dense_augment import DenseAugmentation
 from eo_keras.dense_evaluation import DenseAnswerer, DenseTTA, rescaled
 from eo_keras.dense_evaluation_folder import DenseEvaluationOptions
@@ -176,6 +178,21 @@ def test_a_classifier_is_a_backbone_unless_it_has_seen_the_test_tiles(options, r
     training.train(with_backbone(options, run.folder), dry_run=True, report=lines.append)
     (told,) = (line for line in lines if line.startswith("model:"))
     assert "All" not in told and "classifier" in told
+    (compared,) = (line for line in lines if line.startswith("backbone:"))
+    assert compared == "backbone: has seen none of the 4 test examples, compared by places"
+    # Patches, of keys and a size of their own, on the ground of one of the test tiles.
+    (tile, *_) = records_of(records_dir, records.card, "test")
+    patch = dataclasses.replace(tile, key="Forest_1", tile=None, label=0, image=bytes(32 * 32 * 3 * 2))
+    patches = write_patches(tmp_path / "patches", records.card, patch)
+    cards.write_card(
+        dataclasses.replace(
+            card, flags={"records_dir": str(patches.folder)}, data_fingerprint=patches.card.fingerprint
+        ),
+        run.folder,
+    )
+    with pytest.raises(RunError, match=f"on the ground of 1 examples that .* tests on, such as {tile.key}"):
+        training.train(with_backbone(options, run.folder), dry_run=True)
+    cards.write_card(card, run.folder)
     # Now a folder whose test split is what the classifier was trained on.
     swapped = dataclasses.replace(
         records.card, splits={"train": records.card.splits["test"], "test": records.card.splits["train"]}
@@ -191,6 +208,24 @@ def test_a_classifier_is_a_backbone_unless_it_has_seen_the_test_tiles(options, r
         training.train(dataclasses.replace(with_backbone(options, run.folder), **changed), dry_run=True)
     with pytest.raises(OptionError, match="given together with weights"):
         dataclasses.replace(with_backbone(options, run.folder), weights="imagenet")
+
+
+def records_of(folder, card, split):
+    return [example for shard in card.splits[split].shards for example in codec.read_examples(folder / shard.name)]
+
+
+def write_patches(folder, card, *examples):
+    """Writes a folder of patches of 32 pixels."""
+    folder.mkdir()
+    path = folder / "p-train.tfrecord-00000-of-00001"
+    with open(path, "wb") as file:
+        for example in examples:
+            tfrecord.write_record(file, codec.encode(example))
+    shard = cards.Shard(path.name, len(examples), path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+    split = cards.Split(len(examples), dict.fromkeys(card.legend.class_names, 0), (shard,))
+    changed = {"task": "classification", "patch_size": 32, "splits": {"train": split}}
+    cards.write_card(dataclasses.replace(card, **changed).with_fingerprint(), folder)
+    return pipelines.Records(folder)
 
 
 def with_backbone(options, folder):
