@@ -16,14 +16,11 @@ from eo_keras.legends import IGNORE, Legend
 if TYPE_CHECKING:
     from eo_keras.dense_evaluation import Shown
 
-_ACROSS = 4
-"""Tiles beside each other, each with its truth and its answer."""
-
 _MOST = 16
 _EDGE = 256  # Pixels: a larger tile is drawn smaller.
 
 
-def maps_png(shown: Sequence[Shown], card: DataCard, bands: Sequence[str], title: str) -> bytes:
+def maps_png(shown: Sequence[Shown], card: DataCard, bands: Sequence[str], title: str, across: int = 4) -> bytes:
     """Draws tiles, 16 at the most: image, truth and answer beside each other, in the legend's colours.
 
     Args:
@@ -31,6 +28,7 @@ def maps_png(shown: Sequence[Shown], card: DataCard, bands: Sequence[str], title
         card: the card of the records folder.
         bands: the tiles' bands.
         title: title of the figure.
+        across: tiles beside each other, each with its truth and its answer.
 
     Returns:
         The figure as PNG. Truth is black where it is not known, and image and answer where there is no data.
@@ -38,7 +36,7 @@ def maps_png(shown: Sequence[Shown], card: DataCard, bands: Sequence[str], title
     if not shown:
         return message_png("No tile was kept to be shown.", title)
     shown = shown[:_MOST]
-    across = min(_ACROSS, len(shown))
+    across = min(across, len(shown))
     rows = -(-len(shown) // across)
     figure = new_figure(4.2 * across, 1.75 * rows + 1.2, title)
     axes = figure.add_subplot()

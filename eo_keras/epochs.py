@@ -74,10 +74,9 @@ class EpochUnderWay:
             "seconds": round(self.seconds, 3),
         }
 
-    def curves(self, epoch: int, rate: Callable[[int, int], float]) -> list[tuple[int, float, float]]:
-        """Returns step, loss and learning rate of about 50 of the steps; arguments as for `row`."""
-        steps = len(self.losses)
-        shown = range(0, steps, max(1, steps // 50))
+    def curves(self, epoch: int, rate: Callable[[int, int], float], steps: int) -> list[tuple[int, float, float]]:
+        """Returns step, loss and learning rate of those so far of about 50 of an epoch's steps; else as for `row`."""
+        shown = range(0, len(self.losses), max(1, steps // 50))
         return [(epoch * steps + k + 1, self.losses[k], rate(epoch, k)) for k in shown]
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _TRAIN, _VALIDATION = "#2166ac", "#d6604d"
 _RIGHT, _WRONG = "#1a7a1a", "#b2182b"
-_MOST_MISTAKES, _MISTAKE_COLUMNS = 40, 8
+_MOST_MISTAKES, _TILE_COLUMNS = 40, 8
 _MOST_SAMPLES = 10
 
 
@@ -185,6 +185,7 @@ def samples_png(
     confidences: npt.ArrayLike,
     keys: Sequence[str],
     title: str,
+    columns: int = _TILE_COLUMNS,
 ) -> bytes:
     """Draws examples as they come, right or wrong, 40 at the most; the arguments are those of `mistakes_png`.
 
@@ -195,7 +196,7 @@ def samples_png(
     if not len(images):
         return message_png("No example.", title)
     order = np.arange(min(len(images), _MOST_MISTAKES))
-    return _captioned_tiles_png(images, true_names, predicted_names, confidences, keys, order, title)
+    return _captioned_tiles_png(images, true_names, predicted_names, confidences, keys, order, title, columns)
 
 
 def _check_lengths(*columns) -> None:
@@ -204,9 +205,11 @@ def _check_lengths(*columns) -> None:
         raise ValueError(f"images, names, confidences and keys have different lengths: {sorted(lengths)}")
 
 
-def _captioned_tiles_png(images, true_names, predicted_names, confidences, keys, order, title: str) -> bytes:
+def _captioned_tiles_png(
+    images, true_names, predicted_names, confidences, keys, order, title: str, columns: int = _TILE_COLUMNS
+) -> bytes:
     """Draws the images of `order`, each above its true and predicted name; a wrong one is red."""
-    columns = min(_MISTAKE_COLUMNS, len(order))
+    columns = min(columns, len(order))
     rows = -(-len(order) // columns)
     # One unit is one column's width; a row is an image of one unit, three lines of caption and a gap.
     unit, caption = 1.85, 0.38

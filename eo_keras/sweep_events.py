@@ -1,25 +1,23 @@
 """What TensorBoard's tab HParams shows of a sweep: one row a run, with its settings and what it came to.
 
-The runs' own event files are left alone. Here each run has a folder of its own with one small file, written without
-TensorFlow's writer, which would take hold of the devices that the runs need.
+Each run's session is one small file beside the run's own event files, so that a run is listed once. Its tags are its
+own: `kept/...` and `last/...` at the epoch that they are of.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import pathlib
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from eo_keras import tfrecord
+from eo_keras import event_files, runs, tfrecord
+from eo_keras.event_files import SESSION, TRAIN, name_of
 from eo_keras.output_folders import OutputFolder
 from eo_keras.sweep_grid import format_value
 from eo_keras.sweeps import FAILED, FINISHED, TENSORBOARD_DIR, TITLES, Result, Sweep
 
 _FILE = "events.out.tfevents.0000000.sweep"
-_VERSION = "brain.Event:2"  # The first record of every event file, or TensorBoard warns.
 
 
 def metrics_of(found: Sweep) -> dict[str, tuple[str, str]]:
@@ -28,8 +26,8 @@ def metrics_of(found: Sweep) -> dict[str, tuple[str, str]]:
         f"kept/validation_{found.metric}": ("score", f"validation {TITLES[found.metric]}, kept epoch"),
         "kept/validation_loss": ("loss", "validation loss, kept epoch"),
         "kept/epoch": ("epoch", "kept epoch"),
-        f"epoch/validation_{found.metric}": ("last_score", f"validation {TITLES[found.metric]}, last epoch"),
-        "epoch/validation_loss": ("last_loss", "validation loss, last epoch"),
+        f"last/validation_{found.metric}": ("last_score", f"validation {TITLES[found.metric]}, last epoch"),
+        "last/validation_loss": ("last_loss", "validation loss, last epoch"),
         "minutes": ("minutes", "minutes of training"),
     }
 
@@ -50,13 +48,19 @@ def write(found: Sweep, output: OutputFolder) -> None:
     _write(output, f"{TENSORBOARD_DIR}/{_FILE}", [(0, hp.hparams_config_pb(hparams, metrics, time_created_secs=0.0))])
     for result in found.results:
         if result.status in (FINISHED, FAILED):
-            _write(output, f"{TENSORBOARD_DIR}/{result.name}/{_FILE}", _session(found, result))
+            inner, name = f"{TENSORBOARD_DIR}/{result.name}/{_FILE}", name_of(TRAIN, SESSION)
+            run = runs.output_folder(output.path(result.name))
+            if run.manifest() is None:
+                # Of a run that failed before it had a folder.
+                run, name = output, inner
+            else:
+                output.remove([inner])
+            _write(run, name, _session(found, result))
 
 
 def _session(found: Sweep, result: Result) -> list[tuple[int, Any]]:
     from tensorboard.plugins.hparams import api as hp
     from tensorboard.plugins.hparams import api_pb2, summary
-    from tensorboard.plugins.scalar import summary_v2 as scalars
 
     values = {name: _value(found.results, name, value) for name, value in result.settings.items()}
     status = api_pb2.STATUS_SUCCESS if result.status == FINISHED else api_pb2.STATUS_FAILURE
@@ -67,7 +71,8 @@ def _session(found: Sweep, result: Result) -> list[tuple[int, Any]]:
     numbers = dataclasses.asdict(result) | {"minutes": result.seconds / 60}
     for tag, (name, _) in metrics_of(found).items():
         if numbers[name] is not None:
-            records.append((result.epochs, scalars.scalar_pb(tag, numbers[name])))
+            epoch = result.epoch if tag.startswith("kept/") else result.epochs
+            records.append((epoch or 0, event_files.scalar(tag, numbers[name])))
     return records
 
 
@@ -81,21 +86,9 @@ def _value(results: Sequence[Result], name: str, value: Any) -> Any:
 
 
 def _write(output: OutputFolder, name: str, summaries: Sequence[tuple[int, Any]]) -> None:
-    from tensorboard.compat.proto import event_pb2
-
-    buffer = io.BytesIO()
-    content = [event_pb2.Event(step=step) for step, _ in summaries]
-    for event, (_, summary) in zip(content, summaries, strict=True):
-        # TensorBoard's classes and TensorFlow's are not the same, but say the same in bytes.
-        event.summary.ParseFromString(summary.SerializeToString())
-    earlier = _content(output.path(name))
-    if earlier == [event.SerializeToString(deterministic=True) for event in content]:
-        return
-    now = time.time()
-    for event in (event_pb2.Event(file_version=_VERSION), *content):
-        event.wall_time = now
-        tfrecord.write_record(buffer, event.SerializeToString(deterministic=True))
-    output.write({name: buffer.getvalue()})
+    content = [event.SerializeToString(deterministic=True) for event in event_files.messages(summaries)]
+    if _content(output.path(name)) != content:
+        output.write({name: event_files.begin() + event_files.events(summaries)})
 
 
 def _content(path: pathlib.Path) -> list[bytes] | None:

@@ -200,6 +200,23 @@ class Segmentation:
         }, draw
 
 
+def what_differs(options: TrainingOptions, dense: bool) -> str:
+    """Says what a training loss holds and a validation loss does not: nobody should compare them number by number."""
+    special, augmentation = [], options.segmentation.augmentation if dense else options.augmentation
+    if dense and options.segmentation.loss != "cross_entropy":
+        special.append(f"the loss {options.segmentation.loss}")
+    if dense and options.segmentation.class_weights != "none":
+        special.append(f"class weights ({options.segmentation.class_weights})")
+    if options.label_smoothing:
+        special.append(f"label smoothing {options.label_smoothing:g}")
+    with_them = f", with {' and '.join(special)}" if special else ""
+    images = "augmented images" if augmentation is not None else "images as they are"
+    return (
+        f"Training: a mean over the steps of the epoch, while the network changes, of {images}{with_them}. Validation: "
+        "cross-entropy of images as they are, by the network at the epoch's end. So validation may lie below training."
+    )
+
+
 def class_weights(options: SegmentationOptions, card: DataCard) -> tuple[float, ...] | None:
     """Returns what a pixel of each class counts, from the training split's counts in the card; None for 1 each."""
     counts = [card.splits["train"].classes.get(name, 0) for name in card.legend.class_names]

@@ -260,11 +260,11 @@ class _Training:
         self.tell(report)
         monitor = Monitor(self.output, flags_text)
         for epoch in range(len(self.history), options.epochs):
-            if not self._take_steps(epoch, progress):
+            if not self._take_steps(epoch, progress, monitor):
                 report(f"stopped behind step {self.steps_done}, which is saved; go on with --resume")
                 return True
             row = self.under_way.row(epoch, options.batch_size, self._rate)
-            curves = self.under_way.curves(epoch, self._rate)
+            curves = self.under_way.curves(epoch, self._rate, self.steps)
             improved = False
             if self.worker.is_chief:
                 improved = self._end_epoch(row, curves, monitor, progress)
@@ -295,10 +295,11 @@ class _Training:
         if self.worker.is_chief:
             names = list(self.history[0])
             columns = {name: [math.nan if row[name] is None else row[name] for row in self.history] for name in names}
-            figure = reports.training_curves_png(columns, f"{self.options.model} on {self.card.dataset}")
+            title = f"{self.options.model} on {self.card.dataset}"
+            figure = reports.training_curves_png(columns, title, tasks.what_differs(self.options, self.dense))
             self.output.write({runs.CURVES_NAME: figure})
 
-    def _take_steps(self, epoch: int, progress) -> bool:
+    def _take_steps(self, epoch: int, progress, monitor: Monitor) -> bool:
         """Takes the steps that are left of an epoch; tells whether it came to the epoch's end."""
         options, part, first = self.options, self.under_way, epoch * self.steps
         self.stepper.enter(self._phase_of(epoch))
@@ -314,6 +315,8 @@ class _Training:
             if len(pending) == _CHECK_STEPS or last or due or stop:
                 part.add(pending, first, epoch)
                 pending.clear()
+                if self.worker.is_chief and not last:
+                    monitor.steps(epoch + 1, part.curves(epoch, self._rate, self.steps))
             if progress:
                 progress(f"epoch {epoch + 1}/{options.epochs}", number, self.steps)
             if (due or stop) and not last:

@@ -87,14 +87,14 @@ def can_go_on(folder):
 
 def curves(folder):
     """All scalars of TensorBoard, as (step, value) in the order in which they are read."""
-    events = EventAccumulator(str(folder / runs.TENSORBOARD_DIR), {"tensors": 0})
-    events.Reload()
-    tags = [tag for tag in events.Tags()["tensors"] if tag.startswith(("epoch/", "step/"))]
-    return {
-        tag: [(event.step, tf.make_ndarray(event.tensor_proto).item()) for event in events.Tensors(tag)]
-        for tag in tags
-        if tag != "epoch/images_per_second"
-    }
+    found = {}
+    for part in ("train", "validation"):
+        events = EventAccumulator(str(folder / runs.TENSORBOARD_DIR / part), {"tensors": 0}).Reload()
+        for tag in events.Tags()["tensors"]:
+            if tag.startswith(("epoch/", "step/")) and tag != "epoch/images_per_second":
+                numbers = [(event.step, tf.make_ndarray(event.tensor_proto).item()) for event in events.Tensors(tag)]
+                found[part, tag] = numbers
+    return found
 
 
 def differences(one, other):

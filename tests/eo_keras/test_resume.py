@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eo_keras import cards, checkpoints, runs, training
+from eo_keras import cards, checkpoints, event_files, runs, training
 from eo_keras.errors import RunError, StorageError
 from tests.eo_keras.killing_training import curves
 from tests.kept import contents
@@ -95,7 +95,7 @@ def test_what_a_kill_leaves_behind_is_put_right(finished, tmp_path):
     state = runs.read_state(run)
     best = checkpoints.model_name(state["best"]["epoch"])
     later = (runs.MODEL_NAME, f"{runs.CHECKPOINT_DIR}/step-00000016.npz")
-    event = f"{runs.TENSORBOARD_DIR}/events.out.tfevents.0000004.epoch"
+    event = event_files.name_of(event_files.TRAIN, event_files.EPOCH, 4)
     runs.output_folder(run).write(dict.fromkeys((*later, event), b"a later epoch's"))
     (run / cards.MODEL_CARD_NAME).unlink()
     (run / runs.LAST_MODEL_NAME).unlink()
@@ -104,7 +104,8 @@ def test_what_a_kill_leaves_behind_is_put_right(finished, tmp_path):
     assert (run / runs.MODEL_NAME).read_bytes() == (run / runs.CHECKPOINT_DIR / best).read_bytes()
     written, before = cards.read_model_card(run), cards.read_model_card(finished[0].run_dir)
     assert dataclasses.replace(written, flags=before.flags) == before
-    assert len(list((run / runs.TENSORBOARD_DIR).iterdir())) == 3
+    assert len(list((run / runs.TENSORBOARD_DIR / "train").iterdir())) == 2 * 3
+    assert len(list((run / runs.TENSORBOARD_DIR / "validation").iterdir())) == 3
     assert not (run / runs.CHECKPOINT_DIR / "step-00000016.npz").exists()
     runs.open_run(run)
 

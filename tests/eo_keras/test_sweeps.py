@@ -6,7 +6,19 @@ import shutil
 
 import pytest
 
-from eo_keras import cards, files, legends, rasters, runs, sweep_events, sweep_grid, sweep_report, sweeps
+from eo_keras import (
+    cards,
+    event_files,
+    files,
+    legends,
+    monitoring,
+    rasters,
+    runs,
+    sweep_events,
+    sweep_grid,
+    sweep_report,
+    sweeps,
+)
 from eo_keras.errors import OptionError, RecordsError, RunError
 from eo_keras.optimizers import OptimizerOptions
 from eo_keras.sweeps import Result
@@ -377,17 +389,44 @@ def test_tensorboard_shows_one_row_a_run_with_its_metrics(swept, rgb_records, tm
     assert sorted(rows) == ["lr=0.1,seed=1", "lr=0.2,seed=1", "lr=0.3,seed=1"]
     values = {metric.name.tag: metric.value for metric in rows["lr=0.2,seed=1"].metric_values}
     assert values["kept/validation_accuracy"] == pytest.approx(0.71) and values["kept/epoch"] == 1
-    assert values["epoch/validation_accuracy"] == pytest.approx(0.4)
-    assert values["epoch/validation_loss"] == pytest.approx(0.6) and values["minutes"] == pytest.approx(1.0)
+    assert values["last/validation_accuracy"] == pytest.approx(0.4)
+    assert values["last/validation_loss"] == pytest.approx(0.6) and values["minutes"] == pytest.approx(1.0)
     assert rows["lr=0.2,seed=1"].hparams["learning_rate"].number_value == 0.2
     success, failure = api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE
     assert [rows[name].sessions[0].status for name in sorted(rows)] == [success, success, failure]
     # What has not changed keeps its file, which a running TensorBoard holds open.
-    path = next((folder / sweeps.TENSORBOARD_DIR / "lr=0.1,seed=1").iterdir())
+    path = folder / "lr=0.1,seed=1" / event_files.name_of(event_files.TRAIN, event_files.SESSION)
     before = path.stat().st_ino
     swept(learning_rate=[0.1, 0.2, 0.3, 0.4], seed=[1])
     assert path.stat().st_ino == before
     assert len(session_groups(folder)[0]) == 4
+
+
+def test_tensorboard_lists_each_run_once_and_each_tag_has_one_axis(tmp_path):
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+
+    output, results = sweeps.output_folder(tmp_path), []
+    for number, name in enumerate(("lr=0.1", "lr=0.2")):
+        monitor = monitoring.Monitor(runs.output_folder(tmp_path / name), "--a=1")
+        for epoch in (1, 2):
+            row = {"epoch": epoch, "loss": 1.0, "val_loss": 0.9, "val_accuracy": 0.5 + epoch / 10}
+            monitor.epoch(row, [(9 * epoch - 1, 1.0, 0.1)], {})
+        results.append(Result(name, {"learning_rate": 0.1 + number}, sweeps.FINISHED, 2, 1, 0.6, 0.9, 0.7, 0.9))
+    results.append(Result("lr=0.3", {"learning_rate": 0.3}, sweeps.FAILED))
+    for _ in range(2):  # The second time nothing has changed.
+        sweep_report.write(sweeps.Sweep({}, "", "v", tuple(results)), output)
+    groups, _ = session_groups(tmp_path)
+    assert sorted(group.name for group in groups) == ["lr=0.1", "lr=0.2", "lr=0.3"]
+    events = EventMultiplexer({}, {"tensors": 0}).AddRunsFromDirectory(str(tmp_path))
+    events.Reload()
+    trained = [f"{name}/tensorboard/{part}" for name in ("lr=0.1", "lr=0.2") for part in ("train", "validation")]
+    assert sorted(events.Runs()) == sorted([*trained, "tensorboard", "tensorboard/lr=0.3"])
+    axes = {}
+    for run, found in events.Runs().items():
+        for tag in found["tensors"]:
+            axes.setdefault(tag, []).append([event.step for event in events.Tensors(run, tag)])
+    assert axes["epoch/loss"] == [[1, 2]] * 4 and axes["step/loss"] == [[8, 17]] * 2
+    assert axes["kept/validation_accuracy"] == [[1]] * 2 and axes["last/validation_accuracy"] == [[2]] * 2
 
 
 def test_tensorboard_shows_none_as_a_word(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from eo_keras import cards, epochs, evaluation, parts, pipelines, runs, stepping, training
+from eo_keras import cards, epochs, evaluation, event_files, monitoring, parts, pipelines, runs, stepping, training
 from eo_keras.errors import BandError, OptionError, RunError, StorageError, TrainingError
 from eo_keras.optimizers import OptimizerOptions
 
@@ -83,15 +83,51 @@ def test_the_kept_model_is_plain(finished):
 
 def test_tensorboard_shows_scalars_and_pictures(finished):
     options, report, _ = finished
-    events = EventAccumulator(str(runs.pathlib.Path(options.run_dir) / "tensorboard"), {"tensors": 0, "images": 0})
-    events.Reload()
-    tags = events.Tags()
-    assert {"validation/confusion_matrix", "validation/samples"} <= set(tags["images"]) | set(tags["tensors"])
-    shown = [tf.make_ndarray(event.tensor_proto).item() for event in events.Tensors("epoch/validation_accuracy")]
-    np.testing.assert_allclose(shown, [row["val_accuracy"] for row in report.history], rtol=1e-6)
-    assert [event.step for event in events.Tensors("epoch/loss")] == [4, 8, 12]
-    assert len(events.Tensors("step/learning_rate")) == 12
-    assert {"epoch/images_per_second", "epoch/learning_rate"} <= set(tags["tensors"])
+    read = {}
+    for name in ("train", "validation"):
+        folder = runs.pathlib.Path(options.run_dir) / "tensorboard" / name
+        read[name] = EventAccumulator(str(folder), {"tensors": 0, "images": 0}).Reload()
+    train, validation = (set(read[name].Tags()["tensors"]) for name in read)
+    # Equal tags of two runs are one chart.
+    assert train & validation == {"epoch/loss", "epoch/accuracy"}
+    assert train - validation == {
+        *("epoch/images_per_second", "epoch/learning_rate", "step/loss", "step/learning_rate", "flags"),
+    }
+    assert validation - train == {"confusion_matrix", "samples"}
+    for name, column in (("train", "loss"), ("validation", "val_loss")):
+        found = read[name].Tensors("epoch/loss")
+        assert [event.step for event in found] == [1, 2, 3]
+        shown = [tf.make_ndarray(event.tensor_proto).item() for event in found]
+        np.testing.assert_allclose(shown, [row[column] for row in report.history], rtol=1e-6)
+    assert [event.step for event in read["train"].Tensors("step/learning_rate")] == list(range(1, 13))
+    width, height, png = tf.make_ndarray(read["validation"].Tensors("samples")[0].tensor_proto)
+    assert tf.io.decode_png(png).shape[:2] == (int(height), int(width)) and int(width) < 1300
+
+
+def test_steps_are_shown_while_an_epoch_is_under_way_and_once_after_a_resumption(tmp_path):
+    output = runs.output_folder(tmp_path / "run")
+    points = [(step, 1 / step, 0.1) for step in range(1, 41)]
+
+    def shown():
+        events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "train"), {"tensors": 0}).Reload()
+        return [event.step for event in events.Tensors("step/loss")]
+
+    monitor = monitoring.Monitor(output)
+    monitor.epoch({"epoch": 1, "loss": 1.0}, points[:10], {})
+    monitor.steps(2, points[10:20])
+    assert shown() == list(range(1, 21))
+    live = tmp_path / "run" / "tensorboard" / "train" / event_files.STEPS.format(2)
+    node = live.stat().st_ino
+    monitor.steps(2, points[10:25])
+    # A running TensorBoard holds the file open.
+    assert shown() == list(range(1, 26)) and live.stat().st_ino == node
+    live.write_bytes(live.read_bytes()[:-7])  # Killed in the middle of a line.
+    monitoring.Monitor.cut(output, 1)
+    assert shown() == list(range(1, 11))
+    monitor = monitoring.Monitor(output)
+    monitor.steps(2, points[10:22])
+    monitor.epoch({"epoch": 2, "loss": 1.0}, points[10:40], {})
+    assert shown() == list(range(1, 41)) and output.foreign() == []
 
 
 def test_of_equally_right_epochs_the_one_of_lower_loss_ranks_higher():

@@ -81,7 +81,7 @@ def test_two_workers_train_as_one_process(rgb_records, tmp_path):
         np.testing.assert_allclose(second, first, rtol=1e-6, atol=1e-9)
     # The run says all that a run of one process says, and only once.
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
-    assert len(list((two / runs.TENSORBOARD_DIR).iterdir())) == 2
+    assert len(list((two / runs.TENSORBOARD_DIR / "validation").iterdir())) == 2
 
 
 @pytest.mark.parametrize(
