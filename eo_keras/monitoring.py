@@ -136,7 +136,7 @@ def answer_pictures(
         title,
         columns=4,
     )
-    return {"confusion_matrix": reports.confusion_matrix_png(confusion, names, title), "samples": samples}
+    return {"confusion_matrix": reports.confusion_matrix_png(confusion, names, title, small=True), "samples": samples}
 
 
 def dense_pictures(answers: DenseAnswers, card: DataCard, bands: Sequence[str], title: str) -> dict[str, bytes]:
@@ -153,6 +153,8 @@ def dense_pictures(answers: DenseAnswers, card: DataCard, bands: Sequence[str], 
     """
     confusion = answers.scorer.confusion.matrix
     return {
-        "confusion_matrix": reports.confusion_matrix_png(confusion, card.legend.class_names, title, "pixels"),
+        "confusion_matrix": reports.confusion_matrix_png(
+            confusion, card.legend.class_names, title, "pixels", small=True
+        ),
         "samples": dense_figures.maps_png(answers.shown, card, bands, title, across=2),
     }

@@ -30,7 +30,12 @@ _MOST_SAMPLES = 10
 
 
 def confusion_matrix_png(
-    confusion: npt.ArrayLike, class_names: Sequence[str], title: str, counted: str = "examples"
+    confusion: npt.ArrayLike,
+    class_names: Sequence[str],
+    title: str,
+    counted: str = "examples",
+    *,
+    small: bool = False,
 ) -> bytes:
     """Draws a confusion matrix: colour is the share of the true class, cells hold count and per cent.
 
@@ -41,6 +46,7 @@ def confusion_matrix_png(
         class_names: C names in the legend's order.
         title: the figure's title.
         counted: what is counted.
+        small: whether it is to be read as a thumbnail too: cells hold whole per cent alone.
 
     Returns:
         The figure as PNG.
@@ -57,14 +63,14 @@ def confusion_matrix_png(
     support = confusion.sum(axis=1)
     shares = confusion / np.maximum(support, 1)[:, None]
 
-    side = max(4.5, 0.78 * size)
+    side = max(2.4, 0.36 * size) if small else max(4.5, 0.78 * size)
     figure = new_figure(side + 2.4, side * 0.85 + 1.6, title)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), aspect="auto")
     for row, column in np.ndindex(size, size):
         count, share = int(confusion[row, column]), shares[row, column]
         # Zeros stay, but pale: they must not hide the cells in which something happened.
-        text = f"{count:,}\n{_per_cent(share)}" if count else "0"
+        text = f"{100 * share:.0f}" if small else f"{count:,}\n{_per_cent(share)}" if count else "0"
         colour = "#aaaaaa" if not count else "white" if share > 0.4 else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=colour, linespacing=1.25)
     names = [plain(name) for name in class_names]
@@ -76,6 +82,9 @@ def confusion_matrix_png(
     axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#dddddd", linewidth=0.6)
     axes.tick_params(which="minor", length=0)
+    if small:
+        axes.set_xlabel("Predicted class (cells: per cent of the true class)", fontsize=9)
+        return png_bytes(figure)
     bar = figure.colorbar(
         image, ax=axes, fraction=0.04, pad=0.02, aspect=30, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1]
     )
