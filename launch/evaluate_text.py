@@ -19,7 +19,7 @@ def score_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Returns what the content of `metrics.json` says of all classes together, and of the confidences."""
     scores = metrics["scores"]
     classes, averaged = len(scores["classes"]), scores["macro_classes"]
-    over = "" if averaged == classes else f" (over the {averaged} of {classes} classes that have examples)"
+    over = "" if averaged == classes else f" (over those that have examples, {averaged} of {classes} classes)"
     ends = interval((scores["accuracy_low"], scores["accuracy_high"]))
     return [
         f"overall accuracy {percent(scores['accuracy'])} (95 % interval by Wilson {ends}), macro F1 "
