@@ -327,7 +327,12 @@ def _split_at_random(patches: Patches, options: SplitOptions) -> SplitResult:
 
 def _split_as_published(patches: Patches, options: SplitOptions) -> SplitResult:
     if not any(patches.parts):
-        raise OptionError("--split=published", "the archive has no parts of its own", "random, lists or spatial")
+        raise OptionError(
+            "--split=published",
+            "the archive has no parts of its own",
+            "random, lists or spatial",
+            "say --split=random, or --split=lists with --lists",
+        )
     across = _across(patches, patches.parts)
     method = {
         "method": "published",
