@@ -88,6 +88,8 @@ class OutputFolder:
                     self.folder, "there is a file of this name", "a folder, or nothing", "choose another folder"
                 )
             return
+        # Before the manifest: a process that begins to write in between lists all of it.
+        names = self._names()
         manifest = self.manifest()
         if manifest is not None and manifest.kind != self.kind:
             raise self._error(
@@ -96,7 +98,7 @@ class OutputFolder:
                 f"{self.kind}, or nothing",
                 "choose another folder",
             )
-        if manifest is None and not overwrite and (names := self._names()):
+        if manifest is None and not overwrite and names:
             raise self._error(
                 self.folder,
                 f"the folder holds {names[0]!r}, which this program did not write or an earlier version did",
@@ -164,10 +166,11 @@ class OutputFolder:
 
     def _names(self) -> list[str]:
         """Returns the names in the folder, but those that block nothing."""
+        found = files.list_names(self.folder)
         beside = (MANIFEST_NAME,) if self.manifest() is not None else ()
         return [
             name
-            for name in files.list_names(self.folder)
+            for name in found
             if name not in (*beside, files.FolderLock.NAME)
             and not _is_beside(name)
             and not fnmatch.fnmatchcase(name, _UNFINISHED_MANIFEST)
