@@ -23,8 +23,9 @@ class Burner:
     """Polygons with labels, kept as bare vertices, and burnt where they are asked for.
 
     A pixel belongs to the polygon that holds its centre. Of a centre on a border between two polygons exactly one is
-    the owner; where polygons overlap, the last one. It is the rule of `rasterio.features.rasterize`, which is slower:
-    it takes every vertex through Python.
+    the owner; where polygons overlap, the last one. `rasterio.features.rasterize` burns the same pixels, but for those
+    whose centre lies exactly on a border, where it may choose another owner; it is slower: it takes every vertex
+    through Python.
 
     Args:
         geometries: object (N,), valid polygons and multipolygons of shapely.

@@ -16,7 +16,7 @@ from eo_keras.augment import move_pixels
 from eo_keras.errors import OptionError
 from eo_keras.legends import IGNORE
 
-_SMALLEST_CROP = 32
+SMALLEST_CROP = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,8 @@ class DenseAugmentation:
 
     def __post_init__(self):
         """Refuses values that make no sense."""
-        if self.crop < _SMALLEST_CROP:
-            raise OptionError("crop", f"{self.crop} pixels", f"{_SMALLEST_CROP} or more")
+        if self.crop < SMALLEST_CROP:
+            raise OptionError("crop", f"{self.crop} pixels", f"{SMALLEST_CROP} or more")
         if not 0.1 <= self.scale_min <= self.scale_max <= 10:
             raise OptionError(
                 "scale_min and scale_max", f"{self.scale_min:g} to {self.scale_max:g}", "0.1 to 10, rising"

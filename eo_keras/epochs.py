@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,14 +44,8 @@ class EpochUnderWay:
             self.right += int(right)
             self.counted += int(counted)
             if not math.isfinite(self.losses[-1]):
-                kept = f"the checkpoint of epoch {epoch} is kept" if epoch else "no epoch had been completed"
-                raise TrainingError(
-                    f"step {first_step + len(self.losses)} (epoch {epoch + 1})",
-                    f"the loss is {self.losses[-1]}",
-                    "a finite number",
-                    f"{kept}; start again with a lower learning_rate, a longer warm-up, clip_norm or dtype_policy "
-                    "float32",
-                )
+                step = f"step {first_step + len(self.losses)} (epoch {epoch + 1})"
+                raise _not_finite(step, "the loss", self.losses[-1], epoch)
 
     def row(self, epoch: int, batch_size: int, rate: Callable[[int, int], float]) -> dict[str, Any]:
         """Returns the line of the history, without what validation says.
@@ -80,9 +74,44 @@ class EpochUnderWay:
         return [(epoch * steps + k + 1, self.losses[k], rate(epoch, k)) for k in shown]
 
 
+def check_validation(scores: Mapping[str, Any], epoch: int) -> None:
+    """Refuses scores of validation examples that are not finite, as a step's loss is.
+
+    Args:
+        scores: columns of the history.
+        epoch: which epoch, counted from 0.
+
+    Raises:
+        TrainingError: if one is not; the column is named.
+    """
+    if bad := [name for name, value in scores.items() if value is not None and not math.isfinite(value)]:
+        raise _not_finite(f"epoch {epoch + 1}", f"validation's {bad[0].removeprefix('val_')}", scores[bad[0]], epoch)
+
+
+def check_answers(probabilities: np.ndarray, epoch: int) -> None:
+    """Refuses a network, of which no validation tells, that the epoch's last step has ruined: no loss has seen it.
+
+    Raises:
+        TrainingError: if a probability is not finite.
+    """
+    if not np.isfinite(probabilities).all():
+        raise _not_finite(f"epoch {epoch + 1}", "the probability of a class behind its last step", "not finite", epoch)
+
+
+def _not_finite(where: str, what: str, value: Any, epoch: int) -> TrainingError:
+    kept = f"the checkpoint of epoch {epoch} is kept" if epoch else "no epoch had been completed"
+    return TrainingError(
+        where,
+        f"{what} is {value}",
+        "a finite number",
+        f"{kept}; start again with a lower learning_rate, a longer warm-up, clip_norm or dtype_policy float32",
+    )
+
+
 def rank(row: dict[str, Any], metric: str = "accuracy") -> tuple[float, float]:
-    """Orders epochs: by a score of the validation examples, of equals by loss."""
-    return row[f"val_{metric}"], -row["val_loss"]
+    """Orders epochs: by a score of the validation examples, of equals by loss; what is not finite is the worst."""
+    order = row[f"val_{metric}"], -row["val_loss"]
+    return order if all(map(math.isfinite, order)) else (-math.inf, -math.inf)
 
 
 def line(row: dict[str, Any], improved: bool) -> str:

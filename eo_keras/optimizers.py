@@ -35,7 +35,7 @@ class OptimizerOptions:
             normalisation are left alone.
         schedule: one of `SCHEDULES`: half a cosine; `(1 - t) ** power` (Chen et al. 2018, DeepLabv3+); a straight line;
             or a factor at certain epochs.
-        warmup_epochs: length of the linear rise from 0; may be a fraction.
+        warmup_epochs: length of the linear rise from 0; may be a fraction. None is one epoch, of shorter runs half.
         decay_epochs: where `piecewise` multiplies by the factor.
         decay_factor: that factor.
         power: exponent of `poly`.
@@ -53,7 +53,7 @@ class OptimizerOptions:
     nesterov: bool = True
     weight_decay: float = 5e-3
     schedule: str = "cosine"
-    warmup_epochs: float = 1.0
+    warmup_epochs: float | None = None
     decay_epochs: tuple[float, ...] = ()
     decay_factor: float = 0.1
     power: float = 0.9
@@ -75,6 +75,8 @@ class OptimizerOptions:
         if not 0 <= self.final_rate <= 1:
             raise OptionError("final_rate", f"{self.final_rate}", "a number in [0, 1]")
         for name in ("weight_decay", "warmup_epochs", "power", "clip_norm"):
+            if getattr(self, name) is None:
+                continue
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise OptionError(name, f"{getattr(self, name)}", "0 or more")
         if not 0 < self.layer_decay <= 1:
@@ -86,6 +88,10 @@ class OptimizerOptions:
         if self.schedule == "piecewise" and not self.decay_epochs:
             raise OptionError("decay_epochs", "none are given", "where schedule piecewise lowers the rate")
 
+    def warmup(self, epochs: int) -> float:
+        """Returns the length of the rise in a run, or a part of one, of so many epochs."""
+        return min(1.0, epochs / 2) if self.warmup_epochs is None else self.warmup_epochs
+
 
 def make_schedule(options: OptimizerOptions, epochs: int, steps_per_epoch: int) -> WarmupSchedule:
     """Turns epochs into steps.
@@ -93,14 +99,15 @@ def make_schedule(options: OptimizerOptions, epochs: int, steps_per_epoch: int) 
     Raises:
         OptionError: if the warm-up or a decay does not lie within the run.
     """
-    for name, values in (("warmup_epochs", (options.warmup_epochs,)), ("decay_epochs", options.decay_epochs)):
+    warmup = options.warmup(epochs)
+    for name, values in (("warmup_epochs", (warmup,)), ("decay_epochs", options.decay_epochs)):
         if outside := [value for value in values if not 0 <= value < epochs]:
             raise OptionError(name, f"{outside[0]:g} in a run of {epochs} epochs", f"0 to below {epochs}")
     return WarmupSchedule(
         options.learning_rate,
         options.schedule,
         epochs * steps_per_epoch,
-        round(options.warmup_epochs * steps_per_epoch),
+        round(warmup * steps_per_epoch),
         [round(epoch * steps_per_epoch) for epoch in options.decay_epochs],
         options.decay_factor,
         options.power,

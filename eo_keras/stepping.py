@@ -59,6 +59,10 @@ class Stepper:
         """Takes a step, compiled; see `step`."""
         return self._compiled[self._phase.title](*batch)
 
+    def trace(self, *batch: Any) -> None:
+        """Traces a step on batches of that specification, so that what cannot be computed is found before the first."""
+        self._compiled[self._phase.title].get_concrete_function(*batch)
+
     def step(self, image: Any, label: Any, weight: Any = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Takes one step.
 

@@ -109,6 +109,7 @@ def check(planned: Planned, card: cards.DataCard) -> None:
         EOKerasError: naming the run.
     """
     from eo_keras import distribution, models, optimizers, sentinel2
+    from eo_keras.training_options import check_task
 
     options = planned.options
 
@@ -118,6 +119,7 @@ def check(planned: Planned, card: cards.DataCard) -> None:
 
     try:
         refuse("model", tuple(models.MODELS))
+        check_task(options, card)
         refuse("dtype_policy", models.POLICIES)
         refuse("strategy", [name for name in distribution.STRATEGIES if name != "multi_worker"])
         if options.weights == "imagenet" and not models.MODELS[options.model].imagenet:

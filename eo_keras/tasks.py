@@ -14,14 +14,13 @@ import keras
 import tensorflow as tf
 
 from eo_keras import class_weights as weighting
-from eo_keras import dense_losses, losses, models, pipelines
+from eo_keras import dense_losses, losses, pipelines
 from eo_keras.cards import DataCard
 from eo_keras.dense_evaluation import DenseAnswerer
-from eo_keras.errors import OptionError
 from eo_keras.evaluation import Answerer, first_images
 from eo_keras.legends import IGNORE
 from eo_keras.monitoring import SHOWN, answer_pictures, dense_pictures
-from eo_keras.training_options import SegmentationOptions, TrainingOptions
+from eo_keras.training_options import SegmentationOptions, TrainingOptions, check_task
 
 _Progress = Callable[[str, int, int], None] | None
 _Pictures = Callable[[str], dict[str, bytes]]
@@ -73,15 +72,10 @@ def make_task(options: TrainingOptions, card: DataCard, bands: tuple[str, ...]) 
     """Returns the task of a run.
 
     Raises:
-        OptionError: if the model does not do what the records are for, or options do not fit the legend.
+        OptionError: if the model or an option is for another task than the records, or options do not fit the legend.
     """
-    task = models.MODELS[options.model].task if options.model in models.MODELS else card.task
-    if task != card.task:
-        fitting = ", ".join(name for name, model in models.MODELS.items() if model.task == card.task)
-        raise OptionError(
-            "--model", f"{options.model} is for {task}, the records are for {card.task}", f"one of {fitting}"
-        )
-    return (Segmentation if task == "segmentation" else Classification)(options, card, bands)
+    check_task(options, card)
+    return (Segmentation if card.task == "segmentation" else Classification)(options, card, bands)
 
 
 def classification_loss(options: TrainingOptions) -> Step:

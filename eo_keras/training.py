@@ -25,6 +25,7 @@ from eo_keras import (
     epochs,
     holdouts,
     models,
+    moments,
     phases,
     pipelines,
     reports,
@@ -108,6 +109,9 @@ def train(
     training = _Training(options, records, strategy, worker, stop or (lambda: False))
     for line in training.describe():
         report(line)
+    if not options.resume:
+        # Before anything is written: a run that is gone on with has taken steps already.
+        training.trace()
     if dry_run:
         return None
     folder = contextlib.nullcontext()
@@ -182,15 +186,21 @@ class _Training:
             seed=options.seed,
             augmentation=options.segmentation.augmentation if self.dense else options.augmentation,
             cache=options.cache_gb > 0,
-            cache_limit_bytes=int(options.cache_gb * 1e9) or 1,
+            cache_limit_bytes=int(options.cache_gb * 1e9),
         )
         self.pipeline = pipelines.TrainingPipeline(
             self.records, settings, part=kept, input_context=self.worker.input_context
         )
         self.validation, self.validation_count = None, 0
         if self.validation_name:
+            # One limit for all that is kept.
+            left = settings.cache_limit_bytes - self.pipeline.kept_bytes
+            settings = dataclasses.replace(settings, cache_limit_bytes=left)
             self.validation = pipelines.evaluation(self.records, settings, split, part=held_out, with_keys=True)
             self.validation_count = self.records.count(split, held_out)
+        else:
+            few = dataclasses.replace(settings, batch_size=min(8, options.batch_size), cache=False)
+            self.sample = pipelines.evaluation(self.records, few, "train").take(1)
 
     def _build(self) -> None:
         options, card = self.options, self.card
@@ -210,6 +220,10 @@ class _Training:
             seed=options.seed,
             output_stride=options.segmentation.output_stride if self.dense else None,
         )
+        self.few_values = None
+        if not options.frozen_batch_norm:
+            smallest = min(filter(None, map(self._image_size, range(options.epochs))))
+            self.few_values = moments.check_batch(self.model, smallest, options.batch_size)
         self.normalisation = self.model.get_layer("normalisation")
         self.averages = []
         if options.ema:
@@ -227,6 +241,45 @@ class _Training:
     def _phase_of(self, epoch: int) -> phases.Phase:
         return next(phase for phase in reversed(self.phases) if epoch >= phase.first_epoch)
 
+    def _image_size(self, epoch: int) -> int:
+        """Returns height and width of what an epoch is trained on."""
+        crops = self.options.segmentation.augmentation if self.dense else None
+        return crops.crop if crops else self.options.image_size(epoch) or self.card.patch_size
+
+    def trace(self) -> None:
+        """Traces the run's steps, each kind of them once, so that a run that cannot take them is refused.
+
+        Raises:
+            OptionError: if a step cannot be computed.
+        """
+        if self.worker.count > 1:
+            return  # All workers would have to trace at the same place.
+        sizes = {epoch: self.options.image_size(epoch) for epoch in range(self.options.epochs)}
+        kinds = {(self._phase_of(epoch).title, size): epoch for epoch, size in sizes.items()}
+        for (_, size), epoch in kinds.items():
+            dataset = distribution.distributed(self.strategy, self.worker, self.pipeline.steps_from(0, 1, size=size))
+            self.stepper.enter(self._phase_of(epoch))
+            try:
+                self.stepper.trace(*dataset.element_spec)
+            except (ValueError, TypeError, tf.errors.OpError) as error:
+                raise OptionError(
+                    "training",
+                    f"a step cannot be computed ({str(error).splitlines()[0]})",
+                    "options that fit the records and the model",
+                ) from error
+
+    def warnings(self) -> list[str]:
+        """Says in lines of text what may go wrong."""
+        options, found = self.options, []
+        crops = options.segmentation.augmentation if self.dense else None
+        if crops and crops.crop < self.card.patch_size:
+            found.append(
+                f"crops of {crops.crop} pixels from tiles of {self.card.patch_size}: atrous convolutions and the mean "
+                "over the image see less ground than in a tile; crops of the tiles' size do better"
+            )
+        found += filter(None, [self.few_values])
+        return [f"warning: {line}" for line in (*found, *self.card.missing_classes())]
+
     def describe(self) -> list[str]:
         """Says in lines of text what is going to be done."""
         options = self.options
@@ -239,15 +292,17 @@ class _Training:
         if self.worker.count > 1:
             devices += f" on {self.worker.count} workers, of which this is number {self.worker.number + 1}"
         memory = "kept in memory" if self.pipeline.in_memory else "streamed from the files"
+        warmup = options.optimizer.warmup(whole)
+        short = f"; a warm-up of {warmup:g} epochs, as the run is short" if options.warmup_shrinks else ""
         return [
             f"data:   {self.card.dataset}, {self.pipeline.examples:,} training examples, {memory}",
             f"bands:  {','.join(self.bands)}, {self.card.dtype}, {self.card.patch_size}x{self.card.patch_size} pixels",
             f"model:  {options.model}, {self.model.count_params():,} weights. {self.initialisation.summary()}",
             *([f"backbone: {self.start.checked}"] if self.start.checked else []),
             f"device: {devices}, batch of {options.batch_size}",
-            f"run:    {options.epochs} epochs of {self.steps} steps{first}{sizes and f'; image size: {sizes}'}",
+            f"run:    {options.epochs} epochs of {self.steps} steps{first}{sizes and f'; image size: {sizes}'}{short}",
             f"chosen: the epoch by {chooses}",
-            *(f"warning: {line}" for line in self.card.missing_classes()),
+            *self.warnings(),
         ]
 
     def run(self, progress, report, flags_text: str) -> bool:
@@ -277,6 +332,8 @@ class _Training:
                     self._write_card()
             self.tell(report)
             report(epochs.line(row, improved))
+            if self.worker.is_chief and (matter := self._moments_matter(row)):
+                report(f"warning: {matter}")
             if epoch + 1 < options.epochs and self.asked_to_stop():
                 report(f"stopped behind epoch {epoch + 1}, which is saved; go on with --resume")
                 return True
@@ -339,7 +396,11 @@ class _Training:
         models.copy_weights(self.model, self.twin, self.averages or None)
         if self.validation is not None:
             scores, draw = self.task.validate(self.records, self.validation, f"epoch {epoch} validation", progress)
+            epochs.check_validation(scores, epoch - 1)
             row |= scores
+        else:
+            ((image, *_),) = self.sample
+            epochs.check_answers(self.twin(image, training=False).numpy(), epoch - 1)
         row["seconds"] = round(row["seconds"] + time.monotonic() - started, 3)
         improved = self.best is None or draw is None
         if not improved:
@@ -359,6 +420,12 @@ class _Training:
             pictures = draw(f"Validation, epoch {epoch}")
         monitor.epoch(row, curves, pictures)
         return improved
+
+    def _moments_matter(self, row: dict[str, Any]) -> str | None:
+        """Tells whether validation fails because batch normalisation's moving moments do not describe the network."""
+        if self.validation is None or not row["val_loss"] > moments.FAR * row["loss"]:
+            return None
+        return moments.disagreement(self.twin, next(iter(self.validation)))
 
     def _write_variables(self) -> None:
         with self.output.new_path(f"{runs.CHECKPOINT_DIR}/{checkpoints.step_name(self.steps_done)}") as path:

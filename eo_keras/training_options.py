@@ -26,6 +26,15 @@ _PER_RUN = (
 """Options that do not change what is computed; a resumed run may have others."""
 
 
+OF_TASK = {
+    **dict.fromkeys(
+        ("shift", "brightness", "cutout", "aux_weight", "progressive_sizes", "progressive_epochs"), "classification"
+    ),
+    **dict.fromkeys(("loss", "class_weights", "effective_beta", "focal_gamma", "output_stride"), "segmentation"),
+    **dict.fromkeys(("backbone_run", "crop", "scale_min", "scale_max", "jitter"), "segmentation"),
+}
+"""The task of each option that says nothing to the other one; options that are not here are for both."""
+
 CLASS_WEIGHTS = ("none", "median_frequency", "effective_number")
 """What a pixel of each class counts: 1, or more where the class is rare, see `eo_keras.class_weights`."""
 
@@ -189,6 +198,12 @@ class TrainingOptions:
                 "numbers from 1 on that leave at least one epoch for the whole images",
             )
 
+    @property
+    def warmup_shrinks(self) -> bool:
+        """Whether the run is too short for the warm-up that is taken by default."""
+        chosen = self.optimizer.warmup
+        return self.optimizer.warmup_epochs is None and chosen(self.epochs - self.head_epochs) < chosen(self.epochs + 2)
+
     def image_size(self, epoch: int) -> int | None:
         """Returns the image size of an epoch, counted from 0; None for the patches as they are."""
         for size, count in zip(self.progressive_sizes, self.progressive_epochs, strict=True):
@@ -237,6 +252,39 @@ class TrainingOptions:
     def comparable(self) -> dict[str, Any]:
         """Returns the options that decide what is computed, as JSON would give them back."""
         return {key: value for key, value in cards.to_json(self).items() if key not in _PER_RUN}
+
+
+def check_task(options: TrainingOptions, card: cards.DataCard) -> None:
+    """Refuses a model and options that are for another task than the records.
+
+    An option counts as given where its value is not the default.
+
+    Raises:
+        OptionError: naming the model, or the first of such options.
+    """
+    task = models.MODELS[options.model].task if options.model in models.MODELS else card.task
+    if task != card.task:
+        fitting = ", ".join(name for name, model in models.MODELS.items() if model.task == card.task)
+        raise OptionError(
+            "--model", f"{options.model} is for {task}, the records are for {card.task}", f"one of {fitting}"
+        )
+    given, default = _values(options), _values(TrainingOptions(options.records_dir, options.run_dir))
+    for name, its_task in OF_TASK.items():
+        if its_task != card.task and given[name] != default[name]:
+            where = {
+                "classification": "where an image has one class (task classification)",
+                "segmentation": "where every pixel has a class (task segmentation)",
+            }[card.task]
+            raise OptionError(f"--{name}", f"it says nothing {where}", remedy="leave it out")
+
+
+def _values(options: TrainingOptions) -> dict[str, Any]:
+    """Returns the values of `OF_TASK`'s options by name."""
+    # Without augmentation nothing is changed, whatever the default would be.
+    patches = options.augmentation or Augmentation(d4=False, shift=0, brightness=0.0, cutout=0)
+    crops = options.segmentation.augmentation or DenseAugmentation()
+    parts = (options, options.segmentation, patches, crops)
+    return {name: next(getattr(part, name) for part in parts if hasattr(part, name)) for name in OF_TASK}
 
 
 def check_resumable(options: TrainingOptions, state: Mapping[str, Any], data_fingerprint: str) -> None:

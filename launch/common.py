@@ -1,4 +1,4 @@
-"""What every command shares: flags parsed strictly, errors in one line, exit codes, progress bars."""
+"""What every command shares: flags parsed strictly, errors in one line, exit codes, progress."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from absl import flags
 
 from eo_keras.errors import EOKerasError
 from launch import flag_files, interrupts
+from launch.progress_lines import ProgressLines
 
 FLAGS = flags.FLAGS
 
@@ -187,7 +188,7 @@ def _repeated(flag_values: flags.FlagValues) -> list[flags.Flag]:
 
 @contextlib.contextmanager
 def progress(total: int, description: str, *, unit: str = "it") -> Iterator[Callable[[int], None]]:
-    """Shows one progress bar, unless standard error is no terminal.
+    """Shows one progress bar, or where standard error is no terminal a line every so often.
 
     Args:
         total: how many there are.
@@ -201,8 +202,9 @@ def progress(total: int, description: str, *, unit: str = "it") -> Iterator[Call
         yield lambda count=1: bar.update(count) and None
 
 
-def _bar(total: int, description: str, unit: str) -> tqdm.tqdm:
-    # disable=None: no bar where standard error is not a terminal.
+def _bar(total: int, description: str, unit: str) -> tqdm.tqdm | ProgressLines:
+    if not sys.stderr.isatty():
+        return ProgressLines(total, description, unit)
     # Bytes are shown in kilobytes, megabytes and so on.
     scaled = unit == "bytes"
     return tqdm.tqdm(
@@ -210,7 +212,6 @@ def _bar(total: int, description: str, unit: str) -> tqdm.tqdm:
         desc=description,
         unit="B" if scaled else f" {unit}",
         unit_scale=scaled,
-        disable=None,
         file=sys.stderr,
     )
 
@@ -272,7 +273,7 @@ class StopOnSignal:
 
 
 class ProgressBars:
-    """Shows one progress bar a stage; a context manager, to be called with (stage, done, total).
+    """Shows one progress bar a stage, or lines; a context manager, to be called with (stage, done, total).
 
     Args:
         unit: what is counted.
@@ -282,7 +283,7 @@ class ProgressBars:
         """See the class."""
         self._unit = unit
         self._stage: str | None = None
-        self._bar: tqdm.tqdm | None = None
+        self._bar: tqdm.tqdm | ProgressLines | None = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Moves the bar of a stage to `done` out of `total`."""

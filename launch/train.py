@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from eo_keras.errors import OptionError
+from eo_keras.errors import OptionError, RecordsError
 from launch import common, path_flags
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ FLAGS = flags.FLAGS
 
 _NUMBERS = {"decay_epochs": float, "progressive_sizes": int, "progressive_epochs": int}
 """The flags that hold lists of numbers."""
+
+_CROP = 256
+"""Height and width of crops where nothing is said, in pixels; more need much memory."""
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -109,7 +112,10 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "schedule", "cosine", "How the rate falls after the warm-up: cosine, linear, poly or piecewise.", **where
     )
     flags.DEFINE_float(
-        "warmup_epochs", 1.0, "Length of the linear rise of the rate in epochs; may be a fraction.", **where
+        "warmup_epochs",
+        None,
+        "Length of the linear rise of the rate in epochs; may be a fraction. Default: 1, of a shorter run half of it.",
+        **where,
     )
     flags.DEFINE_list(
         "decay_epochs", [], "Epochs at which schedule piecewise multiplies the rate, such as 30,60.", **where
@@ -194,8 +200,14 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 
 def _define_flags_of_maps(where: dict) -> None:
-    """Defines the flags of models whose answer is a map (deeplab_...); they say nothing to others."""
-    flags.DEFINE_integer("crop", 256, "Of maps: height and width in pixels of the crops that are trained on.", **where)
+    """Defines the flags of models whose answer is a map (deeplab_...); given for others, they are refused."""
+    flags.DEFINE_integer(
+        "crop",
+        None,
+        "Of maps: height and width in pixels of the crops that are trained on. Default: the tiles' size, of larger "
+        f"tiles {_CROP}.",
+        **where,
+    )
     flags.DEFINE_float(
         "scale_min", 0.5, "Of maps: smallest scale of a crop; 0.5 shows twice as much ground in it.", **where
     )
@@ -244,6 +256,8 @@ def options(flag_values: flags.FlagValues) -> training_options.TrainingOptions:
     from eo_keras import augment, dense_augment, optimizers, training_options
 
     given = given_options(flag_values)
+    if given["crop"] is None:
+        given["crop"] = _default_crop(given["records_dir"])
     # One flag turns and mirrors both patches and crops.
     given["augmentation"] = dense_augment.DenseAugmentation(
         **_chosen(dense_augment.DenseAugmentation, given | {"symmetries": given["d4"]})
@@ -268,6 +282,16 @@ def given_options(flag_values: flags.FlagValues) -> dict:
         except ValueError:
             raise OptionError(f"--{name}", ",".join(given[name]), "numbers separated by commas") from None
     return given
+
+
+def _default_crop(records_dir: str) -> int:
+    from eo_keras import cards, dense_augment
+
+    try:
+        card = cards.read_data_card(records_dir)
+    except RecordsError:
+        return _CROP  # Training itself tells what is the matter with the records.
+    return max(dense_augment.SMALLEST_CROP, min(_CROP, card.patch_size)) if card.task == "segmentation" else _CROP
 
 
 def _chosen(kind: type, given: dict) -> dict:

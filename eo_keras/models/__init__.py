@@ -16,6 +16,7 @@ import keras
 
 from eo_keras.errors import BandError, OptionError
 from eo_keras.models.atrous import OUTPUT_STRIDES, check_output_stride, output_stride_of
+from eo_keras.models.batch_norm import fewest_values
 from eo_keras.models.blocks import POLICIES, check_dropout
 from eo_keras.models.compact import build_compact
 from eo_keras.models.complexity import multiply_adds
@@ -46,6 +47,7 @@ __all__ = [
     "copy_weights",
     "depth_groups",
     "depthwise_kernels",
+    "fewest_values",
     "inference_twin",
     "load_backbone",
     "multiply_adds",

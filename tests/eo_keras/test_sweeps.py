@@ -22,6 +22,7 @@ from eo_keras import (
 from eo_keras.errors import OptionError, RecordsError, RunError
 from eo_keras.optimizers import OptimizerOptions
 from eo_keras.sweeps import Result
+from eo_keras.training_options import SegmentationOptions
 from tests.kept import contents
 
 BASE = {"model": "resnet14", "epochs": 2, "learning_rate": 0.3, "decay_epochs": (), "cache_gb": 4.0}
@@ -163,6 +164,8 @@ def test_grids_that_make_no_sense(varied, words):
         ({"strategy": "multi_worker"}, "strategy: 'multi_worker'"),
         ({"optimizer": OptimizerOptions(warmup_epochs=5.0)}, "warmup_epochs: 5 in a run of 3 epochs"),
         ({"progressive_sizes": (64,), "progressive_epochs": (1,)}, "progressive_sizes: 64"),
+        ({"segmentation": SegmentationOptions(loss="focal")}, "--loss: it says nothing where an image has one class"),
+        ({"model": "deeplab_resnet14"}, "--model: deeplab_resnet14 is for segmentation, the records are for"),
         (
             {"validation_from_train": 0.0},
             "validation_from_train: 0, .*nothing but the test split .*--validation_from_train=0.05",

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from eo_keras.errors import SourceError
-from launch import common
+from launch import common, progress_lines
 
 
 @pytest.fixture
@@ -138,6 +138,26 @@ class Terminal:
 
     def isatty(self):
         return self._terminal
+
+
+def test_without_a_terminal_a_line_tells_every_so_often(monkeypatch):
+    clock = iter([0.0, 4.0, 12.0, 13.0, 30.0, 1000.0, 1059.0, 1061.0])
+    monkeypatch.setattr(progress_lines.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(sys, "stderr", Terminal(False))
+    bars = common.ProgressBars(unit="steps")
+    for done in (10, 30, 31, 75, 90, 95, 99):
+        bars("epoch 2/3", done, 100)
+    bars.close()
+    assert sys.stderr.text.splitlines() == [
+        "epoch 2/3: 30 of 100 steps (30%), 2.5 a second, about 28 s left",
+        "epoch 2/3: 75 of 100 steps (75%), 2.5 a second, about 10 s left",
+        "epoch 2/3: 90 of 100 steps (90%), 0.09 a second, about 2 min left",
+        "epoch 2/3: 99 of 100 steps (99%), 0.0933 a second, about 11 s left",
+    ]
+    clock = iter([0.0, 20.0])
+    with common.progress(3_000_000, "downloading", unit="bytes") as advance:
+        advance(2_000_000)
+    assert sys.stderr.text.endswith("downloading: 2.0 of 3.0 MB (67%), 0.1 MB a second, about 10 s left\n")
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -1,0 +1,56 @@
+"""Progress where no terminal shows a bar: a plain line every so often, for log files and job queues."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+FIRST, LARGEST, SHARE = 10.0, 60.0, 0.1
+"""Seconds to the first line, the longest ones between two lines, and the share of the time so far that lies between."""
+
+
+class ProgressLines:
+    """Tells in lines on standard error how far a stage is; used as `tqdm.tqdm` is.
+
+    Attributes:
+        n: how many units are done.
+        total: of how many.
+    """
+
+    def __init__(self, total: int, description: str, unit: str):
+        """See the class; of the unit `bytes`, megabytes are told."""
+        self.n, self.total = 0, total
+        self._description, self._unit = description, unit
+        self._begun = time.monotonic()
+        self._next = self._begun + FIRST
+
+    def update(self, count: int = 1) -> None:
+        """Notes that units were done, and tells of it where the last line is long ago."""
+        self.n += count
+        now = time.monotonic()
+        if now < self._next or not self.n:
+            return
+        elapsed = now - self._begun
+        self._next = now + min(LARGEST, max(FIRST, SHARE * elapsed))
+        from eo_keras.sweeps import duration  # Not before a line is due: it takes a while to import.
+
+        left = (self.total - self.n) * elapsed / self.n
+        print(f"{self._description}: {self._counts(elapsed)}, about {duration(left)} left", file=sys.stderr, flush=True)
+
+    def _counts(self, elapsed: float) -> str:
+        share = f"({self.n / self.total:.0%})" if self.total else ""
+        if self._unit == "bytes":
+            return (
+                f"{self.n / 1e6:,.1f} of {self.total / 1e6:,.1f} MB {share}, {self.n / 1e6 / elapsed:,.1f} MB a second"
+            )
+        return f"{self.n:,} of {self.total:,} {self._unit} {share}, {self.n / elapsed:,.3g} a second"
+
+    def close(self) -> None:
+        """Does nothing: what a stage has led to is for others to tell."""
+
+    def __enter__(self) -> ProgressLines:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *exception) -> None:
+        """See `close`."""
