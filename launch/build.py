@@ -91,7 +91,11 @@ flags.DEFINE_enum("engine", "local", output.ENGINES, "What runs the work: proces
 flags.DEFINE_multi_string(
     "beam_option", [], "An option of Apache Beam's, such as --runner=FlinkRunner; may be given several times."
 )
-flags.DEFINE_bool("overwrite", False, "Whether to replace a build, whole or unfinished, that is in --output_dir.")
+flags.DEFINE_bool(
+    "overwrite",
+    False,
+    "Whether to replace a build, whole or unfinished, that is in --output_dir; other files there stay.",
+)
 
 # What tiles are cut from, and how.
 path_flags.define_path(

@@ -10,7 +10,7 @@ import pathlib
 
 from absl import flags
 
-from eo_keras import cards, files, output_folders, pages
+from eo_keras import cards, files, output_files, pages
 from eo_keras.errors import OptionError
 from launch import common, path_flags
 from tfrecords_builder import inspection, inspection_page, leaks
@@ -63,7 +63,7 @@ def main() -> None:
     """Runs the command."""
     output = _output()
     written = (output, output.with_suffix(".json"))
-    output_folders.check_files(written, overwrite=FLAGS.overwrite, error=OptionError)
+    output_files.check_files(written, overwrite=FLAGS.overwrite, error=OptionError)
     if not 0 <= FLAGS.neighbour_km < float("inf"):
         raise OptionError("--neighbour_km", f"{FLAGS.neighbour_km:g}", "kilometres, at least 0")
     card = cards.read_data_card(FLAGS.records_dir)
@@ -98,7 +98,7 @@ def main() -> None:
         output: pages.render(page).encode("utf-8"),
         output.with_suffix(".json"): files.json_bytes(inspection_page.numbers(*subjects)),
     }
-    output_folders.write_files(contents, overwrite=FLAGS.overwrite, error=OptionError)
+    output_files.write_files(contents, overwrite=FLAGS.overwrite, error=OptionError)
     print(f"\npage: {output}\nnumbers: {output.with_suffix('.json')}")
 
 

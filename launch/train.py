@@ -35,7 +35,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     path_flags.define_path("records_dir", None, "Records folder made by launch.build.", required=True, **where)
     path_flags.define_path("run_dir", None, "Run folder to make: new or empty.", required=True, **where)
     flags.DEFINE_bool("resume", False, "Whether to go on from the checkpoint in --run_dir.", **where)
-    flags.DEFINE_bool("overwrite", False, "Whether to replace a run that is already in --run_dir.", **where)
+    flags.DEFINE_bool(
+        "overwrite", False, "Whether to replace a run that is already in --run_dir; other files there stay.", **where
+    )
     flags.DEFINE_string(
         "model",
         "resnet50",

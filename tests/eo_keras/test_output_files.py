@@ -2,7 +2,7 @@
 
 import pytest
 
-from eo_keras import output_folders
+from eo_keras import output_files
 from eo_keras.errors import OptionError
 from eo_keras.output_folders import MANIFEST_NAME, OutputFolder
 from tests.kept import contents
@@ -10,7 +10,7 @@ from tests.kept import contents
 
 def written(folder, data, *, overwrite=False):
     files = {folder / "a.html": data, folder / "a.json": b"{" + data + b"}"}
-    output_folders.write_files(files, overwrite=overwrite, error=OptionError)
+    output_files.write_files(files, overwrite=overwrite, error=OptionError)
 
 
 @pytest.mark.parametrize("name", ["a.html", "a.json"])
