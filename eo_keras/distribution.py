@@ -30,15 +30,23 @@ class Worker:
     Attributes:
         number: which one, from 0; the first one is the chief, who writes the run folder.
         count: how many there are.
+        tasks: what TensorFlow calls each, such as `/job:worker/replica:0/task:1`; nothing of one that trains alone.
+        addresses: where each can be reached, as `host:port`; likewise.
     """
 
     number: int = 0
     count: int = 1
+    tasks: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    addresses: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def is_chief(self) -> bool:
         """Whether this process writes the run folder."""
         return self.number == 0
+
+    def name_of(self, number: int) -> str:
+        """Returns what messages call a worker, such as `worker 2 (two:2222)`."""
+        return f"worker {number + 1} ({self.addresses[number]})"
 
     @property
     def input_context(self) -> tf.distribute.InputContext | None:
@@ -72,8 +80,13 @@ def this_worker(strategy: str) -> Worker:
             f"TF_CONFIG cannot be understood ({error!r})" if text else "the environment variable TF_CONFIG is not set"
         )
         raise OptionError("strategy", f"multi_worker, but {found}", f"TF_CONFIG={form} on every worker") from None
-    chiefs = len(cluster.get("chief", ()))
-    return Worker(index + (chiefs if kind == "worker" else 0), sum(map(len, cluster.values())))
+    all_tasks = [(name, place) for name in ("chief", "worker") for place in range(len(cluster.get(name, ())))]
+    return Worker(
+        number=all_tasks.index((kind, index)),
+        count=len(all_tasks),
+        tasks=tuple(f"/job:{name}/replica:0/task:{place}" for name, place in all_tasks),
+        addresses=tuple(str(cluster[name][place]) for name, place in all_tasks),
+    )
 
 
 class Agreement:

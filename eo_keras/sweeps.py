@@ -37,7 +37,7 @@ NEW, RESUME = "new", "resume"
 TITLES = {"accuracy": "accuracy", "miou": "mIoU"}
 """What runs are compared by, in words."""
 
-_FREE = ("records_dir", "strategy", "virtual_devices", "cache_gb", "checkpoint_steps")
+_FREE = ("records_dir", "strategy", "virtual_devices", "cache_gb", "checkpoint_steps", "worker_wait")
 """Flags of the base that do not change what is computed; a sweep may be gone on with under others."""
 
 

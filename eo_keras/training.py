@@ -32,6 +32,7 @@ from eo_keras import (
     runs,
     stepping,
     tasks,
+    workers,
 )
 from eo_keras.epochs import EpochUnderWay
 from eo_keras.errors import OptionError, RunError
@@ -94,24 +95,30 @@ def train(
         SourceError: if the weights cannot be read.
         RunError: if the run folder holds something else, is in use, or its checkpoint does not fit.
         StorageError: if the run folder cannot be written.
-        TrainingError: if the loss is not finite; the step is named.
+        TrainingError: if the loss is not finite; the step is named. Or if another worker does not come or is lost.
     """
     started, report = time.monotonic(), report or (lambda line: None)
     worker = distribution.this_worker(options.strategy)
     if worker.is_chief:
         runs.check_folder(options.run_dir, resume=options.resume, overwrite=options.overwrite)
+    stop = stop or (lambda: False)
+    if worker.count > 1 and not workers.meet(worker, options.worker_wait, report, stop):
+        return TrainingReport(None, (), time.monotonic() - started, stopped=True)
     # Before TensorFlow touches a device, or the workers would not find each other.
     distribution.prepare_devices(
         virtual_devices=options.virtual_devices, deterministic=options.deterministic, seed=options.seed
     )
-    strategy = distribution.make_strategy(options.strategy, virtual_devices=options.virtual_devices)
+    with workers.interruptible() if worker.count > 1 else contextlib.nullcontext():
+        strategy = distribution.make_strategy(options.strategy, virtual_devices=options.virtual_devices)
     records = pipelines.Records(options.records_dir)
-    training = _Training(options, records, strategy, worker, stop or (lambda: False))
+    with workers.named_when_lost(worker):
+        training = _Training(options, records, strategy, worker, stop)
     for line in training.describe():
         report(line)
     if not options.resume:
         # Before anything is written: a run that is gone on with has taken steps already.
-        training.trace()
+        with workers.named_when_lost(worker):
+            training.trace()
     if dry_run:
         return None
     folder = contextlib.nullcontext()
@@ -119,7 +126,7 @@ def train(
         folder = runs.run_folder(
             options.run_dir, resume=options.resume, overwrite=options.overwrite, flags_text=flags_text
         )
-    with folder as output:
+    with workers.named_when_lost(worker), folder as output:
         training.output = output or training.output
         if options.resume:
             training.restore(report)

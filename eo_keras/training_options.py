@@ -22,6 +22,7 @@ _PER_RUN = (
     "virtual_devices",
     "cache_gb",
     "checkpoint_steps",
+    "worker_wait",
 )
 """Options that do not change what is computed; a resumed run may have others."""
 
@@ -110,6 +111,7 @@ class TrainingOptions:
         seed: of initial weights, order and augmentation.
         deterministic: whether to use deterministic kernels only.
         cache_gb: examples are kept in memory if they need no more than this, in gigabytes.
+        worker_wait: how long workers wait for each other at the start, in seconds.
         resume: whether to go on from the run folder's checkpoint.
         overwrite: whether to replace a run that is already in the folder.
     """
@@ -144,6 +146,7 @@ class TrainingOptions:
     seed: int = 1
     deterministic: bool = False
     cache_gb: float = 4.0
+    worker_wait: float = 600.0
     resume: bool = False
     overwrite: bool = False
 
@@ -155,7 +158,7 @@ class TrainingOptions:
         for name in ("label_smoothing", "ema", "validation_from_train"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(name, f"{getattr(self, name)}", "a number in [0, 1)")
-        for name in ("cache_gb", "aux_weight", "checkpoint_steps", "head_epochs"):
+        for name in ("cache_gb", "aux_weight", "checkpoint_steps", "head_epochs", "worker_wait"):
             if not getattr(self, name) >= 0:
                 raise OptionError(name, f"{getattr(self, name)}", "0 or more")
         if self.dropout is not None and not 0 <= self.dropout < 1:

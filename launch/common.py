@@ -238,14 +238,11 @@ class StopOnSignal:
         """See the class."""
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
-        self._asked = False
 
     def asked(self) -> bool:
         """Tells whether a signal came."""
-        if not self._asked:
-            # TensorFlow takes SIGTERM for itself when it connects several workers, which is after the context began.
-            self._take()
-            self._asked = True
+        # TensorFlow takes SIGTERM for itself when it connects several workers, which is after the context began.
+        self._take()
         return self.signal is not None
 
     def _take(self) -> None:

@@ -43,6 +43,7 @@ _NOT_VARIED = {
     "virtual_devices": "it does not change what is computed",
     "cache_gb": "it does not change what is computed",
     "checkpoint_steps": "it does not change what is computed",
+    "worker_wait": "it does not change what is computed",
 }
 _LISTS = ("learning_rate", "weight_decay", "seed")
 _SHOWN = ("epoch", "warning")

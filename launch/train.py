@@ -10,6 +10,7 @@ Examples:
 from __future__ import annotations
 
 import dataclasses
+import signal
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -65,6 +66,13 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "auto",
         "Devices: auto (mirrored where there are several GPUs), none (one device), mirrored, or multi_worker: all "
         "devices of the workers that the environment variable TF_CONFIG names, each of which runs this command.",
+        **where,
+    )
+    flags.DEFINE_float(
+        "worker_wait",
+        600.0,
+        "Of --strategy=multi_worker: seconds that workers wait for each other at the start.",
+        lower_bound=0.0,
         **where,
     )
     flags.DEFINE_integer(
@@ -319,7 +327,9 @@ def main() -> None:
         print(f"dry run: everything fits, nothing was written to {FLAGS.run_dir}")
         return
     if report.stopped:
-        raise common.Stopped(stop.signal)
+        if stop.signal is None:
+            print("another worker was asked to end")
+        raise common.Stopped(stop.signal or signal.SIGTERM)
     if report.card is None:
         print(f"worker done: {len(report.history)} epochs, {report.seconds:,.0f} s; the first worker wrote the run")
         return

@@ -1,17 +1,22 @@
 """Several workers, each a process that runs the command, train as one process does."""
 
+import concurrent.futures
 import csv
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from eo_keras import distribution, runs
-from eo_keras.errors import OptionError
+from eo_keras import distribution, runs, workers
+from eo_keras.errors import OptionError, TrainingError
 from tests.launch.commands import assert_one_line_error, launch
 
 FLAGS = {
@@ -82,6 +87,111 @@ def test_two_workers_train_as_one_process(rgb_records, tmp_path):
     # The run says all that a run of one process says, and only once.
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
     assert len(list((two / runs.TENSORBOARD_DIR / "validation").iterdir())) == 2
+
+
+def told(monkeypatch, ports):
+    """The workers of a cluster on this machine."""
+    cluster = {"chief": [f"127.0.0.1:{ports[0]}"], "worker": [f"127.0.0.1:{port}" for port in ports[1:]]}
+    found = []
+    for number in range(len(ports)):
+        task = {"type": "worker", "index": number - 1} if number else {"type": "chief", "index": 0}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+        found.append(distribution.this_worker("multi_worker"))
+    return found
+
+
+def test_workers_meet_whoever_comes_first(monkeypatch):
+    ports, all_met = free_ports(3), threading.Barrier(3)
+
+    def meet(worker):
+        met = workers.meet(worker, 30)
+        # From here on TensorFlow listens at the address.
+        with socket.create_server(("127.0.0.1", ports[worker.number])):
+            all_met.wait(30)
+        return met
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        begun = []
+        for worker in reversed(told(monkeypatch, ports)):
+            begun.append(pool.submit(meet, worker))
+            time.sleep(0.3)
+        assert [one.result() for one in begun] == [True] * 3
+
+
+def test_a_worker_that_never_comes_is_named_and_waited_for_aloud(monkeypatch):
+    monkeypatch.setattr(workers, "_SAY_AFTER_SECONDS", 0.0)
+    cluster, lines = told(monkeypatch, free_ports(2)), []
+    names = [f"worker {number + 1} ({cluster[0].addresses[number]})" for number in range(2)]
+    with pytest.raises(TrainingError) as raised:
+        workers.meet(cluster[1], 1.2, lines.append)
+    assert str(raised.value).startswith(f"{names[0]}: not there after ")
+    assert "Connection refused" in str(raised.value) and "--worker_wait=SECONDS" in str(raised.value)
+    assert lines == [f"waiting for {names[0]}; 1 s more at most"]
+    # A signal is heard meanwhile.
+    asked = iter([False, True])
+    assert not workers.meet(cluster[0], 60, stop=lambda: next(asked))
+
+
+def test_an_address_that_another_program_has(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (worker,) = told(monkeypatch, [taken.getsockname()[1]])
+        with pytest.raises(OptionError, match="worker 1 .* is this one, and another program listens there"):
+            workers.meet(worker, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "words"),
+    [
+        # The second worker's own last words name the third one, which is there still.
+        (tf.errors.UnavailableError, "from remote target /job:worker/replica:0/task:1", r"worker 2 \(.*\): was lost"),
+        (tf.errors.AbortedError, "Collective ops is aborted", r"worker 2 \(.*\): was lost"),
+        (tf.errors.InternalError, "a fault of its own", None),
+    ],
+)
+def test_a_lost_worker_is_named(monkeypatch, kind, said, words):
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        first, second = free_ports(2)
+        cluster = told(monkeypatch, [first, second if words else there.getsockname()[1], there.getsockname()[1]])
+        with pytest.raises(TrainingError if words else kind, match=words or said) as raised:
+            with workers.named_when_lost(cluster[0]):
+                raise kind(None, None, said)
+    if words:
+        assert "worker 3" not in str(raised.value)
+        assert str(raised.value).endswith("then start all workers again with --resume")
+
+
+def both(records, run_dir, *words):
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    tasks = [{"cluster": cluster, "task": {"type": "worker", "index": number}} for number in range(2)]
+    return cluster, [
+        start(records, run_dir, "--strategy=multi_worker", "--epochs=200", *words, config=config) for config in tasks
+    ]
+
+
+def wait_for_epochs(run_dir, count):
+    until = time.monotonic() + 200
+    while not (run_dir / runs.HISTORY_NAME).exists() or len(history(run_dir, "loss")) < count:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_worker_ends_all_in_good_order_and_a_killed_one_is_named(rgb_records, tmp_path):
+    _, started = both(rgb_records, tmp_path / "r")
+    wait_for_epochs(tmp_path / "r", 2)
+    started[1].send_signal(signal.SIGTERM)
+    said = [worker.communicate(timeout=200) for worker in started]
+    assert [worker.returncode for worker in started] == [143, 143], said
+    assert all("which is saved; go on with --resume" in out and not error for out, error in said), said
+    assert "another worker was asked to end" in said[0][0]
+    done = len(history(tmp_path / "r", "loss"))
+    cluster, started = both(rgb_records, tmp_path / "r", "--resume")
+    wait_for_epochs(tmp_path / "r", done + 1)
+    started[1].kill()
+    out, error = started[0].communicate(timeout=200)
+    assert started[0].returncode == 2, error
+    assert f"launch.train: error: worker 2 ({cluster['worker'][1]}): was lost. See what it said" in error
+    assert error.rstrip().count("\n") == 0 and error.rstrip().endswith("--resume")
 
 
 @pytest.mark.parametrize(
