@@ -160,9 +160,13 @@ def _stac(path: str) -> Iterator[Statement]:
     if place.is_dir():
         files.append(place.with_name(f"{place.name}.json"))
     items = [(file, item) for file in files for item in _items(file)]
-    # Of several items in one folder, the one that names the file, or is named like it.
+    # Of several items in one folder, those that list the file or files; if none does, those that are named like it.
     if len(items) > 1:
-        items = [(file, item) for file, item in items if _names_it(item, file, place)]
+        images = (
+            {name for folder in _folders_beside(path) for name in _names_in(folder)} if place.is_dir() else {place.name}
+        )
+        listing = [(file, item) for file, item in items if images & set(map(_file_of, item["assets"].values()))]
+        items = listing or [(file, item) for file, item in items if _is_named_like(item, file, place)]
     for file, item in items:
         yield _of_item(file, item, place if place.is_dir() else place.parent)
 
@@ -189,10 +193,9 @@ def _json(file: pathlib.Path) -> dict[str, Any]:
     return {}
 
 
-def _names_it(item: dict[str, Any], file: pathlib.Path, place: pathlib.Path) -> bool:
-    stems = {str(item.get("id"))} | ({file.stem} if item.get("id") is None else set())
-    hrefs = {_file_of(asset) for asset in item["assets"].values()}
-    return place.name in hrefs or any(stem and place.stem.startswith(stem) for stem in stems)
+def _is_named_like(item: dict[str, Any], file: pathlib.Path, place: pathlib.Path) -> bool:
+    stem = str(item.get("id") or file.stem)
+    return re.match(rf"{re.escape(stem)}(?![A-Za-z0-9])", place.name) is not None
 
 
 def _file_of(asset: Any) -> str:

@@ -32,6 +32,8 @@ _BRIGHTEST_HUNDREDTH = 2.0
 _DARKEST = -0.02
 _MOST_NEGATIVE = 0.9
 """Share of stored numbers that may lie below 0: since baseline 04.00, a little below it is what open water has."""
+_FILLED = 0.001
+"""Share of pixels from which on one number far from all others is taken for one of no data."""
 _MOST_DARK = 0.2
 """Share of a visible band's pixels that may lie below `_DARKEST`: dark water after an overdone correction."""
 
@@ -67,6 +69,7 @@ def check(path: str, meanings: Mapping[str, Meaning], samples: Mapping[str, np.n
         band: (numbers * meanings[band].scale + meanings[band].offset) / QUANTIFICATION
         for band, numbers in samples.items()
     }
+    _check_fill(path, samples, reflectance)
     _check_low(path, meanings, samples, reflectance)
     brightest = max(reflectance, key=lambda band: float(np.median(reflectance[band])))
     half = float(np.median(reflectance[brightest]))
@@ -98,6 +101,28 @@ def check(path: str, meanings: Mapping[str, Meaning], samples: Mapping[str, np.n
     )
 
 
+def _check_fill(path: str, samples: Mapping[str, np.ndarray], reflectance: Mapping[str, np.ndarray]) -> None:
+    """Refuses numbers of no data that the file does not declare, such as -9999, 32767 or 1e20."""
+    for band, values in reflectance.items():
+        for extreme in (float(values.min()), float(values.max())):
+            filled = values == extreme
+            others, share = values[~filled], float(np.mean(filled))
+            if share < _FILLED or -0.5 <= extreme <= _BRIGHTEST_HALF:
+                continue
+            # Sun glint and saturation have other bright pixels beside them. Where the others are no reflectance
+            # either, it is the scale or the offset that is wrong.
+            alone = extreme < 0 or (others.size > 0 and float(others.max()) <= extreme / 2)
+            if alone and (not others.size or -0.5 < float(np.median(others)) <= _BRIGHTEST_HALF):
+                number = float(samples[band][filled][0])
+                raise SourceError(
+                    path,
+                    f"{share:.1%} of the numbers of {band} are {number:g}, which looks like a number of no data that "
+                    "the file does not declare",
+                    "a nodata tag",
+                    f"declare it, such as by gdal_edit.py -a_nodata {number:.17g}",
+                )
+
+
 def _check_low(
     path: str,
     meanings: Mapping[str, Meaning],
@@ -106,15 +131,6 @@ def _check_low(
 ) -> None:
     for band, values in reflectance.items():
         numbers = samples[band]
-        lowest = float(numbers.min())
-        if values.min() < -0.5 and (share := float(np.mean(numbers == lowest))) >= 0.001:
-            raise SourceError(
-                path,
-                f"{share:.1%} of the numbers of {band} are {lowest:g}, which looks like a number of no data that the "
-                "file does not declare",
-                "a nodata tag",
-                f"declare it, such as by gdal_edit.py -a_nodata {lowest:g}",
-            )
         below = float(np.mean(values < _DARKEST))
         most = _MOST_DARK if band in _VISIBLE else 0.5
         if below > most or np.mean(numbers < 0) > _MOST_NEGATIVE:
@@ -125,8 +141,9 @@ def _check_low(
                     path,
                     f"{found} with an offset of {offset:g} {said}, as where it has been applied already",
                     "numbers that the offset has not been applied to",
-                    "if it has, say --scene_offset=0, or give the city a column scene_offset with 0, which goes before "
-                    "metadata",
+                    "if it has, give the city a column scene_offset with 0, which goes before tags and metadata"
+                    if meanings[band].fixed
+                    else f"if it has, say --scene_offset=0, or say it {COLUMN}",
                 )
             raise SourceError(path, f"{found}, {said}", "reflectance", "give the product, or say --scene_offset")
 
@@ -170,7 +187,10 @@ def _looks_like(numbers: np.ndarray, stretched: str, as_reflectance: bool) -> tu
     if highest <= 2.5 and not as_reflectance:
         return "reflectance", "say --scene_units=reflectance" if not whole else export
     if highest <= 130 and float(np.median(numbers)) <= 100:
-        return "reflectance in per cent", f"say --scene_scale=0.01, without --scene_units, or {COLUMN}"
+        remedy = f"say --scene_scale=0.01, without --scene_units, or {COLUMN}"
+        if whole and highest > 60:
+            return "reflectance in per cent, or grey values of a dark picture", f"{export}; of per cent, {remedy}"
+        return "reflectance in per cent", remedy
     if highest <= 255:
         return "grey values from 0 to 255, stretched for the screen", export
     if highest > (25_000 if as_reflectance else 10_000):

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eo_keras import (
+    containers,
     raster_files,
     reference_systems,
     safe,
@@ -256,7 +257,7 @@ def _folder(path: str, options: SceneOptions, check: bool) -> _Found:
             path,
             "no file in it has a name that ends in a band's",
             "a SAFE folder, or files such as NAME_B04.tif",
-            "name the scene's file itself",
+            _where_bands_are(path),
         )
     for said in (scene_names.date_of, scene_names.tile_of):
         if len(found := {said(stem) for stem in stems} - {None}) > 1:
@@ -271,6 +272,23 @@ def _folder(path: str, options: SceneOptions, check: bool) -> _Found:
             if band in files
         }
         return _loose(path, name, layers, scl, options, check, date=scene_names.date_of(folder))
+
+
+def _where_bands_are(path: str) -> str:
+    """Returns a remedy for a folder that is no scene itself."""
+    here = pathlib.Path(os.path.abspath(path))
+    if root := next((folder for folder in (here, *here.parents) if folder.name.upper().endswith(".SAFE")), None):
+        return f"name the product's folder {root}"
+    folders = {pathlib.PurePath(name).parent for name in containers.members(path, depth=3) if _is_band(name)}
+    if folders:
+        return f"name its folder {min(map(str, folders))}"
+    return "name the scene's file itself"
+
+
+def _is_band(name: str) -> bool:
+    file = pathlib.PurePath(name)
+    match = _BAND_AT_END.search(file.stem)
+    return file.suffix.lower() in SUFFIXES and match is not None and sentinel2.canonical_name(match[1]) in BANDS
 
 
 def _folder_name(path: str) -> str:
@@ -294,7 +312,9 @@ def _file(path: str, options: SceneOptions, check: bool) -> _Found:
         layers = {band: (dataset, path, index) for index, band in enumerate(names, start=1) if band in BANDS}
         scl = Layer(path, names.index(safe.SCL) + 1) if safe.SCL in names else None
         bare = match is not None and match.start() == 0
-        return _loose(path, _folder_name(os.path.dirname(path)) if bare else name, layers, scl, options, check)
+        if bare:
+            return _loose(path, _folder_name(os.path.dirname(path)), layers, scl, options, check, unnamed=True)
+        return _loose(path, name, layers, scl, options, check)
 
 
 def _loose(
@@ -305,6 +325,7 @@ def _loose(
     options: SceneOptions,
     check: bool,
     date: datetime.date | None = None,
+    unnamed: bool = False,
 ) -> _Found:
     """Returns what rasters hold that are no product, but may lie in one or beside its metadata.
 
@@ -316,6 +337,7 @@ def _loose(
         options: how it is opened.
         check: whether to look at the numbers' range.
         date: day of the acquisition if neither metadata nor the name say one.
+        unnamed: whether a file's name is that of its band alone.
     """
     statement, has_offset = _statement(path, name, next(iter(files.values()))[0])
     date = (statement and statement.date) or scene_names.date_of(name) or date
@@ -337,7 +359,7 @@ def _loose(
         scl = Layer(statement.scl, 1)
     level = (statement and statement.level) or scene_names.level_of(name) or scene_names.level_of(_folder_name(path))
     # The bands of a product are the product; an export has a name of its own.
-    product = statement.product if statement is not None and os.path.isdir(path) else name
+    product = statement.product if statement is not None and (unnamed or os.path.isdir(path)) else name
     warnings = tuple(dict.fromkeys(found.warning for found in meanings.values() if found.warning))
     return _Found(product, level, date, layers, scl, warnings[:1])
 
@@ -407,6 +429,9 @@ def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None, band:
         bands_in_file: what the user says.
         band: the name that the file's own ends in, or None.
     """
+    found = [sentinel2.canonical_name(description or "") for description in dataset.descriptions]
+    known = [name for name in found if name in BANDS]
+    is_named = bool(known) and len(set(known)) == len(known)
     if bands_in_file is not None:
         if len(bands_in_file) != dataset.count:
             raise BandError(
@@ -415,10 +440,9 @@ def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None, band:
                 f"{len(bands_in_file)}, as --bands_in_file names",
                 "name every band once",
             )
+        _check_told(path, bands_in_file, found if is_named else [band or ""] if dataset.count == 1 else [])
         return list(bands_in_file)
-    found = [sentinel2.canonical_name(description or "") for description in dataset.descriptions]
-    known = [name for name in found if name in BANDS]
-    if known and len(set(known)) == len(known):
+    if is_named:
         return found
     if dataset.count == 1 and band in BANDS:
         return [band]
@@ -427,6 +451,18 @@ def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None, band:
     else:
         remedy = "say the stored order, such as --bands_in_file=B02,B03,B04,B08"
     raise BandError(path, f"{dataset.count} bands without names of Sentinel-2's", "each band's name once", remedy)
+
+
+def _check_told(path: str, told: Sequence[str], own: Sequence[str]) -> None:
+    """Refuses names of bands that are others than a file's own."""
+    for index, (name, other) in enumerate(zip(told, own, strict=False), start=1):
+        if other in BANDS and name != other:
+            raise BandError(
+                path,
+                f"its band {index} is {other} by its own name, and --bands_in_file says {name}",
+                "one name of each band",
+                "leave --bands_in_file out, or correct the names in the file (band descriptions, or that of the file)",
+            )
 
 
 def parse_bands_in_file(text: str) -> tuple[str, ...]:

@@ -207,6 +207,18 @@ def test_several_scenes_metadata_in_one_folder_are_told_apart(tmp_path):
         scenes.open_scene(tmp_path)
 
 
+def test_of_several_items_a_folder_takes_the_one_that_lists_its_files(tmp_path):
+    folder = bands_in(tmp_path / "a_folder")
+    files = sorted(file.name for file in folder.iterdir())
+    for name, hrefs, baseline in (("B", [], "02.09"), ("mine", files, "05.09")):
+        item = {"type": "Feature", "id": name, "properties": {"s2:processing_baseline": baseline}}
+        assets = {file: {"href": f"https://example.com/{file}?sig=1"} for file in hrefs}
+        (folder / f"{name}.json").write_text(json.dumps(item | {"assets": assets}))
+    assert offsets(folder)[0] == -1000
+    scene = scenes.open_scene(folder / "B04.tif", SceneOptions(level="L2A"))
+    assert (scene.layers[0].offset, scene.product) == (-1000, "mine")
+
+
 def write_export(path, value=2500, dtype="uint16", tags=None):
     products.write_raster(path, np.full((3, 60, 60), value, dtype), 10, names=BANDS)
     if tags:

@@ -143,6 +143,39 @@ def test_negative_numbers_are_told_apart(tmp_path):
     scenes.open_scene(write(tmp_path / "water.tif", ground(0.09, 0.14) * 10_000, "uint16"), SceneOptions(offset=-1000))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "units", "fill"),
+    [("int16", None, 32767), ("uint16", None, 55537), ("float32", "reflectance", 1e20), ("float32", "reflectance", -1)],
+)
+def test_an_undeclared_number_of_no_data_is_named_on_either_side(tmp_path, dtype, units, fill):
+    numbers = ground(*TOWN) * (1 if units else 10_000)
+    numbers[:, :10] = fill
+    with pytest.raises(SourceError, match=r"16\.7% of the numbers of B04.*no data.*gdal_edit.py -a_nodata") as refused:
+        scenes.open_scene(write(tmp_path / "fill.tif", numbers, dtype), SceneOptions(units=units))
+    said = float(str(refused.value).rpartition(" ")[2])
+    path = write(tmp_path / "declared.tif", numbers, dtype, nodata=said)
+    with SceneReader(scenes.open_scene(path, SceneOptions(units=units))) as reader:
+        mask = reader.read(0, 0, 60, 60)[1]
+    assert (mask[:10] == 0).all()
+    assert (mask[10:] == 1).all()
+
+
+def test_bright_plateaus_of_glint_and_dark_grey_pictures_are_no_fill(tmp_path):
+    numbers = ground(*TOWN) * 10_000
+    numbers[:, :1, :30] = np.linspace(12_000, 27_000, 30)
+    numbers[:, :1, 20:30] = 28_000
+    scenes.open_scene(write(tmp_path / "glint.tif", numbers, "uint16"))
+    with pytest.raises(SourceError, match="or grey values of a dark picture"):
+        scenes.open_scene(write(tmp_path / "grey.tif", ground(0.02, 0.33) * 255, "uint16"))
+
+
+def test_a_statement_that_goes_before_flags_is_corrected_by_the_column(tmp_path):
+    path = write(tmp_path / "tags.tif", ground(0.02, 0.12) * 10_000, "uint16", tags=(1e-4, -0.1))
+    with pytest.raises(SourceError, match="applied already.*give the city a column scene_offset with 0"):
+        scenes.open_scene(path, SceneOptions(offset=0))
+    scenes.open_scene(path, SceneOptions(offset=0, told_first=True))
+
+
 def test_an_offset_tag_of_reflectance_is_reflectance(tmp_path):
     def first(path, **options):
         with SceneReader(scenes.open_scene(path, SceneOptions(level="L1C", **options))) as reader:

@@ -64,6 +64,27 @@ def test_names_of_a_geotiffs_bands_come_from_its_descriptions_or_the_flag(tmp_pa
         scenes.open_scene(plain, SceneOptions(bands_in_file=("B02", "B03")))
 
 
+def test_names_of_bands_that_contradict_the_files_own_are_refused(tmp_path):
+    named = write_tiff(tmp_path / "named.tif", 3, names=("B02", "B03", "ndvi"))
+    single = write_tiff(tmp_path / "T33UUU_20180701T101021_B04_10m.tif", 1)
+    for path, told in ((named, ("B03", "B02", "x")), (single, ("B02",))):
+        with pytest.raises(BandError, match="by its own name, and --bands_in_file says.*Leave --bands_in_file out"):
+            scenes.open_scene(path, SceneOptions(bands_in_file=told))
+    assert scenes.open_scene(named, SceneOptions(bands_in_file=("B02", "B03", "B04"))).bands == ("B02", "B03", "B04")
+    assert scenes.open_scene(single, SceneOptions(bands_in_file=("B04",))).bands == ("B04",)
+
+
+def test_folders_above_the_bands_tell_which_one_to_name(tmp_path):
+    for band in ("B02", "B03"):
+        for folder in ("bucket/R10m", "S2A_MSIL2A_x.SAFE/GRANULE/L2A_x/IMG_DATA/R10m"):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            write_tiff(tmp_path / folder / f"{band}.tif", 1)
+    with pytest.raises(SourceError, match="Name its folder R10m"):
+        scenes.open_scene(tmp_path / "bucket")
+    with pytest.raises(SourceError, match=r"Name the product's folder .*S2A_MSIL2A_x\.SAFE"):
+        scenes.open_scene(tmp_path / "S2A_MSIL2A_x.SAFE/GRANULE/L2A_x/IMG_DATA")
+
+
 def test_thirteen_unnamed_bands_are_not_guessed_to_lie_in_eurosats_order(tmp_path):
     path = write_tiff(tmp_path / "patch.tif", 13)
     with pytest.raises(BandError, match="--bands_in_file=EUROSAT"):
