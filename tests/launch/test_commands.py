@@ -3,7 +3,7 @@ import io
 import pytest
 from PIL import Image
 
-from tests.launch.commands import assert_one_line_error, launch
+from tests.launch.commands import assert_one_line_error, launch, launch_whole
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_a_missing_required_flag(tmp_path):
     "command", ["build", "inspect", "download", "train", "sweep", "evaluate", "predict", "export", "demo"]
 )
 def test_help_explains_every_flag(command):
-    result = launch(command, "--help")
+    result = launch_whole(command, "--help")
     assert result.returncode == 0 and result.stderr == ""
     assert f"python -m launch.{command}" in result.stdout
     assert "--dry_run" in result.stdout and "default:" in result.stdout

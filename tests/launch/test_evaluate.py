@@ -11,7 +11,7 @@ from absl import flags
 from eo_keras import calibration, cards, evaluation_figures, evaluation_folder, reports, run_temperature, runs
 from eo_keras.sentinel2 import COMPOSITES
 from launch import common, evaluate, evaluate_maps
-from tests.launch.commands import launch
+from tests.launch.commands import launch_whole
 from tfrecords_builder import build, splits
 from tfrecords_builder.generated import archives
 
@@ -213,6 +213,6 @@ def test_mistakes_are_one_line(command, run_of, tmp_path):
 def test_the_command_itself(run_of, tmp_path):
     folders = [run_of("a", 1), run_of("b", 2)]
     words = [f"--run_dir={folder}" for folder in folders]
-    result = launch("evaluate", *words, "--nocalibrate", f"--output_dir={tmp_path / 'out'}")
+    result = launch_whole("evaluate", *words, "--nocalibrate", f"--output_dir={tmp_path / 'out'}")
     assert result.returncode == 0 and result.stderr == "", result
     assert (tmp_path / "out" / "comparison.html").is_file()

@@ -9,7 +9,7 @@ from absl import flags
 
 from eo_keras import cards, models, runs
 from launch import train
-from tests.launch.commands import assert_one_line_error, launch
+from tests.launch.commands import assert_one_line_error, launch, launch_whole
 from tfrecords_builder import build, splits
 from tfrecords_builder.generated import archives
 
@@ -35,7 +35,7 @@ def trained(records, tmp_path_factory):
         "--learning_rate=0.001\n--weight_decay=0.05\n--schedule=piecewise\n--decay_epochs=1,1.5\n--nod4\n"
         "--progressive_sizes=32\n--progressive_epochs=1\n--warmup_epochs=0.5\n--deterministic\n"
     )
-    return folder, launch("train", f"--flagfile={flagfile}", f"--records_dir={records}", f"--run_dir={folder}")
+    return folder, launch_whole("train", f"--flagfile={flagfile}", f"--records_dir={records}", f"--run_dir={folder}")
 
 
 def history(folder):
