@@ -295,10 +295,10 @@ def _describe(found: sweeps.Sweep, plan: Sequence[sweep_grid.Planned], varied: M
 
 def _tell(found: sweeps.Sweep) -> None:
     """Prints the table, and the command that comes next."""
-    from eo_keras import comparison_report, sweep_report
+    from eo_keras import comparison_page, sweep_report
 
     table = sweep_report.table(found)
-    print("\n".join(["", *comparison_report.lines(table), "", *sweep_report.cautions(found)]))
+    print("\n".join(["", *comparison_page.lines(table), "", *sweep_report.cautions(found)]))
     print(f"{FLAGS.sweep_dir}: {sweep_report.TABLE_NAME}, {sweep_report.CSV_NAME}, {sweep_report.FIGURE_NAME}")
     best = sweep_report.best_of(sweep_report.settings_of(found.results))
     if best is not None and all(one.status in (sweeps.FINISHED, sweeps.FAILED) for one in found.results):
