@@ -32,6 +32,7 @@ from eo_keras import (
     runs,
     stepping,
     tasks,
+    training_lines,
     workers,
 )
 from eo_keras.epochs import EpochUnderWay
@@ -113,7 +114,7 @@ def train(
     records = pipelines.Records(options.records_dir)
     with workers.named_when_lost(worker):
         training = _Training(options, records, strategy, worker, stop)
-    for line in training.describe():
+    for line in training_lines.lines(training):
         report(line)
     if not options.resume:
         # Before anything is written: a run that is gone on with has taken steps already.
@@ -274,43 +275,6 @@ class _Training:
                     f"a step cannot be computed ({str(error).splitlines()[0]})",
                     "options that fit the records and the model",
                 ) from error
-
-    def warnings(self) -> list[str]:
-        """Says in lines of text what may go wrong."""
-        options, found = self.options, []
-        crops = options.segmentation.augmentation if self.dense else None
-        if crops and crops.crop < self.card.patch_size:
-            found.append(
-                f"crops of {crops.crop} pixels from tiles of {self.card.patch_size}: atrous convolutions and the mean "
-                "over the image see less ground than in a tile; crops of the tiles' size do better"
-            )
-        found += filter(None, [self.few_values])
-        return [f"warning: {line}" for line in (*found, *self.card.missing_classes())]
-
-    def describe(self) -> list[str]:
-        """Says in lines of text what is going to be done."""
-        options = self.options
-        phases = zip(options.progressive_sizes, options.progressive_epochs, strict=True)
-        sizes = ", ".join(f"{count} at {size}x{size} pixels" for size, count in phases)
-        chooses = f"{self.validation_count:,} examples ({self.validation_name})" if self.validation else "the last one"
-        head, whole = options.head_epochs, options.epochs - options.head_epochs
-        first = f": {head} of the head alone, then {whole} of the whole network" if head else ""
-        devices = f"{self.strategy.num_replicas_in_sync} x {options.dtype_policy}"
-        if self.worker.count > 1:
-            devices += f" on {self.worker.count} workers, of which this is number {self.worker.number + 1}"
-        memory = "kept in memory" if self.pipeline.in_memory else "streamed from the files"
-        warmup = options.optimizer.warmup(whole)
-        short = f"; a warm-up of {warmup:g} epochs, as the run is short" if options.warmup_shrinks else ""
-        return [
-            f"data:   {self.card.dataset}, {self.pipeline.examples:,} training examples, {memory}",
-            f"bands:  {','.join(self.bands)}, {self.card.dtype}, {self.card.patch_size}x{self.card.patch_size} pixels",
-            f"model:  {options.model}, {self.model.count_params():,} weights. {self.initialisation.summary()}",
-            *([f"backbone: {self.start.checked}"] if self.start.checked else []),
-            f"device: {devices}, batch of {options.batch_size}",
-            f"run:    {options.epochs} epochs of {self.steps} steps{first}{sizes and f'; image size: {sizes}'}{short}",
-            f"chosen: the epoch by {chooses}",
-            *self.warnings(),
-        ]
 
     def run(self, progress, report, flags_text: str) -> bool:
         """Trains the epochs that are left; tells whether it was stopped before the last one."""
