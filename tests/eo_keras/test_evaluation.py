@@ -114,7 +114,10 @@ def test_an_evaluation_is_found_again_only_if_it_is_whole_and_the_same(folder, c
     expected = {name: content[name] for name in ("model_sha256", "data_fingerprint", "split", "tta")}
     found = evaluation_folder.find_evaluation(folder, expected)
     assert found.metrics == content and found.class_names == legends.EUROSAT.class_names
-    np.testing.assert_array_equal(found.answers.probabilities, calibrated.answers.probabilities)
+    temperature = calibrated.calibration.temperature
+    softened = calibration.apply_temperature(calibrated.answers.probabilities, temperature)
+    np.testing.assert_allclose(found.answers.probabilities, softened, rtol=1e-6)
+    assert content["predictions_temperature"] == temperature != 1
     assert evaluation_folder.find_evaluation(folder, expected | {"tta": "d4"}) is None
     assert evaluation_folder.find_evaluation(tmp_path, expected) is None
 
