@@ -28,7 +28,15 @@ def records_dir(cities, tmp_path_factory):
 
 
 def test_a_dry_run_says_how_many_tiles_there_will_be(cities, tmp_path):
-    done = launch("build", "--dry_run", dataset="urban_atlas", cities=cities, tile_size=64, output_dir=tmp_path / "r")
+    done = launch(
+        "build",
+        "--dry_run",
+        "--num_workers=1",
+        dataset="urban_atlas",
+        cities=cities,
+        tile_size=64,
+        output_dir=tmp_path / "r",
+    )
     assert done.returncode == 0, done.stderr
     assert "all        12 examples" in done.stdout
     assert not (tmp_path / "r").exists()
