@@ -25,22 +25,21 @@ _MOST_GROWTH = 16
 """How many times as many pixels a scene may have in another reference system; turned by 45 degrees it has twice."""
 
 
-def common_grid(source: str, paths: Iterable[str], target_crs: str | None = None) -> Grid:
-    """Returns the grid of the finest of a scene's files, from its own transform, brought to another CRS if asked for.
+_LEAST_SHARED = 0.5
+"""Share of the smaller one's ground that two bands of a scene have in common; neighbouring tiles share a tenth."""
+
+
+def common_grid(source: str, paths: Iterable[str]) -> Grid:
+    """Returns the grid of the finest of a scene's files, from its own transform.
 
     Args:
         source: the scene, for errors.
         paths: its files.
-        target_crs: such as `EPSG:32633`, or None.
 
     Raises:
-        SourceError: if a file cannot be opened or has no place on the ground, or two lie in different CRS.
-        OptionError: if `target_crs` is none.
+        SourceError: if a file cannot be opened or has no place on the ground, two lie in different CRS, or one lies
+            elsewhere than the finest.
     """
-    from rasterio.crs import CRS
-    from rasterio.errors import RasterioError
-    from rasterio.warp import calculate_default_transform
-
     grids = {}
     for file in dict.fromkeys(paths):
         with open_dataset(file) as dataset:
@@ -54,34 +53,75 @@ def common_grid(source: str, paths: Iterable[str], target_crs: str | None = None
             "bring them to one by gdalwarp -t_srs",
         )
     finest = min(grids.values(), key=lambda grid: grid.pixel_size)
+    for file, grid in grids.items():
+        _check_over(file, grid, finest)
+    return finest
+
+
+def brought_to(source: str, grid: Grid, target_crs: str | None) -> Grid:
+    """Returns a scene's grid in another reference system; the grid itself where none is asked for.
+
+    Args:
+        source: the scene, for errors.
+        grid: its own grid.
+        target_crs: such as `EPSG:32633`, or None.
+
+    Raises:
+        OptionError: if `target_crs` is none, or does not reach the scene.
+    """
+    from rasterio._err import CPLE_BaseError
+    from rasterio.crs import CRS
+    from rasterio.errors import RasterioError
+    from rasterio.warp import calculate_default_transform
+
     if target_crs is None:
-        return finest
+        return grid
     target = reference_systems.target(target_crs)
     name = reference_systems.name_of(target)
-    if name == finest.crs:
-        return finest
+    if name == grid.crs:
+        return grid
     try:
         transform, width, height = calculate_default_transform(
-            CRS.from_user_input(finest.crs), target, finest.width, finest.height, *finest.bounds
+            CRS.from_user_input(grid.crs), target, grid.width, grid.height, *grid.bounds
         )
-    except RasterioError:
+    except (RasterioError, CPLE_BaseError):
+        # Where no point of the scene has coordinates, rasterio passes GDAL's own error on.
         transform, width, height = None, 0, 0
     # Far outside its area a projection gives no coordinates, or such as make a grid of any size.
-    if not 0 < width * height <= _MOST_GROWTH * finest.width * finest.height:
+    if not 0 < width * height <= _MOST_GROWTH * grid.width * grid.height:
         raise OptionError(
-            "--target_crs", f"'{target_crs}' does not reach {source}", "a projection for where the scene lies"
+            "--target_crs",
+            f"'{target_crs}' does not reach {source}",
+            "a projection for where the scene lies",
+            f"say --target_crs={reference_systems.projection_for(grid)}; where scenes lie far apart, bring them to "
+            "projections of their own by gdalwarp -t_srs, or build several records folders",
         )
     return Grid(name, tuple(transform)[:6], height, width)
 
 
-def check_place(path: str) -> None:
-    """Checks that a raster has a place on the ground.
+def check_over(path: str, grid: Grid) -> None:
+    """Checks that a raster has a place on the ground, and where its CRS is a grid's, that it lies over the grid.
 
     Raises:
-        SourceError: if it cannot be opened or has none.
+        SourceError: if it cannot be opened, has no place, or lies elsewhere.
     """
     with open_dataset(path) as dataset:
-        _grid_of(dataset, path)
+        own = _grid_of(dataset, path)
+    if own.crs == grid.crs:
+        _check_over(path, own, grid)
+
+
+def _check_over(path: str, own: Grid, grid: Grid) -> None:
+    (west, south, east, north), (left, bottom, right, top) = own.bounds, grid.bounds
+    width, height = min(east, right) - max(west, left), min(north, top) - max(south, bottom)
+    smaller = min((east - west) * (north - south), (right - left) * (top - bottom))
+    if max(width, 0) * max(height, 0) < _LEAST_SHARED * smaller:
+        raise SourceError(
+            path,
+            "it lies elsewhere than the scene's finest band",
+            "bands of one place",
+            "put the bands of each place into a folder of their own",
+        )
 
 
 def _grid_of(dataset: Any, path: str) -> Grid:

@@ -29,7 +29,9 @@ _SENSING = (
 _MADE = re.compile(r"_OPER_.*?_" + _DAY + r"T\d{6}", re.IGNORECASE)
 _OF_A_GRANULE = re.compile(r"(?:_OPER_|_(?:TL|DS)_\w{4}_)", re.IGNORECASE)
 _DISCRIMINATOR = re.compile(r"MSIL(?:1C|2A)[_\-].*[_\-]T\d\d[A-Z]{3}[_\-]" + _DAY + r"T\d{6}", re.IGNORECASE)
-_OF_ESA = re.compile(r"MSIL(?:1C|2A)[_\-]|T\d\d[A-Z]{3}_\d{8}T\d{6}|\d{8}T\d{6}_T\d\d[A-Z]{3}", re.IGNORECASE)
+_OF_ESA = re.compile(
+    r"MSIL(?:1C|2A)[_\-]|T\d\d[A-Z]{3}_(?:A\d{6}_)?\d{8}T\d{6}|\d{8}T\d{6}_T\d\d[A-Z]{3}", re.IGNORECASE
+)
 _BASELINE = re.compile(r"(?:^|[_\-. ])N(\d\d)\.?(\d\d)(?=[_\-. ]|$)", re.IGNORECASE)
 _LEVEL = re.compile(r"MSI_?(L1C|L2A)|(?:^|[_\-])(L1C|L2A)(?=[_\-.]|$)", re.IGNORECASE)
 _TILE = re.compile(r"(?:^|_)T?(\d\d[C-HJ-NP-X][A-HJ-NP-Z]{2})(?=_|\.|$)")

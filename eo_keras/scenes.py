@@ -41,7 +41,7 @@ LEVELS = ("L1C", "L2A")
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 
-_BAND_AT_END = re.compile(r"(?:^|[_\-. ])(B\d\d?A?|SCL)(?:_\d+m)?$", re.IGNORECASE)
+_BAND_AT_END = re.compile(r"(?:^|[_\-. ])(B\d\d?A?|SCL)(?:_(\d+)m)?$", re.IGNORECASE)
 _NO_NAME = re.compile(r"R\d+m|IMG_DATA|\d*", re.IGNORECASE)
 """Names of folders that are the same for every scene."""
 
@@ -182,8 +182,9 @@ def open_scene(path: str | os.PathLike[str], options: SceneOptions | None = None
     if missing := [name for name in bands if name not in found.layers]:
         raise _missing(path, missing, found)
     layers = tuple(found.layers[name] for name in bands)
+    own_grid = raster_files.common_grid(path, [layer.path for layer in layers])
     if found.scl is not None:
-        raster_files.check_place(found.scl.path)
+        raster_files.check_over(found.scl.path, own_grid)
     return Scene(
         source=path,
         product=found.product,
@@ -191,7 +192,7 @@ def open_scene(path: str | os.PathLike[str], options: SceneOptions | None = None
         date=found.date,
         bands=bands,
         layers=layers,
-        grid=raster_files.common_grid(path, [layer.path for layer in layers], options.target_crs),
+        grid=raster_files.brought_to(path, own_grid, options.target_crs),
         scl=found.scl,
         resampling=options.resampling,
         warnings=found.warnings,
@@ -231,27 +232,8 @@ def _product(path: str, options: SceneOptions) -> _Found:
 
 
 def _folder(path: str, options: SceneOptions, check: bool) -> _Found:
-    files: dict[str, str] = {}
-    scl, stems = None, set()
-    for file in sorted(pathlib.Path(path).iterdir()):
-        match = _BAND_AT_END.search(file.stem)
-        if file.suffix.lower() not in SUFFIXES or not match or is_litter(file.name):
-            continue
-        band = sentinel2.canonical_name(match[1])
-        if band == safe.SCL:
-            scl = Layer(os.fspath(file), 1)
-        elif band in BANDS:
-            if band in files:
-                raise SourceError(
-                    path,
-                    f"{pathlib.Path(files[band]).name} and {file.name} are both {band}",
-                    "one file each",
-                    "move one of them out of the folder",
-                )
-            if file.suffix.lower() == ".vrt":
-                raster_files.check_vrt_in(path, os.fspath(file))
-            files[band] = os.fspath(file)
-            stems.add(file.stem[: match.start()])
+    files, stems = _band_files(path)
+    scl = Layer(files.pop(safe.SCL), 1) if safe.SCL in files else None
     if not files:
         raise SourceError(
             path,
@@ -272,6 +254,36 @@ def _folder(path: str, options: SceneOptions, check: bool) -> _Found:
             if band in files
         }
         return _loose(path, name, layers, scl, options, check, date=scene_names.date_of(folder))
+
+
+def _band_files(path: str) -> tuple[dict[str, str], set[str]]:
+    """Returns a folder's files by their bands, of several pixel sizes the finest, and what their names begin with."""
+    found: dict[str, tuple[pathlib.Path, re.Match[str]]] = {}
+    for file in sorted(pathlib.Path(path).iterdir()):
+        match = _BAND_AT_END.search(file.stem)
+        if file.suffix.lower() not in SUFFIXES or not match or is_litter(file.name):
+            continue
+        band = sentinel2.canonical_name(match[1])
+        if band not in BANDS and band != safe.SCL:
+            continue
+        other, its = found.setdefault(band, (file, match))
+        if other != file:
+            # Level-2A has most bands in two or three sizes, which differ in their names' endings alone.
+            sizes = match[2], its[2]
+            if file.stem[: match.start()] != other.stem[: its.start()] or None in sizes or sizes[0] == sizes[1]:
+                raise SourceError(
+                    path,
+                    f"{other.name} and {file.name} are both {band}",
+                    "one file each",
+                    "move one of them out of the folder",
+                )
+            if int(sizes[0]) < int(sizes[1]):
+                found[band] = file, match
+    for file, _ in found.values():
+        if file.suffix.lower() == ".vrt":
+            raster_files.check_vrt_in(path, os.fspath(file))
+    stems = {file.stem[: match.start()] for band, (file, match) in found.items() if band != safe.SCL}
+    return {band: os.fspath(file) for band, (file, _) in found.items()}, stems
 
 
 def _where_bands_are(path: str) -> str:

@@ -207,6 +207,8 @@ def check_parts(result: SplitResult, options: SplitOptions, what: str, groups: i
         remedy = _REMEDIES_OF_FEW_GROUPS[options.method].format(parts=len(wanted))
     elif left_out:
         remedy = _REMEDIES_OF_LEFT_OUT[options.method]
+        if not options.buffer_km:
+            remedy = _REMEDIES_WITHOUT_BUFFER[options.method]
     elif options.fold is not None:
         remedy = "use fewer folds, or another --seed"
     else:
@@ -252,6 +254,13 @@ _REMEDIES_OF_LEFT_OUT = {
     "spatial": "make --buffer_km smaller, or --block_km larger where the ground is wide enough",
     "city": "name parts in the column split that lie apart, make --buffer_km smaller, or divide the ground with "
     "--split=spatial --block_km=KILOMETRES",
+}
+
+
+_REMEDIES_WITHOUT_BUFFER = {
+    "spatial": "make --block_km larger where the ground is wide enough, or smaller tiles",
+    "city": "name parts in the column split that lie apart, or divide the ground with --split=spatial "
+    "--block_km=KILOMETRES",
 }
 
 

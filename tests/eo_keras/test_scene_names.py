@@ -50,6 +50,7 @@ def test_the_level_is_read_from_whole_words(name, level):
     ("names", "has"),
     [
         ((NEW,), True),
+        (("L2A_T33UUU_A041826_20230625T234624",), True),
         (("T33UUU_20230625T234621", "R10m", "IMG_DATA", f"{NEW}.SAFE"), True),
         (("S2B_MSIL2A_20180607T095029_N0208_R079_T33UYS_20180607T130225",), False),
         # Processed again: an old acquisition with an offset.

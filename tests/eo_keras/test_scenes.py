@@ -1,6 +1,7 @@
 """Scenes opened as named bands on one grid: where names, dates, levels, units and grids come from."""
 
 import datetime
+import pathlib
 
 import numpy as np
 import pytest
@@ -232,6 +233,43 @@ def test_a_scene_is_not_brought_to_where_its_projection_does_not_reach(tmp_path)
             assert "--target_crs" in str(error)
         else:
             assert grid.height * grid.width < 16 * 30 * 30
+
+
+def test_far_outside_a_projection_the_scenes_own_zone_is_said(tmp_path):
+    path = tmp_path / "quito.tif"
+    corner = (700_000, 9_980_000)
+    products.write_raster(
+        path, np.full((1, 192, 192), 900, np.uint16), 10, corner=corner, crs="EPSG:32717", names=["B04"]
+    )
+    with pytest.raises(OptionError, match=r"does not reach .*Say --target_crs=EPSG:32717; where scenes lie far apart"):
+        scenes.open_scene(path, SceneOptions(target_crs="EPSG:32633"))
+
+
+def test_of_a_band_in_several_sizes_a_folder_takes_the_finest(tmp_path):
+    def write(name, size):
+        pixels = np.full((1, 1200 // size, 1200 // size), 4 if name == "SCL" else 900, np.uint16)
+        products.write_raster(tmp_path / f"T33UUU_20180701T101021_{name}_{size}m.tif", pixels, size)
+
+    for name, size in (("B02", 60), ("B02", 10), ("B02", 20), ("B05", 20), ("B05", 60), ("SCL", 20), ("SCL", 60)):
+        write(name, size)
+    scene = scenes.open_scene(tmp_path)
+    endings = [pathlib.Path(layer.path).name[23:] for layer in (*scene.layers, scene.scl)]
+    assert (scene.grid.pixel_size, endings) == (10, ["B02_10m.tif", "B05_20m.tif", "SCL_20m.tif"])
+    (tmp_path / "T33UUU_20180701T101021_B05_60m.tif").rename(tmp_path / "other_B05_60m.tif")
+    with pytest.raises(SourceError, match="are both B05"):
+        scenes.open_scene(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a_B03.tif", "a_SCL.tif"])
+def test_bands_of_other_places_are_refused(tmp_path, name):
+    pixels = np.full((1, 30, 30), 900, np.uint16)
+    products.write_raster(tmp_path / "a_B02.tif", pixels, 10)
+    east, north = products.CORNER
+    products.write_raster(tmp_path / name, pixels, 10, corner=(east + 270, north))
+    with pytest.raises(SourceError, match=f"{name}: it lies elsewhere"):
+        scenes.open_scene(tmp_path)
+    products.write_raster(tmp_path / name, pixels[:, :20, :20], 10, corner=(east + 100, north - 100))
+    scenes.open_scene(tmp_path)
 
 
 def test_bands_of_two_reference_systems_are_refused(tmp_path):

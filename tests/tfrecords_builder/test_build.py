@@ -241,6 +241,7 @@ def png(make):
         (with_member("EuroSAT_RGB/Forest/Forest_3.jpeg", lambda m: m.jpeg(3)), "have one key, Forest_3"),
         (with_member("EuroSAT_RGB/../../evil.jpg", lambda m: m.jpeg(3)), "leaves its folder"),
         (lambda make: {}, "it holds no patches"),
+        (lambda make: {"data/EuroSAT.zip": b"PK"}, r"other zips \(data/EuroSAT.zip\); .*Unpack it, and give one"),
         (lambda make: make.ms(), "an archive of eurosat_ms.* Say --dataset=eurosat_ms"),
     ],
 )

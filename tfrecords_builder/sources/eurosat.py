@@ -19,7 +19,7 @@ from eo_keras.errors import SourceError
 from eo_keras.legends import EUROSAT, Legend
 from tfrecords_builder.archives import Archive, Member
 from tfrecords_builder.sources import decoding
-from tfrecords_builder.sources.items import Item, Patch, members_of, sorted_by_key
+from tfrecords_builder.sources.items import Item, Patch, members_of, nothing_found, sorted_by_key
 
 PATCH_SIZE = 64
 RESOLUTION_M = 10.0
@@ -105,7 +105,8 @@ class EuroSAT:
                 where,
                 f"class folders with images in {self.extensions[0]} lie in {roots[0] or './'} and in {roots[1]}",
                 "one folder of class folders",
-                f"give one of them as --source, such as the folder {roots[1]}; of a zip, unpack it first",
+                f"give one of them as --source, such as the folder {roots[1]}; of a zip, unpack it first. Where they "
+                "are parts of one data set, such as train and test, move their images together and use --lists",
             )
         if roots:
             return roots[0]
@@ -114,8 +115,9 @@ class EuroSAT:
             raise SourceError(
                 where, f"this is an archive of {other.name}", f"one of {self.name}", f"say --dataset={other.name}"
             )
-        raise SourceError(
+        raise nothing_found(
             where,
+            paths,
             "it holds no patches",
             f"{self.roots[0]}<Class>/<Class>_<n>{self.extensions[0]}",
             "give the published archive, a folder with its content, or the folder of class folders",

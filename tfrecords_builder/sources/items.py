@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -99,3 +99,10 @@ def _twins(where: str, first: Item, second: Item, found: str) -> SourceError:
 def members_of(archive: Archive) -> list[Member]:
     """Lists an archive's files without litter."""
     return [member for member in archive.members() if not is_litter(member.path)]
+
+
+def nothing_found(where: str, paths: Sequence[str], found: str, expected: str, remedy: str) -> SourceError:
+    """Returns the error of an archive without what is looked for; other zips in it are named."""
+    if inner := [path for path in paths if path.lower().endswith(".zip")]:
+        return SourceError(where, f"{found}, but other zips ({inner[0]})", expected, "unpack it, and give one of those")
+    return SourceError(where, found, expected, remedy)

@@ -21,7 +21,7 @@ from eo_keras.legends import FLOOD, Legend
 from eo_keras.scene_reader import NO_DATA, VALID
 from tfrecords_builder.archives import Archive, Member
 from tfrecords_builder.sources import decoding
-from tfrecords_builder.sources.items import Item, Patch, members_of, sorted_by_key
+from tfrecords_builder.sources.items import Item, Patch, members_of, nothing_found, sorted_by_key
 
 _SIZE = 256
 _CHANNELS = 3
@@ -70,8 +70,12 @@ def _layout(archive: Archive) -> list[tuple[Member, re.Match[str]]]:
             )
         if any(match["kind"] == _IMAGES for _, match in found):
             return found
-    raise SourceError(
-        archive.path, "it holds no images after a flood", _LAYOUT, "give the archive of OMBRIA's Sentinel-2 part"
+    raise nothing_found(
+        archive.path,
+        [member.path for member in members_of(archive)],
+        "it holds no images after a flood",
+        _LAYOUT,
+        "give the archive of OMBRIA's Sentinel-2 part",
     )
 
 
