@@ -88,6 +88,8 @@ class OutputFolder:
         # Before the manifest: a process that begins to write in between lists all of it.
         names = self._names()
         manifest = self.manifest()
+        if manifest is None:
+            self.check_manifest()
         if manifest is not None and manifest.kind != self.kind:
             raise self._error(
                 self.folder,
@@ -111,6 +113,19 @@ class OutputFolder:
                     "this program did not write it, and needs the name",
                     remedy="move it away, or choose another folder",
                 )
+
+    def check_manifest(self) -> None:
+        """Refuses a folder whose manifest cannot be read: nothing tells what may be replaced there.
+
+        Raises:
+            EOKerasError: if it is so; of the class given.
+        """
+        if self.manifest() is None and self._there(MANIFEST_NAME):
+            raise self._error(
+                self.path(MANIFEST_NAME),
+                "it cannot be read as a list of what this program wrote: it is damaged, or of another version",
+                remedy="choose another folder, or move it away; all that is in the folder then counts as yours",
+            )
 
     def manifest(self) -> Manifest | None:
         """Returns the manifest, or None where there is none or it cannot be read."""
@@ -292,12 +307,8 @@ class OutputFolder:
                 with contextlib.suppress(OSError):  # Not every file system has locks.
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
             before = self.manifest()
-            if before is None and self._there(MANIFEST_NAME):
-                raise self._error(
-                    self.path(MANIFEST_NAME),
-                    "it cannot be read as a list of what this program wrote",
-                    remedy="move it away, or choose another folder",
-                )
+            if before is None:
+                self.check_manifest()
             manifest = Manifest(self.kind) if before is None else before
             old = None if before is None else json.dumps(before.to_json())
             yield manifest

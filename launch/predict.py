@@ -7,13 +7,14 @@ Examples:
 
 import csv
 import io
+import os
 import pathlib
 import time
 
 import numpy as np
 from absl import flags
 
-from eo_keras import cards, files, prediction, rasters, run_temperature, sentinel2
+from eo_keras import cards, files, output_files, prediction, rasters, run_temperature, sentinel2
 from eo_keras.errors import BandError, OptionError
 from launch import common, path_flags
 from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
@@ -80,6 +81,7 @@ def main() -> None:
         )
     seconds = time.monotonic() - started
     _guard_band_order(answers.assumed)
+    _check_output(output)  # Again, for another process may have made it meanwhile.
     files.make_folder(output.parent)
     files.write_text(output, _csv(answers, card.legend.class_names))
     counts = np.bincount(answers.classes, minlength=len(card.legend))
@@ -89,9 +91,8 @@ def main() -> None:
 
 
 def _check_output(output: pathlib.Path) -> None:
-    if output.is_dir():
-        raise OptionError("--output", f"{output} is a folder", "the name of a CSV file")
-    if output.exists() and not FLAGS.overwrite:
+    output_files.check_no_part(output, OptionError)
+    if os.path.lexists(output) and not FLAGS.overwrite:
         raise OptionError(
             "--output", f"{output} is already there", remedy="replace it by --overwrite, or choose another name"
         )

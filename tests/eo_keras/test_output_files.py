@@ -54,3 +54,23 @@ def test_a_folder_of_single_files_is_no_run(tmp_path):
     with pytest.raises(OptionError, match="another kind of output"):
         OutputFolder(tmp_path, "run", OptionError).check(overwrite=True)
     assert MANIFEST_NAME in contents(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["run", "records folder"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_parts_of_a_run_or_of_records_are_never_replaced(tmp_path, kind, overwrite):
+    with OutputFolder(tmp_path, kind).held() as folder:
+        folder.write({"a.json": b"{}", "deep/a.json": b"{}"})
+    before = contents(tmp_path)
+    for place in (tmp_path, tmp_path / "deep"):
+        with pytest.raises(OptionError, match=rf"a\.json: it is part of the {kind} in .*another name"):
+            written(place, b"1", overwrite=overwrite)
+    assert contents(tmp_path) == before
+
+
+def test_a_list_that_cannot_be_read_is_refused_before_anything_is_computed(tmp_path):
+    (tmp_path / MANIFEST_NAME).write_bytes(b"{")
+    with pytest.raises(OptionError, match="cannot be read as a list.*another folder"):
+        output_files.check_files([tmp_path / "a.html"], overwrite=True, error=OptionError)
+    with pytest.raises(OptionError, match="cannot be read as a list.*another folder"):
+        OutputFolder(tmp_path, "run", OptionError).check(overwrite=True)
