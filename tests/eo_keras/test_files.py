@@ -1,3 +1,4 @@
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -113,3 +114,21 @@ def test_a_file_url_is_a_local_path():
     assert str(files.local("file:///a/b")) == "/a/b"
     assert files.local("s3://a/b") is None
     assert files.join("s3://a/", "b", "c") == "s3://a/b/c"
+
+
+def test_one_process_alone_holds_a_folder_whose_holder_ends_while_another_comes(tmp_path, monkeypatch):
+    first, flock = files.FolderLock(tmp_path, RunError), fcntl.flock
+    first.__enter__()
+
+    def slow(file, how):
+        # The second has opened the file that the first removes now.
+        monkeypatch.setattr(fcntl, "flock", flock)
+        first.__exit__(None, None, None)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with files.FolderLock(tmp_path, RunError):
+        assert (tmp_path / files.FolderLock.NAME).is_file()
+        with pytest.raises(RunError, match="another process"), files.FolderLock(tmp_path, RunError):
+            pass
+    assert not list(tmp_path.iterdir())
