@@ -53,8 +53,8 @@ def test_a_stopped_run_goes_on_in_the_midst_of_an_epoch(short_training, tmp_path
     resumed = training.train(dataclasses.replace(options, resume=True))
     assert resumed.resumed_from == 2 and not resumed.stopped and len(resumed.history) == 3
     shown = curves(tmp_path / "r")
-    assert [step for step, _ in shown["epoch/loss"]] == [4, 8, 12]
-    assert [step for step, _ in shown["step/loss"]] == list(range(1, 13))
+    assert [step for step, _ in shown["train", "epoch/loss"]] == [1, 2, 3]
+    assert [step for step, _ in shown["train", "step/loss"]] == list(range(1, 13))
     # At an epoch's end, too.
     asked.clear()
     options = dataclasses.replace(options, run_dir=str(tmp_path / "s"))

@@ -21,6 +21,7 @@ from eo_keras import (
 )
 from eo_keras.errors import OptionError, RecordsError, RunError
 from eo_keras.optimizers import OptimizerOptions
+from eo_keras.output_folders import MANIFEST_NAME
 from eo_keras.sweeps import Result
 from eo_keras.training_options import SegmentationOptions
 from tests.kept import contents
@@ -270,7 +271,12 @@ def test_a_finished_run_whose_checkpoints_were_removed_is_kept(swept, tmp_path):
     (run / "evaluation" / "metrics.json").write_text("{}")
     before = contents(run)
     again, training = swept(learning_rate=[0.1, 0.2])
-    assert training.calls == [("lr=0.2", sweeps.NEW)] and contents(run) == before
+    assert training.calls == [("lr=0.2", sweeps.NEW)]
+    # The sweep's own note of the run, with the time of writing, and the list that has its SHA-256.
+    noted = {event_files.name_of(event_files.TRAIN, event_files.SESSION), MANIFEST_NAME}
+    after = contents(run)
+    assert set(after) == set(before) > noted
+    assert [name for name in before if name not in noted and after[name] != before[name]] == []
     assert again.results[0] == dataclasses.replace(found.results[0], ended=again.results[0].ended)
     # Of another rate, or not trained to its end: neither finished nor to be trained again.
     history = run / runs.HISTORY_NAME

@@ -55,7 +55,8 @@ def test_the_command_and_its_example(rgb, tmp_path, capsys):
     lines = result.stdout.splitlines()
     assert lines[0] == "model:   resnet14 on B04,B03,B02, 2,031,082 weights"
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    assert lines[1] == f"export:  {folder}/1, {size / 1e6:.1f} MB"
+    assert lines[1] == "temperature: none: launch.evaluate has fitted none"
+    assert lines[2] == f"export:  {folder}/1, {size / 1e6:.1f} MB"
     assert "input:   image: uint8 (None, 64, 64, 3)" in lines
     assert "output:  class_name: string (None,)" in lines
     assert any(line.startswith("checked: 6 images, probabilities differ") for line in lines)

@@ -8,6 +8,16 @@ import time
 
 import pytest
 
+
+@pytest.fixture(autouse=True)
+def heard():
+    """Signals that whoever started the tests ignores, as shells do in the background, are heard by the commands."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 STAND_IN = """
 import pathlib, time
 pathlib.Path({ready!r}).touch()
@@ -56,9 +66,13 @@ from launch import interrupts
 interrupts.listen()
 interrupts.begin()
 sys.path.insert(0, {folder!r})
-worker = multiprocessing.get_context("fork").Process(target=lambda: [time.sleep(0.05) for _ in range(400)])
+context = multiprocessing.get_context("fork")
+up = context.Event()
+worker = context.Process(target=lambda: (up.set(), [time.sleep(0.05) for _ in range(400)]))
 if {workers}:
     worker.start()
+    # A signal that reaches a process while it is forked is lost.
+    up.wait()
 try:
     import interrupted
 except KeyboardInterrupt:
