@@ -108,9 +108,10 @@ class OutputFolder:
         manifest = manifest or Manifest(self.kind)
         for name in writes:
             if (found := self._in_the_way(manifest, name)) is not None:
+                linked = self._local is not None and os.path.islink(self.path(found))
                 raise self._error(
                     self.path(found),
-                    "this program did not write it, and needs the name",
+                    f"{'it is a link' if linked else 'this program did not write it'}, and the name is needed",
                     remedy="move it away, or choose another folder",
                 )
 

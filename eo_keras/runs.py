@@ -48,6 +48,20 @@ _NAMES = (
 _PACKAGES = ("eo-keras", "tensorflow", "keras", "numpy")
 
 
+def _names(run_dir: str | os.PathLike[str]) -> list[str]:
+    """Returns the names that training needs, with those of event files that lie where TensorBoard would mix them."""
+    from eo_keras.event_files import EPOCH, STEPS, TRAIN, VALIDATION, name_of
+
+    folder, number = pathlib.Path(run_dir), 7 * "[0-9]"
+    there = [
+        path.relative_to(folder).as_posix()
+        for run in (TRAIN, VALIDATION)
+        for file in (STEPS, EPOCH)
+        for path in folder.glob(name_of(run, file.replace("{:07d}", number)))
+    ]
+    return [*_NAMES, name_of(TRAIN, STEPS, 1), name_of(VALIDATION, EPOCH, 1), *there]
+
+
 def output_folder(run_dir: str | os.PathLike[str]) -> OutputFolder:
     """Returns a run folder as what it is written through."""
     return OutputFolder(run_dir, KIND, RunError)
@@ -81,7 +95,7 @@ def check_folder(run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bo
             f"it lacks {MANIFEST_NAME}, which says what may be replaced in it",
             remedy=f"copy the whole run folder again, or {start_from_weights(folder)}",
         )
-    output.check(overwrite=overwrite, writes=_NAMES)
+    output.check(overwrite=overwrite, writes=_names(folder))
     if (has_checkpoint(folder) or holds_model) and not (resume or overwrite):
         others = "replace it by --overwrite, or choose another folder"
         raise RunError(
@@ -150,7 +164,7 @@ def run_folder(
         StorageError: if it cannot be written.
     """
     output = output_folder(run_dir)
-    with output.held(overwrite=overwrite, writes=_NAMES):
+    with output.held(overwrite=overwrite, writes=_names(run_dir)):
         # Looked at again, for another process may have begun a run before this one took the lock.
         check_folder(run_dir, resume=resume, overwrite=overwrite)
         if not resume:

@@ -47,7 +47,15 @@ def _run(command: str, *positional: str, **arguments: object) -> None:
     Raises:
         EOKerasError: if it fails; it has said why.
     """
-    words = ["-m", f"launch.{command}", *positional, *(f"--{name}={value}" for name, value in arguments.items())]
+    # Those that would refuse a folder for what else lies in it, which stays.
+    beside = ["--overwrite"] if FLAGS.overwrite and command in ("build", "train", "evaluate") else []
+    words = [
+        "-m",
+        f"launch.{command}",
+        *positional,
+        *beside,
+        *(f"--{name}={value}" for name, value in arguments.items()),
+    ]
     print(f"\n$ python {shlex.join(words)}", flush=True)
     if subprocess.run([sys.executable, *words], check=False).returncode:
         raise EOKerasError(f"launch.{command}", "it failed as it says above", remedy="report it with all of the output")

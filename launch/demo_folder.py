@@ -34,6 +34,8 @@ def prepared(output: OutputFolder, *, overwrite: bool) -> Iterator[None]:
     with output.held(overwrite=overwrite, writes=_NAMES):
         output.clear()
         output.tell_foreign()
+        # Pages that were changed since stay, under other names.
+        output.announce(_NAMES)
         for line in output.take_warnings():
             print(f"warning: {line}")
         for name in _FOLDERS:

@@ -142,6 +142,27 @@ def test_a_run_of_an_earlier_version_opens_and_cannot_be_gone_on_with(copy):
     assert contents(copy) == before
 
 
+@pytest.mark.parametrize("name", ["", "/train", "/train/events.out.tfevents.0000002.0-steps"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_event_files_in_the_way_are_refused_before_the_earlier_run_is_removed(copy, tmp_path, name, linked):
+    path = copy / f"{runs.TENSORBOARD_DIR}{name}"
+    theirs = tmp_path / "elsewhere"
+    shutil.move(path, theirs) if path.exists() else theirs.write_bytes(b"mine")
+    if linked:
+        path.symlink_to(theirs)
+    elif theirs.is_dir():
+        path.write_bytes(b"mine")
+    else:
+        (copy / MANIFEST_NAME).unlink()  # A listed file that has changed is no obstacle.
+        path.write_bytes(b"mine")
+        [file.unlink() for file in copy.rglob("*") if file.is_file() and file != path]
+    before = contents(copy)
+    taken = runs.run_folder(copy, resume=False, overwrite=True, flags_text="")
+    with pytest.raises(RunError, match=f"{path.name}: .*the name is needed. Move it away"), taken:
+        pass
+    assert contents(copy) == before
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_the_folder_of_somebody_else_is_not_taken_for_a_run(tmp_path, resume):
     for name in ("evaluation/mine.csv", "tensorboard/events", "history.csv"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eo_keras import runs
+from eo_keras import output_files, runs
 from eo_keras.errors import OptionError
 from eo_keras.manifests import Written
 from eo_keras.output_folders import DEMO, OutputFolder
@@ -54,3 +54,14 @@ def test_a_demo_is_replaced_where_that_is_said_and_nothing_else(tmp_path, capsys
         and line.count("\n") == 1
         and "'cities/bonn/b.tif', 'mine/model.keras', 'run/notes.md'" in line
     )
+
+
+def test_a_page_that_was_changed_makes_way_for_the_next_demos(tmp_path, capsys):
+    with demo_folder.prepared(folder_of(tmp_path), overwrite=False):
+        output_files.write_files({tmp_path / "cities.html": b"page"}, overwrite=False)
+    (tmp_path / "cities.html").write_bytes(b"page, and my notes")
+    with demo_folder.prepared(folder_of(tmp_path), overwrite=True):
+        output_files.write_files({tmp_path / "cities.html": b"new"}, overwrite=False)
+    found = contents(tmp_path)
+    assert (found["cities.html"], found["cities.html.kept-1"]) == (b"new", b"page, and my notes")
+    assert "kept as cities.html.kept-1" in capsys.readouterr().out
