@@ -183,15 +183,18 @@ def write_maps_evaluation(
     return content, output.take_warnings()
 
 
-def add_maps_to_card(evaluation: DenseEvaluation) -> None:
+def add_maps_to_card(evaluation: DenseEvaluation) -> list[str]:
     """Adds the scores of a split of the run's own records to the run's card.
+
+    Returns:
+        Lines for the user, see `runs.write_card`.
 
     Raises:
         StorageError: if the run folder cannot be written.
     """
     run, scores = evaluation.run, evaluation.scores
     if evaluation.card.fingerprint != run.card.data_fingerprint:
-        return
+        return []
     summary = {
         "miou": scores.macro_iou.value,
         "miou_low": scores.macro_iou.low,
@@ -202,4 +205,4 @@ def add_maps_to_card(evaluation: DenseEvaluation) -> None:
         "pixels": scores.pixels,
     }
     card = dataclasses.replace(run.card, scores={**run.card.scores, evaluation.options.name: summary})
-    runs.write_card(card, run.folder)
+    return runs.write_card(card, run.folder)

@@ -274,8 +274,11 @@ def _images_of(dataset: Any, keys: Iterable[str]) -> list[np.ndarray]:
     return [found[key] for key in keys]
 
 
-def add_to_card(evaluation: Evaluation) -> None:
+def add_to_card(evaluation: Evaluation) -> list[str]:
     """Adds temperature and scores to the run's card; scores of other records say nothing about the run, and stay out.
+
+    Returns:
+        Lines for the user, see `runs.write_card`.
 
     Raises:
         StorageError: if the run folder cannot be written.
@@ -285,9 +288,7 @@ def add_to_card(evaluation: Evaluation) -> None:
     if evaluation.calibration is not None and evaluation.tta == tta.NONE:
         card = dataclasses.replace(card, temperature=evaluation.calibration.summary())
     if evaluation.card.fingerprint != card.data_fingerprint:
-        if card != run.card:
-            cards.write_card(card, run.folder)
-        return
+        return runs.write_card(card, run.folder) if card != run.card else []
     summary = {
         "accuracy": scores.accuracy,
         "accuracy_low": scores.accuracy_low,
@@ -300,4 +301,4 @@ def add_to_card(evaluation: Evaluation) -> None:
     # Averaged answers are an entry of their own: they must never pass for those of the model by itself.
     name = evaluation.split if evaluation.tta == tta.NONE else f"{evaluation.split}-{evaluation.tta}"
     card = dataclasses.replace(card, scores={**card.scores, name: summary})
-    runs.write_card(card, run.folder)
+    return runs.write_card(card, run.folder)

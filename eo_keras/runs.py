@@ -133,8 +133,11 @@ def list_folder(run_dir: str | os.PathLike[str], folder: str | os.PathLike[str])
         output.add_folder(inner.relative_to(run).as_posix())
 
 
-def write_file(run_dir: str | os.PathLike[str], name: str, data: bytes) -> None:
+def write_file(run_dir: str | os.PathLike[str], name: str, data: bytes) -> list[str]:
     """Writes a file of a run that is not being trained.
+
+    Returns:
+        Lines for the user about what was given another name.
 
     Raises:
         RunError: if the run is of an earlier version and has the file already.
@@ -143,14 +146,15 @@ def write_file(run_dir: str | os.PathLike[str], name: str, data: bytes) -> None:
     output = output_folder(run_dir)
     if output.manifest() is not None:
         output.write({name: data})
-        return
+        return output.take_warnings()
     path = pathlib.Path(run_dir) / name
-    if path.exists():
+    if os.path.lexists(path):
         raise RunError(
             path, "this program did not write it, or an earlier version did", remedy="move it away, and try again"
         )
     files.make_folder(path.parent)
     files.write_bytes(path, data)
+    return []
 
 
 @contextlib.contextmanager
@@ -175,17 +179,27 @@ def run_folder(
         yield output
 
 
-def write_card(card: cards.ModelCard, run_dir: str | os.PathLike[str]) -> None:
-    """Writes a run's card.
+def write_card(card: cards.ModelCard, run_dir: str | os.PathLike[str]) -> list[str]:
+    """Replaces the card of a run that is not being trained, such as by one with more scores.
+
+    Returns:
+        Lines for the user about what became of the card that is there.
 
     Raises:
+        RunError: if the card that is there cannot be read.
         StorageError: if the run folder cannot be written.
     """
-    output = output_folder(run_dir)
-    if output.manifest() is None:  # A run of an earlier version.
-        cards.write_card(card, run_dir)
-    else:
+    output, path = output_folder(run_dir), pathlib.Path(run_dir) / cards.MODEL_CARD_NAME
+    if output.manifest() is not None:
         output.write(cards.contents(card))
+        return output.take_warnings()
+    # A run of an earlier version: the new card must hold all that the old one holds.
+    if os.path.lexists(path) and (
+        path.is_symlink() or path.read_bytes() != cards.contents(cards.read_model_card(run_dir))[path.name]
+    ):
+        return [f"{path}: left as it is, for it was changed, or an earlier version wrote it; it lacks these scores"]
+    cards.write_card(card, run_dir)
+    return []
 
 
 def environment() -> dict[str, Any]:

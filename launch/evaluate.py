@@ -286,10 +286,10 @@ def _evaluate(subject: _Subject) -> Stored:
     warnings = evaluation_folder.write_evaluation(
         result, subject.output_dir, model_name=_model_name(), overwrite=FLAGS.overwrite
     )
+    if FLAGS.checkpoint == "best":
+        warnings += evaluation.add_to_card(result)
     for warning in warnings:
         print(f"warning:  {warning}")
-    if FLAGS.checkpoint == "best":
-        evaluation.add_to_card(result)
     return evaluation_folder.read_evaluation(subject.output_dir)
 
 
@@ -322,7 +322,9 @@ def _calibration(subject: _Subject, run: runs.Run, bars: Any) -> tuple[calibrati
         if FLAGS.calibrate:
             raise
         return None, str(error)
-    runs.write_file(subject.folder, path.relative_to(subject.folder).as_posix(), calibration.to_bytes(found))
+    name = path.relative_to(subject.folder).as_posix()
+    for warning in runs.write_file(subject.folder, name, calibration.to_bytes(found)):
+        print(f"warning:  {warning}")
     return found, ""
 
 

@@ -91,10 +91,10 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
     content, warnings = dense_evaluation_folder.write_maps_evaluation(
         found, output_dir, model_sha256=checksum, model_name=model_name, overwrite=FLAGS.overwrite
     )
+    if model_name == runs.MODEL_NAME:
+        warnings += dense_evaluation_folder.add_maps_to_card(found)
     for warning in warnings:
         print(f"warning: {warning}")
-    if model_name == runs.MODEL_NAME:
-        dense_evaluation_folder.add_maps_to_card(found)
     _report(found.scores)
     print(f"{output_dir}: scores and figures ({found.answers.tiles_per_second:.1f} tiles a second)")
     return found, content

@@ -177,3 +177,21 @@ def test_the_folder_of_somebody_else_is_not_taken_for_a_run(tmp_path, resume):
         (line,) = output.take_warnings()
     assert "'evaluation/mine.csv', 'tensorboard/events'" in line
     assert {name: data for name, data in before.items() if name != "history.csv"}.items() <= contents(tmp_path).items()
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+@pytest.mark.parametrize("edited", [True, False])
+def test_a_card_with_more_scores_takes_nothing_of_the_users(copy, manifest, edited):
+    path = copy / cards.MODEL_CARD_NAME
+    if edited:
+        path.write_bytes(path.read_bytes() + b"\n")
+    if not manifest:
+        (copy / MANIFEST_NAME).unlink()
+    card, before = cards.read_model_card(copy), path.read_bytes()
+    warnings = runs.write_card(dataclasses.replace(card, scores={"test": {"accuracy": 0.5}}), copy)
+    kept = path if edited and not manifest else path.with_name(f"{path.name}.kept-1")
+    assert len(warnings) == edited and all(path.name in line for line in warnings)
+    assert kept.exists() == edited and (not edited or kept.read_bytes() == before)
+    assert ("test" in cards.read_model_card(copy).scores) == (manifest or not edited)
+    # The next run there replaces it.
+    assert runs.output_folder(copy).is_own(path.name) == manifest
