@@ -17,7 +17,7 @@ demo: $(INSTALLED)  ## install and run the whole way on a small generated data s
 		echo "demo: $$(($$(date +%s) - started)) s, without the installation"
 
 test: lint  ## lint, and all but the slow tests, a module on each processor
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test-real: $(INSTALLED)  ## all tests, the slow ones and those on the real data too
 	$(BIN)/python -m pytest

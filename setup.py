@@ -52,7 +52,7 @@ setuptools.setup(
         "geoparquet": ["pyarrow>=15"],  # vectors in GeoParquet; dated by Arrow's own releases, its readers stay stable
         "dev": [
             "pytest>=8,<10",  # the tests
-            "pytest-xdist>=3.5,<4",  # the tests on several processors
+            "pytest-xdist>=3.8,<4",  # the tests on several processors; 3.8 is the first that keeps their order
             "ruff>=0.17,<0.18",  # linter and formatter; formatting changes with the minor version
             "scikit-learn>=1.5,<2",  # scores are compared with it
             "tifffile>=2024.1",  # reads damaged GeoTIFFs independently of GDAL; dated releases

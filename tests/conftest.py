@@ -10,6 +10,15 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 DEFAULT_DATA = pathlib.Path(__file__).parents[1] / ".." / "shared" / "data"
 
+LONGEST = ("test_distribution.py", "test_workers.py", "test_resume.py", "test_training.py", "test_deeplab_replicas.py")
+"""Modules that take a minute or more each, the longest first: begun last, one processor would wait for them."""
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest modules first; `make test` keeps pytest-xdist from sorting by the number of tests."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 @pytest.fixture(scope="session")
 def real_data():
