@@ -106,7 +106,7 @@ def check_folder(run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bo
 
 
 def start_from_weights(run_dir: str | os.PathLike[str]) -> str:
-    """Returns a remedy for a run that cannot be gone on with: which of its models another run may start from."""
+    """Returns a remedy for a run that cannot be resumed: which of its models another run may start from."""
     for name in (MODEL_NAME, LAST_MODEL_NAME):
         path = model_path(run_dir, name)
         with contextlib.suppress(OSError, ValueError, NotImplementedError, zipfile.BadZipFile):

@@ -117,7 +117,7 @@ def train(
     for line in training_lines.lines(training):
         report(line)
     if not options.resume:
-        # Before anything is written: a run that is gone on with has taken steps already.
+        # Before anything is written: a resumed run has taken steps already.
         with workers.named_when_lost(worker):
             training.trace()
     if dry_run:
