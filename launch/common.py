@@ -55,10 +55,12 @@ def import_tensorflow_quietly() -> None:
         os.dup2(nowhere.fileno(), 2)
         try:
             import keras  # noqa: F401
-            import tensorflow  # noqa: F401
+            import tensorflow
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+    # Its Python side warns, for instance, of the fifth function traced: each run of a comparison has one of its own.
+    tensorflow.get_logger().setLevel("ERROR")
 
 
 def _keep_freed_memory() -> None:

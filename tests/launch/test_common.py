@@ -174,3 +174,15 @@ def test_progress_bars_are_for_terminals(monkeypatch, terminal):
     bars.close()
     for words in ("scanning: 100%", "5/5", "reading: 100%", "2/2", "writing: 100%", "7/7"):
         assert (words in sys.stderr.text) == terminal
+
+
+def test_functions_traced_for_each_of_many_models_bring_no_warning_of_tensorflows(monkeypatch):
+    import tensorflow as tf
+
+    logger, told = tf.get_logger(), []
+    monkeypatch.setattr(logger, "level", logger.level)
+    monkeypatch.setattr(logger, "handle", told.append)
+    common.import_tensorflow_quietly()
+    for number in range(8):
+        tf.function(lambda value, number=number: value + number)(tf.constant(1))
+    assert not told
