@@ -1,7 +1,8 @@
 r"""Scores runs on a split and, of several, tells which is better and how sure that is. docs/evaluating.md explains it.
 
 Each run's scores and figures go into its own folder, evaluation/<split>, a comparison of several into --output_dir.
-An evaluation that is already there and fits (the same model, records, split and symmetries) is not computed again.
+An evaluation of patches that is already there and fits (the same model, records, split and symmetries) is not computed
+again; maps always are.
 
 Examples:
   python -m launch.evaluate --run_dir=runs/a --split=test
