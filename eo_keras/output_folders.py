@@ -42,6 +42,12 @@ _BESIDE = (
 )
 """Names of what systems, editors and schedulers put beside output: it blocks nothing, and is never removed."""
 
+_OWN = (
+    *(f"{files.TEMPORARY_PREFIX}*", "tmp????????"),
+    *("build.json", "sources.json", "refused.json", "*.npz", "city-[0-9]*.json", "row-[0-9]*"),
+)
+"""Names in folders of what is unfinished: those of new files, and those of a build's units; others are somebody's."""
+
 
 class OutputFolder:
     """A folder that a command writes to.
@@ -50,14 +56,22 @@ class OutputFolder:
         folder: its path, or a URL of another file system, where sizes alone tell whether a file has changed.
         kind: what such a folder is called, such as `run`; a folder of another kind is refused.
         error: the class of errors about it.
+        overwritable: whether its command has --overwrite, which the remedies name.
 
     Attributes:
         warnings: lines for the user about what was not removed or was given another name.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], kind: str, error: type[EOKerasError] = StorageError):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        kind: str,
+        error: type[EOKerasError] = StorageError,
+        *,
+        overwritable: bool = True,
+    ):
         """See the class."""
-        self.folder, self.kind, self._error = folder, kind, error
+        self.folder, self.kind, self._error, self._overwritable = folder, kind, error, overwritable
         self._local = files.local(folder)
         self._seen: dict[str, tuple[tuple[int, ...], Written]] = {}
         self._holding = False
@@ -102,8 +116,8 @@ class OutputFolder:
                 self.folder,
                 f"the folder holds {names[0]!r}, which this program did not write or an earlier version did",
                 "an empty folder, or none yet",
-                "choose another folder, or move away what is there; --overwrite writes beside it and removes nothing "
-                "of it",
+                "choose another folder, or move away what is there"
+                + ("; --overwrite writes beside it and removes nothing of it" if self._overwritable else ""),
             )
         manifest = manifest or Manifest(self.kind)
         for name in writes:
@@ -456,8 +470,17 @@ class OutputFolder:
                 manifest.scratch.remove(name)
 
     def _remove_scratch(self, name: str) -> None:
-        if self._local is None or not os.path.islink(self.path(name)):
-            files.remove(self.path(name))
+        path = self.path(name)
+        if self._local is not None and os.path.islink(path):
+            return
+        theirs = [one for one in files.list_names(path) if not any(fnmatch.fnmatchcase(one, own) for own in _OWN)]
+        if self._local is not None and theirs:
+            kept = _free_name(path)
+            files.make_folder(kept)
+            for one in theirs:
+                os.rename(path / one, kept / one)
+            self.warnings.append(f"{path}: holds what this program did not write; kept in {kept.name}")
+        files.remove(path)
 
     def _list(self, entries: Mapping[str, Written]) -> None:
         """Lists what files are about to become; what somebody else has at their names is given other names."""
@@ -475,9 +498,8 @@ class OutputFolder:
         found = self._in_the_way(Manifest(self.kind), name)
         if found is None:
             return
-        path, number = self.path(found), 1
-        while os.path.lexists(kept := path.with_name(f"{path.name}.kept-{number}")):
-            number += 1
+        path = self.path(found)
+        kept = _free_name(path)
         with files.storage_errors(path):
             os.rename(path, kept)
         self.warnings.append(f"{path}: not as this program wrote it; kept as {kept.name}")
@@ -565,6 +587,13 @@ class OutputFolder:
 
 def _is_beside(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in _BESIDE)
+
+
+def _free_name(path: pathlib.Path) -> pathlib.Path:
+    number = 1
+    while os.path.lexists(kept := path.with_name(f"{path.name}.kept-{number}")):
+        number += 1
+    return kept
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:

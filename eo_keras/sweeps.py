@@ -222,7 +222,7 @@ def read_sweep(folder: str | os.PathLike[str]) -> Sweep | None:
 
 def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
     """Returns a sweep's folder as what it is written through."""
-    return OutputFolder(folder, KIND, RunError)
+    return OutputFolder(folder, KIND, RunError, overwritable=False)
 
 
 def _names(plan: Sequence[Planned]) -> list[str]:

@@ -210,3 +210,19 @@ def test_elsewhere_too(tmp_path):
     with pytest.raises(RunError, match="'theirs.txt'"):
         folder_of(tmp_path.as_uri()).check()
     assert pathlib.Path(tmp_path, "theirs.txt").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("name", [".build", output_folders.SCRATCH_NAME])
+def test_what_somebody_puts_beside_unfinished_files_is_kept(tmp_path, name):
+    folder = folder_of(tmp_path)
+    with folder.held():
+        folder.write({"a.txt": b"a"})
+    scratch = folder.scratch(name)
+    for inner in (f"{files.TEMPORARY_PREFIX}a.txt-0", "row-00000-0", "scan-0.npz", "notes.txt", "mine/b.txt"):
+        (scratch / inner).parent.mkdir(exist_ok=True)
+        (scratch / inner).write_bytes(b"1")
+    with folder.held():
+        folder.drop_scratch(name)
+    assert set(contents(tmp_path)) == {"a.txt", f"{name}.kept-1/notes.txt", f"{name}.kept-1/mine/b.txt", MANIFEST_NAME}
+    (line,) = folder.take_warnings()
+    assert f"kept in {name}.kept-1" in line

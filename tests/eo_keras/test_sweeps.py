@@ -291,8 +291,9 @@ def test_what_is_somebody_elses_stays(swept, tmp_path, name):
     path.parent.mkdir(parents=True)
     path.write_text("mine")
     before = contents(tmp_path / "s")
-    with pytest.raises(RunError, match="did not write"):
+    with pytest.raises(RunError, match="did not write") as caught:
         swept(learning_rate=[0.1])
+    assert "--overwrite" not in str(caught.value)  # launch.sweep has none.
     assert contents(tmp_path / "s") == before
 
 
