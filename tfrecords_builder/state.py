@@ -16,7 +16,7 @@ import numpy as np
 
 from eo_keras import files
 from eo_keras.errors import RecordsError, StorageError
-from eo_keras.output_folders import OutputFolder
+from eo_keras.output_folders import SCRATCH_NAME, OutputFolder
 
 STATE_FOLDER = ".build"
 
@@ -107,8 +107,9 @@ class BuildState:
                 files.remove(files.join(self.folder, name))
 
     def remove(self) -> None:
-        """Removes the state."""
-        self.output.drop_scratch(STATE_FOLDER)
+        """Removes the state, last of all that is unfinished: a folder without it needs no further call."""
+        for name in (SCRATCH_NAME, STATE_FOLDER):
+            self.output.drop_scratch(name)
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ import sys
 import time
 
 from eo_keras import files
-from tfrecords_builder import build, state
+from tfrecords_builder import build, output, state
 
 
 def bytes_of(folder):
@@ -44,7 +44,8 @@ def begin(options):
 def stage_of(folder):
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if "card.json" in names:
-        return "clearing" if state.STATE_FOLDER in names else "finished"
+        # The list in the folder says it last.
+        return "clearing" if output.folder(str(folder)).has_scratch(state.STATE_FOLDER) else "finished"
     if any("tfrecord" in name for name in names):
         return "writing"
     return "scanning" if state.STATE_FOLDER in names else "before"
