@@ -62,6 +62,19 @@ class Difference:
     p_value: float
     p_holm: float
 
+    def turned(self) -> Difference:
+        """Returns the same of the second and the first."""
+        return dataclasses.replace(
+            self,
+            first=self.second,
+            second=self.first,
+            difference=-self.difference,
+            low=-self.high,
+            high=-self.low,
+            only_first_right=self.only_second_right,
+            only_second_right=self.only_first_right,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -85,22 +98,27 @@ class Comparison:
         return max(self.members, key=lambda member: member.metrics["scores"]["accuracy"])
 
     def between(self, first: str, second: str) -> Difference:
-        """Returns the difference of two members, turned round where it is kept the other way."""
-        for one in self.differences:
-            if (one.first, one.second) == (first, second):
-                return one
-            if (one.first, one.second) == (second, first):
-                return dataclasses.replace(
-                    one,
-                    first=first,
-                    second=second,
-                    difference=-one.difference,
-                    low=-one.high,
-                    high=-one.low,
-                    only_first_right=one.only_second_right,
-                    only_second_right=one.only_first_right,
-                )
-        raise KeyError((first, second))
+        """Returns the difference of two members, see `between`."""
+        return between(self.differences, first, second)
+
+
+def between(differences: Sequence[Any], first: str, second: str) -> Any:
+    """Returns the difference of two members, turned round where it is kept the other way.
+
+    Args:
+        differences: those of all pairs; each has the names of its two and can be `turned`.
+        first: name of the one.
+        second: name of the other.
+
+    Raises:
+        KeyError: if there is none of these two.
+    """
+    for one in differences:
+        if (one.first, one.second) == (first, second):
+            return one
+        if (one.first, one.second) == (second, first):
+            return one.turned()
+    raise KeyError((first, second))
 
 
 def compare(members: Sequence[Member]) -> Comparison:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from eo_keras import comparison
+from eo_keras import comparison, intervals
 from eo_keras.comparison import Comparison, Difference, Member
 from eo_keras.comparison_page import SIGNIFICANT, Chart, Report, Row, bands_text, p_text
 from eo_keras.comparison_page import verdict as verdict_of
@@ -122,7 +122,7 @@ def to_json(found: Comparison) -> dict[str, Any]:
         "tta": first["tta"],
         "examples": found.examples,
         "best": found.best.name,
-        "intervals": "Wilson score of accuracies, Tango score of differences",
+        "intervals": f"{intervals.WILSON} of accuracies, {intervals.TANGO} of differences",
         "test": "McNemar, exact, two-sided; p_holm: Holm's correction over all pairs",
         "warnings": list(found.warnings),
         "runs": [

@@ -65,6 +65,11 @@ class DenseDifference:
     p_value: float
     p_holm: float
 
+    def turned(self) -> DenseDifference:
+        """Returns the same of the second and the first."""
+        turned = {"difference": -self.difference, "low": -self.high, "high": -self.low}
+        return dataclasses.replace(self, first=self.second, second=self.first, **turned)
+
 
 @dataclasses.dataclass(frozen=True)
 class DenseComparison:
@@ -86,14 +91,8 @@ class DenseComparison:
         return sorted(self.members, key=lambda member: -member.scores.macro_iou.value)
 
     def between(self, first: str, second: str) -> DenseDifference:
-        """Returns the difference of two members, turned round where it is kept the other way."""
-        for one in self.differences:
-            if (one.first, one.second) == (first, second):
-                return one
-            if (one.first, one.second) == (second, first):
-                turned = {"difference": -one.difference, "low": -one.high, "high": -one.low}
-                return dataclasses.replace(one, first=first, second=second, **turned)
-        raise KeyError((first, second))
+        """Returns the difference of two members, see `comparison.between`."""
+        return comparison.between(self.differences, first, second)
 
 
 def compare(members: Sequence[DenseMember], *, resamples: int = RESAMPLES, seed: int = SEED) -> DenseComparison:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import fnmatch
-import io
 import json
 import os
 import pathlib
@@ -20,7 +19,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 from eo_keras import files
 from eo_keras.errors import EOKerasError, StorageError
@@ -151,10 +150,6 @@ class OutputFolder:
             return Manifest.parse(files.read_bytes(path))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-
-    def is_new(self) -> bool:
-        """Tells whether the folder is missing, or holds nothing but what blocks nothing."""
-        return self.manifest() is None and not self._names()
 
     def lists(self, name: str) -> bool:
         """Tells whether the manifest lists a file; it may have changed since."""
@@ -385,19 +380,6 @@ class OutputFolder:
                 self._wrote(entries)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
-
-    @contextlib.contextmanager
-    def new_file(self, name: str) -> Iterator[BinaryIO]:
-        """Opens a new file for writing that takes its name only when it is whole."""
-        if self._local is None:
-            buffer = io.BytesIO()
-            yield buffer
-            self.write({name: buffer.getvalue()})
-            return
-        with self.new_path(name) as path, open(path, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
 
     def link(self, source: str, name: str) -> None:
         """Gives a file of the folder a further name; where there are no links, a copy has it."""

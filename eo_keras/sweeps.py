@@ -109,7 +109,7 @@ def examine(planned: Planned, data_fingerprint: str) -> tuple[Result, str]:
     """Looks at how far a run is.
 
     Returns:
-        What it has come to, and how to begin it: `NEW` or `RESUME`.
+        Its result so far, and how to begin it: `NEW` or `RESUME`.
 
     Raises:
         RunError: if its folder holds another run or something else, or its checkpoint cannot be read.

@@ -63,7 +63,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         required=True,
         **where,
     )
-    path_flags.define_path("sweep_dir", None, "Folder of the sweep: new, or one to go on with.", required=True, **where)
+    path_flags.define_path("sweep_dir", None, "Folder of the sweep: new, or one to resume.", required=True, **where)
     path_flags.define_path("records_dir", None, "Records folder made by launch.build. Default: the base's.", **where)
     flags.DEFINE_list("learning_rate", [], "Learning rates, such as 0.02,0.05,0.1. Default: the base's.", **where)
     flags.DEFINE_list("weight_decay", [], "Weight decays. Default: the base's.", **where)
