@@ -10,7 +10,8 @@ import shutil
 from typing import Any
 
 from benchmarks import measuring
-from eo_keras import cards, files
+from eo_keras.core import files
+from eo_keras.records import data_card as cards
 
 OURS, PEER, FLOOR = "ours", "peer", "floor"
 """The sides that every work has; other names are further modes of ours."""

@@ -22,9 +22,15 @@ import numpy as np
 from absl import flags
 
 from benchmarks import measuring
-from eo_keras import answers, cards, evaluation_folder, files, metrics, places
-from launch import common, path_flags
-from tfrecords_builder.spatial import EQUAL_AREA_CRS
+from eo_keras.core import files
+from eo_keras.evaluation import report as evaluation_folder
+from eo_keras.metrics import by_location as places
+from eo_keras.metrics import classification as metrics
+from eo_keras.metrics import predictions as answers
+from eo_keras.records import data_card as cards
+from launch import app as common
+from launch import path_flags
+from tfrecords_builder.splits.spatial import EQUAL_AREA_CRS
 
 FLAGS = flags.FLAGS
 RESAMPLES = 10_000

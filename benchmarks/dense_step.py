@@ -14,8 +14,9 @@ from typing import Any
 from absl import flags
 
 from benchmarks import measuring
-from eo_keras import files
-from launch import common, path_flags
+from eo_keras.core import files
+from launch import app as common
+from launch import path_flags
 
 FLAGS = flags.FLAGS
 
@@ -46,7 +47,9 @@ def measure_ours(what: str) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from eo_keras import dense_losses, models, optimizers
+    from eo_keras import models
+    from eo_keras.losses import segmentation as dense_losses
+    from eo_keras.training import optimizers
 
     model, _ = models.build(
         FLAGS.model,

@@ -15,9 +15,10 @@ import numpy as np
 from absl import flags
 
 from benchmarks import mosaics
-from eo_keras import files
+from eo_keras.core import files
 from eo_keras.errors import OptionError, SourceError
-from launch import common, path_flags
+from launch import app as common
+from launch import path_flags
 
 FLAGS = flags.FLAGS
 

@@ -14,9 +14,10 @@ from typing import Any
 from absl import flags
 
 from benchmarks import measuring
-from eo_keras import files
+from eo_keras.core import files
 from eo_keras.errors import OptionError
-from launch import common, path_flags
+from launch import app as common
+from launch import path_flags
 
 FLAGS = flags.FLAGS
 
@@ -120,8 +121,9 @@ def _stages(records: Any, options: Any) -> Iterator[tuple[str, Callable[[int], i
     import numpy as np
     import tensorflow as tf
 
-    from eo_keras import augment, pipelines
-    from eo_keras import records as codec
+    from eo_keras.data import pipeline as pipelines
+    from eo_keras.data.augment import patches as augment
+    from eo_keras.records import example as codec
 
     card, split, paths = records.card, records.split("train"), records.files("train")
     bands, batch = records.bands(options.bands), options.batch_size
@@ -190,7 +192,9 @@ def _training_pass(records: Any, options: Any, model: str) -> Callable[[int], in
     """Returns what takes one step of launch.train on one batch."""
     import tensorflow as tf
 
-    from eo_keras import pipelines, training, training_options
+    from eo_keras.data import pipeline as pipelines
+    from eo_keras.training import options as training_options
+    from eo_keras.training import train as training
 
     pipeline = pipelines.TrainingPipeline(records, dataclasses.replace(options, cache=False))
     batch = next(iter(pipelines.reading(records, pipeline.epoch(0).take(1))))
@@ -220,7 +224,10 @@ def main() -> None:
     if FLAGS.repetitions < 1:
         raise OptionError("repetitions", f"{FLAGS.repetitions}", "1 or more")
     common.import_tensorflow_quietly()
-    from eo_keras import augment, models, pipelines, sentinel2
+    from eo_keras import models
+    from eo_keras.data import pipeline as pipelines
+    from eo_keras.data.augment import patches as augment
+    from eo_keras.sensors import sentinel2
 
     if FLAGS.model != "none" and FLAGS.model not in models.MODELS:
         raise OptionError("model", f"'{FLAGS.model}'", f"none, {', '.join(models.MODELS)}")

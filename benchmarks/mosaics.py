@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from eo_keras import sentinel2
 from eo_keras.errors import OptionError, SourceError
-from eo_keras.legends import EUROSAT
-from tfrecords_builder.generated.noise import salt, value_noise
+from eo_keras.legends.catalogue import EUROSAT
+from eo_keras.sensors import sentinel2
+from tfrecords_builder.synthetic.noise import salt, value_noise
 
 PATCH = 64
 

@@ -11,7 +11,8 @@ import time
 from absl import flags
 
 from benchmarks import measuring
-from launch import common, path_flags
+from launch import app as common
+from launch import path_flags
 
 FLAGS = flags.FLAGS
 
@@ -54,7 +55,8 @@ def _batches() -> None:
     common.import_tensorflow_quietly()
     import tensorflow as tf
 
-    from eo_keras import augment, pipelines
+    from eo_keras.data import pipeline as pipelines
+    from eo_keras.data.augment import patches as augment
 
     augmentation = augment.Augmentation(d4=True, shift=FLAGS.shift, brightness=0.0)
     options = pipelines.PipelineOptions(FLAGS.batch_size, augmentation=augmentation, cache=FLAGS.in_memory)

@@ -10,7 +10,8 @@ import time
 from absl import flags
 
 from benchmarks import measuring
-from launch import common, path_flags
+from launch import app as common
+from launch import path_flags
 
 FLAGS = flags.FLAGS
 
@@ -27,7 +28,7 @@ flags.DEFINE_enum("encoding", "raw", ["raw", "jpeg"], "tfds: how the images are 
 
 
 def _eo_keras() -> tuple[int, float]:
-    from eo_keras import tfrecord
+    from eo_keras.records import tfrecord
 
     examples = [tfrecord.decode_example(data) for data in tfrecord.read_records(FLAGS.input)]
     started = time.perf_counter()
@@ -38,7 +39,7 @@ def _eo_keras() -> tuple[int, float]:
 
 
 def _bytes() -> tuple[int, float]:
-    from eo_keras import tfrecord
+    from eo_keras.records import tfrecord
 
     examples = list(tfrecord.read_records(FLAGS.input))
     started = time.perf_counter()
@@ -109,7 +110,7 @@ def main() -> None:
         if FLAGS.writer == "tfds":
             import tensorflow_datasets.core  # noqa: F401
     else:
-        import eo_keras.tfrecord  # noqa: F401
+        import eo_keras.records.tfrecord  # noqa: F401
     import_seconds = time.perf_counter() - started
     write = {"eo_keras": _eo_keras, "tensorflow": _tensorflow, "tfds": _tfds, "bytes": _bytes}[FLAGS.writer]
     examples, seconds = write()

@@ -17,11 +17,14 @@ import numpy as np
 from absl import flags
 
 from benchmarks import measuring
-from eo_keras import cards, files, records
-from eo_keras.dense_metrics import DenseScorer
+from eo_keras.core import files
 from eo_keras.errors import RecordsError
-from eo_keras.legends import IGNORE
-from launch import common, path_flags
+from eo_keras.legends.catalogue import IGNORE
+from eo_keras.metrics.segmentation import DenseScorer
+from eo_keras.records import data_card as cards
+from eo_keras.records import example as records
+from launch import app as common
+from launch import path_flags
 
 FLAGS = flags.FLAGS
 

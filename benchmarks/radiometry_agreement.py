@@ -14,10 +14,13 @@ import warnings
 import numpy as np
 from absl import flags
 
-from eo_keras import files, radiometry, rasters, sentinel2
+from eo_keras.core import files
 from eo_keras.errors import SourceError
-from launch import common, path_flags
-from tfrecords_builder import archives
+from eo_keras.geo import images as rasters
+from eo_keras.sensors import radiometry, sentinel2
+from launch import app as common
+from launch import path_flags
+from tfrecords_builder.sources import archive as archives
 from tfrecords_builder.sources import eurosat
 
 FLAGS = flags.FLAGS
@@ -62,7 +65,11 @@ def _compress(geotiffs: dict[str, pathlib.Path], folder: pathlib.Path) -> dict[s
 def main() -> None:
     """Runs the measurement."""
     common.import_tensorflow_quietly()
-    from eo_keras import evaluation, metrics, pipelines, prediction, runs
+    from eo_keras.data import pipeline as pipelines
+    from eo_keras.evaluation import evaluate as evaluation
+    from eo_keras.metrics import classification as metrics
+    from eo_keras.runs import folder as runs
+    from eo_keras.serving import images as prediction
 
     run = runs.open_run(FLAGS.run_dir)
     records = pipelines.Records(FLAGS.records_dir or runs.find_records(run.folder, run.card))

@@ -18,9 +18,9 @@ from absl import flags
 from benchmarks import accuracy, comparison, measuring, results_maps, results_training
 from benchmarks.comparison import OURS
 from benchmarks.measured import Measured, interval, measured
-from eo_keras import files
-from eo_keras.wording import number, percent
-from launch import common
+from eo_keras.core import files
+from eo_keras.core.number_format import number, percent
+from launch import app as common
 
 FLAGS = flags.FLAGS
 DOCS = pathlib.Path(__file__).parents[1] / "docs"

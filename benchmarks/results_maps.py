@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import measuring
 from benchmarks.measured import Recorded
-from eo_keras.wording import number
+from eo_keras.core.number_format import number
 
 _VARIANTS = {"os8": "--output_stride=8", "flip": "--flip", "os8-flip": "--output_stride=8 --flip"}
 

@@ -15,8 +15,9 @@ import pathlib
 from absl import flags
 
 from benchmarks import comparison, measuring, works
-from eo_keras import files
-from launch import common, path_flags
+from eo_keras.core import files
+from launch import app as common
+from launch import path_flags
 from tfrecords_builder.sources import eurosat
 
 FLAGS = flags.FLAGS

@@ -1,4 +1,4 @@
-r"""Measures who writes TFRecords fastest: eo_keras.tfrecord, TensorFlow, TensorFlow Datasets, or `tfrecord` of PyPI.
+r"""Measures who writes TFRecords fastest: this package, TensorFlow, TensorFlow Datasets, or `tfrecord` of PyPI.
 
 All write the same examples, each in a process of its own and after reading them by its own means. Every file is then
 read back with all checksums and compared with ours, byte for byte and example by example.
@@ -16,8 +16,11 @@ from absl import flags
 
 from benchmarks import comparison, measuring, works
 from benchmarks.comparison import FLOOR, OURS, PEER, Side, Work
-from eo_keras import cards, files, tfrecord
-from launch import common, path_flags
+from eo_keras.core import files
+from eo_keras.records import data_card as cards
+from eo_keras.records import tfrecord
+from launch import app as common
+from launch import path_flags
 
 FLAGS = flags.FLAGS
 
@@ -70,7 +73,7 @@ def make_work(title: str, path: pathlib.Path, encoding: str, python: str) -> Wor
         "examples/s",
         "serialising and writing, imports left out",
         {
-            OURS: Side("eo_keras.tfrecord", own("eo_keras"), folder),
+            OURS: Side("eo_keras.records.tfrecord", own("eo_keras"), folder),
             PEER: Side("TensorFlow: tf.train.Example, tf.io.TFRecordWriter", own("tensorflow"), folder),
             "tfds": Side("TensorFlow Datasets: its serialiser and ExampleWriter", own("tfds"), folder),
             "tfrecord": Side("the package `tfrecord`", package, folder),

@@ -18,9 +18,12 @@ import numpy as np
 from absl import flags
 
 from benchmarks import measuring, mosaics
-from eo_keras import files, sentinel2, vectors
-from eo_keras.vectors import Polygons
-from launch import common, path_flags
+from eo_keras.core import files
+from eo_keras.geo import polygons as vectors
+from eo_keras.geo.polygons import Polygons
+from eo_keras.sensors import sentinel2
+from launch import app as common
+from launch import path_flags
 
 FLAGS = flags.FLAGS
 

@@ -27,9 +27,11 @@ from typing import Any
 from absl import flags
 
 from benchmarks import comparison, measuring, train_step_jax, train_step_works
-from eo_keras import doctor, files
+from eo_keras.core import files
+from eo_keras.doctor import machine as doctor
 from eo_keras.errors import OptionError
-from launch import common, path_flags
+from launch import app as common
+from launch import path_flags
 
 FLAGS = flags.FLAGS
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measuring
-from eo_keras import files
+from eo_keras.core import files
 from eo_keras.errors import EOKerasError
 
 IMAGES, ANSWERS = "images.npy", "answers.json"
@@ -48,7 +48,7 @@ class Settings:
 
     Attributes:
         dtype_policy: `float32` or `mixed_bfloat16`.
-        optimizer: a name of `eo_keras.optimizers.OPTIMIZERS`.
+        optimizer: a name of `eo_keras.training.optimizers.OPTIMIZERS`.
         batch_size: examples in a step; all steps take the same ones.
         steps: number of steps, 2 or more; the first one, in which the step is compiled, is not timed.
         patch_size: height and width of the images in pixels.
@@ -108,7 +108,9 @@ def train(name: str, settings: Settings, folder: pathlib.Path) -> dict[str, Any]
     """
     import jax
 
-    from eo_keras import models, optimizers, runs
+    from eo_keras import models
+    from eo_keras.runs import folder as runs
+    from eo_keras.training import optimizers
 
     image, label = batch(settings)
     model, _ = models.build(
@@ -171,7 +173,7 @@ def _answers(model: Any, image: np.ndarray) -> dict[str, np.ndarray]:
     """Returns probabilities, and logits: of few steps' training, probabilities may be 0 and 1 and hide a difference."""
     import keras
 
-    from eo_keras.models.blocks import LOGITS
+    from eo_keras.models.layers.factory import LOGITS
 
     asked = keras.Model(model.input, [model.output, model.get_layer(LOGITS).output])
     probabilities, logits = asked.predict_on_batch(image)
@@ -182,7 +184,7 @@ def _make_step(training: Any, optimizer: Any) -> Callable[..., Any]:
     import jax
     import keras
 
-    from eo_keras.losses import softmax_cross_entropy
+    from eo_keras.losses.classification import softmax_cross_entropy
 
     def loss_of(trainable, others, image, label):
         outputs, others = training.stateless_call(trainable, others, image, training=True)
@@ -255,7 +257,7 @@ def check_saved(folder: pathlib.Path) -> dict[str, dict[str, float]]:
     """
     if not (folder / ANSWERS).is_file():
         raise measuring.MeasurementError("--check_saved", f"{folder} holds no {ANSWERS}", "a folder of --saved_dir")
-    from eo_keras import runs
+    from eo_keras.runs import folder as runs
 
     image, said = np.load(folder / IMAGES), json.loads((folder / ANSWERS).read_text())
     differences = {}

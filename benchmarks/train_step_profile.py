@@ -18,7 +18,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from eo_keras import augment, losses, models, phases, pipelines, stepping, tasks, training_options
+from eo_keras import models
+from eo_keras.data import pipeline as pipelines
+from eo_keras.data.augment import patches as augment
+from eo_keras.losses import classification as losses
+from eo_keras.tasks import task as tasks
+from eo_keras.training import options as training_options
+from eo_keras.training import phases
+from eo_keras.training import step as stepping
 
 FORWARD, BACKWARD, UPDATE, WAIT = "forward", "backward", "update and metrics", "waiting for the input"
 KINDS = (

@@ -18,8 +18,10 @@ from absl import flags
 
 from benchmarks import measuring, works
 from benchmarks.train_step_works import PATCH_SIZE, POLICIES, WARM_STEPS
-from eo_keras import cards, runs
-from launch import common, path_flags
+from eo_keras.records import data_card as cards
+from eo_keras.runs import folder as runs
+from launch import app as common
+from launch import path_flags
 
 FLAGS = flags.FLAGS
 
@@ -59,7 +61,8 @@ def _keras() -> None:
     import keras
     import numpy as np
 
-    from eo_keras import models, training_options
+    from eo_keras import models
+    from eo_keras.training import options as training_options
 
     card = cards.read_data_card(FLAGS.records_dir)
     options = training_options.TrainingOptions(FLAGS.records_dir, "").optimizer

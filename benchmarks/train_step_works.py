@@ -13,7 +13,8 @@ from typing import Any
 
 from benchmarks import comparison, measuring, works
 from benchmarks.comparison import OURS, PEER, Side, Work
-from eo_keras import cards, files
+from eo_keras.core import files
+from eo_keras.records import data_card as cards
 
 TORCH = "torch"
 TARGETS = {"keras": 0.97, "torch": 1.0}
@@ -60,7 +61,7 @@ class Settings:
 
 def make_records(work_dir: pathlib.Path, patches_per_class: int) -> pathlib.Path:
     """Returns a records folder of the generated world's RGB patches, made unless it is there already."""
-    from tfrecords_builder.generated import archives
+    from tfrecords_builder.synthetic import archives
 
     folder, source = work_dir / f"records-{patches_per_class}", work_dir / f"eurosat_rgb-{patches_per_class}.zip"
     if not (folder / cards.DATA_CARD_NAME).is_file():

@@ -11,8 +11,10 @@ from typing import Any
 
 from benchmarks import measuring
 from benchmarks.comparison import FLOOR, OURS, PEER, Side, Work
-from eo_keras import cards, files, records
-from tfrecords_builder import archives
+from eo_keras.core import files
+from eo_keras.records import data_card as cards
+from eo_keras.records import example as records
+from tfrecords_builder.sources import archive as archives
 from tfrecords_builder.sources import eurosat
 
 WORKS = ("ms_build", "rgb_build", "ms_batches", "rgb_batches")

@@ -21,13 +21,18 @@ import os
 
 from absl import flags
 
-from eo_keras import code_maps, scene_numbers, scenes, sentinel2
 from eo_keras.errors import OptionError
-from launch import common, path_flags
-from tfrecords_builder import build, output, sources, splits
-from tfrecords_builder.tiles import build as tiles_build
-from tfrecords_builder.tiles.options import DATASET as TILES
-from tfrecords_builder.tiles.options import TileBuildOptions, TileOptions
+from eo_keras.geo import scene_numbers, scenes
+from eo_keras.legends import crosswalk as code_maps
+from eo_keras.sensors import sentinel2
+from launch import app as common
+from launch import path_flags
+from tfrecords_builder import build, sources
+from tfrecords_builder import build_tiles as tiles_build
+from tfrecords_builder.sources.urban_atlas.options import DATASET as TILES
+from tfrecords_builder.sources.urban_atlas.options import TileBuildOptions, TileOptions
+from tfrecords_builder.splits import split as splits
+from tfrecords_builder.storage import output
 
 FLAGS = flags.FLAGS
 

@@ -19,12 +19,15 @@ import time
 import numpy as np
 from absl import flags
 
-from eo_keras import cards, records
+from eo_keras.core.manifests import Written
+from eo_keras.core.output_folders import DEMO, OutputFolder
 from eo_keras.errors import EOKerasError, OptionError
-from eo_keras.manifests import Written
-from eo_keras.output_folders import DEMO, OutputFolder
-from launch import common, demo_folder, path_flags
-from tfrecords_builder.generated import archives, cities, hardness
+from eo_keras.records import data_card as cards
+from eo_keras.records import example as records
+from launch import app as common
+from launch import demo_folder, path_flags
+from tfrecords_builder.synthetic import archives, cities
+from tfrecords_builder.synthetic import baselines as hardness
 
 FLAGS = flags.FLAGS
 

@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
+from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import OptionError
-from eo_keras.output_folders import OutputFolder
 
 _FOLDERS = ("records/rgb", "records/ms", "records/cities", "run", "run_cities", "serving")
 """What the demo's commands make; each has a list of its own of what was written there."""

@@ -14,10 +14,11 @@ import os
 
 from absl import flags
 
-from eo_keras import doctor
+from eo_keras.doctor import machine as doctor
 from eo_keras.errors import EOKerasError, OptionError
-from launch import common, flag_files, path_flags
-from tfrecords_builder import space
+from launch import app as common
+from launch import flag_files, path_flags
+from tfrecords_builder import disk_usage as space
 
 FLAGS = flags.FLAGS
 
@@ -89,7 +90,7 @@ def _examine_tensorflow(variables: dict[str, str], given: dict | None) -> list[d
 
     try:
         common.import_tensorflow_quietly()
-        from eo_keras import doctor_tensorflow
+        from eo_keras.doctor import tensorflow as doctor_tensorflow
     except Exception as error:
         what = f"TensorFlow or Keras cannot be imported ({type(error).__name__}: {error})"
         remedy = "pip install --upgrade eo-keras, in a new environment"

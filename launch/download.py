@@ -9,7 +9,8 @@ import time
 
 from absl import flags
 
-from launch import common, path_flags
+from launch import app as common
+from launch import path_flags
 from tfrecords_builder import downloads
 
 FLAGS = flags.FLAGS

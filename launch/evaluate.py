@@ -19,25 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from eo_keras import (
-    calibration,
-    cards,
-    comparison,
-    comparison_page,
-    comparison_report,
-    evaluation_folder,
-    files,
-    places,
-    run_temperature,
-    runs,
-)
-from eo_keras.comparison import Difference, Member
+from eo_keras.core import files
 from eo_keras.errors import EOKerasError, OptionError
-from eo_keras.evaluation_folder import Stored
-from launch import common, evaluate_maps, evaluate_text, path_flags
+from eo_keras.evaluation import comparison_page, comparison_report
+from eo_keras.evaluation import report as evaluation_folder
+from eo_keras.evaluation.report import Stored
+from eo_keras.metrics import by_location as places
+from eo_keras.metrics import calibration, comparison
+from eo_keras.metrics.comparison import Difference, Member
+from eo_keras.records import data_card as cards
+from eo_keras.runs import folder as runs
+from eo_keras.runs import temperature as run_temperature
+from launch import app as common
+from launch import evaluate_maps, evaluate_text, path_flags
 
 if TYPE_CHECKING:
-    from eo_keras.pipelines import Records
+    from eo_keras.data.pipeline import Records
 
 FLAGS = flags.FLAGS
 
@@ -183,7 +180,7 @@ def _model_name() -> str:
 
 def _subject(folder: pathlib.Path, *, alone: bool) -> _Subject:
     """Checks all that can be checked without the model, and looks for an earlier evaluation that fits."""
-    from eo_keras import evaluation
+    from eo_keras.evaluation import evaluate as evaluation
 
     card, records = cards.read_model_card(folder), _records(FLAGS.records_dir or _own_records(folder))
     evaluation.check_records(records.card, card, records.folder)
@@ -203,7 +200,7 @@ def _subject(folder: pathlib.Path, *, alone: bool) -> _Subject:
 
 @functools.cache
 def _records(folder: str) -> "Records":
-    from eo_keras import pipelines
+    from eo_keras.data import pipeline as pipelines
 
     return pipelines.Records(folder)
 
@@ -274,7 +271,7 @@ def _would_do(subject: _Subject) -> str:
 
 
 def _evaluate(subject: _Subject) -> Stored:
-    from eo_keras import evaluation
+    from eo_keras.evaluation import evaluate as evaluation
 
     run = runs.open_run(subject.folder, _model_name())
     with common.ProgressBars(unit="batches") as bars:
@@ -296,7 +293,7 @@ def _evaluate(subject: _Subject) -> Stored:
 
 def _calibration(subject: _Subject, run: runs.Run, bars: Any) -> tuple[calibration.Calibration | None, str]:
     """Returns the run's temperature, fitted now or earlier, or the reason why there is none."""
-    from eo_keras import evaluation
+    from eo_keras.evaluation import evaluate as evaluation
 
     if FLAGS.calibrate is False:
         return None, evaluation_folder.NOT_ASKED
@@ -332,7 +329,7 @@ def _calibration(subject: _Subject, run: runs.Run, bars: Any) -> tuple[calibrati
 def _places(subject: _Subject, keys: tuple[str, ...]) -> places.Places | None:
     if not FLAGS.coordinates:
         return places.read_places(subject.records.folder, subject.records.card, FLAGS.split, keys)
-    from tfrecords_builder import spatial
+    from tfrecords_builder.splits import spatial
 
     degrees, _ = spatial.read_coordinates(FLAGS.coordinates, keys)
     return places.Places(degrees, pathlib.Path(FLAGS.coordinates).name)

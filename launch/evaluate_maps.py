@@ -6,10 +6,12 @@ from typing import Any
 
 from absl import flags
 
-from eo_keras import cards, files, runs
+from eo_keras.core import files
+from eo_keras.core.number_format import number
 from eo_keras.errors import OptionError
-from eo_keras.wording import number
-from launch import common
+from eo_keras.records import data_card as cards
+from eo_keras.runs import folder as runs
+from launch import app as common
 
 FLAGS = flags.FLAGS
 
@@ -68,7 +70,9 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
     Returns:
         The evaluation and what its `metrics.json` holds; None in a dry run.
     """
-    from eo_keras import dense_evaluation_folder, evaluation_folder, pipelines
+    from eo_keras.data import pipeline as pipelines
+    from eo_keras.evaluation import report as evaluation_folder
+    from eo_keras.evaluation import segmentation_report as dense_evaluation_folder
 
     card = cards.read_model_card(folder)
     records = pipelines.Records(FLAGS.records_dir or runs.find_records(folder, card))
@@ -102,7 +106,9 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
 
 def comparison_report(folders: Sequence[pathlib.Path], evaluated: Sequence[Any]):
     """Compares evaluated runs, and returns the report."""
-    from eo_keras import dense_comparison, dense_comparison_report, evaluation_folder
+    from eo_keras.evaluation import report as evaluation_folder
+    from eo_keras.evaluation import segmentation_comparison_report as dense_comparison_report
+    from eo_keras.metrics import segmentation_comparison as dense_comparison
 
     members = [
         dense_comparison.DenseMember(name, one.answers.scorer, one.scores, content, one.places)
@@ -119,8 +125,8 @@ def variant(model_name: str) -> str:
 
 
 def _options():
-    from eo_keras.dense_evaluation import DenseTTA
-    from eo_keras.dense_evaluation_folder import DenseEvaluationOptions
+    from eo_keras.evaluation.segmentation_evaluate import DenseTTA
+    from eo_keras.evaluation.segmentation_report import DenseEvaluationOptions
 
     try:
         scales = tuple(map(float, FLAGS.scales))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from eo_keras.wording import interval, number, percent
+from eo_keras.core.number_format import interval, number, percent
 
 
 def class_lines(scores: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,8 @@ import shlex
 
 from absl import flags
 
-from launch import common, path_flags
+from launch import app as common
+from launch import path_flags
 
 FLAGS = flags.FLAGS
 
@@ -56,7 +57,9 @@ def _examples(report) -> str:
 def main() -> None:
     """Runs the command."""
     common.import_tensorflow_quietly()
-    from eo_keras import run_temperature, runs, serving
+    from eo_keras.runs import folder as runs
+    from eo_keras.runs import temperature as run_temperature
+    from eo_keras.serving import saved_model as serving
 
     run = runs.open_run(FLAGS.run_dir)
     card = run.card

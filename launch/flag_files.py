@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-from eo_keras import files, runs
+from eo_keras.core import files
 from eo_keras.errors import OptionError, StorageError
+from eo_keras.runs import folder as runs
 from launch.path_flags import PathParser
 
 INSTALLED = pathlib.Path(__file__).parent / "flagfiles"

@@ -10,10 +10,15 @@ import pathlib
 
 from absl import flags
 
-from eo_keras import cards, files, output_files, pages
+from eo_keras.core import files, output_files
 from eo_keras.errors import OptionError
-from launch import common, path_flags
-from tfrecords_builder import inspection, inspection_page, leaks
+from eo_keras.inspection import leakage as leaks
+from eo_keras.inspection import page as inspection_page
+from eo_keras.inspection import scan_records as inspection
+from eo_keras.plots import html as pages
+from eo_keras.records import data_card as cards
+from launch import app as common
+from launch import path_flags
 
 FLAGS = flags.FLAGS
 

@@ -10,7 +10,7 @@ import os
 
 from absl import flags
 
-from eo_keras import files
+from eo_keras.core import files
 from eo_keras.errors import StorageError
 
 flags.disclaim_key_flags()  # The flags belong to the module that calls.

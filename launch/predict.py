@@ -14,9 +14,15 @@ import time
 import numpy as np
 from absl import flags
 
-from eo_keras import cards, files, output_files, prediction, rasters, run_temperature, sentinel2
+from eo_keras.core import files, output_files
 from eo_keras.errors import BandError, OptionError
-from launch import common, path_flags
+from eo_keras.geo import images as rasters
+from eo_keras.records import data_card as cards
+from eo_keras.runs import temperature as run_temperature
+from eo_keras.sensors import sentinel2
+from eo_keras.serving import images as prediction
+from launch import app as common
+from launch import path_flags
 from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
 
 FLAGS = flags.FLAGS
@@ -71,7 +77,7 @@ def main() -> None:
         return
 
     common.import_tensorflow_quietly()
-    from eo_keras import runs
+    from eo_keras.runs import folder as runs
 
     run = runs.open_run(FLAGS.run_dir)
     started = time.monotonic()

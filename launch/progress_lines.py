@@ -32,7 +32,7 @@ class ProgressLines:
             return
         elapsed = now - self._begun
         self._next = now + min(LARGEST, max(FIRST, SHARE * elapsed))
-        from eo_keras.sweeps import duration  # Not before a line is due: it takes a while to import.
+        from eo_keras.sweeps.sweep import duration  # Not before a line is due: it takes a while to import.
 
         left = (self.total - self.n) * elapsed / self.n
         print(f"{self._description}: {self._counts(elapsed)}, about {duration(left)} left", file=sys.stderr, flush=True)

@@ -27,9 +27,13 @@ from typing import Any
 
 from absl import flags
 
-from eo_keras import cards, files, sweep_grid, sweeps
+from eo_keras.core import files
 from eo_keras.errors import EOKerasError, OptionError
-from launch import common, flag_files, path_flags, train
+from eo_keras.records import data_card as cards
+from eo_keras.sweeps import grid as sweep_grid
+from eo_keras.sweeps import sweep as sweeps
+from launch import app as common
+from launch import flag_files, path_flags, train
 
 FLAGS = flags.FLAGS
 
@@ -295,7 +299,8 @@ def _describe(found: sweeps.Sweep, plan: Sequence[sweep_grid.Planned], varied: M
 
 def _tell(found: sweeps.Sweep) -> None:
     """Prints the table, and the command that comes next."""
-    from eo_keras import comparison_page, sweep_report
+    from eo_keras.evaluation import comparison_page
+    from eo_keras.sweeps import report as sweep_report
 
     table = sweep_report.table(found)
     print("\n".join(["", *comparison_page.lines(table), "", *sweep_report.cautions(found)]))

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from eo_keras.errors import OptionError, RecordsError
-from launch import common, path_flags
+from launch import app as common
+from launch import path_flags
 
 if TYPE_CHECKING:
-    from eo_keras import training_options
+    from eo_keras.training import options as training_options
 
 FLAGS = flags.FLAGS
 
@@ -263,7 +264,10 @@ def options(flag_values: flags.FlagValues) -> training_options.TrainingOptions:
     Raises:
         OptionError: if a value, or a combination, cannot work.
     """
-    from eo_keras import augment, dense_augment, optimizers, training_options
+    from eo_keras.data.augment import crops as dense_augment
+    from eo_keras.data.augment import patches as augment
+    from eo_keras.training import optimizers
+    from eo_keras.training import options as training_options
 
     given = given_options(flag_values)
     if given["crop"] is None:
@@ -295,7 +299,8 @@ def given_options(flag_values: flags.FlagValues) -> dict:
 
 
 def _default_crop(records_dir: str) -> int:
-    from eo_keras import cards, dense_augment
+    from eo_keras.data.augment import crops as dense_augment
+    from eo_keras.records import data_card as cards
 
     try:
         card = cards.read_data_card(records_dir)
@@ -311,7 +316,7 @@ def _chosen(kind: type, given: dict) -> dict:
 def main() -> None:
     """Runs the command."""
     common.import_tensorflow_quietly()
-    from eo_keras import training
+    from eo_keras.training import train as training
 
     chosen = options(FLAGS)
     with common.ProgressBars(unit="steps") as progress, common.StopOnSignal() as stop:

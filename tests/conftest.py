@@ -8,9 +8,12 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
+from tests.harness.archives import make, ms_zip, rgb_zip  # noqa: E402, F401
+from tests.harness.trainings import finished, rgb_records, short_training  # noqa: E402, F401
+
 DEFAULT_DATA = pathlib.Path(__file__).parents[1] / ".." / "shared" / "data"
 
-LONGEST = ("test_distribution.py", "test_workers.py", "test_resume.py", "test_training.py", "test_deeplab_replicas.py")
+LONGEST = ("test_distribution.py", "test_workers.py", "test_resume.py", "test_train.py", "test_deeplab_replicas.py")
 """Modules that take a minute or more each, the longest first: begun last, one processor would wait for them."""
 
 
@@ -33,10 +36,14 @@ def real_data():
 def make_run():
     """A function that writes the run folder of an untrained small network, and opens it."""
 
-    def make(folder, dtype, bands, *, legend=None, patch_size=64, policy=None, seed=1, sharpness=3.0):
+    def write(folder, dtype, bands, *, legend=None, patch_size=64, policy=None, seed=1, sharpness=3.0):
         import numpy as np
 
-        from eo_keras import cards, legends, models, rasters, runs
+        from eo_keras import models
+        from eo_keras.geo import images as rasters
+        from eo_keras.legends import catalogue as legends
+        from eo_keras.records import data_card as cards
+        from eo_keras.runs import folder as runs
 
         legend = legend or legends.EUROSAT
         level, spread = (90.0, 35.0) if dtype == "uint8" else (1200.0, 500.0)
@@ -80,4 +87,4 @@ def make_run():
         cards.write_card(card, folder)
         return runs.open_run(folder)
 
-    return make
+    return write

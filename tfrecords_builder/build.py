@@ -20,14 +20,18 @@ from typing import Any
 import numpy as np
 
 import eo_keras
-from eo_keras import cards, engines, files
+from eo_keras.core import engines, files
 from eo_keras.errors import OptionError, SourceError
-from tfrecords_builder import finished, output, plan, scan, shards, splits
-from tfrecords_builder.output import BuildReport
+from eo_keras.records import data_card as cards
+from eo_keras.records.statistics import Histograms
 from tfrecords_builder.sources import SOURCES, UNNAMED, Source
 from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
-from tfrecords_builder.state import BuildState
-from tfrecords_builder.statistics import Histograms
+from tfrecords_builder.splits import split as splits
+from tfrecords_builder.steps import plan, scan, shards
+from tfrecords_builder.storage import manifest as finished
+from tfrecords_builder.storage import output
+from tfrecords_builder.storage.output import BuildReport
+from tfrecords_builder.storage.state import BuildState
 
 _Progress = Callable[[str, int, int], None] | None
 

@@ -12,9 +12,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
-from eo_keras import files
+from eo_keras.core import files
+from eo_keras.core.output_folders import FILES, OutputFolder
 from eo_keras.errors import SourceError
-from eo_keras.output_folders import FILES, OutputFolder
 
 CHUNK_BYTES = 1 << 20
 ATTEMPTS = 4

@@ -15,22 +15,22 @@ from collections.abc import Callable, Sequence
 import keras
 
 from eo_keras.errors import BandError, OptionError
-from eo_keras.models.atrous import OUTPUT_STRIDES, check_output_stride, output_stride_of
-from eo_keras.models.batch_norm import fewest_values
-from eo_keras.models.blocks import POLICIES, check_dropout
-from eo_keras.models.compact import build_compact
-from eo_keras.models.complexity import multiply_adds
-from eo_keras.models.deeplab import build_deeplab
-from eo_keras.models.googlenet import build_googlenet
-from eo_keras.models.inception_v3 import build_inception_v3
+from eo_keras.models.backbones.compact import build_compact
+from eo_keras.models.backbones.googlenet import build_googlenet
+from eo_keras.models.backbones.inception_v3 import build_inception_v3
+from eo_keras.models.backbones.resnet import build_resnet, resnet_features
+from eo_keras.models.backbones.xception import build_xception, xception_features
+from eo_keras.models.dilation import OUTPUT_STRIDES, check_output_stride, output_stride_of
+from eo_keras.models.flops import multiply_adds
+from eo_keras.models.inference import copy_weights, inference_twin, seed_states, training_model, with_temperature
 from eo_keras.models.layer_groups import depth_groups, depthwise_kernels, normalised_kernels, set_trainable
-from eo_keras.models.normalisation import BandNormalisation, Normalisation
-from eo_keras.models.published import INCEPTION_V3, RESNET50, RESNET101, Published
-from eo_keras.models.resnet import build_resnet, resnet_features
-from eo_keras.models.stems import STEM_MODES, check_stem
-from eo_keras.models.twins import copy_weights, inference_twin, seed_states, training_model, with_temperature
-from eo_keras.models.weights import InitialisationReport, input_scale, load_backbone, scratch_report
-from eo_keras.models.xception import build_xception, xception_features
+from eo_keras.models.layers.batch_norm import fewest_values
+from eo_keras.models.layers.factory import POLICIES, check_dropout
+from eo_keras.models.layers.normalization import BandNormalisation, Normalisation
+from eo_keras.models.pretrained.catalogue import INCEPTION_V3, RESNET50, RESNET101, Published
+from eo_keras.models.pretrained.stem import STEM_MODES, check_stem
+from eo_keras.models.pretrained.weights import InitialisationReport, input_scale, load_backbone, scratch_report
+from eo_keras.models.segmentation.deeplab import build_deeplab
 
 __all__ = [
     "INPUT_DTYPES",
@@ -206,7 +206,8 @@ def build(
         normalisation: mean and standard deviation of each band in digital numbers.
         input_dtype: dtype of the digital numbers, `uint8` or `uint16`.
         patch_size: height and width of the input in pixels, at least 32; `None` takes any.
-        stem: `by_name` or `by_position`: which pretrained kernel each band takes, see `eo_keras.models.stems`.
+        stem: `by_name` or `by_position`: which pretrained kernel each band takes, see
+            `eo_keras.models.pretrained.stem`.
         weights: `None` for random weights, `imagenet`, or a file: weights of `keras.applications`, or a `.keras` model
             of this package or of `keras.applications`.
         dropout: share of the features that are dropped before the logits (of a dense model, before the decoder), and

@@ -7,8 +7,8 @@ import bisect
 import keras
 from keras import layers
 
-from eo_keras.models.blocks import is_dense_head, is_head
 from eo_keras.models.graph import sources
+from eo_keras.models.layers.factory import is_dense_head, is_head
 
 MERGES = (layers.Add, layers.Concatenate)
 """The layers that bring the branches of a block together."""

@@ -7,7 +7,8 @@ import pytest
 
 from benchmarks import comparison, measuring, results, works
 from benchmarks.comparison import FLOOR, OURS, PEER, Side, Work
-from eo_keras import files, tfrecord
+from eo_keras.core import files
+from eo_keras.records import tfrecord
 from tfrecords_builder.sources import eurosat
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import cross_validation, measuring
 from benchmarks.cross_validation import Pooled
-from eo_keras.answers import Answers
-from tfrecords_builder.generated import archives
+from eo_keras.metrics.predictions import Answers
+from tfrecords_builder.synthetic import archives
 
 CLASSES = tuple("abcdefghij")
 

@@ -7,8 +7,9 @@ import pytest
 
 from benchmarks import input_pipeline as benchmark
 from benchmarks import measuring
-from tfrecords_builder import build, splits
-from tfrecords_builder.generated import archives
+from tfrecords_builder import build
+from tfrecords_builder.splits import split as splits
+from tfrecords_builder.synthetic import archives
 
 
 @pytest.mark.parametrize(

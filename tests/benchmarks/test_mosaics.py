@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from benchmarks import eurosat_mosaic, mosaics
-from eo_keras import code_maps, scenes, urban_atlas
 from eo_keras.errors import OptionError, SourceError
-from eo_keras.legends import EUROSAT
-from eo_keras.scene_reader import SceneReader
-from tfrecords_builder.generated import archives
-from tfrecords_builder.tiles.cities import read_cities
+from eo_keras.geo import scenes
+from eo_keras.geo.scene_reader import SceneReader
+from eo_keras.legends import crosswalk as code_maps
+from eo_keras.legends.catalogue import EUROSAT
+from tfrecords_builder.sources.urban_atlas import land_use as urban_atlas
+from tfrecords_builder.sources.urban_atlas.sites import read_cities
+from tfrecords_builder.synthetic import archives
 
 OPTIONS = mosaics.MosaicOptions(size=200, region=80, wander=12.0)
 
@@ -45,7 +47,7 @@ def test_every_pixel_is_one_of_a_patch_of_its_class(source):
 
 
 def test_numbers_are_those_that_the_jpegs_were_made_of():
-    from eo_keras.radiometry import stretch_like_eurosat_jpeg
+    from eo_keras.sensors.radiometry import stretch_like_eurosat_jpeg
 
     grey = np.arange(1, 256, dtype=np.uint8)
     np.testing.assert_array_equal(stretch_like_eurosat_jpeg(mosaics.digital_numbers(grey)), grey)

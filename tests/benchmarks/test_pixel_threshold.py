@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import measuring, pixel_threshold
 from eo_keras.errors import RecordsError
-from tests.tfrecords_builder.building import built
-from tests.tfrecords_builder.conftest import rgb_members, write_zip
+from tests.harness.archives import rgb_members, write_zip
+from tests.harness.building import built
 from tests.tfrecords_builder.sources.test_ombria import NAMED, members
 
 BANDS = ("B11", "B08", "B03")

@@ -110,7 +110,7 @@ import json, pathlib, sys
 from benchmarks import train_step_jax
 train_step_jax.keep_tensorflow_out()
 from eo_keras import models
-from eo_keras.models.resnet import build_resnet
+from eo_keras.models.backbones.resnet import build_resnet
 changes = {"blocks": (1,), "width": 8, "dropout": 0.1}
 models.MODELS["tiny"] = models.Architecture("tiny", lambda **options: build_resnet(**options | changes), {})
 folder = pathlib.Path(sys.argv[1])

@@ -17,16 +17,18 @@ import time
 
 import numpy as np
 
-from launch.common import import_tensorflow_quietly
+from launch.app import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 
 import tensorflow as tf  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
-from eo_keras import augment, runs, training  # noqa: E402
-from eo_keras.optimizers import OptimizerOptions  # noqa: E402
-from eo_keras.training_options import TrainingOptions  # noqa: E402
+from eo_keras.data.augment import patches as augment  # noqa: E402
+from eo_keras.runs import folder as runs  # noqa: E402
+from eo_keras.training import train as training  # noqa: E402
+from eo_keras.training.optimizers import OptimizerOptions  # noqa: E402
+from eo_keras.training.options import TrainingOptions  # noqa: E402
 
 EPOCHS, STEPS = 4, 5
 TIMES = ("seconds", "images_per_second")

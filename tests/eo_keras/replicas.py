@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from launch.common import import_tensorflow_quietly
+from launch.app import import_tensorflow_quietly
 
 
 def _row(title):
@@ -53,7 +53,7 @@ def batches():
 
 def dense_builds():
     """Reduced builds of those that answer for every pixel; they are trained where they are named."""
-    from eo_keras.models.resnet import resnet_features
+    from eo_keras.models.backbones.resnet import resnet_features
 
     # Of two stages, which is a stride of 8.
     backbone = functools.partial(resnet_features, blocks=(1, 1), width=4)
@@ -71,7 +71,8 @@ def maps(labels):
 
 def dense_loss():
     """Both kinds of sums: those of pixels, and those of classes that are divided by each other."""
-    from eo_keras import dense_losses, tasks
+    from eo_keras.losses import segmentation as dense_losses
+    from eo_keras.tasks import task as tasks
 
     options = dense_losses.DenseLossOptions("cross_entropy+dice")
     return tasks.segmentation_loss(dense_losses.DenseLoss(options, CLASSES))
@@ -88,8 +89,13 @@ def train(name, arguments, strategy, optimizer):
     """Returns what 20 steps of an architecture come to, as arrays by name."""
     import tensorflow as tf
 
-    from eo_keras import evaluation, models, phases, stepping, tasks, training_options
-    from eo_keras.optimizers import OptimizerOptions
+    from eo_keras import models
+    from eo_keras.evaluation import evaluate as evaluation
+    from eo_keras.tasks import task as tasks
+    from eo_keras.training import options as training_options
+    from eo_keras.training import phases
+    from eo_keras.training import step as stepping
+    from eo_keras.training.optimizers import OptimizerOptions
 
     optimizer = OptimizerOptions(*optimizer, clip_norm=0.5, warmup_epochs=0, schedule="linear")
     options = training_options.TrainingOptions(
@@ -147,7 +153,8 @@ def main():
     import_tensorflow_quietly()
     import keras
 
-    from eo_keras import distribution, models
+    from eo_keras import models
+    from eo_keras.training import distribution
 
     distribution.prepare_devices(virtual_devices=devices, deterministic=True, seed=1)
     strategy = distribution.make_strategy("mirrored", virtual_devices=devices)

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import rasterio
 
-from eo_keras import rasters, scenes, vector_files, vectors
 from eo_keras.errors import EOKerasError
-from eo_keras.scene_reader import SceneReader
-from tests.eo_keras import products
+from eo_keras.geo import images as rasters
+from eo_keras.geo import polygons as vectors
+from eo_keras.geo import scenes, vector_files
+from eo_keras.geo.scene_reader import SceneReader
+from tests.harness import products
 
 PIXELS = np.full((3, 64, 64), 1500, np.uint16)
 NAMES = ("B04", "B03", "B02")

@@ -5,7 +5,7 @@ import json
 import struct
 from collections.abc import Callable
 
-from eo_keras import tfrecord
+from eo_keras.records import tfrecord
 from tests.faults.mutators import ANY, Mutator, flipped, number, pick, put
 
 

@@ -16,13 +16,15 @@ import zlib
 
 import numpy as np
 
-from eo_keras import cards, records
 from eo_keras.errors import EOKerasError
+from eo_keras.inspection import scan_records as inspection
+from eo_keras.records import data_card as cards
+from eo_keras.records import example as records
 from tests.faults import container_mutators as containers
 from tests.faults import mutators
-from tfrecords_builder import build, inspection
-from tfrecords_builder.generated import archives
-from tfrecords_builder.splits import SplitOptions
+from tfrecords_builder import build
+from tfrecords_builder.splits.split import SplitOptions
+from tfrecords_builder.synthetic import archives
 
 INPUT_MEGABYTES = 300
 """No reader of a handful of patches may take more memory than this, beyond what its libraries hold."""
@@ -247,7 +249,7 @@ class Worker:
             raise Wrong(f"accepted with a changed card: {', '.join(changed)}")
 
     def _read_by_tensorflow(self, dataset: str, folder: pathlib.Path) -> None:
-        from eo_keras import pipelines
+        from eo_keras.data import pipeline as pipelines
 
         opened = pipelines.Records(folder)
         card, original = opened.card, self._originals[dataset]
@@ -297,7 +299,7 @@ def _same_jpeg(data: bytes, card: cards.DataCard) -> None:
     """Demands that Pillow, TensorFlow and the builder's decoder read the same pixels."""
     import tensorflow as tf
 
-    from tfrecords_builder.sources import decoding
+    from tfrecords_builder.sources import image_decoding as decoding
 
     example = records.Example(data, 0, "a")
     pixels = {"the builder": decoding.decode_jpeg(data, "a", card.patch_size)}
@@ -328,7 +330,7 @@ def work(base: pathlib.Path, scratch: pathlib.Path, *, tensorflow: bool) -> None
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if tensorflow:
         os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-        from eo_keras import pipelines  # noqa: F401
+        from eo_keras.data import pipeline as pipelines  # noqa: F401
     worker = Worker(base, scratch)
     for name in FAMILIES:
         if FAMILIES[name].tensorflow <= tensorflow:

@@ -11,7 +11,7 @@ import os
 import runpy
 import sys
 
-from launch.common import import_tensorflow_quietly
+from launch.app import import_tensorflow_quietly
 
 
 def _become(module, words, folder, variables, out, err):
@@ -31,9 +31,9 @@ def _become(module, words, folder, variables, out, err):
 
 def main():
     import_tensorflow_quietly()
-    import eo_keras.training  # noqa: F401
-    import tfrecords_builder.inspection_page
-    import tfrecords_builder.tiles.build  # noqa: F401
+    import eo_keras.inspection.page
+    import eo_keras.training.train  # noqa: F401
+    import tfrecords_builder.build_tiles  # noqa: F401
 
     gc.freeze()  # Or each fork would copy the pages of all that is there when it collects.
     print("ready", flush=True)

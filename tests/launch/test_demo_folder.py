@@ -2,10 +2,11 @@
 
 import pytest
 
-from eo_keras import output_files, runs
+from eo_keras.core import output_files
+from eo_keras.core.manifests import Written
+from eo_keras.core.output_folders import DEMO, OutputFolder
 from eo_keras.errors import OptionError
-from eo_keras.manifests import Written
-from eo_keras.output_folders import DEMO, OutputFolder
+from eo_keras.runs import folder as runs
 from launch import demo_folder
 from tests.kept import contents
 

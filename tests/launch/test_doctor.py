@@ -1,7 +1,8 @@
 import pytest
 from absl import flags
 
-from launch import common, doctor
+from launch import app as common
+from launch import doctor
 from tests.launch.commands import assert_one_line_error, launch, launch_whole
 
 
@@ -39,7 +40,7 @@ def run(monkeypatch, capsys):
 
 
 def test_room_for_a_build(run, tmp_path, monkeypatch):
-    from tfrecords_builder.generated import archives
+    from tfrecords_builder.synthetic import archives
 
     source = archives.write_eurosat_archive(tmp_path / "ms.zip", kind="ms", patches_per_class=1)
     given = ("--dataset=eurosat_ms", f"--source={source}", f"--output_dir={tmp_path}")

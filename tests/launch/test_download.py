@@ -3,8 +3,9 @@ import hashlib
 import pytest
 from absl import flags
 
-from eo_keras.output_folders import FILES, OutputFolder
-from launch import common, download
+from eo_keras.core.output_folders import FILES, OutputFolder
+from launch import app as common
+from launch import download
 from tfrecords_builder import downloads
 
 CONTENT = b"an archive"

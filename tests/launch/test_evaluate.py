@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 from absl import flags
 
-from eo_keras import calibration, cards, evaluation_figures, evaluation_folder, reports, run_temperature, runs
-from eo_keras.sentinel2 import COMPOSITES
-from launch import common, evaluate, evaluate_maps
+from eo_keras.evaluation import report as evaluation_folder
+from eo_keras.metrics import calibration
+from eo_keras.plots import classification as reports
+from eo_keras.plots import confidence as evaluation_figures
+from eo_keras.records import data_card as cards
+from eo_keras.runs import folder as runs
+from eo_keras.runs import temperature as run_temperature
+from eo_keras.sensors.sentinel2 import COMPOSITES
+from launch import app as common
+from launch import evaluate, evaluate_maps
 from tests.launch.commands import launch_whole
-from tfrecords_builder import build, splits
-from tfrecords_builder.generated import archives
+from tfrecords_builder import build
+from tfrecords_builder.splits import split as splits
+from tfrecords_builder.synthetic import archives
 
 
 @pytest.fixture(scope="module")

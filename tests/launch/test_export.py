@@ -6,9 +6,11 @@ import sys
 import pytest
 from absl import flags
 
-from eo_keras import legends, sentinel2
-from eo_keras.output_folders import MANIFEST_NAME
-from launch import common, export
+from eo_keras.core.output_folders import MANIFEST_NAME
+from eo_keras.legends import catalogue as legends
+from eo_keras.sensors import sentinel2
+from launch import app as common
+from launch import export
 
 
 @pytest.fixture(scope="module")

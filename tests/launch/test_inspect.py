@@ -2,10 +2,11 @@ import json
 
 import pytest
 
-from eo_keras import cards
+from eo_keras.records import data_card as cards
 from tests.launch.commands import assert_one_line_error, launch
-from tfrecords_builder import build, splits
-from tfrecords_builder.generated import archives
+from tfrecords_builder import build
+from tfrecords_builder.splits import split as splits
+from tfrecords_builder.synthetic import archives
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from eo_keras import cards
+from eo_keras.records import data_card as cards
+from tests.harness import towns
 from tests.launch.commands import assert_one_line_error, launch
-from tests.tfrecords_builder.tiles import towns
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ import re
 import pytest
 from absl import flags
 
-from eo_keras import evaluation_folder, rasters
+from eo_keras.evaluation import report as evaluation_folder
+from eo_keras.geo import images as rasters
 from launch import path_flags
 from tests.launch.commands import assert_one_line_error, launch
 

@@ -12,11 +12,14 @@ from absl import flags
 from PIL import Image
 from rasterio.transform import from_origin
 
-from eo_keras import calibration, files, run_temperature
-from eo_keras.legends import EUROSAT
-from eo_keras.radiometry import stretch_like_eurosat_jpeg
-from eo_keras.sentinel2 import COMPOSITES, EUROSAT_ORDER, NOMINAL_ORDER
-from launch import common, predict
+from eo_keras.core import files
+from eo_keras.legends.catalogue import EUROSAT
+from eo_keras.metrics import calibration
+from eo_keras.runs import temperature as run_temperature
+from eo_keras.sensors.radiometry import stretch_like_eurosat_jpeg
+from eo_keras.sensors.sentinel2 import COMPOSITES, EUROSAT_ORDER, NOMINAL_ORDER
+from launch import app as common
+from launch import predict
 
 SIZE = 64
 MEANS = dict(

@@ -9,9 +9,11 @@ import time
 import pytest
 from absl import flags
 
-from eo_keras import sweep_grid, sweep_report, sweeps
 from eo_keras.errors import OptionError
-from eo_keras.training_options import TrainingOptions
+from eo_keras.sweeps import grid as sweep_grid
+from eo_keras.sweeps import report as sweep_report
+from eo_keras.sweeps import sweep as sweeps
+from eo_keras.training.options import TrainingOptions
 from launch import sweep
 from tests.launch.commands import assert_one_line_error, launch
 
@@ -210,8 +212,9 @@ def test_help_says_what_base_is():
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    from tfrecords_builder import build, splits
-    from tfrecords_builder.generated import archives
+    from tfrecords_builder import build
+    from tfrecords_builder.splits import split as splits
+    from tfrecords_builder.synthetic import archives
 
     folder = tmp_path_factory.mktemp("generated")
     source = archives.write_eurosat_archive(folder / "rgb.zip", kind="rgb", patches_per_class=6)

@@ -7,11 +7,14 @@ import pathlib
 import pytest
 from absl import flags
 
-from eo_keras import cards, models, runs
+from eo_keras import models
+from eo_keras.records import data_card as cards
+from eo_keras.runs import folder as runs
 from launch import train
 from tests.launch.commands import assert_one_line_error, launch, launch_whole
-from tfrecords_builder import build, splits
-from tfrecords_builder.generated import archives
+from tfrecords_builder import build
+from tfrecords_builder.splits import split as splits
+from tfrecords_builder.synthetic import archives
 
 FLAGFILES = pathlib.Path(train.__file__).parent / "flagfiles"
 

@@ -16,8 +16,9 @@ import signal
 import sys
 import time
 
-from eo_keras import files
-from tfrecords_builder import build, output, state
+from eo_keras.core import files
+from tfrecords_builder import build
+from tfrecords_builder.storage import output, state
 
 
 def bytes_of(folder):

@@ -12,11 +12,15 @@ import rasterio
 from PIL import Image
 from rasterio.io import MemoryFile
 
-from eo_keras import cards, records, sentinel2, tfrecord
 from eo_keras.errors import EOKerasError, OptionError, RecordsError, SourceError
-from tests.tfrecords_builder.building import all_examples, built, bytes_of
-from tfrecords_builder import build, inspection
-from tfrecords_builder.splits import SplitOptions
+from eo_keras.inspection import scan_records as inspection
+from eo_keras.records import data_card as cards
+from eo_keras.records import example as records
+from eo_keras.records import tfrecord
+from eo_keras.sensors import sentinel2
+from tests.harness.building import all_examples, built, bytes_of
+from tfrecords_builder import build
+from tfrecords_builder.splits.split import SplitOptions
 
 
 def test_jpegs_are_stored_untouched(make, rgb_zip, tmp_path):
@@ -374,7 +378,7 @@ def test_impossible_options(rgb_zip, tmp_path, options):
 
 def test_the_builder_imports_no_tensorflow():
     code = (
-        "import sys; import launch.build, tfrecords_builder.inspection, eo_keras.metrics\n"
+        "import sys; import launch.build, eo_keras.inspection.scan_records, eo_keras.metrics.classification\n"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

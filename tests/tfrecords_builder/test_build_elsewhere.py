@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from eo_keras import cards
 from eo_keras.errors import OptionError, RecordsError, SourceError
-from tests.tfrecords_builder.building import built, bytes_of
+from eo_keras.records import data_card as cards
+from tests.harness.building import built, bytes_of
 
 
 def test_beam_writes_the_same_bytes(ms_zip, tmp_path):

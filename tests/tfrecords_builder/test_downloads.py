@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from eo_keras import files
+from eo_keras.core import files
+from eo_keras.core.output_folders import FILES, OutputFolder
 from eo_keras.errors import SourceError, StorageError
-from eo_keras.output_folders import FILES, OutputFolder
 from tests.kept import contents
 from tfrecords_builder import downloads
 

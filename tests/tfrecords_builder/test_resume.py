@@ -9,11 +9,14 @@ import sys
 
 import pytest
 
-from eo_keras import cards, engines
+from eo_keras.core import engines
 from eo_keras.errors import RecordsError, SourceError
-from tests.tfrecords_builder.building import bytes_of
-from tfrecords_builder import build, output, shards
-from tfrecords_builder.splits import SplitOptions
+from eo_keras.records import data_card as cards
+from tests.harness.building import bytes_of
+from tfrecords_builder import build
+from tfrecords_builder.splits.split import SplitOptions
+from tfrecords_builder.steps import shards
+from tfrecords_builder.storage import output
 
 HERE = pathlib.Path(__file__).parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(HERE.parents[1])}

@@ -13,12 +13,12 @@ from collections import defaultdict
 
 import numpy as np
 
-from eo_keras import radiometry, sentinel2
-from eo_keras.cards import Reflectance
 from eo_keras.errors import SourceError
-from eo_keras.legends import EUROSAT, Legend
-from tfrecords_builder.archives import Archive, Member
-from tfrecords_builder.sources import decoding
+from eo_keras.legends.catalogue import EUROSAT, Legend
+from eo_keras.records.data_card import Reflectance
+from eo_keras.sensors import radiometry, sentinel2
+from tfrecords_builder.sources import image_decoding as decoding
+from tfrecords_builder.sources.archive import Archive, Member
 from tfrecords_builder.sources.items import Item, Patch, members_of, nothing_found, sorted_by_key
 
 PATCH_SIZE = 64
@@ -35,7 +35,7 @@ class EuroSAT:
         extensions: endings of the images' names.
         bands: names of the bands in stored order.
         dtype: type of the stored numbers.
-        encoding: `jpeg` or `raw`, see `eo_keras.cards.DataCard`.
+        encoding: `jpeg` or `raw`, see `eo_keras.records.data_card.DataCard`.
         reflectance: relation of the stored numbers to reflectance.
         band_order_guard: whether to check the band order on the data.
     """

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from eo_keras.core.system_files import is_litter
 from eo_keras.errors import SourceError
-from eo_keras.litter import is_litter
-from eo_keras.records import Tile
-from tfrecords_builder.archives import Archive, Member
+from eo_keras.records.example import Tile
+from tfrecords_builder.sources.archive import Archive, Member
 
 _COPY = re.compile(r"^copy[ _]of[ _]|([ _-]+copy)?[ _]*(\(\d+\))?$|[ _-]+copy[ _]*\d*$")
 """What file managers add to the name of a copy."""

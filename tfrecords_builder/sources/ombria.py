@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eo_keras import records, sentinel2
 from eo_keras.errors import OptionError, SourceError
-from eo_keras.legends import FLOOD, Legend
-from eo_keras.scene_reader import NO_DATA, VALID
-from tfrecords_builder.archives import Archive, Member
-from tfrecords_builder.sources import decoding
+from eo_keras.geo.scene_reader import NO_DATA, VALID
+from eo_keras.legends.catalogue import FLOOD, Legend
+from eo_keras.records import example as records
+from eo_keras.sensors import sentinel2
+from tfrecords_builder.sources import image_decoding as decoding
+from tfrecords_builder.sources.archive import Archive, Member
 from tfrecords_builder.sources.items import Item, Patch, members_of, nothing_found, sorted_by_key
 
 _SIZE = 256

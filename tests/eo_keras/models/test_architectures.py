@@ -9,12 +9,12 @@ import pytest
 from eo_keras import models
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.models import Normalisation
-from eo_keras.models.compact import build_compact
-from eo_keras.models.deeplab import build_deeplab
-from eo_keras.models.googlenet import build_googlenet
-from eo_keras.models.inception_v3 import build_inception_v3
-from eo_keras.models.resnet import build_resnet, resnet_features
-from eo_keras.models.xception import build_xception, xception_features
+from eo_keras.models.backbones.compact import build_compact
+from eo_keras.models.backbones.googlenet import build_googlenet
+from eo_keras.models.backbones.inception_v3 import build_inception_v3
+from eo_keras.models.backbones.resnet import build_resnet, resnet_features
+from eo_keras.models.backbones.xception import build_xception, xception_features
+from eo_keras.models.segmentation.deeplab import build_deeplab
 
 TABLE = (("3a", (64, 96, 128, 16, 32, 32)), ("4a", (192, 96, 208, 16, 48, 64)), ("4d", (112, 144, 288, 32, 64, 64)))
 OWN_RATES = {

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from eo_keras.models import Normalisation, depth_groups, set_trainable, training_model
-from eo_keras.models.googlenet import TABLE, build_googlenet
-from eo_keras.models.inception_v3 import build_inception_v3
-from eo_keras.models.resnet import build_resnet
+from eo_keras.models.backbones.googlenet import TABLE, build_googlenet
+from eo_keras.models.backbones.inception_v3 import build_inception_v3
+from eo_keras.models.backbones.resnet import build_resnet
 
 COMMON = {
     "bands": ("B04", "B03", "B02"),

@@ -6,14 +6,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eo_keras import cards, pages, records
 from eo_keras.errors import BandError, OptionError, SourceError
-from eo_keras.legends import IGNORE
-from tests.tfrecords_builder.building import all_examples, built, bytes_of
-from tests.tfrecords_builder.conftest import write_zip
-from tfrecords_builder import build, inspection, inspection_page, leaks, space, splits
-from tfrecords_builder.archives import Archive
+from eo_keras.inspection import leakage as leaks
+from eo_keras.inspection import page as inspection_page
+from eo_keras.inspection import scan_records as inspection
+from eo_keras.legends.catalogue import IGNORE
+from eo_keras.plots import html as pages
+from eo_keras.records import data_card as cards
+from eo_keras.records import example as records
+from tests.harness.archives import write_zip
+from tests.harness.building import all_examples, built, bytes_of
+from tfrecords_builder import build
+from tfrecords_builder import disk_usage as space
 from tfrecords_builder.sources import ombria
+from tfrecords_builder.sources.archive import Archive
+from tfrecords_builder.splits import split as splits
 
 NAMED = {"bands": ("B11", "B08", "B03"), "level": "L2A"}
 

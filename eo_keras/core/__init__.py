@@ -1,0 +1,1 @@
+"""Files, output folders, engines and other services without knowledge of Earth observation."""

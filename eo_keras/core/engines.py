@@ -1,0 +1,212 @@
+"""Runs independent units of work: in this process, in a pool of processes, or on Apache Beam.
+
+A unit's result depends on the unit and the shared context alone and is stored by the unit's function itself, as a file
+that appears whole or not at all. So neither the number of workers, nor the order in which they finish, nor a unit that
+runs twice can change what comes out, and every engine does for every kind of work.
+"""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import contextlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from eo_keras import errors
+from eo_keras.errors import EOKerasError, OptionError
+
+UnitFunction = Callable[[Any, Any], None]
+"""What does a unit's work, called with (context, unit): at the top level of a module, since it crosses to processes."""
+
+
+class Engine(Protocol):
+    """What runs units; a context manager."""
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(self, *exception) -> None: ...
+
+    def run(self, function: UnitFunction, context: Any, units: Sequence[Any]) -> Iterator[int]:
+        """Does all units and yields the place of each in `units` when it is done, in that order.
+
+        Args:
+            function: does one unit's work and stores what comes of it.
+            context: what all units share.
+            units: the units; small, for they cross to other processes or machines.
+
+        Raises:
+            EOKerasError: what a unit's function raised, or if a worker died.
+        """
+        ...
+
+
+class LocalEngine:
+    """Runs units in this process, or in a pool of processes of this machine.
+
+    Args:
+        num_workers: number of processes; with 1 everything runs in this process.
+        prepare: called in the processes at once, so that imports and the like are done when the first unit comes; if it
+            fails, nobody minds.
+    """
+
+    def __init__(self, num_workers: int = 1, prepare: Callable[[], Any] | None = None):
+        """See the class."""
+        self._num_workers = num_workers
+        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+        if num_workers > 1:
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                max_workers=num_workers,
+                # Forked processes would share locks and threads of whatever the caller runs besides.
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin_worker,
+            )
+            for _ in range(num_workers if prepare is not None else 0):
+                self._pool.submit(prepare)
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, function: UnitFunction, context: Any, units: Sequence[Any]) -> Iterator[int]:
+        """See `Engine.run`."""
+        if self._pool is None:
+            for position, unit in enumerate(units):
+                function(context, unit)
+                yield position
+            return
+        pending = [self._pool.submit(function, context, unit) for unit in units]
+        try:
+            for position, future in enumerate(pending):
+                future.result()
+                yield position
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise worker_lost() from error
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def worker_lost(how: str = "") -> EOKerasError:
+    """Returns the error of a worker process that did not end by itself; `how` says more."""
+    return EOKerasError(
+        "worker processes",
+        f"one of them was ended from outside{how and f' ({how})'}",
+        remedy="check the memory left on the machine, or use fewer workers with --num_workers",
+    )
+
+
+def _begin_worker() -> None:
+    # An interruption from the keyboard reaches every process; the parent alone answers to it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A killed parent tells nobody, and a pool's worker would wait for its next unit for ever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+class BeamEngine:
+    """Runs units on Apache Beam, on whatever runner its options name.
+
+    Without an option `--runner`, Beam's FnApiRunner does the work in several processes of this machine. (Its
+    DirectRunner, by default, first tries to download another runner, which does all units in one process.)
+
+    Args:
+        options: Beam's own options, such as `--runner=FlinkRunner`.
+        num_workers: number of processes of this machine.
+
+    Raises:
+        OptionError: if Beam is not installed, or cannot read an option.
+    """
+
+    def __init__(self, options: Sequence[str] = (), num_workers: int = 1):
+        """See the class."""
+        try:
+            from apache_beam.options import pipeline_options
+        except ImportError:
+            raise OptionError(
+                "--engine=beam", "Apache Beam is not installed", remedy="install it: pip install 'eo-keras[beam]'"
+            ) from None
+        options = list(options)
+        self._here = not any(option.split("=")[0] in ("--runner", "-r") for option in options)
+        if self._here:
+            options += [
+                "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+                "--direct_running_mode=multi_processing",
+                f"--direct_num_workers={num_workers}",
+            ]
+        try:
+            self._options = pipeline_options.PipelineOptions(options)
+            # Beam reads its options lazily, and a bad value ends the process.
+            self._options.get_all_options()
+        except SystemExit:
+            raise OptionError("--beam_option", f"Beam cannot read {' '.join(options)}", "--NAME=VALUE each") from None
+
+    def __enter__(self) -> BeamEngine:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        pass
+
+    def run(self, function: UnitFunction, context: Any, units: Sequence[Any]) -> Iterator[int]:
+        """See `Engine.run`; on Beam, all units are done before the first is yielded."""
+        import apache_beam as beam
+
+        from eo_keras.core import beam_workers
+
+        try:
+            with (
+                beam_workers.quiet() if self._here else contextlib.nullcontext(),
+                beam.Pipeline(options=self._options) as pipeline,
+            ):
+                _ = (
+                    pipeline
+                    | "units" >> beam.Create(list(units), reshuffle=False)
+                    # Without it, a runner would do all units where they were made.
+                    | "spread" >> beam.Reshuffle()
+                    | function.__name__ >> beam.Map(_on_beam, function, context)
+                )
+        except EOKerasError:
+            raise
+        except Exception as error:
+            # Runners wrap a worker's error in one of their own, of which the text alone is sure to arrive.
+            found = _decode_error(str(error))
+            raise found if found else EOKerasError("Apache Beam", f"{type(error).__name__}: {error}") from error
+        yield from range(len(units))
+
+
+def _on_beam(unit: Any, function: UnitFunction, context: Any) -> None:
+    try:
+        function(context, unit)
+    except EOKerasError as error:
+        raise RuntimeError(encode_error(error)) from None
+
+
+_CODED = re.compile(r"<eo_keras:([A-Za-z0-9+/=]+)>")
+
+
+def encode_error(error: EOKerasError) -> str:
+    """Returns an error as text from which it can be restored, wherever in another program's message it stands."""
+    fields = [type(error).__name__, *map(str, error.args)]
+    return f"<eo_keras:{base64.b64encode(json.dumps(fields).encode()).decode()}>"
+
+
+def _decode_error(text: str) -> EOKerasError | None:
+    match = _CODED.search(text)
+    if match is None:
+        return None
+    name, *arguments = json.loads(base64.b64decode(match[1]))
+    return getattr(errors, name)(*arguments)

@@ -1,0 +1,1 @@
+"""Input pipelines: a records folder as batches, by tf.data."""

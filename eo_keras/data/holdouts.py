@@ -1,0 +1,219 @@
+"""Training examples that are held out to choose the epoch: whole cities or blocks of ground, and never a picture twice.
+
+What lies in training should say nothing of what is held out. Tiles overlap where their stride is smaller than they
+are, and several dates show one place; patches may be copies of each other, or overlap. So tiles are held out by city
+where there are many, or in blocks, and what lies beside them is left out of training; patches with the same picture or
+with ground in common are held out together. Where records tell no place, keys are all that there is to go by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from eo_keras.data import subsets as parts
+from eo_keras.data.folder import Records
+from eo_keras.data.subsets import Part
+from eo_keras.errors import OptionError
+from eo_keras.geo.footprints import Footprints, cells, joined, overlapping_pairs, within
+from eo_keras.records import example as records
+from eo_keras.records.data_card import DataCard
+
+BY_KEY = "held out by key"
+"""How a part is described that follows from a hash of the keys alone."""
+
+_BORDERING_M = 1.0
+_EDGES = (4, 3, 2, 1)
+_FEWEST_BLOCKS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Scanned:
+    """What is known of a split's N examples; parallel sequences.
+
+    Attributes:
+        keys: their keys.
+        digests: hashes of the stored images; of images with a place, where equal pictures show in it, empty.
+        cities: names of tiles' cities, or empty.
+        footprints: their ground, or None where that of one is not known.
+    """
+
+    keys: tuple[str, ...]
+    digests: tuple[bytes, ...]
+    cities: tuple[str, ...]
+    footprints: Footprints | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """Who is held out.
+
+    Attributes:
+        held_out: bool (N,).
+        kept: bool (N,); what is in neither lies too near to what is held out.
+        how: what is said of it.
+    """
+
+    held_out: np.ndarray
+    kept: np.ndarray
+    how: str
+
+
+@dataclasses.dataclass(frozen=True)
+class HoldOut:
+    """The two parts of a training split, and what is said of the one that is held out."""
+
+    kept: Part
+    held_out: Part
+    name: str
+
+
+def hold_out(folder: Records, fraction: float, seed: int) -> HoldOut:
+    """Divides a training split. It is read once; no image is decoded.
+
+    Args:
+        folder: the records.
+        fraction: about this share of the examples is held out, 0 to 1.
+        seed: another seed gives another division.
+
+    Raises:
+        OptionError: if no tile can be held out of whose ground the others show nothing.
+        RecordsError: if a shard is missing or damaged.
+    """
+    scanned = scan(folder.card, folder.files("train"))
+    found = divide(scanned, folder.card, fraction, lambda names: parts.draw(names, seed))
+    name = f"{fraction:.1%} of the split train, {found.how}"
+    if found.how == BY_KEY:
+        return HoldOut(*parts.holdout(fraction, seed), name)
+    sides = (
+        Part(fraction, seed, held_out, frozenset(np.array(scanned.keys, object)[mask].tolist()))
+        for held_out, mask in ((False, found.kept), (True, found.held_out))
+    )
+    return HoldOut(*sides, name)
+
+
+def scan(card: DataCard, paths: Iterable[str]) -> Scanned:
+    """Reads what is known of the examples of some shards."""
+    keys, digests, cities, crs, transforms = [], [], [], [], []
+    for path in paths:
+        for header in records.read_headers(path):
+            keys.append(header.key)
+            placed = header.transform is not None and card.task == "segmentation"
+            digests.append(b"" if placed else hashlib.blake2b(header.image, digest_size=16).digest())
+            cities.append(header.city)
+            crs.append(header.crs)
+            transforms.append(header.transform or (np.nan,) * 6)
+    footprints = None
+    if keys and all(crs):
+        footprints = Footprints.of_transforms(crs, transforms, card.patch_size)
+        footprints = footprints if footprints.known.all() else None
+    return Scanned(tuple(keys), tuple(digests), tuple(cities), footprints)
+
+
+def divide(scanned: Scanned, card: DataCard, fraction: float, draw: Callable[[Sequence[str]], np.ndarray]) -> Division:
+    """Chooses the examples that are held out.
+
+    Args:
+        scanned: what is known of the examples.
+        card: the records' card.
+        fraction: about this share of them is held out.
+        draw: gives each of some names a number from 0 to below 1.
+
+    Raises:
+        OptionError: see `hold_out`.
+    """
+    if card.task == "segmentation" and scanned.footprints is not None:
+        return _by_place(scanned, card, fraction, draw)
+    groups = _alike(scanned, card.resolution_m)
+    sizes = np.bincount(groups)
+    if card.task != "segmentation" and scanned.footprints is not None and sizes.max() > 2 * fraction * len(groups) + 1:
+        # Chains of overlapping patches connect most of them.
+        return _by_place(scanned, card, fraction, draw)
+    # An example counts by the first key of those that are like it.
+    first = np.full(len(sizes), len(groups))
+    order = np.argsort(np.array(scanned.keys))
+    np.minimum.at(first, groups[order], np.arange(len(groups)))
+    draws = draw([scanned.keys[order[place]] for place in first])
+    held_out = (draws < fraction)[groups]
+    how = BY_KEY if sizes.max() == 1 else f"{BY_KEY}, what is alike or overlaps together"
+    return Division(held_out, ~held_out, how)
+
+
+def _alike(scanned: Scanned, pixel_m: float) -> np.ndarray:
+    """Numbers the examples, so that those with the same picture or ground in common share a number; int64 (N,)."""
+    first: dict[bytes, int] = {}
+    pairs = [(first.setdefault(digest, place), place) for place, digest in enumerate(scanned.digests) if digest]
+    found = [np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)]
+    if scanned.footprints is not None:
+        found.append(overlapping_pairs(scanned.footprints, pixel_m))
+    return joined(len(scanned.keys), np.concatenate(found))
+
+
+def _by_place(
+    scanned: Scanned, card: DataCard, fraction: float, draw: Callable[[Sequence[str]], np.ndarray]
+) -> Division:
+    count, edge_m = len(scanned.keys), card.resolution_m * card.patch_size
+    names, where = _places(scanned, fraction, edge_m)
+    held_out = _drawn(names, fraction * count, draw)
+    footprints = scanned.footprints
+    pictures = footprints[held_out]
+    others = np.flatnonzero(~held_out)
+    for nearest, most in ((edge_m * 0.99, 1 / 4), (_BORDERING_M, 1 / 4), (None, 1 / 2)):
+        near = _near(footprints[others], pictures, nearest, card.resolution_m)
+        left_out = int(np.count_nonzero(near))
+        if left_out <= most * len(others) and left_out < len(others):
+            break
+    else:
+        raise OptionError(
+            "--validation_from_train",
+            f"of {count:,} training images {int(held_out.sum()):,} would be held out, and {left_out:,} of the others "
+            "show some of their ground",
+            "images of which most show other ground than those that are held out",
+            "build the records with --val_fraction, or say --validation_from_train=0 to keep the last epoch",
+        )
+    kept = np.zeros(count, bool)
+    kept[others[~near]] = True
+    beside = {None: "on the same ground", _BORDERING_M: "beside them"}.get(
+        nearest, f"nearer than {edge_m / 1000:.3g} km"
+    )
+    return Division(held_out, kept, f"held out {where}" + (f"; {left_out:,} {beside} left out" if left_out else ""))
+
+
+def _places(scanned: Scanned, fraction: float, edge_m: float) -> tuple[list[str], str]:
+    """Names the city or the block of each example; also returns how that is called."""
+    if all(scanned.cities) and len(set(scanned.cities)) * fraction >= 1:
+        return list(scanned.cities), "by city"
+    degrees = scanned.footprints.degrees
+    for images in _EDGES:
+        blocks = [f"{row}/{column}" for row, column in cells(degrees, images * edge_m).tolist()]
+        if len(set(blocks)) * fraction >= _FEWEST_BLOCKS:
+            break
+    return blocks, f"in blocks of {images * edge_m / 1000:.3g} km"
+
+
+def _drawn(names: Sequence[str], wanted: float, draw: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
+    """Draws whole places until so many examples are held out; bool (N,)."""
+    found, members = np.unique(np.array(names), return_inverse=True)
+    sizes = np.bincount(members)
+    chosen = np.zeros(len(found), bool)
+    for place in np.argsort(draw(found.tolist()), kind="stable"):
+        total = sizes[chosen].sum()
+        # A place that is far larger than the share is passed over for smaller ones.
+        if total < wanted and total + sizes[place] <= 2 * wanted:
+            chosen[place] = True
+    if not chosen.any():
+        chosen[np.argmin(sizes)] = True
+    return chosen[members]
+
+
+def _near(others: Footprints, held_out: Footprints, nearest: float | None, pixel_m: float) -> np.ndarray:
+    if nearest is not None:
+        return within(others, held_out, nearest)
+    count = len(held_out)
+    pairs = overlapping_pairs(Footprints(np.concatenate([held_out.corners, others.corners])), pixel_m)
+    near = np.zeros(len(others), bool)
+    near[pairs[(pairs[:, 0] < count) & (pairs[:, 1] >= count)][:, 1] - count] = True
+    return near

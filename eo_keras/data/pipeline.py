@@ -1,0 +1,320 @@
+"""From a records folder to batches: one training epoch, or one ordered pass over a split.
+
+What a batch holds is a function of the options, the epoch and the step alone, not of what was read before, so that a
+resumed run sees what the uninterrupted one would have seen. Numbers stay in their stored type; models cast them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from eo_keras.data.augment.crops import DenseAugmentation, augment_maps
+from eo_keras.data.augment.patches import Augmentation, augment_batch, shrink
+from eo_keras.data.folder import PARALLEL_CALLS, PARSE_BATCH, Records, finished, reading, serialised
+from eo_keras.data.subsets import WHOLE, Part, Share, check_workers, draw_of_epoch
+from eo_keras.errors import OptionError, RecordsError
+from eo_keras.records import example as codec
+from eo_keras.records.data_card import DataCard
+
+_PARALLEL_READS = 8
+_SHUFFLE_BYTES = 32 << 20  # New memory costs more time than reading: a larger buffer slows large images down.
+_PARSE_BYTES = 2 << 20  # Of examples that are parsed together to be kept in memory; a few such batches are under way.
+_ALIGNMENT = 64  # Bytes: what TensorFlow's kernels ask of a tensor that they did not allocate.
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineOptions:
+    """How records become batches.
+
+    Attributes:
+        batch_size: examples in a batch, over all devices together.
+        bands: names of the bands to deliver, in this order; None for all that are stored.
+        seed: what order and augmentation are drawn from.
+        augmentation: changes to training images, of tiles to their masks too, or None.
+        shuffle_buffer: number of examples among which a streaming pipeline draws; 32 MB at most. The builder has mixed
+            all shards already, and every epoch takes them in another order, several at once. Kept in memory, every
+            epoch's draw is perfect.
+        cache: whether to keep the parsed examples in memory.
+        cache_limit_bytes: beyond this size of images and labels, see `kept_bytes`, examples are streamed from the files
+            in spite of `cache`.
+    """
+
+    batch_size: int
+    bands: tuple[str, ...] | None = None
+    seed: int = 1
+    augmentation: Augmentation | DenseAugmentation | None = None
+    shuffle_buffer: int = 1_000
+    cache: bool = True
+    cache_limit_bytes: int = 4 << 30
+
+    def __post_init__(self):
+        """Refuses values that make no sense."""
+        for name in ("batch_size", "shuffle_buffer"):
+            if getattr(self, name) < 1:
+                raise OptionError(name, f"{getattr(self, name)}", "1 or more")
+
+
+class TrainingPipeline:
+    """The batches of a training run, epoch by epoch.
+
+    With `options.cache` the selected bands of all examples are read once, when the pipeline is made, and stay in
+    memory in their stored type. Else every epoch reads the shards in an order of its own and draws from a buffer; that
+    order depends on TensorFlow's global seed too.
+
+    Of several workers (`input_context`), each delivers its share of every batch. From memory, which then holds all
+    examples on every worker, the shares together are the very batch that one process would see. Streaming, each worker
+    reads shards of its own, and all take as many steps as the one with the fewest examples can.
+
+    Attributes:
+        bands: names of the delivered bands.
+        examples: number of examples to draw from, on this worker.
+        batch_size: examples in this worker's share of a batch.
+        steps: full batches in an epoch; the examples that are left over differ from epoch to epoch.
+        in_memory: whether the examples are kept in memory.
+        kept_bytes: how much of it they take; 0 where they are streamed.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        options: PipelineOptions,
+        split: str = "train",
+        part: Part | None = None,
+        input_context: tf.distribute.InputContext | None = None,
+    ):
+        """Checks everything that can be checked before the first batch, and fills the memory.
+
+        Raises:
+            RecordsError: if the split or one of its shards cannot be used, or there are fewer shards than workers.
+            BandError: if a band is not stored.
+            OptionError: if there are too few examples for a batch, the workers cannot share a batch evenly, or the
+                augmentation does not fit the images.
+        """
+        self._records, self._options, self._split, self._part = records, options, split, part
+        workers = input_context.num_input_pipelines if input_context else 1
+        self._worker = Share(input_context.input_pipeline_id, workers) if input_context else WHOLE
+        needed = kept_bytes(records, options, records.count(split, part))
+        self.in_memory = options.cache and needed <= options.cache_limit_bytes
+        self.kept_bytes = needed if self.in_memory else 0
+        # Whose shards are read.
+        self._share = WHOLE if self.in_memory else self._worker
+        shards = len(records.split(split).shards)
+        check_workers(records.folder, split, None if self.in_memory else shards, options.batch_size, workers)
+        self._files = records.files(split, self._share)
+        self.bands = records.bands(options.bands)
+        size = records.card.patch_size
+        if options.augmentation is not None:
+            options.augmentation.check_size(size, size)
+        self.examples = records.count(split, part, self._share)
+        self.batch_size = options.batch_size // workers
+        fewest, readers = self.examples, 1
+        if not self.in_memory:
+            fewest, readers = min(records.count(split, part, Share(k, workers)) for k in range(workers)), workers
+        self.steps = fewest // (options.batch_size // readers)
+        if not self.steps:
+            whose = f"of the split '{split}'" if readers == 1 else f"that a worker has of the split '{split}'"
+            raise OptionError(
+                "batch_size",
+                f"{options.batch_size // readers} is more than the {fewest} examples {whose}",
+                f"{fewest * readers} or less",
+                "choose a smaller batch",
+            )
+        if self.in_memory:
+            self._images, self._labels = self._load()
+        self._producers: dict[int | None, Callable[..., Any]] = {}
+
+    def epoch(self, number: int, first_step: int = 0, *, size: int | None = None) -> tf.data.Dataset:
+        """Returns the batches of one epoch: `(image, label)`, shapes (batch, height, width, band) and (batch,).
+
+        The labels of tiles are (batch, height, width), and both are of the augmentation's crops.
+
+        Args:
+            number: which epoch, from 0.
+            first_step: the number of batches to leave out, for a run that goes on in the midst of an epoch.
+            size: height and width to which the augmented images are averaged down; None leaves them as they are.
+        """
+        return self.steps_from(number * self.steps + first_step, self.steps - first_step, size=size)
+
+    def steps_from(self, first: int, count: int, *, size: int | None = None) -> tf.data.Dataset:
+        """Returns batches number `first` to `first + count - 1` of an endless row of epochs; `size` as for `epoch`."""
+        count = max(0, count)
+        batches = self._orders(first, count) if self.in_memory else self._streamed(first, count)
+        batches = tf.data.Dataset.zip(tf.data.Dataset.range(first, first + count), batches)
+        batches = batches.map(self._producer(size, batches.element_spec), num_parallel_calls=PARALLEL_CALLS)
+        return finished(batches, shared=self._worker != WHOLE)
+
+    def _passes(self, first: int, count: int) -> range:
+        """Returns the numbers of the epochs, each a pass over the examples, that steps are taken from."""
+        return range(first // self.steps, -(-(first + count) // self.steps))
+
+    def _orders(self, first: int, count: int) -> tf.data.Dataset:
+        """Returns which of the examples in memory are in each batch, and all of them."""
+        drawn, share = self.steps * self._options.batch_size, (self._worker.workers, self.batch_size)
+        orders = np.empty((count, self.batch_size), np.int32)
+        for number in self._passes(first, count):
+            seed = draw_of_epoch(self._options.seed, number, self._share)
+            order = np.random.default_rng(seed).permutation(self.examples)[:drawn]
+            order = order.reshape(self.steps, *share)[:, self._worker.number]
+            start = number * self.steps
+            rows = slice(max(first, start) - first, min(first + count, start + self.steps) - first)
+            orders[rows] = order[first + rows.start - start : first + rows.stop - start]
+        # As an element and not as a constant of the function, which is copied whenever that is serialised.
+        examples = tf.data.Dataset.from_tensors((self._images, self._labels)).repeat()
+        return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(orders), examples)
+
+    def _streamed(self, first: int, count: int) -> tf.data.Dataset:
+        """Returns batches of serialised examples, pass after pass in one dataset: a chain of them would take long."""
+        options, passes = self._options, self._passes(first, count)
+        split = self._records.split(self._split)
+        example_bytes = sum(shard.bytes for shard in split.shards) // split.examples
+        buffer = min(self.examples, options.shuffle_buffer, max(1, _SHUFFLE_BYTES // example_bytes))
+        seeds = np.array([draw_of_epoch(options.seed, number, self._share) for number in passes], np.int64)
+        orders = [np.random.default_rng(seed).permutation(len(self._files)) for seed in seeds.tolist()]
+        orders = np.array(orders, np.int32).reshape(len(passes), len(self._files))
+
+        def one_pass(order: tf.Tensor, seed: tf.Tensor, skipped: tf.Tensor) -> tf.data.Dataset:
+            files = tf.gather(tf.constant(self._files), order)
+            batches = serialised(files, self._part, parallel=min(_PARALLEL_READS, len(self._files)))
+            batches = batches.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
+            # Skipped while still serialised: no image is decoded in vain. Another worker may have fewer examples.
+            batches = batches.batch(self.batch_size, drop_remainder=True)
+            return batches.take(self.steps).skip(skipped)
+
+        skips = np.zeros(len(passes), np.int64)
+        skips[:1] = first % self.steps
+        batches = tf.data.Dataset.from_tensor_slices((orders, seeds, skips)).flat_map(one_pass).take(count)
+        return batches.apply(tf.data.experimental.assert_cardinality(count))
+
+    def _producer(self, size: int | None, spec: Any) -> Callable[..., Any]:
+        """Returns what turns a step's number and its examples into a batch.
+
+        It is traced once: to do so in every epoch takes longer than to read a small data set.
+        """
+        if size in self._producers:
+            return self._producers[size]
+        options, card, worker, share = self._options, self._records.card, self._worker, self._share
+
+        def produce(step, batch):
+            places = None
+            if self.in_memory:
+                places, (image, labels) = batch
+                label = tf.gather(labels, places)
+            else:
+                image, label, _ = _parse(batch, card, self.bands)
+            if options.augmentation is not None:
+                # Who reads shards of its own draws by itself; else the draws are those of the whole batch.
+                draw = tf.stack([tf.constant(options.seed, tf.int64), step * share.workers + share.number])
+                first, total = worker.number * self.batch_size, options.batch_size
+                drawn = (first, total) if share == WHOLE else (0, self.batch_size)
+                if isinstance(options.augmentation, DenseAugmentation):
+                    image = image if places is None else tf.gather(image, places)
+                    image, label = augment_maps(image, label, draw, options.augmentation, drawn)
+                else:
+                    image = augment_batch(image, draw, options.augmentation, places, drawn)
+            elif places is not None:
+                image = tf.gather(image, places)
+            if size is not None and size < card.patch_size:
+                image = shrink(image, size)
+            return image, label
+
+        self._producers[size] = tf.function(produce, input_signature=spec, autograph=False)
+        return self._producers[size]
+
+    def _load(self) -> tuple[tf.Tensor, tf.Tensor]:
+        card = self._records.card
+        images = _aligned((self.examples, card.patch_size, card.patch_size, len(self.bands)), card.dtype)
+        dense = card.task == "segmentation"
+        labels = _aligned((self.examples, *(2 * (card.patch_size,) if dense else ())), np.uint8 if dense else np.int32)
+        stored_bytes = card.patch_size**2 * len(card.bands) * images.itemsize
+        dataset = serialised(self._files, self._part).batch(max(1, min(PARSE_BATCH, _PARSE_BYTES // stored_bytes)))
+        dataset = dataset.map(lambda batch: _parse(batch, card, self.bands)[:2], num_parallel_calls=PARALLEL_CALLS)
+        filled = 0
+        for image, label in reading(self._records, dataset.prefetch(1)):
+            end = filled + len(label)
+            if end <= self.examples:
+                images[filled:end], labels[filled:end] = image, label
+            filled = end
+        if filled != self.examples:
+            raise RecordsError(
+                self._records.folder,
+                f"the split '{self._split}' holds {filled} examples",
+                f"{self.examples}, as the card says",
+                "build the records again",
+            )
+        return _shared(images), _shared(labels)
+
+
+def evaluation(
+    records: Records, options: PipelineOptions, split: str, *, part: Part | None = None, with_keys: bool = False
+) -> tf.data.Dataset:
+    """Returns one ordered pass over a split: `(image, label, weight)`, or `(image, label, weight, key)`.
+
+    Every batch is full: the last one is filled up with zero images of weight 0, label 0 and empty key, so that every
+    example counts once and shapes are static. With `options.cache`, a second pass over the same object comes from
+    memory.
+
+    Raises:
+        RecordsError: if the split or one of its shards cannot be used, or the part is empty.
+        BandError: if a band is not stored.
+    """
+    files, bands, size = records.files(split), records.bands(options.bands), options.batch_size
+    examples = records.count(split, part)
+    if not examples:
+        raise RecordsError(records.folder, f"no example of the split '{split}' is in this part", remedy="hold out more")
+
+    def produce(batch):
+        values = _parse(batch, records.card, bands)
+        present = tf.shape(batch)[0]
+        padded = [*values[:2], tf.ones(present, tf.float32), values[2]][: 4 if with_keys else 3]
+        return tuple(_pad(value, size - present, size) for value in padded)
+
+    dataset = serialised(files, part).batch(size).map(produce, num_parallel_calls=PARALLEL_CALLS)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-examples // size)))
+    # Batches are kept as they are, the last one filled up.
+    if options.cache and kept_bytes(records, options, -(-examples // size) * size) <= options.cache_limit_bytes:
+        dataset = dataset.cache()
+    return finished(dataset)
+
+
+def _parse(serialised: tf.Tensor, card: DataCard, bands: tuple[str, ...]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Parses a batch and selects bands on the stored integers."""
+    parsed = codec.parse_batch(serialised, card, with_keys=True)
+    image = parsed["image"]
+    if bands != card.bands:
+        image = tf.gather(image, [card.bands.index(band) for band in bands], axis=-1)
+    return image, parsed["label"], parsed["key"]
+
+
+def _pad(values: tf.Tensor, missing: tf.Tensor, size: int) -> tf.Tensor:
+    shape = tf.concat([[missing], tf.shape(values)[1:]], axis=0)
+    zero = tf.constant("" if values.dtype == tf.string else 0, values.dtype)
+    return tf.ensure_shape(tf.concat([values, tf.fill(shape, zero)], axis=0), (size, *values.shape[1:]))
+
+
+def kept_bytes(records: Records, options: PipelineOptions, examples: int) -> int:
+    """Returns how many bytes of memory the selected bands of so many examples, and their labels, take."""
+    card = records.card
+    pixels = card.patch_size**2
+    image = pixels * len(records.bands(options.bands)) * np.dtype(card.dtype).itemsize
+    return examples * (image + (pixels if card.task == "segmentation" else np.dtype(np.int32).itemsize))
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Returns a new array whose first byte lies where TensorFlow's kernels need it."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _shared(array: np.ndarray) -> tf.Tensor:
+    """Returns a tensor in the processor's memory, a GPU has better use for its own, over the memory of an array.
+
+    TensorFlow's own conversion copies what it is given twice.
+    """
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())

@@ -1,0 +1,291 @@
+"""Looks at the machine before a build or a training run: versions, processor, memory, devices, disk.
+
+Every probe returns findings and is run by `examine`, so that what cannot be found out is itself a finding.
+`doctor_tensorflow` asks TensorFlow, and checks the flags of a training run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import pathlib
+import platform
+import re
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from eo_keras.core import files
+from eo_keras.errors import EOKerasError
+
+OK, NOTE, WARNING, PROBLEM = LEVELS = ("ok", "note", "warning", "problem")
+
+_PACKAGE = "eo-keras"
+_ROOT = pathlib.Path("/")
+_GB = 1e9
+
+TEST_BYTES = 256 << 20
+TEST_SECONDS = 2.0
+_TEST_BLOCK = 4 << 20
+_SLOW_DISK = 50e6  # Bytes a second: below it, writing 16 MB shards takes longer than making them.
+_LEAST_MEMORY = 4e9  # TensorFlow and ResNet50 with its optimizer and a batch of 64 patches.
+_LEAST_FILES = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        area: what it is about, such as `disk`.
+        level: one of `LEVELS`. `problem`: something will not work. `warning`: it works, but slowly or untested.
+        what: what was found.
+        remedy: what to do about it; empty where there is nothing to do.
+    """
+
+    area: str
+    level: str
+    what: str
+    remedy: str = ""
+
+
+def examine(area: str, probe: Callable[..., Sequence[Finding]], *arguments: Any) -> list[Finding]:
+    """Runs a probe; if it fails, that is what is found."""
+    try:
+        return list(probe(*arguments))
+    except EOKerasError as error:
+        return [Finding(area, PROBLEM, str(error))]
+    except Exception as error:  # A probe reads what a system happens to offer, and each lacks something else.
+        return [Finding(area, WARNING, f"it could not be examined ({type(error).__name__}: {error})")]
+
+
+def versions(package: str = _PACKAGE) -> list[Finding]:
+    """Compares Python and the installed packages with the ranges that this package's metadata declare."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    area, findings, fitting = "versions", [], []
+    reinstall = f"pip install --upgrade {package}"
+    try:
+        metadata = importlib.metadata.metadata(package)
+    except importlib.metadata.PackageNotFoundError:
+        return [Finding(area, WARNING, f"{package} is not installed, so no range is known", "pip install -e .")]
+    wanted = SpecifierSet(metadata.get("Requires-Python") or "")
+    python = platform.python_version()
+    if not wanted.contains(python, prereleases=True):
+        findings.append(Finding(area, PROBLEM, f"Python {python}; declared {wanted}", "use another Python"))
+    for text in importlib.metadata.requires(package) or ():
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            findings.append(Finding(area, PROBLEM, f"{wanted.name} is not installed", reinstall))
+            continue
+        missed = [part for part in wanted.specifier if not part.contains(found, prereleases=True)]
+        if not missed:
+            fitting.append(f"{wanted.name} {found}")
+            continue
+        # Below a range something is missing; beyond it, it has only never been tried.
+        level = WARNING if all(part.operator in ("<", "<=") for part in missed) else PROBLEM
+        findings.append(Finding(area, level, f"{wanted.name} {found}; declared {wanted.specifier}", reinstall))
+    summary = f"Python {python}, {package} {metadata['Version']}; as declared: {', '.join(fitting)}"
+    return [Finding(area, OK, summary), *findings]
+
+
+def gdal() -> list[Finding]:
+    """Tells the versions of the libraries inside rasterio."""
+    import rasterio
+
+    return [Finding("versions", OK, f"GDAL {rasterio.__gdal_version__}, PROJ {rasterio.__proj_version__}, in rasterio")]
+
+
+def processor(root: pathlib.Path = _ROOT) -> list[Finding]:
+    """Tells the processor's name and instructions, and how many cores this process may use."""
+    area = "processor"
+    name, instructions = _cpuinfo(root)
+    cores, usable = os.cpu_count() or 1, usable_cores(root)
+    findings = [Finding(area, OK, f"{name or platform.machine()}, {cores} cores")]
+    if usable < cores:
+        findings.append(
+            Finding(
+                area,
+                WARNING,
+                f"this process may use {usable:g} of the {cores} cores",
+                f"say --num_workers={max(1, int(usable))} to launch.build, whose default is {cores}",
+            )
+        )
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return [*findings, Finding(area, NOTE, "no x86 processor: AVX and AMX do not exist on it")]
+    if not instructions:
+        return [*findings, Finding(area, NOTE, "its instructions are not known (no flags in /proc/cpuinfo)")]
+    avx512 = "AVX-512" if "avx512f" in instructions else "no AVX-512"
+    has = [title if name in instructions else f"no {title}" for name, title in (("avx2", "AVX2"), ("fma", "FMA"))]
+    has += [avx512, *(_BFLOAT16[name] if name in instructions else f"no {_BFLOAT16[name]}" for name in _BFLOAT16)]
+    if "avx" not in instructions:
+        remedy = "use another processor, or build TensorFlow from source"
+        findings.append(Finding(area, PROBLEM, "no AVX: TensorFlow's published packages end at once on it", remedy))
+    else:
+        level = OK if "avx2" in instructions else WARNING
+        findings.append(Finding(area, level, ", ".join(has)))
+    return findings
+
+
+_BFLOAT16 = {"avx512_bf16": "AVX512_BF16", "amx_bf16": "AMX"}
+
+
+def has_bfloat16(root: pathlib.Path = _ROOT) -> bool:
+    """Tells whether the processor is known to have instructions for bfloat16."""
+    return bool(_cpuinfo(root)[1] & set(_BFLOAT16))
+
+
+def _cpuinfo(root: pathlib.Path) -> tuple[str, set[str]]:
+    text = _text(root / "proc/cpuinfo") or ""
+    name, flags = (re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE) for key in ("model name", "flags"))
+    return name[1] if name else "", set(flags[1].split()) if flags else set()
+
+
+def _text(path: pathlib.Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
+
+
+def usable_cores(root: pathlib.Path = _ROOT) -> float:
+    """Returns how many cores this process may use, by its affinity and its control group's quota."""
+    cores = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(os.cpu_count() or 1)
+    quotas = [(_cgroup_text(root, "", "cpu.max") or "").split()]
+    quotas.append([_cgroup_text(root, "cpu", f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")])
+    for quota in quotas:
+        if len(quota) == 2 and all(value.strip().isdigit() for value in quota):
+            cores = min(cores, int(quota[0]) / int(quota[1]))
+    return cores
+
+
+def _cgroup_text(root: pathlib.Path, controller: str, name: str) -> str | None:
+    """Returns a file of this process's control group, version 2 where no controller is named, else version 1."""
+    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, inner = line.split(":", 2)
+        if controller in controllers.split(","):
+            # A container sees its own group at the top, though the path is still that of the machine.
+            for folder in (root / "sys/fs/cgroup" / controller / inner.strip("/"), root / "sys/fs/cgroup" / controller):
+                if (text := _text(folder / name)) is not None:
+                    return text.strip()
+    return None
+
+
+def usable_memory(root: pathlib.Path = _ROOT) -> tuple[int, int, int | None]:
+    """Returns bytes of memory: all, free for new programs, and the control group's limit or None."""
+    lines = dict(line.split(":", 1) for line in (_text(root / "proc/meminfo") or "").splitlines())
+    whole, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    limits = (_cgroup_text(root, "", "memory.max"), _cgroup_text(root, "memory", "memory.limit_in_bytes"))
+    # Version 1 says "no limit" by a number larger than any memory.
+    limit = min((int(text) for text in limits if text and text.isdigit() and int(text) < whole), default=None)
+    return whole, free, limit
+
+
+def memory(root: pathlib.Path = _ROOT) -> list[Finding]:
+    """Tells the memory, what of it is free, and whether the control group allows less."""
+    area = "memory"
+    whole, free, limit = usable_memory(root)
+    findings = [Finding(area, OK, f"{whole / _GB:.1f} GB, {free / _GB:.1f} GB free")]
+    if limit is not None:
+        findings.append(
+            Finding(
+                area,
+                NOTE,
+                f"the control group allows {limit / _GB:.1f} GB; a process that needs more is killed without a word",
+                "keep --cache_gb and --num_workers below that",
+            )
+        )
+    if (free := min(free, limit or free)) < _LEAST_MEMORY:
+        what = f"{free / _GB:.1f} GB free: little for training, which needs about {_LEAST_MEMORY / _GB:.0f} GB"
+        findings.append(Finding(area, WARNING, what, "end other programs; say --cache_gb=0 and a smaller --batch_size"))
+    return findings
+
+
+def open_files() -> list[Finding]:
+    """Tells how many files a process may have open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < _LEAST_FILES:
+        return [Finding("limits", WARNING, f"{soft} open files", f"ulimit -n {_LEAST_FILES * 4} (at most {hard})")]
+    return [Finding("limits", OK, f"{'any number of' if soft < 0 else f'{soft:,}'} open files")]
+
+
+def _existing(folder: str) -> pathlib.Path | None:
+    """Returns a local folder, or the nearest one above it that exists; None for other file systems."""
+    here = files.local(folder)
+    if here is None:
+        return None
+    here = here.absolute()
+    while not here.exists():
+        here = here.parent
+    return here if here.is_dir() else here.parent
+
+
+def disk(folder: str, *, bytes_limit: int | None = None, seconds: float = TEST_SECONDS) -> list[Finding]:
+    """Measures how fast the file system of a folder writes and reads, by a file that is removed again.
+
+    Args:
+        folder: a folder, which need not exist yet.
+        bytes_limit: size of the file; None for `TEST_BYTES`. Less where little is free.
+        seconds: after which writing, and reading, ends early.
+    """
+    area, here = "disk", _existing(folder)
+    if here is None:
+        return [Finding(area, NOTE, f"{folder} is on another file system: its speed was not measured")]
+    bytes_limit = min(bytes_limit or TEST_BYTES, shutil.disk_usage(here).free // 10)
+    if bytes_limit < _TEST_BLOCK:
+        return [Finding(area, PROBLEM, f"{here} is full", "free some space or choose another folder")]
+    block = os.urandom(_TEST_BLOCK)  # Some file systems compress, or leave out zeros.
+    try:
+        with tempfile.NamedTemporaryFile(dir=here, prefix=f"{files.TEMPORARY_PREFIX}doctor-", buffering=0) as file:
+            started, written = time.monotonic(), 0
+            while written + _TEST_BLOCK <= bytes_limit and time.monotonic() - started < seconds:
+                written += file.write(block)
+            os.fsync(file.fileno())
+            writing = written / (time.monotonic() - started)
+            dropped = hasattr(os, "posix_fadvise")
+            if dropped:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            file.seek(0)
+            started, read = time.monotonic(), 0
+            while time.monotonic() - started < seconds and (found := len(file.read(_TEST_BLOCK))):
+                read += found
+            reading = read / (time.monotonic() - started)
+    except OSError as error:
+        remedy = "choose a folder that may be written to"
+        return [Finding(area, PROBLEM, f"{here} cannot be written to ({error.strerror})", remedy)]
+    cached = "after it was dropped from the cache" if dropped else "perhaps from the cache"
+    what = f"{here}: writes {writing / 1e6:,.0f} MB/s (fsync at the end), reads {reading / 1e6:,.0f} MB/s ({cached})"
+    slow = min(writing, reading) < _SLOW_DISK
+    remedy = "put records on a faster disk; --cache_gb keeps them in memory while training" if slow else ""
+    return [Finding(area, WARNING if slow else OK, f"{what}, over {written / 1e6:,.0f} MB", remedy)]
+
+
+def space(folder: str, needed: int | None = None, subject: str = "") -> list[Finding]:
+    """Tells how much is free where a folder is, or will be.
+
+    Args:
+        folder: a folder, which need not exist yet.
+        needed: bytes that shall be written there, if known.
+        subject: what they are.
+    """
+    area, here = "space", _existing(folder)
+    if here is None:
+        return [Finding(area, NOTE, f"{folder} is on another file system: its free space is not known")]
+    free = shutil.disk_usage(here).free
+    if needed is None:
+        return [Finding(area, OK, f"{free / _GB:,.1f} GB free in {here}")]
+    what = f"{subject} needs {needed / _GB:,.2f} GB, {free / _GB:,.1f} GB free in {here}"
+    if free < needed:
+        return [Finding(area, PROBLEM, what, "free some space or choose another folder")]
+    if free < 1.5 * needed:
+        return [Finding(area, WARNING, f"{what}: it just fits", "leave room for the runs that will follow")]
+    return [Finding(area, OK, what)]

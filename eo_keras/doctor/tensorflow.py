@@ -1,0 +1,335 @@
+"""What TensorFlow makes of the machine, and which flags of a training run are known to break or to crawl on it.
+
+TensorFlow is imported by the functions that ask it something; an import that fails is a finding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import pathlib
+import re
+import time
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from eo_keras.doctor import machine as doctor
+from eo_keras.doctor.machine import NOTE, OK, PROBLEM, WARNING, Finding
+from eo_keras.errors import EOKerasError, OptionError
+from eo_keras.records import data_card as cards
+from eo_keras.sensors import sentinel2
+
+_ONEDNN_VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
+_DRIVERS = ("proc/driver/nvidia/version", "dev/nvidia0", "dev/dxg")
+"""What shows that there is an NVIDIA GPU, whether TensorFlow sees it or not; the last one is Windows's, under WSL."""
+
+_INSTALL_CUDA = "pip install 'eo-keras[cuda]'"
+_SPEED_SECONDS = 1.0
+_FASTER = 1.1
+"""From this ratio on, one precision is called faster than the other."""
+
+_FAST_HALF = (7, 0)  # The first compute capability with matrix units for float16.
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """A GPU as TensorFlow sees it: its name, its compute capability, and the bytes that TensorFlow may take of it."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    memory: int
+
+
+def environment(variables: Mapping[str, str]) -> list[Finding]:
+    """Looks for environment variables that break training, or slow it down.
+
+    Args:
+        variables: those of the process, before TensorFlow is imported.
+    """
+    area, findings = "variables", []
+    if (backend := variables.get("KERAS_BACKEND", "tensorflow")) != "tensorflow":
+        what = f"KERAS_BACKEND={backend}: models run on it, but training, evaluation and export need TensorFlow"
+        findings.append(Finding(area, PROBLEM, what, "unset KERAS_BACKEND"))
+    if variables.get("TF_USE_LEGACY_KERAS", "0") not in ("0", "", "False"):
+        what = "TF_USE_LEGACY_KERAS is set: tf.keras would be Keras 2"
+        findings.append(Finding(area, PROBLEM, what, "unset TF_USE_LEGACY_KERAS"))
+    if variables.get(_ONEDNN_VARIABLE) == "0":
+        what = f"{_ONEDNN_VARIABLE}=0: training on a processor takes about three times as long"
+        findings.append(Finding(area, WARNING, what, f"unset {_ONEDNN_VARIABLE}; the commands switch it on"))
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        if variables.get(name) == "1":
+            what = f"{name}=1: TensorFlow computes on one core"
+            findings.append(Finding(area, WARNING, what, f"unset {name}"))
+    if variables.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        findings.append(Finding(area, NOTE, "CUDA_VISIBLE_DEVICES hides all GPUs", "unset it to use them"))
+    return findings or [Finding(area, OK, "none that breaks or slows down a run")]
+
+
+def onednn() -> list[Finding]:
+    """Runs a convolution and tells whether TensorFlow gave it to oneDNN."""
+    import numpy as np
+    import tensorflow as tf
+
+    area, tf1 = "oneDNN", tf.compat.v1
+    image = np.ones((1, 16, 16, 8), np.float32)
+    with tf.Graph().as_default():
+        given = tf1.placeholder(tf.float32, image.shape)
+        answer = tf.nn.conv2d(given, tf.ones((3, 3, 8, 8)), 1, "SAME")
+        said, options = tf1.RunMetadata(), tf1.RunOptions(output_partition_graphs=True)
+        with tf1.Session(config=tf1.ConfigProto(device_count={"GPU": 0})) as session:
+            session.run(answer, {given: image}, options=options, run_metadata=said)
+    ran = [node.op for graph in said.partition_graphs for node in graph.node if "Conv2D" in node.op]
+    switch = os.environ.get(_ONEDNN_VARIABLE, "TensorFlow's own choice")
+    if any("Mkl" in name for name in ran):
+        return [
+            Finding(area, OK, f"used: a convolution on the processor ran as {ran[0]} ({_ONEDNN_VARIABLE}={switch})")
+        ]
+    what = f"not used: a convolution on the processor ran as {ran[0] if ran else 'nothing known'}"
+    return [Finding(area, WARNING, f"{what} ({_ONEDNN_VARIABLE}={switch})", f"export {_ONEDNN_VARIABLE}=1")]
+
+
+def bfloat16_speed(device: str = "CPU:0", *, seconds: float = _SPEED_SECONDS) -> float:
+    """Measures how fast a device trains in mixed_bfloat16, as a multiple of its speed in float32.
+
+    What is timed is a residual block as ResNet-50 has it, forward and backward: most of a step are such convolutions,
+    and a processor that multiplies matrices fast in bfloat16 may still be slow at their gradients.
+
+    Args:
+        device: TensorFlow's name of the device.
+        seconds: how long both precisions together are timed, at least two steps each.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    rng = np.random.default_rng(1)
+    with tf.device(device):
+        image = tf.constant(rng.normal(size=(16, 16, 16, 256)), tf.float32)
+        shapes = ((1, 1, 256, 64), (3, 3, 64, 64), (1, 1, 64, 256))
+        kernels = [tf.constant(rng.normal(0, 0.1, size=shape), tf.float32) for shape in shapes]
+
+    def make(dtype: tf.DType):
+        @tf.function
+        def step():
+            with tf.device(device), tf.GradientTape() as tape:
+                tape.watch([image, *kernels])
+                features = before = tf.cast(image, dtype)
+                for kernel in kernels:
+                    # As mixed precision does it: kernels in float32, cast at each use.
+                    features = tf.nn.relu(tf.nn.conv2d(features, tf.cast(kernel, dtype), 1, "SAME"))
+                loss = tf.reduce_sum(features + before)
+            return tf.add_n([tf.reduce_sum(found) for found in tape.gradient(loss, [image, *kernels])])
+
+        return step
+
+    steps = {dtype: make(dtype) for dtype in (tf.float32, tf.bfloat16)}
+    for step in steps.values():
+        step().numpy()  # Traced, and its kernels made.
+    taken: dict[tf.DType, list[float]] = {dtype: [] for dtype in steps}
+    ends = time.monotonic() + seconds
+    while len(taken[tf.float32]) < 2 or time.monotonic() < ends:
+        # By turns, so that other programs slow both down alike.
+        for dtype, step in steps.items():
+            started = time.perf_counter()
+            step().numpy()
+            taken[dtype].append(time.perf_counter() - started)
+    return min(taken[tf.float32]) / min(taken[tf.bfloat16])
+
+
+def bfloat16(speed: float, device: str) -> list[Finding]:
+    """Tells whether `--dtype_policy=mixed_bfloat16` pays.
+
+    Args:
+        speed: what `bfloat16_speed` measured.
+        device: what it was measured on.
+    """
+    what = f"convolutions in mixed_bfloat16 train at {speed:.2f} times the speed of float32 (measured on {device})"
+    if speed >= _FASTER:
+        return [Finding("bfloat16", OK, f"{what}: --dtype_policy=mixed_bfloat16 pays")]
+    if speed > 1 / _FASTER:
+        return [Finding("bfloat16", NOTE, f"{what}: it saves memory, not time")]
+    return [Finding("bfloat16", NOTE, f"{what}: --dtype_policy=mixed_bfloat16 is slower")]
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """Returns the GPUs that TensorFlow sees; their memory is taken into use by that."""
+    import tensorflow as tf
+    from tensorflow.python.client import device_lib
+
+    seen = tf.config.list_physical_devices("GPU")
+    # Asked only where there is one, for the answer costs seconds.
+    limits = [device.memory_limit for device in device_lib.list_local_devices() if seen and device.device_type == "GPU"]
+    found = []
+    for place, device in enumerate(seen):
+        details = tf.config.experimental.get_device_details(device)
+        capability = tuple(details.get("compute_capability", (0, 0)))
+        found.append(Gpu(details.get("device_name", device.name), capability, (limits + [0] * len(seen))[place]))
+    return tuple(found)
+
+
+def devices(found: tuple[Gpu, ...], root: pathlib.Path = pathlib.Path("/")) -> list[Finding]:
+    """Tells which GPUs TensorFlow uses, or why it sees none.
+
+    Args:
+        found: what `gpus` returned.
+        root: where `proc` and `dev` are.
+    """
+    import tensorflow as tf
+
+    area, built = "GPU", tf.sysconfig.get_build_info()
+    cuda = f"CUDA {built['cuda_version']}, cuDNN {built['cudnn_version']}" if built.get("is_cuda_build") else ""
+    present = [name for name in _DRIVERS if (root / name).exists()]
+    if found:
+        findings = []
+        for gpu in found:
+            major, minor = gpu.compute_capability
+            what = f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory / 1e9:.1f} GB for TensorFlow ({cuda})"
+            findings.append(Finding(area, OK, what))
+            fast = gpu.compute_capability >= _FAST_HALF
+            what = f"--dtype_policy=mixed_float16 {'pays on it' if fast else 'does not pay on it: no fast float16'}"
+            findings.append(Finding(area, OK if fast else NOTE, f"{what}, with one device"))
+        return findings
+    if not present:
+        return [Finding(area, NOTE, "none: TensorFlow computes on the processor")]
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return [Finding(area, NOTE, "there is one, hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")]
+    if not cuda:
+        what = "there is one, but this TensorFlow was built without CUDA"
+        return [Finding(area, PROBLEM, what, _INSTALL_CUDA)]
+    missing = missing_cuda_packages()
+    what = f"there is one (/{present[0]}), but TensorFlow does not see it; it needs {cuda}"
+    if missing:
+        return [Finding(area, PROBLEM, f"{what}, and {', '.join(missing)} are not installed", _INSTALL_CUDA)]
+    remedy = "check the driver with nvidia-smi; put the folders of the nvidia packages into LD_LIBRARY_PATH"
+    if present == ["dev/dxg"]:
+        remedy += "; under WSL also /usr/lib/wsl/lib"
+    return [Finding(area, PROBLEM, f"{what}, and the packages of tensorflow[and-cuda] are installed", remedy)]
+
+
+def missing_cuda_packages() -> list[str]:
+    """Returns those packages of `tensorflow[and-cuda]` that are not installed."""
+    wanted = [text for text in importlib.metadata.requires("tensorflow") or () if "and-cuda" in text]
+    names = [re.match(r"[\w.-]+", text)[0] for text in wanted]
+    missing = []
+    for name in names:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    return missing
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What the checks of flags need to know.
+
+    Attributes:
+        gpus: what `gpus` returned.
+        bfloat16: speed of bfloat16 as a multiple of float32's, as `bfloat16_speed` measures it; None if unknown.
+        memory: bytes of memory that are free for this process; None if unknown.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    bfloat16: float | None = None
+    memory: int | None = None
+
+    def replicas(self, strategy: str, virtual_devices: int) -> int:
+        """Returns the number of devices that a training run with these flags divides a batch among."""
+        return 1 if strategy == "none" else max(1, virtual_devices or len(self.gpus))
+
+
+def this_machine(
+    found: tuple[Gpu, ...], bfloat16: float | None = None, root: pathlib.Path = pathlib.Path("/")
+) -> Machine:
+    """Describes this machine; what cannot be found out is left at its default."""
+    try:
+        _, free, limit = doctor.usable_memory(root)
+        memory = min(free, limit or free)
+    except (KeyError, ValueError, IndexError):
+        memory = None
+    return Machine(found, bfloat16, memory)
+
+
+def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
+    """Tells which flags of `launch.train` are known to break on a machine, or to crawl.
+
+    Args:
+        given: the flags' values by name; those left out have the defaults of `TrainingOptions` and its parts.
+        machine: the machine.
+    """
+    from eo_keras import models
+    from eo_keras.data.augment import patches as augment
+    from eo_keras.training import distribution, optimizers
+    from eo_keras.training import options as training_options
+
+    area, findings = "flags", []
+
+    def attempt(function, *arguments, **keywords):
+        try:
+            return function(*arguments, **keywords)
+        except EOKerasError as error:
+            findings.append(Finding(area, PROBLEM, str(error)))
+
+    def chosen(kind):
+        return {field.name: given[field.name] for field in dataclasses.fields(kind) if field.name in given}
+
+    optimizer = attempt(optimizers.OptimizerOptions, **chosen(optimizers.OptimizerOptions))
+    changes = dataclasses.asdict(augment.Augmentation()) | chosen(augment.Augmentation)
+    augmentation = attempt(augment.Augmentation, **changes) if any(changes.values()) else None
+    parts = {"records_dir": "", "run_dir": "", **chosen(training_options.TrainingOptions)}
+    parts |= {"optimizer": optimizer or optimizers.OptimizerOptions(), "augmentation": augmentation}
+    options = attempt(training_options.TrainingOptions, **parts)
+    if options is None:
+        return findings
+
+    def add(level: str, what: str, remedy: str) -> None:
+        findings.append(Finding(area, level, what, remedy))
+
+    replicas = machine.replicas(options.strategy, options.virtual_devices)
+    if options.strategy == "none" or options.strategy not in distribution.STRATEGIES:
+        attempt(distribution.make_strategy, options.strategy, virtual_devices=options.virtual_devices)
+    attempt(options.check_devices, replicas)
+    attempt(distribution.check_batch_size, options.batch_size, types.SimpleNamespace(num_replicas_in_sync=replicas))
+    if options.virtual_devices > 1:
+        where = "they take the processor, not the GPUs" if machine.gpus else "they share one processor"
+        add(NOTE, f"virtual_devices={options.virtual_devices}: {where}, and make nothing faster", "leave them out")
+    if options.model not in models.MODELS:
+        attempt(_refuse, "model", f"'{options.model}'", f"one of {', '.join(models.MODELS)}")
+    elif options.weights == "imagenet" and not models.MODELS[options.model].imagenet:
+        attempt(_refuse, "weights", f"there are no ImageNet weights for {options.model}", "a file, or none")
+    policy, on_gpu = options.dtype_policy, bool(machine.gpus) and not options.virtual_devices
+    if policy not in models.POLICIES:
+        attempt(_refuse, "dtype_policy", f"'{policy}'", f"one of {', '.join(models.POLICIES)}")
+    if policy == "mixed_float16":
+        if not on_gpu:
+            add(WARNING, "mixed_float16 on a processor: it has no fast float16", "take float32")
+        elif any(gpu.compute_capability < _FAST_HALF for gpu in machine.gpus):
+            add(WARNING, "mixed_float16 on a GPU before compute capability 7.0: no faster than float32", "take float32")
+    if policy == "mixed_bfloat16" and machine.bfloat16 is not None and machine.bfloat16 <= 1 / _FASTER:
+        add(WARNING, f"mixed_bfloat16: measured at {machine.bfloat16:.2f} times the speed of float32", "take float32")
+    if policy == "float64":
+        add(NOTE, "float64: made for comparing devices, several times slower than float32", "take float32 to train")
+    if machine.memory is not None and 1e9 * options.cache_gb > 0.8 * machine.memory:
+        what = f"cache_gb={options.cache_gb:g} of {machine.memory / 1e9:.1f} GB of free memory"
+        add(WARNING, f"{what}: a data set of that size leaves no room for the model", "make cache_gb smaller")
+    if options.records_dir and os.path.isdir(options.records_dir):
+        findings += doctor.examine(area, _check_data, options)
+    if not any(finding.level == PROBLEM for finding in findings):
+        findings.append(Finding(area, OK, f"none known to break on {replicas} device{'s' if replicas > 1 else ''}"))
+    return findings
+
+
+def _refuse(*arguments: str) -> None:
+    raise OptionError(*arguments)
+
+
+def _check_data(options: Any) -> list[Finding]:
+    """Checks the flags that depend on the records."""
+    card = cards.read_data_card(options.records_dir)
+    sentinel2.parse_bands(options.bands, card.bands)
+    if options.augmentation is not None:
+        options.augmentation.check_size(card.patch_size, card.patch_size)
+    if too_large := [size for size in options.progressive_sizes if size >= card.patch_size]:
+        raise OptionError("progressive_sizes", f"{too_large[0]}", f"less than the patches' {card.patch_size}")
+    return []

@@ -1,0 +1,1 @@
+"""Georeferenced data: grids, raster files, scenes, products and polygons."""

@@ -1,0 +1,148 @@
+"""Windows of a scene, harmonised: the only place where the numbers of whole rasters get their meaning.
+
+Harmonised digital numbers are reflectance x 10000 with the product's own offset applied. Valid pixels are at least 1,
+so that a dark one, which the offset would bring to 0 or below, does not become one of no data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from eo_keras.errors import OptionError
+from eo_keras.geo import raster_files
+from eo_keras.geo.resampling import Meaning, Pixels, Resampler
+from eo_keras.geo.scenes import Layer, Scene
+
+NO_DATA, VALID, SATURATED, UNCLEAR = range(4)
+"""The values of a validity mask: no data in some band, good, saturated in some band, or cloud or its shadow."""
+
+UNCLEAR_SCL = (3, 8, 9, 10)
+"""Classes of the scene classification under which the ground is not seen: cloud shadow, clouds, thin cirrus."""
+
+CACHE_MB = 256
+"""GDAL's cache of decoded blocks; its own default is 5 % of the memory for every process."""
+
+
+_MOST = 1e9
+"""Numbers beyond this are of no data, and would overflow when they are scaled."""
+
+
+class SceneReader:
+    """Reads windows of a scene; a context manager.
+
+    Args:
+        scene: the scene.
+    """
+
+    def __init__(self, scene: Scene):
+        """See the class."""
+        self._scene = scene
+        self._open = contextlib.ExitStack()
+        self._sources: dict[str, Any] = {}
+        self._resamplers: dict[tuple[str, str], Resampler] = {}
+
+    def __enter__(self) -> SceneReader:
+        """Sets GDAL's cache; files are opened when they are first read."""
+        import rasterio
+
+        self._open.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
+        return self
+
+    def __exit__(self, *exception) -> None:
+        """Closes the files."""
+        self._open.close()
+        self._sources.clear()
+        self._resamplers.clear()
+
+    def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Reads a window; what of it lies outside the scene is no data.
+
+        Args:
+            row: first row on the scene's grid; may be negative.
+            column: first column.
+            height: rows.
+            width: columns.
+
+        Returns:
+            Harmonised digital numbers, uint16 (height, width, bands), 0 in all bands where there is no data in any; and
+            the validity mask, uint8 (height, width).
+
+        Raises:
+            SourceError: if a file is damaged.
+            OptionError: if the window is empty.
+        """
+        if height < 1 or width < 1:
+            raise OptionError("window", f"{height} x {width} pixels", "at least one pixel")
+        grid, scene = self._scene.grid, self._scene
+        image = np.zeros((height, width, len(scene.bands)), np.uint16)
+        mask = np.full((height, width), NO_DATA, np.uint8)
+        top, left = max(row, 0), max(column, 0)
+        bottom, right = min(row + height, grid.height), min(column + width, grid.width)
+        if top >= bottom or left >= right:
+            return image, mask
+        inside = slice(top - row, bottom - row), slice(left - column, right - column)
+        window = (top, left, bottom - top, right - left)
+        image[inside], mask[inside] = self._read_inside(*window)
+        return image, mask
+
+    def _read_inside(self, *window: int) -> tuple[np.ndarray, np.ndarray]:
+        scene = self._scene
+        height, width = window[2:]
+        image = np.empty((height, width, len(scene.bands)), np.uint16)
+        known, saturated = np.ones((height, width), bool), np.zeros((height, width), bool)
+        for path in dict.fromkeys(layer.path for layer in scene.layers):
+            places = [place for place, layer in enumerate(scene.layers) if layer.path == path]
+            layers = [scene.layers[place] for place in places]
+            for place, layer, pixels in zip(
+                places, layers, self._pixels(layers, scene.resampling, window), strict=True
+            ):
+                image[..., place] = _harmonised(pixels.numbers, layer)
+                known &= pixels.known
+                saturated |= pixels.saturated
+        image[~known] = 0
+        mask = np.where(known, np.where(saturated, SATURATED, VALID), NO_DATA).astype(np.uint8)
+        if scene.scl is not None:
+            (classes,) = self._pixels([scene.scl], "nearest", window)
+            mask[np.isin(classes.numbers, UNCLEAR_SCL) & classes.known & (mask == VALID)] = UNCLEAR
+        return image, mask
+
+    def _pixels(self, layers: list[Layer], resampling: str, window: tuple[int, ...]) -> Iterator[Pixels]:
+        """Reads bands of one file on the scene's grid, one by one: interpolated ones fill much memory."""
+        path, key = layers[0].path, (layers[0].path, resampling)
+        if key not in self._resamplers:
+            if path not in self._sources:
+                self._sources[path] = self._open.enter_context(raster_files.open_dataset(path))
+            self._resamplers[key] = Resampler(self._sources[path], self._scene.grid, resampling)
+        meanings = [Meaning(layer.nodata, layer.saturated) for layer in layers]
+        with _readable(path):
+            yield from self._resamplers[key].read([layer.index for layer in layers], meanings, window)
+
+
+@contextlib.contextmanager
+def _readable(path: str):
+    """Tells of damage by the file's name."""
+    from rasterio.errors import RasterioError
+
+    from eo_keras.errors import SourceError
+
+    try:
+        yield
+    except RasterioError as error:
+        raise SourceError(
+            path, f"it cannot be read ({error.__cause__ or error})", "a whole raster", "copy it again"
+        ) from None
+
+
+def _harmonised(numbers: np.ndarray, layer: Layer) -> np.ndarray:
+    """Returns harmonised numbers, at least 1; pixels of no data are blackened by the caller."""
+    if layer.scale == 1.0 and layer.offset == int(layer.offset) and numbers.dtype.kind in "ui":
+        wide = np.int32 if numbers.dtype.itemsize <= 2 else np.int64
+        return np.clip(numbers.astype(wide) + wide(layer.offset), 1, 65535)
+    found = np.nan_to_num(numbers.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    found = found.clip(-_MOST, _MOST)
+    # Windows of one grid differ by rounding errors, which are not to decide where a half is rounded to.
+    return np.clip(np.rint(np.round(found * layer.scale + layer.offset, 2)), 1, 65535)

@@ -1,0 +1,1 @@
+"""Inspection of a records folder: survey, page and leakage between splits."""

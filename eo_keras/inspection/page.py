@@ -1,0 +1,301 @@
+"""The page that `launch.inspect` writes of a records folder, and the numbers of its leak report for citing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import eo_keras
+from eo_keras.inspection import leakage as leaks
+from eo_keras.inspection import scan_records as inspection
+from eo_keras.plots import classification as reports
+from eo_keras.plots import dataset as dataset_figures
+from eo_keras.plots import html as pages
+from eo_keras.records import data_card as cards
+
+MOST_COPIES_SHOWN = 24
+"""Copies listed on a page; the JSON file lists up to `leaks.MOST_LISTED`."""
+
+MOST_COPIES_DRAWN = 8
+
+NO_PLACES = (
+    "Where the patches lie is not known: these records hold no coordinates. Neighbours are therefore not counted and "
+    "no map is drawn. Say --coordinates=FILE with a CSV file (header patch,latitude,longitude, in degrees)."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """An inspected records folder.
+
+    Attributes:
+        name: what the page calls it.
+        card: its card.
+        survey: what was gathered.
+        places: where the patches lie, or None if that is not known.
+        report: the leaks between its splits.
+        copies: images (height, width, 3) uint8 by key, of the copies that the page draws.
+    """
+
+    name: str
+    card: cards.DataCard
+    survey: inspection.Survey
+    places: inspection.Places | None
+    report: leaks.LeakReport
+    copies: dict[str, np.ndarray]
+
+
+def drawn_copies(report: leaks.LeakReport) -> tuple[leaks.Copy, ...]:
+    """Returns the copies whose pictures a page draws."""
+    return report.copies[:MOST_COPIES_DRAWN]
+
+
+def make_page(subject: Subject, against: Subject | None = None, *, verified: bool = False) -> pages.Page:
+    """Makes the page of a records folder.
+
+    Args:
+        subject: the folder that the page is about.
+        against: another folder, whose leaks and map stand beside the first's.
+        verified: whether the SHA-256 of the shards was compared.
+    """
+    card = subject.card
+    both = [subject] if against is None else [subject, against]
+    counts = {name: split.classes for name, split in card.splits.items()}
+    total = sum(split.examples for split in card.splits.values())
+    sections = [
+        pages.Section("Leaks between the splits", [*_leak_blocks(both), *_copy_blocks(both)]),
+        pages.Section("Where the patches lie", [block for one in both for block in _map_blocks(one)]),
+        pages.Section("Class balance", _balance_blocks(card, counts)),
+        pages.Section("Bands", _band_blocks(subject)),
+        pages.Section("Samples", _sample_blocks(subject)),
+        pages.Section("Card", _card_blocks(subject, verified)),
+    ]
+    return pages.Page(
+        title=f"{card.dataset}: {subject.name}",
+        subtitle=f"{total:,} {_kind(card)} of {len(card.legend)} classes, {len(card.bands)} bands, "
+        f"Sentinel-2 {card.level}; " + ", ".join(f"{name} {split.examples:,}" for name, split in card.splits.items()),
+        sections=sections,
+        footer=f"{card.attribution}. Fingerprint of the records: {card.fingerprint}. "
+        f"Made by launch.inspect of EO-Keras {eo_keras.__version__}.",
+    )
+
+
+def _kind(card: cards.DataCard) -> str:
+    return "tiles" if card.task == "segmentation" else "patches"
+
+
+def numbers(subject: Subject, against: Subject | None = None) -> dict[str, Any]:
+    """Returns the leak report's numbers as what `json` can write."""
+
+    def one(inspected: Subject) -> dict[str, Any]:
+        return {
+            "name": inspected.name,
+            "dataset": inspected.card.dataset,
+            "fingerprint": inspected.card.fingerprint,
+            "split_method": dict(inspected.card.split_method),
+            "places": None if inspected.places is None else inspected.places.source,
+            "leaks": cards.to_json(inspected.report),
+        }
+
+    return one(subject) | ({} if against is None else {"against": one(against)})
+
+
+def summary(report: leaks.LeakReport) -> list[str]:
+    """Returns the leak report in lines of text, one for each pair of splits."""
+    lines = []
+    for pair in report.pairs:
+        found = [f"{pair.exact:,} exact copies", f"{pair.near:,} near copies"]
+        if pair.neighbours is not None:
+            limit = f"{report.options.neighbour_km:g}"
+            found.append(f"{_share(pair.neighbours[limit], pair.patches)} with a neighbour within {limit} km")
+        lines.append(f"{pair.part} from {pair.other}: of {pair.patches:,} patches {', '.join(found)}")
+    return lines
+
+
+def _share(count: int, total: int) -> str:
+    if not count:
+        return "0"
+    per_cent = 100 * count / max(1, total)
+    return f"{count:,} ({per_cent:.1f} %)" if per_cent >= 1 else f"{count:,} ({per_cent:.2g} %)"
+
+
+def _distance(km: float | None) -> str:
+    if km is None:
+        return "-"
+    return f"{1000 * km:.0f} m" if km < 1 else f"{km:,.1f} km"
+
+
+def _leak_blocks(both: Sequence[Subject]) -> list[pages.Text | pages.Table | pages.Picture]:
+    options = both[0].report.options
+    blocks = [
+        pages.Text(
+            "A test score is worth what its patches are new to the network. Counted are patches that are not: those "
+            "with the same picture in another split, and those whose ground, or ground close by, lies in it."
+        )
+    ]
+    names = list(dict.fromkeys((pair.part, pair.other) for one in both for pair in one.report.pairs))
+    for part, other in names:
+        found = [
+            next((pair for pair in one.report.pairs if (pair.part, pair.other) == (part, other)), None) for one in both
+        ]
+        rows = [[f"patches of {part}", *("-" if pair is None else f"{pair.patches:,}" for pair in found)]]
+        measures = [("the same pixels", lambda pair: pair.exact), ("a near copy", lambda pair: pair.near)]
+        if any(pair is not None and pair.neighbours is not None for pair in found):
+            measures.append(("overlapping ground", lambda pair: pair.overlapping))
+            # Every report has the same distances, for the options are the same.
+            limits = next(pair.neighbours for pair in found if pair is not None and pair.neighbours is not None)
+            for km in limits:
+                title = "a neighbour that touches" if km == "0" else f"a neighbour within {km} km"
+                measures.append((title, lambda pair, km=km: None if pair.neighbours is None else pair.neighbours[km]))
+        for title, measure in measures:
+            values = [None if pair is None else measure(pair) for pair in found]
+            cells = ["-" if v is None else _share(v, pair.patches) for v, pair in zip(values, found, strict=True)]
+            rows.append([title, *cells])
+        medians = [None if pair is None else pair.median_km for pair in found]
+        if any(median is not None for median in medians):
+            rows.append(["median distance", *map(_distance, medians)])
+        caption = f"Patches of {part} with … in {other}"
+        blocks.append(pages.Table([caption, *(one.name for one in both)], rows, text_columns=1))
+    if not names:
+        blocks.append(pages.Text("There is one split only, so that nothing can leak.", "soft"))
+    for one in both:
+        if one.places is None:
+            blocks.append(pages.Text(NO_PLACES if len(both) == 1 else f"{one.name}: {NO_PLACES}", "warn"))
+    even = "; ".join(
+        f"{'' if len(both) == 1 else one.name + ': '}"
+        + ", ".join(f"{count:,} of {part}" for part, count in one.report.too_even.items())
+        for one in both
+    )
+    blocks.append(
+        pages.Text(
+            f"A near copy is the same picture compressed again, brightened, mirrored or turned: a 64-bit perceptual "
+            f"hash that differs in {options.near_copy_bits} bits at most, and details that correlate with at least "
+            f"{options.least_correlation:g}. Patches too even to be compared: {even}. Distances are from edge to edge "
+            "on the ground; touching has a tolerance of two pixels, and overlapping patches share more than a strip of "
+            "one pixel.",
+            "soft",
+        )
+    )
+    return blocks
+
+
+def _copy_blocks(both: Sequence[Subject]) -> list[pages.Text | pages.Table | pages.Picture]:
+    blocks: list[pages.Text | pages.Table | pages.Picture] = []
+    for one in both:
+        listed = one.report.copies[:MOST_COPIES_SHOWN]
+        if not listed:
+            continue
+        rows = [
+            [
+                copy.kind,
+                f"{copy.key} ({copy.part})",
+                f"{copy.other_key} ({copy.other_part})",
+                copy.turn,
+                f"{copy.bits}",
+                f"{copy.correlation:.2f}",
+            ]
+            for copy in listed
+        ]
+        caption = f"{one.name}: {len(listed)} of {one.report.copies_found:,} copies"
+        columns = ["kind", "patch", "its copy", "how it lies", "bits", "correlation"]
+        blocks.append(pages.Table(columns, rows, caption, text_columns=4))
+        drawn = [copy for copy in drawn_copies(one.report) if {copy.key, copy.other_key} <= set(one.copies)]
+        if drawn:
+            images = {
+                f"{copy.key} | {copy.other_key}": [one.copies[copy.key], one.copies[copy.other_key]] for copy in drawn
+            }
+            names = "; ".join(images)
+            png = reports.contact_sheet_png(images, "Copies")
+            caption = f"{one.name}: patches at the left, their copies at the right"
+            blocks.append(pages.Picture(png, f"Patches and their copies side by side: {names}", caption))
+    return blocks
+
+
+def _map_blocks(one: Subject) -> list[pages.Text | pages.Picture]:
+    if one.places is None:
+        return [pages.Text(f"{one.name}: {NO_PLACES}", "warn")]
+    parts = np.array(one.survey.parts)
+    degrees = {part: one.places.degrees[parts == part] for part in one.card.splits}
+    (west, south), (east, north) = one.places.degrees.min(axis=0), one.places.degrees.max(axis=0)
+    png = dataset_figures.map_png(degrees, one.name)
+    alt = (
+        f"Map of {len(parts):,} patches between {west:.1f} and {east:.1f} degrees of longitude and {south:.1f} and "
+        f"{north:.1f} degrees of latitude, coloured by split"
+    )
+    return [pages.Picture(png, alt, f"Places from {one.places.source}. Points of testing lie over those of training.")]
+
+
+def _balance_blocks(card: cards.DataCard, counts) -> list[pages.Text | pages.Table | pages.Picture]:
+    names = card.legend.class_names
+    counted = "Clear pixels" if card.task == "segmentation" else "Examples"
+    png = dataset_figures.class_balance_png(counts, names, f"{counted} by class and split", counted)
+    counts_of = {name: [split.classes.get(name, 0) for split in card.splits.values()] for name in names}
+    rows = [[name, *(f"{count:,}" if count else "-" for count in found)] for name, found in counts_of.items()]
+    rows.append(["examples", *(f"{split.examples:,}" for split in card.splits.values())])
+    alt = f"Bar chart of the {counted.lower()} by class and split; its numbers are in the table below"
+    warnings = [pages.Text(f"{line[0].upper()}{line[1:]}.", "warn") for line in card.missing_classes()]
+    return [pages.Picture(png, alt), pages.Table(["class", *card.splits], rows), *warnings]
+
+
+def _band_blocks(one: Subject) -> list[pages.Text | pages.Table | pages.Picture]:
+    card = one.card
+    png = dataset_figures.band_histograms_png(
+        one.survey.histograms, card.bands, card.reflectance, card.nodata, "Numbers by band and split"
+    )
+    columns = ["mean", "std", "min", "2 %", "median", "98 %", "max", "no data"]
+    rows = []
+    for band in card.statistics:
+        ordered = inspection.order_statistics(band)
+        rows.append(
+            [
+                band.band,
+                f"{band.mean:,.2f}",
+                f"{band.std:,.2f}",
+                *(f"{number:,}" if isinstance(number, int) else number for number in ordered),
+                f"{100 * band.nodata_share:.3g} %",
+            ]
+        )
+    alt = f"Histograms of the bands {', '.join(card.bands)}, one line a split"
+    what = "each stored number (axis below) or reflectance (above)" if card.reflectance else "each stored number"
+    caption = (
+        f"Shares of the pixels with {what}, from the 0.1th to the 99.9th percentile; dashed lines mark the 2nd and "
+        "the 98th."
+    )
+    return [
+        pages.Picture(png, alt, caption),
+        pages.Table(["band", *columns], rows, "Statistics of the training split, in stored numbers"),
+    ]
+
+
+def _sample_blocks(one: Subject) -> list[pages.Picture]:
+    blocks = []
+    for split, images in one.survey.samples.items():
+        png = reports.contact_sheet_png(images, f"{one.card.dataset}, {split}")
+        most = max(map(len, images.values()), default=0)
+        kind = _kind(one.card)
+        alt = f"Up to {most} {kind} of each class of the split '{split}': {', '.join(images)}"
+        caption = f"Split '{split}': the first {kind} of every class"
+        if one.card.task == "segmentation":
+            caption += ", by the class of most pixels; behind each its land use, black where it is not known or seen"
+        blocks.append(pages.Picture(png, alt, caption))
+    return blocks
+
+
+def _card_blocks(one: Subject, verified: bool) -> list[pages.Text | pages.Table]:
+    shards = sum(len(split.shards) for split in one.card.splits.values())
+    total = sum(split.examples for split in one.card.splits.values())
+    checked = f"{total:,} records in {shards} shards were read, their checksums and counts compared with the card"
+    state = f"{checked}; {'the SHA-256 of every shard too' if verified else 'not the SHA-256 (--verify)'}."
+    sources = [[source.name, f"{source.bytes:,}", source.sha256] for source in one.card.sources]
+    rows = [[name, value] for name, value in inspection.facts(one.card) if name != "split"]
+    return [
+        pages.Text(state, "soft"),
+        pages.Table([], rows, text_columns=2),
+        pages.Table(
+            ["split", ""], [[key, f"{value}"] for key, value in one.card.split_method.items()], "", text_columns=2
+        ),
+        pages.Table(["source", "bytes", "SHA-256"], sources, text_columns=1),
+    ]

@@ -1,0 +1,1 @@
+"""Legends: classes with colours, and crosswalks from codes to classes."""

@@ -1,0 +1,1 @@
+"""Losses of classification and segmentation, in Keras alone."""

@@ -1,0 +1,1 @@
+"""Scores with intervals, in NumPy alone."""

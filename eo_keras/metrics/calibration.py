@@ -1,0 +1,264 @@
+"""Temperature scaling: one number, fitted on validation examples, that makes confidences mean what they say.
+
+Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv 1706.04599, section 4.2. NumPy only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eo_keras.core import files
+from eo_keras.errors import EOKerasError, RunError
+from eo_keras.metrics import classification as metrics
+from eo_keras.metrics.selective import Threshold, risk_coverage
+from eo_keras.records import data_card as cards
+
+LIMITS = (0.05, 20.0)
+"""Temperatures are looked for between these; where validation is answered without a mistake there is no lowest one."""
+
+FEW = 100
+"""Of fewer examples a fitted temperature is cautioned about."""
+
+_TINY = float(np.finfo(np.float32).tiny)
+_STEPS = 60
+"""Halvings of the interval: more than float64 can tell apart."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationScores:
+    """How well probabilities are calibrated; lower is better for all three.
+
+    Attributes:
+        negative_log_likelihood: mean of -log p(true class), in nats.
+        brier_score: mean over examples of the squared distance between the probabilities and the true class's
+            indicator, summed over the classes, 0 to 2 (Brier 1950, Monthly Weather Review 78(1)).
+        expected_calibration_error: see `metrics.expected_calibration_error`, 15 bins.
+    """
+
+    negative_log_likelihood: float
+    brier_score: float
+    expected_calibration_error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """A fitted temperature.
+
+    Attributes:
+        temperature: what logits are to be divided by; above 1 the model was too sure, below 1 not sure enough.
+        at_limit: whether the likelihood would still rise beyond `LIMITS`.
+        fitted_on: the examples that it was fitted on, in words.
+        examples: their number.
+        before: scores of the model's own probabilities on these examples.
+        after: scores of the scaled ones.
+        model_sha256: checksum of the model file that it belongs to.
+        tta: which average over symmetries gave the probabilities, see `eo_keras.evaluation.tta`; another one needs
+            another number.
+        data_fingerprint: fingerprint of the records that the examples are from.
+        thresholds: confidences, before scaling, from which on the answers about these examples are right often enough,
+            see `eo_keras.metrics.selective`.
+        calibrated_thresholds: the same of confidences after scaling.
+    """
+
+    temperature: float
+    at_limit: bool
+    fitted_on: str
+    examples: int
+    before: CalibrationScores
+    after: CalibrationScores
+    model_sha256: str = ""
+    tta: str = "none"
+    data_fingerprint: str = ""
+    thresholds: tuple[Threshold, ...] = ()
+    calibrated_thresholds: tuple[Threshold, ...] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what a model's card says of it."""
+        return {
+            "temperature": self.temperature,
+            "fitted_on": self.fitted_on,
+            "examples": self.examples,
+            "cautions": list(self.cautions),
+        }
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What speaks against relying on it."""
+        found = []
+        if self.examples < FEW:
+            found.append(f"{self.examples:,} examples are few: another {self.examples:,} may give quite another one")
+        if self.at_limit:
+            found.append("the likelihood would still rise beyond the limit of the search")
+        found += worse(self.before, self.after, "on the examples that it was fitted on")
+        return tuple(found)
+
+
+def scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> CalibrationScores:
+    """Scores (N, C) probabilities of the labels (N,)."""
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
+    true = probabilities[np.arange(len(labels)), labels]
+    # sum (p - y)^2 = sum p^2 - 2 p_true + 1, without an array of indicators.
+    brier = (probabilities**2).sum(axis=1) - 2 * true + 1
+    bins = metrics.reliability(labels, probabilities)
+    return CalibrationScores(
+        # A minus before the mean's zero would make it a negative zero.
+        negative_log_likelihood=float(abs(np.log(np.clip(true, _TINY, 1)).mean())),
+        brier_score=float(brier.mean()),
+        expected_calibration_error=metrics.expected_calibration_error(bins),
+    )
+
+
+def worse(before: CalibrationScores, after: CalibrationScores, where: str) -> list[str]:
+    """Says which scores a temperature makes worse, as `metrics.json` and the command tell it."""
+    names = {"negative_log_likelihood": "negative log-likelihood", "expected_calibration_error": "calibration error"}
+    raised = [
+        f"{text} ({getattr(before, name):z.4f} to {getattr(after, name):z.4f})"
+        for name, text in names.items()
+        if getattr(after, name) > getattr(before, name) + 1e-9
+    ]
+    return [f"it raises the {' and the '.join(raised)} {where}"] if raised else []
+
+
+def apply_temperature(probabilities: npt.ArrayLike, temperature: float) -> np.ndarray:
+    """Returns what the softmax would have given with the logits divided by a temperature.
+
+    The logits themselves are not needed: log p is the logits minus a constant a row, which softmax takes no notice of.
+    The order of a row's classes stays, and with it every prediction.
+
+    Args:
+        probabilities: (N, C), rows sum to 1.
+        temperature: above 0.
+
+    Returns:
+        float64 (N, C).
+    """
+    scaled = _log(probabilities) / temperature
+    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return scaled / scaled.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[float, bool]:
+    """Finds the temperature of the largest likelihood.
+
+    The negative log-likelihood is convex in 1 / T (log-sum-exp minus a linear function), so that its slope crosses 0
+    once at the most, in whatever scale T is written; it is found by halving the interval of log T.
+
+    Args:
+        labels: (N,) true labels of validation examples.
+        probabilities: (N, C) what the model answers about them.
+
+    Returns:
+        The temperature, and whether it stopped at a limit. 1 where the likelihood does not depend on it.
+
+    Raises:
+        EOKerasError: if there is no example.
+    """
+    labels, logits = np.asarray(labels), _log(probabilities)
+    if not len(labels):
+        raise EOKerasError("temperature scaling", "there is no validation example", "at least one")
+    of_true = logits[np.arange(len(labels)), labels]
+
+    def slope(log_temperature: float) -> float:
+        # With respect to 1 / T: expected logit under the scaled probabilities, minus the true class's.
+        scaled = apply_temperature(probabilities, np.exp(log_temperature))
+        return float(((scaled * logits).sum(axis=1) - of_true).mean())
+
+    low, high = np.log(LIMITS)
+    at_low, at_high = slope(low), slope(high)
+    if abs(at_low) < 1e-12 and abs(at_high) < 1e-12:
+        return 1.0, False
+    # The slope in 1 / T falls with T: positive where T is too small.
+    if at_low <= 0:
+        return LIMITS[0], True
+    if at_high >= 0:
+        return LIMITS[1], True
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    return float(np.exp((low + high) / 2)), False
+
+
+def calibrate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, fitted_on: str, **origin: str) -> Calibration:
+    """Fits a temperature, scores the same examples before and after, and takes thresholds of confidence from them.
+
+    Args:
+        labels: (N,) true labels of validation examples; never those of the split that is tested.
+        probabilities: (N, C) what the model answers about them.
+        fitted_on: which examples these are.
+        **origin: `model_sha256`, `tta` and `data_fingerprint` of `Calibration`.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    temperature, at_limit = fit_temperature(labels, probabilities)
+    scaled, right = apply_temperature(probabilities, temperature), probabilities.argmax(axis=1) == labels
+    curve, scaled_curve = (risk_coverage(each.max(axis=1), right) for each in (probabilities, scaled))
+    return Calibration(
+        temperature=temperature,
+        at_limit=at_limit,
+        fitted_on=fitted_on,
+        examples=len(labels),
+        before=scores(labels, probabilities),
+        after=scores(labels, scaled),
+        thresholds=curve.thresholds(),
+        calibrated_thresholds=scaled_curve.thresholds(),
+        **origin,
+    )
+
+
+def to_bytes(calibration: Calibration) -> bytes:
+    """Returns a fitted temperature as JSON, for whoever uses the model later."""
+    return files.json_bytes(cards.to_json(calibration))
+
+
+def read_calibration(path: str | os.PathLike[str]) -> Calibration:
+    """Reads back what `to_bytes` made.
+
+    Raises:
+        RunError: if the file is missing or is no such file.
+    """
+    try:
+        found = cards.from_json(Calibration, json.loads(files.read_bytes(path)))
+        if not LIMITS[0] <= found.temperature <= LIMITS[1]:
+            raise ValueError(f"the temperature is {found.temperature}")
+        return found
+    except (OSError, ValueError) as error:
+        raise RunError(
+            path, f"it cannot be read ({error})", "a temperature written by launch.evaluate", "evaluate with --again"
+        ) from None
+
+
+def to_json(found: Calibration | None, labels: np.ndarray, probabilities: np.ndarray, reason: str) -> dict[str, Any]:
+    """Returns what an evaluation's `metrics.json` says: the temperature, and the scores of its own examples.
+
+    Args:
+        found: the temperature, or None.
+        labels: (N,) true labels of the evaluated split.
+        probabilities: (N, C) the model's own answers about it.
+        reason: why there is no temperature; empty where there is.
+    """
+    content: dict[str, Any] = {"temperature": None, "reason": reason, "split": {"before": None, "after": None}}
+    content["split"]["before"] = dataclasses.asdict(scores(labels, probabilities))
+    if found is not None:
+        scaled = apply_temperature(probabilities, found.temperature)
+        content |= {
+            "temperature": found.temperature,
+            "at_limit": found.at_limit,
+            "fitted_on": found.fitted_on,
+            "examples": found.examples,
+            "cautions": [*found.cautions],
+            "validation": {"before": dataclasses.asdict(found.before), "after": dataclasses.asdict(found.after)},
+            "reliability": [dataclasses.asdict(part) for part in metrics.reliability(labels, scaled)],
+        }
+        before, after = scores(labels, probabilities), scores(labels, scaled)
+        content["split"]["after"] = dataclasses.asdict(after)
+        content["cautions"] += worse(before, after, "here")
+    return content
+
+
+def _log(probabilities: npt.ArrayLike) -> np.ndarray:
+    return np.log(np.maximum(np.asarray(probabilities, np.float64), _TINY))

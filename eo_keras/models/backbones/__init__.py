@@ -1,0 +1,1 @@
+"""Backbones: networks that classify, and that segmentation networks are built on."""

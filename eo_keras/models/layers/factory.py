@@ -1,0 +1,270 @@
+"""What all architectures share: the input, convolutions with batch normalisation, the head, seeds and precisions."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers
+
+from eo_keras.errors import OptionError
+from eo_keras.models.layers.batch_norm import BatchNormalization
+from eo_keras.models.layers.normalization import BandNormalisation, Normalisation
+
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
+"""The dtype policies that models are built for."""
+
+LOGITS = "logits"
+PROBABILITIES = "probabilities"
+"""The layer whose outputs the loss is computed from; the only one that a new legend needs anew."""
+
+AUXILIARY = "_logits"
+"""How the names of the auxiliary classifiers' last layers end."""
+
+DENSE_HEAD = ("aspp_", "decoder_")
+"""How the names of those layers with weights begin that a dense model has behind its backbone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Makes layers that agree in precision, batch normalisation and seeds.
+
+    Convolutions have no bias: batch normalisation follows each one and would subtract it again.
+
+    Attributes:
+        dtype_policy: one of `POLICIES`, or None for Keras's global one, which is not changed.
+        seed: makes the initial weights repeatable; each layer draws from its own seed. None draws new ones.
+        synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
+        batch_norm_epsilon: what is added to the variance.
+        batch_norm_momentum: momentum of the moving statistics; 0.9 follows the weights within short runs.
+        batch_norm_scale: whether batch normalisation has a gamma.
+
+    Raises:
+        OptionError: if the policy is unknown, or `synchronized` is asked for under another backend than TensorFlow.
+    """
+
+    dtype_policy: str | None = None
+    seed: int | None = None
+    synchronized: bool = False
+    batch_norm_epsilon: float = 1e-3
+    batch_norm_momentum: float = 0.9
+    batch_norm_scale: bool = True
+
+    def __post_init__(self):
+        """Refuses what Keras cannot do."""
+        resolve_policy(self.dtype_policy)
+        check_synchronized(self.synchronized)
+
+    @property
+    def policy(self) -> keras.DTypePolicy:
+        """The precision of the layers between the input and the head."""
+        return resolve_policy(self.dtype_policy)
+
+    @property
+    def exact(self) -> str:
+        """The precision of the normalisation and the head, which reduced precision would round away."""
+        return "float64" if self.policy.compute_dtype == "float64" else "float32"
+
+    def image(
+        self, bands: Sequence[str], normalisation: Normalisation, scale: Sequence[float] | None, dtype: str, size: Any
+    ) -> tuple[Any, Any]:
+        """Returns the input `image` of digital numbers, and the standardised bands."""
+        image = keras.Input((size, size, len(bands)), dtype=dtype, name="image")
+        layer = BandNormalisation(
+            normalisation.mean, normalisation.std, scale, bands=bands, dtype=self.exact, name="normalisation"
+        )
+        return image, layer(image)
+
+    def convolution(
+        self, x: Any, filters: int, size: Any, name: str, strides: int = 1, padding: str = "valid", rate: int = 1
+    ) -> Any:
+        """Adds a convolution, atrous where the rate is above 1, initialised after He et al. 2015 (arXiv 1502.01852)."""
+        return layers.Conv2D(
+            filters,
+            size,
+            strides=strides,
+            padding=padding,
+            dilation_rate=rate,
+            use_bias=False,
+            data_format="channels_last",
+            kernel_initializer=keras.initializers.HeNormal(seed=layer_seed(self.seed, name)),
+            dtype=self.policy,
+            name=name,
+        )(x)
+
+    def depthwise(self, x: Any, size: int, name: str, strides: int = 1, padding: str = "same", rate: int = 1) -> Any:
+        """Adds a convolution of each channel for itself, atrous where the rate is above 1.
+
+        A pixel sees `size * size` values of its channel, which is what the initial weights go by: Keras's own scaling
+        would count the other channels in, and what came out would be small beside the epsilon of batch normalisation.
+        """
+        return layers.DepthwiseConv2D(
+            size,
+            strides=strides,
+            padding=padding,
+            dilation_rate=rate,
+            use_bias=False,
+            data_format="channels_last",
+            depthwise_initializer=keras.initializers.TruncatedNormal(stddev=1 / size, seed=layer_seed(self.seed, name)),
+            dtype=self.policy,
+            name=name,
+        )(x)
+
+    def separable(
+        self,
+        x: Any,
+        filters: int,
+        prefix: str,
+        strides: int = 1,
+        padding: str = "same",
+        rate: int = 1,
+        gamma: str = "ones",
+    ) -> Any:
+        """Adds a 3x3 convolution in two parts (Chen et al. 2018, arXiv 1802.02611, section 3.1).
+
+        Each channel for itself, batch normalisation and a rectifier; then all channels of a pixel, and batch
+        normalisation: `<prefix>_depthwise`, `<prefix>_depthwise_bn`, `<prefix>_depthwise_relu`, `<prefix>_pointwise`,
+        `<prefix>_pointwise_bn`, whose initial `gamma` may be `zeros`. The rectifier behind is the caller's.
+        """
+        x = self.depthwise(x, 3, f"{prefix}_depthwise", strides, padding, rate)
+        x = self.relu(self.batch_norm(x, f"{prefix}_depthwise_bn"), f"{prefix}_depthwise_relu")
+        x = self.convolution(x, filters, 1, f"{prefix}_pointwise")
+        return self.batch_norm(x, f"{prefix}_pointwise_bn", gamma)
+
+    def batch_norm(self, x: Any, name: str, gamma: str = "ones") -> Any:
+        """Adds batch normalisation."""
+        return BatchNormalization(
+            axis=-1,
+            epsilon=self.batch_norm_epsilon,
+            momentum=self.batch_norm_momentum,
+            scale=self.batch_norm_scale,
+            gamma_initializer=gamma,
+            synchronized=self.synchronized,
+            dtype=self.policy,
+            name=name,
+        )(x)
+
+    def relu(self, x: Any, name: str) -> Any:
+        """Adds a rectifier."""
+        return layers.Activation("relu", dtype=self.policy, name=name)(x)
+
+    def unit(self, x: Any, filters: int, size: Any, prefix: str, strides: int = 1, padding: str = "same") -> Any:
+        """Adds a convolution, batch normalisation and a rectifier: `<prefix>_conv`, `<prefix>_bn`, `<prefix>_relu`."""
+        x = self.convolution(x, filters, size, f"{prefix}_conv", strides, padding)
+        return self.relu(self.batch_norm(x, f"{prefix}_bn"), f"{prefix}_relu")
+
+    def padded(self, x: Any, size: int, name: str) -> Any:
+        """Adds a border of zeros."""
+        return layers.ZeroPadding2D(size, data_format="channels_last", dtype=self.policy, name=name)(x)
+
+    def max_pool(self, x: Any, size: int, name: str, strides: int = 2, padding: str = "valid") -> Any:
+        """Adds pooling by the maximum."""
+        return layers.MaxPooling2D(
+            size, strides=strides, padding=padding, data_format="channels_last", dtype=self.policy, name=name
+        )(x)
+
+    def mean_pool(self, x: Any, size: int, name: str, strides: int = 2, padding: str = "valid") -> Any:
+        """Adds pooling by the mean."""
+        return layers.AveragePooling2D(
+            size, strides=strides, padding=padding, data_format="channels_last", dtype=self.policy, name=name
+        )(x)
+
+    def add(self, summands: Sequence[Any], name: str) -> Any:
+        """Adds a sum."""
+        return layers.Add(dtype=self.policy, name=name)(list(summands))
+
+    def concatenate(self, tensors: Sequence[Any], name: str, dtype: Any = None) -> Any:
+        """Adds a concatenation along the channels."""
+        return layers.Concatenate(axis=-1, dtype=dtype or self.policy, name=name)(list(tensors))
+
+    def global_mean(self, x: Any, name: str = "avg_pool", keepdims: bool = False) -> Any:
+        """Adds the mean over all pixels, in the head's precision; with `keepdims` as a map of one pixel."""
+        return layers.GlobalAveragePooling2D(
+            data_format="channels_last", keepdims=keepdims, dtype=self.exact, name=name
+        )(x)
+
+    def global_max(self, x: Any, name: str = "max_pool") -> Any:
+        """Adds the maximum over all pixels, in the head's precision."""
+        return layers.GlobalMaxPooling2D(data_format="channels_last", dtype=self.exact, name=name)(x)
+
+    def dropout(self, x: Any, rate: float, name: str = "dropout") -> Any:
+        """Adds dropout (Srivastava et al. 2014, JMLR 15) in the head's precision; no layer at all where the rate is 0.
+
+        Raises:
+            OptionError: if the rate is not within 0 and 1, or 1.
+        """
+        check_dropout(rate)
+        if rate == 0:
+            return x
+        return layers.Dropout(rate, seed=layer_seed(self.seed, name), dtype=self.exact, name=name)(x)
+
+    def logits(self, features: Any, num_classes: int, name: str = LOGITS) -> Any:
+        """Adds the last layer with weights, initialised after Goyal et al. 2017 (arXiv 1706.02677, section 5.1)."""
+        return layers.Dense(
+            num_classes,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01, seed=layer_seed(self.seed, name)),
+            dtype=self.exact,
+            name=name,
+        )(features)
+
+    def probabilities(self, logits: Any) -> Any:
+        """Adds the softmax."""
+        return layers.Softmax(dtype=self.exact, name=PROBABILITIES)(logits)
+
+
+def layer_seed(seed: int | None, layer_name: str) -> int | None:
+    """Returns a seed of a layer's own, so that adding a layer does not change the others' initial weights."""
+    if seed is None:
+        return None
+    digest = hashlib.sha256(f"{seed}/{layer_name}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
+
+
+def check_dropout(rate: float) -> None:
+    """Refuses a rate that leaves nothing.
+
+    Raises:
+        OptionError: if it is below 0, or 1 or more.
+    """
+    if not 0 <= rate < 1:
+        raise OptionError("dropout", f"{rate}", "at least 0 and below 1")
+
+
+def is_dense_head(layer_name: str) -> bool:
+    """Whether a layer of that name is one of those that a dense model has behind its backbone."""
+    return layer_name.startswith(DENSE_HEAD)
+
+
+def is_head(layer_name: str) -> bool:
+    """Whether a layer of that name is the last one of the classifier or of an auxiliary one, or in a dense head."""
+    return layer_name == LOGITS or layer_name.endswith(AUXILIARY) or is_dense_head(layer_name)
+
+
+def resolve_policy(dtype_policy: str | None) -> keras.DTypePolicy:
+    """Returns the policy of that name, or Keras's global one for `None`, which stays as it is.
+
+    Raises:
+        OptionError: if models are not built for such a policy.
+    """
+    name = keras.config.dtype_policy().name if dtype_policy is None else dtype_policy
+    if name not in POLICIES:
+        raise OptionError("dtype_policy", f"'{name}'", f"one of {', '.join(POLICIES)}")
+    return keras.dtype_policies.get(name)
+
+
+def check_synchronized(synchronized: bool) -> None:
+    """Refuses synchronised batch normalisation where Keras has none.
+
+    Raises:
+        OptionError: if it is asked for under another backend than TensorFlow.
+    """
+    backend = keras.config.backend()
+    if synchronized and backend != "tensorflow":
+        raise OptionError(
+            "synchronized",
+            f"synchronised batch normalisation under the {backend} backend of Keras",
+            "synchronized=False, or KERAS_BACKEND=tensorflow",
+        )

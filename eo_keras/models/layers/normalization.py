@@ -1,0 +1,140 @@
+"""The first layer of every model: digital numbers in, standardised bands out.
+
+Because the normalisation is a layer, training, evaluation, serving and mapping cannot disagree about it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from eo_keras.errors import BandError
+from eo_keras.records.data_card import DataCard
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """What the bands of a training split look like.
+
+    Attributes:
+        mean: mean of each band, in digital numbers, pixels of no data left out.
+        std: standard deviation of each band, in digital numbers, above 0.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of_card(cls, card: DataCard, bands: Sequence[str]) -> Normalisation:
+        """Takes the statistics of some bands from a records folder's card.
+
+        Raises:
+            BandError: if the card has no statistics of a band.
+        """
+        statistics = {entry.band: entry for entry in card.statistics}
+        if missing := [band for band in bands if band not in statistics]:
+            raise BandError(
+                f"statistics of {card.dataset}", f"none of {missing[0]}", f"one of {', '.join(statistics) or 'no band'}"
+            )
+        return cls(tuple(statistics[band].mean for band in bands), tuple(statistics[band].std for band in bands))
+
+
+@keras.saving.register_keras_serializable(package="eo_keras")
+class BandNormalisation(keras.layers.Layer):
+    """Standardises each band: `(x - mean) / std * scale`; pixels of no data become exactly 0.
+
+    A pixel of no data holds 0 in all bands. Mean, standard deviation and scale are constants of the configuration, not
+    weights, so that neither an optimiser nor a weights file can change them. The layer always computes in float32
+    (float64 when that is its policy): bfloat16 has 8 significant bits and would merge the digital numbers 1118 and
+    1121.
+
+    Args:
+        mean: mean of each band in digital numbers.
+        std: standard deviation of each band in digital numbers, above 0.
+        scale: what a deviation of one `std` becomes, per band; 1 for each band when not given. Pretrained stems want
+            the scale that they were trained with.
+        bands: names of the bands in channel order; kept so that a saved model knows what it eats.
+        **kwargs: arguments of `keras.layers.Layer`. A `dtype` other than float64 is turned into float32.
+
+    Input shape: `(..., len(mean))`, any integer or float dtype, digital numbers.
+    Output shape: the same, float32 or float64, without unit.
+
+    Raises:
+        BandError: if the lengths differ, a `std` is not above 0, or the channel axis has another length than `mean`.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        scale: Sequence[float] | None = None,
+        bands: Sequence[str] | None = None,
+        **kwargs,
+    ):
+        """Checks the constants; see the class."""
+        policy = keras.dtype_policies.get(kwargs.pop("dtype", None) or keras.config.dtype_policy())
+        super().__init__(dtype="float64" if policy.compute_dtype == "float64" else "float32", **kwargs)
+        # Integer inputs must arrive as they are: the cast is this layer's own.
+        self.autocast = False
+        self.mean = tuple(float(value) for value in mean)
+        self.std = tuple(float(value) for value in std)
+        self.scale = tuple(float(value) for value in scale) if scale is not None else (1.0,) * len(self.mean)
+        self.bands = tuple(bands) if bands is not None else None
+        self._check_constants()
+
+    def _check_constants(self) -> None:
+        where = f"normalisation layer '{self.name}'"
+        for title, values in (("std", self.std), ("scale", self.scale), ("bands", self.bands)):
+            if values is not None and len(values) != len(self.mean):
+                raise BandError(where, f"{len(self.mean)} values of mean but {len(values)} of {title}", "one per band")
+        for place, (mean, std, scale) in enumerate(zip(self.mean, self.std, self.scale, strict=True)):
+            band = self.bands[place] if self.bands else f"band number {place}"
+            if not (math.isfinite(mean) and math.isfinite(scale)):
+                raise BandError(where, f"{band} has mean {mean} and scale {scale}", "finite numbers")
+            if not (math.isfinite(std) and std > 0):
+                raise BandError(
+                    where,
+                    f"{band} has a standard deviation of {std:g}",
+                    "a finite number above 0",
+                    "a band of one value carries no information: leave it out, or compute the statistics again",
+                )
+
+    def build(self, input_shape):
+        """Checks the channel axis against the constants."""
+        if input_shape[-1] != len(self.mean):
+            raise BandError(
+                f"normalisation layer '{self.name}'",
+                f"an input of {input_shape[-1]} bands",
+                f"{len(self.mean)} bands" + (f": {','.join(self.bands)}" if self.bands else ""),
+            )
+
+    def call(self, inputs):
+        """Returns the standardised bands."""
+        values = ops.cast(inputs, self.compute_dtype)
+        mean, gain = (
+            ops.convert_to_tensor(np.asarray(constant, dtype="float64"), dtype=self.compute_dtype)
+            for constant in (self.mean, np.divide(self.scale, self.std))
+        )
+        has_data = ops.any(ops.not_equal(values, 0), axis=-1, keepdims=True)
+        # Multiplying by a mask would let an infinity through as NaN; a choice does not.
+        return ops.where(has_data, (values - mean) * gain, ops.zeros_like(values))
+
+    def compute_output_shape(self, input_shape):
+        """Returns the input's shape."""
+        return input_shape
+
+    def get_config(self):
+        """Returns the constants as lists of numbers, so that the layer can be read back."""
+        config = super().get_config()
+        config.update(
+            mean=list(self.mean),
+            std=list(self.std),
+            scale=list(self.scale),
+            bands=list(self.bands) if self.bands is not None else None,
+        )
+        return config

@@ -1,0 +1,1 @@
+"""Published weights: catalogue, download, conversion to other bands."""

@@ -1,0 +1,45 @@
+"""What `keras.applications` publishes: which weights there are, and the input that they were trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from eo_keras.models.pretrained.stem import IMAGENET_MEAN, IMAGENET_STD
+
+_LEVELS = 127.5
+"""Half the range of an 8-bit colour; InceptionV3 is fed with `x / 127.5 - 1`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """Weights of one model of `keras.applications`.
+
+    Attributes:
+        application: the function of `keras.applications` that fetches them.
+        scale: what one standard deviation of red, green and blue in ImageNet is in the stem's input.
+        offset: what ImageNet's mean of red, green and blue is in the stem's input.
+        stem_is_bgr: whether the stem eats blue, green and red, in that order.
+        by_order: whether the layers have no names that could be relied on, but numbers that depend on what else the
+            process had built; they are then matched by their order.
+    """
+
+    application: str
+    scale: tuple[float, float, float]
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    stem_is_bgr: bool = False
+    by_order: bool = False
+
+
+def _caffe(application: str) -> Published:
+    """Colours of 0 to 255 less their mean, not divided by anything, blue first."""
+    return Published(application, IMAGENET_STD, stem_is_bgr=True)
+
+
+RESNET50 = _caffe("ResNet50")
+RESNET101 = _caffe("ResNet101")
+INCEPTION_V3 = Published(
+    "InceptionV3",
+    scale=tuple(std / _LEVELS for std in IMAGENET_STD),
+    offset=tuple(mean / _LEVELS - 1 for mean in IMAGENET_MEAN),
+    by_order=True,
+)

@@ -1,0 +1,126 @@
+"""The stem of a pretrained model for any bands of Sentinel-2.
+
+ImageNet's first convolution eats red, green and blue. Two ways to give it other bands: by name, each band goes to its
+own colour; or by position, the first three bands go to red, green and blue whatever they are, as Helber et al. 2019
+(IEEE JSTARS 12(7)) did for their colour infrared and shortwave infrared composites.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from eo_keras.errors import BandError, OptionError
+from eo_keras.sensors.sentinel2 import BANDS, COMPOSITES, nearest_band
+
+STEM_MODES = ("by_name", "by_position")
+"""The ways to give the bands a colour's kernel."""
+
+COLOURS = COMPOSITES["RGB"]
+"""The bands of red, green and blue, in the order of an RGB kernel's input channels."""
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+"""ImageNet's mean of red, green and blue on the scale 0 to 255 (0.485, 0.456, 0.406 times 255)."""
+
+IMAGENET_STD = (58.395, 57.12, 57.375)
+"""ImageNet's standard deviation of red, green and blue on the scale 0 to 255 (0.229, 0.224, 0.225 times 255)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StemBand:
+    """Where one band's kernel comes from.
+
+    Attributes:
+        band: the band.
+        source: the colour's band (or, for another source model, its band) whose kernel is taken.
+        factor: what the kernel is multiplied by; 1 for a band that takes its own kernel.
+    """
+
+    band: str
+    source: str
+    factor: float
+
+
+def assign_sources(
+    bands: Sequence[str], mode: str = "by_name", sources: Sequence[str] = COLOURS
+) -> tuple[StemBand, ...]:
+    """Says for each band which input channel of the source's kernel it takes, and how much of it.
+
+    By name, a band that the source has takes its kernel as it is; each other one takes the kernel of the source's band
+    that is nearest in wavelength, divided by the number of such bands, so that together they do not drown the others.
+    By position, the first bands take the source's kernels in order, as they are; further bands as by name.
+
+    Args:
+        bands: the model's bands in channel order.
+        mode: `by_name` or `by_position`.
+        sources: the bands that the source's kernel eats, in channel order.
+
+    Returns:
+        One entry per band, in the order of `bands`.
+
+    Raises:
+        BandError: if a band is unknown, or there are fewer bands than sources for `by_position`.
+        OptionError: if the mode is unknown.
+    """
+    check_stem(bands, mode, len(sources))
+    if mode == "by_position":
+        own = dict(zip(bands, sources, strict=False))
+    else:
+        own = {band: band for band in bands if band in sources}
+    others = len(bands) - len(own)
+    return tuple(
+        StemBand(band, own[band], 1.0) if band in own else StemBand(band, nearest_band(band, sources), 1.0 / others)
+        for band in bands
+    )
+
+
+def check_stem(bands: Sequence[str], mode: str, needed: int = len(COLOURS)) -> None:
+    """Checks the name of the mode and the bands.
+
+    Raises:
+        BandError: if there are no bands, a band is unknown or named twice, or there are fewer than `needed` bands for
+            `by_position`.
+        OptionError: if the mode is unknown.
+    """
+    if mode not in STEM_MODES:
+        raise OptionError("stem", f"'{mode}'", f"one of {', '.join(STEM_MODES)}")
+    unknown = [band for band in bands if band not in BANDS]
+    if not bands or unknown or len(set(bands)) != len(bands):
+        found = f"'{unknown[0]}' is no Sentinel-2 band" if unknown else "no bands, or one of them twice"
+        raise BandError(f"bands '{','.join(bands)}'", found, f"each of them once, out of {','.join(BANDS)}")
+    if mode == "by_position" and len(bands) < needed:
+        raise BandError(
+            f"bands '{','.join(bands)}'",
+            f"{len(bands)} bands for stem by_position",
+            f"at least {needed}",
+            "use stem by_name",
+        )
+
+
+def inflate_stem(
+    kernel: np.ndarray, bands: Sequence[str], mode: str = "by_name", sources: Sequence[str] = COLOURS
+) -> tuple[np.ndarray, tuple[StemBand, ...]]:
+    """Makes a stem's kernel for `bands` out of a pretrained one.
+
+    Args:
+        kernel: `(height, width, len(sources), filters)`, input channels in the order of `sources`: red, green, blue.
+        bands: the model's bands in channel order.
+        mode: `by_name` or `by_position`, see `assign_sources`.
+        sources: the bands that `kernel` eats.
+
+    Returns:
+        The kernel `(height, width, len(bands), filters)` of the same dtype, and where each band's part comes from.
+
+    Raises:
+        BandError: if the bands do not fit, or the kernel has another number of input channels than `sources`.
+        OptionError: if the mode is unknown.
+    """
+    if kernel.ndim != 4 or kernel.shape[2] != len(sources):
+        raise BandError(
+            "stem", f"a kernel of shape {kernel.shape}", f"{len(sources)} input channels: {','.join(sources)}"
+        )
+    plan = assign_sources(bands, mode, sources)
+    parts = [kernel[:, :, sources.index(entry.source), :] * kernel.dtype.type(entry.factor) for entry in plan]
+    return np.stack(parts, axis=2), plan

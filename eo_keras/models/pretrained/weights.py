@@ -1,0 +1,371 @@
+"""Pretrained weights: read by layer name or order, fitted to the model's bands, reported.
+
+A weights file is read as numbers and nothing else: neither pickled objects nor layers, functions or classes named in it
+are ever brought to life, which is stricter than Keras's safe mode.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Sequence
+
+import h5py
+import keras
+import numpy as np
+
+from eo_keras.core import inflation
+from eo_keras.errors import SourceError
+from eo_keras.models.layers.factory import is_head
+from eo_keras.models.pretrained.catalogue import RESNET50, Published
+from eo_keras.models.pretrained.stem import COLOURS, StemBand, assign_sources, inflate_stem
+
+STEM = "conv1_conv"
+"""The layer that eats the bands, in every architecture."""
+
+STEM_BN = "conv1_bn"
+"""The batch normalisation behind it."""
+
+_FORMS = "weights of keras.applications (.h5, .weights.h5, .keras) or a .keras model of this package"
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialisationReport:
+    """Where a model's weights come from.
+
+    Attributes:
+        source: `imagenet`, a file, or `random`.
+        loaded: names of the layers that hold the source's weights.
+        inflated: names of the layers whose kernel was made out of the source's for other bands.
+        initialised: names of the layers that hold random weights.
+        stem: which input channel of the source each band takes; empty for random weights.
+    """
+
+    source: str
+    loaded: tuple[str, ...] = ()
+    inflated: tuple[str, ...] = ()
+    initialised: tuple[str, ...] = ()
+    stem: tuple[StemBand, ...] = ()
+
+    def summary(self) -> str:
+        """Returns one sentence for the user."""
+        if not (self.loaded or self.inflated):
+            return f"All {len(self.initialised)} layers start from random weights."
+        parts = [f"{len(self.loaded)} layers loaded from {self.source}"]
+        if self.inflated:
+            bands = ", ".join(f"{entry.band} from {entry.source} x {entry.factor:.3g}" for entry in self.stem)
+            parts.append(f"{', '.join(self.inflated)} inflated ({bands})")
+        if self.initialised:
+            names = ", ".join(self.initialised[:5]) + (", ..." if len(self.initialised) > 5 else "")
+            parts.append(f"{len(self.initialised)} layers start from random weights ({names})")
+        return "; ".join(parts) + "."
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Weights of one model: arrays by layer name in Keras's order, and what its stem eats.
+
+    `published` is None for a model of this package.
+    """
+
+    layers: dict[str, list[np.ndarray]]
+    bands: tuple[str, ...]
+    published: Published | None
+
+
+def scratch_report(model: keras.Model) -> InitialisationReport:
+    """Returns the report of a model with random weights."""
+    return InitialisationReport("random", initialised=tuple(layer.name for layer in model.layers if layer.weights))
+
+
+def input_scale(
+    weights: str | os.PathLike | None, bands: Sequence[str], stem: str, published: Published | None = RESNET50
+) -> tuple[float, ...]:
+    """Returns what one standard deviation of each band has to become, so that the stem sees what it was trained with.
+
+    1 for random weights. For weights of `keras.applications` the spread, in the input that it trains this architecture
+    with, of the colour in ImageNet whose kernel the band takes. For a model of this package what its own normalisation
+    layer says of the band whose kernel is taken.
+
+    Raises:
+        BandError: if the bands do not fit the stem.
+        SourceError: if the file cannot be read, or it is none of this package's and nothing is published.
+    """
+    if weights is None:
+        return (1.0,) * len(bands)
+    saved = None if weights == "imagenet" else _saved_normalisation(_checked_path(weights))
+    sources, scale = saved or (COLOURS, _required(published, weights).scale)
+    return tuple(scale[sources.index(entry.source)] for entry in assign_sources(bands, stem, sources))
+
+
+def load_backbone(
+    model: keras.Model,
+    weights: str | os.PathLike,
+    bands: Sequence[str],
+    stem: str = "by_name",
+    published: Published | None = RESNET50,
+) -> InitialisationReport:
+    """Loads pretrained weights into a model, layer by layer, where name and shape agree.
+
+    A convolution's bias is folded into the batch normalisation behind it, which is exact: it normalises
+    `x + bias - mean`. So is the answer of the stem to ImageNet's mean colour, where the published network is not fed
+    with 0 there: this package's normalisation makes the mean of every band 0. The kernel of the stem is fitted to the
+    bands by `inflate_stem`. The normalisation layer is not touched: build the model with `input_scale`.
+
+    Args:
+        model: a model of this package.
+        weights: `imagenet` (fetched by Keras) or a file: weights of `keras.applications` with or without its top, or a
+            `.keras` model of this package or of `keras.applications`.
+        bands: the model's bands in channel order.
+        stem: `by_name` or `by_position`, see `eo_keras.models.pretrained.stem`.
+        published: which weights of `keras.applications` fit the model's architecture; None where there are none.
+
+    Returns:
+        Which layers were loaded, inflated or left as they are.
+
+    Raises:
+        BandError: if the bands do not fit the stem.
+        SourceError: if the weights cannot be fetched or read, or no layer fits but those of the head.
+    """
+    source = _imagenet(_required(published, weights)) if weights == "imagenet" else _read(weights, published)
+    if source.published and source.published.by_order:
+        source = dataclasses.replace(source, layers=_named_by_order(source.layers, model, weights))
+    plan: tuple[StemBand, ...] = ()
+    loaded, inflated, initialised = [], [], []
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        arrays = source.layers.get(layer.name)
+        if arrays is not None and layer.name == STEM_BN and source.published and any(source.published.offset):
+            arrays = _shifted(arrays, source, layer)
+        if arrays is not None and layer.name == STEM:
+            arrays, plan = _fitted_stem(arrays, source, bands, stem, str(weights))
+        if arrays is not None and layer.name.endswith("_bn"):
+            bias = _bias(source.layers.get(layer.name.removesuffix("_bn") + "_conv"))
+            if bias is not None and len(arrays) == 4 and bias.shape == arrays[2].shape:
+                gamma, beta, moving_mean, moving_variance = arrays
+                arrays = [gamma, beta, moving_mean - bias, moving_variance]
+        if arrays is not None and isinstance(layer, keras.layers.Conv2D) and not layer.use_bias:
+            arrays = arrays[:1]
+        if arrays is None or [array.shape for array in arrays] != [tuple(weight.shape) for weight in layer.weights]:
+            initialised.append(layer.name)
+            continue
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise SourceError(weights, f"layer '{layer.name}' holds values that are not finite", "finite weights")
+        layer.set_weights(arrays)
+        own_kernels = layer.name != STEM or tuple(entry.source for entry in plan) == tuple(bands)
+        (loaded if own_kernels else inflated).append(layer.name)
+    if all(is_head(name) for name in (*loaded, *inflated)):
+        raise SourceError(
+            weights,
+            f"none of its {len(source.layers)} layers has the name and shape of one in the backbone of model "
+            f"'{model.name}'",
+            "weights of the same architecture",
+            "choose the model that they were trained with, or other weights",
+        )
+    return InitialisationReport(str(weights), tuple(loaded), tuple(inflated), tuple(initialised), plan)
+
+
+def _fitted_stem(arrays, source: _Source, bands, stem: str, where: str):
+    kernel = arrays[0]
+    if kernel.ndim != 4 or kernel.shape[2] != len(source.bands):
+        raise SourceError(
+            where,
+            f"its first convolution '{STEM}' has a kernel of shape {kernel.shape}",
+            f"{len(source.bands)} input channels",
+            f"give {_FORMS}",
+        )
+    if source.published and source.published.stem_is_bgr:
+        kernel = kernel[:, :, ::-1]
+    kernel, plan = inflate_stem(kernel, bands, stem, source.bands)
+    return [kernel, *arrays[1:]], plan
+
+
+def _bias(arrays: list[np.ndarray] | None) -> np.ndarray | None:
+    return arrays[1] if arrays is not None and len(arrays) == 2 else None
+
+
+def _shifted(arrays, source: _Source, layer: keras.layers.BatchNormalization):
+    """Lets the stem's batch normalisation add what the kernel makes of ImageNet's mean colour.
+
+    Of the published kernel and not of the one made for other bands: where all of these are at their mean, the layers
+    behind the stem then see what they saw of a mean image.
+    """
+    kernels = source.layers.get(STEM)
+    if not kernels or kernels[0].ndim != 4 or kernels[0].shape[2] != len(source.published.offset):
+        return arrays
+    answer = np.einsum("hwcf,c->f", kernels[0], np.asarray(source.published.offset, kernels[0].dtype))
+    mean = len(arrays) - 2  # Behind gamma and beta, as far as there are any, and before the variance.
+    if len(arrays) != len(layer.weights) or answer.shape != arrays[mean].shape:
+        return arrays
+    return [*arrays[:mean], arrays[mean] - answer, *arrays[mean + 1 :]]
+
+
+def _named_by_order(layers: dict[str, list[np.ndarray]], model: keras.Model, where) -> dict[str, list[np.ndarray]]:
+    """Gives the source's layers the names of the model's: convolutions and batch normalisations each in their order."""
+
+    def is_convolution(arrays):
+        return len(arrays) <= 2 and arrays[0].ndim == 4
+
+    def is_batch_norm(arrays):
+        return len(arrays) >= 3 and all(array.ndim == 1 for array in arrays)
+
+    named: dict[str, list[np.ndarray]] = {}
+    for kind, fits in ((keras.layers.Conv2D, is_convolution), (keras.layers.BatchNormalization, is_batch_norm)):
+        own = [layer for layer in model.layers if isinstance(layer, kind)]
+        found = [arrays for arrays in layers.values() if fits(arrays)]
+        agree = len(own) == len(found) and all(
+            arrays[0].shape[-1] == layer.weights[0].shape[-1] for arrays, layer in zip(found, own, strict=True)
+        )
+        if not agree:
+            raise SourceError(
+                where,
+                f"its {len(found)} layers like {kind.__name__} are not the {len(own)} of model '{model.name}'",
+                "weights of the same architecture",
+                "choose the model that they were trained with, or other weights",
+            )
+        named |= {layer.name: arrays for layer, arrays in zip(own, found, strict=True)}
+    return named
+
+
+def _required(published: Published | None, weights: str | os.PathLike) -> Published:
+    if published is None:
+        raise SourceError(
+            weights,
+            "it is no model of this package, and keras.applications has no weights for this architecture",
+            "a .keras model of this package",
+            "give the .keras file of a run, or choose another model",
+        )
+    return published
+
+
+def _imagenet(published: Published) -> _Source:
+    try:
+        model = getattr(keras.applications, published.application)(weights="imagenet", include_top=False)
+    except Exception as error:  # Keras raises a bare Exception when the download fails.
+        raise SourceError(
+            "weights 'imagenet'",
+            f"Keras could not fetch them ({error})",
+            f"the file of keras.applications.{published.application}",
+            "where there is no network, fetch the file elsewhere and give it with --weights=FILE",
+        ) from error
+    layers = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+    return _Source(layers, COLOURS, published)
+
+
+def _checked_path(weights: str | os.PathLike) -> str:
+    path = os.fspath(weights)
+    if not os.path.isfile(path):
+        found = "it is a folder" if os.path.isdir(path) else "there is no such file"
+        raise SourceError(path, found, f"'imagenet' or a file: {_FORMS}")
+    if not (zipfile.is_zipfile(path) or h5py.is_hdf5(path)):
+        raise SourceError(
+            path, "neither HDF5 nor a .keras archive", _FORMS, "it may be damaged: fetch or save it again"
+        )
+    return path
+
+
+def _read(weights: str | os.PathLike, published: Published | None) -> _Source:
+    path = _checked_path(weights)
+    try:
+        content: str | io.BytesIO = path
+        if zipfile.is_zipfile(path):
+            inflation.check_archive(path)
+            with zipfile.ZipFile(path) as archive:
+                content = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(content, "r") as file:
+            layers = _layers_of(file, path)
+    except (OSError, KeyError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise SourceError(
+            path, f"its weights cannot be read ({error})", _FORMS, "it may be damaged: fetch or save it again"
+        ) from error
+    if not layers:
+        raise SourceError(path, "no named layers in it", _FORMS, "save it again with Keras 3.15 or later")
+    saved = _saved_normalisation(path)
+    if saved is not None:
+        return _Source(layers, saved[0], None)
+    published = _required(published, path)
+    if STEM in layers and _bias(layers[STEM]) is None:
+        raise SourceError(
+            path,
+            f"its first convolution '{STEM}' has no bias, so it is none of keras.applications, and no bands are named",
+            _FORMS,
+            "give the .keras file of the run, which names its bands",
+        )
+    return _Source(layers, COLOURS, published)
+
+
+def _layers_of(file: h5py.File, path: str) -> dict[str, list[np.ndarray]]:
+    """Returns the arrays of each named layer in Keras's order, from Keras 3's form or the older one."""
+    datasets: dict[str, h5py.Dataset] = {}
+    named: dict[str, str] = {}
+
+    def visit(place, item):  # Follows no soft or external links, so that a file cannot point at another one.
+        if isinstance(item, h5py.Dataset):
+            datasets[place] = item
+        elif place.rpartition("/")[2] == "vars" and "name" in item.attrs and not place.startswith("optimizer"):
+            named[place] = _text(item.attrs["name"])
+
+    file.visititems(visit)
+    root, prefix = (file["model_weights"], "model_weights/") if "model_weights" in file else (file, "")
+    chosen: dict[str, list[h5py.Dataset]] = {}
+    for layer_name in _listed(root.attrs, "layer_names"):
+        layer = file[f"{prefix}{layer_name}"]
+        chosen[layer_name] = [
+            datasets[f"{prefix}{layer_name}/{weight}"] for weight in _listed(layer.attrs, "weight_names")
+        ]
+    # Keras numbers the layers of a class in the model's order; HDF5 lists them by the alphabet, 10 before 2.
+    for place, layer_name in sorted(named.items(), key=lambda entry: _natural(entry[0])):
+        variables = sorted((key for key in file[place] if key.isdigit()), key=int)
+        chosen[layer_name] = [datasets[f"{place}/{key}"] for key in variables]
+    # HDF5 packs too, and need not store what it fills with one value.
+    inflation.check(sum(dataset.nbytes for layer in chosen.values() for dataset in layer), path)
+    return {name: [_array(dataset, path) for dataset in layer] for name, layer in chosen.items() if layer}
+
+
+def _array(dataset: h5py.Dataset, path: str) -> np.ndarray:
+    if dataset.is_virtual or dataset.external or dataset.dtype.kind not in "fiu":
+        raise SourceError(path, f"'{dataset.name}' is no plain array of numbers", _FORMS)
+    return dataset[()]
+
+
+def _listed(attributes, name: str) -> list[str]:
+    """Returns a list of names; long ones are stored in numbered pieces, as an HDF5 attribute holds 64 KiB."""
+    if name in attributes:
+        return [_text(value) for value in attributes[name]]
+    pieces, number = [], 0
+    while f"{name}{number}" in attributes:
+        pieces += [_text(value) for value in attributes[f"{name}{number}"]]
+        number += 1
+    return pieces
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Returns a key that sorts the numbers in a text by their value."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+
+
+def _text(value) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def _saved_normalisation(path: str) -> tuple[tuple[str, ...], tuple[float, ...]] | None:
+    """Returns bands and scale of the normalisation layer in a `.keras` file; None where there is none."""
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            layers = json.loads(archive.read("config.json"))["config"].get("layers", [])
+        configs = [layer["config"] for layer in layers if layer["registered_name"] == "eo_keras>BandNormalisation"]
+        if not configs:
+            return None
+        bands, scale = configs[0]["bands"], configs[0]["scale"]
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+        raise SourceError(path, f"its configuration cannot be read ({error!r})", _FORMS, "save it again") from error
+    if not bands or len(bands) != len(scale):
+        raise SourceError(path, "its normalisation layer does not name its bands", "bands by name", "use another model")
+    return tuple(bands), tuple(float(value) for value in scale)

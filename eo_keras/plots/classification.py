@@ -1,0 +1,422 @@
+"""Figures of an evaluation or a training run, as PNG bytes, and the images that people look at.
+
+Figures are built from Matplotlib's objects, without pyplot: no global state, no window, any thread. Matplotlib is
+imported when the first figure is drawn, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from eo_keras.errors import BandError, RecordsError
+from eo_keras.metrics.classification import ReliabilityBin
+from eo_keras.plots.figure import GREY, message_png, new_figure, plain, png_bytes
+from eo_keras.sensors.radiometry import stretch_like_eurosat_jpeg
+from eo_keras.sensors.sentinel2 import COMPOSITES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_TRAIN, _VALIDATION = "#2166ac", "#d6604d"
+_RIGHT, _WRONG = "#1a7a1a", "#b2182b"
+_MOST_MISTAKES, _TILE_COLUMNS = 40, 8
+_MOST_SAMPLES = 10
+
+
+def confusion_matrix_png(
+    confusion: npt.ArrayLike,
+    class_names: Sequence[str],
+    title: str,
+    counted: str = "examples",
+    *,
+    small: bool = False,
+) -> bytes:
+    """Draws a confusion matrix: colour is the share of the true class, cells hold count and per cent.
+
+    The colour scale follows the square root of the share, or the errors of a good model would all look white.
+
+    Args:
+        confusion: (C, C) counts, rows true and columns predicted.
+        class_names: C names in the legend's order.
+        title: the figure's title.
+        counted: what is counted.
+        small: whether it is to be read as a thumbnail too: cells hold whole per cent alone.
+
+    Returns:
+        The figure as PNG.
+
+    Raises:
+        ValueError: if the matrix is not square or does not fit the names.
+    """
+    from matplotlib.colors import PowerNorm
+
+    confusion = np.asarray(confusion)
+    size = len(class_names)
+    if confusion.shape != (size, size):
+        raise ValueError(f"a confusion matrix of shape {confusion.shape} does not fit {size} class names")
+    support = confusion.sum(axis=1)
+    shares = confusion / np.maximum(support, 1)[:, None]
+
+    side = max(2.4, 0.36 * size) if small else max(4.5, 0.78 * size)
+    figure = new_figure(side + 2.4, side * 0.85 + 1.6, title)
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), aspect="auto")
+    for row, column in np.ndindex(size, size):
+        count, share = int(confusion[row, column]), shares[row, column]
+        # Zeros stay, but pale: they must not hide the cells in which something happened.
+        text = f"{100 * share:.0f}" if small else f"{count:,}\n{_per_cent(share)}" if count else "0"
+        colour = "#aaaaaa" if not count else "white" if share > 0.4 else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=colour, linespacing=1.25)
+    names = [plain(name) for name in class_names]
+    axes.set_xticks(range(size), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), [f"{name} ({count:,})" for name, count in zip(names, support, strict=True)])
+    axes.set_xlabel("Predicted class", fontsize=11)
+    axes.set_ylabel(f"True class (number of {counted})", fontsize=11)
+    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#dddddd", linewidth=0.6)
+    axes.tick_params(which="minor", length=0)
+    if small:
+        axes.set_xlabel("Predicted class (cells: per cent of the true class)", fontsize=9)
+        return png_bytes(figure)
+    bar = figure.colorbar(
+        image, ax=axes, fraction=0.04, pad=0.02, aspect=30, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1]
+    )
+    bar.ax.set_yticklabels(["0 %", "1 %", "5 %", "10 %", "25 %", "50 %", "75 %", "100 %"])
+    bar.ax.tick_params(which="minor", length=0)
+    bar.set_label("Share of the true class")
+    return png_bytes(figure)
+
+
+def reliability_png(
+    bins: Sequence[ReliabilityBin],
+    ece: float,
+    title: str,
+    calibrated: Sequence[ReliabilityBin] = (),
+    note: str = "",
+) -> bytes:
+    """Draws a reliability diagram (Guo et al. 2017, section 2) above a histogram of the confidences.
+
+    Args:
+        bins: the bins of `metrics.reliability`; empty ones have no bar.
+        ece: the expected calibration error, a fraction of 1.
+        title: the figure's title.
+        calibrated: the bins of the same answers after temperature scaling, drawn as a curve; empty for none.
+        note: a line below the title that says what scaled them.
+
+    Returns:
+        The figure as PNG.
+    """
+    lines = [title, f"Expected calibration error: {100 * ece:.2f} %", *([note] if note else [])]
+    figure = new_figure(6.2, 7.2, "\n".join(lines))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    filled = [part for part in bins if part.count]
+    left = [part.lower for part in filled]
+    width = [part.upper - part.lower for part in filled]
+    accuracy = [part.accuracy for part in filled]
+    gap = [part.confidence - part.accuracy for part in filled]
+    style = {"align": "edge", "linewidth": 0.8}
+    upper.bar(left, accuracy, width, color="#92c5de", edgecolor=_TRAIN, label="Accuracy", **style)
+    hatched = {"facecolor": "none", "edgecolor": _VALIDATION, "hatch": "////"}
+    upper.bar(left, gap, width, bottom=accuracy, label="Gap to mean confidence", **hatched, **style)
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="Perfect calibration")
+    if scaled := [part for part in calibrated if part.count]:
+        points = [part.confidence for part in scaled], [part.accuracy for part in scaled]
+        upper.plot(*points, color=_RIGHT, linewidth=1.4, label="After temperature scaling")
+        # A bin of few examples says little, and shows it.
+        sizes = [6 + 14 * np.log10(part.count) for part in scaled]
+        upper.scatter(*points, s=sizes, color=_RIGHT, zorder=3, clip_on=False)
+    upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="Accuracy")
+    # Outside of the axes, where no bar can lie beneath it.
+    figure.legend(loc="outside lower center", ncols=2 if scaled else 3, fontsize=9, frameon=False)
+    lower.bar(left, [part.count for part in filled], width, color="#bbbbbb", edgecolor=GREY, **style)
+    if scaled:
+        edges = [calibrated[0].lower, *(part.upper for part in calibrated)]
+        lower.stairs([part.count for part in calibrated], edges, color=_RIGHT, linewidth=1.4)
+    if filled:
+        # Most predictions of a good model are in the last bin: on a linear axis the others would not be seen.
+        lower.set_yscale("log")
+        lower.set_ylim(0.7, 2 * max(part.count for part in (*filled, *scaled)))
+    lower.set(xlabel="Confidence (top probability)", ylabel="Examples (log)")
+    for axes in (upper, lower):
+        axes.grid(axis="y", color="#e5e5e5", linewidth=0.7)
+        axes.set_axisbelow(True)
+    return png_bytes(figure)
+
+
+def mistakes_png(
+    images: npt.ArrayLike,
+    true_names: Sequence[str],
+    predicted_names: Sequence[str],
+    confidences: npt.ArrayLike,
+    keys: Sequence[str],
+    title: str,
+    total: int | None = None,
+) -> bytes:
+    """Draws the most confident mistakes, the surest first, 40 at the most.
+
+    Args:
+        images: (M, H, W, 3) uint8, the wrongly classified examples and no others.
+        true_names: M names of the true classes.
+        predicted_names: M names of the predicted classes.
+        confidences: (M,) probabilities of the predicted classes, fractions of 1.
+        keys: M keys of the examples; of long ones the part after the last slash, or the end, is shown.
+        title: the figure's title.
+        total: number of all mistakes, where M is only the surest part of them.
+
+    Returns:
+        The figure as PNG; without mistakes it says so.
+
+    Raises:
+        ValueError: if the arguments differ in length.
+    """
+    _check_lengths(images, true_names, predicted_names, confidences, keys)
+    if not len(images):
+        return message_png("No mistake: every example was classified correctly.", title)
+    order = np.argsort(-np.asarray(confidences, dtype=np.float64), kind="stable")[:_MOST_MISTAKES]
+    total = len(images) if total is None else total
+    count = "1 mistake" if total == 1 else f"{total:,} mistakes"
+    if total > len(order):
+        count = f"The {len(order)} most confident of {count}"
+    return _captioned_tiles_png(images, true_names, predicted_names, confidences, keys, order, f"{title}\n{count}")
+
+
+def samples_png(
+    images: npt.ArrayLike,
+    true_names: Sequence[str],
+    predicted_names: Sequence[str],
+    confidences: npt.ArrayLike,
+    keys: Sequence[str],
+    title: str,
+    columns: int = _TILE_COLUMNS,
+) -> bytes:
+    """Draws examples as they come, right or wrong, 40 at the most; the arguments are those of `mistakes_png`.
+
+    Raises:
+        ValueError: if the arguments differ in length.
+    """
+    _check_lengths(images, true_names, predicted_names, confidences, keys)
+    if not len(images):
+        return message_png("No example.", title)
+    order = np.arange(min(len(images), _MOST_MISTAKES))
+    return _captioned_tiles_png(images, true_names, predicted_names, confidences, keys, order, title, columns)
+
+
+def _check_lengths(*columns) -> None:
+    lengths = {len(column) for column in columns}
+    if len(lengths) != 1:
+        raise ValueError(f"images, names, confidences and keys have different lengths: {sorted(lengths)}")
+
+
+def _captioned_tiles_png(
+    images, true_names, predicted_names, confidences, keys, order, title: str, columns: int = _TILE_COLUMNS
+) -> bytes:
+    """Draws the images of `order`, each above its true and predicted name; a wrong one is red."""
+    columns = min(columns, len(order))
+    rows = -(-len(order) // columns)
+    # One unit is one column's width; a row is an image of one unit, three lines of caption and a gap.
+    unit, caption = 1.85, 0.38
+    figure = new_figure(max(unit * columns, 6) + 0.2, unit * rows * (1 + caption) + 0.7, title)
+    axes = _tile_axes(figure, columns, rows * (1 + caption))
+    for place, index in enumerate(order):
+        left, top = place % columns, place // columns * (1 + caption)
+        _draw_tile(axes, images[index], left, top)
+        right = true_names[index] == predicted_names[index]
+        lines = (
+            _shortened(true_names[index], 24),
+            f"→ {_shortened(predicted_names[index], 22)} ({confidences[index]:.2f})",
+            _shortened(keys[index], 28),
+        )
+        for line, (text, colour) in enumerate(zip(lines, (_RIGHT, _RIGHT if right else _WRONG, GREY), strict=True)):
+            axes.text(left + 0.47, top + 0.965 + 0.09 * line, text, ha="center", va="top", fontsize=7.3, color=colour)
+    return png_bytes(figure)
+
+
+def contact_sheet_png(images_by_class: Mapping[str, Sequence[npt.ArrayLike]], title: str) -> bytes:
+    """Draws samples of every class: one row a class, ten samples at the most, the name at the left.
+
+    Args:
+        images_by_class: for each class name its (H, W, 3) uint8 images, in the order of the rows; sizes may differ.
+        title: the figure's title.
+
+    Returns:
+        The figure as PNG.
+    """
+    if not images_by_class:
+        return message_png("No class, no image.", title)
+    columns = max(1, *(min(_MOST_SAMPLES, len(images)) for images in images_by_class.values()), 1)
+    rows = len(images_by_class)
+    unit = 0.95
+    figure = new_figure(unit * columns + 2.2, unit * rows + 0.7, title)
+    axes = _tile_axes(figure, columns, rows)
+    for row, images in enumerate(images_by_class.values()):
+        for column, image in enumerate(images[:_MOST_SAMPLES]):
+            _draw_tile(axes, np.asarray(image), column, row)
+        if not len(images):
+            axes.text(0.05, row + 0.47, "no image", va="center", fontsize=9, color=GREY, style="italic")
+    axes.set_axis_on()
+    axes.set_frame_on(False)
+    axes.set_xticks([])
+    axes.set_yticks(np.arange(rows) + 0.47, [plain(name) for name in images_by_class], fontsize=10)
+    axes.tick_params(length=0)
+    return png_bytes(figure)
+
+
+def training_curves_png(history: Mapping[str, Sequence[float]], title: str, note: str = "") -> bytes:
+    """Draws loss, accuracy and learning rate by epoch.
+
+    Args:
+        history: columns of equal meaning to Keras' history: `loss`, names that end in `accuracy`, both also with the
+            prefix `val_`, and `learning_rate`; what is absent is left out. `epoch`, where present, numbers the epochs,
+            which otherwise count from 1. Values that are not finite (an epoch without validation) are left out.
+        title: the figure's title.
+        note: a line below the panels: why training and validation cannot be compared number by number.
+
+    Returns:
+        The figure as PNG.
+    """
+    series = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
+    bases = list(dict.fromkeys(name.removeprefix("val_") for name in series))
+    panels = [name for name in bases if name == "loss"]
+    panels += [name for name in bases if name.endswith("accuracy")]
+    panels += [name for name in bases if name == "learning_rate"]
+    if not any(np.isfinite(series.get(kind + name, ())).any() for name in panels for kind in ("", "val_")):
+        return message_png("No epoch has been completed.", title)
+
+    figure = new_figure(4.4 * max(len(panels), 2), 3.9, title)
+    for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        both = (("Training", name, _TRAIN), ("Validation", f"val_{name}", _VALIDATION))
+        for label, column, colour in both:
+            values = series.get(column, np.empty(0))
+            epochs = series.get("epoch", np.arange(1, len(values) + 1))[: len(values)]
+            there = np.isfinite(values)
+            if not there.any():
+                continue
+            if label == "Validation":
+                best = (np.nanargmin if name == "loss" else np.nanargmax)(np.where(there, values, np.nan))
+                label += f" (best {values[best]:.4f}, epoch {epochs[best]:.0f})"
+            # Markers, because one epoch alone would be a line without length.
+            marker = "o" if there.sum() <= 40 else None
+            axes.plot(epochs[there], values[there], color=colour, marker=marker, markersize=3, label=label)
+        _finish_curve(axes, name)
+    if note:
+        width = 4.4 * max(len(panels), 2)
+        figure.supxlabel(plain(textwrap.fill(note, int(14 * width))), fontsize=8.5, color=GREY)
+    return png_bytes(figure)
+
+
+def to_display(
+    image: npt.ArrayLike, band_names: Sequence[str], dtype_name: str, *, stretched: bool = False
+) -> np.ndarray:
+    """Turns stored numbers into an image for people to look at.
+
+    Args:
+        image: (..., H, W, B), numbers as they are in the records; any real dtype may hold them.
+        band_names: B names in stored order.
+        dtype_name: the dtype of the records: `uint8` is shown as it is, `uint16` holds harmonised digital numbers and
+            is stretched like EuroSAT's JPEGs.
+        stretched: where it is not known what the numbers mean: each shown band of each image is stretched from its
+            second to its 98th percentile, of pixels with data.
+
+    Returns:
+        uint8 (..., H, W, 3). Three uint8 bands stay what they are. Otherwise: B04, B03, B02 where all are present, else
+        the first three bands, else (one or two bands) grey of the first. Where all B bands are 0 (no data) it is black.
+
+    Raises:
+        BandError: if the last axis does not fit the names.
+        RecordsError: if the dtype is neither `uint8` nor `uint16`.
+    """
+    image, band_names = np.asarray(image), tuple(band_names)
+    if image.ndim < 3 or image.shape[-1] != len(band_names) or not band_names:
+        raise BandError(
+            "image to display",
+            f"shape {image.shape}",
+            f"(..., height, width, {len(band_names)}) for the bands {','.join(band_names)}",
+        )
+    if dtype_name not in ("uint8", "uint16"):
+        raise RecordsError("image to display", f"dtype '{dtype_name}'", "uint8 or uint16")
+    if stretched:
+        return _stretched(image, image[..., _displayed_bands(band_names)])
+    as_they_are = dtype_name == "uint8" and len(band_names) == 3
+    shown = image if as_they_are else image[..., _displayed_bands(band_names)]
+    if dtype_name == "uint8":
+        return np.ascontiguousarray(np.clip(np.rint(shown), 0, 255).astype(np.uint8))
+    grey = stretch_like_eurosat_jpeg(shown)
+    # All stored bands are asked, not only those shown: a dark pixel may be 0 in one of them and hold data in the rest.
+    grey[(image == 0).all(axis=-1)] = 0
+    return grey
+
+
+def _stretched(image: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    found = np.zeros(shown.shape, np.uint8)
+    for place in np.ndindex(image.shape[:-3]):
+        there = (image[place] != 0).any(axis=-1)
+        if not there.any():
+            continue
+        numbers = shown[place].astype(np.float64)
+        low, high = np.percentile(numbers[there], [2, 98], axis=0)
+        # A band of one number alone is grey.
+        share = np.where(high > low, (numbers - low) / np.maximum(high - low, 1e-9), 0.5)
+        found[place] = np.where(there[..., np.newaxis], np.rint(255 * np.clip(share, 0, 1)), 0)
+    return found
+
+
+def _displayed_bands(band_names: tuple[str, ...]) -> list[int]:
+    if set(COMPOSITES["RGB"]) <= set(band_names):
+        return [band_names.index(name) for name in COMPOSITES["RGB"]]
+    return [0, 1, 2] if len(band_names) >= 3 else [0, 0, 0]
+
+
+def _tile_axes(figure: Figure, columns: float, rows: float) -> Axes:
+    """Returns axes whose unit is one tile: many small axes would take seconds to lay out."""
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    # The last gap is cut off, or the tiles would not be centred.
+    axes.set(xlim=(0, columns - 0.06), ylim=(rows, 0), aspect="equal")
+    return axes
+
+
+def _draw_tile(axes: Axes, image: np.ndarray, left: float, top: float) -> None:
+    height, width = image.shape[:2]
+    scale = 0.94 / max(height, width)
+    extent = (left, left + width * scale, top + height * scale, top)
+    limits = axes.get_xlim(), axes.get_ylim()
+    axes.imshow(image, extent=extent, interpolation="nearest", aspect="equal")
+    axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def _finish_curve(axes: Axes, name: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title(name.replace("_", " ").capitalize(), fontsize=11)
+    axes.set_xlabel("Epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    epochs = np.concatenate([line.get_xdata() for line in axes.get_lines()] or [np.empty(0)])
+    if epochs.size and epochs.min() == epochs.max():
+        # Matplotlib would divide the surroundings of a single epoch into hundredths.
+        axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
+    axes.grid(color="#e5e5e5", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    if name == "learning_rate":
+        drawn = np.concatenate([line.get_ydata() for line in axes.get_lines()] or [np.empty(0)])
+        if drawn.size and drawn.min() > 0 and drawn.max() > drawn.min():
+            axes.set_yscale("log")
+    elif axes.get_lines():
+        axes.legend(fontsize=8.5, frameon=True, framealpha=0.9)
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.0005 else "<0.1 %"
+
+
+def _shortened(text: str, length: int) -> str:
+    # The end of a key tells examples apart, its beginning is the same folder for all.
+    if len(text) > length:
+        text = text.rstrip("/").rpartition("/")[2]
+    return plain(text if len(text) <= length else "…" + text[1 - length :])

@@ -1,0 +1,1 @@
+"""Records: data card, examples, TFRecord files and statistics. Imports no TensorFlow."""

@@ -1,0 +1,302 @@
+"""One example of a records folder as a serialised `tf.train.Example`, and back.
+
+This is the only file that knows the names of the features. An image keeps its stored type and height, width, band
+order: RGB as its untouched JPEG bytes, anything else as raw little-endian numbers. A transform is six float64 values
+as bytes, because a TFRecord's floats are float32 and would move a northing by decimetres.
+
+A patch has one label. A tile (`task` of its card is `segmentation`) has a class for every pixel instead, `mask`, and
+beside it `validity`, which tells whether the sensor saw the ground there; both are uint8, compressed by zlib: land use
+lies in large areas, and shrinks to a few per cent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from eo_keras.core import files
+from eo_keras.errors import RecordsError
+from eo_keras.legends.catalogue import IGNORE
+from eo_keras.records import tfrecord
+from eo_keras.records.data_card import DataCard, Shard
+
+IMAGE, LABEL, KEY, CRS, TRANSFORM = "image", "label", "key", "crs", "transform"
+MASK, VALIDITY, CITY, DATE, PRODUCT = "mask", "validity", "city", "date", "product"
+
+VALID = 1
+"""The value of a validity mask where the ground is seen; the others say why not, see `eo_keras.geo.scene_reader`."""
+
+_ZLIB_LEVEL = 6
+
+_TRANSFORM = struct.Struct("<6d")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """What a tile of a scene has besides its image.
+
+    Attributes:
+        mask: uint8 (height, width), the class's place in the legend, or `IGNORE`.
+        validity: uint8 (height, width), see `eo_keras.geo.scene_reader`.
+        city: name of the city.
+        date: day of the acquisition (YYYY-MM-DD), or empty where it is not known.
+        product: identifier of the Sentinel-2 product, or the scene's name.
+    """
+
+    mask: np.ndarray
+    validity: np.ndarray
+    city: str
+    date: str
+    product: str
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The mask where the ground is seen, `IGNORE` elsewhere; uint8 (height, width)."""
+        return np.where(self.validity == VALID, self.mask, IGNORE).astype(np.uint8)
+
+    def class_pixels(self, classes: int) -> np.ndarray:
+        """Counts the pixels of each class where the ground is seen; int64 (classes,)."""
+        return np.bincount(self.labels.ravel(), minlength=256)[:classes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One example as it is stored.
+
+    Attributes:
+        image: JPEG bytes, or raw little-endian numbers (height, width, band).
+        label: the class's place in the legend; None for a tile.
+        key: the example's name, unique in its data set.
+        crs: coordinate reference system (`EPSG:n`, or WKT where it has no code), or None.
+        transform: GDAL-style affine transform (a, b, c, d, e, f) from pixel (column, row) to CRS, or None.
+        tile: what a tile has besides; None for a patch.
+    """
+
+    image: bytes
+    label: int | None
+    key: str
+    crs: str | None = None
+    transform: tuple[float, ...] | None = None
+    tile: Tile | None = None
+
+
+def encode(example: Example) -> bytes:
+    """Serialises an example."""
+    features: dict[str, bytes | int] = {IMAGE: example.image, KEY: example.key.encode()}
+    if example.label is not None:
+        features[LABEL] = example.label
+    if example.crs is not None and example.transform is not None:
+        features[CRS] = example.crs.encode()
+        features[TRANSFORM] = _TRANSFORM.pack(*example.transform)
+    if example.tile is not None:
+        tile = example.tile
+        features |= {name: value.encode() for name, value in _texts(tile).items()}
+        features |= {name: zlib.compress(value.tobytes(), _ZLIB_LEVEL) for name, value in _maps(tile).items()}
+    return tfrecord.encode_example(features)
+
+
+def _texts(tile: Tile) -> dict[str, str]:
+    return {CITY: tile.city, DATE: tile.date, PRODUCT: tile.product}
+
+
+def _maps(tile: Tile) -> dict[str, np.ndarray]:
+    return {MASK: tile.mask, VALIDITY: tile.validity}
+
+
+def decode(data: bytes) -> Example:
+    """Reads back an example, without TensorFlow; the maps of a tile are taken for square."""
+    features = tfrecord.decode_example(data)
+    georeferenced = CRS in features
+    tile = None
+    if MASK in features:
+        maps = [np.frombuffer(zlib.decompress(features[name]), np.uint8) for name in (MASK, VALIDITY)]
+        edge = math.isqrt(maps[0].size)
+        texts = [features[name].decode() for name in (CITY, DATE, PRODUCT)]
+        tile = Tile(*(values.reshape(edge, edge) for values in maps), *texts)
+    return Example(
+        features[IMAGE],
+        features.get(LABEL),
+        features[KEY].decode(),
+        features[CRS].decode() if georeferenced else None,
+        _TRANSFORM.unpack(features[TRANSFORM]) if georeferenced else None,
+        tile,
+    )
+
+
+def read_examples(path: str | os.PathLike[str]) -> Iterator[Example]:
+    """Yields the examples of one shard, every checksum verified, without TensorFlow.
+
+    Raises:
+        RecordsError: if the shard is damaged.
+    """
+    for number, data in enumerate(tfrecord.read_records(path)):
+        try:
+            yield decode(data)
+        except Exception as error:
+            raise RecordsError(
+                path, f"record {number} is not one of ours ({error})", remedy="build the records again"
+            ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What tells an example and its place.
+
+    Attributes:
+        key: its name.
+        image: the stored image.
+        crs: coordinate reference system, or None.
+        transform: affine transform (a, b, c, d, e, f) from pixel to CRS, or None.
+        city: name of a tile's city, or empty.
+    """
+
+    key: str
+    image: bytes
+    crs: str | None
+    transform: tuple[float, ...] | None
+    city: str
+
+
+def read_headers(path: str | os.PathLike[str]) -> Iterator[Header]:
+    """Yields what tells the examples of one shard; no image and no mask is decoded.
+
+    Raises:
+        RecordsError: if the shard is damaged.
+    """
+    for number, data in enumerate(tfrecord.read_records(path)):
+        try:
+            features = tfrecord.decode_example(data)
+            placed = CRS in features
+            yield Header(
+                features[KEY].decode(),
+                features[IMAGE],
+                features[CRS].decode() if placed else None,
+                _TRANSFORM.unpack(features[TRANSFORM]) if placed else None,
+                features.get(CITY, b"").decode(),
+            )
+        except Exception as error:
+            raise RecordsError(
+                path, f"record {number} is not one of ours ({error})", remedy="build the records again"
+            ) from None
+
+
+def check_shard(records_dir: str | os.PathLike[str], shard: Shard) -> str:
+    """Returns a shard's path or URL after checking that it is there and as long as the card says.
+
+    Raises:
+        RecordsError: if it is missing or of another length.
+    """
+    path = files.join(records_dir, shard.name)
+    remedy = "copy the folder again, or build the records again"
+    try:
+        size = files.size(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RecordsError(path, "there is no such file", f"a shard of {shard.bytes} bytes", remedy) from None
+    if size != shard.bytes:
+        raise RecordsError(path, f"it has {size} bytes", f"{shard.bytes} bytes, as the card says", remedy)
+    return path
+
+
+def decode_image(example: Example, card: DataCard) -> np.ndarray:
+    """Returns an example's image as an array (height, width, band) of the card's dtype, without TensorFlow."""
+    if card.encoding == "jpeg":
+        import io
+
+        from PIL import Image
+
+        return np.asarray(Image.open(io.BytesIO(example.image)))
+    shape = (card.patch_size, card.patch_size, len(card.bands))
+    return np.frombuffer(example.image, np.dtype(card.dtype).newbyteorder("<")).reshape(shape).astype(card.dtype)
+
+
+def parse_batch(serialised: Any, card: DataCard, *, with_keys: bool = False) -> dict[str, Any]:
+    """Parses a batch of serialised examples inside a `tf.data` pipeline.
+
+    Args:
+        serialised: string tensor (batch,).
+        card: the card of the records folder.
+        with_keys: whether to return the keys too.
+
+    Returns:
+        `image` (batch, height, width, band) of the card's dtype; `label`, int32 (batch,), or of tiles uint8 (batch,
+        height, width), `IGNORE` where the ground is not seen; and `key` (batch,) string if asked for.
+    """
+    import tensorflow as tf
+
+    dense = card.task == "segmentation"
+    spec = {IMAGE: tf.io.FixedLenFeature([], tf.string)}
+    spec |= {name: tf.io.FixedLenFeature([], tf.string) for name in ((MASK, VALIDITY) if dense else ())}
+    if not dense:
+        spec[LABEL] = tf.io.FixedLenFeature([], tf.int64)
+    if with_keys:
+        spec[KEY] = tf.io.FixedLenFeature([], tf.string)
+    parsed = tf.io.parse_example(serialised, spec)
+    size, bands = card.patch_size, len(card.bands)
+    if card.encoding == "jpeg":
+        # The accurate integer transform is Pillow's and GDAL's too; TensorFlow's default, the fast one, is off by up
+        # to 5 levels, and a model would see other pixels in training than when it reads an image file.
+        images = tf.map_fn(
+            lambda jpeg: tf.io.decode_jpeg(jpeg, channels=bands, dct_method="INTEGER_ACCURATE"),
+            parsed[IMAGE],
+            fn_output_signature=tf.TensorSpec((size, size, bands), tf.uint8),
+        )
+    else:
+        images = tf.io.decode_raw(parsed[IMAGE], tf.dtypes.as_dtype(card.dtype), little_endian=True)
+        images = tf.reshape(images, (-1, size, size, bands))
+    if dense:
+        mask, validity = (
+            tf.reshape(tf.io.decode_raw(tf.io.decode_compressed(parsed[name], "ZLIB"), tf.uint8), (-1, size, size))
+            for name in (MASK, VALIDITY)
+        )
+        label = tf.where(validity == VALID, mask, tf.constant(IGNORE, tf.uint8))
+    else:
+        label = tf.cast(parsed[LABEL], tf.int32)
+    batch = {"image": tf.ensure_shape(images, (None, size, size, bands)), "label": label}
+    if with_keys:
+        batch["key"] = parsed[KEY]
+    return batch
+
+
+def tfds_features(card: DataCard) -> dict[str, Any]:
+    """Describes the features in the JSON form of TensorFlow Datasets' `features.json`."""
+    shape = [str(card.patch_size), str(card.patch_size), str(len(card.bands))]
+    module = "tensorflow_datasets.core.features"
+
+    def text() -> dict[str, Any]:
+        return {"pythonClassName": f"{module}.text_feature.Text", "text": {}}
+
+    def tensor(dtype: str, dimensions: list[str], encoding: str = "bytes") -> dict[str, Any]:
+        return {
+            "pythonClassName": f"{module}.tensor_feature.Tensor",
+            "tensor": {"dtype": dtype, "encoding": encoding, "shape": {"dimensions": dimensions}},
+        }
+
+    if card.encoding == "jpeg":
+        image = {
+            "pythonClassName": f"{module}.image_feature.Image",
+            "image": {"dtype": card.dtype, "encodingFormat": "jpeg", "shape": {"dimensions": shape}},
+        }
+    else:
+        image = tensor(card.dtype, shape)
+    features = {IMAGE: image, KEY: text()}
+    if card.task == "segmentation":
+        features |= {name: tensor("uint8", shape[:2], "zlib") for name in (MASK, VALIDITY)}
+        features |= {name: text() for name in (CITY, DATE, PRODUCT)}
+    else:
+        features[LABEL] = {
+            "pythonClassName": f"{module}.class_label_feature.ClassLabel",
+            "classLabel": {"numClasses": str(len(card.legend))},
+        }
+    if card.georeferenced:
+        features |= {CRS: text(), TRANSFORM: tensor("float64", ["6"])}
+    return {
+        "pythonClassName": f"{module}.features_dict.FeaturesDict",
+        "featuresDict": {"features": features},
+    }

@@ -1,0 +1,1 @@
+"""Run folders: model card, model, history and figures of a training run."""

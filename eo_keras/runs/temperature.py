@@ -1,0 +1,48 @@
+"""The temperature that a run's confidences are divided by, where one was fitted for the model as it is now."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from eo_keras.core import files
+from eo_keras.errors import RunError
+from eo_keras.metrics import calibration
+from eo_keras.metrics.calibration import Calibration
+from eo_keras.runs import folder as runs
+
+_REMEDY = "fit one with launch.evaluate, or leave --calibrated out"
+
+
+def path(run_dir: str | os.PathLike[str], model_name: str = runs.MODEL_NAME, symmetries: str = "none") -> pathlib.Path:
+    """Returns where a run keeps the temperature of one of its models: `evaluation/temperature.json` of the kept one."""
+    last = "-last" if model_name == runs.LAST_MODEL_NAME else ""
+    averaged = "" if symmetries == "none" else f"-{symmetries}"
+    return pathlib.Path(run_dir) / runs.EVALUATION_DIR / f"temperature{last}{averaged}.json"
+
+
+def find(run_dir: str | os.PathLike[str], calibrated: bool | None = None) -> tuple[Calibration | None, str]:
+    """Returns the temperature of a run's kept model, and in words what there is.
+
+    Args:
+        run_dir: the run folder.
+        calibrated: whether it is wanted: None where there is one, True in any case, False not at all.
+
+    Raises:
+        RunError: if it is wanted in any case and there is none for this model, or its file cannot be read.
+    """
+    if calibrated is False:
+        return None, "none, as asked for"
+    kept = path(run_dir)
+    if not kept.is_file():
+        if calibrated:
+            raise RunError(run_dir, "no temperature was fitted for its model", f"{kept.name}", _REMEDY)
+        return None, "none: launch.evaluate has fitted none"
+    found = calibration.read_calibration(kept)
+    if found.model_sha256 != files.sha256_of_file(pathlib.Path(run_dir) / runs.MODEL_NAME):
+        if calibrated:
+            raise RunError(kept, "it was fitted for another model", "one for the run's model as it is now", _REMEDY)
+        return None, f"none: {kept.name} was fitted for another model; evaluate the run again"
+    cautions = "".join(f"; {caution}" for caution in found.cautions)
+    text = f"{found.temperature:.3f}, fitted on {found.examples:,} examples ({found.fitted_on}){cautions}"
+    return found, text

@@ -1,0 +1,1 @@
+"""Sensors: their bands and the radiometry of their products."""

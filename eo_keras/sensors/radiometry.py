@@ -1,0 +1,81 @@
+"""The grey-value stretch of EuroSAT's JPEGs, its inverse, and the way from one scale of stored numbers to another.
+
+The authors made the RGB images out of the 13-band ones by `gdal_translate -of JPEG -co QUALITY=100 -ot Byte -a_nodata 0
+-scale 0 2750 1 255 -b 4 -b 3 -b 2` (README of the EuroSAT repository): digital numbers 0..2750 become 1..255 linearly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from eo_keras.records.data_card import Reflectance
+from eo_keras.sensors.sentinel2 import JPEG_STRETCH_DN, QUANTIFICATION
+
+_LOWEST, _HIGHEST = 1, 255
+
+JPEG_STEP = JPEG_STRETCH_DN / (_HIGHEST - _LOWEST) / QUANTIFICATION
+"""Reflectance of one grey value; a value of 1 is reflectance 0."""
+
+HARMONISED = Reflectance(scale=1 / QUANTIFICATION)
+"""What harmonised digital numbers (uint16) mean."""
+
+EUROSAT_JPEG = Reflectance(scale=JPEG_STEP, offset=-JPEG_STEP)
+"""What the grey values (uint8) of EuroSAT's JPEGs mean."""
+
+
+def convert(numbers: npt.ArrayLike, found: Reflectance, wanted: Reflectance, dtype: npt.DTypeLike) -> np.ndarray:
+    """Turns stored numbers into those of another scale that stand for the same reflectance.
+
+    Args:
+        numbers: stored numbers (..., bands), any real dtype, without NaN; give all bands that the image holds, for only
+            a pixel of 0 in every one of them is one of no data.
+        found: what the numbers mean.
+        wanted: what the result is to mean.
+        dtype: integer dtype of the result.
+
+    Returns:
+        The same shape, of that dtype, rounded to nearest, within 1 and the dtype's largest value: what is brighter
+        than that is clipped. A pixel of no data stays 0 in all bands.
+    """
+    numbers = np.asarray(numbers)
+    converted = _rescaled(numbers, found, wanted, dtype)
+    converted[(numbers == 0).all(axis=-1)] = 0
+    return converted
+
+
+def stretch_like_eurosat_jpeg(dn: npt.ArrayLike) -> np.ndarray:
+    """Stretches harmonised digital numbers to the grey values of EuroSAT's JPEGs (before compression).
+
+    Args:
+        dn: harmonised digital numbers (reflectance x 10000), any shape, any real dtype, without NaN.
+
+    Returns:
+        uint8 of the same shape: `1 + dn * 254 / 2750`, rounded to nearest as GDAL does for `-ot Byte`, within 1..255.
+        A digital number of 0 becomes 1 like in the JPEGs: whoever knows that it means "no data" has to blacken it.
+    """
+    # Rounding errors cannot change the result: for a whole DN the value is never nearer than 1/2750 to a half.
+    return _rescaled(dn, HARMONISED, EUROSAT_JPEG, np.uint8)
+
+
+def _rescaled(numbers: npt.ArrayLike, found: Reflectance, wanted: Reflectance, dtype: npt.DTypeLike) -> np.ndarray:
+    # float64, because 16-bit numbers times a gain leave float32 only 8 bits for the fraction that is rounded.
+    values = np.asarray(numbers, dtype=np.float64) * (found.scale / wanted.scale)
+    values += (found.offset - wanted.offset) / wanted.scale
+    # Clipping comes before the cast, or bright numbers (clouds, roofs) would wrap around in the smaller dtype.
+    return np.clip(np.rint(values), _LOWEST, np.iinfo(dtype).max).astype(dtype)
+
+
+def jpeg_to_reflectance(value: npt.ArrayLike) -> np.ndarray:
+    """Turns grey values of EuroSAT's JPEGs back into top-of-atmosphere reflectance.
+
+    Args:
+        value: grey values 0..255, any shape and real dtype.
+
+    Returns:
+        float32 of the same shape, reflectance as a fraction: `(value - 1) * 2750 / 254 / 10000`, steps of 0.00108. A
+        value of 255 stands for 0.275 and everything brighter; 0, which only compression makes, is slightly negative.
+    """
+    # Subtracting in float64: uint8 would turn 0 - 1 into 255.
+    values = np.asarray(value, dtype=np.float64)
+    return ((values - _LOWEST) * JPEG_STEP).astype(np.float32)

@@ -1,0 +1,184 @@
+"""A run's answers about image files."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eo_keras.errors import BandError, RunError, SourceError
+from eo_keras.geo import images as rasters
+from eo_keras.records.data_card import ModelCard
+from eo_keras.sensors import radiometry, sentinel2
+
+if TYPE_CHECKING:
+    from eo_keras.runs.folder import Run
+
+STAGE = "predicting"
+"""What progress is called with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AssumedBands:
+    """What the images look like whose 13 bands are taken for EuroSAT's without a name that says so.
+
+    Attributes:
+        images: number of these images, those without any valid pixel left out.
+        means: float64 (13,), mean digital number of each band over all their valid pixels, in the order found.
+    """
+
+    images: int
+    means: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a model answers about N images.
+
+    Attributes:
+        paths: the images.
+        probabilities: float32 (N, classes), the model's answers.
+        assumed: what tells whether the band order was assumed rightly; None where it was never assumed.
+    """
+
+    paths: tuple[pathlib.Path, ...]
+    probabilities: np.ndarray
+    assumed: AssumedBands | None = None
+
+    @property
+    def classes(self) -> np.ndarray:
+        """int64 (N,): the most probable class, the first one of equals."""
+        return self.probabilities.argmax(axis=1)
+
+
+def fit_to_model(image: rasters.Image, card: ModelCard, where: str | os.PathLike[str]) -> np.ndarray:
+    """Turns an image into the numbers that a model was trained with.
+
+    Args:
+        image: the image.
+        card: the model's card.
+        where: what errors are to name, usually the file.
+
+    Returns:
+        (height, width, bands) of the card's dtype, the card's bands in its order.
+
+    Raises:
+        SourceError: if the image has another size than the model's patches.
+        BandError: if it lacks bands of the model, or holds 8-bit numbers where the model takes 16-bit ones.
+    """
+    height, width = image.pixels.shape[:2]
+    if (height, width) != (card.patch_size, card.patch_size):
+        raise SourceError(
+            where,
+            f"an image of {width}x{height} pixels",
+            f"{card.patch_size}x{card.patch_size} pixels, as the model was trained with",
+            f"cut it into patches of that size, at {card.resolution_m:g} m a pixel",
+        )
+    if missing := [name for name in card.bands if name not in image.bands]:
+        raise BandError(
+            where,
+            f"bands {','.join(image.bands)}, without {','.join(missing)}",
+            f"the model's bands {','.join(card.bands)}",
+            "give images that hold them, or use a run that was trained on the bands that there are",
+        )
+    pixels = image.pixels
+    found, wanted = pixels.dtype, np.dtype(card.dtype)
+    if found.itemsize < wanted.itemsize:
+        raise BandError(
+            where,
+            f"{found} grey values, which say nothing above reflectance {radiometry.JPEG_STEP * 254:g}",
+            f"{wanted} digital numbers, as the model was trained with",
+            "give the GeoTIFFs that the images were made of, or use a run that was trained on JPEGs",
+        )
+    if card.reflectance is None and found != wanted:
+        raise BandError(
+            where,
+            f"{found} digital numbers",
+            f"{wanted} numbers like those that the model was trained with, whose relation to reflectance is not known",
+            "give images of the data set that the model was trained on",
+        )
+    if card.reflectance is not None and (found, image.reflectance) != (wanted, card.reflectance):
+        # Before the bands are picked: a pixel may be 0 in the model's bands and hold data in the others.
+        pixels = radiometry.convert(pixels, image.reflectance, card.reflectance, wanted)
+    return pixels[..., [image.bands.index(name) for name in card.bands]]
+
+
+def predict_images(
+    run: Run,
+    paths: Sequence[str | os.PathLike[str]],
+    bands: Sequence[str] | None = None,
+    batch_size: int = 64,
+    progress: Callable[[str, int, int], None] | None = None,
+    temperature: float | None = None,
+) -> Predictions:
+    """Asks a run's model about image files; no more than one batch of them is in memory.
+
+    Args:
+        run: the run.
+        paths: the images.
+        bands: names of their bands in stored order. Default: see `eo_keras.geo.images.read_image`.
+        batch_size: images asked about at a time; it does not change the answers.
+        progress: called with (`STAGE`, done, total) images.
+        temperature: what the logits are divided by, see `eo_keras.runs.temperature`; None is 1.
+
+    Raises:
+        SourceError: if an image cannot be read, or has another size than the model's patches.
+        BandError: if its bands cannot be told or do not fit the model.
+        RunError: if the model answers with maps.
+    """
+    import tensorflow as tf
+
+    from eo_keras import models
+
+    known = models.MODELS.get(run.card.model)
+    if known is not None and known.task == "segmentation":
+        raise RunError(
+            run.folder,
+            f"{run.card.model} answers with a map of the image, not with a class",
+            "a model of patches",
+            "export it with launch.export and ask the SavedModel, which takes images of any size",
+        )
+    card, paths = run.card, tuple(map(pathlib.Path, paths))
+    model = run.model if temperature is None else models.with_temperature(run.model, temperature)
+    answer = tf.function(lambda images: model(images, training=False))
+    size = max(1, min(batch_size, len(paths)))
+    # One shape for all batches, so that the model is compiled once; behind a shorter last batch's own images lie some
+    # of the batch before, whose answers are not read.
+    batch = np.zeros((size, card.patch_size, card.patch_size, len(card.bands)), card.dtype)
+    probabilities = np.empty((len(paths), len(card.legend)), np.float32)
+    means = _BandMeans()
+    for start in range(0, len(paths), size):
+        part = paths[start : start + size]
+        for place, path in enumerate(part):
+            image = rasters.read_image(path, bands)
+            batch[place] = fit_to_model(image, card, path)
+            means.add(image)
+        probabilities[start : start + len(part)] = answer(tf.constant(batch)).numpy()[: len(part)]
+        if progress:
+            progress(STAGE, start + len(part), len(paths))
+    return Predictions(paths, probabilities, means.result())
+
+
+class _BandMeans:
+    """Adds up the images of assumed band order."""
+
+    def __init__(self):
+        self._images = self._pixels = 0
+        self._sums = np.zeros(len(sentinel2.EUROSAT_ORDER), np.int64)
+
+    def add(self, image: rasters.Image) -> None:
+        """Counts an image whose band order is assumed, and no other."""
+        # Pixels of no data are 0 in all bands and add nothing to the sums.
+        valid = np.count_nonzero(image.pixels.any(axis=-1)) if image.bands_assumed else 0
+        if valid:
+            self._images += 1
+            self._pixels += valid
+            self._sums += image.pixels.sum(axis=(0, 1), dtype=np.int64)
+
+    def result(self) -> AssumedBands | None:
+        """Returns the means, or None where no image was counted."""
+        return AssumedBands(self._images, self._sums / self._pixels) if self._images else None

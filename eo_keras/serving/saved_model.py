@@ -1,0 +1,296 @@
+"""A run's model as a SavedModel for TensorFlow Serving, or TensorFlow alone: digital numbers in, classes out.
+
+An export folder holds versions, `EXPORT/1`, `EXPORT/2` and so on, each whole from the moment it has its name. Its
+signature `serving_default`, also callable as `serve`, takes `image` and answers `probabilities` float32
+`(batch, classes)`, `class_id` int64 `(batch,)` and `class_name` string `(batch,)`. A model of maps takes images of any
+size and answers `probabilities` `(batch, height, width, classes)` and `class_id` uint8 `(batch, height, width)`.
+Normalisation is inside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from eo_keras import models
+from eo_keras.core import files
+from eo_keras.core.output_folders import OutputFolder
+from eo_keras.errors import OptionError, RunError, StorageError
+from eo_keras.metrics.calibration import Calibration
+from eo_keras.records import data_card as cards
+from eo_keras.runs import folder as runs
+from eo_keras.serving import warmup as serving_warmup
+
+ENDPOINT = "serve"
+SIGNATURE = "serving_default"
+"""What TensorFlow Serving asks when a request names no signature."""
+
+NEEDS = "import tensorflow, then tensorflow.saved_model.load(folder)"
+"""How an export is opened, as its card says it: without this package and without Keras."""
+
+EXTRA_DIR = "assets.extra"
+"""Inside a version: files that travel with a SavedModel and that TensorFlow does not read."""
+
+MODEL_FILE = "saved_model.pb"
+TOLERANCE = 1e-5
+"""By how much a probability of the export may differ from the Keras model's."""
+
+_MAX_VERSION = 2**63 - 1
+"""TensorFlow Serving reads a version as int64."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """One input or output of the signature; `None` in its shape stands for any length."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype} {self.shape}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """What was exported.
+
+    Attributes:
+        path: the version's folder.
+        version: its number.
+        newest: the highest version in the export folder, which is the one that TensorFlow Serving serves.
+        bytes: size of the version's files.
+        inputs: the signature's inputs, as they were read back.
+        outputs: its outputs.
+        checked_images: how many images the export and the Keras model were both asked about.
+        largest_difference: by how much their probabilities differed at the most.
+    """
+
+    path: pathlib.Path
+    version: int
+    newest: int
+    bytes: int
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    checked_images: int
+    largest_difference: float
+
+
+def versions(export_dir: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Returns the numbers of the versions in an export folder in rising order; none where there is no such folder."""
+    folder = pathlib.Path(export_dir)
+    if not folder.is_dir():
+        return ()
+    with files.storage_errors(folder):
+        names = os.listdir(folder)
+    # TensorFlow Serving takes each name that reads as a number for a version, 007 for 7.
+    return tuple(sorted({int(name) for name in names if name.isascii() and name.isdigit()}))
+
+
+def choose_version(run: runs.Run, export_dir: str | os.PathLike[str], version: int | None = None) -> int:
+    """Checks whether a run can be exported into a folder, and returns the number that it would get.
+
+    Args:
+        run: the run.
+        export_dir: the folder of versions; it may be missing.
+        version: the number wished for; by default the next one after the highest, because a gap below it would not be
+            served.
+
+    Raises:
+        OptionError: if the version is taken or no number from 1 on, or the folder lies in the run folder.
+        StorageError: if the folder is a file, or itself a version.
+    """
+    folder = pathlib.Path(export_dir)
+    if folder.exists() and not folder.is_dir():
+        raise StorageError(folder, "there is a file of this name", "a folder, or nothing", "choose another export_dir")
+    if (folder / MODEL_FILE).exists():
+        raise StorageError(
+            folder,
+            f"it holds {MODEL_FILE}, so it is one version of an export",
+            "the folder of all versions",
+            "name the folder above it",
+        )
+    if folder.resolve().is_relative_to(run.folder.resolve()):
+        raise OptionError(
+            "export_dir",
+            f"{folder} lies in the run folder, which launch.train keeps for itself",
+            "a folder of its own",
+            "choose another export_dir",
+        )
+    taken = versions(folder)
+    if version is None:
+        version = max(taken, default=0) + 1
+    if not 1 <= version <= _MAX_VERSION:
+        raise OptionError("version", f"{version}", f"a whole number from 1 to {_MAX_VERSION}")
+    if version in taken:
+        raise OptionError(
+            "version",
+            f"{folder} already holds version {version}",
+            "a free number",
+            f"leave the version out to get {max(taken) + 1}",
+        )
+    return version
+
+
+def export(
+    run: runs.Run,
+    export_dir: str | os.PathLike[str],
+    *,
+    version: int | None = None,
+    calibration: Calibration | None = None,
+) -> ExportReport:
+    """Writes a run's model as the next version of an export, checked before it has its name.
+
+    Args:
+        run: the run.
+        export_dir: the folder of versions; made where it is missing.
+        version: the version's number; by default the next one after the highest.
+        calibration: the temperature to divide the logits by, see `eo_keras.runs.temperature`; its card says so.
+
+    Raises:
+        OptionError: if the version is taken or no number from 1 on, or the folder lies in the run folder.
+        RunError: if the export answers otherwise than the Keras model.
+        StorageError: if the folder cannot be written, is in use, or is not a folder of versions.
+    """
+    choose_version(run, export_dir, version)
+    run = _as_exported(run, calibration)
+    folder = pathlib.Path(export_dir)
+    output = OutputFolder(folder, "export", StorageError)
+    # Versions that other programs exported may lie beside it.
+    with output.held(overwrite=True):
+        # Again, now that no other process can take the number.
+        version = choose_version(run, folder, version)
+        path = folder / str(version)
+        with output.new_path(path.name) as temporary:
+            loaded = _write(run, temporary, path)
+            count, difference = _check(run, loaded)
+            size = _settle(temporary, path)
+        newest = max(versions(folder))
+    signature = loaded.signatures[SIGNATURE]
+    return ExportReport(
+        path=path,
+        version=version,
+        newest=newest,
+        bytes=size,
+        inputs=_described(signature.structured_input_signature[1]),
+        outputs=_described(signature.structured_outputs),
+        checked_images=count,
+        largest_difference=difference,
+    )
+
+
+def _as_exported(run: runs.Run, calibration: Calibration | None) -> runs.Run:
+    """Returns the run with the model that is exported, and a card that says what it holds."""
+    card = dataclasses.replace(run.card, temperature=calibration and calibration.summary(), needs=NEEDS)
+    model = run.model if calibration is None else models.with_temperature(run.model, calibration.temperature)
+    return dataclasses.replace(run, card=card, model=model)
+
+
+def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> Any:
+    """Writes the version under its temporary name and returns it as it loads again."""
+    names, size, dense = run.card.legend.class_names, run.card.patch_size, _answers_with_maps(run)
+    # A map's model says the same of any size; its own is only that of the tiles it was trained on.
+    model = models.inference_twin(run.model, None) if dense else run.model
+
+    def answer(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        # The model's answers are float64 under the policy of that name; clients get one type always.
+        probabilities = tf.cast(model(image, training=False), tf.float32)
+        class_id = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
+        if dense:
+            return {"probabilities": probabilities, "class_id": tf.cast(class_id, tf.uint8)}
+        return {
+            "probabilities": probabilities,
+            "class_id": class_id,
+            "class_name": tf.gather(tf.constant(names), class_id),
+        }
+
+    shape = (None, *(2 * (None if dense else size,)), len(run.card.bands))
+    archive = keras.export.ExportArchive()
+    archive.add_endpoint(ENDPOINT, answer, [tf.TensorSpec(shape, run.card.dtype, name="image")])
+    with runs.storage_errors(path):
+        archive.write_out(str(temporary), verbose=False)
+        extra = files.make_folder(temporary / EXTRA_DIR)
+        cards.write_card(run.card, extra)
+        serving_warmup.write(extra / serving_warmup.NAME, "image", _digital_numbers(run.card)[1:2])
+        return tf.saved_model.load(str(temporary))
+
+
+def _answers_with_maps(run: runs.Run) -> bool:
+    return len(run.model.output_shape) == 4
+
+
+def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:
+    """Asks the export and the Keras model about the same images; returns their number and the largest difference.
+
+    Raises:
+        RunError: if the answers differ, or the model's are no numbers.
+    """
+    images = _digital_numbers(run.card)
+    expected = np.asarray(run.model(images, training=False))
+    if not np.isfinite(expected).all():
+        raise RunError(
+            run.folder / runs.MODEL_NAME,
+            "its answers are not finite numbers",
+            "probabilities",
+            "its training has diverged: train again with a lower learning_rate",
+        )
+    answers = {name: value.numpy() for name, value in loaded.signatures[SIGNATURE](image=tf.constant(images)).items()}
+    difference = float(np.abs(answers["probabilities"] - expected).max())
+    places = answers["class_id"][..., None].astype(np.int64)
+    chosen = np.take_along_axis(answers["probabilities"], places, axis=-1)[..., 0]
+    named = (
+        "class_name" not in answers
+        or [run.card.legend.class_names[label].encode() for label in answers["class_id"]]
+        == answers["class_name"].tolist()
+    )
+    # Written so that a difference that is no number fails too.
+    alike = difference <= TOLERANCE
+    if not alike or (chosen < answers["probabilities"].max(axis=-1)).any() or not named:
+        raise RunError(
+            run.folder / runs.MODEL_NAME,
+            f"its export answers otherwise: probabilities differ by {difference:.2g}"
+            + (", classes by their name or number" if alike else ""),
+            f"at most {TOLERANCE:g}, and the legend's names",
+            "export on the processor instead of a GPU; if that does not help, report it with the model card",
+        )
+    return len(images), difference
+
+
+def _digital_numbers(card: cards.ModelCard) -> np.ndarray:
+    """Makes images of the model's type: as the training data were, of every number there is, in part and wholly empty.
+
+    Returns:
+        (6, patch, patch, bands), the card's dtype. Random, but the same for each run of equal statistics.
+    """
+    rng = np.random.default_rng(0)
+    largest = np.iinfo(card.dtype).max
+    shape = (card.patch_size, card.patch_size, len(card.bands))
+    mean, std = (np.asarray(card.normalisation[name]) for name in ("mean", "std"))
+    # Of different brightness, or a trained model would answer the same for all.
+    usual = [rng.normal(mean + shift * std, std, shape).clip(1, largest) for shift in (-1, 0, 1)]
+    anything = rng.integers(0, largest, shape, endpoint=True)
+    half = np.where(np.arange(card.patch_size)[:, None, None] < card.patch_size // 2, usual[1], card.nodata)
+    empty = np.full(shape, card.nodata)
+    return np.stack([*usual, anything, half, empty]).astype(card.dtype)
+
+
+def _settle(temporary: pathlib.Path, path: pathlib.Path) -> int:
+    """Brings a version's files to the disk, so that a power failure cannot empty them; returns their size in bytes."""
+    size = 0
+    with files.storage_errors(path):
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as opened:
+                    os.fsync(opened.fileno())
+                size += file.stat().st_size
+    return size
+
+
+def _described(specs: dict[str, tf.TensorSpec]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(name, spec.dtype.name, tuple(spec.shape)) for name, spec in sorted(specs.items()))

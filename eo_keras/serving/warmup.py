@@ -1,0 +1,52 @@
+"""A request that TensorFlow Serving plays when it loads a model, so that no client waits for the first one.
+
+Without it, the first request is several times as slow as the next: memory is taken and kernels are chosen. Serving
+reads `assets.extra/tf_serving_warmup_requests`, a TFRecord file of `PredictionLog` messages
+(tensorflow/serving, saved_model_warmup.md). Their classes are in a package of their own, tensorflow-serving-api, which
+is not needed: the message is three levels around a `TensorProto`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from eo_keras.records import tfrecord
+
+NAME = "tf_serving_warmup_requests"
+"""Inside `assets.extra`."""
+
+_PREDICT_LOG = 6  # PredictionLog.predict_log: prediction_log.proto
+_REQUEST = 1  # PredictLog.request
+_INPUTS = 2  # PredictRequest.inputs, a map: predict.proto
+_KEY, _VALUE = 1, 2  # Of every map's entries.
+
+
+def write(path: str | os.PathLike[str], name: str, values: np.ndarray) -> None:
+    """Writes the file with one request to the default signature.
+
+    Args:
+        path: the file.
+        name: name of the signature's input.
+        values: what the request holds.
+    """
+    tensor = tf.make_tensor_proto(values).SerializeToString()
+    entry = _field(_KEY, name.encode()) + _field(_VALUE, tensor)
+    with open(path, "wb") as file:
+        tfrecord.write_record(file, _field(_PREDICT_LOG, _field(_REQUEST, _field(_INPUTS, entry))))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Returns a field of a message, length-delimited: key, length, content."""
+    length_delimited = 2
+    return bytes([number << 3 | length_delimited]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])

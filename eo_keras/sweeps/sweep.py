@@ -1,0 +1,414 @@
+"""A sweep: one training run a point of a grid of settings, one after the other, kept in one folder.
+
+    sweep.json          the base's flags, all runs with what they came to, and the summary; see `sweep_report`
+    flags/NAME.flags    the flags of a run
+    logs/NAME.log       what its process said
+    NAME/               its run folder, such as lr=0.05,wd=0.001,seed=1
+    tensorboard/        TensorBoard's table of hyperparameters, see `sweep_events`
+
+How a run is trained is for the caller to say: a process of its own, for TensorFlow holds one set of devices a process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from eo_keras.core import files
+from eo_keras.core.output_folders import OutputFolder
+from eo_keras.errors import RunError
+from eo_keras.records import data_card as cards
+from eo_keras.runs import folder as runs
+from eo_keras.sweeps.grid import Planned, check, format_value, has_split
+
+JSON_NAME = "sweep.json"
+FLAGS_DIR, LOGS_DIR, TENSORBOARD_DIR = "flags", "logs", "tensorboard"
+SCHEMA = 2
+KIND = "sweep"
+
+WAITING, INTERRUPTED, FAILED, FINISHED = "waiting", "interrupted", "failed", "finished"
+NEW, RESUME = "new", "resume"
+"""How a run is begun: in a folder without a checkpoint, or from the one that it has."""
+
+TITLES = {"accuracy": "accuracy", "miou": "mIoU"}
+"""What runs are compared by, in words."""
+
+_FREE = ("records_dir", "strategy", "virtual_devices", "cache_gb", "checkpoint_steps", "worker_wait")
+"""Flags of the base that do not change what is computed; a sweep may be gone on with under others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run has come to so far.
+
+    Attributes:
+        name: the run's name.
+        settings: its values of the varied flags.
+        status: `waiting`, `interrupted`, `failed` or `finished`.
+        epochs: number of epochs that are done.
+        epoch: the kept epoch, counted from 1.
+        score: its accuracy on the validation examples, or of maps its mean intersection over union (mIoU), 0 to 1.
+        loss: its cross-entropy on the validation examples, in nats.
+        last_score: the same of the last epoch so far.
+        last_loss: the same of the last epoch so far.
+        seconds: time that the epochs took.
+        wall_seconds: time that the whole process took; None where it took several.
+        ended: when it came to that, in seconds of Unix time.
+        problem: why it failed.
+        metric: what the score is, `accuracy` or `miou`.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    status: str = WAITING
+    epochs: int = 0
+    epoch: int | None = None
+    score: float | None = None
+    loss: float | None = None
+    last_score: float | None = None
+    last_loss: float | None = None
+    seconds: float = 0.0
+    wall_seconds: float | None = None
+    ended: float | None = None
+    problem: str = ""
+    metric: str = "accuracy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """All that is known of a sweep.
+
+    Attributes:
+        base: the base's flags by name, without the varied ones.
+        data_fingerprint: fingerprint of the records' card.
+        validation: on which examples the runs are compared.
+        results: one entry a run.
+    """
+
+    base: Mapping[str, Any]
+    data_fingerprint: str
+    validation: str
+    results: tuple[Result, ...]
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """Names of the varied flags, the seed last."""
+        return tuple(self.results[0].settings)
+
+    @property
+    def metric(self) -> str:
+        """What the runs are compared by, `accuracy` or `miou`."""
+        return self.results[0].metric
+
+
+def examine(planned: Planned, data_fingerprint: str) -> tuple[Result, str]:
+    """Looks at how far a run is.
+
+    Returns:
+        Its result so far, and how to begin it: `NEW` or `RESUME`.
+
+    Raises:
+        RunError: if its folder holds another run or something else, or its checkpoint cannot be read.
+    """
+    from eo_keras import models
+    from eo_keras.training.options import check_resumable
+
+    metric = "miou" if models.MODELS[planned.options.model].task == "segmentation" else "accuracy"
+    folder, result = pathlib.Path(planned.options.run_dir), Result(planned.name, dict(planned.settings), metric=metric)
+    try:
+        if not runs.has_checkpoint(folder):
+            if (folder / runs.MODEL_NAME).exists():
+                return _finished(planned, result, data_fingerprint), RESUME
+            runs.check_folder(folder, resume=False, overwrite=False)
+            return result, NEW
+        state = runs.read_state(folder)
+        check_resumable(planned.options, state, data_fingerprint)
+    except RunError as error:
+        where, found, expected, _ = error.args
+        remedy = f"move {folder} away, and the run is trained again, or sweep into another folder"
+        raise RunError(where, found, expected, remedy) from None
+    path = folder / runs.CHECKPOINT_DIR / runs.STATE_NAME
+    best, history = state["best"], state["history"]
+    result = dataclasses.replace(
+        result,
+        status=INTERRUPTED,
+        epochs=state["epoch"],
+        seconds=sum(row["seconds"] for row in history) + state["under_way"].get("seconds", 0.0),
+        ended=round((path if path.is_file() else folder).stat().st_mtime, 3),
+    )
+    if best is not None:
+        result = _scored(result, best["epoch"], history)
+    # The card is written after the state: a run that was killed between the two is finished by going on with it.
+    if state["epoch"] >= planned.options.epochs and best and runs.epoch_of_card(folder) == best["epoch"]:
+        result = dataclasses.replace(result, status=FINISHED)
+    return result, RESUME
+
+
+def _finished(planned: Planned, result: Result, data_fingerprint: str) -> Result:
+    """Looks at a run whose checkpoints are gone, by its card and its history.
+
+    Raises:
+        RunError: if it is another run, or was not trained to its end.
+    """
+    from eo_keras.training.options import check_resumable
+
+    folder = pathlib.Path(planned.options.run_dir)
+    card = cards.read_model_card(folder)
+    check_resumable(
+        planned.options, {"options": card.flags, "data_fingerprint": card.data_fingerprint}, data_fingerprint
+    )
+    history = runs.read_history(folder)
+    if len(history) != planned.options.epochs:
+        raise RunError(
+            folder,
+            f"it holds a model of {len(history)} of {planned.options.epochs} epochs, and no checkpoint to go on from",
+        )
+    result = dataclasses.replace(
+        result,
+        status=FINISHED,
+        epochs=len(history),
+        seconds=sum(row["seconds"] for row in history),
+        ended=round((folder / runs.MODEL_NAME).stat().st_mtime, 3),
+    )
+    return _scored(result, card.selection["epoch"], history)
+
+
+def _scored(result: Result, best: int, history: Sequence[Mapping[str, Any]]) -> Result:
+    kept, last, name = history[best - 1], history[-1], f"val_{result.metric}"
+    return dataclasses.replace(
+        result,
+        epoch=best,
+        score=kept[name],
+        loss=kept["val_loss"],
+        last_score=last[name],
+        last_loss=last["val_loss"],
+    )
+
+
+def read_sweep(folder: str | os.PathLike[str]) -> Sweep | None:
+    """Reads what a sweep has come to; None where the folder holds none.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    path = pathlib.Path(folder) / JSON_NAME
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA:
+            raise ValueError(f"its layout has version {content['schema']}, this program reads version {SCHEMA}")
+        return Sweep(
+            content["base"],
+            content["data_fingerprint"],
+            content["validation"],
+            tuple(
+                Result(**{field.name: row[field.name] for field in dataclasses.fields(Result)})
+                for row in content["runs"]
+            ),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            path,
+            f"it cannot be read ({type(error).__name__}: {error})",
+            "what a sweep wrote",
+            "remove the file: the runs are kept, and the sweep finds them again",
+        ) from None
+
+
+def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
+    """Returns a sweep's folder as what it is written through."""
+    return OutputFolder(folder, KIND, RunError, overwritable=False)
+
+
+def _names(plan: Sequence[Planned]) -> list[str]:
+    from eo_keras.sweeps import report as sweep_report
+
+    return [*sweep_report.NAMES, *map(_log, plan), *map(_flags, plan)]
+
+
+def _log(planned: Planned) -> str:
+    return f"{LOGS_DIR}/{planned.name}.log"
+
+
+def _flags(planned: Planned) -> str:
+    return f"{FLAGS_DIR}/{planned.name}.flags"
+
+
+def open_sweep(folder: str | os.PathLike[str], base: Mapping[str, Any], plan: Sequence[Planned]) -> Sweep:
+    """Checks all runs of a sweep before the first one begins, and looks at how far they are; writes nothing.
+
+    Args:
+        folder: the sweep's folder; what it holds already of a sweep over the same base stays part of it.
+        base: the base's flags by name.
+        plan: the runs.
+
+    Raises:
+        EOKerasError: if a run cannot be trained, naming it, or the folder holds a sweep over another base.
+    """
+    first = plan[0].options
+    card = cards.read_data_card(first.records_dir)
+    for planned in plan:
+        check(planned, card)
+    varied = tuple(plan[0].settings)
+    base = {name: value for name, value in cards.to_json(base).items() if name not in varied}
+    earlier = read_sweep(folder)
+    if earlier is not None:
+        _check_same(pathlib.Path(folder), earlier, base, varied, card.fingerprint)
+    known = {result.name: result for result in earlier.results} if earlier else {}
+    for planned in plan:
+        result, _ = examine(planned, card.fingerprint)
+        before = known.get(planned.name)
+        if before is not None:
+            result = dataclasses.replace(result, wall_seconds=before.wall_seconds)
+            if before.status == FAILED and result.status != FINISHED:
+                result = dataclasses.replace(result, status=FAILED, problem=before.problem, ended=before.ended)
+        known[planned.name] = result
+    output_folder(folder).check(writes=_names(plan))
+    validation = "the split val"
+    if not has_split(card):
+        validation = f"{first.validation_from_train:.1%} of the split train, held out, another part for each seed"
+    return Sweep(base, card.fingerprint, validation, tuple(known.values()))
+
+
+def _check_same(
+    folder: pathlib.Path, earlier: Sweep, base: Mapping[str, Any], varied: tuple[str, ...], fingerprint: str
+) -> None:
+    remedy = "sweep into another folder, or take the base that this one was begun with"
+    if earlier.varied != varied:
+        raise RunError(folder, f"it holds a sweep over {', '.join(earlier.varied)}", ", ".join(varied), remedy)
+    for name in dict.fromkeys((*earlier.base, *base)):
+        if name not in _FREE and earlier.base.get(name) != base.get(name):
+            raise RunError(
+                folder,
+                f"its sweep was begun with {name}={format_value(earlier.base.get(name))} in the base",
+                f"{name}={format_value(base.get(name))}, as the base says now",
+                remedy,
+            )
+    if earlier.data_fingerprint != fingerprint:
+        raise RunError(
+            folder,
+            f"its sweep was begun on other records ({earlier.data_fingerprint[:12]})",
+            f"the records of now ({fingerprint[:12]})",
+            "sweep into another folder, or name the records that this one was begun on",
+        )
+
+
+def sweep(
+    folder: str | os.PathLike[str],
+    base: Mapping[str, Any],
+    plan: Sequence[Planned],
+    run: Callable[[Planned, str], str],
+    *,
+    report: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    stop_on_error: bool = False,
+) -> Sweep:
+    """Trains all runs of a plan that are not finished yet, and writes after each one what the sweep has come to.
+
+    Args:
+        folder: the sweep's folder, made where it is missing.
+        base: the base's flags by name.
+        plan: the runs, in the order in which they shall be trained.
+        run: trains one run, told how to begin it, and returns an empty text, or what went wrong.
+        report: called with lines for the user.
+        stop: asked after each run whether to return.
+        stop_on_error: whether to return after the first run that fails.
+
+    Returns:
+        All that is known of the sweep.
+
+    Raises:
+        EOKerasError: before the first run, see `open_sweep`, or if the folder is in use.
+        StorageError: if the folder cannot be written.
+    """
+    from eo_keras.sweeps import report as sweep_report
+
+    report, stop = report or (lambda line: None), stop or (lambda: False)
+    open_sweep(folder, base, plan)
+    output = output_folder(folder)
+    with output.held(writes=_names(plan)):
+        found = open_sweep(folder, base, plan)
+        for name in (FLAGS_DIR, LOGS_DIR):
+            files.make_folder(output.path(name))
+        # They grow, and their run writes them.
+        output.announce(_log(planned) for planned in plan)
+        sweep_report.write(found, output)
+        for number, planned, result in _unfinished(found, plan):
+            report(f"run {number} of {len(plan)}: {planned.name}")
+            output.write({_flags(planned): planned.flags_text.encode("utf-8")})
+            begun = time.monotonic()
+            _, mode = examine(planned, found.data_fingerprint)
+            problem = run(planned, mode)
+            wall = round(time.monotonic() - begun, 3) if mode != RESUME else None
+            result, _ = examine(planned, found.data_fingerprint)
+            if result.status == FINISHED:
+                result = dataclasses.replace(result, wall_seconds=wall)
+            elif not stop():
+                problem = problem or "its process ended without an error, and left the run unfinished"
+                result = dataclasses.replace(result, status=FAILED, problem=problem, ended=round(time.time(), 3))
+            found = replaced(found, result)
+            sweep_report.write(found, output)
+            for line in output.take_warnings():
+                report(f"warning: {line}")
+            report(_line(result, planned, remaining_seconds(found, plan)))
+            if stop() or (stop_on_error and result.status == FAILED):
+                break
+    return found
+
+
+def _unfinished(found: Sweep, plan: Sequence[Planned]) -> Iterator[tuple[int, Planned, Result]]:
+    results = {result.name: result for result in found.results}
+    for number, planned in enumerate(plan, 1):
+        if results[planned.name].status != FINISHED:
+            yield number, planned, results[planned.name]
+
+
+def replaced(found: Sweep, result: Result) -> Sweep:
+    """Returns a sweep in which a run has come to something else."""
+    return dataclasses.replace(
+        found, results=tuple(result if one.name == result.name else one for one in found.results)
+    )
+
+
+def remaining_seconds(found: Sweep, plan: Sequence[Planned]) -> float | None:
+    """Returns about how many seconds the runs that are left will take, by those that are finished; None without any.
+
+    Failed ones do not count: they are tried again only when the sweep is started again.
+    """
+    results = {result.name: result for result in found.results}
+    taken = [one.wall_seconds or one.seconds for one in found.results if one.status == FINISHED]
+    if not taken:
+        return None
+    left = 0.0
+    for planned in plan:
+        result = results[planned.name]
+        if result.status in (WAITING, INTERRUPTED):
+            left += 1 - result.epochs / planned.options.epochs
+    return left * math.fsum(taken) / len(taken)
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in words: `40 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _line(result: Result, planned: Planned, remaining: float | None) -> str:
+    if result.status == FINISHED:
+        text = f"  kept epoch {result.epoch}: validation {TITLES[result.metric]} {result.score:.2%}, "
+        text += f"loss {result.loss:.4f}"
+        text += f", {duration(result.seconds)}"
+    elif result.status == FAILED:
+        text = f"  failed: {result.problem}"
+    else:
+        text = f"  interrupted after {result.epochs} of {planned.options.epochs} epochs; the same command goes on"
+    return text + (f"; about {duration(remaining)} left" if remaining else "")

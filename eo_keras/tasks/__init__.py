@@ -1,0 +1,1 @@
+"""Tasks: loss, validation and figures of classification and segmentation."""

@@ -1,0 +1,1 @@
+"""Training under tf.distribute: options, steps, epochs, checkpoints."""

@@ -1,0 +1,71 @@
+"""The phases of a run: first, if asked for, the head alone, then the whole network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from eo_keras import models
+from eo_keras.training import optimizers
+from eo_keras.training.options import TrainingOptions
+from eo_keras.training.schedules import WarmupSchedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of a run in which the same weights are trained by one optimizer.
+
+    Attributes:
+        title: `head` or `whole`.
+        first_epoch: its first epoch, counted from 0.
+        steps: steps in an epoch.
+        schedule: its learning rate by step, counted from the phase's first.
+        optimizer: its optimizer, built for `variables`.
+        variables: what is trained.
+    """
+
+    title: str
+    first_epoch: int
+    steps: int
+    schedule: WarmupSchedule
+    optimizer: keras.optimizers.Optimizer
+    variables: Sequence[Any]
+
+    @property
+    def only_head(self) -> bool:
+        """Whether the layers of the head alone are trained."""
+        return self.title == "head"
+
+    def rate(self, epoch: int, step: int) -> float:
+        """Returns the learning rate at a step of an epoch of the run, both counted from 0."""
+        return float(self.schedule((epoch - self.first_epoch) * self.steps + step))
+
+
+def make_phases(options: TrainingOptions, model: keras.Model, steps: int) -> list[Phase]:
+    """Returns the phases of a run in their order; to be called in the strategy's scope.
+
+    Raises:
+        OptionError: if a warm-up or a decay does not lie within the phase of the whole network.
+    """
+
+    def phase(title, first, epochs, chosen):
+        models.set_trainable(model, only_head=title == "head", frozen_batch_norm=options.frozen_batch_norm)
+        variables = list(model.trainable_variables)
+        schedule = optimizers.make_schedule(chosen, epochs, steps)
+        optimizer = optimizers.make_optimizer(
+            chosen,
+            schedule,
+            variables,
+            groups=models.depth_groups(model),
+            undecayed=models.depthwise_kernels(model),
+            normalised=models.normalised_kernels(model),
+            scale_loss=options.dtype_policy == "mixed_float16",
+        )
+        return Phase(title, first, steps, schedule, optimizer, variables)
+
+    head = options.head_epochs
+    phases = [phase("head", 0, head, options.head_optimizer())] if head else []
+    return [*phases, phase("whole", head, options.epochs - head, options.optimizer)]

@@ -1,0 +1,105 @@
+"""One training step, the same on any number of devices.
+
+What is counted over a batch is counted over the whole of it, on all devices and workers: the loss is divided by the
+global number of valid examples, gradients are added up before they are clipped (`eo_keras.training.optimizers`), and
+batch normalisation, synchronised, takes its moments over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from eo_keras import models
+from eo_keras.tasks.task import Step
+from eo_keras.training.options import TrainingOptions
+from eo_keras.training.phases import Phase
+
+
+class Stepper:
+    """Takes steps on distributed batches.
+
+    Args:
+        model: a model of this package, made in the strategy's scope.
+        strategy: the strategy.
+        options: what to compute: its moving average, frozen batch normalisation and compilation.
+        loss: what is minimised, see `eo_keras.tasks.task`.
+        averages: variables parallel to `model.weights` that hold their moving averages, or none.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        strategy: tf.distribute.Strategy,
+        options: TrainingOptions,
+        loss: Step,
+        averages: Sequence[tf.Variable] = (),
+    ):
+        """See the class."""
+        self._whole, self._strategy, self._options, self._averages = model, strategy, options, averages
+        self._loss = loss
+        # The loss is computed from logits: the logarithm of a rounded softmax would lose what is small.
+        self._model = models.training_model(model)
+        self._phase: Phase | None = None
+        self._compiled: dict[str, Any] = {}
+
+    def enter(self, phase: Phase) -> None:
+        """Makes the steps that follow those of a phase."""
+        models.set_trainable(self._whole, only_head=phase.only_head, frozen_batch_norm=self._options.frozen_batch_norm)
+        self._phase = phase
+        if phase.title not in self._compiled:
+            self._compiled[phase.title] = tf.function(
+                self.step, autograph=False, jit_compile=self._options.jit_compile or None
+            )
+
+    def __call__(self, *batch: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Takes a step, compiled; see `step`."""
+        return self._compiled[self._phase.title](*batch)
+
+    def trace(self, *batch: Any) -> None:
+        """Traces a step on batches of that specification, so that what cannot be computed is found before the first."""
+        self._compiled[self._phase.title].get_concrete_function(*batch)
+
+    def step(self, image: Any, label: Any, weight: Any = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Takes one step.
+
+        Args:
+            image: digital numbers (batch, height, width, band), distributed.
+            label: integers (batch,), or of maps (batch, height, width), distributed.
+            weight: real numbers (batch,), distributed: what each example counts, 0 for one that is only there to fill
+                the batch; None where each counts 1.
+
+        Returns:
+            The loss of the global batch; how many answers were right, of examples of weight above 0 or of their
+            labelled pixels; and of how many.
+        """
+        phase = self._phase
+
+        def replica_step(image, label, weight=None):
+            with tf.GradientTape() as tape:
+                outputs = keras.tree.flatten(self._model(image, training=True))
+                result = self._loss(outputs, label, weight)
+                scaled = phase.optimizer.scale_loss(result.minimised)
+            phase.optimizer.apply(tape.gradient(scaled, phase.variables), phase.variables)
+            return result.share, result.right, result.counted
+
+        arguments = (image, label) if weight is None else (image, label, weight)
+        result = self._strategy.run(replica_step, arguments)
+        if self._averages:
+            self._move_averages()
+        return tuple(self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in result)
+
+    def _move_averages(self) -> None:
+        # Shorter memory at first, or the average would long be one of the initial weights.
+        step = tf.cast(self._phase.optimizer.iterations, tf.float32)
+        decay = tf.minimum(self._options.ema, (1 + step) / (10 + step))
+
+        def move(average, weight, decay):
+            decay = tf.cast(decay, average.dtype)
+            average.assign(decay * average + (1 - decay) * tf.cast(weight, average.dtype))
+
+        for average, weight in zip(self._averages, self._whole.weights, strict=True):
+            self._strategy.extended.update(average, move, args=(weight.value, decay), group=False)

@@ -1,0 +1,164 @@
+"""What TensorBoard shows of a run: scalars by step and epoch, and pictures of what the model answers.
+
+The folder holds two runs, as Keras's own callback writes them: `train` and `validation`, whose scalars of an epoch have
+equal names and stand in one chart. `epoch/...` counts epochs, `step/...` counts steps, and no other tag has both.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from eo_keras.core import files
+from eo_keras.core.manifests import Written
+from eo_keras.core.output_folders import OutputFolder
+from eo_keras.evaluation.evaluate import Answers
+from eo_keras.evaluation.segmentation_evaluate import DenseAnswers
+from eo_keras.metrics.classification import confusion_matrix
+from eo_keras.plots import classification as reports
+from eo_keras.plots import segmentation as dense_figures
+from eo_keras.records.data_card import DataCard
+from eo_keras.runs import event_files
+from eo_keras.runs import folder as runs
+from eo_keras.runs.event_files import EPOCH, SESSION, STEPS, TRAIN, VALIDATION, name_of
+
+SHOWN = 8
+"""Number of validation examples that are shown with their answers: TensorBoard's thumbnails are small."""
+
+_SCALARS = {
+    "loss": (TRAIN, "epoch/loss"),
+    "accuracy": (TRAIN, "epoch/accuracy"),
+    "val_loss": (VALIDATION, "epoch/loss"),
+    "val_accuracy": (VALIDATION, "epoch/accuracy"),
+    "val_miou": (VALIDATION, "epoch/miou"),
+    "learning_rate": (TRAIN, "epoch/learning_rate"),
+    "images_per_second": (TRAIN, "epoch/images_per_second"),
+}
+
+
+class Monitor:
+    """Writes TensorBoard's event files, those of an epoch before that epoch's checkpoint is made to count.
+
+    So whoever goes on from a checkpoint can take away what belongs to later epochs, and there is one curve. The steps
+    of the epoch under way are shown as they are taken; after a resumption they are written from its first step on.
+
+    Args:
+        output: the run folder.
+        flags: text of the flags, shown beside the first epoch.
+    """
+
+    def __init__(self, output: OutputFolder, flags: str = ""):
+        self._output, self._flags = output, flags
+        self._epoch, self._written = 0, 0
+
+    @staticmethod
+    def cut(output: OutputFolder, epochs: int) -> None:
+        """Removes the event files of all but the first epochs."""
+        kept = {
+            name_of(run, file, n) for run in (TRAIN, VALIDATION) for file in (STEPS, EPOCH) for n in range(epochs + 1)
+        }
+        kept.add(name_of(TRAIN, SESSION))
+        inside = [name for name in output.listed() if name.startswith(f"{runs.TENSORBOARD_DIR}/")]
+        output.remove([name for name in inside if name not in kept])
+
+    def steps(self, epoch: int, points: Sequence[tuple[int, float, float]]) -> None:
+        """Shows steps of the epoch under way.
+
+        Args:
+            epoch: which epoch, counted from 1.
+            points: step, loss and learning rate of all its steps so far that are to be shown; those that were shown
+                before are passed over.
+        """
+        name = name_of(TRAIN, STEPS, epoch)
+        path = self._output.path(name)
+        if epoch != self._epoch:
+            self._epoch, self._written = epoch, 0
+            self._output.announce([name])
+            files.make_folder(path.parent)
+            files.write_bytes(path, event_files.begin())
+        new = points[self._written :]
+        self._written = len(points)
+        if new:
+            summaries = [(step, event_files.scalar("step/loss", loss)) for step, loss, _ in new]
+            summaries += [(step, event_files.scalar("step/learning_rate", rate)) for step, _, rate in new]
+            with files.storage_errors(path), open(path, "ab") as file:
+                file.write(event_files.events(summaries))
+
+    def epoch(
+        self,
+        row: Mapping[str, float | None],
+        steps: Sequence[tuple[int, float, float]],
+        pictures: Mapping[str, bytes],
+    ) -> None:
+        """Writes one epoch.
+
+        Args:
+            row: its line of the history.
+            steps: step, loss and learning rate of some of its steps.
+            pictures: PNG images by name, of validation examples.
+        """
+        epoch = row["epoch"]
+        self.steps(epoch, steps)
+        name = name_of(TRAIN, STEPS, epoch)
+        self._output.note({name: Written.of_file(self._output.path(name))})
+        found: dict[str, list] = {TRAIN: [], VALIDATION: []}
+        if epoch == 1:
+            # Shown with its line breaks and spaces.
+            lines = "\n".join(f"    {line}" for line in self._flags.splitlines())
+            found[TRAIN].append((0, event_files.text("flags", lines)))
+        for column, (run, tag) in _SCALARS.items():
+            if row.get(column) is not None:
+                found[run].append((epoch, event_files.scalar(tag, row[column])))
+        for title, png in pictures.items():
+            found[VALIDATION].append((epoch, event_files.image(title, png, *struct.unpack(">II", png[16:24]))))
+        contents = {run: event_files.begin() + event_files.events(events) for run, events in found.items() if events}
+        self._output.write({name_of(run, EPOCH, epoch): data for run, data in contents.items()})
+
+
+def answer_pictures(
+    answers: Answers, images: Sequence[np.ndarray], card: DataCard, bands: Sequence[str], title: str
+) -> dict[str, bytes]:
+    """Draws a model's answers: the confusion matrix over all, and the first examples with their names.
+
+    Args:
+        answers: the answers, with keys.
+        images: the first examples' images (height, width, band), stored numbers.
+        card: the card of the records folder.
+        bands: the images' bands.
+        title: title of the figures.
+
+    Returns:
+        PNG images by name.
+    """
+    names = card.legend.class_names
+    confusion = confusion_matrix(answers.labels, answers.predictions, len(names))
+    samples = reports.samples_png(
+        [reports.to_display(image, bands, card.dtype, stretched=card.reflectance is None) for image in images],
+        *answers.captions(range(len(images)), names),
+        title,
+        columns=4,
+    )
+    return {"confusion_matrix": reports.confusion_matrix_png(confusion, names, title, small=True), "samples": samples}
+
+
+def dense_pictures(answers: DenseAnswers, card: DataCard, bands: Sequence[str], title: str) -> dict[str, bytes]:
+    """Draws a model's maps: the confusion matrix over all pixels, and the first tiles beside truth and answer.
+
+    Args:
+        answers: the answers.
+        card: the card of the records folder.
+        bands: the tiles' bands.
+        title: title of the figures.
+
+    Returns:
+        PNG images by name.
+    """
+    confusion = answers.scorer.confusion.matrix
+    return {
+        "confusion_matrix": reports.confusion_matrix_png(
+            confusion, card.legend.class_names, title, "pixels", small=True
+        ),
+        "samples": dense_figures.maps_png(answers.shown, card, bands, title, across=2),
+    }

@@ -1,0 +1,109 @@
+"""A classifier's run as the backbone of a model of maps, and whether it has seen what is going to be tested."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from eo_keras.data import common_ground
+from eo_keras.data import folder as records_folder
+from eo_keras.data.folder import Records, reading
+from eo_keras.errors import EOKerasError, RunError
+from eo_keras.records import data_card as cards
+from eo_keras.runs import folder as runs
+from eo_keras.training.options import TrainingOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a run's weights start from.
+
+    Attributes:
+        weights: None, `imagenet`, or a file.
+        checked: of a backbone, one line on what it was compared with; empty of others.
+    """
+
+    weights: str | pathlib.Path | None
+    checked: str = ""
+
+
+def start_of(options: TrainingOptions, records: Records) -> Start:
+    """Returns what a run's weights start from; see `backbone`."""
+    run_dir = options.segmentation.backbone_run
+    if run_dir is None or records.card.task != "segmentation":
+        return Start(options.weights)
+    return backbone(run_dir, records)
+
+
+def backbone(run_dir: str | os.PathLike[str], records: Records) -> Start:
+    """Returns the file of a run's weights, after checking that it has not learned from these records' test examples.
+
+    Args:
+        run_dir: run folder of a classifier.
+        records: the records that a model of maps is going to be trained and tested on.
+
+    Raises:
+        RunError: if there is no such run, the records it was trained on are not there any more, or an example that it
+            was trained on, or that chose its epoch, shows ground of a test example, by place or by pixels, or has its
+            key.
+    """
+    folder = pathlib.Path(run_dir)
+    card = cards.read_model_card(folder)
+    model = folder / runs.MODEL_NAME
+    if not model.is_file():
+        raise RunError(model, "there is no such file", "the model of a run", "let launch.train end its first epoch")
+    if "test" not in records.card.splits or not records.card.splits["test"].examples:
+        return Start(model, "nothing to compare it with: these records have no test examples")
+    trained = _trained_on(folder, card)
+    seen = [part for part in ("train", "val") if part in trained.card.splits and trained.card.splits[part].examples]
+    keys = {key for part in seen for key in _keys(trained, part)}
+    if common := sorted(keys & set(_keys(records, "test"))):
+        raise _refused(folder, records, common, "{:,} examples")
+    found = common_ground.compare(
+        common_ground.Side(trained.card, tuple(path for part in seen for path in trained.files(part))),
+        common_ground.Side(records.card, tuple(records.files("test"))),
+    )
+    if found.keys:
+        raise _refused(folder, records, found.keys, "the ground of {:,} examples")
+    tested = f"the {records.card.splits['test'].examples:,} test examples"
+    if not found.by:
+        return Start(model, f"whether it has seen {tested} is not known: no places, and no bands in common to compare")
+    return Start(model, f"has seen none of {tested}, compared by {' and '.join(found.by)}")
+
+
+def _refused(folder: pathlib.Path, records: Records, keys: Sequence[str], what: str) -> RunError:
+    return RunError(
+        folder,
+        f"it was trained on {what.format(len(keys))} that {records.folder} tests on, such as {keys[0]}",
+        "a run that has not seen them",
+        "train the classifier on the training part of the same split",
+    )
+
+
+def _trained_on(folder: pathlib.Path, card: cards.ModelCard) -> Records:
+    where: Any = card.flags.get("records_dir")
+    try:
+        trained = Records(where)
+    except (EOKerasError, TypeError) as error:
+        raise RunError(
+            folder,
+            f"the records that it was trained on cannot be read ({error}), so that what it has seen is unknown",
+            "the records, where they were",
+            "put them back, or give the file alone with --weights, which is not checked",
+        ) from None
+    if trained.card.fingerprint != card.data_fingerprint:
+        raise RunError(
+            folder,
+            f"{where} has the fingerprint {trained.card.fingerprint[:12]}",
+            f"{card.data_fingerprint[:12]}, that of the records it was trained on",
+            "put them back, or give the file alone with --weights, which is not checked",
+        )
+    return trained
+
+
+def _keys(records: Records, split: str) -> list[str]:
+    batches = records_folder.serialised(records.files(split)).batch(records_folder.PARSE_BATCH)
+    return [key.decode() for batch in reading(records, batches.map(records_folder.keys_of)) for key in batch.numpy()]

@@ -1,0 +1,347 @@
+"""Training models of maps, and asking them: what is counted, chosen, kept, and refused."""
+
+import dataclasses
+import hashlib
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from eo_keras import models
+from eo_keras.data import pipeline as pipelines
+from eo_keras.data.augment.crops import DenseAugmentation
+from eo_keras.errors import LegendError, OptionError, RunError
+from eo_keras.evaluation import segmentation_report as dense_evaluation_folder
+from eo_keras.evaluation.segmentation_evaluate import DenseAnswerer, DenseTTA, rescaled
+from eo_keras.evaluation.segmentation_report import DenseEvaluationOptions
+from eo_keras.geo import scenes
+from eo_keras.legends.catalogue import IGNORE
+from eo_keras.records import data_card as cards
+from eo_keras.records import example as codec
+from eo_keras.records import tfrecord
+from eo_keras.runs import folder as runs
+from eo_keras.tasks import task as tasks
+from eo_keras.training import train as training
+from eo_keras.training.optimizers import OptimizerOptions
+from eo_keras.training.options import SegmentationOptions, TrainingOptions
+from tests.harness import towns
+from tfrecords_builder import build_tiles as tiles_build
+from tfrecords_builder.sources.urban_atlas.options import TileBuildOptions, TileOptions
+
+TILE = 64
+
+
+@pytest.fixture(scope="module")
+def records_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("towns")
+    lines = [
+        towns.write_town(folder, name, place=place, size=2 * TILE, bands=("B02", "B03", "B04"))
+        for place, name in enumerate("ABC")
+    ]
+    lines = [line[:-1] + f"{part}," for line, part in zip(lines, ("train", "val", "test"), strict=True)]
+    options = TileBuildOptions(
+        cities=str(towns.write_list(folder, *lines)),
+        output_dir=str(folder / "records"),
+        tiles=TileOptions(scene=scenes.SceneOptions(bands=("B04", "B03", "B02")), size=TILE),
+    )
+    tiles_build.build(options)
+    return folder / "records"
+
+
+@pytest.fixture
+def options(records_dir, tmp_path):
+    return TrainingOptions(
+        records_dir=str(records_dir),
+        run_dir=str(tmp_path / "run"),
+        model="deeplab_resnet14",
+        batch_size=4,
+        epochs=2,
+        steps_per_epoch=2,
+        optimizer=OptimizerOptions(learning_rate=0.01, warmup_epochs=0.0),
+        segmentation=SegmentationOptions(augmentation=DenseAugmentation(crop=32)),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(records_dir, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("run") / "run"
+    report = training.train(
+        TrainingOptions(
+            records_dir=str(records_dir),
+            run_dir=str(run_dir),
+            model="deeplab_resnet14",
+            batch_size=4,
+            epochs=2,
+            steps_per_epoch=2,
+            segmentation=SegmentationOptions(augmentation=DenseAugmentation(crop=32)),
+        )
+    )
+    return run_dir, report
+
+
+def test_a_run_keeps_the_epoch_of_the_best_mean_intersection_over_union(trained):
+    run_dir, report = trained
+    assert [set(row) for row in report.history] == [set(report.history[0])] * 2
+    assert "val_miou" in report.history[0]
+    best = max(report.history, key=lambda row: (row["val_miou"], -row["val_loss"]))
+    assert report.card.selection["metric"] == "miou"
+    assert report.card.selection["epoch"] == best["epoch"]
+    assert report.card.selection["value"] == best["val_miou"]
+    model = runs.open_run(run_dir).model
+    assert model.output_shape == (None, TILE, TILE, 4)
+    assert (run_dir / runs.HISTORY_NAME).read_text().splitlines()[0].count("val_miou") == 1
+
+
+def test_validation_is_what_scikit_learn_makes_of_the_answers(trained, records_dir):
+    from sklearn.metrics import accuracy_score, jaccard_score
+
+    run_dir, report = trained
+    run = runs.open_run(run_dir)
+    records = pipelines.Records(records_dir)
+    dataset = pipelines.evaluation(
+        records, pipelines.PipelineOptions(batch_size=3, bands=run.card.bands), "val", with_keys=True
+    )
+    images, labels = [], []
+    for image, label, weight, _ in dataset:
+        images.append(image.numpy()[weight.numpy() > 0])
+        labels.append(label.numpy()[weight.numpy() > 0])
+    labels = np.concatenate(labels)
+    probabilities = run.model.predict(np.concatenate(images), verbose=0)
+    predictions = probabilities.argmax(-1)
+    row = report.history[report.card.selection["epoch"] - 1]
+    found = np.unique(np.concatenate([labels.ravel(), predictions.ravel()]))
+    expected = jaccard_score(labels.ravel(), predictions.ravel(), average="macro", labels=found)
+    assert row["val_miou"] == pytest.approx(expected, rel=1e-4)
+    assert row["val_accuracy"] == pytest.approx(accuracy_score(labels.ravel(), predictions.ravel()), rel=1e-4)
+    entropy = -np.log(np.take_along_axis(probabilities, labels[..., None].astype(int), -1)).mean()
+    assert row["val_loss"] == pytest.approx(entropy, rel=1e-4)
+
+
+def test_the_loss_of_a_step_is_a_mean_over_its_labelled_pixels(options, records_dir):
+    card = pipelines.Records(records_dir).card
+    task = tasks.make_task(options, card, card.bands)
+    logits = tf.random.stateless_normal((2, 8, 8, 4), (1, 2), dtype=tf.float64)
+    label = tf.cast(tf.random.stateless_uniform((2, 8, 8), (3, 4), 0, 4, tf.int32), tf.uint8)
+    label = tf.where(tf.range(8) < 3, tf.constant(IGNORE, tf.uint8), label)
+    result = task.step([logits], label, None)
+    known = label.numpy() != IGNORE
+    entropy = keras.ops.sparse_categorical_crossentropy(np.where(known, label, 0), logits, from_logits=True).numpy()
+    assert float(result.share) == pytest.approx(entropy[known].mean(), rel=1e-12)
+    assert int(result.counted) == known.sum() == 2 * 8 * 5
+    assert int(result.right) == (logits.numpy().argmax(-1) == label.numpy())[known].sum()
+    # An example of weight 0 is only there to fill the batch.
+    first = task.step([logits], label, tf.constant([1.0, 0.0]))
+    assert float(first.share) == pytest.approx(entropy[0][known[0]].mean(), rel=1e-12)
+
+
+def test_class_weights_follow_from_the_training_splits_pixels(options, records_dir):
+    card = pipelines.Records(records_dir).card
+    counts = {"Other": 100, "Residential": 200, "Industrial": 400, "Forest": 400}
+    train = dataclasses.replace(card.splits["train"], classes=counts)
+    card = dataclasses.replace(card, splits={**card.splits, "train": train})
+    weights = tasks.class_weights(SegmentationOptions(class_weights="median_frequency"), card)
+    assert weights == pytest.approx((3.0, 1.5, 0.75, 0.75))
+    assert tasks.class_weights(SegmentationOptions(), card) is None
+    effective = tasks.class_weights(SegmentationOptions(class_weights="effective_number"), card)
+    assert effective[0] / effective[1] == pytest.approx(2, rel=1e-3)
+
+
+def test_models_and_records_of_two_kinds_are_refused(options, records_dir):
+    for name in ("resnet14", "compact"):
+        with pytest.raises(OptionError, match="is for classification, the records are for segmentation.*deeplab"):
+            training.train(dataclasses.replace(options, model=name), dry_run=True)
+    with pytest.raises(OptionError, match="crop: 512 pixels from tiles of 64"):
+        changed = SegmentationOptions(augmentation=DenseAugmentation(crop=512))
+        training.train(dataclasses.replace(options, segmentation=changed), dry_run=True)
+    for name, value in (("loss", "hinge"), ("class_weights", "some"), ("output_stride", 4)):
+        with pytest.raises(OptionError, match=name):
+            SegmentationOptions(**{name: value})
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(options, tmp_path):
+    options = dataclasses.replace(options, deterministic=True)
+    whole = training.train(options)
+    halves = dataclasses.replace(options, run_dir=str(tmp_path / "halves"))
+    asked = []
+    training.train(halves, stop=lambda: asked.append(1) or len(asked) >= 3)
+    again = training.train(dataclasses.replace(halves, resume=True))
+    assert again.resumed_from > 0
+    assert [row["loss"] for row in again.history] == [row["loss"] for row in whole.history]
+    assert [row["accuracy"] for row in again.history] == [row["accuracy"] for row in whole.history]
+
+
+def test_a_classifier_is_a_backbone_unless_it_has_seen_the_test_tiles(options, records_dir, tmp_path, make_run):
+    run = make_run(tmp_path / "classifier", "uint16", ("B04", "B03", "B02"))
+    with pytest.raises(RunError, match="what it has seen is unknown"):
+        training.train(with_backbone(options, run.folder), dry_run=True)
+    records = pipelines.Records(records_dir)
+    card = dataclasses.replace(
+        run.card, flags={"records_dir": str(records_dir)}, data_fingerprint=records.card.fingerprint
+    )
+    cards.write_card(card, run.folder)
+    lines = []
+    # It was trained on the very same folder's training split, which shares no key with its test split.
+    training.train(with_backbone(options, run.folder), dry_run=True, report=lines.append)
+    (told,) = (line for line in lines if line.startswith("model:"))
+    assert "All" not in told and "classifier" in told
+    (compared,) = (line for line in lines if line.startswith("backbone:"))
+    assert compared == "backbone: has seen none of the 4 test examples, compared by places"
+    # Patches, of keys and a size of their own, on the ground of one of the test tiles.
+    (tile, *_) = records_of(records_dir, records.card, "test")
+    patch = dataclasses.replace(tile, key="Forest_1", tile=None, label=0, image=bytes(32 * 32 * 3 * 2))
+    patches = write_patches(tmp_path / "patches", records.card, patch)
+    cards.write_card(
+        dataclasses.replace(
+            card, flags={"records_dir": str(patches.folder)}, data_fingerprint=patches.card.fingerprint
+        ),
+        run.folder,
+    )
+    with pytest.raises(RunError, match=f"on the ground of 1 examples that .* tests on, such as {tile.key}"):
+        training.train(with_backbone(options, run.folder), dry_run=True)
+    cards.write_card(card, run.folder)
+    # Now a folder whose test split is what the classifier was trained on.
+    swapped = dataclasses.replace(
+        records.card, splits={"train": records.card.splits["test"], "test": records.card.splits["train"]}
+    ).with_fingerprint()
+    other = tmp_path / "swapped"
+    other.mkdir()
+    for split in records.card.splits.values():
+        for shard in split.shards:
+            (other / shard.name).write_bytes((records_dir / shard.name).read_bytes())
+    cards.write_card(swapped, other)
+    with pytest.raises(RunError, match="it was trained on 4 examples that .* tests on"):
+        changed = {"records_dir": str(other), "validation_from_train": 0.0}
+        training.train(dataclasses.replace(with_backbone(options, run.folder), **changed), dry_run=True)
+    with pytest.raises(OptionError, match="given together with weights"):
+        dataclasses.replace(with_backbone(options, run.folder), weights="imagenet")
+
+
+def records_of(folder, card, split):
+    return [example for shard in card.splits[split].shards for example in codec.read_examples(folder / shard.name)]
+
+
+def write_patches(folder, card, *examples):
+    """Writes a folder of patches of 32 pixels."""
+    folder.mkdir()
+    path = folder / "p-train.tfrecord-00000-of-00001"
+    with open(path, "wb") as file:
+        for example in examples:
+            tfrecord.write_record(file, codec.encode(example))
+    shard = cards.Shard(path.name, len(examples), path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+    split = cards.Split(len(examples), dict.fromkeys(card.legend.class_names, 0), (shard,))
+    changed = {"task": "classification", "patch_size": 32, "splits": {"train": split}}
+    cards.write_card(dataclasses.replace(card, **changed).with_fingerprint(), folder)
+    return pipelines.Records(folder)
+
+
+def with_backbone(options, folder):
+    return dataclasses.replace(
+        options, segmentation=dataclasses.replace(options.segmentation, backbone_run=str(folder))
+    )
+
+
+def test_an_evaluation_is_written_with_figures_and_enters_the_card(trained, records_dir, tmp_path):
+    run_dir, _ = trained
+    run, records = runs.open_run(run_dir), pipelines.Records(records_dir)
+    found = dense_evaluation_folder.evaluate_maps(run, records, DenseEvaluationOptions(resamples=200))
+    dense_evaluation_folder.write_maps_evaluation(found, tmp_path / "e", model_sha256="0", model_name=runs.MODEL_NAME)
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert metrics["scores"]["images"] == 4
+    assert metrics["scores"]["pixels"] == (2 * TILE) ** 2
+    assert metrics["output_stride"] == 16 and metrics["tta"] == "none" and metrics["warnings"] == []
+    for name in dense_evaluation_folder.FIGURES:
+        assert (tmp_path / "e" / name).read_bytes().startswith(b"\x89PNG")
+    dense_evaluation_folder.add_maps_to_card(found)
+    assert cards.read_model_card(run_dir).scores["test"]["miou"] == found.scores.macro_iou.value
+    again = dense_evaluation_folder.evaluate_maps(run, records, DenseEvaluationOptions("train", resamples=10))
+    assert "trained on" in again.warnings[0]
+
+
+def test_other_strides_scales_and_mirrored_tiles_change_the_answers_a_little(trained, records_dir):
+    run, records = runs.open_run(trained[0]), pipelines.Records(records_dir)
+
+    def entropy(**changes):
+        return dense_evaluation_folder.evaluate_maps(
+            run, records, DenseEvaluationOptions(resamples=10, **changes)
+        ).answers.cross_entropy
+
+    plain = entropy()
+    others = [
+        entropy(output_stride=8),
+        entropy(tta=DenseTTA(flip=True)),
+        entropy(tta=DenseTTA((0.75, 1.0, 1.5))),
+    ]
+    assert all(other != plain for other in others)
+    assert np.allclose(others, plain, rtol=0.5)
+    assert entropy(batch_size=3) == pytest.approx(plain, rel=1e-5)
+
+
+def test_an_export_answers_about_images_of_any_size(trained, tmp_path):
+    from eo_keras.serving import saved_model as serving
+
+    run = runs.open_run(trained[0])
+    report = serving.export(run, tmp_path / "serving")
+    assert report.largest_difference < 1e-5
+    loaded = tf.saved_model.load(str(report.path))
+    images = np.random.default_rng(2).integers(1, 3000, (2, 48, 80, 3)).astype(np.uint16)
+    answers = loaded.serve(images)
+    expected = np.asarray(models.inference_twin(run.model, None)(images))
+    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
+    assert answers["class_id"].dtype == tf.uint8 and answers["class_id"].shape == (2, 48, 80)
+    np.testing.assert_array_equal(answers["class_id"], expected.argmax(-1))
+
+
+def test_a_model_of_maps_names_no_class_of_a_patch(trained, tmp_path):
+    from eo_keras.serving import images as prediction
+
+    with pytest.raises(RunError, match="answers with a map of the image.*launch.export"):
+        prediction.predict_images(runs.open_run(trained[0]), [tmp_path / "a.tif"])
+
+
+def test_the_mean_of_mirrored_answers_is_the_same_for_the_mirrored_tile(trained):
+    run = runs.open_run(trained[0])
+    model = models.inference_twin(run.model, None)
+    ask = DenseTTA((0.5, 1.0), flip=True).answering(model)
+    images = np.random.default_rng(1).integers(1, 3000, (1, TILE, TILE, 3)).astype(np.uint16)
+    one, other = ask(tf.constant(images)), ask(tf.constant(images[:, :, ::-1]))
+    np.testing.assert_allclose(one, np.asarray(other)[:, :, ::-1], atol=1e-5)
+    np.testing.assert_allclose(np.asarray(one).sum(-1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "test"),
+        ({"output_stride": 8}, "test-os8"),
+        ({"tta": DenseTTA((0.5, 1.0), flip=True), "split": "val"}, "val-s0.5-1-flip"),
+    ],
+)
+def test_names_tell_evaluations_apart(changes, name):
+    assert DenseEvaluationOptions(**changes).name == name
+
+
+@pytest.mark.parametrize("scales", [(), (1.0, 1.0), (0.01,), (9.0,)])
+def test_scales_that_make_no_sense_are_refused(scales):
+    with pytest.raises(OptionError, match="--scales"):
+        DenseTTA(scales)
+
+
+def test_no_data_stays_no_data_at_another_size():
+    images = np.full((1, 8, 8, 2), 1000, np.uint16)
+    images[0, :4] = 0
+    small = rescaled(tf.constant(images), tf.constant((4, 4))).numpy()[0]
+    large = rescaled(tf.constant(images), tf.constant((16, 16))).numpy()[0]
+    assert not small[:2].any() and (small[2:] > 0).all()
+    assert not large[:8].any() and (large[8:] > 0).all()
+
+
+def test_a_mask_outside_the_legend_stops_an_evaluation(records_dir):
+    image = keras.Input((TILE, TILE, 3), dtype="uint16")
+    scaled = keras.layers.Rescaling(1 / 10_000)(image)
+    two = keras.layers.Conv2D(2, 1, activation="softmax")(scaled)
+    records = pipelines.Records(records_dir)
+    dataset = pipelines.evaluation(records, pipelines.PipelineOptions(batch_size=4), "test", with_keys=True)
+    with pytest.raises(LegendError, match="outside the legend"):
+        DenseAnswerer(keras.Model(image, two), ("Other", "Residential"))(records, dataset)

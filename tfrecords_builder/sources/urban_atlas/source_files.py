@@ -1,0 +1,104 @@
+"""The files that a city's records are made from: hashed for the card, and checked against what their containers say."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Iterable
+
+from eo_keras.core import containers
+from eo_keras.core.system_files import is_litter
+from eo_keras.errors import SourceError
+from eo_keras.geo import checksums, vrt_files
+from eo_keras.geo.scenes import Scene
+from eo_keras.records import data_card as cards
+
+_METADATA = re.compile(r"(.*/)?MTD_MSI\w+\.xml")
+
+
+def of_scenes(scenes: Iterable[Scene]) -> tuple[list[cards.SourceFile], list[str]]:
+    """Hashes and checks the files of scenes.
+
+    Returns:
+        The files, each zip and each plain file once, sorted by path; and warnings.
+
+    Raises:
+        SourceError: if one is damaged.
+    """
+    used: dict[str, set[str]] = {}
+    for scene in scenes:
+        for layer in (*scene.layers, *filter(None, [scene.scl])):
+            for inner in (layer.path, *_behind(layer.path)):
+                path, member = containers.place_of(inner)
+                used.setdefault(path, set()).update({member} - {""})
+    found, unchecked = [], []
+    for path, members in sorted(used.items()):
+        if members:
+            sha256, manifest = _of_zip(path, members)
+        else:
+            sha256, manifest = _of_file(path)
+        found.append(cards.SourceFile(os.path.basename(path), os.path.getsize(path), sha256))
+        if manifest is not None and not manifest.is_of_these:
+            unchecked.append(manifest.path)
+    return found, [
+        f"{path}: it lists other sizes of all images, so that they were rewritten since and could not be checked"
+        for path in dict.fromkeys(unchecked)
+    ]
+
+
+def behind(path: str) -> list[str]:
+    """Lists the files that a VRT is made from, sorted; none of another file, or where the VRT cannot be used."""
+    return sorted({containers.place_of(source)[0] for source in _behind(path)})
+
+
+def _behind(path: str) -> list[str]:
+    if not path.lower().endswith(".vrt"):
+        return []
+    with contextlib.suppress(SourceError):  # Whoever opens it, tells.
+        return vrt_files.sources_of(path)
+    return []
+
+
+def _of_zip(path: str, members: set[str]) -> tuple[str, checksums.Manifest | None]:
+    manifest = checksums.manifest_of(path)
+    listed = dict(manifest.files) if manifest is not None and manifest.is_of_these else {}
+    return checksums.sha256_of_zip(path, members | set(filter(_METADATA.fullmatch, listed)), listed), manifest
+
+
+def _of_file(path: str) -> tuple[str, checksums.Manifest | None]:
+    above = checksums.manifest_above(path)
+    if above is None or not above[0].is_of_these:
+        return checksums.sha256_of_file(path), above[0] if above else None
+    manifest, name = above
+    folder = os.path.dirname(manifest.path)
+    for other in filter(_METADATA.fullmatch, manifest.files):
+        if os.path.isfile(os.path.join(folder, other)):
+            checksums.sha256_of_file(os.path.join(folder, other), manifest.files[other])
+    return checksums.sha256_of_file(path, manifest.files.get(name)), manifest
+
+
+def of_vectors(path: str) -> cards.SourceFile:
+    """Hashes a file, zip or folder of land use; the checksums of all that a zip holds are verified.
+
+    Raises:
+        SourceError: if a zip is damaged.
+    """
+    if os.path.isdir(path):
+        return _of_folder(path)
+    sha256 = checksums.sha256_of_zip(path) if containers.is_zip(path) else checksums.sha256_of_file(path)
+    return cards.SourceFile(os.path.basename(path), os.path.getsize(path), sha256)
+
+
+def _of_folder(path: str) -> cards.SourceFile:
+    # A FileGDB is a folder.
+    whole, size = hashlib.sha256(), 0
+    for inner in sorted(file for file in pathlib.Path(path).rglob("*") if file.is_file()):
+        name = inner.relative_to(path).as_posix()
+        if not is_litter(name):
+            data = inner.read_bytes()
+            whole.update(f"{name}\0{len(data)}\0".encode() + data)
+            size += len(data)
+    return cards.SourceFile(os.path.basename(path.rstrip("/")), size, whole.hexdigest())

@@ -1,0 +1,1 @@
+"""Splits: random, listed, spatial and by site."""

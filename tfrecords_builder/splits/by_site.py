@@ -1,0 +1,112 @@
+"""Who is train, val and test among tiles: whole cities, or blocks inside them with a buffer of at least a tile."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Collection, Sequence
+
+from eo_keras.errors import OptionError
+from tfrecords_builder.sources.urban_atlas.sites import City
+from tfrecords_builder.splits import spatial
+from tfrecords_builder.splits import split as splits
+from tfrecords_builder.splits.split import TEST, TRAIN, VAL, Patches, SplitOptions, SplitResult
+
+_TOUCHING_M = 1.0
+"""Tiles of two cities that are nearer than this, edge to edge, share ground or border on each other."""
+
+
+def split_tiles(tiles: Patches, city_of: Sequence[str], cities: Sequence[City], options: SplitOptions) -> SplitResult:
+    """Splits tiles.
+
+    By city, the list's own split goes first; the cities without one are drawn by hash of name and seed. Tiles of
+    different parts that share ground or border on each other, as those of neighbouring cities do, stay in the test
+    (or validation) part alone. In blocks, the buffer is at least as wide as a tile.
+
+    Args:
+        tiles: the tiles; their classes do not matter.
+        city_of: the city of each, by name.
+        cities: all cities.
+        options: how.
+
+    Raises:
+        OptionError: if the buffer is narrower than a tile.
+        SourceError: if a part is empty.
+    """
+    options = splits.with_fraction_of_fold(options)
+    if options.method == "spatial":
+        result = _in_blocks(tiles, options)
+    else:
+        result = _by_city(tiles, city_of, cities, options)
+    names = set(city_of)
+    groups = len(names) if options.method == "city" else None
+    splits.check_parts(result, options, f"{len(tiles.keys):,} tiles in {_counted(names)}", groups)
+    return result
+
+
+def check_cities(cities: Sequence[City], options: SplitOptions) -> None:
+    """Refuses a list of cities that cannot be divided by city, before anything but the list has been read.
+
+    Raises:
+        OptionError: if there are more folds than cities.
+        SourceError: if a part is empty.
+    """
+    if options.method == "city":
+        options = splits.with_fraction_of_fold(options)
+        parts = draw_cities(cities, {city.name for city in cities}, options)
+        result = SplitResult(tuple(parts.values()), {})
+        splits.check_parts(result, options, _counted(parts), len(cities))
+
+
+def _counted(cities: Collection[str]) -> str:
+    return f"{len(cities):,} {'city' if len(cities) == 1 else 'cities'}"
+
+
+def _in_blocks(tiles: Patches, options: SplitOptions) -> SplitResult:
+    tile_km = tiles.size_m / 1000
+    if options.buffer_km and options.buffer_km < tile_km:
+        raise OptionError(
+            "--buffer_km",
+            f"{options.buffer_km:g} km are less than a tile's {tile_km:g} km",
+            "a buffer at least as wide as a tile",
+            "make it wider, or leave it out",
+        )
+    return spatial.split_by_place(tiles, dataclasses.replace(options, buffer_km=options.buffer_km or tile_km))
+
+
+def _by_city(tiles: Patches, city_of: Sequence[str], cities: Sequence[City], options: SplitOptions) -> SplitResult:
+    part_of = draw_cities(cities, set(city_of), options)
+    assignment: list[str | None] = [part_of[name] for name in city_of]
+    footprints = spatial.footprints_of(spatial.corners_from_transforms(tiles), tiles.keys)
+    left_out = spatial.apply_buffer(footprints, assignment, max(_TOUCHING_M, 1000 * options.buffer_km))
+    by_part = collections.defaultdict(list)
+    for name, part in sorted(part_of.items()):
+        by_part[part].append(name)
+    method = {
+        "method": "city",
+        **splits.describe_draw(options),
+        "cities": {part: by_part[part] for part in (TRAIN, VAL, TEST) if by_part[part]},
+        "left_out_beside_other_parts": left_out,
+    }
+    return SplitResult(tuple(assignment), method)
+
+
+def draw_cities(cities: Sequence[City], with_tiles: set[str], options: SplitOptions) -> dict[str, str]:
+    """Returns the part of every city that has tiles: the list's own, or a drawn one."""
+    given = {city.name: city.split for city in cities if city.name in with_tiles and city.split is not None}
+    drawn = [city.name for city in cities if city.name in with_tiles and city.split is None]
+    drawn.sort(key=lambda name: splits.hash_order(name, options.seed))
+    parts = collections.Counter(given.values())
+    quotas = splits.quotas(len(with_tiles), options)
+    # A country's cities are many; of a few, each part that is asked for still gets one.
+    left = {
+        part: max(quotas[part], 1) - parts[part] if share else 0
+        for part, share in ((TEST, options.test_fraction), (VAL, options.val_fraction))
+    }
+    groups: list[Sequence[int]] = [[place] for place in range(len(drawn))]
+    splits.check_folds(options, len(drawn), "cities without a part of their own")
+    if options.fold is not None:
+        groups, left[TEST] = splits.draw_fold(groups, options.fold)
+    assignment: list[str | None] = [None] * len(drawn)
+    splits.fill(groups, left, assignment)
+    return {**given, **dict(zip(drawn, assignment, strict=True))}

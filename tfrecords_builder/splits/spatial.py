@@ -1,0 +1,278 @@
+"""Splits by place: by longitude, or by blocks with a buffer between the parts.
+
+Neighbouring patches look alike, so that a random split tests on places that training has seen; these do not.
+"""
+
+from __future__ import annotations
+
+import collections
+import csv
+import hashlib
+import io
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from eo_keras.errors import OptionError, SourceError
+from eo_keras.geo.footprints import Footprints, cells, transformed, within
+from tfrecords_builder.splits.split import (
+    TEST,
+    TRAIN,
+    VAL,
+    Patches,
+    SplitOptions,
+    SplitResult,
+    check_folds,
+    describe_draw,
+    describe_identical,
+    draw_fold,
+    hash_order,
+    quotas,
+)
+
+EQUAL_AREA_CRS = "EPSG:3035"
+"""ETRS89-LAEA, in whose grid blocks in Europe lie; its lengths are true to 1 % up to 1,800 km from 52N 10E."""
+
+_EUROPE = (-35.58, 24.6, 44.83, 84.73)
+"""West, south, east and north of that CRS's area of use, in degrees, as EPSG has it."""
+
+
+def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
+    """Splits by longitude, or by blocks where `block_km` is given.
+
+    Raises:
+        OptionError: if the places of the patches are not known.
+        SourceError: if the coordinates file does not fit the patches.
+    """
+    method = {
+        "method": "spatial",
+        "layout": "longitude" if options.block_km is None else "blocks",
+        **describe_draw(options),
+        **describe_identical(patches),
+    }
+    places = None
+    if options.coordinates is not None:
+        places, checksum = read_coordinates(options.coordinates, patches.keys)
+        method |= {"coordinates": pathlib.Path(options.coordinates).name, "coordinates_md5": checksum}
+    if options.block_km is None and places is not None:
+        # As given and not by way of a projection, whose rounding would decide between equal longitudes.
+        return SplitResult(_by_longitude(patches, places[:, 0], options), method)
+    corners = corners_from_transforms(patches) if places is None else corners_from_centres(places, patches.size_m)
+    footprints = footprints_of(corners, patches.keys)
+    if options.block_km is None:
+        return SplitResult(_by_longitude(patches, centres_of(corners)[:, 0], options), method)
+    assignment, blocks = _by_blocks(patches, block_names(corners, options.block_km), options)
+    left_out = apply_buffer(footprints, assignment, options.buffer_km * 1000)
+    method |= {
+        "block_km": options.block_km,
+        "buffer_km": options.buffer_km,
+        "blocks": blocks,
+        "left_out_by_buffer": left_out,
+    }
+    return SplitResult(tuple(assignment), method)
+
+
+def corners_from_transforms(patches: Patches) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns the patches' corners by CRS: positions (n,) and corners (n, 4, 2) in that CRS."""
+    if patches.transforms is None or not all(patches.crs):
+        without = sum(not crs for crs in patches.crs) if patches.transforms is not None else len(patches.keys)
+        raise OptionError(
+            "--split=spatial",
+            f"{without:,} of {len(patches.keys):,} images carry no coordinates",
+            "georeferenced images, or a file of coordinates",
+            "say --coordinates=FILE (header patch,latitude,longitude)",
+        )
+    columns, rows = np.array([[0, 1, 1, 0], [0, 0, 1, 1]]) * patches.pixels
+    a, b, c, d, e, f = (column[:, None] for column in patches.transforms.T)
+    corners = np.stack([a * columns + b * rows + c, d * columns + e * rows + f], axis=-1)
+    positions = collections.defaultdict(list)
+    for position, crs in enumerate(patches.crs):
+        positions[crs].append(position)
+    return {crs: (np.array(members), corners[members]) for crs, members in positions.items()}
+
+
+def read_coordinates(path: str, keys: tuple[str, ...]) -> tuple[np.ndarray, str]:
+    """Returns longitudes and latitudes (N, 2) in degrees, in the order of the keys, and the file's MD5 checksum."""
+    found: dict[str, tuple[float, float]] = {}
+    try:
+        data = pathlib.Path(path).read_bytes()
+        for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")):
+            key = pathlib.PurePosixPath(row["patch"]).stem
+            if key in found:
+                raise ValueError(f"{key} has two rows")
+            found[key] = (float(row["longitude"]), float(row["latitude"]))
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise SourceError(
+            path,
+            f"it cannot be read ({type(error).__name__}: {error})",
+            "a CSV file with the header patch,latitude,longitude, in degrees, and one row a patch",
+            "mend the file",
+        ) from None
+    if absent := [key for key in keys if key not in found]:
+        raise SourceError(
+            path,
+            f"{len(absent):,} patches have no coordinates, first {', '.join(absent[:3])}",
+            "coordinates of every patch of the source",
+            "complete the file",
+        )
+    places = np.array([found[key] for key in keys], np.float64)
+    if not (np.abs(places) <= (180, 90)).all():
+        raise SourceError(path, "a place lies outside the globe", "degrees: latitude to 90, longitude to 180")
+    return places, hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def corners_from_centres(places: np.ndarray, size_m: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Lays a square around each centre, along the grid of the UTM zone that Sentinel-2 would deliver it in."""
+    from rasterio.warp import transform
+
+    longitude, latitude = places.T
+    zones = (np.floor((longitude + 180) / 6).astype(int) % 60) + 1
+    codes = np.where(latitude >= 0, 32600, 32700) + zones
+    half = size_m / 2
+    square = np.array([[-half, half], [half, half], [half, -half], [-half, -half]])
+    corners = {}
+    for code in np.unique(codes):
+        positions = np.flatnonzero(codes == code)
+        xs, ys = transform("EPSG:4326", f"EPSG:{code}", longitude[positions], latitude[positions])
+        corners[f"EPSG:{code}"] = (positions, np.stack([xs, ys], axis=-1)[:, None, :] + square)
+    return corners
+
+
+def centres_of(corners: dict[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Returns longitude and latitude (N, 2) of the patches' centres in degrees, in the patches' order."""
+    middles = {crs: (members, square.mean(axis=1, keepdims=True)) for crs, (members, square) in corners.items()}
+    return reproject(middles, "EPSG:4326")[:, 0]
+
+
+def footprints_of(corners: dict[str, tuple[np.ndarray, np.ndarray]], keys: Sequence[str]) -> Footprints:
+    """Returns the patches' footprints on the ground, in their order.
+
+    Args:
+        corners: the corners by CRS, as `corners_from_transforms` returns them.
+        keys: the patches' keys, for errors.
+
+    Raises:
+        SourceError: if a CRS and a transform name no place on Earth.
+    """
+    footprints = Footprints.of_degrees(reproject(corners, "EPSG:4326"))
+    if (lost := np.flatnonzero(~footprints.known)).size:
+        crs = next(crs for crs, (members, _) in corners.items() if lost[0] in members)
+        raise SourceError(
+            keys[lost[0]],
+            f"its corners lie nowhere on Earth by its transform in {crs}, as those of {lost.size:,} of {len(keys):,}",
+            "images whose coordinates name a place",
+            "correct the files' coordinate reference system and transform, or leave these files out",
+        )
+    return footprints
+
+
+def reproject(corners: dict[str, tuple[np.ndarray, np.ndarray]], crs: str) -> np.ndarray:
+    """Returns all corners, or other points (N, points, 2), in one CRS and in the patches' order; NaN of no place."""
+    points = next(iter(corners.values()))[1].shape[1]
+    projected = np.empty((sum(len(positions) for positions, _ in corners.values()), points, 2))
+    for source, (positions, places) in corners.items():
+        flat = places.reshape(-1, 2)
+        projected[positions] = transformed(flat, source, crs).reshape(places.shape)
+    return projected
+
+
+def block_names(corners: dict[str, tuple[np.ndarray, np.ndarray]], block_km: float) -> list[str]:
+    """Names the block that each patch's centre lies in.
+
+    In Europe they are squares of EPSG:3035, elsewhere cells of `eo_keras.geo.footprints.cells`.
+    """
+    edge_m = 1000 * block_km
+    degrees = centres_of(corners)
+    (longitude, latitude), (west, south, east, north) = degrees.T, _EUROPE
+    inside = (west <= longitude) & (longitude <= east) & (south <= latitude) & (latitude <= north)
+    names = [f"world/{row}/{column}" for row, column in cells(degrees, edge_m).tolist()]
+    if inside.any():
+        # Of the corners, as a square of another projection has its centre elsewhere.
+        projected = reproject(corners, EQUAL_AREA_CRS).mean(axis=1)
+        squares = np.floor(np.where(inside[:, None], projected, 0) / edge_m).astype(np.int64)
+        for position in np.flatnonzero(inside).tolist():
+            x, y = squares[position].tolist()
+            names[position] = f"{x}/{y}"
+    return names
+
+
+def _seam(longitude: np.ndarray) -> float:
+    """Returns the longitude, in degrees, from which the west begins: 0 to 360 degrees further on all places lie.
+
+    It is that of the westernmost place, the antimeridian and whatever else is empty behind the easternmost.
+    """
+    around = np.unique(longitude)
+    gaps = np.diff(around, append=around[0] + 360)
+    return float(around[(int(np.argmax(gaps)) + 1) % len(around)])
+
+
+def _by_longitude(patches: Patches, longitude: np.ndarray, options: SplitOptions) -> tuple[str | None, ...]:
+    """Gives the west to training, what follows to validation and the east to testing."""
+    longitude = longitude - _seam(longitude)
+    longitude[longitude < 0] += 360
+    order = sorted(range(len(longitude)), key=lambda position: (longitude[position], patches.keys[position]))
+    quota = quotas(len(order), options)
+    training = len(order) - quota[TEST] - quota[VAL]
+    part_of_group: dict[int, str] = {}
+    assignment: list[str | None] = [None] * len(order)
+    for rank, position in enumerate(order):
+        part = TRAIN if rank < training else VAL if rank < training + quota[VAL] else TEST
+        # Identical images go where the westernmost of them lies.
+        assignment[position] = part_of_group.setdefault(int(patches.groups[position]), part)
+    return tuple(assignment)
+
+
+def _by_blocks(patches: Patches, names: list[str], options: SplitOptions) -> tuple[list[str | None], int]:
+    """Gives whole blocks, which each patch's is named of, to the parts; also returns the number of blocks."""
+    # Blocks that share an identical image are joined, so that no image lies on both sides.
+    joined: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while joined.get(name, name) != name:
+            name = joined[name]
+        return name
+
+    first_of_group: dict[int, str] = {}
+    for name, group in zip(names, patches.groups.tolist(), strict=True):
+        first, second = sorted((root(first_of_group.setdefault(group, name)), root(name)))
+        joined[second] = first
+    members = collections.defaultdict(list)
+    for position, name in enumerate(names):
+        members[root(name)].append(position)
+    order = sorted(members, key=lambda name: hash_order(name, options.seed))
+    assignment: list[str | None] = [None] * len(names)
+    # A part takes blocks until it has its share at least: to pick those that fit exactly would favour small blocks.
+    left = quotas(len(names), options)
+    blocks = [members[name] for name in order]
+    check_folds(options, len(blocks), "blocks")
+    if options.fold is not None:
+        blocks, left[TEST] = draw_fold(blocks, options.fold)
+    for block in blocks:
+        part = next((part for part, room in left.items() if room > 0), TRAIN)
+        if part in left:
+            left[part] -= len(block)
+        for position in block:
+            assignment[position] = part
+    return assignment, len(set(names))
+
+
+def apply_buffer(footprints: Footprints, assignment: list[str | None], buffer_m: float) -> int:
+    """Leaves out patches within the buffer of a part to be kept clean of them; returns how many.
+
+    Training and validation keep away from testing, then training from validation. Distances are those on the ground,
+    from edge to edge.
+    """
+    if not buffer_m:
+        return 0
+    left_out = 0
+    for kept, others in ((TEST, (TRAIN, VAL)), (VAL, (TRAIN,))):
+        fixed = [position for position, part in enumerate(assignment) if part == kept]
+        moving = np.array([position for position, part in enumerate(assignment) if part in others], dtype=np.int64)
+        if not fixed or not len(moving):
+            continue
+        near = within(footprints[moving], footprints[fixed], buffer_m)
+        for position in moving[near].tolist():
+            assignment[position] = None
+        left_out += int(np.count_nonzero(near))
+    return left_out

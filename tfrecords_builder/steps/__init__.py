@@ -1,0 +1,1 @@
+"""Steps of a build: scan, plan, shards, metadata."""

@@ -1,0 +1,1 @@
+"""State, output and manifest of a build."""

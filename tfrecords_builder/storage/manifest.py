@@ -1,0 +1,149 @@
+"""All shards of a build written, and what its state holds about a finished one: length, SHA-256, and histograms."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from eo_keras.core import engines, files
+from eo_keras.core.manifests import Written
+from eo_keras.errors import RecordsError
+from eo_keras.records import data_card as cards
+from eo_keras.records.statistics import Histograms
+from tfrecords_builder.storage import output
+from tfrecords_builder.storage.state import BuildState, load_arrays, save_arrays
+
+
+class ShardUnit(Protocol):
+    """One shard to write; `len` of it is the number of its records."""
+
+    name: str
+
+    def __len__(self) -> int:
+        """Returns the number of records."""
+
+    def digest(self) -> str:
+        """Returns a hash over what the shard will hold."""
+
+
+def write_all(
+    engine: engines.Engine,
+    write_shard: Callable[[Any, Any], None],
+    context: Any,
+    units: Sequence[ShardUnit],
+    state: BuildState,
+    histograms: Histograms,
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[list[cards.Shard], int]:
+    """Writes the shards of a build that an earlier call has not finished.
+
+    Args:
+        engine: what runs the units.
+        write_shard: writes the shard of a unit, given the context, and notes it.
+        context: what all units share.
+        units: the shards.
+        state: the build's state in the output folder.
+        histograms: to which the counts of all shards are added.
+        progress: called with ("writing", records done, records in all).
+
+    Returns:
+        The shards' entries in the card, and how many were there already.
+
+    Raises:
+        RecordsError: if somebody else has a file of a shard's name.
+        SourceError: if what the records are made of has changed.
+        StorageError: if there is no room.
+    """
+    state_dir = state.folder
+    kept = {unit.name for unit in units if is_noted(state_dir, unit.name, unit.digest())}
+    output.clear(state.output, kept, [unit.name for unit in units])
+    total, done = sum(map(len, units)), 0
+    for position in engine.run(write_shard, context, units):
+        done += len(units[position])
+        if progress:
+            progress("writing", done, total)
+    entries = []
+    for unit in units:
+        entry, found = read(state_dir, unit.name, len(unit), histograms)
+        entries.append(entry)
+        histograms.merge(found)
+    state.output.note({entry.name: Written(entry.bytes, entry.sha256) for entry in entries})
+    return entries, len(kept)
+
+
+def note(state_dir: str, name: str, digest: str, size: int, sha256: str, histograms: Histograms) -> None:
+    """Notes that a shard has been written.
+
+    Args:
+        state_dir: folder of the build's state.
+        name: the shard's file name.
+        digest: hash over what the shard was to hold.
+        size: its bytes.
+        sha256: its SHA-256.
+        histograms: the counts of its numbers; empty where they are not counted.
+    """
+    places = np.flatnonzero(histograms.counts)
+    save_arrays(
+        _path(state_dir, name),
+        {
+            "unit": np.array(digest),
+            "bytes": np.array(size),
+            "sha256": np.array(sha256),
+            "places": places,
+            "counts": histograms.counts.ravel()[places],
+            "nodata": np.array(histograms.nodata),
+        },
+    )
+
+
+def is_noted(state_dir: str, name: str, digest: str) -> bool:
+    """Tells whether the state says that a shard of just this content has been written; it may be damaged since."""
+    found = load_arrays(_path(state_dir, name))
+    return found is not None and str(found["unit"]) == digest
+
+
+def is_whole(state_dir: str, output_dir: str, name: str, digest: str) -> bool:
+    """Tells whether a shard has been written, of just this content, and is whole by its length and SHA-256."""
+    found = load_arrays(_path(state_dir, name))
+    if found is None or str(found["unit"]) != digest:
+        return False
+    path = files.join(output_dir, name)
+    try:
+        return files.size(path) == int(found["bytes"]) and files.sha256_of_file(path) == str(found["sha256"])
+    except FileNotFoundError:
+        return False
+
+
+def read(state_dir: str, name: str, examples: int, like: Histograms) -> tuple[cards.Shard, Histograms]:
+    """Returns what the state holds about a shard that has been written.
+
+    Args:
+        state_dir: folder of the build's state.
+        name: the shard's file name.
+        examples: number of its records.
+        like: histograms of as many bands, of numbers of the same type.
+
+    Returns:
+        The shard's entry in the card, and the counts of its numbers.
+
+    Raises:
+        RecordsError: if it is gone.
+    """
+    found = load_arrays(_path(state_dir, name))
+    if found is None:
+        raise RecordsError(
+            _path(state_dir, name),
+            "what is known about a finished shard has been lost",
+            remedy="keep other programs out of the output folder, and run the same command again",
+        )
+    histograms = copy.copy(like)
+    histograms.counts, histograms.nodata = np.zeros_like(like.counts), int(found["nodata"])
+    np.put(histograms.counts, found["places"], found["counts"])
+    return cards.Shard(name, examples, int(found["bytes"]), str(found["sha256"])), histograms
+
+
+def _path(state_dir: str, name: str) -> str:
+    return files.join(state_dir, f"{name}.npz")

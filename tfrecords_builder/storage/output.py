@@ -1,0 +1,145 @@
+"""The folder that a build writes to: what may be in it, who holds it, and what a build comes to."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Set
+
+from eo_keras.core import engines, files
+from eo_keras.core.output_folders import OutputFolder
+from eo_keras.errors import OptionError, RecordsError
+from eo_keras.records import data_card as cards
+from tfrecords_builder.steps import tfds_metadata
+from tfrecords_builder.storage.state import STATE_FOLDER
+
+ENGINES = ("local", "beam")
+
+KIND = "records folder"
+
+_NAMES = (cards.DATA_CARD_NAME, *tfds_metadata.FILE_NAMES)
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildReport:
+    """What a build came to.
+
+    Attributes:
+        card: the records folder's card; in a dry run without shards.
+        seconds: time taken, by stage.
+        planned_shards: number of shards by split.
+        kept_shards: number of shards that an earlier call had finished.
+        warnings: what the user should look at.
+    """
+
+    card: cards.DataCard
+    seconds: dict[str, float]
+    planned_shards: dict[str, int]
+    kept_shards: int
+    warnings: tuple[str, ...]
+
+
+def resolved(output_dir: str | os.PathLike[str]) -> str:
+    """Returns the folder's path from the root on, which means the same to every worker, or its URL."""
+    return files.absolute(output_dir)
+
+
+def folder(output_dir: str) -> OutputFolder:
+    """Returns the output folder of a build."""
+    return OutputFolder(output_dir, KIND, RecordsError)
+
+
+@contextlib.contextmanager
+def held(output_dir: str, *, overwrite: bool) -> Iterator[OutputFolder]:
+    """Makes and holds the output folder for one build, as a context.
+
+    Raises:
+        RecordsError: if it holds something else, or another process is writing to it.
+        StorageError: if it cannot be made.
+    """
+    check(output_dir, overwrite=overwrite)
+    with folder(output_dir).held(overwrite=overwrite, writes=_NAMES) as output:
+        # Looked at again, for another process may have finished its build before this one took the lock.
+        check(output_dir, overwrite=overwrite)
+        yield output
+
+
+def check(output_dir: str, *, overwrite: bool) -> None:
+    """Refuses a folder that holds another build, or anything that no build of this program left there.
+
+    Raises:
+        RecordsError: if it does.
+    """
+    output = folder(output_dir)
+    output.check(overwrite=overwrite, writes=_NAMES)
+    # With the state still there, the build was killed when all but this had been removed.
+    if output.lists(cards.DATA_CARD_NAME) and not output.has_scratch(STATE_FOLDER) and not overwrite:
+        raise RecordsError(
+            output_dir,
+            "the folder holds another build",
+            "an empty folder, or none yet",
+            "choose another folder, or replace that build with --overwrite",
+        )
+
+
+def clear(output: OutputFolder, kept: Set[str], planned: Iterable[str]) -> None:
+    """Removes an earlier build or an unfinished one's remains, the card first: without it, nothing looks whole.
+
+    Args:
+        output: the folder.
+        kept: names of shards that stay.
+        planned: names of all shards that will be written; they are listed from now on.
+
+    Raises:
+        RecordsError: if somebody else has a file of such a name.
+    """
+    planned = tuple(planned)
+    output.check(overwrite=True, writes=planned)
+    output.clear(first=(cards.DATA_CARD_NAME,), kept=kept.__contains__)
+    output.tell_foreign()
+    output.announce(planned)
+
+
+def finish(output: OutputFolder, card: cards.DataCard) -> None:
+    """Writes what TensorFlow Datasets reads, and the card last."""
+    output.write(tfds_metadata.contents(card) | cards.contents(card))
+
+
+def check_work(
+    *, shard_mb: float, num_workers: int, engine: str, beam_options: tuple[str, ...], paths: tuple[str, ...]
+) -> None:
+    """Checks the options that say how a build is run.
+
+    Args:
+        shard_mb: size of a shard in megabytes.
+        num_workers: number of processes.
+        engine: one of `ENGINES`.
+        beam_options: options of Apache Beam.
+        paths: what is read and written.
+
+    Raises:
+        OptionError: if they cannot work; the flag is named.
+    """
+    if not shard_mb > 0:
+        raise OptionError("--shard_mb", f"{shard_mb:g}", "a size above 0 megabytes")
+    if num_workers < 1:
+        raise OptionError("--num_workers", str(num_workers), "at least 1 process")
+    if engine not in ENGINES:
+        raise OptionError("--engine", f"'{engine}' is unknown", f"one of {', '.join(ENGINES)}")
+    if beam_options and engine != "beam":
+        raise OptionError("--beam_option", f"it says nothing to --engine={engine}", "--engine=beam")
+    in_memory = [path for path in paths if str(path).startswith("memory://")]
+    if in_memory and (num_workers > 1 or engine != "local"):
+        raise OptionError(
+            in_memory[0],
+            "files in memory are seen by one process alone",
+            "--engine=local --num_workers=1, or another file system",
+        )
+
+
+def make_engine(engine: str, num_workers: int, beam_options: tuple[str, ...], prepare=None) -> engines.Engine:
+    """Returns the engine of a name; `prepare` is called in local worker processes at once."""
+    if engine == "beam":
+        return engines.BeamEngine(beam_options, num_workers)
+    return engines.LocalEngine(num_workers, prepare)

@@ -1,0 +1,168 @@
+"""What an unfinished build keeps in its output folder, so that it can be killed at any moment and called again.
+
+The folder `.build` holds `build.json` and `sources.json`, which say what is being built from what, a file for every
+unit of the scan, and a file for every finished shard. It is removed when the card has been written.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from eo_keras.core import files
+from eo_keras.core.output_folders import SCRATCH_NAME, OutputFolder
+from eo_keras.errors import RecordsError, StorageError
+
+STATE_FOLDER = ".build"
+
+_DESCRIPTION, _SOURCES, _REFUSED = "build.json", "sources.json", "refused.json"
+_LONGEST = 60
+_FLAGS = {
+    "program": "the program's version",
+    "source_name": "the source's name",
+    "method": "--split",
+    "verify": "the check of every JPEG (--no_verify)",
+    "size": "--tile_size",
+    "units": "--scene_units",
+    "offset": "--scene_offset",
+    "scale": "--scene_scale",
+    "level": "--scene_level",
+}
+"""What options are called on the command line where it is otherwise than in the code."""
+
+
+class BuildState:
+    """The state of the build in an output folder.
+
+    Args:
+        output: the records folder.
+    """
+
+    def __init__(self, output: OutputFolder):
+        """See the class."""
+        self.output = output
+        self.folder = os.fspath(output.path(STATE_FOLDER))
+
+    def description(self) -> dict[str, Any] | None:
+        """Returns what was being built, or None where nothing was or its description cannot be read."""
+        return self._load(_DESCRIPTION) if self.output.has_scratch(STATE_FOLDER) else None
+
+    def _load(self, name: str) -> Any:
+        try:
+            return json.loads(files.read_bytes(files.join(self.folder, name)))
+        except (OSError, ValueError):
+            return None
+
+    def begin(self, description: Mapping[str, Any], sources: Mapping[str, Any], *, overwrite: bool) -> tuple[str, ...]:
+        """Continues the build of this description, or begins it.
+
+        Args:
+            description: what is built, by which options; two equal ones of the same sources give the same bytes.
+            sources: what it is built from: for each file, what changes when it does.
+            overwrite: whether an unfinished build of something else may be given up.
+
+        Returns:
+            The sources that an earlier call has refused and that have changed since: what was found of them no longer
+            holds.
+
+        Raises:
+            RecordsError: if there is an unfinished build of something else and it may not be given up.
+        """
+        # As they are read back: without tuples.
+        description, sources = (json.loads(json.dumps(part)) for part in (description, sources))
+        unfinished, known, refused = self.description(), self._load(_SOURCES), self._load(_REFUSED) or []
+        changed = _changed(known or {}, sources)
+        if unfinished == description and known is not None and set(changed) <= set(refused):
+            if changed:
+                files.write_json(files.join(self.folder, _SOURCES), sources)
+            return tuple(changed)
+        if unfinished is not None and not overwrite:
+            found = _differences(unfinished, description)
+            raise RecordsError(
+                self.output.folder,
+                "the folder holds an unfinished build of something else "
+                f"({found or _told(changed, known or {}, sources)})",
+                "the same source and flags",
+                "undo the change and call it as before, choose another folder, or begin again with --overwrite",
+            )
+        self.remove()
+        self.output.scratch(STATE_FOLDER)
+        files.write_json(files.join(self.folder, _SOURCES), sources)
+        files.write_json(files.join(self.folder, _DESCRIPTION), description)
+        return ()
+
+    def note_refused(self, sources: Iterable[str]) -> None:
+        """Notes sources that a unit has refused: once they have changed, the build takes them as they are then."""
+        files.write_json(files.join(self.folder, _REFUSED), sorted(sources))
+
+    def forget(self, beginnings: tuple[str, ...]) -> None:
+        """Removes the files of units whose names begin so, for their sources have changed."""
+        for name in files.list_names(self.folder):
+            if name.startswith(beginnings):
+                files.remove(files.join(self.folder, name))
+
+    def remove(self) -> None:
+        """Removes the state, last of all that is unfinished: a folder without it needs no further call."""
+        for name in (SCRATCH_NAME, STATE_FOLDER):
+            self.output.drop_scratch(name)
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
+
+
+def _told(changed: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any], others: str = "files") -> str:
+    """Says in words which files or other things have changed."""
+    if not changed:
+        return "by another version of the program"
+    name = changed[0]
+    found = f"{name} has changed since"
+    if name not in new:
+        found = f"{name} is gone"
+    elif name not in old:
+        found = f"{name} is new"
+    return found + (f", and {len(changed) - 1:,} other {others}" if len(changed) > 1 else "")
+
+
+def _differences(old: Any, new: Any, name: str = "") -> str:
+    """Says in words which options differ, by their flags; an empty text where none does."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = [_differences(old.get(key), new.get(key), key) for key in {**old, **new}]
+        return ", ".join(filter(None, found))
+    if old == new:
+        return ""
+    if isinstance(old, list) and isinstance(new, list) and any(isinstance(item, dict) for item in (*old, *new)):
+        named = [{f"{name} {item.get('name')}": item for item in part} for part in (old, new)]
+        return _told(_changed(*named), *named, "entries")
+    if max(len(_value(old)), len(_value(new))) > _LONGEST:
+        return f"{_FLAGS.get(name, f'--{name}')} has changed"
+    return f"{_FLAGS.get(name, f'--{name}')} was {_value(old)}, is now {_value(new)}"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "not given"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def save_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays to a file of the state. What a power failure leaves of it counts as not written."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    files.write_bytes(path, buffer.getvalue(), durable=False)
+
+
+def load_arrays(path: str) -> dict[str, np.ndarray] | None:
+    """Returns the arrays of a file of the state, or None where it is absent or not whole."""
+    try:
+        with np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except StorageError:
+        raise
+    except Exception:  # A torn file makes the zip and the array reader raise anything.
+        return None
