@@ -15,6 +15,7 @@ from absl import flags
 
 from benchmarks import measuring
 from eo_keras.core import files
+from eo_keras.data.parse import parse_batch
 from eo_keras.errors import OptionError
 from launch import app as common
 from launch import path_flags
@@ -123,7 +124,6 @@ def _stages(records: Any, options: Any) -> Iterator[tuple[str, Callable[[int], i
 
     from eo_keras.data import pipeline as pipelines
     from eo_keras.data.augment import patches as augment
-    from eo_keras.records import example as codec
 
     card, split, paths = records.card, records.split("train"), records.files("train")
     bands, batch = records.bands(options.bands), options.batch_size
@@ -147,7 +147,7 @@ def _stages(records: Any, options: Any) -> Iterator[tuple[str, Callable[[int], i
     serialised = tf.data.TFRecordDataset(paths, buffer_size=_READ_BUFFER_BYTES).batch(batch).with_options(as_delivered)
 
     def parse(data):
-        return codec.parse_batch(data, card)["image"]
+        return parse_batch(data, card)["image"]
 
     def select(images):
         return images if bands == card.bands else tf.gather(images, chosen, axis=-1)

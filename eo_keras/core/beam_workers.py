@@ -20,7 +20,7 @@ from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from google.protobuf import json_format, text_format
 
-from eo_keras.core import engines
+from eo_keras.core.worker_errors import encode_error, worker_lost
 from eo_keras.errors import EOKerasError
 
 _AGAIN_SECONDS = 0.2
@@ -63,13 +63,13 @@ class WatchedWorker(worker_handlers.GrpcWorkerHandler):
         code = self._process.wait()
         if self._told_to_end.is_set():
             return
-        error = RuntimeError(engines.encode_error(self._lost(code)))
+        error = RuntimeError(encode_error(self._lost(code)))
         for worker in tuple(self._all):
             threading.Thread(target=worker._end, args=(error,), daemon=True).start()
 
     def _lost(self, code: int) -> EOKerasError:
         if code < 0:
-            return engines.worker_lost(f"signal {-code}")
+            return worker_lost(f"signal {-code}")
         self._said.seek(0)
         *_, last = ["nothing was said", *filter(None, self._said.read().decode(errors="replace").splitlines())]
         return EOKerasError(

@@ -7,20 +7,17 @@ runs twice can change what comes out, and every engine does for every kind of wo
 
 from __future__ import annotations
 
-import base64
 import concurrent.futures
 import contextlib
-import json
 import multiprocessing
 import multiprocessing.connection
 import os
-import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from eo_keras import errors
+from eo_keras.core.worker_errors import decode_error, encode_error, worker_lost
 from eo_keras.errors import EOKerasError, OptionError
 
 UnitFunction = Callable[[Any, Any], None]
@@ -95,15 +92,6 @@ class LocalEngine:
         finally:
             for future in pending:
                 future.cancel()
-
-
-def worker_lost(how: str = "") -> EOKerasError:
-    """Returns the error of a worker process that did not end by itself; `how` says more."""
-    return EOKerasError(
-        "worker processes",
-        f"one of them was ended from outside{how and f' ({how})'}",
-        remedy="check the memory left on the machine, or use fewer workers with --num_workers",
-    )
 
 
 def _begin_worker() -> None:
@@ -183,7 +171,7 @@ class BeamEngine:
             raise
         except Exception as error:
             # Runners wrap a worker's error in one of their own, of which the text alone is sure to arrive.
-            found = _decode_error(str(error))
+            found = decode_error(str(error))
             raise found if found else EOKerasError("Apache Beam", f"{type(error).__name__}: {error}") from error
         yield from range(len(units))
 
@@ -193,20 +181,3 @@ def _on_beam(unit: Any, function: UnitFunction, context: Any) -> None:
         function(context, unit)
     except EOKerasError as error:
         raise RuntimeError(encode_error(error)) from None
-
-
-_CODED = re.compile(r"<eo_keras:([A-Za-z0-9+/=]+)>")
-
-
-def encode_error(error: EOKerasError) -> str:
-    """Returns an error as text from which it can be restored, wherever in another program's message it stands."""
-    fields = [type(error).__name__, *map(str, error.args)]
-    return f"<eo_keras:{base64.b64encode(json.dumps(fields).encode()).decode()}>"
-
-
-def _decode_error(text: str) -> EOKerasError | None:
-    match = _CODED.search(text)
-    if match is None:
-        return None
-    name, *arguments = json.loads(base64.b64decode(match[1]))
-    return getattr(errors, name)(*arguments)

@@ -16,9 +16,9 @@ import tensorflow as tf
 from eo_keras.data.augment.crops import DenseAugmentation, augment_maps
 from eo_keras.data.augment.patches import Augmentation, augment_batch, shrink
 from eo_keras.data.folder import PARALLEL_CALLS, PARSE_BATCH, Records, finished, reading, serialised
+from eo_keras.data.parse import parse_batch
 from eo_keras.data.subsets import WHOLE, Part, Share, check_workers, draw_of_epoch
 from eo_keras.errors import OptionError, RecordsError
-from eo_keras.records import example as codec
 from eo_keras.records.data_card import DataCard
 
 _PARALLEL_READS = 8
@@ -283,7 +283,7 @@ def evaluation(
 
 def _parse(serialised: tf.Tensor, card: DataCard, bands: tuple[str, ...]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Parses a batch and selects bands on the stored integers."""
-    parsed = codec.parse_batch(serialised, card, with_keys=True)
+    parsed = parse_batch(serialised, card, with_keys=True)
     image = parsed["image"]
     if bands != card.bands:
         image = tf.gather(image, [card.bands.index(band) for band in bands], axis=-1)

@@ -19,8 +19,8 @@ import numpy as np
 
 from eo_keras.core.system_files import is_litter
 from eo_keras.errors import BandError, EOKerasError, SourceError
-from eo_keras.records.data_card import Reflectance
 from eo_keras.sensors import radiometry, sentinel2
+from eo_keras.sensors.radiometry import Reflectance
 
 SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png")
 """Endings of the names that count as images where a whole folder is asked for."""

@@ -16,9 +16,7 @@ from eo_keras.errors import OptionError
 from eo_keras.geo import raster_files
 from eo_keras.geo.resampling import Meaning, Pixels, Resampler
 from eo_keras.geo.scenes import Layer, Scene
-
-NO_DATA, VALID, SATURATED, UNCLEAR = range(4)
-"""The values of a validity mask: no data in some band, good, saturated in some band, or cloud or its shadow."""
+from eo_keras.records.example import NO_DATA, SATURATED, UNCLEAR, VALID
 
 UNCLEAR_SCL = (3, 8, 9, 10)
 """Classes of the scene classification under which the ground is not seen: cloud shadow, clouds, thin cirrus."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eo_keras.plots.figure import GREY, GRID, message_png, new_figure, plain, png_bytes
-from eo_keras.records.data_card import Reflectance
+from eo_keras.sensors.radiometry import Reflectance
 
 PART_COLOURS = {"train": "#4393c3", "val": "#e6a817", "test": "#b2182b"}
 """Colours of the parts, told apart by readers with red-green blindness too: they differ in brightness."""

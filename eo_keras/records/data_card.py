@@ -19,6 +19,7 @@ from typing import Any
 from eo_keras.core import files
 from eo_keras.errors import EOKerasError, RecordsError, RunError
 from eo_keras.legends.catalogue import Legend
+from eo_keras.sensors.radiometry import Reflectance
 
 DATA_CARD_NAME = "card.json"
 MODEL_CARD_NAME = "model_card.json"
@@ -32,14 +33,6 @@ _CHECKSUM = "checksum"
 
 _LISTED = 10
 """Classes that a line names; of more it gives the number."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Reflectance:
-    """How stored numbers relate to reflectance: `reflectance = number * scale + offset`."""
-
-    scale: float
-    offset: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from eo_keras.geo.scene_reader import NO_DATA, VALID
 from eo_keras.records.data_card import BandStatistics
+from eo_keras.records.example import NO_DATA, VALID
 
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 

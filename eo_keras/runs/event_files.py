@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from eo_keras.records import tfrecord
-from eo_keras.runs import folder as runs
+
+TENSORBOARD_DIR = "tensorboard"
 
 TRAIN, VALIDATION = "train", "validation"
 """Folders inside a run's `tensorboard/`; what TensorBoard calls the runs."""
@@ -26,7 +27,7 @@ _VERSION = "brain.Event:2"  # The first record of every event file, or TensorBoa
 
 def name_of(run: str, file: str, epoch: int = 0) -> str:
     """Returns the path of an event file in a run folder."""
-    return f"{runs.TENSORBOARD_DIR}/{run}/{file.format(epoch)}"
+    return f"{TENSORBOARD_DIR}/{run}/{file.format(epoch)}"
 
 
 def scalar(tag: str, value: float) -> Any:

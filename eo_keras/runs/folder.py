@@ -21,6 +21,7 @@ from eo_keras.core import files, inflation
 from eo_keras.core.output_folders import MANIFEST_NAME, OutputFolder
 from eo_keras.errors import RecordsError, RunError, StorageError
 from eo_keras.records import data_card as cards
+from eo_keras.runs.event_files import EPOCH, STEPS, TRAIN, VALIDATION, name_of
 
 if TYPE_CHECKING:
     import keras
@@ -30,7 +31,6 @@ ENVIRONMENT_NAME = "environment.json"
 MODEL_NAME = "model.keras"
 HISTORY_NAME = "history.csv"
 CURVES_NAME = "training_curves.png"
-TENSORBOARD_DIR = "tensorboard"
 CHECKPOINT_DIR = "checkpoints"
 """Not `checkpoint`, where TensorBoard expects a file."""
 LAST_MODEL_NAME = f"{CHECKPOINT_DIR}/last.keras"
@@ -51,8 +51,6 @@ _PACKAGES = ("eo-keras", "tensorflow", "keras", "numpy")
 
 def _names(run_dir: str | os.PathLike[str]) -> list[str]:
     """Returns the names that training needs, with those of event files that lie where TensorBoard would mix them."""
-    from eo_keras.runs.event_files import EPOCH, STEPS, TRAIN, VALIDATION, name_of
-
     folder, number = pathlib.Path(run_dir), 7 * "[0-9]"
     there = [
         path.relative_to(folder).as_posix()

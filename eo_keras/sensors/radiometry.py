@@ -6,13 +6,23 @@ The authors made the RGB images out of the 13-band ones by `gdal_translate -of J
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 
-from eo_keras.records.data_card import Reflectance
 from eo_keras.sensors.sentinel2 import JPEG_STRETCH_DN, QUANTIFICATION
 
 _LOWEST, _HIGHEST = 1, 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Reflectance:
+    """How stored numbers relate to reflectance: `reflectance = number * scale + offset`."""
+
+    scale: float
+    offset: float = 0.0
+
 
 JPEG_STEP = JPEG_STRETCH_DN / (_HIGHEST - _LOWEST) / QUANTIFICATION
 """Reflectance of one grey value; a value of 1 is reflectance 0."""

@@ -299,13 +299,14 @@ def _same_jpeg(data: bytes, card: cards.DataCard) -> None:
     """Demands that Pillow, TensorFlow and the builder's decoder read the same pixels."""
     import tensorflow as tf
 
+    from eo_keras.data.parse import parse_batch
     from tfrecords_builder.sources import image_decoding as decoding
 
     example = records.Example(data, 0, "a")
     pixels = {"the builder": decoding.decode_jpeg(data, "a", card.patch_size)}
     for name, read in (
         ("Pillow", lambda: records.decode_image(example, card)),
-        ("TensorFlow", lambda: records.parse_batch(tf.constant([records.encode(example)]), card)["image"][0].numpy()),
+        ("TensorFlow", lambda: parse_batch(tf.constant([records.encode(example)]), card)["image"][0].numpy()),
     ):
         try:
             pixels[name] = read()

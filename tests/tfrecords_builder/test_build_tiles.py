@@ -297,6 +297,8 @@ def test_tensorflow_datasets_reads_the_folder(built):
 def test_the_pipeline_ignores_what_is_not_seen(built, tmp_path):
     import tensorflow as tf
 
+    from eo_keras.data.parse import parse_batch
+
     folder, report = built
     example = examples(folder)[0]
     validity = example.tile.validity.copy()
@@ -304,7 +306,7 @@ def test_the_pipeline_ignores_what_is_not_seen(built, tmp_path):
     tile = records.Tile(example.tile.mask, validity, "A", "", "p")
     data = records.encode(records.Example(example.image, None, "k", example.crs, example.transform, tile))
     assert records.decode(data).tile.labels[:10].tolist() == np.full((10, SIZE), IGNORE).tolist()
-    batch = records.parse_batch(tf.constant([data]), report.card, with_keys=True)
+    batch = parse_batch(tf.constant([data]), report.card, with_keys=True)
     np.testing.assert_array_equal(batch["label"][0], records.decode(data).tile.labels)
     np.testing.assert_array_equal(batch["image"][0], records.decode_image(example, report.card))
 

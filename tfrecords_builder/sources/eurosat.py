@@ -15,8 +15,8 @@ import numpy as np
 
 from eo_keras.errors import SourceError
 from eo_keras.legends.catalogue import EUROSAT, Legend
-from eo_keras.records.data_card import Reflectance
 from eo_keras.sensors import radiometry, sentinel2
+from eo_keras.sensors.radiometry import Reflectance
 from tfrecords_builder.sources import image_decoding as decoding
 from tfrecords_builder.sources.archive import Archive, Member
 from tfrecords_builder.sources.items import Item, Patch, members_of, nothing_found, sorted_by_key

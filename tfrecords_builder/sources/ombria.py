@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from eo_keras.errors import OptionError, SourceError
-from eo_keras.geo.scene_reader import NO_DATA, VALID
 from eo_keras.legends.catalogue import FLOOD, Legend
 from eo_keras.records import example as records
+from eo_keras.records.example import NO_DATA, VALID
 from eo_keras.sensors import sentinel2
 from tfrecords_builder.sources import image_decoding as decoding
 from tfrecords_builder.sources.archive import Archive, Member

@@ -124,9 +124,11 @@ def test_beam_says_what_it_needs(monkeypatch):
 
 def test_an_error_keeps_its_kind_and_words_inside_another_programs_message():
     error = SourceError("a.zip: b.jpg", "it is bad", "a good one", "mend it")
-    found = engines._decode_error(f"RuntimeError: Traceback\n{engines.encode_error(error)} [while running 'x']")
+    found = worker_errors.decode_error(
+        f"RuntimeError: Traceback\n{worker_errors.encode_error(error)} [while running 'x']"
+    )
     assert type(found) is SourceError and str(found) == str(error)
-    assert engines._decode_error("something else") is None
+    assert worker_errors.decode_error("something else") is None
 
 
 def test_beam_runs_the_same_units_in_several_processes(tmp_path):

@@ -13,6 +13,7 @@ from eo_keras.legends.catalogue import HSL4
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records import tfrecord
+from eo_keras.sensors.radiometry import Reflectance
 
 BANDS = ("B04", "B03", "B02")
 
@@ -43,7 +44,7 @@ def side(folder, images, bands=BANDS, corners=None, crs="EPSG:32633", tiles=Fals
     split = cards.Split(len(images), dict.fromkeys(HSL4.class_names, 0), (shard,))
     card = cards.DataCard(
         "t", "1", "segmentation" if tiles else "classification", bands, str(images.dtype), "jpeg" if jpeg else "raw",
-        "L1C", True, cards.Reflectance(1e-4), 0, 10.0, size, corners is not None, HSL4, {"test": split}, {}, (), (),
+        "L1C", True, Reflectance(1e-4), 0, 10.0, size, corners is not None, HSL4, {"test": split}, {}, (), (),
         (), "nobody",
     )  # fmt: skip
     return Side(card, (str(path),))

@@ -18,6 +18,7 @@ from eo_keras.legends.catalogue import HSL4
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records import tfrecord
+from eo_keras.sensors.radiometry import Reflectance
 
 TILES = types.SimpleNamespace(task="segmentation", resolution_m=10.0, patch_size=64)
 PATCHES = types.SimpleNamespace(task="classification", resolution_m=10.0, patch_size=64)
@@ -137,7 +138,7 @@ def folder(tmp_path):
         shards.append(cards.Shard(path.name, len(places), len(content), hashlib.sha256(content).hexdigest()))
     split = cards.Split(len(corners), dict.fromkeys(HSL4.class_names, 0), tuple(shards))
     card = cards.DataCard(
-        "t", "1", "segmentation", ("B04",), "uint16", "raw", "L1C", True, cards.Reflectance(1e-4), 0, 10.0, 16,
+        "t", "1", "segmentation", ("B04",), "uint16", "raw", "L1C", True, Reflectance(1e-4), 0, 10.0, 16,
         True, HSL4, {"train": split}, {}, (), (), (), "nobody",
     )  # fmt: skip
     cards.write_card(card.with_fingerprint(), tmp_path)

@@ -18,6 +18,7 @@ from eo_keras.legends.catalogue import Legend, LegendClass
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records import tfrecord
+from eo_keras.sensors.radiometry import Reflectance
 from eo_keras.sensors.sentinel2 import EUROSAT_ORDER
 
 RNG = np.random.default_rng(5)
@@ -51,7 +52,7 @@ def _write(folder, splits, encoding="raw", size=16):
         entries[split] = cards.Split(count, {"Forest": (count + 1) // 2, "River": count // 2}, tuple(shards))
     legend = Legend("test", (LegendClass("Forest", "#00ff00"), LegendClass("River", "#0000ff")))
     card = cards.DataCard(
-        "test", "1", "classification", bands, dtype, encoding, "L1C", True, cards.Reflectance(1e-4), 0, 10.0, size,
+        "test", "1", "classification", bands, dtype, encoding, "L1C", True, Reflectance(1e-4), 0, 10.0, size,
         False, legend, entries, {}, (), (), (), "nobody",
     )  # fmt: skip
     cards.write_card(card.with_fingerprint(), folder)

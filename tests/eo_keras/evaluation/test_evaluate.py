@@ -18,6 +18,7 @@ from eo_keras.metrics import calibration
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.runs import folder as runs
+from eo_keras.sensors.radiometry import Reflectance
 from tests.kept import contents
 
 
@@ -252,7 +253,7 @@ def test_what_a_reader_has_to_know(run, data, result):
         ({"dtype": "uint16"}, "dtype is uint16; expected uint8"),
         ({"level": "L2A"}, "level is L2A; expected L1C"),
         ({"patch_size": 32}, "patch_size is 32; expected 64"),
-        ({"reflectance": cards.Reflectance(1.0)}, "reflectance is Reflectance"),
+        ({"reflectance": Reflectance(1.0)}, "reflectance is Reflectance"),
     ],
 )
 def test_records_of_other_numbers(run, data, change, words):

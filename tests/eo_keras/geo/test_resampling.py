@@ -8,8 +8,9 @@ from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from eo_keras.geo import scenes
-from eo_keras.geo.scene_reader import NO_DATA, SATURATED, VALID, SceneReader
+from eo_keras.geo.scene_reader import SceneReader
 from eo_keras.geo.scenes import SceneOptions
+from eo_keras.records.example import NO_DATA, SATURATED, VALID
 
 CRS, OTHER = "EPSG:32633", "EPSG:3035"
 X, Y, EDGE = 500_000, 5_500_000, 600  # Metres.

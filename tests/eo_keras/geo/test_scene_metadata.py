@@ -11,8 +11,9 @@ import rasterio
 
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.geo import scenes
-from eo_keras.geo.scene_reader import UNCLEAR, SceneReader
+from eo_keras.geo.scene_reader import SceneReader
 from eo_keras.geo.scenes import SceneOptions
+from eo_keras.records.example import UNCLEAR
 from tests.harness import products
 
 BANDS = ("B02", "B03", "B04")

@@ -6,8 +6,9 @@ import rasterio
 
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.geo import scenes
-from eo_keras.geo.scene_reader import NO_DATA, SATURATED, UNCLEAR, VALID, SceneReader
+from eo_keras.geo.scene_reader import SceneReader
 from eo_keras.geo.scenes import SceneOptions
+from eo_keras.records.example import NO_DATA, SATURATED, UNCLEAR, VALID
 from tests.harness import products
 
 

@@ -194,7 +194,8 @@ def test_a_raster_of_another_form_is_not_followed(tmp_path):
 def test_a_place_in_side_files_is_the_same_for_survey_and_reader(tmp_path, form):
     from rasterio.crs import CRS
 
-    from eo_keras.geo.scene_reader import VALID, SceneReader
+    from eo_keras.geo.scene_reader import SceneReader
+    from eo_keras.records.example import VALID
 
     path = write_tiff(tmp_path / "scene.tif", names=("B04", "B03", "B02"), crs=None)
     west, north = products.CORNER

@@ -19,6 +19,7 @@ from eo_keras.plots import html as pages
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records import statistics, tfrecord
+from eo_keras.sensors.radiometry import Reflectance
 from tfrecords_builder import build
 from tfrecords_builder.splits import split as splits
 
@@ -189,9 +190,9 @@ def test_whole_records_in_another_order_are_found_by_the_shards_checksum(copied)
 @pytest.mark.parametrize(
     ("reflectance", "said"),
     [
-        (cards.Reflectance(1e-4), "0.0001 * number; no data is 0"),
-        (cards.Reflectance(1e-4, 0.1), "0.0001 * number + 0.1; no data is 0"),
-        (cards.Reflectance(0.00108268, -0.00108268), "0.00108268 * number - 0.00108268; no data is 0"),
+        (Reflectance(1e-4), "0.0001 * number; no data is 0"),
+        (Reflectance(1e-4, 0.1), "0.0001 * number + 0.1; no data is 0"),
+        (Reflectance(0.00108268, -0.00108268), "0.00108268 * number - 0.00108268; no data is 0"),
         (None, "not known; no data is 0"),
     ],
 )

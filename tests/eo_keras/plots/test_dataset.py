@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from eo_keras.plots import dataset as dataset_figures
-from eo_keras.records.data_card import Reflectance
+from eo_keras.sensors.radiometry import Reflectance
 
 UNIT = Reflectance(1e-4, 0.0)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from eo_keras.geo.scene_reader import NO_DATA, SATURATED, UNCLEAR, VALID
+from eo_keras.records.example import NO_DATA, SATURATED, UNCLEAR, VALID
 from eo_keras.records.statistics import PERCENTILES, Histograms
 
 BANDS = ("B04", "B08")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eo_keras.records.data_card import Reflectance
 from eo_keras.sensors import radiometry
+from eo_keras.sensors.radiometry import Reflectance
 from eo_keras.sensors.sentinel2 import COMPOSITES, EUROSAT_ORDER
 
 

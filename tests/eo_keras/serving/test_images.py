@@ -8,8 +8,8 @@ from PIL import Image
 from eo_keras.errors import BandError, SourceError
 from eo_keras.geo import images as rasters
 from eo_keras.legends import catalogue as legends
-from eo_keras.records import data_card as cards
 from eo_keras.sensors import radiometry
+from eo_keras.sensors.radiometry import Reflectance
 from eo_keras.sensors.sentinel2 import COMPOSITES, EUROSAT_ORDER
 from eo_keras.serving import images as prediction
 
@@ -73,7 +73,7 @@ def test_digital_numbers_become_grey_values_for_a_model_of_jpegs(uint8_run):
 
 
 def test_another_scale_of_the_same_type_is_converted(uint16_run):
-    baseline_4 = cards.Reflectance(scale=1e-4, offset=-0.1)
+    baseline_4 = Reflectance(scale=1e-4, offset=-0.1)
     image = dataclasses.replace(image_of(COMPOSITES["CI"], brightest=5000), reflectance=baseline_4)
     fitted = prediction.fit_to_model(image, uint16_run.card, "a.tif")
     np.testing.assert_array_equal(fitted, np.maximum(image.pixels.astype(int) - 1000, 1))

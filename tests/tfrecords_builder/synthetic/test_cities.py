@@ -18,8 +18,9 @@ from eo_keras.errors import OptionError
 from eo_keras.geo import polygons as vectors
 from eo_keras.geo import safe, scenes
 from eo_keras.geo.grid import Grid
-from eo_keras.geo.scene_reader import NO_DATA, UNCLEAR, VALID, SceneReader
+from eo_keras.geo.scene_reader import SceneReader
 from eo_keras.legends import crosswalk as code_maps
+from eo_keras.records.example import NO_DATA, UNCLEAR, VALID
 from eo_keras.sensors.sentinel2 import BANDS, canonical_name
 from tfrecords_builder.sources.urban_atlas import land_use as urban_atlas
 from tfrecords_builder.sources.urban_atlas.sites import read_cities

@@ -16,10 +16,11 @@ import numpy as np
 from eo_keras.core import files
 from eo_keras.errors import SourceError
 from eo_keras.geo.grid import Grid
-from eo_keras.geo.scene_reader import NO_DATA, VALID, SceneReader
+from eo_keras.geo.scene_reader import SceneReader
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.records import example as records
 from eo_keras.records import tfrecord
+from eo_keras.records.example import NO_DATA, VALID
 from tfrecords_builder.sources.urban_atlas.options import TileOptions
 from tfrecords_builder.sources.urban_atlas.preflight import CitySurvey, TileContext, opened_ground, opened_scene
 from tfrecords_builder.sources.urban_atlas.sites import City
