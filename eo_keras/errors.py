@@ -1,7 +1,8 @@
 """The errors that a user can meet, each with its cause and its remedy.
 
-Every message has one form: where the problem is, what was found there, what was expected and what to do. `launch`
-prints it in one line and ends with exit code 2.
+Every message has one form: where the problem is, what was found there, what was expected and what to do. Options are
+named as in Python: the place of an `OptionError` is the option, and texts write options between backquotes, with or
+without a value. `launch` turns them into flags, prints the message in one line and ends with exit code 2.
 """
 
 
@@ -9,7 +10,7 @@ class EOKerasError(Exception):
     """Base of every error that is the input's or the command's fault, not the program's.
 
     Args:
-        where: the file, folder, flag or record that is concerned.
+        where: the file, folder, option or record that is concerned.
         found: what was found there.
         expected: what should have been there.
         remedy: what the user can do about it.
@@ -30,7 +31,7 @@ class EOKerasError(Exception):
 
 
 class OptionError(EOKerasError):
-    """A flag, or a combination of flags, that cannot work."""
+    """An option, or a combination of options, that cannot work."""
 
 
 class SourceError(EOKerasError):

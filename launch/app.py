@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -15,7 +16,7 @@ from typing import Any
 import tqdm
 from absl import flags
 
-from eo_keras.errors import EOKerasError
+from eo_keras.errors import EOKerasError, OptionError
 from launch import flag_files, interrupts
 from launch.progress_lines import ProgressLines
 
@@ -36,6 +37,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 
 define_flags(FLAGS)
+
+_OPTION = re.compile(r"`([a-z][a-z_0-9]*(?:=[^`]*)?)`")
+"""How the library writes an option, with or without a value."""
 
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpfull", "-h", "-?"}
 
@@ -107,7 +111,7 @@ def _run(main: Callable[[], None], argv: list[str], flag_values: flags.FlagValue
     except EOKerasError as error:
         if flag_values.is_parsed() and flag_values.debug:
             traceback.print_exc()
-        return _report(command, str(error))
+        return _report(command, _told(error, flag_values))
     except Stopped as stopped:
         return stopped.code
     except KeyboardInterrupt:
@@ -123,6 +127,24 @@ def _run(main: Callable[[], None], argv: list[str], flag_values: flags.FlagValue
         message = f"a fault of the program: {type(error).__name__}: {error}; run again with --debug for the traceback"
         return _report(command, message, code=1)
     return 0
+
+
+def with_flags(text: str) -> str:
+    """Returns a text of the library with its options, such as `` `crop=65` ``, written as flags: `--crop=65`."""
+    return _OPTION.sub(r"--\1", text)
+
+
+def say(text: str) -> None:
+    """Prints a line of the library to standard output at once, its options written as flags."""
+    print(with_flags(text), flush=True)
+
+
+def _told(error: EOKerasError, flag_values: flags.FlagValues) -> str:
+    """Returns the message of an error as the command line's user knows it."""
+    where, *rest = error.args
+    if isinstance(error, OptionError) and where in flag_values:
+        where = f"--{where}"
+    return with_flags(EOKerasError(where, *rest).message)
 
 
 def _report(command: str, message: str, code: int = EXIT_BAD_INPUT) -> int:
@@ -295,7 +317,7 @@ class ProgressBars:
 
     def write(self, line: str) -> None:
         """Prints a line to standard output at once, above the bar where there is one."""
-        tqdm.tqdm.write(line, file=sys.stdout)
+        tqdm.tqdm.write(with_flags(line), file=sys.stdout)
         sys.stdout.flush()
 
     def close(self) -> None:

@@ -285,7 +285,7 @@ def main() -> None:
         else:
             report = build.build(options_from_flags(), progress=progress, dry_run=FLAGS.dry_run)
     for warning in report.warnings:
-        print(f"warning: {warning}")
+        common.say(f"warning: {warning}")
     card = report.card
     for name, split in card.splits.items():
         size = sum(shard.bytes for shard in split.shards)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import OptionError
+from launch import app
 
 _FOLDERS = ("records/rgb", "records/ms", "records/cities", "run", "run_cities", "serving")
 """What the demo's commands make; each has a list of its own of what was written there."""
@@ -37,7 +38,7 @@ def prepared(output: OutputFolder, *, overwrite: bool) -> Iterator[None]:
         # Pages that were changed since stay, under other names.
         output.announce(_NAMES)
         for line in output.take_warnings():
-            print(f"warning: {line}")
+            app.say(f"warning: {line}")
         for name in _FOLDERS:
             output.add_folder(name)
         yield

@@ -58,7 +58,7 @@ def main() -> None:
         findings.extend(found)
         for finding in found:
             remedy = f" -> {finding.remedy}" if finding.remedy else ""
-            print(f"{finding.area:<10} {finding.level:<8} {finding.what}{remedy}", flush=True)
+            common.say(f"{finding.area:<10} {finding.level:<8} {finding.what}{remedy}")
         return found
 
     show("versions", doctor.versions)

@@ -287,7 +287,7 @@ def _evaluate(subject: _Subject) -> Stored:
     if FLAGS.checkpoint == "best":
         warnings += evaluation.add_to_card(result)
     for warning in warnings:
-        print(f"warning:  {warning}")
+        common.say(f"warning:  {warning}")
     return evaluation_folder.read_evaluation(subject.output_dir)
 
 
@@ -322,7 +322,7 @@ def _calibration(subject: _Subject, run: runs.Run, bars: Any) -> tuple[calibrati
         return None, str(error)
     name = path.relative_to(subject.folder).as_posix()
     for warning in runs.write_file(subject.folder, name, calibration.to_bytes(found)):
-        print(f"warning:  {warning}")
+        common.say(f"warning:  {warning}")
     return found, ""
 
 
@@ -339,7 +339,7 @@ def _report(subject: _Subject, stored: Stored, *, alone: bool) -> None:
     """Prints the scores of one run."""
     metrics, scores = stored.metrics, stored.metrics["scores"]
     for warning in metrics["warnings"]:
-        print(f"warning:  {warning}")
+        common.say(f"warning:  {warning}")
     if subject.stored:
         print(f"reused:   {subject.output_dir}; --again computes it anew")
     if alone:
@@ -393,12 +393,12 @@ def _compare(folders: list[pathlib.Path], stored: list[Stored]) -> None:
 
 def _write_comparison(report: comparison_page.Report, output_dir: pathlib.Path) -> None:
     for warning in comparison_page.write(report, output_dir, overwrite=FLAGS.overwrite):
-        print(f"warning: {warning}")
+        common.say(f"warning: {warning}")
     scores, pairs, _ = report.tables
     print(*comparison_page.lines(scores), "", sep="\n")
     print(*comparison_page.lines(pairs), "", sep="\n")
     for warning in report.warnings:
-        print(f"warning: {warning}")
+        common.say(f"warning: {warning}")
     count = len(pairs.rows)
     print(f"p (Holm) is corrected for {count} pair{'s' if count > 1 else ''}; a p from 0.05 on shows no difference")
     print(f"{output_dir}: {', '.join(comparison_page.NAMES)}")

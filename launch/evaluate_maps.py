@@ -90,7 +90,7 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
     with common.ProgressBars(unit="batches") as progress:
         found = dense_evaluation_folder.evaluate_maps(run, records, options, progress=progress)
     for warning in found.warnings:
-        print(f"warning: {warning}")
+        common.say(f"warning: {warning}")
     checksum = files.sha256_of_file(runs.model_path(folder, model_name))
     content, warnings = dense_evaluation_folder.write_maps_evaluation(
         found, output_dir, model_sha256=checksum, model_name=model_name, overwrite=FLAGS.overwrite
@@ -98,7 +98,7 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
     if model_name == runs.MODEL_NAME:
         warnings += dense_evaluation_folder.add_maps_to_card(found)
     for warning in warnings:
-        print(f"warning: {warning}")
+        common.say(f"warning: {warning}")
     _report(found.scores)
     print(f"{output_dir}: scores and figures ({found.answers.tiles_per_second:.1f} tiles a second)")
     return found, content

@@ -76,7 +76,7 @@ def main() -> None:
     shards = inspection.check_shards(card, FLAGS.records_dir)
     print(inspection.describe(card))
     for warning in card.missing_classes():
-        print(f"warning: {warning}")
+        common.say(f"warning: {warning}")
     with common.ProgressBars(unit="records") as bars:
         if FLAGS.dry_run:
             if FLAGS.verify:

@@ -77,13 +77,13 @@ class BuildOptions:
             OptionError: if the data set is unknown, does not say its bands and nobody else does, or says them itself.
         """
         if self.dataset not in SOURCES:
-            raise OptionError("--dataset", f"'{self.dataset}' is unknown", f"one of {', '.join(SOURCES)}")
+            raise OptionError("dataset", f"'{self.dataset}' is unknown", f"one of {', '.join(SOURCES)}")
         source = SOURCES[self.dataset]
         if self.dataset in UNNAMED:
             return source.named(self.bands, self.level)
         if self.bands is not None or self.level is not None:
             raise OptionError(
-                "--bands_in_file and --scene_level",
+                "`bands_in_file` and `scene_level`",
                 f"{self.dataset} says itself what it holds",
                 remedy="leave them out",
             )

@@ -231,7 +231,7 @@ class _Build:
                 "no tile is kept",
                 f"tiles with a share of {options.min_labelled:g} that has a class and is clear, of which "
                 f"{options.min_clear:g} of what has data is clear",
-                "lower --min_labelled or --min_clear, or check that the scenes show the cities",
+                "lower `min_labelled` or `min_clear`, or check that the scenes show the cities",
             )
         grids = {(city, scene.path): scene.grid for city, found in surveys.items() for scene in found.scenes}
         placed = [grids[unit.city.name, unit.scene].window(unit.row, column, 1, 1) for unit, column in places]

@@ -43,7 +43,7 @@ def expected(dataset: str, source: str) -> Room:
         SourceError: if the source cannot be listed.
     """
     if dataset not in SOURCES:
-        raise OptionError("--dataset", f"'{dataset}' is unknown", f"one of {', '.join(SOURCES)}")
+        raise OptionError("dataset", f"'{dataset}' is unknown", f"one of {', '.join(SOURCES)}")
     kind = SOURCES[dataset]
     items = kind.items(Archive(source))
     raw = math.prod(kind.shape) * np.dtype(kind.dtype).itemsize

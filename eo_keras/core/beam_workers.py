@@ -75,7 +75,7 @@ class WatchedWorker(worker_handlers.GrpcWorkerHandler):
         return EOKerasError(
             "worker processes",
             f"one of them ended with exit code {code} ({last})",
-            remedy="see the message, and --debug",
+            remedy="see the message, and `debug`",
         )
 
     def _end(self, error: RuntimeError) -> None:

@@ -126,7 +126,7 @@ class BeamEngine:
             from apache_beam.options import pipeline_options
         except ImportError:
             raise OptionError(
-                "--engine=beam", "Apache Beam is not installed", remedy="install it: pip install 'eo-keras[beam]'"
+                "`engine=beam`", "Apache Beam is not installed", remedy="install it: pip install 'eo-keras[beam]'"
             ) from None
         options = list(options)
         self._here = not any(option.split("=")[0] in ("--runner", "-r") for option in options)
@@ -141,7 +141,7 @@ class BeamEngine:
             # Beam reads its options lazily, and a bad value ends the process.
             self._options.get_all_options()
         except SystemExit:
-            raise OptionError("--beam_option", f"Beam cannot read {' '.join(options)}", "--NAME=VALUE each") from None
+            raise OptionError("beam_option", f"Beam cannot read {' '.join(options)}", "--NAME=VALUE each") from None
 
     def __enter__(self) -> BeamEngine:
         return self

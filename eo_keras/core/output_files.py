@@ -31,7 +31,7 @@ def check_files(paths: Iterable[_Path], *, overwrite: bool, error: type[EOKerasE
             raise error(
                 path,
                 "it is already there, and this program did not write it, or it has changed since",
-                remedy="replace it by --overwrite, or choose another name",
+                remedy="replace it by `overwrite`, or choose another name",
             )
 
 

@@ -116,7 +116,7 @@ class OutputFolder:
                 f"the folder holds {names[0]!r}, which this program did not write or an earlier version did",
                 "an empty folder, or none yet",
                 "choose another folder, or move away what is there"
-                + ("; --overwrite writes beside it and removes nothing of it" if self._overwritable else ""),
+                + ("; `overwrite` writes beside it and removes nothing of it" if self._overwritable else ""),
             )
         manifest = manifest or Manifest(self.kind)
         for name in writes:

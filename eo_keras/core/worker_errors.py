@@ -17,7 +17,7 @@ def worker_lost(how: str = "") -> EOKerasError:
     return EOKerasError(
         "worker processes",
         f"one of them was ended from outside{how and f' ({how})'}",
-        remedy="check the memory left on the machine, or use fewer workers with --num_workers",
+        remedy="check the memory left on the machine, or use fewer workers with `num_workers`",
     )
 
 
@@ -28,6 +28,7 @@ def encode_error(error: EOKerasError) -> str:
 
 
 def decode_error(text: str) -> EOKerasError | None:
+    """Returns the error that another program's message holds, if it holds one."""
     match = _CODED.search(text)
     if match is None:
         return None

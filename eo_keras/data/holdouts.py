@@ -168,11 +168,11 @@ def _by_place(
             break
     else:
         raise OptionError(
-            "--validation_from_train",
+            "validation_from_train",
             f"of {count:,} training images {int(held_out.sum()):,} would be held out, and {left_out:,} of the others "
             "show some of their ground",
             "images of which most show other ground than those that are held out",
-            "build the records with --val_fraction, or say --validation_from_train=0 to keep the last epoch",
+            "build the records with `val_fraction`, or say `validation_from_train=0` to keep the last epoch",
         )
     kept = np.zeros(count, bool)
     kept[others[~near]] = True

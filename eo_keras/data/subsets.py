@@ -114,7 +114,7 @@ def check_workers(
             folder,
             f"the split '{split}' has {shards} shards for {workers} workers",
             "a shard or more for every worker",
-            "use fewer workers, or build the records again with a smaller --shard_mb",
+            "use fewer workers, or build the records again with a smaller `shard_mb`",
         )
 
 

@@ -117,7 +117,7 @@ def processor(root: pathlib.Path = _ROOT) -> list[Finding]:
                 area,
                 WARNING,
                 f"this process may use {usable:g} of the {cores} cores",
-                f"say --num_workers={max(1, int(usable))} to launch.build, whose default is {cores}",
+                f"say `num_workers={max(1, int(usable))}` to launch.build, whose default is {cores}",
             )
         )
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -201,12 +201,12 @@ def memory(root: pathlib.Path = _ROOT) -> list[Finding]:
                 area,
                 NOTE,
                 f"the control group allows {limit / _GB:.1f} GB; a process that needs more is killed without a word",
-                "keep --cache_gb and --num_workers below that",
+                "keep `cache_gb` and `num_workers` below that",
             )
         )
     if (free := min(free, limit or free)) < _LEAST_MEMORY:
         what = f"{free / _GB:.1f} GB free: little for training, which needs about {_LEAST_MEMORY / _GB:.0f} GB"
-        findings.append(Finding(area, WARNING, what, "end other programs; say --cache_gb=0 and a smaller --batch_size"))
+        findings.append(Finding(area, WARNING, what, "end other programs; say `cache_gb=0` and a smaller `batch_size`"))
     return findings
 
 
@@ -265,7 +265,7 @@ def disk(folder: str, *, bytes_limit: int | None = None, seconds: float = TEST_S
     cached = "after it was dropped from the cache" if dropped else "perhaps from the cache"
     what = f"{here}: writes {writing / 1e6:,.0f} MB/s (fsync at the end), reads {reading / 1e6:,.0f} MB/s ({cached})"
     slow = min(writing, reading) < _SLOW_DISK
-    remedy = "put records on a faster disk; --cache_gb keeps them in memory while training" if slow else ""
+    remedy = "put records on a faster disk; `cache_gb` keeps them in memory while training" if slow else ""
     return [Finding(area, WARNING if slow else OK, f"{what}, over {written / 1e6:,.0f} MB", remedy)]
 
 

@@ -146,10 +146,10 @@ def bfloat16(speed: float, device: str) -> list[Finding]:
     """
     what = f"convolutions in mixed_bfloat16 train at {speed:.2f} times the speed of float32 (measured on {device})"
     if speed >= _FASTER:
-        return [Finding("bfloat16", OK, f"{what}: --dtype_policy=mixed_bfloat16 pays")]
+        return [Finding("bfloat16", OK, f"{what}: `dtype_policy=mixed_bfloat16` pays")]
     if speed > 1 / _FASTER:
         return [Finding("bfloat16", NOTE, f"{what}: it saves memory, not time")]
-    return [Finding("bfloat16", NOTE, f"{what}: --dtype_policy=mixed_bfloat16 is slower")]
+    return [Finding("bfloat16", NOTE, f"{what}: `dtype_policy=mixed_bfloat16` is slower")]
 
 
 def gpus() -> tuple[Gpu, ...]:
@@ -187,7 +187,7 @@ def devices(found: tuple[Gpu, ...], root: pathlib.Path = pathlib.Path("/")) -> l
             what = f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory / 1e9:.1f} GB for TensorFlow ({cuda})"
             findings.append(Finding(area, OK, what))
             fast = gpu.compute_capability >= _FAST_HALF
-            what = f"--dtype_policy=mixed_float16 {'pays on it' if fast else 'does not pay on it: no fast float16'}"
+            what = f"`dtype_policy=mixed_float16` {'pays on it' if fast else 'does not pay on it: no fast float16'}"
             findings.append(Finding(area, OK if fast else NOTE, f"{what}, with one device"))
         return findings
     if not present:

@@ -205,7 +205,7 @@ def validation_part(run: runs.Run, records: Records) -> tuple[str, Part | None]:
             run.folder,
             "the run had no validation examples",
             "some, which neither trained nor tested the model",
-            "train with --validation_from_train, or build records with --val_fraction",
+            "train with `validation_from_train`, or build records with `val_fraction`",
         )
     if records.card.fingerprint != run.card.data_fingerprint:
         raise RecordsError(

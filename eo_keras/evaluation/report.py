@@ -79,12 +79,12 @@ def find_runs(words: Sequence[str]) -> list[pathlib.Path]:
                 matches = [one for one in matches if (one / cards.MODEL_CARD_NAME).is_file()]
                 if not matches:
                     raise OptionError(
-                        "--run_dir", f"'{name}' finds no run", "folders made by launch.train", "check the pattern"
+                        "run_dir", f"'{name}' finds no run", "folders made by launch.train", "check the pattern"
                     )
             for match in matches:
                 found.setdefault(match.resolve(), match)
     if not found:
-        raise OptionError("--run_dir", "no folder is named", "one or more folders made by launch.train")
+        raise OptionError("run_dir", "no folder is named", "one or more folders made by launch.train")
     return list(found.values())
 
 
@@ -226,7 +226,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Stored:
     """
     folder = pathlib.Path(folder)
     path = folder / METRICS_NAME
-    remedy = "evaluate the run again with --again"
+    remedy = "evaluate the run again with `again`"
     try:
         metrics = json.loads(files.read_bytes(path))
         checksum = metrics["predictions_sha256"]

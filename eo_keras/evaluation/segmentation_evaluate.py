@@ -88,9 +88,9 @@ class DenseTTA:
     def __post_init__(self):
         """Refuses scales that make no sense."""
         if not self.scales or len(set(self.scales)) != len(self.scales):
-            raise OptionError("--scales", f"{','.join(map(str, self.scales)) or 'none'}", "numbers, each once")
+            raise OptionError("scales", f"{','.join(map(str, self.scales)) or 'none'}", "numbers, each once")
         if bad := [scale for scale in self.scales if not _SMALLEST <= scale <= _LARGEST]:
-            raise OptionError("--scales", f"{bad[0]:g}", f"{_SMALLEST:g} to {_LARGEST:g}")
+            raise OptionError("scales", f"{bad[0]:g}", f"{_SMALLEST:g} to {_LARGEST:g}")
 
     @property
     def name(self) -> str:

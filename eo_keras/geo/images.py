@@ -217,7 +217,7 @@ def _band_names(
             raise BandError(
                 path,
                 f"{count} bands",
-                f"{len(bands)}, as --image_bands names ({','.join(bands)})",
+                f"{len(bands)}, as `image_bands` names ({','.join(bands)})",
                 "name every band once",
             )
         return tuple(bands), False
@@ -240,7 +240,7 @@ def _band_names(
         path,
         found,
         "names of Sentinel-2 bands, or unnamed 13 of uint16 (in EuroSAT's order) or 3 of uint8 (red, green, blue)",
-        "say the stored order, such as --image_bands=B02,B03,B04,B08",
+        "say the stored order, such as `image_bands=B02,B03,B04,B08`",
     )
 
 

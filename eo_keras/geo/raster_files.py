@@ -92,10 +92,10 @@ def brought_to(source: str, grid: Grid, target_crs: str | None) -> Grid:
     # Far outside its area a projection gives no coordinates, or such as make a grid of any size.
     if not 0 < width * height <= _MOST_GROWTH * grid.width * grid.height:
         raise OptionError(
-            "--target_crs",
+            "target_crs",
             f"'{target_crs}' does not reach {source}",
             "a projection for where the scene lies",
-            f"say --target_crs={reference_systems.projection_for(grid)}; where scenes lie far apart, bring them to "
+            f"say `target_crs={reference_systems.projection_for(grid)}`; where scenes lie far apart, bring them to "
             "projections of their own by gdalwarp -t_srs, or build several records folders",
         )
     return Grid(name, tuple(transform)[:6], height, width)

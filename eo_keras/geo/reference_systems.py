@@ -30,9 +30,9 @@ def target(text: str) -> Any:
         try:
             found = CRS.from_user_input(text)
         except CRSError:
-            raise OptionError("--target_crs", f"'{text}' is no coordinate reference system", TARGET) from None
+            raise OptionError("target_crs", f"'{text}' is no coordinate reference system", TARGET) from None
         if (fault := _fault(found)) is not None:
-            raise OptionError("--target_crs", f"'{text}' {fault}", TARGET)
+            raise OptionError("target_crs", f"'{text}' {fault}", TARGET)
     return found
 
 

@@ -26,7 +26,7 @@ SATURATED = 65535.0
 COLUMN = "of single cities by a column of that name without dashes in the list"
 """How to say it where scenes differ."""
 
-_SAY = "say --scene_offset, such as -1000 or, where it has been applied, 0"
+_SAY = "say `scene_offset`, such as -1000 or, where it has been applied, 0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,16 +48,16 @@ class Told:
     def __post_init__(self):
         """Refuses what cannot be."""
         if self.units not in (None, *UNITS):
-            raise OptionError("--scene_units", f"'{self.units}'", f"one of {', '.join(UNITS)}")
+            raise OptionError("scene_units", f"'{self.units}'", f"one of {', '.join(UNITS)}")
         if self.scale is not None and not 0 < self.scale < math.inf:
-            raise OptionError("--scene_scale", f"{self.scale:g}", "a number above 0: reflectance of one stored number")
+            raise OptionError("scene_scale", f"{self.scale:g}", "a number above 0: reflectance of one stored number")
         if self.scale is not None and self.units is not None:
-            raise OptionError("--scene_units", "--scene_scale says it already", "one of the two", "leave one out")
+            raise OptionError("scene_units", "`scene_scale` says it already", "one of the two", "leave one out")
         step = abs(self.offset or 0.0) * (self.scale or 1 / QUANTIFICATION)
         if not step <= 1 or 0 < step < 1 / QUANTIFICATION:
             raise OptionError(
-                "--scene_offset",
-                f"{self.offset:g} is a reflectance of {step:g} at --scene_scale={self.scale or 1 / QUANTIFICATION:g}",
+                "scene_offset",
+                f"{self.offset:g} is a reflectance of {step:g} at `scene_scale={self.scale or 1 / QUANTIFICATION:g}`",
                 "a number that is added to stored numbers, such as -1000",
             )
 
@@ -142,7 +142,7 @@ def meaning(
         found = _of_floats(dataset, path, index, dtype, told)
     elif told.units == "reflectance":
         raise OptionError(
-            "--scene_units=reflectance",
+            "`scene_units=reflectance`",
             f"{path} holds whole numbers ({dtype})",
             remedy=f"leave the flag out, or say it {COLUMN}",
         )
@@ -167,13 +167,13 @@ def _of_floats(dataset: Any, path: str, index: int, dtype: str, told: Told) -> S
         return None
     if told.units == "reflectance":
         # An offset without a scale is one of what the numbers are.
-        return Said(float(QUANTIFICATION), offset * QUANTIFICATION, "as --scene_units=reflectance says")
+        return Said(float(QUANTIFICATION), offset * QUANTIFICATION, "as `scene_units=reflectance` says")
     if told.scale is None:
         raise SourceError(
             path,
             f"numbers of type {dtype}, which may be reflectance or digital numbers",
             "to be told which",
-            "say --scene_units=reflectance or --scene_units=dn",
+            "say `scene_units=reflectance` or `scene_units=dn`",
         )
     return None
 
@@ -191,7 +191,7 @@ def _of_digital_numbers(
     """Returns what whole numbers mean, and a warning."""
     stated = statement.numbers.get(band) if statement else None
     own = None if told.first and told.numbers else _own_tags(dataset, path, index, told)
-    flags = told.numbers and Said(*told.numbers, "as --scene_offset and --scene_scale say")
+    flags = told.numbers and Said(*told.numbers, "as `scene_offset` and `scene_scale` say")
     has_offset, why = offset_in_name
     if flags is not None and told.first:
         return flags, ""
@@ -228,7 +228,7 @@ def _of_digital_numbers(
     if recent:
         warning = (
             f"{path}: acquired since products carry an offset (processing baseline 04.00), and nothing says whether it "
-            "has been applied: the numbers are taken as harmonised. If they are not, say --scene_offset=-1000"
+            "has been applied: the numbers are taken as harmonised. If they are not, say `scene_offset=-1000`"
         )
     return Said(1.0, 0.0, "as digital numbers (reflectance x 10000)"), warning
 
@@ -248,7 +248,7 @@ def _own_tags(dataset: Any, path: str, index: int, told: Told) -> tuple[float, f
             path,
             f"its tags say offset {offset:g} and scale 1, which is less than one of its numbers",
             "an offset of stored numbers, or a scale beside it",
-            "say --scene_offset and --scene_scale, or set both tags (gdal_edit.py -scale -offset)",
+            "say `scene_offset` and `scene_scale`, or set both tags (gdal_edit.py -scale -offset)",
         )
     return 1.0, offset
 
@@ -264,6 +264,6 @@ def unheard(path: str, said: Said, told: Told) -> str:
     if told.numbers is None or np.allclose((said.scale, said.offset), told.numbers):
         return ""
     return (
-        f"{path}: --scene_offset and --scene_scale are for scenes that do not say what their numbers mean; here scale "
+        f"{path}: `scene_offset` and `scene_scale` are for scenes that do not say what their numbers mean; here scale "
         f"{said.scale / QUANTIFICATION:g} and offset {said.offset:g} (reflectance x 10000) are used, {said.who}"
     )

@@ -91,7 +91,7 @@ def check(path: str, meanings: Mapping[str, Meaning], samples: Mapping[str, np.n
     elif told.scale is not None:
         remedy += f", {COLUMN}"
     elif not too_bright and insisted in _USUAL:
-        remedy += f"; if they are right, say --scene_scale={insisted:g}"
+        remedy += f"; if they are right, say `scene_scale={insisted:g}`"
     raise SourceError(
         path,
         f"half of the numbers of {brightest} lie above {np.median(samples[brightest]):.4g}, which is a reflectance of "
@@ -143,9 +143,9 @@ def _check_low(
                     "numbers that the offset has not been applied to",
                     "if it has, give the city a column scene_offset with 0, which goes before tags and metadata"
                     if meanings[band].fixed
-                    else f"if it has, say --scene_offset=0, or say it {COLUMN}",
+                    else f"if it has, say `scene_offset=0`, or say it {COLUMN}",
                 )
-            raise SourceError(path, f"{found}, {said}", "reflectance", "give the product, or say --scene_offset")
+            raise SourceError(path, f"{found}, {said}", "reflectance", "give the product, or say `scene_offset`")
 
 
 def _is_too_dark(samples: Mapping[str, np.ndarray], reflectance: Mapping[str, np.ndarray]) -> bool:
@@ -180,14 +180,14 @@ def _looks_like(numbers: np.ndarray, stretched: str, as_reflectance: bool) -> tu
     """Returns what numbers look like, and what to do about it."""
     export = "give the product or an export that keeps its numbers"
     if stretched:
-        return stretched, f"say --scene_scale={1 / 65535:.6g} if they are reflectance x 65535; else {export}"
+        return stretched, f"say `scene_scale={1 / 65535:.6g}` if they are reflectance x 65535; else {export}"
     highest, whole = float(np.quantile(numbers, 0.999)), bool((numbers == np.rint(numbers)).all())
     if highest <= 0.1 and as_reflectance:
         return "nothing that light reflects: all of it is black", export
     if highest <= 2.5 and not as_reflectance:
-        return "reflectance", "say --scene_units=reflectance" if not whole else export
+        return "reflectance", "say `scene_units=reflectance`" if not whole else export
     if highest <= 130 and float(np.median(numbers)) <= 100:
-        remedy = f"say --scene_scale=0.01, without --scene_units, or {COLUMN}"
+        remedy = f"say `scene_scale=0.01`, without `scene_units`, or {COLUMN}"
         if whole and highest > 60:
             return "reflectance in per cent, or grey values of a dark picture", f"{export}; of per cent, {remedy}"
         return "reflectance in per cent", remedy
@@ -196,6 +196,6 @@ def _looks_like(numbers: np.ndarray, stretched: str, as_reflectance: bool) -> tu
     if highest > (25_000 if as_reflectance else 10_000):
         return (
             "reflectance stretched to 16 bits (x 65535)",
-            f"say --scene_scale={1 / 65535:.6g} if they are that; else {export}",
+            f"say `scene_scale={1 / 65535:.6g}` if they are that; else {export}",
         )
-    return "digital numbers (reflectance x 10000)", "say --scene_units=dn"
+    return "digital numbers (reflectance x 10000)", "say `scene_units=dn`"

@@ -70,8 +70,8 @@ class SceneOptions:
     def __post_init__(self):
         """Refuses what is unknown."""
         for flag, value, known in (
-            ("--resampling", self.resampling, RESAMPLINGS),
-            ("--scene_level", self.level, (None, *LEVELS)),
+            ("resampling", self.resampling, RESAMPLINGS),
+            ("scene_level", self.level, (None, *LEVELS)),
         ):
             if value not in known:
                 raise OptionError(flag, f"'{value}'", f"one of {', '.join(filter(None, known))}")
@@ -200,7 +200,7 @@ def _missing(path: str, missing: Sequence[str], found: _Found) -> BandError:
 
 def _product(path: str, options: SceneOptions) -> _Found:
     if options.units is not None or (options.told_first and options.told.numbers):
-        where = "scene_offset and scene_scale" if options.told_first else "--scene_units"
+        where = "scene_offset and scene_scale" if options.told_first else "scene_units"
         remedy = "leave the flag out, or say it of other cities alone, by a column of the list"
         raise OptionError(where, f"{path} says itself what its numbers mean", remedy=remedy)
     product = safe.open_product(path)
@@ -441,7 +441,7 @@ def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None, band:
             raise BandError(
                 path,
                 f"{dataset.count} bands",
-                f"{len(bands_in_file)}, as --bands_in_file names",
+                f"{len(bands_in_file)}, as `bands_in_file` names",
                 "name every band once",
             )
         _check_told(path, bands_in_file, found if is_named else [band or ""] if dataset.count == 1 else [])
@@ -451,9 +451,9 @@ def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None, band:
     if dataset.count == 1 and band in BANDS:
         return [band]
     if dataset.count == len(sentinel2.EUROSAT_ORDER):
-        remedy = "say --bands_in_file=EUROSAT if they lie in EuroSAT's order, B8A last, or name them all"
+        remedy = "say `bands_in_file=EUROSAT` if they lie in EuroSAT's order, B8A last, or name them all"
     else:
-        remedy = "say the stored order, such as --bands_in_file=B02,B03,B04,B08"
+        remedy = "say the stored order, such as `bands_in_file=B02,B03,B04,B08`"
     raise BandError(path, f"{dataset.count} bands without names of Sentinel-2's", "each band's name once", remedy)
 
 
@@ -463,9 +463,9 @@ def _check_told(path: str, told: Sequence[str], own: Sequence[str]) -> None:
         if other in BANDS and name != other:
             raise BandError(
                 path,
-                f"its band {index} is {other} by its own name, and --bands_in_file says {name}",
+                f"its band {index} is {other} by its own name, and `bands_in_file` says {name}",
                 "one name of each band",
-                "leave --bands_in_file out, or correct the names in the file (band descriptions, or that of the file)",
+                "leave `bands_in_file` out, or correct the names in the file (band descriptions, or that of the file)",
             )
 
 
@@ -480,5 +480,5 @@ def parse_bands_in_file(text: str) -> tuple[str, ...]:
     names = tuple(sentinel2.canonical_name(part) for part in text.split(","))
     known = [name for name in names if name in BANDS]
     if not known or len(set(known)) != len(known):
-        raise BandError("--bands_in_file", f"'{text}'", f"names out of {','.join(BANDS)}, each once, in stored order")
+        raise BandError("bands_in_file", f"'{text}'", f"names out of {','.join(BANDS)}, each once, in stored order")
     return names

@@ -23,7 +23,7 @@ MOST_COPIES_DRAWN = 8
 
 NO_PLACES = (
     "Where the patches lie is not known: these records hold no coordinates. Neighbours are therefore not counted and "
-    "no map is drawn. Say --coordinates=FILE with a CSV file (header patch,latitude,longitude, in degrees)."
+    "no map is drawn. Say `coordinates=FILE` with a CSV file (header patch,latitude,longitude, in degrees)."
 )
 
 
@@ -288,7 +288,7 @@ def _card_blocks(one: Subject, verified: bool) -> list[pages.Text | pages.Table]
     shards = sum(len(split.shards) for split in one.card.splits.values())
     total = sum(split.examples for split in one.card.splits.values())
     checked = f"{total:,} records in {shards} shards were read, their checksums and counts compared with the card"
-    state = f"{checked}; {'the SHA-256 of every shard too' if verified else 'not the SHA-256 (--verify)'}."
+    state = f"{checked}; {'the SHA-256 of every shard too' if verified else 'not the SHA-256 (`verify`)'}."
     sources = [[source.name, f"{source.bytes:,}", source.sha256] for source in one.card.sources]
     rows = [[name, value] for name, value in inspection.facts(one.card) if name != "split"]
     return [

@@ -172,7 +172,7 @@ def _joined(reference: Member, other: Member) -> np.ndarray:
             f"the true classes of {unlike.size:,} examples are others than {reference.name}'s, first "
             f"{reference.answers.keys[unlike[0]]}",
             "the same labels",
-            "ask all runs about the same records by --records_dir",
+            "ask all runs about the same records by `records_dir`",
         )
     return other.answers.right[order]
 
@@ -207,7 +207,7 @@ def check_keys(name: str, found: Sequence[str], reference: str, expected: Sequen
             name,
             " and ".join(problems),
             f"the same {len(expected):,} examples as {reference}",
-            "ask all runs about the same records by --records_dir, or build both records with the same split",
+            "ask all runs about the same records by `records_dir`, or build both records with the same split",
         )
 
 

@@ -126,6 +126,6 @@ def read_answers(path: str | os.PathLike[str]) -> tuple[Answers, tuple[str, ...]
             path,
             f"line {line} cannot be read ({type(error).__name__}: {error})",
             f"{','.join(_COLUMNS)} and a column p_NAME for every class",
-            "evaluate the run again with --again",
+            "evaluate the run again with `again`",
         ) from None
     return Answers(np.array(labels, np.int64), np.array(probabilities, np.float32), tuple(keys)), names

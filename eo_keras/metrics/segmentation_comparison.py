@@ -140,7 +140,7 @@ def _check_tiles(reference: DenseMember, other: DenseMember) -> None:
             other.name,
             f"the true classes of {len(unlike):,} tiles are others than {reference.name}'s, first {unlike[0]}",
             "the same land use",
-            "evaluate all runs on the same records by --records_dir",
+            "evaluate all runs on the same records by `records_dir`",
         )
 
 

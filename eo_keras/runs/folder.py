@@ -86,7 +86,7 @@ def check_folder(run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bo
         raise RunError(folder, "its checkpoint is of an earlier version", remedy=start_from_weights(folder))
     holds_model = output.lists(MODEL_NAME) and (folder / MODEL_NAME).exists()
     if resume and not has_checkpoint(folder):
-        remedy = start_from_weights(folder) if holds_model else "start the run without --resume"
+        remedy = start_from_weights(folder) if holds_model else "start the run without `resume`"
         raise RunError(folder, "there is no checkpoint to go on from", remedy=remedy)
     if resume and output.manifest() is None:
         raise RunError(
@@ -96,11 +96,11 @@ def check_folder(run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bo
         )
     output.check(overwrite=overwrite, writes=_names(folder))
     if (has_checkpoint(folder) or holds_model) and not (resume or overwrite):
-        others = "replace it by --overwrite, or choose another folder"
+        others = "replace it by `overwrite`, or choose another folder"
         raise RunError(
             folder,
             "the folder holds another run",
-            remedy=f"go on with it by --resume, {others}" if has_checkpoint(folder) else others,
+            remedy=f"go on with it by `resume`, {others}" if has_checkpoint(folder) else others,
         )
 
 
@@ -111,8 +111,8 @@ def start_from_weights(run_dir: str | os.PathLike[str]) -> str:
         with contextlib.suppress(OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
             with zipfile.ZipFile(path) as archive:
                 if archive.testzip() is None:
-                    return f"start another run from its weights: --weights={path} with another --run_dir"
-    return "start the run again in another --run_dir"
+                    return f"start another run from its weights: `weights={path}` with another `run_dir`"
+    return "start the run again in another `run_dir`"
 
 
 def model_path(run_dir: str | os.PathLike[str], name: str = MODEL_NAME) -> pathlib.Path:
@@ -254,7 +254,7 @@ def find_records(run_dir: str | os.PathLike[str], card: cards.ModelCard) -> str:
         run_dir,
         f"the records it was trained on, {named}, are not there{other}",
         "a folder made by launch.build",
-        "say where they are by --records_dir",
+        "say where they are by `records_dir`",
     )
 
 

@@ -11,7 +11,7 @@ from eo_keras.metrics import calibration
 from eo_keras.metrics.calibration import Calibration
 from eo_keras.runs import folder as runs
 
-_REMEDY = "fit one with launch.evaluate, or leave --calibrated out"
+_REMEDY = "fit one with launch.evaluate, or leave `calibrated` out"
 
 
 def path(run_dir: str | os.PathLike[str], model_name: str = runs.MODEL_NAME, symmetries: str = "none") -> pathlib.Path:

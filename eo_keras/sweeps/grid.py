@@ -63,7 +63,7 @@ def expand(varied: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
         OptionError: if nothing is varied, or a flag has no value or the same one twice.
     """
     if not varied:
-        raise OptionError("sweep", "nothing is varied", "two values or more of some flag, such as --learning_rate=")
+        raise OptionError("sweep", "nothing is varied", "two values or more of some flag, such as `learning_rate=...`")
     for name, values in varied.items():
         if not values:
             raise OptionError(name, "it has no values", "one or more, separated by commas")
@@ -138,7 +138,7 @@ def check(planned: Planned, card: cards.DataCard) -> None:
                 "validation_from_train",
                 "0, and the records have no split val: nothing but the test split could compare the runs",
                 "validation examples",
-                "hold some out by --validation_from_train=0.05 in the base, or build records with --val_fraction",
+                "hold some out by `validation_from_train=0.05` in the base, or build records with `val_fraction`",
             )
     except EOKerasError as error:
         where, *others = error.args

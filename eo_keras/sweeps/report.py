@@ -150,7 +150,7 @@ def cautions(found: Sweep) -> list[str]:
     others = [one for one in settings if one.finished and not one.failed and one is not best]
     if best.finished < 2:
         texts.append(
-            "One seed a setting cannot tell a better setting from luck: sweep --seed=1,2,3 over the best ones."
+            "One seed a setting cannot tell a better setting from luck: sweep `seed=1,2,3` over the best ones."
         )
     elif others:
         second = max(others, key=lambda one: (one.score, -one.loss))

@@ -179,7 +179,7 @@ class TrainingOptions:
                     name,
                     f"{getattr(self, name)} without weights: what is kept fixed would be random",
                     "weights to start from",
-                    f"give --weights, or leave {name} out",
+                    f"give `weights`, or leave {name} out",
                 )
         if self.strategy == "multi_worker" and self.virtual_devices:
             raise OptionError(
@@ -253,7 +253,7 @@ class TrainingOptions:
                 "jit_compile",
                 f"it is asked for on {replicas} devices: TensorFlow cannot compile a step across devices by XLA",
                 "one device (strategy none)",
-                "leave --jit_compile out",
+                "leave `jit_compile` out",
             )
 
     def comparable(self) -> dict[str, Any]:
@@ -273,7 +273,7 @@ def check_task(options: TrainingOptions, card: cards.DataCard) -> None:
     if task != card.task:
         fitting = ", ".join(name for name, model in models.MODELS.items() if model.task == card.task)
         raise OptionError(
-            "--model", f"{options.model} is for {task}, the records are for {card.task}", f"one of {fitting}"
+            "model", f"{options.model} is for {task}, the records are for {card.task}", f"one of {fitting}"
         )
     given, default = _values(options), _values(TrainingOptions(options.records_dir, options.run_dir))
     for name, its_task in OF_TASK.items():
@@ -282,7 +282,7 @@ def check_task(options: TrainingOptions, card: cards.DataCard) -> None:
                 "classification": "where an image has one class (task classification)",
                 "segmentation": "where every pixel has a class (task segmentation)",
             }[card.task]
-            raise OptionError(f"--{name}", f"it says nothing {where}", remedy="leave it out")
+            raise OptionError(name, f"it says nothing {where}", remedy="leave it out")
 
 
 def _values(options: TrainingOptions) -> dict[str, Any]:
@@ -310,12 +310,12 @@ def check_resumable(options: TrainingOptions, state: Mapping[str, Any], data_fin
         if state["options"].get(key) != value:
             other = "start another run"
             if key == "epochs":
-                other += f", such as a longer one from --weights={folder / runs.MODEL_NAME}"
+                other += f", such as a longer one from `weights={folder / runs.MODEL_NAME}`"
             raise RunError(
                 folder,
                 f"the run was started with {key}={state['options'].get(key)!r}, not {value!r}",
                 "the same options",
-                f"resume with --flagfile={folder / runs.FLAGS_NAME}, or {other}",
+                f"resume with `flagfile={folder / runs.FLAGS_NAME}`, or {other}",
             )
     if state["data_fingerprint"] != data_fingerprint:
         raise RunError(

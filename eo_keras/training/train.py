@@ -281,7 +281,7 @@ class _Training:
         monitor = Monitor(self.output, flags_text)
         for epoch in range(len(self.history), options.epochs):
             if not self._take_steps(epoch, progress, monitor):
-                report(f"stopped behind step {self.steps_done}, which is saved; go on with --resume")
+                report(f"stopped behind step {self.steps_done}, which is saved; go on with `resume`")
                 return True
             row = self.under_way.row(epoch, options.batch_size, self._rate)
             curves = self.under_way.curves(epoch, self._rate, self.steps)
@@ -300,7 +300,7 @@ class _Training:
             if self.worker.is_chief and (matter := self._moments_matter(row)):
                 report(f"warning: {matter}")
             if epoch + 1 < options.epochs and self.asked_to_stop():
-                report(f"stopped behind epoch {epoch + 1}, which is saved; go on with --resume")
+                report(f"stopped behind epoch {epoch + 1}, which is saved; go on with `resume`")
                 return True
         self._draw_curves()
         if self.worker.is_chief:

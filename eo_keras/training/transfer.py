@@ -92,14 +92,14 @@ def _trained_on(folder: pathlib.Path, card: cards.ModelCard) -> Records:
             folder,
             f"the records that it was trained on cannot be read ({error}), so that what it has seen is unknown",
             "the records, where they were",
-            "put them back, or give the file alone with --weights, which is not checked",
+            "put them back, or give the file alone with `weights`, which is not checked",
         ) from None
     if trained.card.fingerprint != card.data_fingerprint:
         raise RunError(
             folder,
             f"{where} has the fingerprint {trained.card.fingerprint[:12]}",
             f"{card.data_fingerprint[:12]}, that of the records it was trained on",
-            "put them back, or give the file alone with --weights, which is not checked",
+            "put them back, or give the file alone with `weights`, which is not checked",
         )
     return trained
 

@@ -74,9 +74,9 @@ def meet(
                 raise TrainingError(
                     names,
                     f"not there after {waited:.0f} s ({next(iter(missing.values()))})",
-                    "every worker of TF_CONFIG within --worker_wait",
+                    "every worker of TF_CONFIG within `worker_wait`",
                     "start the command on each, check the addresses in TF_CONFIG and the network between them, or wait "
-                    "longer by --worker_wait=SECONDS",
+                    "longer by `worker_wait=SECONDS`",
                 )
             if missing and waited - said >= _SAY_EVERY_SECONDS:
                 report(f"waiting for {names}; {max(0.0, seconds - waited):.0f} s more at most")
@@ -151,7 +151,7 @@ def named_when_lost(worker: Worker) -> Iterator[None]:
         raise TrainingError(
             lost or "one of the other workers",
             "was lost",
-            remedy="see what it said; then start all workers again with --resume",
+            remedy="see what it said; then start all workers again with `resume`",
         ) from error
 
 

@@ -204,7 +204,7 @@ def test_both_forms_of_eurosat_in_one_archive_of_any_name(make, tmp_path):
     [
         (
             lambda m: m.rgb(per_class=1) | m.rgb(per_class=1, root="2750/"),
-            "lie in 2750/ and in EuroSAT_RGB/; .*Give one of them as --source",
+            "lie in 2750/ and in EuroSAT_RGB/; .*Give one of them as `source",
         ),
         (
             lambda m: m.rgb(per_class=1) | {"EuroSAT_RGB/Forest/Forest_1 (1).jpg": m.jpeg(9)},
@@ -246,7 +246,7 @@ def png(make):
         (with_member("EuroSAT_RGB/../../evil.jpg", lambda m: m.jpeg(3)), "leaves its folder"),
         (lambda make: {}, "it holds no patches"),
         (lambda make: {"data/EuroSAT.zip": b"PK"}, r"other zips \(data/EuroSAT.zip\); .*Unpack it, and give one"),
-        (lambda make: make.ms(), "an archive of eurosat_ms.* Say --dataset=eurosat_ms"),
+        (lambda make: make.ms(), "an archive of eurosat_ms.* Say `dataset=eurosat_ms"),
     ],
 )
 def test_bad_rgb_archives_are_refused_by_name(make, tmp_path, members, words):
@@ -302,7 +302,7 @@ def test_a_damaged_zip_member_is_found_by_the_zips_own_checksum(make, tmp_path):
 def test_another_build_is_not_overwritten_unless_asked(rgb_zip, tmp_path):
     first = built("eurosat_rgb", rgb_zip, tmp_path / "r")
     before = bytes_of(tmp_path / "r")
-    with pytest.raises(RecordsError, match="holds another build.*--overwrite"):
+    with pytest.raises(RecordsError, match="holds another build.*`overwrite"):
         built("eurosat_rgb", rgb_zip, tmp_path / "r", seed=2)
     assert bytes_of(tmp_path / "r") == before
     second = built("eurosat_rgb", rgb_zip, tmp_path / "r", seed=2, overwrite=True)
@@ -326,9 +326,9 @@ def test_a_dry_run_writes_nothing(rgb_zip, tmp_path):
 @pytest.mark.parametrize(
     ("split", "match"),
     [
-        ({"test_fraction": 0.05}, "none comes into test; .*Change --test_fraction"),
+        ({"test_fraction": 0.05}, "none comes into test; .*Change `test_fraction"),
         ({"val_fraction": 0.05}, "none comes into val"),
-        ({"fold": (1, 50)}, "--fold: 1/50, and the number of patches is 30"),
+        ({"fold": (1, 50)}, "fold: 1/50, and the number of patches is 30"),
         ({"method": "published"}, "the archive has no parts of its own"),
         ({"method": "lists", "lists": "no/such"}, "the list cannot be read"),
         ({"method": "spatial", "coordinates": "places.csv", "block_km": 500}, "so that there are 2 blocks at least"),

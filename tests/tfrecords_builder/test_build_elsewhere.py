@@ -40,7 +40,7 @@ def test_source_and_records_may_lie_in_any_file_system(make, rgb_zip, tmp_path):
         memory.pipe_file(f"/folder/{name}", data)
     in_memory = built("eurosat_ms", "memory://folder", "memory://place/ms")
     assert in_memory.splits == built("eurosat_ms", make.folder(tmp_path / "s", make.ms()), tmp_path / "m").splits
-    with pytest.raises(OptionError, match="seen by one process alone; expected --engine=local --num_workers=1"):
+    with pytest.raises(OptionError, match="seen by one process alone; expected `engine=local` `num_workers=1"):
         built("eurosat_rgb", rgb_zip, "memory://place/other", num_workers=2)
     with pytest.raises(SourceError, match="memory://place/none.zip: there is no such file"):
         built("eurosat_rgb", "memory://place/none.zip", "memory://place/other")

@@ -198,7 +198,7 @@ def test_an_unfinished_build_of_something_else_is_refused(two_towns, tmp_path, m
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(shards, "write_shard", killed)
         tiles_build.build(options(tmp_path / "again", two_towns))
-    with pytest.raises(RecordsError, match=r"something else \(--legend was hsl4, is now hsl8\)"):
+    with pytest.raises(RecordsError, match=r"something else \(`legend` was hsl4, is now hsl8\)"):
         tiles_build.build(options(tmp_path / "again", two_towns, legend="hsl8"))
 
 
@@ -385,21 +385,21 @@ def test_a_dry_run_surveys_and_writes_nothing(two_towns, tmp_path):
 @pytest.mark.parametrize(
     ("parts", "split", "match"),
     [
-        (("",), {}, "--split=city: of 4 tiles in 1 city none comes into train; .*Give 2 cities at least"),
-        (("train", "train"), {}, "--split=city: of 2 cities none comes into test; .*name one for every part"),
+        (("",), {}, "`split=city`: of 4 tiles in 1 city none comes into train; .*Give 2 cities at least"),
+        (("train", "train"), {}, "`split=city`: of 2 cities none comes into test; .*name one for every part"),
         (("", ""), {"val_fraction": 0.2}, "of 2 cities none comes into train; .*Give 3 cities"),
         (
             ("", ""),
             {"fold": (1, 3)},
-            "--fold: 1/3, and the number of cities without a part of their own is 2; .*fewer folds",
+            "fold: 1/3, and the number of cities without a part of their own is 2; .*fewer folds",
         ),
-        (("", ""), {"method": "spatial", "block_km": 500}, "of 8 tiles in 2 cities none .*Make --block_km smaller"),
+        (("", ""), {"method": "spatial", "block_km": 500}, "of 8 tiles in 2 cities none .*Make `block_km` smaller"),
         (
             ("", ""),
             {"method": "spatial", "block_km": 500, "fold": (1, 2)},
-            "--fold: 1/2, and the number of blocks is 1",
+            "fold: 1/2, and the number of blocks is 1",
         ),
-        (("", ""), {"method": "spatial", "block_km": 0.5, "buffer_km": 90}, "left out for .*Make --buffer_km smaller"),
+        (("", ""), {"method": "spatial", "block_km": 0.5, "buffer_km": 90}, "left out for .*Make `buffer_km` smaller"),
     ],
 )
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -447,7 +447,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path):
     refused(tmp_path, SourceError, "EPSG:32632 and EPSG:32633", two)
     other = towns.write_town(tmp_path, "D", place=2, level="L2A")
     refused(tmp_path, SourceError, "it is L2A", town, other)
-    refused(tmp_path, SourceError, "--split=spatial --block_km", town)
+    refused(tmp_path, SourceError, "`split=spatial` `block_km", town)
     refused(tmp_path, OptionError, "would lie on both sides", town, split=SplitOptions(method="random"))
     refused(tmp_path, OptionError, "tiles are split in blocks", town, split=SplitOptions(method="spatial"))
 
@@ -468,7 +468,7 @@ def test_scenes_in_degrees_need_a_target(tmp_path):
     )
     land = towns.write_land_use(tmp_path / "land_UA2018.gpkg", 96, products.CORNER)
     line = f"A,scene_2018-07-01.tif,{land.name},,"
-    refused(tmp_path, SourceError, "say --target_crs|Say --target_crs", line, scene={"level": "L1C"})
+    refused(tmp_path, SourceError, "say `target_crs`|Say `target_crs", line, scene={"level": "L1C"})
     found = tiles_build.build(
         options(
             tmp_path / "r",
@@ -504,13 +504,13 @@ def test_pixels_are_metres_on_the_ground_and_one_size(tmp_path):
     refused(
         tmp_path,
         OptionError,
-        r"measure 6\.47\d m on the ground.* 10 m;.*--target_crs=EPSG:326",
+        r"measure 6\.47\d m on the ground.* 10 m;.*`target_crs=EPSG:326",
         web,
         metric,
         scene=level,
     )
     oblong = town("Oblong", products.CRS, products.CORNER, height=8.0)
-    refused(tmp_path, SourceError, "10 m by 8 m on the ground.*--target_crs=EPSG:32633", oblong, again, scene=level)
+    refused(tmp_path, SourceError, "10 m by 8 m on the ground.*`target_crs=EPSG:32633", oblong, again, scene=level)
 
 
 def test_a_legend_of_ones_own_is_part_of_the_build(tmp_path, two_towns):

@@ -108,15 +108,15 @@ def test_a_damaged_state_is_made_again(interrupted, rgb_zip, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"split": SplitOptions(seed=2)}, "--seed was 1, is now 2"),
-        ({"split": SplitOptions(test_fraction=0.3)}, "--test_fraction was 0.2, is now 0.3"),
-        ({"shard_mb": 1.0}, "--shard_mb was 16.0, is now 1.0"),
-        ({"verify": False}, "the check of every JPEG .--no_verify. was True, is now False"),
+        ({"split": SplitOptions(seed=2)}, "`seed` was 1, is now 2"),
+        ({"split": SplitOptions(test_fraction=0.3)}, "`test_fraction` was 0.2, is now 0.3"),
+        ({"shard_mb": 1.0}, "`shard_mb` was 16.0, is now 1.0"),
+        ({"verify": False}, "the check of every JPEG .`no_verify`. was True, is now False"),
     ],
 )
 def test_another_flag_is_refused_unless_asked_to_begin_anew(interrupted, rgb_zip, tmp_path, change, words):
     interrupted(options(rgb_zip, tmp_path / "r"), 2)
-    with pytest.raises(RecordsError, match=f"unfinished build of something else .{words}.*--overwrite"):
+    with pytest.raises(RecordsError, match=f"unfinished build of something else .{words}.*`overwrite"):
         build.build(options(rgb_zip, tmp_path / "r", **change))
     report = build.build(options(rgb_zip, tmp_path / "r", overwrite=True, **change))
     build.build(options(rgb_zip, tmp_path / "other", **change))

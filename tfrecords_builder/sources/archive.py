@@ -100,7 +100,7 @@ class Archive:
             raise SourceError(
                 self.path,
                 "it has changed while records were built from it",
-                remedy="build again from a source at rest, with --overwrite",
+                remedy="build again from a source at rest, with `overwrite`",
             )
 
     def members(self) -> list[Member]:

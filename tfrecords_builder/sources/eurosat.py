@@ -105,15 +105,15 @@ class EuroSAT:
                 where,
                 f"class folders with images in {self.extensions[0]} lie in {roots[0] or './'} and in {roots[1]}",
                 "one folder of class folders",
-                f"give one of them as --source, such as the folder {roots[1]}; of a zip, unpack it first. Where they "
-                "are parts of one data set, such as train and test, move their images together and use --lists",
+                f"give one of them as `source`, such as the folder {roots[1]}; of a zip, unpack it first. Where they "
+                "are parts of one data set, such as train and test, move their images together and use `lists`",
             )
         if roots:
             return roots[0]
         other = MULTISPECTRAL if self is RGB else RGB
         if other._roots(paths):
             raise SourceError(
-                where, f"this is an archive of {other.name}", f"one of {self.name}", f"say --dataset={other.name}"
+                where, f"this is an archive of {other.name}", f"one of {self.name}", f"say `dataset={other.name}`"
             )
         raise nothing_found(
             where,

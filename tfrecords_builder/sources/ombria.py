@@ -123,14 +123,14 @@ class Ombria:
         """
         if bands is None or level is None:
             raise OptionError(
-                "--bands_in_file and --scene_level",
+                "`bands_in_file` and `scene_level`",
                 f"{self.name} does not say which bands its PNGs show",
                 "the names of three bands in stored order, and L1C or L2A",
-                "say --bands_in_file=B11,B08,B03 --scene_level=L2A if you take them for shortwave infrared, near "
+                "say `bands_in_file=B11,B08,B03` `scene_level=L2A` if you take them for shortwave infrared, near "
                 "infrared and green",
             )
         if len(bands) != _CHANNELS:
-            raise OptionError("--bands_in_file", f"{len(bands)} names", f"{_CHANNELS}, one a channel of the PNGs")
+            raise OptionError("bands_in_file", f"{len(bands)} names", f"{_CHANNELS}, one a channel of the PNGs")
         sentinel2.parse_bands(",".join(bands))
         return dataclasses.replace(self, bands=tuple(bands), level=level)
 

@@ -66,7 +66,7 @@ def _in_blocks(tiles: Patches, options: SplitOptions) -> SplitResult:
     tile_km = tiles.size_m / 1000
     if options.buffer_km and options.buffer_km < tile_km:
         raise OptionError(
-            "--buffer_km",
+            "buffer_km",
             f"{options.buffer_km:g} km are less than a tile's {tile_km:g} km",
             "a buffer at least as wide as a tile",
             "make it wider, or leave it out",

@@ -78,10 +78,10 @@ def corners_from_transforms(patches: Patches) -> dict[str, tuple[np.ndarray, np.
     if patches.transforms is None or not all(patches.crs):
         without = sum(not crs for crs in patches.crs) if patches.transforms is not None else len(patches.keys)
         raise OptionError(
-            "--split=spatial",
+            "`split=spatial`",
             f"{without:,} of {len(patches.keys):,} images carry no coordinates",
             "georeferenced images, or a file of coordinates",
-            "say --coordinates=FILE (header patch,latitude,longitude)",
+            "say `coordinates=FILE` (header patch,latitude,longitude)",
         )
     columns, rows = np.array([[0, 1, 1, 0], [0, 0, 1, 1]]) * patches.pixels
     a, b, c, d, e, f = (column[:, None] for column in patches.transforms.T)

@@ -101,39 +101,39 @@ def check_options(options: SplitOptions) -> None:
         OptionError: if they cannot; the flag is named.
     """
     if options.method not in METHODS:
-        raise OptionError("--split", f"'{options.method}' is unknown", f"one of {', '.join(METHODS)}")
+        raise OptionError("split", f"'{options.method}' is unknown", f"one of {', '.join(METHODS)}")
     test, val = options.test_fraction, options.val_fraction
     if not (0 < test < 1 and 0 <= val < 1 and test + val < 1):
         raise OptionError(
-            "--test_fraction and --val_fraction",
+            "`test_fraction` and `val_fraction`",
             f"{test:g} and {val:g}",
             "shares between 0 and 1 that leave something for training, the test share above 0",
         )
     if options.fold is not None:
         number, folds = options.fold
         if not (folds >= 2 and 1 <= number <= folds):
-            raise OptionError("--fold", f"{number}/{folds}", "a fold of at least two, such as 1/5 to 5/5")
+            raise OptionError("fold", f"{number}/{folds}", "a fold of at least two, such as 1/5 to 5/5")
         if options.method in ("published", "lists") or (options.method == "spatial" and options.block_km is None):
             raise OptionError(
-                "--fold", "it needs parts to draw from", "--split=random, or --split=spatial with --block_km"
+                "fold", "it needs parts to draw from", "`split=random`, or `split=spatial` with `block_km`"
             )
     if (options.method == "lists") != (options.lists is not None):
-        raise OptionError("--lists", "it belongs to --split=lists, and that needs it", "both or neither")
+        raise OptionError("lists", "it belongs to `split=lists`, and that needs it", "both or neither")
     if options.allow_missing_patches and options.method != "lists":
-        raise OptionError("--allow_missing_patches", f"it says nothing to --split={options.method}", "--split=lists")
+        raise OptionError("allow_missing_patches", f"it says nothing to `split={options.method}`", "`split=lists`")
     if options.method != "spatial":
         for flag, value in (
-            ("--block_km", options.block_km),
-            ("--buffer_km", options.buffer_km or None),
-            ("--coordinates", options.coordinates),
+            ("block_km", options.block_km),
+            ("buffer_km", options.buffer_km or None),
+            ("coordinates", options.coordinates),
         ):
             if value is not None:
-                raise OptionError(flag, f"it says nothing to --split={options.method}", "--split=spatial")
+                raise OptionError(flag, f"it says nothing to `split={options.method}`", "`split=spatial`")
     # Written so that NaN, which compares as false, is refused too.
     if options.block_km is not None and not 0 < options.block_km < math.inf:
-        raise OptionError("--block_km", f"{options.block_km:g}", "kilometres above 0")
+        raise OptionError("block_km", f"{options.block_km:g}", "kilometres above 0")
     if not 0 <= options.buffer_km < math.inf or (options.buffer_km and options.block_km is None):
-        raise OptionError("--buffer_km", f"{options.buffer_km:g}", "kilometres, at least 0, together with --block_km")
+        raise OptionError("buffer_km", f"{options.buffer_km:g}", "kilometres, at least 0, together with `block_km`")
 
 
 def with_fraction_of_fold(options: SplitOptions) -> SplitOptions:
@@ -153,7 +153,7 @@ def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
     options = with_fraction_of_fold(options)
     check_options(options)
     if options.method == "city":
-        raise OptionError("--split=city", "patches are of no city", "random, lists or spatial")
+        raise OptionError("`split=city`", "patches are of no city", "random, lists or spatial")
     if options.method == "lists":
         result = _split_by_lists(patches, options)
     elif options.method == "published":
@@ -210,11 +210,11 @@ def check_parts(result: SplitResult, options: SplitOptions, what: str, groups: i
         if not options.buffer_km:
             remedy = _REMEDIES_WITHOUT_BUFFER[options.method]
     elif options.fold is not None:
-        remedy = "use fewer folds, or another --seed"
+        remedy = "use fewer folds, or another `seed`"
     else:
         remedy = _REMEDIES_OF_EMPTY_PARTS[options.method]
     raise SourceError(
-        f"--split={options.method}",
+        f"`split={options.method}`",
         f"of {what} none comes into {' and '.join(empty)}"
         + (f"; {left_out:,} are left out for their nearness to another part" if left_out else ""),
         "examples in every part",
@@ -230,37 +230,37 @@ def check_folds(options: SplitOptions, groups: int, what: str) -> None:
     """
     if options.fold is not None and options.fold[1] > groups:
         raise OptionError(
-            "--fold",
+            "fold",
             f"{options.fold[0]}/{options.fold[1]}, and the number of {what} is {groups}",
             f"as many folds as {what} at the most",
-            "use fewer folds" + (", or make --block_km smaller" if what == "blocks" else ""),
+            "use fewer folds" + (", or make `block_km` smaller" if what == "blocks" else ""),
         )
 
 
 _REMEDIES_OF_EMPTY_PARTS = {
-    "random": "change --test_fraction or --val_fraction, or give more patches",
-    "published": "give the whole archive, or split it with --split=random",
+    "random": "change `test_fraction` or `val_fraction`, or give more patches",
+    "published": "give the whole archive, or split it with `split=random`",
     "lists": "give lists that name patches of this source",
-    "spatial": "change --test_fraction or --val_fraction, make --block_km smaller, or take another --seed",
+    "spatial": "change `test_fraction` or `val_fraction`, make `block_km` smaller, or take another `seed`",
     "city": "leave the column split empty for some cities, or name one for every part there",
 }
 
 _REMEDIES_OF_FEW_GROUPS = {
-    "spatial": "make --block_km smaller, so that there are {parts} blocks at least",
-    "city": "give {parts} cities at least, or divide their ground with --split=spatial --block_km=KILOMETRES",
+    "spatial": "make `block_km` smaller, so that there are {parts} blocks at least",
+    "city": "give {parts} cities at least, or divide their ground with `split=spatial` `block_km=KILOMETRES`",
 }
 
 _REMEDIES_OF_LEFT_OUT = {
-    "spatial": "make --buffer_km smaller, or --block_km larger where the ground is wide enough",
-    "city": "name parts in the column split that lie apart, make --buffer_km smaller, or divide the ground with "
-    "--split=spatial --block_km=KILOMETRES",
+    "spatial": "make `buffer_km` smaller, or `block_km` larger where the ground is wide enough",
+    "city": "name parts in the column split that lie apart, make `buffer_km` smaller, or divide the ground with "
+    "`split=spatial` `block_km=KILOMETRES`",
 }
 
 
 _REMEDIES_WITHOUT_BUFFER = {
-    "spatial": "make --block_km larger where the ground is wide enough, or smaller tiles",
-    "city": "name parts in the column split that lie apart, or divide the ground with --split=spatial "
-    "--block_km=KILOMETRES",
+    "spatial": "make `block_km` larger where the ground is wide enough, or smaller tiles",
+    "city": "name parts in the column split that lie apart, or divide the ground with `split=spatial` "
+    "`block_km=KILOMETRES`",
 }
 
 
@@ -337,10 +337,10 @@ def _split_at_random(patches: Patches, options: SplitOptions) -> SplitResult:
 def _split_as_published(patches: Patches, options: SplitOptions) -> SplitResult:
     if not any(patches.parts):
         raise OptionError(
-            "--split=published",
+            "`split=published`",
             "the archive has no parts of its own",
             "random, lists or spatial",
-            "say --split=random, or --split=lists with --lists",
+            "say `split=random`, or `split=lists` with `lists`",
         )
     across = _across(patches, patches.parts)
     method = {
@@ -374,7 +374,7 @@ def _read_list(path: pathlib.Path) -> tuple[list[str], str]:
             path,
             f"the list cannot be read ({error})",
             "a text file with one patch a line",
-            "give --lists=PREFIX so that PREFIX-train.txt and PREFIX-test.txt exist; PREFIX-val.txt may be absent",
+            "give `lists=PREFIX` so that PREFIX-train.txt and PREFIX-test.txt exist; PREFIX-val.txt may be absent",
         ) from None
     names = [line.strip() for line in lines]
     keys = [pathlib.PurePosixPath(name).stem for name in names if name and not name.startswith("#")]
@@ -404,7 +404,7 @@ def _split_by_lists(patches: Patches, options: SplitOptions) -> SplitResult:
                 path,
                 f"{len(absent):,} of its {len(names):,} patches are not in the source, first {', '.join(absent[:3])}",
                 "a source with every listed patch",
-                "give the whole archive, or say --allow_missing_patches if a part of it is meant",
+                "give the whole archive, or say `allow_missing_patches` if a part of it is meant",
             )
         missing[part] = len(absent)
         for name in names:

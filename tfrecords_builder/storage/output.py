@@ -79,7 +79,7 @@ def check(output_dir: str, *, overwrite: bool) -> None:
             output_dir,
             "the folder holds another build",
             "an empty folder, or none yet",
-            "choose another folder, or replace that build with --overwrite",
+            "choose another folder, or replace that build with `overwrite`",
         )
 
 
@@ -122,19 +122,19 @@ def check_work(
         OptionError: if they cannot work; the flag is named.
     """
     if not shard_mb > 0:
-        raise OptionError("--shard_mb", f"{shard_mb:g}", "a size above 0 megabytes")
+        raise OptionError("shard_mb", f"{shard_mb:g}", "a size above 0 megabytes")
     if num_workers < 1:
-        raise OptionError("--num_workers", str(num_workers), "at least 1 process")
+        raise OptionError("num_workers", str(num_workers), "at least 1 process")
     if engine not in ENGINES:
-        raise OptionError("--engine", f"'{engine}' is unknown", f"one of {', '.join(ENGINES)}")
+        raise OptionError("engine", f"'{engine}' is unknown", f"one of {', '.join(ENGINES)}")
     if beam_options and engine != "beam":
-        raise OptionError("--beam_option", f"it says nothing to --engine={engine}", "--engine=beam")
+        raise OptionError("beam_option", f"it says nothing to `engine={engine}`", "`engine=beam`")
     in_memory = [path for path in paths if str(path).startswith("memory://")]
     if in_memory and (num_workers > 1 or engine != "local"):
         raise OptionError(
             in_memory[0],
             "files in memory are seen by one process alone",
-            "--engine=local --num_workers=1, or another file system",
+            "`engine=local` `num_workers=1`, or another file system",
         )
 
 

@@ -22,18 +22,18 @@ STATE_FOLDER = ".build"
 
 _DESCRIPTION, _SOURCES, _REFUSED = "build.json", "sources.json", "refused.json"
 _LONGEST = 60
-_FLAGS = {
+_TITLES = {
     "program": "the program's version",
     "source_name": "the source's name",
-    "method": "--split",
-    "verify": "the check of every JPEG (--no_verify)",
-    "size": "--tile_size",
-    "units": "--scene_units",
-    "offset": "--scene_offset",
-    "scale": "--scene_scale",
-    "level": "--scene_level",
+    "method": "`split`",
+    "verify": "the check of every JPEG (`no_verify`)",
+    "size": "`tile_size`",
+    "units": "`scene_units`",
+    "offset": "`scene_offset`",
+    "scale": "`scene_scale`",
+    "level": "`scene_level`",
 }
-"""What options are called on the command line where it is otherwise than in the code."""
+"""What errors call a field where it is otherwise than in the code."""
 
 
 class BuildState:
@@ -88,7 +88,7 @@ class BuildState:
                 "the folder holds an unfinished build of something else "
                 f"({found or _told(changed, known or {}, sources)})",
                 "the same source and flags",
-                "undo the change and call it as before, choose another folder, or begin again with --overwrite",
+                "undo the change and call it as before, choose another folder, or begin again with `overwrite`",
             )
         self.remove()
         self.output.scratch(STATE_FOLDER)
@@ -140,8 +140,8 @@ def _differences(old: Any, new: Any, name: str = "") -> str:
         named = [{f"{name} {item.get('name')}": item for item in part} for part in (old, new)]
         return _told(_changed(*named), *named, "entries")
     if max(len(_value(old)), len(_value(new))) > _LONGEST:
-        return f"{_FLAGS.get(name, f'--{name}')} has changed"
-    return f"{_FLAGS.get(name, f'--{name}')} was {_value(old)}, is now {_value(new)}"
+        return f"{_TITLES.get(name, f'`{name}`')} has changed"
+    return f"{_TITLES.get(name, f'`{name}`')} was {_value(old)}, is now {_value(new)}"
 
 
 def _value(value: Any) -> str:

@@ -251,7 +251,7 @@ def _imagenet(published: Published) -> _Source:
             "weights 'imagenet'",
             f"Keras could not fetch them ({error})",
             f"the file of keras.applications.{published.application}",
-            "where there is no network, fetch the file elsewhere and give it with --weights=FILE",
+            "where there is no network, fetch the file elsewhere and give it with `weights=FILE`",
         ) from error
     layers = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
     return _Source(layers, COLOURS, published)

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from eo_keras.core import engines, files
+from eo_keras.core.worker_errors import decode_error, encode_error
 from eo_keras.errors import EOKerasError, OptionError, SourceError
 
 
@@ -124,11 +125,9 @@ def test_beam_says_what_it_needs(monkeypatch):
 
 def test_an_error_keeps_its_kind_and_words_inside_another_programs_message():
     error = SourceError("a.zip: b.jpg", "it is bad", "a good one", "mend it")
-    found = worker_errors.decode_error(
-        f"RuntimeError: Traceback\n{worker_errors.encode_error(error)} [while running 'x']"
-    )
+    found = decode_error(f"RuntimeError: Traceback\n{encode_error(error)} [while running 'x']")
     assert type(found) is SourceError and str(found) == str(error)
-    assert worker_errors.decode_error("something else") is None
+    assert decode_error("something else") is None
 
 
 def test_beam_runs_the_same_units_in_several_processes(tmp_path):

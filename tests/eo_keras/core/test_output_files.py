@@ -18,7 +18,7 @@ def test_a_file_of_somebody_elses_is_replaced_only_where_that_is_said(tmp_path, 
     theirs = {name: b"mine", "notes.md": b"notes"}
     for path, data in theirs.items():
         (tmp_path / path).write_bytes(data)
-    with pytest.raises(OptionError, match=f"{name}: it is already there.*--overwrite"):
+    with pytest.raises(OptionError, match=f"{name}: it is already there.*`overwrite"):
         written(tmp_path, b"1")
     assert contents(tmp_path) == theirs
     written(tmp_path, b"1", overwrite=True)

@@ -86,9 +86,7 @@ def test_few_tiles_keep_what_only_borders():
 
 def test_what_cannot_be_held_out_is_refused():
     for corners in (grid(3, 64), [(0, 0)], [(0, 0)] * 5):
-        with pytest.raises(
-            OptionError, match="--validation_from_train: of .* --val_fraction, or say --validation_from"
-        ):
+        with pytest.raises(OptionError, match="validation_from_train: of .* `val_fraction`, or say `validation_from"):
             holdouts.divide(scanned(corners), TILES, 0.1, draw)
 
 

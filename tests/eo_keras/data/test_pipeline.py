@@ -433,7 +433,7 @@ def test_workers_share_a_part_too(raw):
 
 def test_more_workers_than_shards_and_batches_that_cannot_be_shared(raw):
     data = Records(raw[0])
-    with pytest.raises(RecordsError, match="3 shards for 4 workers.*fewer workers, or build .* smaller --shard_mb"):
+    with pytest.raises(RecordsError, match="3 shards for 4 workers.*fewer workers, or build .* smaller `shard_mb"):
         _of_worker(data, 0, 4, cache=False)
     words = "12 is not divisible by 5 workers; expected a multiple of 5, for instance 15"
     with pytest.raises(OptionError, match=words):

@@ -201,7 +201,7 @@ def test_the_temperature_is_fitted_on_what_validated_the_run(run, data, calibrat
 
 def test_no_temperature_without_validation_or_from_other_records(run, data):
     without = dataclasses.replace(run, card=dataclasses.replace(run.card, selection={"split": None}))
-    with pytest.raises(RunError, match="the run had no validation examples.*--validation_from_train"):
+    with pytest.raises(RunError, match="the run had no validation examples.*`validation_from_train"):
         evaluation.fit_calibration(without, data)
     other = dataclasses.replace(run, card=dataclasses.replace(run.card, data_fingerprint="f" * 64))
     with pytest.raises(RecordsError, match="expected ffffffffffff, those that .* was trained on"):

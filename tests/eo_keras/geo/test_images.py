@@ -63,14 +63,14 @@ def test_names_given_count_more_than_those_in_the_file(tmp_path):
     path = write_geotiff(tmp_path / "a.tif", numbers(2), ("B02", "B03"))
     image = rasters.read_image(path, ("B11", "B12"))
     assert image.bands == ("B11", "B12") and not image.bands_assumed
-    with pytest.raises(BandError, match=r"a.tif: 2 bands; expected 3, as --image_bands names \(B02,B03,B04\)"):
+    with pytest.raises(BandError, match=r"a.tif: 2 bands; expected 3, as `image_bands` names \(B02,B03,B04\)"):
         rasters.read_image(path, ("B02", "B03", "B04"))
 
 
 @pytest.mark.parametrize(("count", "dtype"), [(3, "uint16"), (13, "uint8"), (4, "uint8"), (12, "uint16")])
 def test_unnamed_bands_that_cannot_be_told(tmp_path, count, dtype):
     path = write_geotiff(tmp_path / "a.tif", numbers(count, dtype), photometric="MINISBLACK")
-    with pytest.raises(BandError, match=f"a.tif: {count} unnamed {dtype} bands.*--image_bands="):
+    with pytest.raises(BandError, match=f"a.tif: {count} unnamed {dtype} bands.*`image_bands="):
         rasters.read_image(path)
 
 
@@ -79,7 +79,7 @@ def test_unnamed_bands_that_cannot_be_told(tmp_path, count, dtype):
 )
 def test_names_that_are_no_bands(tmp_path, names):
     path = write_geotiff(tmp_path / "a.tif", numbers(len(names), "uint8"), names)
-    with pytest.raises(BandError, match=f"bands named {names[0]}.*--image_bands="):
+    with pytest.raises(BandError, match=f"bands named {names[0]}.*`image_bands="):
         rasters.read_image(path)
 
 

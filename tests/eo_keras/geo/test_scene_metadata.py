@@ -106,7 +106,7 @@ def test_a_vrt_means_what_its_sources_mean(product, tmp_path):
     nested = write_vrt(tmp_path / "two.vrt", {"B04": write_vrt(tmp_path / "inner.vrt", {"B04": sources["B04"]})})
     assert offsets(nested)[0] == -1000
     changed = write_vrt(tmp_path / "three.vrt", sources, "<ScaleOffset>-1000</ScaleOffset><ScaleRatio>1</ScaleRatio>")
-    with pytest.raises(SourceError, match="the VRT changes numbers.*--scene_offset"):
+    with pytest.raises(SourceError, match="the VRT changes numbers.*`scene_offset"):
         scenes.open_scene(changed)
     assert offsets(changed, offset=0)[0] == 0
     loose = bands_in(tmp_path / "loose")
@@ -116,7 +116,7 @@ def test_a_vrt_means_what_its_sources_mean(product, tmp_path):
 
 def test_metadata_beside_flat_files_are_theirs_alone(product, tmp_path):
     folder = bands_in(tmp_path / "flat", product, f"{IMAGE}_{{}}_10m.jp2")
-    with pytest.raises(SourceError, match="acquired on 2023-01-22 by T33UUU.*--scene_offset, such as -1000"):
+    with pytest.raises(SourceError, match="acquired on 2023-01-22 by T33UUU.*`scene_offset`, such as -1000"):
         scenes.open_scene(folder)
     assert offsets(folder, offset=-1000)[0] == -1000
     shutil.copy(next(product.glob("MTD_*.xml")), folder)
@@ -230,18 +230,18 @@ def write_export(path, value=2500, dtype="uint16", tags=None):
 
 def test_an_export_whose_name_tells_of_an_offset_is_known_or_refused(tmp_path):
     path = write_export(tmp_path / f"{NAME}_town.tif")
-    with pytest.raises(SourceError, match=r"baseline 05\.09.*--scene_offset, such as -1000 or, where .* applied, 0"):
+    with pytest.raises(SourceError, match=r"baseline 05\.09.*`scene_offset`, such as -1000 or, where .* applied, 0"):
         scenes.open_scene(path)
     assert offsets(path, offset=-1000)[0] == -1000
     assert offsets(path, offset=0)[0] == 0
     folder = tmp_path / "N0509_downloads" / NAME
     folder.mkdir(parents=True)
-    with pytest.raises(SourceError, match="--scene_offset"):
+    with pytest.raises(SourceError, match="scene_offset"):
         scenes.open_scene(write_export(folder / "town.tif"))
     # Tags that say all are heard; those that leave the offset out are not believed.
     assert offsets(write_export(tmp_path / f"{NAME}_a.tif", tags=(0.0001, -0.1)))[0] == pytest.approx(-1000)
     bare = write_export(tmp_path / f"{NAME}_b.tif", tags=(0.0001, 0.0))
-    with pytest.raises(SourceError, match="its tags say scale 0.0001 and offset 0.*--scene_offset"):
+    with pytest.raises(SourceError, match="its tags say scale 0.0001 and offset 0.*`scene_offset"):
         scenes.open_scene(bare)
     assert offsets(bare, offset=0)[0] == 0
     # Of reflectance, and of an old baseline, nothing is open.
@@ -255,7 +255,7 @@ def test_recent_scenes_of_other_names_are_warned_of(tmp_path):
     offset, scene = offsets(path)
     assert offset == 0
     (warning,) = scene.warnings
-    assert "taken as harmonised" in warning and "--scene_offset=-1000" in warning
+    assert "taken as harmonised" in warning and "`scene_offset=-1000`" in warning
     assert offsets(path, offset=0)[1].warnings == ()
     assert offsets(write_export(tmp_path / "town_2018-01-22.tif"))[1].warnings == ()
 
@@ -263,9 +263,9 @@ def test_recent_scenes_of_other_names_are_warned_of(tmp_path):
 def test_what_the_user_says_is_for_scenes_that_say_nothing(product):
     folder = next(product.rglob("R10m"))
     offset, scene = offsets(folder, offset=0)
-    assert offset == -1000 and "--scene_offset and --scene_scale are for scenes that do not say" in scene.warnings[0]
+    assert offset == -1000 and "`scene_offset` and `scene_scale` are for scenes that do not say" in scene.warnings[0]
     assert offsets(folder, offset=-1000)[1].warnings == ()
-    assert "--scene_offset" in offsets(product, offset=0)[1].warnings[0]
+    assert "scene_offset" in offsets(product, offset=0)[1].warnings[0]
     # Told of one city, it goes before metadata; a product says itself.
     assert offsets(folder, offset=-500, told_first=True)[0] == -500
     with pytest.raises(OptionError, match="says itself"):

@@ -34,18 +34,18 @@ TOWN = (0.03, 0.35)
 @pytest.mark.parametrize(
     ("dtype", "units", "factor", "looks", "remedy"),
     [
-        ("float32", "reflectance", 100, "per cent", "--scene_scale=0.01"),
-        ("float32", "dn", 100, "per cent", "--scene_scale=0.01"),
-        ("uint16", None, 100, "per cent", "--scene_scale=0.01"),
+        ("float32", "reflectance", 100, "per cent", "`scene_scale=0.01"),
+        ("float32", "dn", 100, "per cent", "`scene_scale=0.01"),
+        ("uint16", None, 100, "per cent", "`scene_scale=0.01"),
         ("float32", "reflectance", 255 / 0.35, "grey values", "keeps its numbers"),
         ("float32", "dn", 255 / 0.35, "grey values", "keeps its numbers"),
         ("uint16", None, 255 / 0.35, "grey values", "keeps its numbers"),
         ("int16", None, 254 / 0.35, "grey values", "keeps its numbers"),
-        ("uint16", None, 65535, "16 bits", "--scene_scale=1.5259e-05"),
-        ("float32", "dn", 65535, "16 bits", "--scene_scale=1.5259e-05"),
-        ("float32", "reflectance", 65535, "stretched|digital numbers", "--scene"),
-        ("float32", "reflectance", 10_000, "digital numbers", "--scene_units=dn"),
-        ("float64", "dn", 1, "look like reflectance;", "--scene_units=reflectance"),
+        ("uint16", None, 65535, "16 bits", "`scene_scale=1.5259e-05"),
+        ("float32", "dn", 65535, "16 bits", "`scene_scale=1.5259e-05"),
+        ("float32", "reflectance", 65535, "stretched|digital numbers", "scene"),
+        ("float32", "reflectance", 10_000, "digital numbers", "`scene_units=dn"),
+        ("float64", "dn", 1, "look like reflectance;", "`scene_units=reflectance"),
         ("uint16", None, 1 / 0.35, "look like reflectance;", "keeps its numbers"),
         ("float32", "reflectance", 1e-4, "black", "keeps its numbers"),
     ],
@@ -120,7 +120,7 @@ def test_single_infrared_and_cirrus_bands_may_be_nearly_black(tmp_path):
 
 def test_who_repeats_the_usual_scale_insists_on_a_dark_scene(tmp_path):
     path = write(tmp_path / "black.tif", ground(0.0003, 0.0045) * 10_000, "uint16")
-    with pytest.raises(SourceError, match=r"if they are right, say --scene_scale=0\.0001"):
+    with pytest.raises(SourceError, match=r"if they are right, say `scene_scale=0\.0001"):
         scenes.open_scene(path)
     scenes.open_scene(path, SceneOptions(scale=0.0001))
     with pytest.raises(SourceError, match="they look like"):
@@ -133,7 +133,7 @@ def test_negative_numbers_are_told_apart(tmp_path):
         numbers[:, :10] = -9999
         scenes.open_scene(write(tmp_path / "fill.tif", numbers, "int16"))
     scenes.open_scene(write(tmp_path / "declared.tif", numbers, "int16", nodata=-9999))
-    with pytest.raises(SourceError, match="below 0.*applied already.*--scene_offset=0"):
+    with pytest.raises(SourceError, match="below 0.*applied already.*`scene_offset=0"):
         scenes.open_scene(
             write(tmp_path / "twice.tif", ground(0.02, 0.12) * 10_000, "uint16"), SceneOptions(offset=-1000)
         )
@@ -199,14 +199,14 @@ def test_an_offset_tag_of_reflectance_is_reflectance(tmp_path):
 @pytest.mark.parametrize(
     ("options", "flag"),
     [
-        ({"units": "percent"}, "--scene_units"),
-        ({"scale": 0}, "--scene_scale"),
-        ({"scale": -1}, "--scene_scale"),
-        ({"scale": float("nan")}, "--scene_scale"),
-        ({"scale": 0.01, "units": "dn"}, "--scene_units"),
-        ({"offset": -0.1}, "--scene_offset"),
-        ({"offset": float("nan")}, "--scene_offset"),
-        ({"offset": -1000, "scale": 0.01}, "--scene_offset"),
+        ({"units": "percent"}, "scene_units"),
+        ({"scale": 0}, "scene_scale"),
+        ({"scale": -1}, "scene_scale"),
+        ({"scale": float("nan")}, "scene_scale"),
+        ({"scale": 0.01, "units": "dn"}, "scene_units"),
+        ({"offset": -0.1}, "scene_offset"),
+        ({"offset": float("nan")}, "scene_offset"),
+        ({"offset": -1000, "scale": 0.01}, "scene_offset"),
     ],
 )
 def test_what_cannot_be_said_of_numbers_is_refused_by_its_flag(options, flag):
@@ -224,5 +224,5 @@ def test_real_scenes_are_in_range(real_data):
             scenes.open_scene(path, SceneOptions(bands_in_file=scenes.parse_bands_in_file(order)))
     for path in (*samples.rglob("2023*.tif"), *samples.rglob("leipzig*.tif")):
         scenes.open_scene(path, SceneOptions(units="dn"))
-        with pytest.raises(SourceError, match="--scene_units=dn"):
+        with pytest.raises(SourceError, match="`scene_units=dn"):
             scenes.open_scene(path, SceneOptions(units="reflectance"))

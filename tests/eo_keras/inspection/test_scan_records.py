@@ -245,7 +245,7 @@ def subject(folder, coordinates=None, name="first"):
 def test_the_page_of_records_without_places_says_so(rgb):
     first = subject(rgb)
     text = pages.render(inspection_page.make_page(first))
-    assert "--coordinates=FILE" in text and "a neighbour" not in text
+    assert "`coordinates=FILE" in text and "a neighbour" not in text
     for words in ("Patches of test with … in train", "Patches of val with", "Patches of test with … in val"):
         assert words in text
     # Balance, histograms, and a sheet for each split; no map.

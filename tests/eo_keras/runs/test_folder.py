@@ -106,7 +106,7 @@ def test_records_of_a_run_are_found_from_anywhere(copy, rgb_records, tmp_path, m
 
     monkeypatch.chdir(tmp_path)
     assert trained_on(rgb_records) == str(rgb_records) and trained_on("s3://bucket/records") == "s3://bucket/records"
-    with pytest.raises(RecordsError, match=f"{copy}: .* trained on, sub/records, are not there.* by --records_dir"):
+    with pytest.raises(RecordsError, match=f"{copy}: .* trained on, sub/records, are not there.* by `records_dir"):
         trained_on("sub/records")
     # Where the run was begun, as it says itself.
     began = json.loads((copy / runs.ENVIRONMENT_NAME).read_text())
@@ -135,7 +135,7 @@ def test_a_run_of_an_earlier_version_opens_and_cannot_be_gone_on_with(copy):
     (copy / MANIFEST_NAME).unlink()
     assert runs.open_run(copy).card == runs.open_run(copy, runs.LAST_MODEL_NAME).card
     before = contents(copy)
-    with pytest.raises(RunError, match=f"of an earlier version. Start another run from .*--weights={copy}/model.keras"):
+    with pytest.raises(RunError, match=f"of an earlier version. Start another run from .*`weights={copy}/model.keras"):
         runs.check_folder(copy, resume=True, overwrite=False)
     for overwrite in (False, True):
         with pytest.raises(RunError, match="did not write"):

@@ -163,11 +163,11 @@ def test_grids_that_make_no_sense(varied, words):
         ({"strategy": "multi_worker"}, "strategy: 'multi_worker'"),
         ({"optimizer": OptimizerOptions(warmup_epochs=5.0)}, "warmup_epochs: 5 in a run of 3 epochs"),
         ({"progressive_sizes": (64,), "progressive_epochs": (1,)}, "progressive_sizes: 64"),
-        ({"segmentation": SegmentationOptions(loss="focal")}, "--loss: it says nothing where an image has one class"),
-        ({"model": "deeplab_resnet14"}, "--model: deeplab_resnet14 is for segmentation, the records are for"),
+        ({"segmentation": SegmentationOptions(loss="focal")}, "loss: it says nothing where an image has one class"),
+        ({"model": "deeplab_resnet14"}, "model: deeplab_resnet14 is for segmentation, the records are for"),
         (
             {"validation_from_train": 0.0},
-            "validation_from_train: 0, .*nothing but the test split .*--validation_from_train=0.05",
+            "validation_from_train: 0, .*nothing but the test split .*`validation_from_train=0.05",
         ),
     ],
 )
@@ -291,7 +291,7 @@ def test_what_is_somebody_elses_stays(swept, tmp_path, name):
     before = contents(tmp_path / "s")
     with pytest.raises(RunError, match="did not write") as caught:
         swept(learning_rate=[0.1])
-    assert "--overwrite" not in str(caught.value)  # launch.sweep has none.
+    assert "overwrite" not in str(caught.value)  # launch.sweep has none.
     assert contents(tmp_path / "s") == before
 
 

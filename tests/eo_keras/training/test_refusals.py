@@ -82,7 +82,7 @@ def test_a_head_on_random_features_is_not_trained(short_training, tmp_path):
         head_epochs=1,
         frozen_batch_norm=True,
     )
-    with pytest.raises(OptionError, match="--backbone_run: it says nothing"):
+    with pytest.raises(OptionError, match="backbone_run: it says nothing"):
         training.train(options, dry_run=True)
 
 

@@ -51,7 +51,7 @@ def test_a_stopped_run_goes_on_in_the_midst_of_an_epoch(short_training, tmp_path
 
     stopped = training.train(options, stop=stop, report=lines.append)
     assert stopped.stopped and stopped.card is None and stopped.history == ()
-    assert lines[-1] == "stopped behind step 2, which is saved; go on with --resume"
+    assert lines[-1] == "stopped behind step 2, which is saved; go on with `resume`"
     state = runs.read_state(tmp_path / "r")
     assert (state["epoch"], state["variables"], len(state["under_way"]["losses"])) == (0, "step-00000002.npz", 2)
     resumed = training.train(dataclasses.replace(options, resume=True))
@@ -64,7 +64,7 @@ def test_a_stopped_run_goes_on_in_the_midst_of_an_epoch(short_training, tmp_path
     options = dataclasses.replace(options, run_dir=str(tmp_path / "s"))
     stopped = training.train(options, stop=lambda: asked.append(None) or len(asked) > 4, report=lines.append)
     assert stopped.stopped and len(stopped.history) == 1 and stopped.card.selection["epoch"] == 1
-    assert lines[-1] == "stopped behind epoch 1, which is saved; go on with --resume"
+    assert lines[-1] == "stopped behind epoch 1, which is saved; go on with `resume`"
 
 
 def test_sigterm_saves_and_ends(rgb_records, tmp_path):
@@ -83,7 +83,7 @@ def test_sigterm_saves_and_ends(rgb_records, tmp_path):
         if line.startswith("epoch   1:"):
             process.terminate()
     assert process.wait() == 143 and process.stderr.read() == ""
-    assert "which is saved; go on with --resume" in lines[-1]
+    assert "which is saved; go on with `resume" in lines[-1]
     state = runs.read_state(tmp_path / "r")
     done = 3 * state["epoch"] + len(state["under_way"]["losses"])
     assert 3 <= done < 600 and state["variables"] == checkpoints.step_name(done)
@@ -154,9 +154,9 @@ def test_what_cannot_be_gone_on_with_is_named_with_weights_that_can(finished, tm
     (run / runs.MODEL_NAME).unlink()
     with pytest.raises(RunError, match=rf"{runs.CHECKPOINT_DIR}/[a-z].*: it .*") as caught:
         training.train(dataclasses.replace(finished[0], run_dir=str(run), resume=True))
-    assert f"--weights={run / runs.LAST_MODEL_NAME} with another --run_dir" in str(caught.value)
+    assert f"`weights={run / runs.LAST_MODEL_NAME}` with another `run_dir" in str(caught.value)
     (run / runs.LAST_MODEL_NAME).write_bytes(b"")
-    assert runs.start_from_weights(run) == "start the run again in another --run_dir"
+    assert runs.start_from_weights(run) == "start the run again in another `run_dir`"
 
 
 def test_a_run_that_never_got_to_a_checkpoint_is_begun_again_by_the_same_command(short_training, tmp_path):
@@ -170,7 +170,7 @@ def test_a_run_that_never_got_to_a_checkpoint_is_begun_again_by_the_same_command
 
     with pytest.raises(StorageError):
         training.train(options, progress=full)
-    with pytest.raises(RunError, match="Start the run without --resume"):
+    with pytest.raises(RunError, match="Start the run without `resume"):
         training.train(dataclasses.replace(options, resume=True))
     assert len(training.train(options).history) == 2
     assert (run / "train.log").read_text() == "what tee wrote"

@@ -324,7 +324,7 @@ def test_names_tell_evaluations_apart(changes, name):
 
 @pytest.mark.parametrize("scales", [(), (1.0, 1.0), (0.01,), (9.0,)])
 def test_scales_that_make_no_sense_are_refused(scales):
-    with pytest.raises(OptionError, match="--scales"):
+    with pytest.raises(OptionError, match="scales"):
         DenseTTA(scales)
 
 

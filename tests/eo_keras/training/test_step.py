@@ -77,7 +77,7 @@ def test_frozen_batch_normalisation_keeps_all_that_it_holds(short_training, weig
 
 @pytest.mark.parametrize("option", ["head_epochs", "frozen_batch_norm"])
 def test_what_needs_weights_to_start_from(short_training, option):
-    with pytest.raises(OptionError, match=f"{option}: .* without weights.*Give --weights"):
+    with pytest.raises(OptionError, match=f"{option}: .* without weights.*Give `weights"):
         dataclasses.replace(short_training, **{option: 1})
 
 

@@ -185,7 +185,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(options, finished, tmp_
 
 def test_what_a_resumed_run_refuses(options, finished, tmp_path):
     resume = dataclasses.replace(finished[0], resume=True)
-    with pytest.raises(RunError, match="started with epochs=3, not 4.*--flagfile="):
+    with pytest.raises(RunError, match="started with epochs=3, not 4.*`flagfile="):
         training.train(dataclasses.replace(resume, epochs=4))
     with pytest.raises(RunError, match="no checkpoint to go on from"):
         training.train(dataclasses.replace(resume, run_dir=str(tmp_path / "none")))
@@ -195,10 +195,10 @@ def test_what_a_resumed_run_refuses(options, finished, tmp_path):
 
 
 def test_a_folder_in_which_no_run_can_begin(options, finished, tmp_path):
-    with pytest.raises(RunError, match="holds another run.*--resume"):
+    with pytest.raises(RunError, match="holds another run.*`resume"):
         training.train(finished[0])
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match="'notes.txt', which this program did not write.*--overwrite"):
+    with pytest.raises(RunError, match="'notes.txt', which this program did not write.*`overwrite"):
         training.train(dataclasses.replace(options, run_dir=str(tmp_path)))
 
 

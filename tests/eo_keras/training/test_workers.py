@@ -126,7 +126,7 @@ def test_a_worker_that_never_comes_is_named_and_waited_for_aloud(monkeypatch):
     with pytest.raises(TrainingError) as raised:
         workers.meet(cluster[1], 1.2, lines.append)
     assert str(raised.value).startswith(f"{names[0]}: not there after ")
-    assert "Connection refused" in str(raised.value) and "--worker_wait=SECONDS" in str(raised.value)
+    assert "Connection refused" in str(raised.value) and "`worker_wait=SECONDS" in str(raised.value)
     assert lines == [f"waiting for {names[0]}; 1 s more at most"]
     # A signal is heard meanwhile.
     asked = iter([False, True])
@@ -158,7 +158,7 @@ def test_a_lost_worker_is_named(monkeypatch, kind, said, words):
                 raise kind(None, None, said)
     if words:
         assert "worker 3" not in str(raised.value)
-        assert str(raised.value).endswith("then start all workers again with --resume")
+        assert str(raised.value).endswith("then start all workers again with `resume`")
 
 
 def both(records, run_dir, *words):

@@ -223,7 +223,7 @@ def test_what_is_wrong_with_an_archive_is_told(tmp_path, change, told):
 
 
 def test_nobody_guesses_the_bands(make, archive, tmp_path):
-    with pytest.raises(OptionError, match="does not say which bands.*--bands_in_file=B11,B08,B03"):
+    with pytest.raises(OptionError, match="does not say which bands.*`bands_in_file=B11,B08,B03"):
         built("ombria_s2", archive, tmp_path / "r", method="published")
     with pytest.raises(OptionError, match="2 names; expected 3"):
         built("ombria_s2", archive, tmp_path / "r", method="published", bands=("B11", "B08"), level="L2A")

@@ -94,7 +94,7 @@ def test_a_tile_without_a_place_does_not_end_the_check_of_the_others():
 
 
 def test_one_city_cannot_be_split_by_city():
-    with pytest.raises(SourceError, match="--split=spatial --block_km"):
+    with pytest.raises(SourceError, match="`split=spatial` `block_km"):
         split(apart(1), cities_of(1))
 
 

@@ -112,7 +112,7 @@ def test_lists_that_do_not_fit(tmp_path):
     with pytest.raises(SourceError, match="my-train.txt: the list cannot be read"):
         split()
     write_lists(tmp_path, train=["Forest_1", "River_9"], test=["Forest_2"])
-    with pytest.raises(SourceError, match="1 of its 2 patches are not in the source, first River_9.*--allow_missing"):
+    with pytest.raises(SourceError, match="1 of its 2 patches are not in the source, first River_9.*`allow_missing"):
         split()
     assert split(allow_missing_patches=True).method["missing"] == {"train": 1, "test": 0}
     write_lists(tmp_path, train=["Forest_1"], test=["Forest_2", "Forest_1"])
@@ -170,7 +170,7 @@ def test_longitude_from_transforms_keeps_identical_images_together():
 
 def test_images_without_a_crs_need_coordinates():
     found = splits.Patches(**(vars(on_a_grid(3)) | {"crs": (None,) * 2 + ("EPSG:32633",) * 7}))
-    with pytest.raises(OptionError, match="2 of 9 images carry no coordinates.*--coordinates"):
+    with pytest.raises(OptionError, match="2 of 9 images carry no coordinates.*`coordinates"):
         splits.make_split(found, SplitOptions(method="spatial"))
 
 
@@ -329,26 +329,26 @@ def test_spatial_folds_test_each_block_once():
 @pytest.mark.parametrize(
     ("options", "flag"),
     [
-        ({"method": "guess"}, "--split"),
-        ({"test_fraction": 0.0}, "--test_fraction"),
-        ({"test_fraction": 0.7, "val_fraction": 0.3}, "--test_fraction"),
-        ({"method": "lists"}, "--lists"),
-        ({"lists": "x"}, "--lists"),
-        ({"allow_missing_patches": True}, "--allow_missing_patches"),
-        ({"block_km": 3.0}, "--block_km"),
-        ({"block_km": 0.0}, "--block_km"),
-        ({"method": "spatial", "block_km": float("nan")}, "--block_km"),
-        ({"method": "spatial", "block_km": 3.0, "buffer_km": float("nan")}, "--buffer_km"),
-        ({"test_fraction": float("nan")}, "--test_fraction"),
-        ({"coordinates": "x.csv"}, "--coordinates"),
-        ({"method": "spatial", "buffer_km": 1.0}, "--buffer_km"),
-        ({"method": "spatial", "block_km": -1.0}, "--block_km"),
-        ({"method": "spatial"}, "--coordinates"),
-        ({"fold": (0, 5)}, "--fold"),
-        ({"fold": (6, 5)}, "--fold"),
-        ({"fold": (1, 1)}, "--fold"),
-        ({"method": "spatial", "fold": (1, 5)}, "--fold"),
-        ({"method": "lists", "lists": "x", "fold": (1, 5)}, "--fold"),
+        ({"method": "guess"}, "split"),
+        ({"test_fraction": 0.0}, "test_fraction"),
+        ({"test_fraction": 0.7, "val_fraction": 0.3}, "test_fraction"),
+        ({"method": "lists"}, "lists"),
+        ({"lists": "x"}, "lists"),
+        ({"allow_missing_patches": True}, "allow_missing_patches"),
+        ({"block_km": 3.0}, "block_km"),
+        ({"block_km": 0.0}, "block_km"),
+        ({"method": "spatial", "block_km": float("nan")}, "block_km"),
+        ({"method": "spatial", "block_km": 3.0, "buffer_km": float("nan")}, "buffer_km"),
+        ({"test_fraction": float("nan")}, "test_fraction"),
+        ({"coordinates": "x.csv"}, "coordinates"),
+        ({"method": "spatial", "buffer_km": 1.0}, "buffer_km"),
+        ({"method": "spatial", "block_km": -1.0}, "block_km"),
+        ({"method": "spatial"}, "coordinates"),
+        ({"fold": (0, 5)}, "fold"),
+        ({"fold": (6, 5)}, "fold"),
+        ({"fold": (1, 1)}, "fold"),
+        ({"method": "spatial", "fold": (1, 5)}, "fold"),
+        ({"method": "lists", "lists": "x", "fold": (1, 5)}, "fold"),
     ],
 )
 def test_impossible_options_name_their_flag(options, flag):

@@ -58,7 +58,7 @@ def test_overwrite_writes_beside_what_is_somebody_elses(make, rgb_zip, tmp_path)
         "sub/card.json": b"",
     }
     folder = make.folder(tmp_path / "r", theirs)
-    with pytest.raises(RecordsError, match="my_set-train.*--overwrite"):
+    with pytest.raises(RecordsError, match="my_set-train.*`overwrite"):
         built("eurosat_rgb", rgb_zip, folder)
     card = built("eurosat_rgb", rgb_zip, folder, overwrite=True)
     assert cards.read_data_card(folder) == card

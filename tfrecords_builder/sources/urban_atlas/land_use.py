@@ -54,7 +54,7 @@ class LandUse:
 
     def __init__(self, polygons: Polygons, code_map: CodeMap, roads: str = "merge", year: int | None = None):
         if roads not in ROADS:
-            raise OptionError("--roads", f"'{roads}'", f"one of {', '.join(ROADS)}")
+            raise OptionError("roads", f"'{roads}'", f"one of {', '.join(ROADS)}")
         self.code_map, self.roads, self.year = code_map, roads, year
         self.crs, self.count = polygons.crs, len(polygons)
         self.repaired, self.source = polygons.repaired, polygons.source
@@ -149,10 +149,10 @@ def _year_of(path: str, layers: Sequence[vector_files.Layer], wanted: int | None
             path,
             f"it holds land use of {listed}",
             f"of {wanted}",
-            f"say --label_year={years[-1]}, or name another",
+            f"say `label_year={years[-1]}`, or name another",
         )
     if len(years) > 1:
         raise SourceError(
-            path, f"it holds land use of {listed}", "one year", f"say which, such as --label_year={years[-1]}"
+            path, f"it holds land use of {listed}", "one year", f"say which, such as `label_year={years[-1]}`"
         )
     return years[0]

@@ -47,12 +47,12 @@ class TileOptions:
     def __post_init__(self):
         """Refuses what cannot be."""
         if not 16 <= self.size <= _LARGEST:
-            raise OptionError("--tile_size", f"{self.size} pixels", f"16 to {_LARGEST}")
+            raise OptionError("tile_size", f"{self.size} pixels", f"16 to {_LARGEST}")
         if self.stride is not None and not 1 <= self.stride <= self.size:
-            raise OptionError("--stride", f"{self.stride} pixels", f"1 to the tile's {self.size}")
+            raise OptionError("stride", f"{self.stride} pixels", f"1 to the tile's {self.size}")
         if self.roads not in code_maps.ROADS:
-            raise OptionError("--roads", f"'{self.roads}'", f"one of {', '.join(code_maps.ROADS)}")
-        for flag, share in (("--min_labelled", self.min_labelled), ("--min_clear", self.min_clear)):
+            raise OptionError("roads", f"'{self.roads}'", f"one of {', '.join(code_maps.ROADS)}")
+        for flag, share in (("min_labelled", self.min_labelled), ("min_clear", self.min_clear)):
             if not 0 <= share <= 1:
                 raise OptionError(flag, f"{share:g}", "a share from 0 to 1")
 
@@ -110,12 +110,12 @@ class TileBuildOptions:
         )
         if self.split.method not in SPLITS:
             raise OptionError(
-                f"--split={self.split.method}",
+                f"`split={self.split.method}`",
                 "neighbouring tiles, and overlapping ones, would lie on both sides",
-                "--split=city, or inside one city --split=spatial with --block_km",
+                "`split=city`, or inside one city `split=spatial` with `block_km`",
             )
         if self.split.method == "spatial" and self.split.block_km is None:
-            raise OptionError("--split=spatial", "tiles are split in blocks", "--block_km=KILOMETRES")
+            raise OptionError("`split=spatial`", "tiles are split in blocks", "`block_km=KILOMETRES`")
         if self.split.coordinates is not None:
-            raise OptionError("--coordinates", "tiles carry their own place", remedy="leave the flag out")
+            raise OptionError("coordinates", "tiles carry their own place", remedy="leave the flag out")
         splits.check_options(self.split)

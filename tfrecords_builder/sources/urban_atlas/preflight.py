@@ -195,7 +195,7 @@ def _check_places(city: City, opened: dict[str, Scene]) -> None:
 
 
 def _say_target(grid: Grid) -> str:
-    return f"say --target_crs, such as --target_crs={reference_systems.projection_for(grid)}"
+    return f"say `target_crs`, such as `target_crs={reference_systems.projection_for(grid)}`"
 
 
 def _resolution(scene: Scene, window: tuple[int, ...]) -> float:
@@ -219,7 +219,7 @@ def _survey_scene(city: City, scene: Scene, ground: Ground) -> SceneSurvey:
             scene.source,
             "its processing level cannot be told",
             "L1C or L2A",
-            "say --scene_level=L1C or --scene_level=L2A",
+            "say `scene_level=L1C` or `scene_level=L2A`",
         )
     # The area that is used may not meet the land use.
     window = _window(scene.grid, ground.bounds) if math.isfinite(ground.bounds[0]) else None
@@ -272,14 +272,14 @@ def check_alike(surveys: dict[str, CitySurvey]) -> tuple[str, float]:
             )
         if scene.bands != first.bands:
             raise OptionError(
-                "--bands=all",
+                "`bands=all`",
                 f"{scene.path} holds {','.join(scene.bands)}, and {first.path} {','.join(first.bands)}",
                 "the same bands of every scene",
                 "name those that all scenes hold",
             )
         if abs(scene.resolution_m / first.resolution_m - 1) > _SAME_SIZE:
             raise OptionError(
-                "--bands",
+                "bands",
                 f"pixels of {scene.path} measure {scene.resolution_m:g} m on the ground, those of {first.path} "
                 f"{first.resolution_m:g} m",
                 "one pixel size",

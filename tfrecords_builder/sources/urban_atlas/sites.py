@@ -104,7 +104,7 @@ def _told(where: str, row: dict[str, str]) -> Told | None:
     try:
         return Told(units=row.get("scene_units") or None, first=True, **numbers)
     except OptionError as error:
-        raise SourceError(where, str(error).replace("--scene_", "scene_")) from None
+        raise SourceError(where, str(error)) from None
 
 
 def _paths(where: str, folder: pathlib.Path, column: str, text: str) -> tuple[str, ...]:

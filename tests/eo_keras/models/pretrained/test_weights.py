@@ -247,5 +247,5 @@ def test_imagenet_without_network_names_the_way_out(monkeypatch):
         raise Exception("URL fetch failure on https://example.org: None -- no route")
 
     monkeypatch.setattr(keras.applications, "ResNet50", refuse)
-    with pytest.raises(SourceError, match=r"could not fetch them .*no route.*--weights=FILE"):
+    with pytest.raises(SourceError, match=r"could not fetch them .*no route.*`weights=FILE"):
         load_backbone(reduced(), "imagenet", RGB)

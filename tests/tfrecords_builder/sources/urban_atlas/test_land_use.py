@@ -71,7 +71,7 @@ def test_narrow_roads_ignored_or_kept():
     parts = [("12210" if code == "12220" else code, geometry) for code, geometry in TOWN]
     wide = urban_atlas.LandUse(polygons(parts), FULL).labels(GRID)
     assert (wide[road] == FULL.label("12210")).all()
-    with pytest.raises(OptionError, match="--roads: 'x'; expected one of merge, ignore, keep"):
+    with pytest.raises(OptionError, match="roads: 'x'; expected one of merge, ignore, keep"):
         urban_atlas.LandUse(polygons(), HSL4, "x")
 
 
@@ -153,7 +153,7 @@ def test_a_layer_of_changes_needs_the_year(tmp_path):
     before = np.array(["21000"] * len(TOWN))
     path = write(tmp_path / "a.gpkg", code_2012=before)
     with pytest.raises(
-        SourceError, match="a.gpkg: it holds land use of 2012 and 2018; expected one year.*--label_year=20"
+        SourceError, match="a.gpkg: it holds land use of 2012 and 2018; expected one year.*`label_year=20"
     ):
         urban_atlas.read_land_use([path], HSL4, "EPSG:32633")
     for year, count in ((2012, 0), (2018, 30 * 50)):
