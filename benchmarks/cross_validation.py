@@ -23,13 +23,12 @@ from absl import flags
 
 from benchmarks import measuring
 from eo_keras.core import files
-from eo_keras.evaluation import report as evaluation_folder
-from eo_keras.metrics import by_location as places
+from eo_keras.evaluation import report
+from eo_keras.metrics import by_location
 from eo_keras.metrics import classification as metrics
 from eo_keras.metrics import predictions as answers
 from eo_keras.records import data_card as cards
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 from tfrecords_builder.splits.spatial import EQUAL_AREA_CRS
 
 FLAGS = flags.FLAGS
@@ -47,7 +46,7 @@ class Pooled:
         blocks: int64 (N,), the block of land that each patch lies in.
     """
 
-    answers: answers.Answers
+    answers: answers.ClassPredictions
     class_names: tuple[str, ...]
     blocks: np.ndarray
 
@@ -65,8 +64,8 @@ def pool(folders: Sequence[tuple[pathlib.Path, pathlib.Path]], block_km: float) 
     keys: list[str] = []
     labels, probabilities, cells = [], [], []
     for records_dir, folder in folders:
-        stored = evaluation_folder.read_evaluation(folder)
-        found = places.read_places(records_dir, cards.read_data_card(records_dir), "test", stored.answers.keys)
+        stored = report.read_evaluation(folder)
+        found = by_location.read_places(records_dir, cards.read_data_card(records_dir), "test", stored.answers.keys)
         if found is None or not found.known.all():
             raise measuring.MeasurementError(records_dir, "not all patches have a place", "georeferenced patches")
         keys += stored.answers.keys
@@ -76,7 +75,7 @@ def pool(folders: Sequence[tuple[pathlib.Path, pathlib.Path]], block_km: float) 
     if len(set(keys)) != len(keys):
         raise measuring.MeasurementError("folds", "a patch is for testing in two of them", "each patch in one")
     order = np.argsort(keys)
-    pooled = answers.Answers(
+    pooled = answers.ClassPredictions(
         np.concatenate(labels)[order], np.concatenate(probabilities)[order], tuple(keys[place] for place in order)
     )
     _, blocks = np.unique(np.concatenate(cells)[order], axis=0, return_inverse=True)
@@ -153,7 +152,7 @@ def _evaluation(fold: int, bands: str, records_dir: pathlib.Path) -> pathlib.Pat
     """Trains and asks a fold's network, as far as that is not done, and returns the evaluation's folder."""
     run_dir = pathlib.Path(FLAGS.work_dir) / "runs" / f"{bands.replace(',', '_')}-fold{fold}"
     folder = run_dir / "evaluation" / "test"
-    if (folder / evaluation_folder.METRICS_NAME).is_file():
+    if (folder / report.METRICS_NAME).is_file():
         return folder
     resume = (run_dir / "flags.txt").is_file()
     words = ["launch.train", f"--flagfile={FLAGS.training_flags}", f"--bands={bands}", f"--records_dir={records_dir}"]
@@ -203,4 +202,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("split_seed", 1, "Seed of the folds.")
     path_flags.define_path("work_dir", "runs/cross_validation", "Folder of records and runs.")
     path_flags.define_path("output", "docs/results/cross_validation.json", "JSON file to write.")
-    common.run(main)
+    app.run(main)

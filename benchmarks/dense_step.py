@@ -15,8 +15,7 @@ from absl import flags
 
 from benchmarks import measuring
 from eo_keras.core import files
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -43,19 +42,19 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def measure_ours(what: str) -> None:
     """Measures ours in this process."""
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     import numpy as np
     import tensorflow as tf
 
     from eo_keras import models
-    from eo_keras.losses import segmentation as dense_losses
+    from eo_keras.losses import segmentation
     from eo_keras.training import optimizers
 
     model, _ = models.build(
         FLAGS.model,
         bands=("B04", "B03", "B02"),
         num_classes=CLASSES,
-        normalisation=models.Normalisation((1000.0,) * 3, (500.0,) * 3),
+        normalisation=models.Normalization((1000.0,) * 3, (500.0,) * 3),
         input_dtype="uint16",
         patch_size=FLAGS.size,
         seed=1,
@@ -64,13 +63,13 @@ def measure_ours(what: str) -> None:
     image = tf.constant(np.random.default_rng(1).integers(1, 3000, (*shape, 3)).astype(np.uint16))
     label = tf.constant((np.arange(np.prod(shape)).reshape(shape) % CLASSES).astype(np.uint8))
     if what == "step":
-        training = models.training_model(model)
+        training = models.logits_model(model)
         options = optimizers.OptimizerOptions(learning_rate=0.001)
         variables = training.trainable_variables
         optimizer = optimizers.make_optimizer(
             options, optimizers.make_schedule(options, 10, 100), variables, undecayed=models.depthwise_kernels(model)
         )
-        loss = dense_losses.DenseLoss(dense_losses.DenseLossOptions(), CLASSES)
+        loss = segmentation.DenseLoss(segmentation.DenseLossOptions(), CLASSES)
 
         @tf.function(autograph=False)
         def work():
@@ -79,7 +78,7 @@ def measure_ours(what: str) -> None:
             optimizer.apply(tape.gradient(value, variables), variables)
             return value
     else:
-        twin = models.inference_twin(model, FLAGS.size)
+        twin = models.inference_model(model, FLAGS.size)
 
         @tf.function(autograph=False)
         def work():
@@ -95,7 +94,7 @@ def measure_ours(what: str) -> None:
         FLAGS.batch_size * FLAGS.steps,
         seconds,
         parameters=model.count_params(),
-        multiply_adds=models.multiply_adds(model, FLAGS.size, FLAGS.size),
+        count_macs=models.count_macs(model, FLAGS.size, FLAGS.size),
     )
 
 
@@ -132,7 +131,7 @@ def measure() -> dict[str, Any]:
             "images_per_second": {side: vars(measuring.spread(values)) for side, values in rates.items()},
             "ratio": vars(ratio),
             "parameters": {side: found[side]["parameters"] for side in commands},
-            "multiply_adds": found["ours"]["multiply_adds"],
+            "count_macs": found["ours"]["count_macs"],
             "versions": found["peer"]["versions"],
         }
         print(f"{what}: {ratio.text('.2f')} times the peer's {measuring.spread(rates['peer']).text('.2f')} images/s")
@@ -155,4 +154,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     define_flags(FLAGS)
-    common.run(main)
+    app.run(main)

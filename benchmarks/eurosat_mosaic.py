@@ -17,8 +17,7 @@ from absl import flags
 from benchmarks import mosaics
 from eo_keras.core import files
 from eo_keras.errors import OptionError, SourceError
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -148,11 +147,11 @@ def main() -> None:
     if FLAGS.dry_run:
         print(f"dry run: would write {sum(counts.values())} mosaics of {FLAGS.size} pixels to {FLAGS.output_dir}")
         return
-    with common.progress(sum(counts.values()), "painting", unit="mosaics") as advance:
+    with app.progress(sum(counts.values()), "painting", unit="mosaics") as advance:
         path = write_mosaics(FLAGS.source, FLAGS.lists, FLAGS.output_dir, counts, options, advance)
     print(f"{path}: {sum(counts.values())} mosaics; next: python -m launch.build --dataset=urban_atlas --cities={path}")
 
 
 if __name__ == "__main__":
     define_flags(FLAGS)
-    common.run(main)
+    app.run(main)

@@ -17,8 +17,7 @@ from benchmarks import measuring
 from eo_keras.core import files
 from eo_keras.data.parse import parse_batch
 from eo_keras.errors import OptionError
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -123,7 +122,7 @@ def _stages(records: Any, options: Any) -> Iterator[tuple[str, Callable[[int], i
     import tensorflow as tf
 
     from eo_keras.data import pipeline as pipelines
-    from eo_keras.data.augment import patches as augment
+    from eo_keras.data.augment import patches
 
     card, split, paths = records.card, records.split("train"), records.files("train")
     bands, batch = records.bands(options.bands), options.batch_size
@@ -144,7 +143,7 @@ def _stages(records: Any, options: Any) -> Iterator[tuple[str, Callable[[int], i
 
     as_delivered = tf.data.Options()
     as_delivered.autotune.enabled = False  # As in the pipelines: its thread would hold up the end of every pass.
-    serialised = tf.data.TFRecordDataset(paths, buffer_size=_READ_BUFFER_BYTES).batch(batch).with_options(as_delivered)
+    serialized = tf.data.TFRecordDataset(paths, buffer_size=_READ_BUFFER_BYTES).batch(batch).with_options(as_delivered)
 
     def parse(data):
         return parse_batch(data, card)["image"]
@@ -153,7 +152,7 @@ def _stages(records: Any, options: Any) -> Iterator[tuple[str, Callable[[int], i
         return images if bands == card.bands else tf.gather(images, chosen, axis=-1)
 
     def change(images):
-        return augment.augment_batch(images, tf.constant([1, 1], tf.int64), options.augmentation)
+        return patches.augment_batch(images, tf.constant([1, 1], tf.int64), options.augmentation)
 
     def mapped(*functions):
         def apply(data):
@@ -161,11 +160,11 @@ def _stages(records: Any, options: Any) -> Iterator[tuple[str, Callable[[int], i
                 data = function(data)
             return (data,)
 
-        return serialised.map(apply, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+        return serialized.map(apply, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
     steps = [parse, select, change]
     yield "raw read", raw_read, stored
-    yield "TFRecord read", lambda _: run(serialised.map(lambda data: (data,)).prefetch(2)), stored
+    yield "TFRecord read", lambda _: run(serialized.map(lambda data: (data,)).prefetch(2)), stored
     # Made once, as the map's functions are to be traced once.
     for name, count, planes in zip(STAGES[2:5], (1, 2, 3), (len(card.bands), len(bands), len(bands)), strict=True):
         dataset = mapped(*steps[:count])
@@ -175,7 +174,7 @@ def _stages(records: Any, options: Any) -> Iterator[tuple[str, Callable[[int], i
         return tf.cast(images, tf.float32), labels
 
     for name, cache in ((STREAMED, False), (IN_MEMORY, True)):
-        pipeline = pipelines.TrainingPipeline(records, dataclasses.replace(options, cache=cache))
+        pipeline = pipelines.TrainingDataset(records, dataclasses.replace(options, cache=cache))
         if pipeline.in_memory == cache:
             floats = image * len(bands) * 4 / np.dtype(card.dtype).itemsize
             yield name, lambda n, pipeline=pipeline: run(pipeline.epoch(n)), image * len(bands)
@@ -196,7 +195,7 @@ def _training_pass(records: Any, options: Any, model: str) -> Callable[[int], in
     from eo_keras.training import options as training_options
     from eo_keras.training import train as training
 
-    pipeline = pipelines.TrainingPipeline(records, dataclasses.replace(options, cache=False))
+    pipeline = pipelines.TrainingDataset(records, dataclasses.replace(options, cache=False))
     batch = next(iter(pipelines.reading(records, pipeline.epoch(0).take(1))))
     settings = training_options.TrainingOptions(
         records_dir=str(records.folder),
@@ -223,19 +222,19 @@ def main() -> None:
     """Measures."""
     if FLAGS.repetitions < 1:
         raise OptionError("repetitions", f"{FLAGS.repetitions}", "1 or more")
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     from eo_keras import models
     from eo_keras.data import pipeline as pipelines
-    from eo_keras.data.augment import patches as augment
+    from eo_keras.data.augment import patches
     from eo_keras.sensors import sentinel2
 
     if FLAGS.model != "none" and FLAGS.model not in models.MODELS:
         raise OptionError("model", f"'{FLAGS.model}'", f"none, {', '.join(models.MODELS)}")
-    records = pipelines.Records(FLAGS.records_dir)
+    records = pipelines.RecordDataset(FLAGS.records_dir)
     options = pipelines.PipelineOptions(
         FLAGS.batch_size,
         bands=sentinel2.parse_bands(FLAGS.bands, records.card.bands),
-        augmentation=augment.Augmentation(shift=FLAGS.shift, brightness=FLAGS.brightness),
+        augmentation=patches.Augmentation(shift=FLAGS.shift, brightness=FLAGS.brightness),
         cache_limit_bytes=int(FLAGS.cache_gb * 1e9) or 1,
     )
     if FLAGS.dry_run:
@@ -290,4 +289,4 @@ def _result(
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

@@ -11,8 +11,7 @@ import time
 from absl import flags
 
 from benchmarks import measuring
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -52,15 +51,15 @@ def _build() -> None:
 
 
 def _batches() -> None:
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     import tensorflow as tf
 
     from eo_keras.data import pipeline as pipelines
-    from eo_keras.data.augment import patches as augment
+    from eo_keras.data.augment import patches
 
-    augmentation = augment.Augmentation(d4=True, shift=FLAGS.shift, brightness=0.0)
+    augmentation = patches.Augmentation(d4=True, shift=FLAGS.shift, brightness=0.0)
     options = pipelines.PipelineOptions(FLAGS.batch_size, augmentation=augmentation, cache=FLAGS.in_memory)
-    pipeline = pipelines.TrainingPipeline(pipelines.Records(FLAGS.records_dir), options)
+    pipeline = pipelines.TrainingDataset(pipelines.RecordDataset(FLAGS.records_dir), options)
 
     def to_float(image, label):
         return tf.cast(image, tf.float32), label
@@ -103,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

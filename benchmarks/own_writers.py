@@ -10,8 +10,7 @@ import time
 from absl import flags
 
 from benchmarks import measuring
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -106,7 +105,7 @@ def main() -> None:
     """Writes."""
     started = time.perf_counter()
     if FLAGS.writer in ("tensorflow", "tfds"):
-        common.import_tensorflow_quietly()
+        app.import_tensorflow_quietly()
         if FLAGS.writer == "tfds":
             import tensorflow_datasets.core  # noqa: F401
     else:
@@ -118,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

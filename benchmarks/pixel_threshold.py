@@ -20,11 +20,10 @@ from benchmarks import measuring
 from eo_keras.core import files
 from eo_keras.errors import RecordsError
 from eo_keras.legends.catalogue import IGNORE
-from eo_keras.metrics.segmentation import DenseScorer
+from eo_keras.metrics.segmentation import SegmentationScorer
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -109,7 +108,7 @@ def measure(records_dir: str) -> dict:
     card = cards.read_data_card(records_dir)
     found = [(image[labels != IGNORE], labels[labels != IGNORE]) for _, image, labels in tiles(records_dir, "train")]
     rule = fit(*(np.concatenate(parts) for parts in zip(*found, strict=True)), card.bands)
-    scorer = DenseScorer(card.legend.class_names, tolerance=0.0)
+    scorer = SegmentationScorer(card.legend.class_names, tolerance=0.0)
     for key, image, labels in tiles(records_dir, "test"):
         scorer.add(key, labels, rule(image, card.bands))
     scores = scorer.scores().to_json()
@@ -144,4 +143,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     define_flags(FLAGS)
-    common.run(main)
+    app.run(main)

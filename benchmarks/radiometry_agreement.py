@@ -18,8 +18,7 @@ from eo_keras.core import files
 from eo_keras.errors import SourceError
 from eo_keras.geo import images as rasters
 from eo_keras.sensors import radiometry, sentinel2
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 from tfrecords_builder.sources import archive as archives
 from tfrecords_builder.sources import eurosat
 
@@ -64,7 +63,7 @@ def _compress(geotiffs: dict[str, pathlib.Path], folder: pathlib.Path) -> dict[s
 
 def main() -> None:
     """Runs the measurement."""
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     from eo_keras.data import pipeline as pipelines
     from eo_keras.evaluation import evaluate as evaluation
     from eo_keras.metrics import classification as metrics
@@ -72,7 +71,7 @@ def main() -> None:
     from eo_keras.serving import images as prediction
 
     run = runs.open_run(FLAGS.run_dir)
-    records = pipelines.Records(FLAGS.records_dir or runs.find_records(run.folder, run.card))
+    records = pipelines.RecordDataset(FLAGS.records_dir or runs.find_records(run.folder, run.card))
     options = pipelines.PipelineOptions(batch_size=256, bands=run.card.bands)
     dataset = pipelines.evaluation(records, options, "test", with_keys=True)
     tested = {key.decode() for *_, keys in pipelines.reading(records, dataset) for key in keys.numpy() if key}
@@ -92,13 +91,13 @@ def main() -> None:
     names = run.card.legend.class_names
     labels = np.array([names.index(key.rpartition("_")[0]) for key in keys])
     differing = np.flatnonzero(of_geotiffs.classes != of_jpegs.classes)
-    asked = evaluation.Answers(labels, of_geotiffs.probabilities)
+    asked = evaluation.ClassPredictions(labels, of_geotiffs.probabilities)
     result = {
         "patches": len(keys),
         "agreement": metrics.agreement(of_geotiffs.classes, of_jpegs.classes),
         "agreement_after_compression": metrics.agreement(of_compressed.classes, of_jpegs.classes),
         "accuracy_on_geotiffs": asked.accuracy(),
-        "accuracy_on_jpegs": evaluation.Answers(labels, of_jpegs.probabilities).accuracy(),
+        "accuracy_on_jpegs": evaluation.ClassPredictions(labels, of_jpegs.probabilities).accuracy(),
         "median_difference_of_top_probability": float(
             np.median(np.abs(of_geotiffs.probabilities.max(axis=1) - of_jpegs.probabilities.max(axis=1)))
         ),
@@ -113,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

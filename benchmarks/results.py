@@ -20,7 +20,7 @@ from benchmarks.comparison import OURS
 from benchmarks.measured import Measured, interval, measured
 from eo_keras.core import files
 from eo_keras.core.number_format import number, percent
-from launch import app as common
+from launch import app
 
 FLAGS = flags.FLAGS
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
@@ -282,4 +282,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

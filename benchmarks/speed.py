@@ -16,8 +16,7 @@ from absl import flags
 
 from benchmarks import comparison, measuring, works
 from eo_keras.core import files
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 from tfrecords_builder.sources import eurosat
 
 FLAGS = flags.FLAGS
@@ -83,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

@@ -19,8 +19,7 @@ from benchmarks.comparison import FLOOR, OURS, PEER, Side, Work
 from eo_keras.core import files
 from eo_keras.records import data_card as cards
 from eo_keras.records import tfrecord
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -151,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

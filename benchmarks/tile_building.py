@@ -22,8 +22,7 @@ from eo_keras.core import files
 from eo_keras.geo import polygons as vectors
 from eo_keras.geo.polygons import Polygons
 from eo_keras.sensors import sentinel2
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -203,4 +202,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     define_flags(FLAGS)
-    common.run(main)
+    app.run(main)

@@ -30,8 +30,7 @@ from benchmarks import comparison, measuring, train_step_jax, train_step_works
 from eo_keras.core import files
 from eo_keras.doctor import machine as doctor
 from eo_keras.errors import OptionError
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -89,7 +88,7 @@ def _models() -> list[str]:
 
 
 def _side_by_side() -> None:
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     has_bfloat16 = doctor.has_bfloat16()
     policies = _policies([*train_step_works.POLICIES] if has_bfloat16 else ["float32"])
     names = _models()
@@ -188,7 +187,7 @@ def _under_jax() -> None:
 
 def _check() -> None:
     train_step_jax.choose_tensorflow()
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     print(json.dumps(train_step_jax.check_saved(pathlib.Path(FLAGS.check_saved))), flush=True)
 
 
@@ -203,4 +202,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

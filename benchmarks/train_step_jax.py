@@ -117,13 +117,13 @@ def train(name: str, settings: Settings, folder: pathlib.Path) -> dict[str, Any]
         name,
         bands=_BANDS,
         num_classes=_CLASSES,
-        normalisation=models.Normalisation((128.0,) * 3, (50.0,) * 3),
+        normalisation=models.Normalization((128.0,) * 3, (50.0,) * 3),
         input_dtype="uint8",
         patch_size=settings.patch_size,
         dtype_policy=settings.dtype_policy,
         seed=1,
     )
-    training = models.training_model(model)
+    training = models.logits_model(model)
     options = optimizers.OptimizerOptions(
         settings.optimizer, RATES[settings.optimizer], schedule="linear", warmup_epochs=0, final_rate=1.0
     )
@@ -149,7 +149,7 @@ def train(name: str, settings: Settings, folder: pathlib.Path) -> dict[str, Any]
     for group, values in zip(groups, state, strict=True):
         for variable, value in zip(group, values, strict=True):
             variable.assign(value)
-    twin = models.inference_twin(model, settings.patch_size)
+    twin = models.inference_model(model, settings.patch_size)
     saved = key(name, settings.dtype_policy)
     runs.save_model(twin, folder / f"{saved}.keras")
     np.save(folder / IMAGES, image[:_ASKED])

@@ -20,8 +20,8 @@ import tensorflow as tf
 
 from eo_keras import models
 from eo_keras.data import pipeline as pipelines
-from eo_keras.data.augment import patches as augment
-from eo_keras.losses import classification as losses
+from eo_keras.data.augment import patches
+from eo_keras.losses import classification
 from eo_keras.tasks import task as tasks
 from eo_keras.training import options as training_options
 from eo_keras.training import phases
@@ -109,21 +109,21 @@ def profile(records_dir: str, model_name: str, dtype_policy: str, batch_size: in
     options = training_options.TrainingOptions(
         records_dir, "", model=model_name, batch_size=batch_size, dtype_policy=dtype_policy, epochs=2
     )
-    records = pipelines.Records(records_dir)
-    pipeline = pipelines.TrainingPipeline(
-        records, pipelines.PipelineOptions(batch_size, augmentation=augment.Augmentation())
+    records = pipelines.RecordDataset(records_dir)
+    pipeline = pipelines.TrainingDataset(
+        records, pipelines.PipelineOptions(batch_size, augmentation=patches.Augmentation())
     )
     model, _ = models.build(
         model_name,
         bands=pipeline.bands,
         num_classes=len(records.card.legend),
-        normalisation=models.Normalisation.of_card(records.card, pipeline.bands),
+        normalisation=models.Normalization.of_card(records.card, pipeline.bands),
         input_dtype=records.card.dtype,
         patch_size=records.card.patch_size,
         dtype_policy=dtype_policy,
         seed=options.seed,
     )
-    stepper = stepping.Stepper(model, tf.distribute.get_strategy(), options, tasks.classification_loss(options))
+    stepper = stepping.TrainStep(model, tf.distribute.get_strategy(), options, tasks.classification_loss(options))
     (phase,) = phases.make_phases(options, model, pipeline.steps)
     stepper.enter(phase)
     batch = next(iter(pipeline.epoch(0).take(1)))
@@ -147,14 +147,14 @@ def profile(records_dir: str, model_name: str, dtype_policy: str, batch_size: in
 
 
 def _partial(model: keras.Model, options: Any, phase: phases.Phase, batch: Any) -> list[Callable[[], Any]]:
-    training = models.training_model(model)
+    training = models.logits_model(model)
     image, label = batch
 
     def loss():
         logits, *auxiliary = keras.tree.flatten(training(image, training=True))
-        value = tf.reduce_mean(losses.softmax_cross_entropy(label, logits))
+        value = tf.reduce_mean(classification.softmax_cross_entropy(label, logits))
         for others in auxiliary:
-            value += options.aux_weight * tf.reduce_mean(losses.softmax_cross_entropy(label, others))
+            value += options.aux_weight * tf.reduce_mean(classification.softmax_cross_entropy(label, others))
         return value
 
     def gradients():
@@ -175,7 +175,7 @@ def _median(one: Callable[[], Any], repetitions: int) -> float:
     return statistics.median(seconds[1:])
 
 
-def _wait(stepper: stepping.Stepper, pipeline: pipelines.TrainingPipeline, steps: int) -> float:
+def _wait(stepper: stepping.TrainStep, pipeline: pipelines.TrainingDataset, steps: int) -> float:
     """Returns how long a step within an epoch waits for its batch; the wait for the first one is left out."""
     batches = iter(pipeline.steps_from(0, steps + 1))
     stepper(*next(batches))[0].numpy()

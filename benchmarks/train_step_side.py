@@ -20,8 +20,7 @@ from benchmarks import measuring, works
 from benchmarks.train_step_works import PATCH_SIZE, POLICIES, WARM_STEPS
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -57,7 +56,7 @@ def _run() -> None:
 
 
 def _keras() -> None:
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     import keras
     import numpy as np
 
@@ -70,13 +69,13 @@ def _keras() -> None:
         FLAGS.model,
         bands=card.bands,
         num_classes=len(card.legend),
-        normalisation=models.Normalisation.of_card(card, card.bands),
+        normalisation=models.Normalization.of_card(card, card.bands),
         input_dtype=card.dtype,
         patch_size=PATCH_SIZE,
         dtype_policy=FLAGS.dtype_policy,
         seed=1,
     )
-    model = models.training_model(model)
+    model = models.logits_model(model)
     model.compile(
         keras.optimizers.SGD(
             options.learning_rate, options.momentum, options.nesterov, weight_decay=options.weight_decay
@@ -98,7 +97,7 @@ def _keras() -> None:
 
 
 def _profile() -> None:
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     from benchmarks import train_step_profile
 
     found = train_step_profile.profile(
@@ -113,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

@@ -23,10 +23,9 @@ from absl import flags
 
 from eo_keras.errors import OptionError
 from eo_keras.geo import scene_numbers, scenes
-from eo_keras.legends import crosswalk as code_maps
+from eo_keras.legends import crosswalk
 from eo_keras.sensors import sentinel2
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 from tfrecords_builder import build, sources
 from tfrecords_builder import build_tiles as tiles_build
 from tfrecords_builder.sources.urban_atlas.options import DATASET as TILES
@@ -109,12 +108,12 @@ path_flags.define_path(
 path_flags.define_path(
     "legend",
     "hsl4",
-    f"urban_atlas: what the codes become: {', '.join(code_maps.CODE_MAPS)}, or a JSON file of classes and their codes.",
+    f"urban_atlas: what the codes become: {', '.join(crosswalk.CODE_MAPS)}, or a JSON file of classes and their codes.",
 )
 flags.DEFINE_enum(
     "roads",
     "merge",
-    code_maps.ROADS,
+    crosswalk.ROADS,
     "urban_atlas: what becomes of narrow roads (12220), about a pixel wide. merge: they take the class of what lies "
     "beside them. ignore: no class. keep: the class that the legend gives them.",
 )
@@ -279,13 +278,13 @@ def main() -> None:
     """Runs the command."""
     _check_dataset()
     tiles = FLAGS.dataset == TILES
-    with common.ProgressBars(unit="tiles" if tiles else "patches") as progress:
+    with app.ProgressBars(unit="tiles" if tiles else "patches") as progress:
         if tiles:
             report = tiles_build.build(tile_options_from_flags(), progress=progress, dry_run=FLAGS.dry_run)
         else:
             report = build.build(options_from_flags(), progress=progress, dry_run=FLAGS.dry_run)
     for warning in report.warnings:
-        common.say(f"warning: {warning}")
+        app.say(f"warning: {warning}")
     card = report.card
     for name, split in card.splits.items():
         size = sum(shard.bytes for shard in split.shards)
@@ -311,4 +310,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

@@ -24,8 +24,7 @@ from eo_keras.core.output_folders import DEMO, OutputFolder
 from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
-from launch import app as common
-from launch import demo_folder, path_flags
+from launch import app, demo_folder, path_flags
 from tfrecords_builder.synthetic import archives, cities
 from tfrecords_builder.synthetic import baselines as hardness
 
@@ -70,7 +69,7 @@ def _patches(output: OutputFolder) -> str:
     for kind, count in (("rgb", FLAGS.patches_per_class), ("ms", FLAGS.ms_patches_per_class)):
         source = folder / f"eurosat_{kind}.zip"
         print(f"generating {source}: {10 * count:,} patches of a small land-cover map", flush=True)
-        with common.progress(10 * count, "generating", unit="patches") as advance, output.new_path(source.name) as path:
+        with app.progress(10 * count, "generating", unit="patches") as advance, output.new_path(source.name) as path:
             archives.write_eurosat_archive(
                 path,
                 kind=kind,
@@ -107,7 +106,7 @@ def _cities(output: OutputFolder) -> str:
     """Goes the way of tiles; returns what it came to."""
     folder = output.path(".")
     print(f"\ngenerating {folder / 'cities'}: two Sentinel-2 products and an Urban Atlas of each city", flush=True)
-    with common.progress(FLAGS.cities, "generating", unit="cities") as advance, output.new_path("cities") as path:
+    with app.progress(FLAGS.cities, "generating", unit="cities") as advance, output.new_path("cities") as path:
         listed = cities.write_cities(path, FLAGS.cities, size=FLAGS.city_size, seed=FLAGS.seed, progress=advance)
     listed = folder / "cities" / listed.name
     records, run_dir, share = folder / "records" / "cities", folder / "run_cities", 1 / FLAGS.cities
@@ -164,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

@@ -16,9 +16,8 @@ from absl import flags
 
 from eo_keras.doctor import machine as doctor
 from eo_keras.errors import EOKerasError, OptionError
-from launch import app as common
-from launch import flag_files, path_flags
-from tfrecords_builder import disk_usage as space
+from launch import app, flag_files, path_flags
+from tfrecords_builder import disk_usage
 
 FLAGS = flags.FLAGS
 
@@ -48,17 +47,17 @@ def main() -> None:
     given = _training_flags(FLAGS.check_flags) if FLAGS.check_flags is not None else None
     needed, subject = None, ""
     if FLAGS.source is not None:
-        room = space.expected(FLAGS.dataset, FLAGS.source)
+        room = disk_usage.expected(FLAGS.dataset, FLAGS.source)
         needed, subject = room.bytes, f"a build of {room.patches:,} patches of {FLAGS.dataset}"
     variables = dict(os.environ)
     findings = []
 
-    def show(area: str, probe, *arguments) -> list[doctor.Finding]:
+    def show(area: str, probe, *arguments) -> list[doctor.Check]:
         found = doctor.examine(area, probe, *arguments)
         findings.extend(found)
         for finding in found:
             remedy = f" -> {finding.remedy}" if finding.remedy else ""
-            common.say(f"{finding.area:<10} {finding.level:<8} {finding.what}{remedy}")
+            app.say(f"{finding.area:<10} {finding.level:<8} {finding.what}{remedy}")
         return found
 
     show("versions", doctor.versions)
@@ -82,19 +81,19 @@ def main() -> None:
     print(f"nothing stands in the way; {warnings} warning{'' if warnings == 1 else 's'}")
 
 
-def _examine_tensorflow(variables: dict[str, str], given: dict | None) -> list[doctor.Finding]:
+def _examine_tensorflow(variables: dict[str, str], given: dict | None) -> list[doctor.Check]:
     findings = []
 
     def examine(area: str, probe, *arguments) -> None:
         findings.extend(doctor.examine(area, probe, *arguments))
 
     try:
-        common.import_tensorflow_quietly()
+        app.import_tensorflow_quietly()
         from eo_keras.doctor import tensorflow as doctor_tensorflow
     except Exception as error:
         what = f"TensorFlow or Keras cannot be imported ({type(error).__name__}: {error})"
         remedy = "pip install --upgrade eo-keras, in a new environment"
-        return [doctor.Finding("TensorFlow", doctor.PROBLEM, what, remedy)]
+        return [doctor.Check("TensorFlow", doctor.PROBLEM, what, remedy)]
     examine("variables", doctor_tensorflow.environment, variables)
     examine("oneDNN", doctor_tensorflow.onednn)
     gpus = []
@@ -103,7 +102,7 @@ def _examine_tensorflow(variables: dict[str, str], given: dict | None) -> list[d
     examine("GPU", doctor_tensorflow.devices, tuple(gpus))
     device, speed = "GPU:0" if gpus else "CPU:0", None
 
-    def measure() -> list[doctor.Finding]:
+    def measure() -> list[doctor.Check]:
         nonlocal speed
         speed = doctor_tensorflow.bfloat16_speed(device)
         return doctor_tensorflow.bfloat16(speed, gpus[0].name if gpus else "the processor")
@@ -128,4 +127,4 @@ def _training_flags(path: str) -> dict:
 
 if __name__ == "__main__":
     define_flags(FLAGS)
-    common.run(main)
+    app.run(main)

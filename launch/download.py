@@ -9,8 +9,7 @@ import time
 
 from absl import flags
 
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 from tfrecords_builder import downloads
 
 FLAGS = flags.FLAGS
@@ -35,7 +34,7 @@ def main() -> None:
         print(f"dry run: would {plan}")
         return
     started = time.monotonic()
-    with common.ProgressBars(unit="bytes") as progress:
+    with app.ProgressBars(unit="bytes") as progress:
         downloads.download(file, FLAGS.output_dir, progress=progress)
     seconds = time.monotonic() - started
     done = "already there" if there else "fetched"
@@ -47,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

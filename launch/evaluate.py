@@ -24,17 +24,15 @@ from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.evaluation import comparison_page, comparison_report
 from eo_keras.evaluation import report as evaluation_folder
 from eo_keras.evaluation.report import Stored
-from eo_keras.metrics import by_location as places
-from eo_keras.metrics import calibration, comparison
+from eo_keras.metrics import by_location, calibration, comparison
 from eo_keras.metrics.comparison import Difference, Member
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 from eo_keras.runs import temperature as run_temperature
-from launch import app as common
-from launch import evaluate_maps, evaluate_text, path_flags
+from launch import app, evaluate_maps, evaluate_text, path_flags
 
 if TYPE_CHECKING:
-    from eo_keras.data.pipeline import Records
+    from eo_keras.data.pipeline import RecordDataset
 
 FLAGS = flags.FLAGS
 
@@ -132,7 +130,7 @@ def main() -> None:
         )
     for folder in folders:
         cards.read_model_card(folder)  # What is no run shows before seconds are spent on importing TensorFlow.
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     if evaluate_maps.concerns(folders):
         _evaluate_maps(folders)
         return
@@ -199,17 +197,17 @@ def _subject(folder: pathlib.Path, *, alone: bool) -> _Subject:
 
 
 @functools.cache
-def _records(folder: str) -> "Records":
+def _records(folder: str) -> "RecordDataset":
     from eo_keras.data import pipeline as pipelines
 
-    return pipelines.Records(folder)
+    return pipelines.RecordDataset(folder)
 
 
 def _own_records(folder: pathlib.Path) -> str:
     return runs.find_records(folder, cards.read_model_card(folder))
 
 
-def _output_dir(folder: pathlib.Path, card: cards.ModelCard, records: "Records", alone: bool) -> pathlib.Path:
+def _output_dir(folder: pathlib.Path, card: cards.ModelCard, records: "RecordDataset", alone: bool) -> pathlib.Path:
     if FLAGS.output_dir and alone:
         return pathlib.Path(FLAGS.output_dir)
     name = evaluation_folder.variant(FLAGS.split, _model_name(), FLAGS.tta)
@@ -274,7 +272,7 @@ def _evaluate(subject: _Subject) -> Stored:
     from eo_keras.evaluation import evaluate as evaluation
 
     run = runs.open_run(subject.folder, _model_name())
-    with common.ProgressBars(unit="batches") as bars:
+    with app.ProgressBars(unit="batches") as bars:
         found, reason = _calibration(subject, run, bars)
         result = evaluation.evaluate(
             run, subject.records, FLAGS.split, batch_size=FLAGS.batch_size, symmetries=FLAGS.tta, progress=bars
@@ -287,7 +285,7 @@ def _evaluate(subject: _Subject) -> Stored:
     if FLAGS.checkpoint == "best":
         warnings += evaluation.add_to_card(result)
     for warning in warnings:
-        common.say(f"warning:  {warning}")
+        app.say(f"warning:  {warning}")
     return evaluation_folder.read_evaluation(subject.output_dir)
 
 
@@ -322,24 +320,24 @@ def _calibration(subject: _Subject, run: runs.Run, bars: Any) -> tuple[calibrati
         return None, str(error)
     name = path.relative_to(subject.folder).as_posix()
     for warning in runs.write_file(subject.folder, name, calibration.to_bytes(found)):
-        common.say(f"warning:  {warning}")
+        app.say(f"warning:  {warning}")
     return found, ""
 
 
-def _places(subject: _Subject, keys: tuple[str, ...]) -> places.Places | None:
+def _places(subject: _Subject, keys: tuple[str, ...]) -> by_location.Places | None:
     if not FLAGS.coordinates:
-        return places.read_places(subject.records.folder, subject.records.card, FLAGS.split, keys)
+        return by_location.read_places(subject.records.folder, subject.records.card, FLAGS.split, keys)
     from tfrecords_builder.splits import spatial
 
     degrees, _ = spatial.read_coordinates(FLAGS.coordinates, keys)
-    return places.Places(degrees, pathlib.Path(FLAGS.coordinates).name)
+    return by_location.Places(degrees, pathlib.Path(FLAGS.coordinates).name)
 
 
 def _report(subject: _Subject, stored: Stored, *, alone: bool) -> None:
     """Prints the scores of one run."""
     metrics, scores = stored.metrics, stored.metrics["scores"]
     for warning in metrics["warnings"]:
-        common.say(f"warning:  {warning}")
+        app.say(f"warning:  {warning}")
     if subject.stored:
         print(f"reused:   {subject.output_dir}; --again computes it anew")
     if alone:
@@ -393,12 +391,12 @@ def _compare(folders: list[pathlib.Path], stored: list[Stored]) -> None:
 
 def _write_comparison(report: comparison_page.Report, output_dir: pathlib.Path) -> None:
     for warning in comparison_page.write(report, output_dir, overwrite=FLAGS.overwrite):
-        common.say(f"warning: {warning}")
+        app.say(f"warning: {warning}")
     scores, pairs, _ = report.tables
     print(*comparison_page.lines(scores), "", sep="\n")
     print(*comparison_page.lines(pairs), "", sep="\n")
     for warning in report.warnings:
-        common.say(f"warning: {warning}")
+        app.say(f"warning: {warning}")
     count = len(pairs.rows)
     print(f"p (Holm) is corrected for {count} pair{'s' if count > 1 else ''}; a p from 0.05 on shows no difference")
     print(f"{output_dir}: {', '.join(comparison_page.NAMES)}")
@@ -406,4 +404,4 @@ def _write_comparison(report: comparison_page.Report, output_dir: pathlib.Path) 
 
 if __name__ == "__main__":
     define_flags(FLAGS)
-    common.run(main)
+    app.run(main)

@@ -11,7 +11,7 @@ from eo_keras.core.number_format import number
 from eo_keras.errors import OptionError
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
-from launch import app as common
+from launch import app
 
 FLAGS = flags.FLAGS
 
@@ -71,34 +71,33 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
         The evaluation and what its `metrics.json` holds; None in a dry run.
     """
     from eo_keras.data import pipeline as pipelines
-    from eo_keras.evaluation import report as evaluation_folder
-    from eo_keras.evaluation import segmentation_report as dense_evaluation_folder
+    from eo_keras.evaluation import report, segmentation_report
 
     card = cards.read_model_card(folder)
-    records = pipelines.Records(FLAGS.records_dir or runs.find_records(folder, card))
+    records = pipelines.RecordDataset(FLAGS.records_dir or runs.find_records(folder, card))
     records.split(FLAGS.split)
     options, name = _options(), variant(model_name)
     if records.card.fingerprint != card.data_fingerprint:
         name = f"{records.card.dataset}-{records.card.fingerprint[:8]}-{name}"
     output_dir = pathlib.Path(FLAGS.output_dir) if FLAGS.output_dir and alone else folder / runs.EVALUATION_DIR / name
-    evaluation_folder.output_folder(output_dir).check(overwrite=FLAGS.overwrite, writes=dense_evaluation_folder.NAMES)
+    report.output_folder(output_dir).check(overwrite=FLAGS.overwrite, writes=segmentation_report.NAMES)
     print(f"run:      {folder}\nrecords:  {records.folder}, {records.count(FLAGS.split):,} tiles of '{FLAGS.split}'")
     if FLAGS.dry_run:
         print(f"dry run: would write {output_dir}")
         return None
     run = runs.open_run(folder, model_name)
-    with common.ProgressBars(unit="batches") as progress:
-        found = dense_evaluation_folder.evaluate_maps(run, records, options, progress=progress)
+    with app.ProgressBars(unit="batches") as progress:
+        found = segmentation_report.evaluate_maps(run, records, options, progress=progress)
     for warning in found.warnings:
-        common.say(f"warning: {warning}")
+        app.say(f"warning: {warning}")
     checksum = files.sha256_of_file(runs.model_path(folder, model_name))
-    content, warnings = dense_evaluation_folder.write_maps_evaluation(
+    content, warnings = segmentation_report.write_maps_evaluation(
         found, output_dir, model_sha256=checksum, model_name=model_name, overwrite=FLAGS.overwrite
     )
     if model_name == runs.MODEL_NAME:
-        warnings += dense_evaluation_folder.add_maps_to_card(found)
+        warnings += segmentation_report.add_maps_to_card(found)
     for warning in warnings:
-        common.say(f"warning: {warning}")
+        app.say(f"warning: {warning}")
     _report(found.scores)
     print(f"{output_dir}: scores and figures ({found.answers.tiles_per_second:.1f} tiles a second)")
     return found, content
@@ -106,17 +105,18 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
 
 def comparison_report(folders: Sequence[pathlib.Path], evaluated: Sequence[Any]):
     """Compares evaluated runs, and returns the report."""
-    from eo_keras.evaluation import report as evaluation_folder
-    from eo_keras.evaluation import segmentation_comparison_report as dense_comparison_report
-    from eo_keras.metrics import segmentation_comparison as dense_comparison
+    from eo_keras.evaluation import report, segmentation_comparison_report
+    from eo_keras.metrics import segmentation_comparison
 
     members = [
-        dense_comparison.DenseMember(name, one.answers.scorer, one.scores, content, one.places)
-        for name, (one, content) in zip(evaluation_folder.short_names(folders), evaluated, strict=True)
+        segmentation_comparison.DenseMember(name, one.answers.scorer, one.scores, content, one.places)
+        for name, (one, content) in zip(report.short_names(folders), evaluated, strict=True)
     ]
     datasets = ", ".join(dict.fromkeys(member.metrics["dataset"] for member in members))
-    found = dense_comparison.compare(members)
-    return dense_comparison_report.report(found, f"{len(members)} runs on {datasets}, {evaluated[0][0].options.name}")
+    found = segmentation_comparison.compare(members)
+    return segmentation_comparison_report.report(
+        found, f"{len(members)} runs on {datasets}, {evaluated[0][0].options.name}"
+    )
 
 
 def variant(model_name: str) -> str:

@@ -10,8 +10,7 @@ import shlex
 
 from absl import flags
 
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
@@ -56,16 +55,16 @@ def _examples(report) -> str:
 
 def main() -> None:
     """Runs the command."""
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     from eo_keras.runs import folder as runs
-    from eo_keras.runs import temperature as run_temperature
+    from eo_keras.runs import temperature
     from eo_keras.serving import saved_model as serving
 
     run = runs.open_run(FLAGS.run_dir)
     card = run.card
     version = serving.choose_version(run, FLAGS.export_dir, FLAGS.version)
     print(f"model:   {card.model} on {','.join(card.bands)}, {card.parameters:,} weights")
-    found, text = run_temperature.find(FLAGS.run_dir, FLAGS.calibrated)
+    found, text = temperature.find(FLAGS.run_dir, FLAGS.calibrated)
     print(f"temperature: {text}")
     if FLAGS.dry_run:
         print(f"dry run: would write version {version} to {FLAGS.export_dir}/{version}")
@@ -85,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

@@ -12,17 +12,15 @@ from absl import flags
 
 from eo_keras.core import files, output_files
 from eo_keras.errors import OptionError
-from eo_keras.inspection import leakage as leaks
+from eo_keras.inspection import leakage, scan_records
 from eo_keras.inspection import page as inspection_page
-from eo_keras.inspection import scan_records as inspection
-from eo_keras.plots import html as pages
+from eo_keras.plots import html
 from eo_keras.records import data_card as cards
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
-_DEFAULTS = leaks.LeakOptions()
+_DEFAULTS = leakage.LeakOptions()
 
 path_flags.define_path(
     "records_dir", None, "Records folder made by launch.build: a path or a URL.", required=True, urls=True
@@ -73,14 +71,14 @@ def main() -> None:
         raise OptionError("--neighbour_km", f"{FLAGS.neighbour_km:g}", "kilometres, at least 0")
     card = cards.read_data_card(FLAGS.records_dir)
     other = cards.read_data_card(FLAGS.against) if FLAGS.against is not None else None
-    shards = inspection.check_shards(card, FLAGS.records_dir)
-    print(inspection.describe(card))
+    shards = scan_records.check_shards(card, FLAGS.records_dir)
+    print(scan_records.describe(card))
     for warning in card.missing_classes():
-        common.say(f"warning: {warning}")
-    with common.ProgressBars(unit="records") as bars:
+        app.say(f"warning: {warning}")
+    with app.ProgressBars(unit="records") as bars:
         if FLAGS.dry_run:
             if FLAGS.verify:
-                inspection.verify(card, FLAGS.records_dir, progress=bars)
+                scan_records.verify(card, FLAGS.records_dir, progress=bars)
             seen = "records and SHA-256" if FLAGS.verify else "lengths"
             print(f"\n{shards} shards present, with the {seen} of the card")
             print(f"dry run: would write {output} and {output.with_suffix('.json')}")
@@ -100,7 +98,7 @@ def main() -> None:
             print("  neighbours: not counted, for the records hold no coordinates; say --coordinates=FILE")
     page = inspection_page.make_page(*subjects, verified=FLAGS.verify)
     contents = {
-        output: pages.render(page).encode("utf-8"),
+        output: html.render(page).encode("utf-8"),
         output.with_suffix(".json"): files.json_bytes(inspection_page.numbers(*subjects)),
     }
     output_files.write_files(contents, overwrite=FLAGS.overwrite, error=OptionError)
@@ -121,15 +119,15 @@ def _name(folder: str) -> str:
     return local.resolve().name if local is not None else folder.rstrip("/").rpartition("/")[2]
 
 
-def _inspect(name: str, card: cards.DataCard, folder: str, bars: common.ProgressBars) -> inspection_page.Subject:
-    surveyed = inspection.survey(card, folder, samples=FLAGS.samples, checksums=FLAGS.verify, progress=bars)
-    places = inspection.locate(card, surveyed, FLAGS.coordinates)
-    options = leaks.LeakOptions(near_copy_bits=FLAGS.near_copy_bits, neighbour_km=FLAGS.neighbour_km)
-    report = inspection.find_leaks(card, surveyed, places, options)
+def _inspect(name: str, card: cards.DataCard, folder: str, bars: app.ProgressBars) -> inspection_page.Subject:
+    surveyed = scan_records.survey(card, folder, samples=FLAGS.samples, checksums=FLAGS.verify, progress=bars)
+    places = scan_records.locate(card, surveyed, FLAGS.coordinates)
+    options = leakage.LeakOptions(near_copy_bits=FLAGS.near_copy_bits, neighbour_km=FLAGS.neighbour_km)
+    report = scan_records.find_leaks(card, surveyed, places, options)
     keys = {key for copy in inspection_page.drawn_copies(report) for key in (copy.key, copy.other_key)}
-    copies = inspection.pictures(card, folder, keys)
+    copies = scan_records.pictures(card, folder, keys)
     return inspection_page.Subject(name, card, surveyed, places, report, copies)
 
 
 if __name__ == "__main__":
-    common.run(main)
+    app.run(main)

@@ -18,11 +18,10 @@ from eo_keras.core import files, output_files
 from eo_keras.errors import BandError, OptionError
 from eo_keras.geo import images as rasters
 from eo_keras.records import data_card as cards
-from eo_keras.runs import temperature as run_temperature
+from eo_keras.runs import temperature
 from eo_keras.sensors import sentinel2
 from eo_keras.serving import images as prediction
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
 
 FLAGS = flags.FLAGS
@@ -70,18 +69,18 @@ def main() -> None:
     prediction.fit_to_model(rasters.read_image(paths[0], bands), card, paths[0])
     print(f"model:  {card.model} on {','.join(card.bands)} ({card.dtype}), {len(card.legend)} classes")
     print(f"images: {len(paths):,} of {card.patch_size}x{card.patch_size} pixels")
-    found, text = run_temperature.find(FLAGS.run_dir, FLAGS.calibrated)
+    found, text = temperature.find(FLAGS.run_dir, FLAGS.calibrated)
     print(f"temperature: {text}")
     if FLAGS.dry_run:
         print(f"dry run: the first image fits the model; would write the answers to {output}")
         return
 
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     from eo_keras.runs import folder as runs
 
     run = runs.open_run(FLAGS.run_dir)
     started = time.monotonic()
-    with common.ProgressBars(unit="images") as progress:
+    with app.ProgressBars(unit="images") as progress:
         answers = prediction.predict_images(
             run, paths, bands, FLAGS.batch_size, progress, temperature=found and found.temperature
         )
@@ -133,4 +132,4 @@ def _csv(answers: prediction.Predictions, class_names: tuple[str, ...]) -> str:
 
 if __name__ == "__main__":
     define_flags(FLAGS)
-    common.run(main)
+    app.run(main)

@@ -30,10 +30,9 @@ from absl import flags
 from eo_keras.core import files
 from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.records import data_card as cards
-from eo_keras.sweeps import grid as sweep_grid
+from eo_keras.sweeps import grid
 from eo_keras.sweeps import sweep as sweeps
-from launch import app as common
-from launch import flag_files, path_flags, train
+from launch import app, flag_files, path_flags, train
 
 FLAGS = flags.FLAGS
 
@@ -91,13 +90,13 @@ def training_flags(base: str, records_dir: str | None, overrides: Mapping[str, A
     """
     values = flags.FlagValues()
     train.define_flags(values)
-    common.define_flags(values)
+    app.define_flags(values)
     # What a base says about its own folder, or about how it was begun, does not reach the runs.
     argv = [train.__name__, "--records_dir=", "--run_dir=", f"--flagfile={base}"]
     if records_dir is not None:
         argv.append(f"--records_dir={records_dir}")
     given = overrides or {}
-    argv += [f"--{name}={sweep_grid.format_value(value)}" for name, value in given.items() if value is not None]
+    argv += [f"--{name}={grid.format_value(value)}" for name, value in given.items() if value is not None]
     try:
         flag_files.parse(values, argv, named_by="--base")
     except flags.Error as error:
@@ -152,7 +151,7 @@ def _value(flag: flags.Flag, text: str) -> Any:
 
 def make_plan(
     base: str, records_dir: str | None, sweep_dir: str, points: Sequence[Mapping[str, Any]]
-) -> list[sweep_grid.Planned]:
+) -> list[grid.PlannedRun]:
     """Returns a run for each point of the grid.
 
     Raises:
@@ -160,11 +159,11 @@ def make_plan(
     """
     plan = []
     for point in points:
-        name = sweep_grid.run_name(point)
+        name = grid.run_name(point)
         try:
             values = training_flags(base, records_dir, point)
             values.run_dir, values.resume, values.overwrite = os.path.join(sweep_dir, name), False, False
-            plan.append(sweep_grid.Planned(point, train.options(values), common.flags_text(values)))
+            plan.append(grid.PlannedRun(point, train.options(values), app.flags_text(values)))
         except EOKerasError as error:
             where, *others = error.args
             raise type(error)(f"run {name}: {where}", *others) from None
@@ -172,7 +171,7 @@ def make_plan(
 
 
 def train_in_process(
-    planned: sweep_grid.Planned,
+    planned: grid.PlannedRun,
     mode: str,
     log: str | os.PathLike[str],
     flags_file: str | os.PathLike[str],
@@ -184,7 +183,7 @@ def train_in_process(
 
     Args:
         planned: the run.
-        mode: how it is begun, see `sweeps.examine`.
+        mode: how it is begun, see `sweeps.read_status`.
         log: file to which all that the process says is added.
         flags_file: file of its flags.
         show: called with each line.
@@ -235,11 +234,11 @@ def main() -> None:
     """Runs the command."""
     base = training_flags(FLAGS.base, FLAGS.records_dir)
     varied = varied_flags(FLAGS, base)
-    points = sweep_grid.expand(varied)
+    points = grid.expand(varied)
     cards.read_data_card(base.records_dir)
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     plan = make_plan(FLAGS.base, FLAGS.records_dir, FLAGS.sweep_dir, points)
-    found = sweeps.open_sweep(FLAGS.sweep_dir, common.own_flags(base), plan)
+    found = sweeps.open_sweep(FLAGS.sweep_dir, app.own_flags(base), plan)
     _describe(found, plan, varied)
     if FLAGS.dry_run:
         print(f"dry run: {len(plan)} runs fit, nothing was written to {FLAGS.sweep_dir}")
@@ -249,9 +248,9 @@ def main() -> None:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    with common.StopOnSignal() as stop:
+    with app.StopOnSignal() as stop:
 
-        def run(planned: sweep_grid.Planned, mode: str) -> str:
+        def run(planned: grid.PlannedRun, mode: str) -> str:
             return train_in_process(
                 planned,
                 mode,
@@ -263,7 +262,7 @@ def main() -> None:
 
         found = sweeps.sweep(
             folder,
-            common.own_flags(base),
+            app.own_flags(base),
             plan,
             run,
             report=say,
@@ -272,7 +271,7 @@ def main() -> None:
         )
     _tell(found)
     if stop.asked():
-        raise common.Stopped(stop.signal)
+        raise app.Stopped(stop.signal)
     names = {planned.name for planned in plan}
     if failed := [one for one in found.results if one.status == sweeps.FAILED and one.name in names]:
         log = folder / sweeps.LOGS_DIR / f"{failed[0].name}.log"
@@ -283,10 +282,10 @@ def main() -> None:
         )
 
 
-def _describe(found: sweeps.Sweep, plan: Sequence[sweep_grid.Planned], varied: Mapping[str, Sequence[Any]]) -> None:
+def _describe(found: sweeps.Sweep, plan: Sequence[grid.PlannedRun], varied: Mapping[str, Sequence[Any]]) -> None:
     results = {result.name: result for result in found.results}
     for name, values in varied.items():
-        print(f"{name}: {', '.join(sweep_grid.format_value(value) for value in values)}")
+        print(f"{name}: {', '.join(grid.format_value(value) for value in values)}")
     what = sweeps.TITLES[found.metric]
     print(f"chosen: the setting by {what} on validation examples ({found.validation}), never by the test split")
     statuses = [results[planned.name].status for planned in plan]
@@ -300,21 +299,21 @@ def _describe(found: sweeps.Sweep, plan: Sequence[sweep_grid.Planned], varied: M
 def _tell(found: sweeps.Sweep) -> None:
     """Prints the table, and the command that comes next."""
     from eo_keras.evaluation import comparison_page
-    from eo_keras.sweeps import report as sweep_report
+    from eo_keras.sweeps import report
 
-    table = sweep_report.table(found)
-    print("\n".join(["", *comparison_page.lines(table), "", *sweep_report.cautions(found)]))
-    print(f"{FLAGS.sweep_dir}: {sweep_report.TABLE_NAME}, {sweep_report.CSV_NAME}, {sweep_report.FIGURE_NAME}")
-    best = sweep_report.best_of(sweep_report.settings_of(found.results))
+    table = report.table(found)
+    print("\n".join(["", *comparison_page.lines(table), "", *report.cautions(found)]))
+    print(f"{FLAGS.sweep_dir}: {report.TABLE_NAME}, {report.CSV_NAME}, {report.FIGURE_NAME}")
+    best = report.best_of(report.settings_of(found.results))
     if best is not None and all(one.status in (sweeps.FINISHED, sweeps.FAILED) for one in found.results):
         first = next(one for one in found.results if best.values.items() <= one.settings.items())
         # The commas of a pattern would divide it.
         pattern = first.name.replace(",", "?")
-        if sweep_grid.SEED in found.varied and len(first.settings) > 1:
+        if grid.SEED in found.varied and len(first.settings) > 1:
             pattern = f"{pattern.rpartition('=')[0]}=*"
         print(f"next: python -m launch.evaluate --run_dir='{os.path.join(FLAGS.sweep_dir, pattern)}' --split=test")
 
 
 if __name__ == "__main__":
     define_flags(FLAGS)
-    common.run(main)
+    app.run(main)

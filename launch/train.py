@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from eo_keras.errors import OptionError, RecordsError
-from launch import app as common
-from launch import path_flags
+from launch import app, path_flags
 
 if TYPE_CHECKING:
     from eo_keras.training import options as training_options
@@ -264,8 +263,7 @@ def options(flag_values: flags.FlagValues) -> training_options.TrainingOptions:
     Raises:
         OptionError: if a value, or a combination, cannot work.
     """
-    from eo_keras.data.augment import crops as dense_augment
-    from eo_keras.data.augment import patches as augment
+    from eo_keras.data.augment import crops, patches
     from eo_keras.training import optimizers
     from eo_keras.training import options as training_options
 
@@ -273,12 +271,12 @@ def options(flag_values: flags.FlagValues) -> training_options.TrainingOptions:
     if given["crop"] is None:
         given["crop"] = _default_crop(given["records_dir"])
     # One flag turns and mirrors both patches and crops.
-    given["augmentation"] = dense_augment.DenseAugmentation(
-        **_chosen(dense_augment.DenseAugmentation, given | {"symmetries": given["d4"]})
+    given["augmentation"] = crops.CropAugmentation(
+        **_chosen(crops.CropAugmentation, given | {"symmetries": given["d4"]})
     )
     given["segmentation"] = training_options.SegmentationOptions(**_chosen(training_options.SegmentationOptions, given))
-    changes = _chosen(augment.Augmentation, given)
-    given["augmentation"] = augment.Augmentation(**changes) if any(changes.values()) else None
+    changes = _chosen(patches.Augmentation, given)
+    given["augmentation"] = patches.Augmentation(**changes) if any(changes.values()) else None
     given["optimizer"] = optimizers.OptimizerOptions(**_chosen(optimizers.OptimizerOptions, given))
     return training_options.TrainingOptions(**_chosen(training_options.TrainingOptions, given))
 
@@ -299,14 +297,14 @@ def given_options(flag_values: flags.FlagValues) -> dict:
 
 
 def _default_crop(records_dir: str) -> int:
-    from eo_keras.data.augment import crops as dense_augment
+    from eo_keras.data.augment import crops
     from eo_keras.records import data_card as cards
 
     try:
         card = cards.read_data_card(records_dir)
     except RecordsError:
         return _CROP  # Training itself tells what is the matter with the records.
-    return max(dense_augment.SMALLEST_CROP, min(_CROP, card.patch_size)) if card.task == "segmentation" else _CROP
+    return max(crops.SMALLEST_CROP, min(_CROP, card.patch_size)) if card.task == "segmentation" else _CROP
 
 
 def _chosen(kind: type, given: dict) -> dict:
@@ -315,14 +313,14 @@ def _chosen(kind: type, given: dict) -> dict:
 
 def main() -> None:
     """Runs the command."""
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     from eo_keras.training import train as training
 
     chosen = options(FLAGS)
-    with common.ProgressBars(unit="steps") as progress, common.StopOnSignal() as stop:
+    with app.ProgressBars(unit="steps") as progress, app.StopOnSignal() as stop:
         report = training.train(
             chosen,
-            flags_text=common.flags_text(),
+            flags_text=app.flags_text(),
             progress=progress,
             report=progress.write,
             stop=stop.asked,
@@ -334,7 +332,7 @@ def main() -> None:
     if report.stopped:
         if stop.signal is None:
             print("another worker was asked to end")
-        raise common.Stopped(stop.signal or signal.SIGTERM)
+        raise app.Stopped(stop.signal or signal.SIGTERM)
     if report.card is None:
         print(f"worker done: {len(report.history)} epochs, {report.seconds:,.0f} s; the first worker wrote the run")
         return
@@ -347,4 +345,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     define_flags(FLAGS)
-    common.run(main)
+    app.run(main)

@@ -47,7 +47,7 @@ def make_run():
 
         legend = legend or legends.EUROSAT
         level, spread = (90.0, 35.0) if dtype == "uint8" else (1200.0, 500.0)
-        normalisation = models.Normalisation((level,) * len(bands), (spread,) * len(bands))
+        normalisation = models.Normalization((level,) * len(bands), (spread,) * len(bands))
         model, report = models.build(
             "resnet14",
             bands=bands,
@@ -83,7 +83,7 @@ def make_run():
             attribution="nobody",
         )
         folder.mkdir(parents=True, exist_ok=True)
-        runs.save_model(models.inference_twin(model, patch_size), folder / runs.MODEL_NAME)
+        runs.save_model(models.inference_model(model, patch_size), folder / runs.MODEL_NAME)
         cards.write_card(card, folder)
         return runs.open_run(folder)
 

@@ -28,8 +28,7 @@ from tfrecords_builder.sources import SOURCES, UNNAMED, Source
 from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
 from tfrecords_builder.splits import split as splits
 from tfrecords_builder.steps import plan, scan, shards
-from tfrecords_builder.storage import manifest as finished
-from tfrecords_builder.storage import output
+from tfrecords_builder.storage import manifest, output
 from tfrecords_builder.storage.output import BuildReport
 from tfrecords_builder.storage.state import BuildState
 
@@ -264,7 +263,7 @@ class _Build:
         context = shards.ShardContext(self._context, self._options.output_dir)
         units = [_shard_unit(scanned, shard) for shard in planned]
         histograms = self._histograms()
-        entries, kept = finished.write_all(
+        entries, kept = manifest.write_all(
             self._engine, shards.write_shard, context, units, self._state, histograms, self._progress
         )
         return entries, kept, histograms

@@ -29,17 +29,15 @@ from eo_keras.legends.crosswalk import code_map
 from eo_keras.records import data_card as cards
 from eo_keras.records.statistics import Histograms
 from eo_keras.sensors import radiometry
-from tfrecords_builder.sources.urban_atlas import preflight as survey
-from tfrecords_builder.sources.urban_atlas import source_files
+from tfrecords_builder.sources.urban_atlas import preflight, source_files
 from tfrecords_builder.sources.urban_atlas import tiles as rows
 from tfrecords_builder.sources.urban_atlas.options import DATASET, TileBuildOptions
-from tfrecords_builder.sources.urban_atlas.sites import City, read_cities
+from tfrecords_builder.sources.urban_atlas.sites import Site, read_cities
 from tfrecords_builder.splits import split as splits
 from tfrecords_builder.splits.by_site import check_cities, split_tiles
 from tfrecords_builder.steps import plan
 from tfrecords_builder.steps import tile_shards as shards
-from tfrecords_builder.storage import manifest as finished
-from tfrecords_builder.storage import output
+from tfrecords_builder.storage import manifest, output
 from tfrecords_builder.storage.output import BuildReport
 from tfrecords_builder.storage.state import BuildState
 
@@ -92,7 +90,7 @@ class _Build:
 
     def __init__(self, options: TileBuildOptions, engine: engines.Engine, state: BuildState, progress: _Progress):
         self._options, self._engine, self._state, self._progress = options, engine, state, progress
-        self._context = survey.TileContext(options.tiles, state.folder, secrets.token_hex(8))
+        self._context = preflight.TileContext(options.tiles, state.folder, secrets.token_hex(8))
         self._legend = code_map(options.tiles.legend).legend
         self._seconds: dict[str, float] = {}
 
@@ -107,7 +105,7 @@ class _Build:
             self._forget(cities, path)
         with self._forgetting_refusals(), self._timed("survey"):
             surveys = self._survey(cities)
-            level, pixel_size = survey.check_alike(surveys)
+            level, pixel_size = preflight.check_alike(surveys)
         units = [
             unit
             for number, city in enumerate(cities)
@@ -161,7 +159,7 @@ class _Build:
             raise
 
     @contextlib.contextmanager
-    def _noting_refusals(self, cities: Sequence[City], units: Sequence[rows.RowUnit]) -> Iterator[None]:
+    def _noting_refusals(self, cities: Sequence[Site], units: Sequence[rows.RowUnit]) -> Iterator[None]:
         """Where a source is refused, notes what the cities are made from that are not wholly cut; others are kept."""
         try:
             yield
@@ -173,7 +171,7 @@ class _Build:
             self._state.note_refused(path for city in cities if city.name in open_ones for path in _files_of(city))
             raise
 
-    def _forget(self, cities: Sequence[City], path: str) -> None:
+    def _forget(self, cities: Sequence[Site], path: str) -> None:
         """Forgets what was found of the cities that are made from a file that has changed."""
         for number, city in enumerate(cities):
             if path in _files_of(city):
@@ -185,7 +183,7 @@ class _Build:
         yield
         self._seconds[stage] = time.monotonic() - started
 
-    def _describe(self, cities: Sequence[City]) -> dict[str, Any]:
+    def _describe(self, cities: Sequence[Site]) -> dict[str, Any]:
         """Says what is built from what; equal descriptions give equal bytes."""
         options = self._options
         described = {
@@ -200,16 +198,16 @@ class _Build:
             described["legend"] = pathlib.Path(options.tiles.legend).read_text(encoding="utf-8")
         return described
 
-    def _survey(self, cities: Sequence[City]) -> dict[str, survey.CitySurvey]:
-        units = [survey.CityUnit(_survey_name(number), city) for number, city in enumerate(cities)]
-        for done, _ in enumerate(self._engine.run(survey.survey_city, self._context, units), start=1):
+    def _survey(self, cities: Sequence[Site]) -> dict[str, preflight.CitySurvey]:
+        units = [preflight.CityUnit(_survey_name(number), city) for number, city in enumerate(cities)]
+        for done, _ in enumerate(self._engine.run(preflight.survey_city, self._context, units), start=1):
             if self._progress:
                 self._progress("surveying cities", done, len(units))
-        return {unit.city.name: survey.read_survey(self._context, unit) for unit in units}
+        return {unit.city.name: preflight.read_survey(self._context, unit) for unit in units}
 
     def _cut(self, units: Sequence[rows.RowUnit]) -> list[rows.Row]:
         total, done = sum(len(unit.columns) for unit in units), 0
-        for position in self._engine.run(rows.cut_row, self._context, units):
+        for position in self._engine.run(rows.cut_tiles, self._context, units):
             done += len(units[position].columns)
             if self._progress:
                 self._progress("cutting tiles", done, total)
@@ -219,8 +217,8 @@ class _Build:
         self,
         keys: tuple[str, ...],
         places: Sequence[tuple[rows.RowUnit, int]],
-        cities: Sequence[City],
-        surveys: dict[str, survey.CitySurvey],
+        cities: Sequence[Site],
+        surveys: dict[str, preflight.CitySurvey],
         pixel_size: float,
     ) -> splits.SplitResult:
         """Splits tiles, of which row and first column are given."""
@@ -268,7 +266,7 @@ class _Build:
             for shard in planned
         ]
         histograms = Histograms(bands, "uint16")
-        entries, kept = finished.write_all(
+        entries, kept = manifest.write_all(
             self._engine, shards.write_shard, context, units, self._state, histograms, self._progress
         )
         return entries, kept, histograms
@@ -307,7 +305,7 @@ class _Build:
 
     def _card(
         self,
-        surveys: dict[str, survey.CitySurvey],
+        surveys: dict[str, preflight.CitySurvey],
         level: str,
         pixel_size: float,
         parts: dict[str, cards.Split],
@@ -359,11 +357,11 @@ def _survey_name(number: int) -> str:
     return f"city-{number:05d}.json"
 
 
-def _files_of(city: City) -> tuple[str, ...]:
+def _files_of(city: Site) -> tuple[str, ...]:
     return (*city.scenes, *city.vectors, *([city.area] if isinstance(city.area, str) else []))
 
 
-def _stamps(cities: Sequence[City]) -> dict[str, list[int]]:
+def _stamps(cities: Sequence[Site]) -> dict[str, list[int]]:
     """Returns size and time of the files that cities are built from, by which a changed one is noticed."""
     stamps = {}
     for path in sorted({path for city in cities for path in _files_of(city)}):

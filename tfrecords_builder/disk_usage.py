@@ -53,7 +53,7 @@ def expected(dataset: str, source: str) -> Room:
     flat, tile = np.zeros(kind.shape[:2], np.uint8), None
     if kind.task == "segmentation":
         # Masks shrink to a hundredth of the image.
-        tile = records.Tile(flat, flat, "", "", "")
+        tile = records.PixelLabels(flat, flat, "", "", "")
     whole = records.encode(records.Example(bytes(images[0]), 1, items[len(items) // 2].key, *place, tile))
     beside = len(whole) - images[0] + tfrecord.FRAMING_BYTES
     shards = sum(images) + beside * len(images)

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from eo_keras.core import files
-from eo_keras.data.subsets import WHOLE, Part, Share
+from eo_keras.data.subsets import WHOLE, Holdout, WorkerShard
 from eo_keras.errors import RecordsError
 from eo_keras.records import example as codec
 from eo_keras.records.data_card import DataCard, Split, read_data_card
@@ -27,7 +27,7 @@ PARALLEL_CALLS = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaf
 _READ_BUFFER_BYTES = 256 << 10  # What a processor's cache holds: every record is copied out of it once more.
 
 
-class Records:
+class RecordDataset:
     """A records folder.
 
     Attributes:
@@ -52,7 +52,7 @@ class Records:
             )
         self.folder = here
         self.card: DataCard = read_data_card(self.folder)
-        self._part_counts: dict[tuple[str, Part, Share], int] = {}
+        self._part_counts: dict[tuple[str, Holdout, WorkerShard], int] = {}
 
     def split(self, name: str) -> Split:
         """Returns a split's entry in the card.
@@ -67,7 +67,7 @@ class Records:
             raise RecordsError(self.folder, f"the split '{name}' is empty", f"one of {available}")
         return self.card.splits[name]
 
-    def files(self, split: str, share: Share = WHOLE) -> list[str]:
+    def files(self, split: str, share: WorkerShard = WHOLE) -> list[str]:
         """Returns the paths of a share of a split's shards, after checking that they exist and are of full length.
 
         Raises:
@@ -75,7 +75,7 @@ class Records:
         """
         return [codec.check_shard(self.folder, shard) for shard in share.of(self.split(split).shards)]
 
-    def count(self, split: str, part: Part | None = None, share: Share = WHOLE) -> int:
+    def count(self, split: str, part: Holdout | None = None, share: WorkerShard = WHOLE) -> int:
         """Returns the number of examples in a split, or in a part or share of it; a part is read once to count it."""
         if part is None:
             whole = self.split(split)
@@ -83,7 +83,7 @@ class Records:
         if part.keys is not None and share == WHOLE:
             return len(part.keys)
         if (split, part, share) not in self._part_counts:
-            batches = serialised(self.files(split, share)).batch(PARSE_BATCH)
+            batches = serialized(self.files(split, share)).batch(PARSE_BATCH)
             batches = batches.map(keys_of, num_parallel_calls=PARALLEL_CALLS)
             masks = list(reading(self, batches.map(part.contains)))
             counts = {part: sum(int(mask.numpy().sum()) for mask in masks)}
@@ -104,7 +104,7 @@ class Records:
         return self.card.bands if bands is None else sentinel2.parse_bands(",".join(bands), self.card.bands)
 
 
-def reading(records: Records, dataset: Any) -> Iterator[Any]:
+def reading(records: RecordDataset, dataset: Any) -> Iterator[Any]:
     """Yields a dataset's elements, and turns TensorFlow's errors about damaged records into ours.
 
     Raises:
@@ -127,8 +127,8 @@ def reading(records: Records, dataset: Any) -> Iterator[Any]:
         ) from None
 
 
-def serialised(
-    files: Sequence[str] | tf.Tensor, part: Part | None = None, parallel: int | None = None
+def serialized(
+    files: Sequence[str] | tf.Tensor, part: Holdout | None = None, parallel: int | None = None
 ) -> tf.data.Dataset:
     """Returns the serialised examples of shards, or those of a part, in an order that is always the same.
 
@@ -145,9 +145,9 @@ def serialised(
     return finished(dataset, prefetch=False)
 
 
-def keys_of(serialised: tf.Tensor) -> tf.Tensor:
+def keys_of(serialized: tf.Tensor) -> tf.Tensor:
     """Returns the keys (batch,) of a batch of serialised examples."""
-    return tf.io.parse_example(serialised, {codec.KEY: tf.io.FixedLenFeature([], tf.string)})[codec.KEY]
+    return tf.io.parse_example(serialized, {codec.KEY: tf.io.FixedLenFeature([], tf.string)})[codec.KEY]
 
 
 def finished(dataset: tf.data.Dataset, *, prefetch: bool = True, shared: bool = False) -> tf.data.Dataset:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from eo_keras.data import subsets as parts
-from eo_keras.data.folder import Records
-from eo_keras.data.subsets import Part
+from eo_keras.data import subsets
+from eo_keras.data.folder import RecordDataset
+from eo_keras.data.subsets import Holdout
 from eo_keras.errors import OptionError
 from eo_keras.geo.footprints import Footprints, cells, joined, overlapping_pairs, within
 from eo_keras.records import example as records
@@ -66,12 +66,12 @@ class Division:
 class HoldOut:
     """The two parts of a training split, and what is said of the one that is held out."""
 
-    kept: Part
-    held_out: Part
+    kept: Holdout
+    held_out: Holdout
     name: str
 
 
-def hold_out(folder: Records, fraction: float, seed: int) -> HoldOut:
+def hold_out(folder: RecordDataset, fraction: float, seed: int) -> HoldOut:
     """Divides a training split. It is read once; no image is decoded.
 
     Args:
@@ -84,12 +84,12 @@ def hold_out(folder: Records, fraction: float, seed: int) -> HoldOut:
         RecordsError: if a shard is missing or damaged.
     """
     scanned = scan(folder.card, folder.files("train"))
-    found = divide(scanned, folder.card, fraction, lambda names: parts.draw(names, seed))
+    found = divide(scanned, folder.card, fraction, lambda names: subsets.draw(names, seed))
     name = f"{fraction:.1%} of the split train, {found.how}"
     if found.how == BY_KEY:
-        return HoldOut(*parts.holdout(fraction, seed), name)
+        return HoldOut(*subsets.holdout(fraction, seed), name)
     sides = (
-        Part(fraction, seed, held_out, frozenset(np.array(scanned.keys, object)[mask].tolist()))
+        Holdout(fraction, seed, held_out, frozenset(np.array(scanned.keys, object)[mask].tolist()))
         for held_out, mask in ((False, found.kept), (True, found.held_out))
     )
     return HoldOut(*sides, name)

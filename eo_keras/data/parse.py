@@ -11,11 +11,11 @@ from eo_keras.records.data_card import DataCard
 from eo_keras.records.example import IMAGE, KEY, LABEL, MASK, VALID, VALIDITY
 
 
-def parse_batch(serialised: Any, card: DataCard, *, with_keys: bool = False) -> dict[str, Any]:
+def parse_batch(serialized: Any, card: DataCard, *, with_keys: bool = False) -> dict[str, Any]:
     """Parses a batch of serialised examples inside a `tf.data` pipeline.
 
     Args:
-        serialised: string tensor (batch,).
+        serialized: string tensor (batch,).
         card: the card of the records folder.
         with_keys: whether to return the keys too.
 
@@ -30,7 +30,7 @@ def parse_batch(serialised: Any, card: DataCard, *, with_keys: bool = False) -> 
         spec[LABEL] = tf.io.FixedLenFeature([], tf.int64)
     if with_keys:
         spec[KEY] = tf.io.FixedLenFeature([], tf.string)
-    parsed = tf.io.parse_example(serialised, spec)
+    parsed = tf.io.parse_example(serialized, spec)
     size, bands = card.patch_size, len(card.bands)
     if card.encoding == "jpeg":
         # The accurate integer transform is Pillow's and GDAL's too; TensorFlow's default, the fast one, is off by up

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from eo_keras.data.augment.crops import DenseAugmentation, augment_maps
+from eo_keras.data.augment.crops import CropAugmentation, augment_maps
 from eo_keras.data.augment.patches import Augmentation, augment_batch, shrink
-from eo_keras.data.folder import PARALLEL_CALLS, PARSE_BATCH, Records, finished, reading, serialised
+from eo_keras.data.folder import PARALLEL_CALLS, PARSE_BATCH, RecordDataset, finished, reading, serialized
 from eo_keras.data.parse import parse_batch
-from eo_keras.data.subsets import WHOLE, Part, Share, check_workers, draw_of_epoch
+from eo_keras.data.subsets import WHOLE, Holdout, WorkerShard, check_workers, epoch_seed
 from eo_keras.errors import OptionError, RecordsError
 from eo_keras.records.data_card import DataCard
 
@@ -47,7 +47,7 @@ class PipelineOptions:
     batch_size: int
     bands: tuple[str, ...] | None = None
     seed: int = 1
-    augmentation: Augmentation | DenseAugmentation | None = None
+    augmentation: Augmentation | CropAugmentation | None = None
     shuffle_buffer: int = 1_000
     cache: bool = True
     cache_limit_bytes: int = 4 << 30
@@ -59,7 +59,7 @@ class PipelineOptions:
                 raise OptionError(name, f"{getattr(self, name)}", "1 or more")
 
 
-class TrainingPipeline:
+class TrainingDataset:
     """The batches of a training run, epoch by epoch.
 
     With `options.cache` the selected bands of all examples are read once, when the pipeline is made, and stay in
@@ -81,10 +81,10 @@ class TrainingPipeline:
 
     def __init__(
         self,
-        records: Records,
+        records: RecordDataset,
         options: PipelineOptions,
         split: str = "train",
-        part: Part | None = None,
+        part: Holdout | None = None,
         input_context: tf.distribute.InputContext | None = None,
     ):
         """Checks everything that can be checked before the first batch, and fills the memory.
@@ -97,7 +97,7 @@ class TrainingPipeline:
         """
         self._records, self._options, self._split, self._part = records, options, split, part
         workers = input_context.num_input_pipelines if input_context else 1
-        self._worker = Share(input_context.input_pipeline_id, workers) if input_context else WHOLE
+        self._worker = WorkerShard(input_context.input_pipeline_id, workers) if input_context else WHOLE
         needed = kept_bytes(records, options, records.count(split, part))
         self.in_memory = options.cache and needed <= options.cache_limit_bytes
         self.kept_bytes = needed if self.in_memory else 0
@@ -114,7 +114,7 @@ class TrainingPipeline:
         self.batch_size = options.batch_size // workers
         fewest, readers = self.examples, 1
         if not self.in_memory:
-            fewest, readers = min(records.count(split, part, Share(k, workers)) for k in range(workers)), workers
+            fewest, readers = min(records.count(split, part, WorkerShard(k, workers)) for k in range(workers)), workers
         self.steps = fewest // (options.batch_size // readers)
         if not self.steps:
             whose = f"of the split '{split}'" if readers == 1 else f"that a worker has of the split '{split}'"
@@ -157,7 +157,7 @@ class TrainingPipeline:
         drawn, share = self.steps * self._options.batch_size, (self._worker.workers, self.batch_size)
         orders = np.empty((count, self.batch_size), np.int32)
         for number in self._passes(first, count):
-            seed = draw_of_epoch(self._options.seed, number, self._share)
+            seed = epoch_seed(self._options.seed, number, self._share)
             order = np.random.default_rng(seed).permutation(self.examples)[:drawn]
             order = order.reshape(self.steps, *share)[:, self._worker.number]
             start = number * self.steps
@@ -173,13 +173,13 @@ class TrainingPipeline:
         split = self._records.split(self._split)
         example_bytes = sum(shard.bytes for shard in split.shards) // split.examples
         buffer = min(self.examples, options.shuffle_buffer, max(1, _SHUFFLE_BYTES // example_bytes))
-        seeds = np.array([draw_of_epoch(options.seed, number, self._share) for number in passes], np.int64)
+        seeds = np.array([epoch_seed(options.seed, number, self._share) for number in passes], np.int64)
         orders = [np.random.default_rng(seed).permutation(len(self._files)) for seed in seeds.tolist()]
         orders = np.array(orders, np.int32).reshape(len(passes), len(self._files))
 
         def one_pass(order: tf.Tensor, seed: tf.Tensor, skipped: tf.Tensor) -> tf.data.Dataset:
             files = tf.gather(tf.constant(self._files), order)
-            batches = serialised(files, self._part, parallel=min(_PARALLEL_READS, len(self._files)))
+            batches = serialized(files, self._part, parallel=min(_PARALLEL_READS, len(self._files)))
             batches = batches.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
             # Skipped while still serialised: no image is decoded in vain. Another worker may have fewer examples.
             batches = batches.batch(self.batch_size, drop_remainder=True)
@@ -211,7 +211,7 @@ class TrainingPipeline:
                 draw = tf.stack([tf.constant(options.seed, tf.int64), step * share.workers + share.number])
                 first, total = worker.number * self.batch_size, options.batch_size
                 drawn = (first, total) if share == WHOLE else (0, self.batch_size)
-                if isinstance(options.augmentation, DenseAugmentation):
+                if isinstance(options.augmentation, CropAugmentation):
                     image = image if places is None else tf.gather(image, places)
                     image, label = augment_maps(image, label, draw, options.augmentation, drawn)
                 else:
@@ -231,7 +231,7 @@ class TrainingPipeline:
         dense = card.task == "segmentation"
         labels = _aligned((self.examples, *(2 * (card.patch_size,) if dense else ())), np.uint8 if dense else np.int32)
         stored_bytes = card.patch_size**2 * len(card.bands) * images.itemsize
-        dataset = serialised(self._files, self._part).batch(max(1, min(PARSE_BATCH, _PARSE_BYTES // stored_bytes)))
+        dataset = serialized(self._files, self._part).batch(max(1, min(PARSE_BATCH, _PARSE_BYTES // stored_bytes)))
         dataset = dataset.map(lambda batch: _parse(batch, card, self.bands)[:2], num_parallel_calls=PARALLEL_CALLS)
         filled = 0
         for image, label in reading(self._records, dataset.prefetch(1)):
@@ -250,7 +250,12 @@ class TrainingPipeline:
 
 
 def evaluation(
-    records: Records, options: PipelineOptions, split: str, *, part: Part | None = None, with_keys: bool = False
+    records: RecordDataset,
+    options: PipelineOptions,
+    split: str,
+    *,
+    part: Holdout | None = None,
+    with_keys: bool = False,
 ) -> tf.data.Dataset:
     """Returns one ordered pass over a split: `(image, label, weight)`, or `(image, label, weight, key)`.
 
@@ -273,7 +278,7 @@ def evaluation(
         padded = [*values[:2], tf.ones(present, tf.float32), values[2]][: 4 if with_keys else 3]
         return tuple(_pad(value, size - present, size) for value in padded)
 
-    dataset = serialised(files, part).batch(size).map(produce, num_parallel_calls=PARALLEL_CALLS)
+    dataset = serialized(files, part).batch(size).map(produce, num_parallel_calls=PARALLEL_CALLS)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-examples // size)))
     # Batches are kept as they are, the last one filled up.
     if options.cache and kept_bytes(records, options, -(-examples // size) * size) <= options.cache_limit_bytes:
@@ -281,9 +286,9 @@ def evaluation(
     return finished(dataset)
 
 
-def _parse(serialised: tf.Tensor, card: DataCard, bands: tuple[str, ...]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _parse(serialized: tf.Tensor, card: DataCard, bands: tuple[str, ...]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Parses a batch and selects bands on the stored integers."""
-    parsed = parse_batch(serialised, card, with_keys=True)
+    parsed = parse_batch(serialized, card, with_keys=True)
     image = parsed["image"]
     if bands != card.bands:
         image = tf.gather(image, [card.bands.index(band) for band in bands], axis=-1)
@@ -296,7 +301,7 @@ def _pad(values: tf.Tensor, missing: tf.Tensor, size: int) -> tf.Tensor:
     return tf.ensure_shape(tf.concat([values, tf.fill(shape, zero)], axis=0), (size, *values.shape[1:]))
 
 
-def kept_bytes(records: Records, options: PipelineOptions, examples: int) -> int:
+def kept_bytes(records: RecordDataset, options: PipelineOptions, examples: int) -> int:
     """Returns how many bytes of memory the selected bands of so many examples, and their labels, take."""
     card = records.card
     pixels = card.patch_size**2

@@ -18,7 +18,7 @@ _WIDE = 2**62  # So many that no two of a data set's keys share one.
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class Holdout:
     """One of the two parts into which a split's examples fall.
 
     Attributes:
@@ -62,13 +62,13 @@ def draw(names: Sequence[str], seed: int) -> np.ndarray:
     return _draw(list(names), seed).numpy() / _HASH_BUCKETS
 
 
-def holdout(fraction: float, seed: int) -> tuple[Part, Part]:
+def holdout(fraction: float, seed: int) -> tuple[Holdout, Holdout]:
     """Returns the part that is kept and the part that is held out; every example is in exactly one."""
-    return Part(fraction, seed, False), Part(fraction, seed, True)
+    return Holdout(fraction, seed, False), Holdout(fraction, seed, True)
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class WorkerShard:
     """The shards that one of several workers reads.
 
     Attributes:
@@ -84,7 +84,7 @@ class Share:
         return shards[self.number :: self.workers]
 
 
-WHOLE = Share()
+WHOLE = WorkerShard()
 
 
 def check_workers(
@@ -118,7 +118,7 @@ def check_workers(
         )
 
 
-def draw_of_epoch(seed: int, epoch: int, share: Share) -> int:
+def epoch_seed(seed: int, epoch: int, share: WorkerShard) -> int:
     """Returns a number that seed, epoch and worker determine; neighbours have nothing in common."""
     worker = f"/{share.number}" if share.workers > 1 else ""
     text = f"order/{seed}/{epoch}{worker}"

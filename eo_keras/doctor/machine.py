@@ -37,7 +37,7 @@ _LEAST_FILES = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing that was found.
 
     Attributes:
@@ -53,17 +53,17 @@ class Finding:
     remedy: str = ""
 
 
-def examine(area: str, probe: Callable[..., Sequence[Finding]], *arguments: Any) -> list[Finding]:
+def examine(area: str, probe: Callable[..., Sequence[Check]], *arguments: Any) -> list[Check]:
     """Runs a probe; if it fails, that is what is found."""
     try:
         return list(probe(*arguments))
     except EOKerasError as error:
-        return [Finding(area, PROBLEM, str(error))]
+        return [Check(area, PROBLEM, str(error))]
     except Exception as error:  # A probe reads what a system happens to offer, and each lacks something else.
-        return [Finding(area, WARNING, f"it could not be examined ({type(error).__name__}: {error})")]
+        return [Check(area, WARNING, f"it could not be examined ({type(error).__name__}: {error})")]
 
 
-def versions(package: str = _PACKAGE) -> list[Finding]:
+def versions(package: str = _PACKAGE) -> list[Check]:
     """Compares Python and the installed packages with the ranges that this package's metadata declare."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
@@ -73,11 +73,11 @@ def versions(package: str = _PACKAGE) -> list[Finding]:
     try:
         metadata = importlib.metadata.metadata(package)
     except importlib.metadata.PackageNotFoundError:
-        return [Finding(area, WARNING, f"{package} is not installed, so no range is known", "pip install -e .")]
+        return [Check(area, WARNING, f"{package} is not installed, so no range is known", "pip install -e .")]
     wanted = SpecifierSet(metadata.get("Requires-Python") or "")
     python = platform.python_version()
     if not wanted.contains(python, prereleases=True):
-        findings.append(Finding(area, PROBLEM, f"Python {python}; declared {wanted}", "use another Python"))
+        findings.append(Check(area, PROBLEM, f"Python {python}; declared {wanted}", "use another Python"))
     for text in importlib.metadata.requires(package) or ():
         wanted = Requirement(text)
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
@@ -85,7 +85,7 @@ def versions(package: str = _PACKAGE) -> list[Finding]:
         try:
             found = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
-            findings.append(Finding(area, PROBLEM, f"{wanted.name} is not installed", reinstall))
+            findings.append(Check(area, PROBLEM, f"{wanted.name} is not installed", reinstall))
             continue
         missed = [part for part in wanted.specifier if not part.contains(found, prereleases=True)]
         if not missed:
@@ -93,27 +93,27 @@ def versions(package: str = _PACKAGE) -> list[Finding]:
             continue
         # Below a range something is missing; beyond it, it has only never been tried.
         level = WARNING if all(part.operator in ("<", "<=") for part in missed) else PROBLEM
-        findings.append(Finding(area, level, f"{wanted.name} {found}; declared {wanted.specifier}", reinstall))
+        findings.append(Check(area, level, f"{wanted.name} {found}; declared {wanted.specifier}", reinstall))
     summary = f"Python {python}, {package} {metadata['Version']}; as declared: {', '.join(fitting)}"
-    return [Finding(area, OK, summary), *findings]
+    return [Check(area, OK, summary), *findings]
 
 
-def gdal() -> list[Finding]:
+def gdal() -> list[Check]:
     """Tells the versions of the libraries inside rasterio."""
     import rasterio
 
-    return [Finding("versions", OK, f"GDAL {rasterio.__gdal_version__}, PROJ {rasterio.__proj_version__}, in rasterio")]
+    return [Check("versions", OK, f"GDAL {rasterio.__gdal_version__}, PROJ {rasterio.__proj_version__}, in rasterio")]
 
 
-def processor(root: pathlib.Path = _ROOT) -> list[Finding]:
+def processor(root: pathlib.Path = _ROOT) -> list[Check]:
     """Tells the processor's name and instructions, and how many cores this process may use."""
     area = "processor"
     name, instructions = _cpuinfo(root)
     cores, usable = os.cpu_count() or 1, usable_cores(root)
-    findings = [Finding(area, OK, f"{name or platform.machine()}, {cores} cores")]
+    findings = [Check(area, OK, f"{name or platform.machine()}, {cores} cores")]
     if usable < cores:
         findings.append(
-            Finding(
+            Check(
                 area,
                 WARNING,
                 f"this process may use {usable:g} of the {cores} cores",
@@ -121,18 +121,18 @@ def processor(root: pathlib.Path = _ROOT) -> list[Finding]:
             )
         )
     if platform.machine() not in ("x86_64", "AMD64"):
-        return [*findings, Finding(area, NOTE, "no x86 processor: AVX and AMX do not exist on it")]
+        return [*findings, Check(area, NOTE, "no x86 processor: AVX and AMX do not exist on it")]
     if not instructions:
-        return [*findings, Finding(area, NOTE, "its instructions are not known (no flags in /proc/cpuinfo)")]
+        return [*findings, Check(area, NOTE, "its instructions are not known (no flags in /proc/cpuinfo)")]
     avx512 = "AVX-512" if "avx512f" in instructions else "no AVX-512"
     has = [title if name in instructions else f"no {title}" for name, title in (("avx2", "AVX2"), ("fma", "FMA"))]
     has += [avx512, *(_BFLOAT16[name] if name in instructions else f"no {_BFLOAT16[name]}" for name in _BFLOAT16)]
     if "avx" not in instructions:
         remedy = "use another processor, or build TensorFlow from source"
-        findings.append(Finding(area, PROBLEM, "no AVX: TensorFlow's published packages end at once on it", remedy))
+        findings.append(Check(area, PROBLEM, "no AVX: TensorFlow's published packages end at once on it", remedy))
     else:
         level = OK if "avx2" in instructions else WARNING
-        findings.append(Finding(area, level, ", ".join(has)))
+        findings.append(Check(area, level, ", ".join(has)))
     return findings
 
 
@@ -190,14 +190,14 @@ def usable_memory(root: pathlib.Path = _ROOT) -> tuple[int, int, int | None]:
     return whole, free, limit
 
 
-def memory(root: pathlib.Path = _ROOT) -> list[Finding]:
+def memory(root: pathlib.Path = _ROOT) -> list[Check]:
     """Tells the memory, what of it is free, and whether the control group allows less."""
     area = "memory"
     whole, free, limit = usable_memory(root)
-    findings = [Finding(area, OK, f"{whole / _GB:.1f} GB, {free / _GB:.1f} GB free")]
+    findings = [Check(area, OK, f"{whole / _GB:.1f} GB, {free / _GB:.1f} GB free")]
     if limit is not None:
         findings.append(
-            Finding(
+            Check(
                 area,
                 NOTE,
                 f"the control group allows {limit / _GB:.1f} GB; a process that needs more is killed without a word",
@@ -206,16 +206,16 @@ def memory(root: pathlib.Path = _ROOT) -> list[Finding]:
         )
     if (free := min(free, limit or free)) < _LEAST_MEMORY:
         what = f"{free / _GB:.1f} GB free: little for training, which needs about {_LEAST_MEMORY / _GB:.0f} GB"
-        findings.append(Finding(area, WARNING, what, "end other programs; say `cache_gb=0` and a smaller `batch_size`"))
+        findings.append(Check(area, WARNING, what, "end other programs; say `cache_gb=0` and a smaller `batch_size`"))
     return findings
 
 
-def open_files() -> list[Finding]:
+def open_files() -> list[Check]:
     """Tells how many files a process may have open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < _LEAST_FILES:
-        return [Finding("limits", WARNING, f"{soft} open files", f"ulimit -n {_LEAST_FILES * 4} (at most {hard})")]
-    return [Finding("limits", OK, f"{'any number of' if soft < 0 else f'{soft:,}'} open files")]
+        return [Check("limits", WARNING, f"{soft} open files", f"ulimit -n {_LEAST_FILES * 4} (at most {hard})")]
+    return [Check("limits", OK, f"{'any number of' if soft < 0 else f'{soft:,}'} open files")]
 
 
 def _existing(folder: str) -> pathlib.Path | None:
@@ -229,7 +229,7 @@ def _existing(folder: str) -> pathlib.Path | None:
     return here if here.is_dir() else here.parent
 
 
-def disk(folder: str, *, bytes_limit: int | None = None, seconds: float = TEST_SECONDS) -> list[Finding]:
+def disk(folder: str, *, bytes_limit: int | None = None, seconds: float = TEST_SECONDS) -> list[Check]:
     """Measures how fast the file system of a folder writes and reads, by a file that is removed again.
 
     Args:
@@ -239,10 +239,10 @@ def disk(folder: str, *, bytes_limit: int | None = None, seconds: float = TEST_S
     """
     area, here = "disk", _existing(folder)
     if here is None:
-        return [Finding(area, NOTE, f"{folder} is on another file system: its speed was not measured")]
+        return [Check(area, NOTE, f"{folder} is on another file system: its speed was not measured")]
     bytes_limit = min(bytes_limit or TEST_BYTES, shutil.disk_usage(here).free // 10)
     if bytes_limit < _TEST_BLOCK:
-        return [Finding(area, PROBLEM, f"{here} is full", "free some space or choose another folder")]
+        return [Check(area, PROBLEM, f"{here} is full", "free some space or choose another folder")]
     block = os.urandom(_TEST_BLOCK)  # Some file systems compress, or leave out zeros.
     try:
         with tempfile.NamedTemporaryFile(dir=here, prefix=f"{files.TEMPORARY_PREFIX}doctor-", buffering=0) as file:
@@ -261,15 +261,15 @@ def disk(folder: str, *, bytes_limit: int | None = None, seconds: float = TEST_S
             reading = read / (time.monotonic() - started)
     except OSError as error:
         remedy = "choose a folder that may be written to"
-        return [Finding(area, PROBLEM, f"{here} cannot be written to ({error.strerror})", remedy)]
+        return [Check(area, PROBLEM, f"{here} cannot be written to ({error.strerror})", remedy)]
     cached = "after it was dropped from the cache" if dropped else "perhaps from the cache"
     what = f"{here}: writes {writing / 1e6:,.0f} MB/s (fsync at the end), reads {reading / 1e6:,.0f} MB/s ({cached})"
     slow = min(writing, reading) < _SLOW_DISK
     remedy = "put records on a faster disk; `cache_gb` keeps them in memory while training" if slow else ""
-    return [Finding(area, WARNING if slow else OK, f"{what}, over {written / 1e6:,.0f} MB", remedy)]
+    return [Check(area, WARNING if slow else OK, f"{what}, over {written / 1e6:,.0f} MB", remedy)]
 
 
-def space(folder: str, needed: int | None = None, subject: str = "") -> list[Finding]:
+def space(folder: str, needed: int | None = None, subject: str = "") -> list[Check]:
     """Tells how much is free where a folder is, or will be.
 
     Args:
@@ -279,13 +279,13 @@ def space(folder: str, needed: int | None = None, subject: str = "") -> list[Fin
     """
     area, here = "space", _existing(folder)
     if here is None:
-        return [Finding(area, NOTE, f"{folder} is on another file system: its free space is not known")]
+        return [Check(area, NOTE, f"{folder} is on another file system: its free space is not known")]
     free = shutil.disk_usage(here).free
     if needed is None:
-        return [Finding(area, OK, f"{free / _GB:,.1f} GB free in {here}")]
+        return [Check(area, OK, f"{free / _GB:,.1f} GB free in {here}")]
     what = f"{subject} needs {needed / _GB:,.2f} GB, {free / _GB:,.1f} GB free in {here}"
     if free < needed:
-        return [Finding(area, PROBLEM, what, "free some space or choose another folder")]
+        return [Check(area, PROBLEM, what, "free some space or choose another folder")]
     if free < 1.5 * needed:
-        return [Finding(area, WARNING, f"{what}: it just fits", "leave room for the runs that will follow")]
-    return [Finding(area, OK, what)]
+        return [Check(area, WARNING, f"{what}: it just fits", "leave room for the runs that will follow")]
+    return [Check(area, OK, what)]

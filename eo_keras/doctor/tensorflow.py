@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eo_keras.doctor import machine as doctor
-from eo_keras.doctor.machine import NOTE, OK, PROBLEM, WARNING, Finding
+from eo_keras.doctor.machine import NOTE, OK, PROBLEM, WARNING, Check
 from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.records import data_card as cards
 from eo_keras.sensors import sentinel2
@@ -42,7 +42,7 @@ class Gpu:
     memory: int
 
 
-def environment(variables: Mapping[str, str]) -> list[Finding]:
+def environment(variables: Mapping[str, str]) -> list[Check]:
     """Looks for environment variables that break training, or slow it down.
 
     Args:
@@ -51,23 +51,23 @@ def environment(variables: Mapping[str, str]) -> list[Finding]:
     area, findings = "variables", []
     if (backend := variables.get("KERAS_BACKEND", "tensorflow")) != "tensorflow":
         what = f"KERAS_BACKEND={backend}: models run on it, but training, evaluation and export need TensorFlow"
-        findings.append(Finding(area, PROBLEM, what, "unset KERAS_BACKEND"))
+        findings.append(Check(area, PROBLEM, what, "unset KERAS_BACKEND"))
     if variables.get("TF_USE_LEGACY_KERAS", "0") not in ("0", "", "False"):
         what = "TF_USE_LEGACY_KERAS is set: tf.keras would be Keras 2"
-        findings.append(Finding(area, PROBLEM, what, "unset TF_USE_LEGACY_KERAS"))
+        findings.append(Check(area, PROBLEM, what, "unset TF_USE_LEGACY_KERAS"))
     if variables.get(_ONEDNN_VARIABLE) == "0":
         what = f"{_ONEDNN_VARIABLE}=0: training on a processor takes about three times as long"
-        findings.append(Finding(area, WARNING, what, f"unset {_ONEDNN_VARIABLE}; the commands switch it on"))
+        findings.append(Check(area, WARNING, what, f"unset {_ONEDNN_VARIABLE}; the commands switch it on"))
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         if variables.get(name) == "1":
             what = f"{name}=1: TensorFlow computes on one core"
-            findings.append(Finding(area, WARNING, what, f"unset {name}"))
+            findings.append(Check(area, WARNING, what, f"unset {name}"))
     if variables.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        findings.append(Finding(area, NOTE, "CUDA_VISIBLE_DEVICES hides all GPUs", "unset it to use them"))
-    return findings or [Finding(area, OK, "none that breaks or slows down a run")]
+        findings.append(Check(area, NOTE, "CUDA_VISIBLE_DEVICES hides all GPUs", "unset it to use them"))
+    return findings or [Check(area, OK, "none that breaks or slows down a run")]
 
 
-def onednn() -> list[Finding]:
+def onednn() -> list[Check]:
     """Runs a convolution and tells whether TensorFlow gave it to oneDNN."""
     import numpy as np
     import tensorflow as tf
@@ -83,11 +83,9 @@ def onednn() -> list[Finding]:
     ran = [node.op for graph in said.partition_graphs for node in graph.node if "Conv2D" in node.op]
     switch = os.environ.get(_ONEDNN_VARIABLE, "TensorFlow's own choice")
     if any("Mkl" in name for name in ran):
-        return [
-            Finding(area, OK, f"used: a convolution on the processor ran as {ran[0]} ({_ONEDNN_VARIABLE}={switch})")
-        ]
+        return [Check(area, OK, f"used: a convolution on the processor ran as {ran[0]} ({_ONEDNN_VARIABLE}={switch})")]
     what = f"not used: a convolution on the processor ran as {ran[0] if ran else 'nothing known'}"
-    return [Finding(area, WARNING, f"{what} ({_ONEDNN_VARIABLE}={switch})", f"export {_ONEDNN_VARIABLE}=1")]
+    return [Check(area, WARNING, f"{what} ({_ONEDNN_VARIABLE}={switch})", f"export {_ONEDNN_VARIABLE}=1")]
 
 
 def bfloat16_speed(device: str = "CPU:0", *, seconds: float = _SPEED_SECONDS) -> float:
@@ -137,7 +135,7 @@ def bfloat16_speed(device: str = "CPU:0", *, seconds: float = _SPEED_SECONDS) ->
     return min(taken[tf.float32]) / min(taken[tf.bfloat16])
 
 
-def bfloat16(speed: float, device: str) -> list[Finding]:
+def bfloat16(speed: float, device: str) -> list[Check]:
     """Tells whether `--dtype_policy=mixed_bfloat16` pays.
 
     Args:
@@ -146,10 +144,10 @@ def bfloat16(speed: float, device: str) -> list[Finding]:
     """
     what = f"convolutions in mixed_bfloat16 train at {speed:.2f} times the speed of float32 (measured on {device})"
     if speed >= _FASTER:
-        return [Finding("bfloat16", OK, f"{what}: `dtype_policy=mixed_bfloat16` pays")]
+        return [Check("bfloat16", OK, f"{what}: `dtype_policy=mixed_bfloat16` pays")]
     if speed > 1 / _FASTER:
-        return [Finding("bfloat16", NOTE, f"{what}: it saves memory, not time")]
-    return [Finding("bfloat16", NOTE, f"{what}: `dtype_policy=mixed_bfloat16` is slower")]
+        return [Check("bfloat16", NOTE, f"{what}: it saves memory, not time")]
+    return [Check("bfloat16", NOTE, f"{what}: `dtype_policy=mixed_bfloat16` is slower")]
 
 
 def gpus() -> tuple[Gpu, ...]:
@@ -168,7 +166,7 @@ def gpus() -> tuple[Gpu, ...]:
     return tuple(found)
 
 
-def devices(found: tuple[Gpu, ...], root: pathlib.Path = pathlib.Path("/")) -> list[Finding]:
+def devices(found: tuple[Gpu, ...], root: pathlib.Path = pathlib.Path("/")) -> list[Check]:
     """Tells which GPUs TensorFlow uses, or why it sees none.
 
     Args:
@@ -185,26 +183,26 @@ def devices(found: tuple[Gpu, ...], root: pathlib.Path = pathlib.Path("/")) -> l
         for gpu in found:
             major, minor = gpu.compute_capability
             what = f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory / 1e9:.1f} GB for TensorFlow ({cuda})"
-            findings.append(Finding(area, OK, what))
+            findings.append(Check(area, OK, what))
             fast = gpu.compute_capability >= _FAST_HALF
             what = f"`dtype_policy=mixed_float16` {'pays on it' if fast else 'does not pay on it: no fast float16'}"
-            findings.append(Finding(area, OK if fast else NOTE, f"{what}, with one device"))
+            findings.append(Check(area, OK if fast else NOTE, f"{what}, with one device"))
         return findings
     if not present:
-        return [Finding(area, NOTE, "none: TensorFlow computes on the processor")]
+        return [Check(area, NOTE, "none: TensorFlow computes on the processor")]
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return [Finding(area, NOTE, "there is one, hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")]
+        return [Check(area, NOTE, "there is one, hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")]
     if not cuda:
         what = "there is one, but this TensorFlow was built without CUDA"
-        return [Finding(area, PROBLEM, what, _INSTALL_CUDA)]
+        return [Check(area, PROBLEM, what, _INSTALL_CUDA)]
     missing = missing_cuda_packages()
     what = f"there is one (/{present[0]}), but TensorFlow does not see it; it needs {cuda}"
     if missing:
-        return [Finding(area, PROBLEM, f"{what}, and {', '.join(missing)} are not installed", _INSTALL_CUDA)]
+        return [Check(area, PROBLEM, f"{what}, and {', '.join(missing)} are not installed", _INSTALL_CUDA)]
     remedy = "check the driver with nvidia-smi; put the folders of the nvidia packages into LD_LIBRARY_PATH"
     if present == ["dev/dxg"]:
         remedy += "; under WSL also /usr/lib/wsl/lib"
-    return [Finding(area, PROBLEM, f"{what}, and the packages of tensorflow[and-cuda] are installed", remedy)]
+    return [Check(area, PROBLEM, f"{what}, and the packages of tensorflow[and-cuda] are installed", remedy)]
 
 
 def missing_cuda_packages() -> list[str]:
@@ -251,7 +249,7 @@ def this_machine(
     return Machine(found, bfloat16, memory)
 
 
-def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
+def check_training(given: Mapping[str, Any], machine: Machine) -> list[Check]:
     """Tells which flags of `launch.train` are known to break on a machine, or to crawl.
 
     Args:
@@ -259,7 +257,7 @@ def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
         machine: the machine.
     """
     from eo_keras import models
-    from eo_keras.data.augment import patches as augment
+    from eo_keras.data.augment import patches
     from eo_keras.training import distribution, optimizers
     from eo_keras.training import options as training_options
 
@@ -269,14 +267,14 @@ def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
         try:
             return function(*arguments, **keywords)
         except EOKerasError as error:
-            findings.append(Finding(area, PROBLEM, str(error)))
+            findings.append(Check(area, PROBLEM, str(error)))
 
     def chosen(kind):
         return {field.name: given[field.name] for field in dataclasses.fields(kind) if field.name in given}
 
     optimizer = attempt(optimizers.OptimizerOptions, **chosen(optimizers.OptimizerOptions))
-    changes = dataclasses.asdict(augment.Augmentation()) | chosen(augment.Augmentation)
-    augmentation = attempt(augment.Augmentation, **changes) if any(changes.values()) else None
+    changes = dataclasses.asdict(patches.Augmentation()) | chosen(patches.Augmentation)
+    augmentation = attempt(patches.Augmentation, **changes) if any(changes.values()) else None
     parts = {"records_dir": "", "run_dir": "", **chosen(training_options.TrainingOptions)}
     parts |= {"optimizer": optimizer or optimizers.OptimizerOptions(), "augmentation": augmentation}
     options = attempt(training_options.TrainingOptions, **parts)
@@ -284,7 +282,7 @@ def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
         return findings
 
     def add(level: str, what: str, remedy: str) -> None:
-        findings.append(Finding(area, level, what, remedy))
+        findings.append(Check(area, level, what, remedy))
 
     replicas = machine.replicas(options.strategy, options.virtual_devices)
     if options.strategy == "none" or options.strategy not in distribution.STRATEGIES:
@@ -316,7 +314,7 @@ def check_training(given: Mapping[str, Any], machine: Machine) -> list[Finding]:
     if options.records_dir and os.path.isdir(options.records_dir):
         findings += doctor.examine(area, _check_data, options)
     if not any(finding.level == PROBLEM for finding in findings):
-        findings.append(Finding(area, OK, f"none known to break on {replicas} device{'s' if replicas > 1 else ''}"))
+        findings.append(Check(area, OK, f"none known to break on {replicas} device{'s' if replicas > 1 else ''}"))
     return findings
 
 
@@ -324,7 +322,7 @@ def _refuse(*arguments: str) -> None:
     raise OptionError(*arguments)
 
 
-def _check_data(options: Any) -> list[Finding]:
+def _check_data(options: Any) -> list[Check]:
     """Checks the flags that depend on the records."""
     card = cards.read_data_card(options.records_dir)
     sentinel2.parse_bands(options.bands, card.bands)

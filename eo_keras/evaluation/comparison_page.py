@@ -14,7 +14,7 @@ import numpy as np
 from eo_keras.core import files
 from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import RunError
-from eo_keras.plots import html as pages
+from eo_keras.plots import html
 from eo_keras.plots.figure import GREY, GRID, new_figure, plain, png_bytes
 from eo_keras.plots.html import Table
 
@@ -190,18 +190,18 @@ def _markdown(report: Report) -> str:
 
 def _page(report: Report, picture: bytes) -> str:
     scores, pairs, classes = report.tables
-    warnings = [pages.Text(warning, "warn") for warning in report.warnings]
+    warnings = [html.Text(warning, "warn") for warning in report.warnings]
     chart = report.chart
     alt = f"{chart.score} with intervals, differences to the best run, and {chart.by_class} by class"
-    return pages.render(
-        pages.Page(
+    return html.render(
+        html.Page(
             report.title,
             report.subtitle,
             [
-                pages.Section("Scores", [*warnings, scores, pages.Text(report.caution, "soft")]),
-                pages.Section("Figure", [pages.Picture(picture, alt)]),
-                pages.Section("Differences", [pairs, pages.Text(report.method, "soft")]),
-                pages.Section("Classes", [classes]),
+                html.Section("Scores", [*warnings, scores, html.Text(report.caution, "soft")]),
+                html.Section("Figure", [html.Picture(picture, alt)]),
+                html.Section("Differences", [pairs, html.Text(report.method, "soft")]),
+                html.Section("Classes", [classes]),
             ],
         )
     )

@@ -14,15 +14,15 @@ import tensorflow as tf
 
 from eo_keras.data import holdouts
 from eo_keras.data import pipeline as pipelines
-from eo_keras.data.pipeline import Records, reading
-from eo_keras.data.subsets import Part, holdout
+from eo_keras.data.pipeline import RecordDataset, reading
+from eo_keras.data.subsets import Holdout, holdout
 from eo_keras.errors import RecordsError, RunError
 from eo_keras.evaluation import tta
 from eo_keras.legends import catalogue as legends
 from eo_keras.metrics import classification as metrics
 from eo_keras.metrics.by_location import Places
 from eo_keras.metrics.calibration import Calibration, calibrate
-from eo_keras.metrics.predictions import Answers
+from eo_keras.metrics.predictions import ClassPredictions
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 
@@ -43,7 +43,9 @@ class Answerer:
         self._strategy = strategy or tf.distribute.get_strategy()
         self._answer = tf.function(lambda image: self._strategy.run(lambda part: model(part, training=False), (image,)))
 
-    def __call__(self, records: Records, dataset: Any, stage: str = "", progress: _Progress | None = None) -> Answers:
+    def __call__(
+        self, records: RecordDataset, dataset: Any, stage: str = "", progress: _Progress | None = None
+    ) -> ClassPredictions:
         """Asks about every example of weight above 0.
 
         Args:
@@ -65,14 +67,14 @@ class Answerer:
             keys += [one.decode() for values in key for one in self._gathered(values)[counts]]
             if progress:
                 progress(stage, number, total)
-        return Answers(np.concatenate(labels).astype(np.int64), np.concatenate(probabilities), tuple(keys))
+        return ClassPredictions(np.concatenate(labels).astype(np.int64), np.concatenate(probabilities), tuple(keys))
 
     def _gathered(self, values: Any) -> np.ndarray:
         # A batch is divided in order: the first device holds its first examples.
         return np.concatenate([part.numpy() for part in self._strategy.experimental_local_results(values)])
 
 
-def first_images(dataset: Any, count: int) -> list[np.ndarray]:
+def sample_images(dataset: Any, count: int) -> list[np.ndarray]:
     """Returns the images of a pipeline's first examples, as many as there are, `count` at the most."""
     images: list[np.ndarray] = []
     for image, _, weight, *_ in dataset:
@@ -104,7 +106,7 @@ class Evaluation:
     run: runs.Run
     split: str
     card: cards.DataCard
-    answers: Answers
+    answers: ClassPredictions
     scores: metrics.ClassificationScores
     images_per_second: float
     mistakes: np.ndarray
@@ -131,7 +133,7 @@ def check_records(card: cards.DataCard, model: cards.ModelCard, where: pathlib.P
 
     Raises:
         LegendError: if the classes differ.
-        BandError: if bands are missing (by `Records.bands`, later).
+        BandError: if bands are missing (by `RecordDataset.bands`, later).
         RecordsError: if the numbers mean something else: their type, level, scale or size.
     """
     legends.check_same_classes(card.legend, model.legend, str(where))
@@ -145,7 +147,7 @@ def check_records(card: cards.DataCard, model: cards.ModelCard, where: pathlib.P
 
 def evaluate(
     run: runs.Run,
-    records: Records,
+    records: RecordDataset,
     split: str = "test",
     *,
     batch_size: int = 256,
@@ -188,7 +190,7 @@ def evaluate(
     )
 
 
-def validation_part(run: runs.Run, records: Records) -> tuple[str, Part | None]:
+def validation_part(run: runs.Run, records: RecordDataset) -> tuple[str, Holdout | None]:
     """Returns the examples that validated a run's training: a split, and the part of it, None for the whole.
 
     Args:
@@ -225,7 +227,7 @@ def validation_part(run: runs.Run, records: Records) -> tuple[str, Part | None]:
 
 def fit_calibration(
     run: runs.Run,
-    records: Records,
+    records: RecordDataset,
     *,
     batch_size: int = 256,
     symmetries: str = tta.NONE,
@@ -259,7 +261,7 @@ def fit_calibration(
     )
 
 
-def _dataset(run: runs.Run, records: Records, split: str, part: Part | None, batch_size: int) -> Any:
+def _dataset(run: runs.Run, records: RecordDataset, split: str, part: Holdout | None, batch_size: int) -> Any:
     size = min(batch_size, records.count(split, part) or 1)
     options = pipelines.PipelineOptions(batch_size=size, bands=run.card.bands)
     return pipelines.evaluation(records, options, split, part=part, with_keys=True)

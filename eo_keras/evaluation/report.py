@@ -15,12 +15,10 @@ import numpy as np
 from eo_keras.core import files
 from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import OptionError, RunError
-from eo_keras.metrics import by_location as places
-from eo_keras.metrics import calibration, selective
+from eo_keras.metrics import by_location, calibration, selective
 from eo_keras.metrics.classification import ReliabilityBin
-from eo_keras.metrics.predictions import PREDICTIONS_NAME, Answers, read_answers
-from eo_keras.plots import classification as reports
-from eo_keras.plots import confidence as evaluation_figures
+from eo_keras.metrics.predictions import PREDICTIONS_NAME, ClassPredictions, read_answers
+from eo_keras.plots import classification, confidence
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 
@@ -55,7 +53,7 @@ class Stored:
 
     folder: pathlib.Path
     metrics: Mapping[str, Any]
-    answers: Answers
+    answers: ClassPredictions
     class_names: tuple[str, ...]
 
 
@@ -146,9 +144,9 @@ def write_evaluation(
     curve = selective.risk_coverage(answers.confidences, answers.right)
     by_validation = selective.apply_thresholds(taken, answers.confidences, answers.right)
     predictions = answers.to_csv(names).encode("utf-8")
-    mistakes = reports.mistakes_png(
+    mistakes = classification.mistakes_png(
         [
-            reports.to_display(image, run.card.bands, run.card.dtype, stretched=run.card.reflectance is None)
+            classification.to_display(image, run.card.bands, run.card.dtype, stretched=run.card.reflectance is None)
             for image in evaluation.mistaken_images
         ],
         *answers.captions(evaluation.mistakes, names),
@@ -180,9 +178,9 @@ def write_evaluation(
         "places": located,
     }
     figures = {
-        "confusion_matrix.png": reports.confusion_matrix_png(scores.confusion, names, title),
+        "confusion_matrix.png": classification.confusion_matrix_png(scores.confusion, names, title),
         "reliability.png": _reliability_png(evaluation, calibrated, title),
-        "selective_accuracy.png": evaluation_figures.selective_accuracy_png(curve, title),
+        "selective_accuracy.png": confidence.selective_accuracy_png(curve, title),
         "mistakes.png": mistakes,
     }
     output = output_folder(folder)
@@ -199,11 +197,11 @@ def write_evaluation(
 def _reliability_png(evaluation: Evaluation, calibrated: Mapping[str, Any], title: str) -> bytes:
     scores = evaluation.scores
     if evaluation.calibration is None:
-        return reports.reliability_png(scores.reliability, scores.expected_calibration_error, title)
+        return classification.reliability_png(scores.reliability, scores.expected_calibration_error, title)
     bins = [ReliabilityBin(**part) for part in calibrated["reliability"]]
     after = calibrated["split"]["after"]["expected_calibration_error"]
     note = f"{100 * after:.2f} % at temperature {evaluation.calibration.temperature:.3f}, fitted on validation"
-    return reports.reliability_png(scores.reliability, scores.expected_calibration_error, title, bins, note)
+    return classification.reliability_png(scores.reliability, scores.expected_calibration_error, title, bins, note)
 
 
 def _map(evaluation: Evaluation, title: str) -> tuple[dict[str, Any] | None, dict[str, bytes]]:
@@ -212,8 +210,8 @@ def _map(evaluation: Evaluation, title: str) -> tuple[dict[str, Any] | None, dic
     if found is None or not found.known.any():
         return None, {}
     right = evaluation.answers.right
-    grid = places.by_cell(found.degrees, right)
-    picture = evaluation_figures.accuracy_map_png(found.degrees, right, grid, title)
+    grid = by_location.by_cell(found.degrees, right)
+    picture = confidence.accuracy_map_png(found.degrees, right, grid, title)
     content = {"source": found.source, "examples": int(found.known.sum()), "cell_degrees": grid.degrees}
     return content, {MAP_FILES[0]: picture, MAP_FILES[1]: grid.to_csv().encode("utf-8")}
 

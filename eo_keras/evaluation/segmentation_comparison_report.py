@@ -9,15 +9,15 @@ import numpy as np
 
 from eo_keras.core.number_format import number
 from eo_keras.evaluation.comparison_page import SIGNIFICANT, Chart, Report, Row, bands_text, p_text, verdict
-from eo_keras.metrics import segmentation_comparison as dense_comparison
+from eo_keras.metrics import segmentation_comparison
 from eo_keras.metrics.segmentation import Estimate
 from eo_keras.metrics.segmentation_comparison import DenseComparison
 from eo_keras.plots.html import Table
 
 METHOD = (
     "95 % intervals are percentile intervals of a bootstrap over places, where tiles of the same ground are one place, "
-    f"with {dense_comparison.RESAMPLES:,} resamples; those of differences draw the same places for both runs. Of few "
-    "places, and of scores that are the same in all draws, they are made of Wilson's intervals, which are wider. p is "
+    f"with {segmentation_comparison.RESAMPLES:,} resamples; those of differences draw the same places for both runs. Of "
+    "few places, and of scores that are the same in all draws, they are made of Wilson's intervals, which are wider. p is "
     "that of a permutation test that swaps the two runs' answers place by place; p (Holm) is corrected for the number "
     f"of pairs, and a run is called better where it is below {SIGNIFICANT:g}."
 )
@@ -108,8 +108,8 @@ def to_json(found: DenseComparison) -> dict[str, Any]:
         "tiles": first.scores.images,
         "places": first.scores.resampled,
         "best": found.ranked[0].name,
-        "resamples": dense_comparison.RESAMPLES,
-        "seed": dense_comparison.SEED,
+        "resamples": segmentation_comparison.RESAMPLES,
+        "seed": segmentation_comparison.SEED,
         "test": "permutation of answers by place, two-sided; p_holm: Holm's correction over all pairs",
         "warnings": list(found.warnings),
         "runs": [

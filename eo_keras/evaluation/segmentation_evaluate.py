@@ -12,10 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from eo_keras.data.pipeline import Records, reading
+from eo_keras.data.pipeline import RecordDataset, reading
 from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import IGNORE
-from eo_keras.metrics.segmentation import DenseScorer, DenseScores
+from eo_keras.metrics.segmentation import SegmentationScorer, SegmentationScores
 
 _Progress = Callable[[str, int, int], None] | None
 
@@ -26,7 +26,7 @@ _SMALLEST, _LARGEST = 0.25, 4.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class PredictedSample:
     """One tile with its truth and what was answered.
 
     Attributes:
@@ -43,7 +43,7 @@ class Shown:
 
 
 @dataclasses.dataclass(frozen=True)
-class DenseAnswers:
+class MaskPredictions:
     """What a model answered about the tiles of a split.
 
     Attributes:
@@ -53,13 +53,13 @@ class DenseAnswers:
         tiles_per_second: how fast it answered.
     """
 
-    scorer: DenseScorer
+    scorer: SegmentationScorer
     cross_entropy: float
-    shown: tuple[Shown, ...]
+    shown: tuple[PredictedSample, ...]
     tiles_per_second: float
 
     @functools.cached_property
-    def _scores(self) -> DenseScores:
+    def _scores(self) -> SegmentationScores:
         return self.scorer.scores(resamples=1)
 
     @property
@@ -187,8 +187,8 @@ class DenseAnswerer:
         self._answer = tf.function(lambda image, label: self._strategy.run(answer, (image, label)))
 
     def __call__(
-        self, records: Records, dataset: Any, stage: str = "", progress: _Progress = None, *, shown: int = 0
-    ) -> DenseAnswers:
+        self, records: RecordDataset, dataset: Any, stage: str = "", progress: _Progress = None, *, shown: int = 0
+    ) -> MaskPredictions:
         """Asks about every tile of weight above 0.
 
         Args:
@@ -203,7 +203,7 @@ class DenseAnswerer:
             LegendError: if a mask holds a number outside the legend.
             EOKerasError: if no pixel is labelled.
         """
-        scorer = DenseScorer(self._class_names, tolerance=self._tolerance)
+        scorer = SegmentationScorer(self._class_names, tolerance=self._tolerance)
         total, entropy, pixels, kept = int(dataset.cardinality()), 0.0, 0, []
         started = time.monotonic()
         for number, batch in enumerate(reading(records, self._strategy.experimental_distribute_dataset(dataset)), 1):
@@ -217,12 +217,13 @@ class DenseAnswerer:
             if len(kept) < shown:
                 images = self._gathered(image)[counts]
                 kept += [
-                    Shown(name.decode(), *three) for name, *three in zip(keys, images, labels, predictions, strict=True)
+                    PredictedSample(name.decode(), *three)
+                    for name, *three in zip(keys, images, labels, predictions, strict=True)
                 ]
             if progress:
                 progress(stage, number, total)
         seconds = time.monotonic() - started
-        return DenseAnswers(scorer, entropy / max(1, pixels), tuple(kept[:shown]), len(scorer.sums) / seconds)
+        return MaskPredictions(scorer, entropy / max(1, pixels), tuple(kept[:shown]), len(scorer.sums) / seconds)
 
     def _gathered(self, values: Any) -> np.ndarray:
         # A batch is divided in order: the first device holds its first examples.

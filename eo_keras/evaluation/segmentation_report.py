@@ -12,11 +12,10 @@ from eo_keras.core import files
 from eo_keras.data import pipeline as pipelines
 from eo_keras.evaluation.evaluate import check_records
 from eo_keras.evaluation.report import METRICS_NAME, output_folder
-from eo_keras.evaluation.segmentation_evaluate import DenseAnswerer, DenseAnswers, DenseTTA
+from eo_keras.evaluation.segmentation_evaluate import DenseAnswerer, DenseTTA, MaskPredictions
 from eo_keras.metrics import by_location as places
-from eo_keras.metrics.segmentation import DenseScores
-from eo_keras.plots import classification as reports
-from eo_keras.plots import segmentation as dense_figures
+from eo_keras.metrics.segmentation import SegmentationScores
+from eo_keras.plots import classification, segmentation
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 
@@ -72,8 +71,8 @@ class DenseEvaluation:
     run: runs.Run
     card: cards.DataCard
     options: DenseEvaluationOptions
-    answers: DenseAnswers
-    scores: DenseScores
+    answers: MaskPredictions
+    scores: SegmentationScores
     places: Mapping[str, str] | None = None
 
     @property
@@ -89,7 +88,7 @@ class DenseEvaluation:
 
 
 def evaluate_maps(
-    run: runs.Run, records: pipelines.Records, options: DenseEvaluationOptions, *, progress: _Progress = None
+    run: runs.Run, records: pipelines.RecordDataset, options: DenseEvaluationOptions, *, progress: _Progress = None
 ) -> DenseEvaluation:
     """Asks a run's model about every tile of a split, and scores the answers.
 
@@ -109,7 +108,7 @@ def evaluate_maps(
     model = run.model
     if options.output_stride is not None or options.tta != DenseTTA():
         # Another stride, and other sizes than the tiles' own.
-        model = models.inference_twin(model, None, options.output_stride)
+        model = models.inference_model(model, None, options.output_stride)
     size = min(options.batch_size, records.count(options.split) or 1)
     settings = pipelines.PipelineOptions(batch_size=size, bands=run.card.bands, cache=False)
     dataset = pipelines.evaluation(records, settings, options.split, with_keys=True)
@@ -120,7 +119,7 @@ def evaluate_maps(
     return DenseEvaluation(run, records.card, options, answers, scores, ground)
 
 
-def _ground(records: pipelines.Records, split: str, keys: list[str]) -> dict[str, str] | None:
+def _ground(records: pipelines.RecordDataset, split: str, keys: list[str]) -> dict[str, str] | None:
     found = places.read_places(records.folder, records.card, split, keys)
     card = records.card
     return None if found is None else places.grounds(found, keys, card.patch_size * card.resolution_m)
@@ -156,9 +155,9 @@ def write_maps_evaluation(
         f"{run.card.model} on {card.dataset}, {options.name}: mIoU {mean.value:.4f} ({mean.low:.4f} to {mean.high:.4f})"
     )
     pictures = (
-        dense_figures.class_scores_png(scores, card.legend, title),
-        reports.confusion_matrix_png(scores.confusion, card.legend.class_names, title, "pixels"),
-        dense_figures.maps_png(evaluation.answers.shown, card, run.card.bands, title),
+        segmentation.class_scores_png(scores, card.legend, title),
+        classification.confusion_matrix_png(scores.confusion, card.legend.class_names, title, "pixels"),
+        segmentation.maps_png(evaluation.answers.shown, card, run.card.bands, title),
     )
     content: dict[str, Any] = {
         "run": run.folder.resolve().name,

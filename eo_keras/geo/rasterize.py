@@ -19,7 +19,7 @@ _STEPS = 2.0**20
 """Places are rounded to so many parts of a pixel, so that sums of them and whole pixels are exact."""
 
 
-class Burner:
+class Rasterizer:
     """Polygons with labels, kept as bare vertices, and burnt where they are asked for.
 
     A pixel belongs to the polygon that holds its centre. Of a centre on a border between two polygons exactly one is
@@ -63,7 +63,7 @@ class Burner:
             float(np.fmax.reduce(y1, initial=np.nan)),
         )
 
-    def burn(self, grid: Grid) -> np.ndarray:
+    def rasterize(self, grid: Grid) -> np.ndarray:
         """Burns the polygons into a grid in their CRS.
 
         Returns:

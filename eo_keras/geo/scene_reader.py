@@ -16,9 +16,9 @@ from eo_keras.errors import OptionError
 from eo_keras.geo import raster_files
 from eo_keras.geo.resampling import Meaning, Pixels, Resampler
 from eo_keras.geo.scenes import Layer, Scene
-from eo_keras.records.example import NO_DATA, SATURATED, UNCLEAR, VALID
+from eo_keras.records.example import NO_DATA, OBSCURED, SATURATED, VALID
 
-UNCLEAR_SCL = (3, 8, 9, 10)
+OBSCURED_SCL = (3, 8, 9, 10)
 """Classes of the scene classification under which the ground is not seen: cloud shadow, clouds, thin cirrus."""
 
 CACHE_MB = 256
@@ -105,7 +105,7 @@ class SceneReader:
         mask = np.where(known, np.where(saturated, SATURATED, VALID), NO_DATA).astype(np.uint8)
         if scene.scl is not None:
             (classes,) = self._pixels([scene.scl], "nearest", window)
-            mask[np.isin(classes.numbers, UNCLEAR_SCL) & classes.known & (mask == VALID)] = UNCLEAR
+            mask[np.isin(classes.numbers, OBSCURED_SCL) & classes.known & (mask == VALID)] = OBSCURED
         return image, mask
 
     def _pixels(self, layers: list[Layer], resampling: str, window: tuple[int, ...]) -> Iterator[Pixels]:

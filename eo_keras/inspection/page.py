@@ -9,15 +9,12 @@ from typing import Any
 import numpy as np
 
 import eo_keras
-from eo_keras.inspection import leakage as leaks
-from eo_keras.inspection import scan_records as inspection
-from eo_keras.plots import classification as reports
-from eo_keras.plots import dataset as dataset_figures
-from eo_keras.plots import html as pages
+from eo_keras.inspection import leakage, scan_records
+from eo_keras.plots import classification, dataset, html
 from eo_keras.records import data_card as cards
 
 MOST_COPIES_SHOWN = 24
-"""Copies listed on a page; the JSON file lists up to `leaks.MOST_LISTED`."""
+"""Copies listed on a page; the JSON file lists up to `leakage.MOST_LISTED`."""
 
 MOST_COPIES_DRAWN = 8
 
@@ -42,18 +39,18 @@ class Subject:
 
     name: str
     card: cards.DataCard
-    survey: inspection.Survey
-    places: inspection.Places | None
-    report: leaks.LeakReport
+    survey: scan_records.Survey
+    places: scan_records.Places | None
+    report: leakage.LeakReport
     copies: dict[str, np.ndarray]
 
 
-def drawn_copies(report: leaks.LeakReport) -> tuple[leaks.Copy, ...]:
+def drawn_copies(report: leakage.LeakReport) -> tuple[leakage.Copy, ...]:
     """Returns the copies whose pictures a page draws."""
     return report.copies[:MOST_COPIES_DRAWN]
 
 
-def make_page(subject: Subject, against: Subject | None = None, *, verified: bool = False) -> pages.Page:
+def make_page(subject: Subject, against: Subject | None = None, *, verified: bool = False) -> html.Page:
     """Makes the page of a records folder.
 
     Args:
@@ -66,14 +63,14 @@ def make_page(subject: Subject, against: Subject | None = None, *, verified: boo
     counts = {name: split.classes for name, split in card.splits.items()}
     total = sum(split.examples for split in card.splits.values())
     sections = [
-        pages.Section("Leaks between the splits", [*_leak_blocks(both), *_copy_blocks(both)]),
-        pages.Section("Where the patches lie", [block for one in both for block in _map_blocks(one)]),
-        pages.Section("Class balance", _balance_blocks(card, counts)),
-        pages.Section("Bands", _band_blocks(subject)),
-        pages.Section("Samples", _sample_blocks(subject)),
-        pages.Section("Card", _card_blocks(subject, verified)),
+        html.Section("Leaks between the splits", [*_leak_blocks(both), *_copy_blocks(both)]),
+        html.Section("Where the patches lie", [block for one in both for block in _map_blocks(one)]),
+        html.Section("Class balance", _balance_blocks(card, counts)),
+        html.Section("Bands", _band_blocks(subject)),
+        html.Section("Samples", _sample_blocks(subject)),
+        html.Section("Card", _card_blocks(subject, verified)),
     ]
-    return pages.Page(
+    return html.Page(
         title=f"{card.dataset}: {subject.name}",
         subtitle=f"{total:,} {_kind(card)} of {len(card.legend)} classes, {len(card.bands)} bands, "
         f"Sentinel-2 {card.level}; " + ", ".join(f"{name} {split.examples:,}" for name, split in card.splits.items()),
@@ -103,7 +100,7 @@ def numbers(subject: Subject, against: Subject | None = None) -> dict[str, Any]:
     return one(subject) | ({} if against is None else {"against": one(against)})
 
 
-def summary(report: leaks.LeakReport) -> list[str]:
+def summary(report: leakage.LeakReport) -> list[str]:
     """Returns the leak report in lines of text, one for each pair of splits."""
     lines = []
     for pair in report.pairs:
@@ -128,10 +125,10 @@ def _distance(km: float | None) -> str:
     return f"{1000 * km:.0f} m" if km < 1 else f"{km:,.1f} km"
 
 
-def _leak_blocks(both: Sequence[Subject]) -> list[pages.Text | pages.Table | pages.Picture]:
+def _leak_blocks(both: Sequence[Subject]) -> list[html.Text | html.Table | html.Picture]:
     options = both[0].report.options
     blocks = [
-        pages.Text(
+        html.Text(
             "A test score is worth what its patches are new to the network. Counted are patches that are not: those "
             "with the same picture in another split, and those whose ground, or ground close by, lies in it."
         )
@@ -158,19 +155,19 @@ def _leak_blocks(both: Sequence[Subject]) -> list[pages.Text | pages.Table | pag
         if any(median is not None for median in medians):
             rows.append(["median distance", *map(_distance, medians)])
         caption = f"Patches of {part} with … in {other}"
-        blocks.append(pages.Table([caption, *(one.name for one in both)], rows, text_columns=1))
+        blocks.append(html.Table([caption, *(one.name for one in both)], rows, text_columns=1))
     if not names:
-        blocks.append(pages.Text("There is one split only, so that nothing can leak.", "soft"))
+        blocks.append(html.Text("There is one split only, so that nothing can leak.", "soft"))
     for one in both:
         if one.places is None:
-            blocks.append(pages.Text(NO_PLACES if len(both) == 1 else f"{one.name}: {NO_PLACES}", "warn"))
+            blocks.append(html.Text(NO_PLACES if len(both) == 1 else f"{one.name}: {NO_PLACES}", "warn"))
     even = "; ".join(
         f"{'' if len(both) == 1 else one.name + ': '}"
         + ", ".join(f"{count:,} of {part}" for part, count in one.report.too_even.items())
         for one in both
     )
     blocks.append(
-        pages.Text(
+        html.Text(
             f"A near copy is the same picture compressed again, brightened, mirrored or turned: a 64-bit perceptual "
             f"hash that differs in {options.near_copy_bits} bits at most, and details that correlate with at least "
             f"{options.least_correlation:g}. Patches too even to be compared: {even}. Distances are from edge to edge "
@@ -182,8 +179,8 @@ def _leak_blocks(both: Sequence[Subject]) -> list[pages.Text | pages.Table | pag
     return blocks
 
 
-def _copy_blocks(both: Sequence[Subject]) -> list[pages.Text | pages.Table | pages.Picture]:
-    blocks: list[pages.Text | pages.Table | pages.Picture] = []
+def _copy_blocks(both: Sequence[Subject]) -> list[html.Text | html.Table | html.Picture]:
+    blocks: list[html.Text | html.Table | html.Picture] = []
     for one in both:
         listed = one.report.copies[:MOST_COPIES_SHOWN]
         if not listed:
@@ -201,54 +198,54 @@ def _copy_blocks(both: Sequence[Subject]) -> list[pages.Text | pages.Table | pag
         ]
         caption = f"{one.name}: {len(listed)} of {one.report.copies_found:,} copies"
         columns = ["kind", "patch", "its copy", "how it lies", "bits", "correlation"]
-        blocks.append(pages.Table(columns, rows, caption, text_columns=4))
+        blocks.append(html.Table(columns, rows, caption, text_columns=4))
         drawn = [copy for copy in drawn_copies(one.report) if {copy.key, copy.other_key} <= set(one.copies)]
         if drawn:
             images = {
                 f"{copy.key} | {copy.other_key}": [one.copies[copy.key], one.copies[copy.other_key]] for copy in drawn
             }
             names = "; ".join(images)
-            png = reports.contact_sheet_png(images, "Copies")
+            png = classification.contact_sheet_png(images, "Copies")
             caption = f"{one.name}: patches at the left, their copies at the right"
-            blocks.append(pages.Picture(png, f"Patches and their copies side by side: {names}", caption))
+            blocks.append(html.Picture(png, f"Patches and their copies side by side: {names}", caption))
     return blocks
 
 
-def _map_blocks(one: Subject) -> list[pages.Text | pages.Picture]:
+def _map_blocks(one: Subject) -> list[html.Text | html.Picture]:
     if one.places is None:
-        return [pages.Text(f"{one.name}: {NO_PLACES}", "warn")]
+        return [html.Text(f"{one.name}: {NO_PLACES}", "warn")]
     parts = np.array(one.survey.parts)
     degrees = {part: one.places.degrees[parts == part] for part in one.card.splits}
     (west, south), (east, north) = one.places.degrees.min(axis=0), one.places.degrees.max(axis=0)
-    png = dataset_figures.map_png(degrees, one.name)
+    png = dataset.map_png(degrees, one.name)
     alt = (
         f"Map of {len(parts):,} patches between {west:.1f} and {east:.1f} degrees of longitude and {south:.1f} and "
         f"{north:.1f} degrees of latitude, coloured by split"
     )
-    return [pages.Picture(png, alt, f"Places from {one.places.source}. Points of testing lie over those of training.")]
+    return [html.Picture(png, alt, f"Places from {one.places.source}. Points of testing lie over those of training.")]
 
 
-def _balance_blocks(card: cards.DataCard, counts) -> list[pages.Text | pages.Table | pages.Picture]:
+def _balance_blocks(card: cards.DataCard, counts) -> list[html.Text | html.Table | html.Picture]:
     names = card.legend.class_names
     counted = "Clear pixels" if card.task == "segmentation" else "Examples"
-    png = dataset_figures.class_balance_png(counts, names, f"{counted} by class and split", counted)
+    png = dataset.class_balance_png(counts, names, f"{counted} by class and split", counted)
     counts_of = {name: [split.classes.get(name, 0) for split in card.splits.values()] for name in names}
     rows = [[name, *(f"{count:,}" if count else "-" for count in found)] for name, found in counts_of.items()]
     rows.append(["examples", *(f"{split.examples:,}" for split in card.splits.values())])
     alt = f"Bar chart of the {counted.lower()} by class and split; its numbers are in the table below"
-    warnings = [pages.Text(f"{line[0].upper()}{line[1:]}.", "warn") for line in card.missing_classes()]
-    return [pages.Picture(png, alt), pages.Table(["class", *card.splits], rows), *warnings]
+    warnings = [html.Text(f"{line[0].upper()}{line[1:]}.", "warn") for line in card.missing_classes()]
+    return [html.Picture(png, alt), html.Table(["class", *card.splits], rows), *warnings]
 
 
-def _band_blocks(one: Subject) -> list[pages.Text | pages.Table | pages.Picture]:
+def _band_blocks(one: Subject) -> list[html.Text | html.Table | html.Picture]:
     card = one.card
-    png = dataset_figures.band_histograms_png(
+    png = dataset.band_histograms_png(
         one.survey.histograms, card.bands, card.reflectance, card.nodata, "Numbers by band and split"
     )
     columns = ["mean", "std", "min", "2 %", "median", "98 %", "max", "no data"]
     rows = []
     for band in card.statistics:
-        ordered = inspection.order_statistics(band)
+        ordered = scan_records.order_statistics(band)
         rows.append(
             [
                 band.band,
@@ -265,37 +262,37 @@ def _band_blocks(one: Subject) -> list[pages.Text | pages.Table | pages.Picture]
         "the 98th."
     )
     return [
-        pages.Picture(png, alt, caption),
-        pages.Table(["band", *columns], rows, "Statistics of the training split, in stored numbers"),
+        html.Picture(png, alt, caption),
+        html.Table(["band", *columns], rows, "Statistics of the training split, in stored numbers"),
     ]
 
 
-def _sample_blocks(one: Subject) -> list[pages.Picture]:
+def _sample_blocks(one: Subject) -> list[html.Picture]:
     blocks = []
     for split, images in one.survey.samples.items():
-        png = reports.contact_sheet_png(images, f"{one.card.dataset}, {split}")
+        png = classification.contact_sheet_png(images, f"{one.card.dataset}, {split}")
         most = max(map(len, images.values()), default=0)
         kind = _kind(one.card)
         alt = f"Up to {most} {kind} of each class of the split '{split}': {', '.join(images)}"
         caption = f"Split '{split}': the first {kind} of every class"
         if one.card.task == "segmentation":
             caption += ", by the class of most pixels; behind each its land use, black where it is not known or seen"
-        blocks.append(pages.Picture(png, alt, caption))
+        blocks.append(html.Picture(png, alt, caption))
     return blocks
 
 
-def _card_blocks(one: Subject, verified: bool) -> list[pages.Text | pages.Table]:
+def _card_blocks(one: Subject, verified: bool) -> list[html.Text | html.Table]:
     shards = sum(len(split.shards) for split in one.card.splits.values())
     total = sum(split.examples for split in one.card.splits.values())
     checked = f"{total:,} records in {shards} shards were read, their checksums and counts compared with the card"
     state = f"{checked}; {'the SHA-256 of every shard too' if verified else 'not the SHA-256 (`verify`)'}."
     sources = [[source.name, f"{source.bytes:,}", source.sha256] for source in one.card.sources]
-    rows = [[name, value] for name, value in inspection.facts(one.card) if name != "split"]
+    rows = [[name, value] for name, value in scan_records.facts(one.card) if name != "split"]
     return [
-        pages.Text(state, "soft"),
-        pages.Table([], rows, text_columns=2),
-        pages.Table(
+        html.Text(state, "soft"),
+        html.Table([], rows, text_columns=2),
+        html.Table(
             ["split", ""], [[key, f"{value}"] for key, value in one.card.split_method.items()], "", text_columns=2
         ),
-        pages.Table(["source", "bytes", "SHA-256"], sources, text_columns=1),
+        html.Table(["source", "bytes", "SHA-256"], sources, text_columns=1),
     ]

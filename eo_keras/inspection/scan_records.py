@@ -12,10 +12,9 @@ import numpy as np
 from eo_keras.core import files
 from eo_keras.errors import RecordsError
 from eo_keras.geo.footprints import Footprints
-from eo_keras.inspection import leakage as leaks
+from eo_keras.inspection import leakage
 from eo_keras.legends.catalogue import IGNORE
-from eo_keras.plots import classification as reports
-from eo_keras.plots import figure as figures
+from eo_keras.plots import classification, figure
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records.statistics import Histograms
@@ -42,7 +41,7 @@ class Survey:
         keys: keys of the examples.
         parts: the split (`train`, `val`, `test`) of each.
         labels: int64 (N,); of tiles, the class that most of their pixels have.
-        fingerprints: of all images, see `leaks.Fingerprints`.
+        fingerprints: of all images, see `leakage.Fingerprints`.
         crs: coordinate reference system of each, None where the record has none.
         transforms: float64 (N, 6), NaN where the record has none.
         histograms: by split, the numbers of pixels with data that are clear, int64 (bands, 256 or 65,536).
@@ -53,7 +52,7 @@ class Survey:
     keys: tuple[str, ...]
     parts: tuple[str, ...]
     labels: np.ndarray
-    fingerprints: leaks.Fingerprints
+    fingerprints: leakage.Fingerprints
     crs: tuple[str | None, ...]
     transforms: np.ndarray
     histograms: Mapping[str, np.ndarray]
@@ -147,7 +146,7 @@ def survey(
             histograms[split].add(images, np.stack(validity) if validity else None)
             # Where nobody says how bright a number is, the brightest one stands for a reflectance of 1.
             scale = card.reflectance.scale if card.reflectance else 1 / np.iinfo(card.dtype).max
-            fingerprints.append(leaks.fingerprint(images, scale, bands))
+            fingerprints.append(leakage.fingerprint(images, scale, bands))
             batch.clear()
             validity.clear()
 
@@ -174,7 +173,7 @@ def survey(
         keys=tuple(keys),
         parts=tuple(parts),
         labels=np.array(labels, np.int64),
-        fingerprints=leaks.Fingerprints.joined(fingerprints),
+        fingerprints=leakage.Fingerprints.joined(fingerprints),
         crs=tuple(crs),
         transforms=np.array(transforms, np.float64),
         histograms={split: histogram.counts for split, histogram in histograms.items()},
@@ -192,11 +191,11 @@ def _label(example: records.Example) -> int:
 def _shown(example: records.Example, image: np.ndarray, card: cards.DataCard) -> list[np.ndarray]:
     """Returns a picture of a patch, or pictures of a tile and of its land use."""
     if example.tile is None:
-        return [reports.to_display(image, card.bands, card.dtype, stretched=card.reflectance is None)]
+        return [classification.to_display(image, card.bands, card.dtype, stretched=card.reflectance is None)]
     step = -(-card.patch_size // _SHOWN_PIXELS)
     smaller = image[::step, ::step]
-    picture = reports.to_display(smaller, card.bands, card.dtype, stretched=card.reflectance is None)
-    return [picture, figures.classes_to_display(example.tile.labels[::step, ::step], card.legend.colours)]
+    picture = classification.to_display(smaller, card.bands, card.dtype, stretched=card.reflectance is None)
+    return [picture, figure.classes_to_display(example.tile.labels[::step, ::step], card.legend.colours)]
 
 
 def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = None) -> Places | None:
@@ -238,11 +237,11 @@ def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = Non
 
 
 def find_leaks(
-    card: cards.DataCard, surveyed: Survey, places: Places | None, options: leaks.LeakOptions
-) -> leaks.LeakReport:
+    card: cards.DataCard, surveyed: Survey, places: Places | None, options: leakage.LeakOptions
+) -> leakage.LeakReport:
     """Searches leaks between the splits of a surveyed folder; see `eo_keras.inspection.leakage`."""
-    return leaks.find_leaks(
-        leaks.Inventory(
+    return leakage.find_leaks(
+        leakage.Inventory(
             keys=surveyed.keys,
             parts=surveyed.parts,
             classes=tuple(card.legend.class_names[label] for label in surveyed.labels),

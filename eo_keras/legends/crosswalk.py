@@ -85,7 +85,7 @@ _REMEDY = "mend the legend's file"
 
 
 @dataclasses.dataclass(frozen=True)
-class CodeMap:
+class Crosswalk:
     """What the codes become.
 
     Attributes:
@@ -170,9 +170,9 @@ def _with_divided(labels: Mapping[str, int]) -> dict[str, int]:
     return whole
 
 
-def _from_classes(name: str, legend: Legend, classes: Mapping[str, Iterable[str]], ignored: Iterable[str]) -> CodeMap:
+def _from_classes(name: str, legend: Legend, classes: Mapping[str, Iterable[str]], ignored: Iterable[str]) -> Crosswalk:
     labels = {code: legend.label_of(class_name) for class_name, codes in classes.items() for code in codes}
-    return CodeMap(name, legend, _with_divided({**labels, **dict.fromkeys((*ignored, *NO_DATA), IGNORE)}))
+    return Crosswalk(name, legend, _with_divided({**labels, **dict.fromkeys((*ignored, *NO_DATA), IGNORE)}))
 
 
 _FABRIC = ("11100", "11210", "11220", "11230", "11240")
@@ -182,7 +182,7 @@ _GREEN = ("14100", "14200")
 _AGRICULTURE = ("21000", "22000", "23000", "24000", "25000")
 _NATURAL = ("32000", "33000", "40000")
 
-CODE_MAPS: dict[str, CodeMap] = {
+CODE_MAPS: dict[str, Crosswalk] = {
     "hsl4": _from_classes(
         "hsl4",
         HSL4,
@@ -230,7 +230,7 @@ CODE_MAPS: dict[str, CodeMap] = {
             *(*_GREEN, "24000", "33000", "40000", "20000"),
         ),
     ),
-    "full": CodeMap(
+    "full": Crosswalk(
         "full",
         URBAN_ATLAS,
         _with_divided(
@@ -245,7 +245,7 @@ CODE_MAPS: dict[str, CodeMap] = {
 """The maps that have a name. Every one knows the codes of every edition."""
 
 
-def code_map(name: str | os.PathLike[str]) -> CodeMap:
+def code_map(name: str | os.PathLike[str]) -> Crosswalk:
     """Returns a map by its name, or reads it from a JSON file.
 
     The file says of every one of the 29 codes of `TITLES` what it becomes; `ignore` lists those without a class. The
@@ -271,7 +271,7 @@ def code_map(name: str | os.PathLike[str]) -> CodeMap:
     return _parsed(path, stored)
 
 
-def _parsed(path: pathlib.Path, stored: Any) -> CodeMap:
+def _parsed(path: pathlib.Path, stored: Any) -> Crosswalk:
     _check_keys(path, "it", stored, ("name", "classes", "ignore"), optional=("ignore",))
     name, classes, ignored = stored["name"], stored["classes"], stored.get("ignore", [])
     if not isinstance(name, str) or not name.strip():
@@ -301,7 +301,7 @@ def _parsed(path: pathlib.Path, stored: Any) -> CodeMap:
             "every code of Urban Atlas",
             f"give {missing[0]} ({TITLES[missing[0]]}) to a class, or add it to ignore",
         )
-    return CodeMap(name, Legend(name, tuple(found)), labels)
+    return Crosswalk(name, Legend(name, tuple(found)), labels)
 
 
 def _add(path: pathlib.Path, labels: dict[str, int], codes: Any, label: int, where: str) -> None:

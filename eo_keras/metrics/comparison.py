@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from eo_keras.errors import LegendError, OptionError, RunError
 from eo_keras.metrics import intervals
-from eo_keras.metrics.predictions import Answers
+from eo_keras.metrics.predictions import ClassPredictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Member:
     """
 
     name: str
-    answers: Answers
+    answers: ClassPredictions
     class_names: tuple[str, ...]
     metrics: Mapping[str, Any]
 
@@ -243,7 +243,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def gain(plain: Answers, other: Answers, names: tuple[str, str]) -> Difference:
+def gain(plain: ClassPredictions, other: ClassPredictions, names: tuple[str, str]) -> Difference:
     """Returns how two sets of answers about the same examples in the same order differ, `names[1]` minus `names[0]`."""
     if plain.keys != other.keys:
         raise RunError(names[1], "it was asked about other examples", f"those of {names[0]}")

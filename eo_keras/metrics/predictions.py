@@ -19,7 +19,7 @@ _PREFIX = "p_"
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
+class ClassPredictions:
     """What a model answers about N examples, in their stored order.
 
     Attributes:
@@ -59,7 +59,7 @@ class Answers:
             [self.keys[place] for place in places],
         )
 
-    def with_probabilities(self, probabilities: np.ndarray) -> Answers:
+    def with_probabilities(self, probabilities: np.ndarray) -> ClassPredictions:
         """Returns the same answers with other probabilities that order the classes as these do, float32.
 
         Rounded, two classes may become equal; the predicted one stays ahead.
@@ -94,8 +94,8 @@ class Answers:
         return text.getvalue()
 
 
-def read_answers(path: str | os.PathLike[str]) -> tuple[Answers, tuple[str, ...]]:
-    """Reads back what `Answers.to_csv` wrote.
+def read_answers(path: str | os.PathLike[str]) -> tuple[ClassPredictions, tuple[str, ...]]:
+    """Reads back what `ClassPredictions.to_csv` wrote.
 
     Returns:
         The answers with float32 probabilities, and the names of the classes in the legend's order.
@@ -128,4 +128,4 @@ def read_answers(path: str | os.PathLike[str]) -> tuple[Answers, tuple[str, ...]
             f"{','.join(_COLUMNS)} and a column p_NAME for every class",
             "evaluate the run again with `again`",
         ) from None
-    return Answers(np.array(labels, np.int64), np.array(probabilities, np.float32), tuple(keys)), names
+    return ClassPredictions(np.array(labels, np.int64), np.array(probabilities, np.float32), tuple(keys)), names

@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from eo_keras.errors import EOKerasError, LegendError, OptionError
 from eo_keras.legends.catalogue import IGNORE
-from eo_keras.metrics import boundary as boundaries
-from eo_keras.metrics import intervals
+from eo_keras.metrics import boundary, intervals
 
 _AREAS = 3  # Rows of an image's sums before those of its boundaries: right, true and predicted pixels.
 _DRAWS = 4_000_000  # As many images are drawn at once; their numbers take eight bytes each.
@@ -38,7 +37,7 @@ class Estimate:
         value: the score of all images together.
         low: lower end of its 95 % interval.
         high: its upper end.
-        method: of the interval, see `DenseScorer.scores`.
+        method: of the interval, see `SegmentationScorer.scores`.
     """
 
     value: float
@@ -48,7 +47,7 @@ class Estimate:
 
 
 @dataclasses.dataclass(frozen=True)
-class DenseClassScores:
+class ClassIoU:
     """Scores of one class; None where it has no pixel in truth: a share of nothing does not exist.
 
     Attributes:
@@ -59,7 +58,7 @@ class DenseClassScores:
         precision: share of its predicted pixels that are right; None too if there are none.
         recall: share of its true pixels that are found.
         f1: harmonic mean of precision and recall.
-        boundary_f1: see `boundaries.boundary_f1`; None too where it has no boundary.
+        boundary_f1: see `boundary.boundary_f1`; None too where it has no boundary.
     """
 
     name: str
@@ -73,7 +72,7 @@ class DenseClassScores:
 
 
 @dataclasses.dataclass(frozen=True)
-class DenseScores:
+class SegmentationScores:
     """All scores of a set of maps; shares are fractions of 1, not per cent.
 
     Attributes:
@@ -103,7 +102,7 @@ class DenseScores:
     kappa: Estimate | None
     boundary_f1: Estimate | None
     tolerance: float
-    classes: tuple[DenseClassScores, ...]
+    classes: tuple[ClassIoU, ...]
     confusion: tuple[tuple[int, ...], ...]
     bootstrap_resamples: int
     bootstrap_seed: int
@@ -116,7 +115,7 @@ class DenseScores:
         return content
 
 
-class DenseConfusion:
+class ConfusionAccumulator:
     """Counts pixels by true and predicted class.
 
     Attributes:
@@ -179,7 +178,7 @@ class DenseConfusion:
             )
 
 
-class DenseScorer:
+class SegmentationScorer:
     """Scores maps one by one; what it keeps of an image is seven numbers a class.
 
     Attributes:
@@ -201,7 +200,7 @@ class DenseScorer:
         if not (math.isfinite(tolerance) and tolerance >= 0):
             raise OptionError("tolerance", f"{tolerance}", "a number of pixels, 0 or more")
         self.class_names, self.tolerance = tuple(class_names), float(tolerance)
-        self.confusion = DenseConfusion(len(self.class_names), ignore)
+        self.confusion = ConfusionAccumulator(len(self.class_names), ignore)
         self.sums: dict[str, np.ndarray] = {}
 
     def add(self, key: str, labels: npt.ArrayLike, predictions: npt.ArrayLike) -> None:
@@ -224,10 +223,10 @@ class DenseScorer:
         matrix = self.confusion.add(labels, predictions, key)
         areas = [np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)]
         known = labels != self.confusion.ignore
-        counts = boundaries.boundary_counts(labels, predictions, known, len(self.class_names), self.tolerance)
+        counts = boundary.boundary_counts(labels, predictions, known, len(self.class_names), self.tolerance)
         self.sums[key] = np.concatenate([np.stack(areas), counts])
 
-    def merge(self, other: DenseScorer) -> None:
+    def merge(self, other: SegmentationScorer) -> None:
         """Adds all images of another scorer.
 
         Raises:
@@ -252,7 +251,9 @@ class DenseScorer:
         if twice := [key for key in keys if key in self.sums]:
             raise EOKerasError(twice[0], "the image was scored already", "every image once", "give images unlike keys")
 
-    def scores(self, *, resamples: int = 10_000, seed: int = 0, places: Mapping[str, str] | None = None) -> DenseScores:
+    def scores(
+        self, *, resamples: int = 10_000, seed: int = 0, places: Mapping[str, str] | None = None
+    ) -> SegmentationScores:
         """Returns the scores of all images added so far; they do not depend on the images' order.
 
         Precision, recall, F1 and kappa follow scikit-learn's definitions with `zero_division=nan`, IoU its
@@ -296,12 +297,12 @@ class DenseScorer:
         accuracy = of_all("accuracy")
         names = ("iou", "precision", "recall", "f1", "boundary_f1")
         classes = tuple(
-            DenseClassScores(name, int(support), int(predicted), *(of_class(score, k) for score in names))
+            ClassIoU(name, int(support), int(predicted), *(of_class(score, k) for score in names))
             for k, (name, support, predicted) in enumerate(
                 zip(self.class_names, matrix.sum(axis=1), matrix.sum(axis=0), strict=True)
             )
         )
-        return DenseScores(
+        return SegmentationScores(
             images=len(self.sums),
             pixels=int(matrix.sum()),
             resampled=len(by_place),
@@ -363,20 +364,20 @@ def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
     union, total = support + predicted - hits, support.sum(axis=-1)
     there = support > 0
     by_class = {
-        "iou": boundaries.share(hits, union),
-        "precision": np.where(predicted > 0, boundaries.share(hits, predicted), np.nan),
-        "recall": boundaries.share(hits, support),
-        "f1": boundaries.share(2 * hits, support + predicted),
-        "boundary_f1": boundaries.boundary_f1(sums[..., _AREAS:, :]),
+        "iou": boundary.share(hits, union),
+        "precision": np.where(predicted > 0, boundary.share(hits, predicted), np.nan),
+        "recall": boundary.share(hits, support),
+        "f1": boundary.share(2 * hits, support + predicted),
+        "boundary_f1": boundary.boundary_f1(sums[..., _AREAS:, :]),
     }
     by_class = {name: np.where(there, values, np.nan) for name, values in by_class.items()}
-    observed = boundaries.share(hits.sum(axis=-1), total)
-    by_chance = boundaries.share((support * predicted).sum(axis=-1), total**2)
+    observed = boundary.share(hits.sum(axis=-1), total)
+    by_chance = boundary.share((support * predicted).sum(axis=-1), total**2)
     # Of the counts and not of `by_chance`, which may miss 1 by a rounding error.
     several = (union > 0).sum(axis=-1) > 1
     overall = {
         "macro_iou": _mean(by_class["iou"]),
-        "frequency_weighted_iou": boundaries.share(np.nansum(support * by_class["iou"], axis=-1), total),
+        "frequency_weighted_iou": boundary.share(np.nansum(support * by_class["iou"], axis=-1), total),
         "accuracy": observed,
         "by_chance": by_chance,
         "kappa": np.divide(observed - by_chance, 1 - by_chance, out=np.full(observed.shape, np.nan), where=several),
@@ -390,7 +391,7 @@ def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
 def _mean(values: np.ndarray) -> np.ndarray:
     """Returns the mean over the last axis of what is not NaN; NaN where nothing is."""
     count = (~np.isnan(values)).sum(axis=-1)
-    return np.where(count > 0, boundaries.share(np.nansum(values, axis=-1), count), np.nan)
+    return np.where(count > 0, boundary.share(np.nansum(values, axis=-1), count), np.nan)
 
 
 def _estimate(value: np.ndarray, drawn: np.ndarray, places: int) -> Estimate | None:

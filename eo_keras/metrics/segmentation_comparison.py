@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from eo_keras.errors import RunError
-from eo_keras.metrics import comparison
-from eo_keras.metrics import segmentation as dense_metrics
-from eo_keras.metrics.segmentation import DenseScorer, DenseScores
+from eo_keras.metrics import comparison, segmentation
+from eo_keras.metrics.segmentation import SegmentationScorer, SegmentationScores
 
 RESAMPLES = 10_000
 SEED = 0
@@ -32,12 +31,12 @@ class DenseMember:
         scorer: the counts of its answers, tile by tile.
         scores: the scores of these.
         metrics: its `metrics.json`.
-        places: by key, a name of the ground that a tile shows, see `DenseScorer.scores`.
+        places: by key, a name of the ground that a tile shows, see `SegmentationScorer.scores`.
     """
 
     name: str
-    scorer: DenseScorer
-    scores: DenseScores
+    scorer: SegmentationScorer
+    scores: SegmentationScores
     metrics: Mapping[str, Any]
     places: Mapping[str, str] | None = None
 
@@ -100,7 +99,7 @@ def compare(members: Sequence[DenseMember], *, resamples: int = RESAMPLES, seed:
     """Compares models that were evaluated on the same tiles; these are joined by their keys.
 
     The interval of a difference is the percentile interval of a paired bootstrap over places (Efron & Tibshirani 1993,
-    An Introduction to the Bootstrap, chapter 13). Of fewer than `dense_metrics.FEWEST` places, and where all draws give
+    An Introduction to the Bootstrap, chapter 13). Of fewer than `segmentation.FEWEST` places, and where all draws give
     the same difference, it is made of the two scores' own intervals instead (MOVER: Zou & Donner 2008, Statistics in
     Medicine 27(10)), which is wider. p is of a permutation test: if two models are equally good, their answers about a
     place can be swapped (Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, chapter 3).
@@ -116,7 +115,7 @@ def compare(members: Sequence[DenseMember], *, resamples: int = RESAMPLES, seed:
         _check_tiles(first, other)
     sums = {member.name: member.scorer.by_place(first.places) for member in members}
     drawn = {
-        name: np.concatenate([_miou(part) for part in dense_metrics.resampled(one, resamples, seed)])
+        name: np.concatenate([_miou(part) for part in segmentation.resampled(one, resamples, seed)])
         for name, one in sums.items()
     }
     of = {member.name: member for member in members}
@@ -145,14 +144,14 @@ def _check_tiles(reference: DenseMember, other: DenseMember) -> None:
 
 
 def _miou(sums: np.ndarray) -> np.ndarray:
-    return dense_metrics.figures(sums)["macro_iou"]
+    return segmentation.figures(sums)["macro_iou"]
 
 
-def _interval(first: DenseScores, second: DenseScores, drawn: np.ndarray) -> tuple[float, float, str]:
+def _interval(first: SegmentationScores, second: SegmentationScores, drawn: np.ndarray) -> tuple[float, float, str]:
     known, a, b = drawn[~np.isnan(drawn)], first.macro_iou, second.macro_iou
-    if first.resampled >= dense_metrics.FEWEST and known.size and np.ptp(known) > 0:
+    if first.resampled >= segmentation.FEWEST and known.size and np.ptp(known) > 0:
         low, high = np.percentile(known, [2.5, 97.5])
-        return float(low), float(high), dense_metrics.BOOTSTRAP
+        return float(low), float(high), segmentation.BOOTSTRAP
     difference = a.value - b.value
     low = difference - math.hypot(a.value - a.low, b.high - b.value)
     high = difference + math.hypot(a.high - a.value, b.value - b.low)

@@ -21,15 +21,15 @@ from eo_keras.models.backbones.inception_v3 import build_inception_v3
 from eo_keras.models.backbones.resnet import build_resnet, resnet_features
 from eo_keras.models.backbones.xception import build_xception, xception_features
 from eo_keras.models.dilation import OUTPUT_STRIDES, check_output_stride, output_stride_of
-from eo_keras.models.flops import multiply_adds
-from eo_keras.models.inference import copy_weights, inference_twin, seed_states, training_model, with_temperature
+from eo_keras.models.flops import count_macs
+from eo_keras.models.inference import copy_weights, inference_model, logits_model, seed_states, with_temperature
 from eo_keras.models.layer_groups import depth_groups, depthwise_kernels, normalised_kernels, set_trainable
 from eo_keras.models.layers.batch_norm import fewest_values
 from eo_keras.models.layers.factory import POLICIES, check_dropout
-from eo_keras.models.layers.normalization import BandNormalisation, Normalisation
-from eo_keras.models.pretrained.catalogue import INCEPTION_V3, RESNET50, RESNET101, Published
+from eo_keras.models.layers.normalization import BandNormalization, Normalization
+from eo_keras.models.pretrained.catalogue import INCEPTION_V3, RESNET50, RESNET101, PretrainedWeights
 from eo_keras.models.pretrained.stem import STEM_MODES, check_stem
-from eo_keras.models.pretrained.weights import InitialisationReport, input_scale, load_backbone, scratch_report
+from eo_keras.models.pretrained.weights import InitializationReport, input_scale, load_backbone, scratch_report
 from eo_keras.models.segmentation.deeplab import build_deeplab
 
 __all__ = [
@@ -39,23 +39,23 @@ __all__ = [
     "POLICIES",
     "STEM_MODES",
     "TASKS",
-    "Architecture",
-    "BandNormalisation",
-    "InitialisationReport",
-    "Normalisation",
+    "ModelInfo",
+    "BandNormalization",
+    "InitializationReport",
+    "Normalization",
     "build",
     "copy_weights",
     "depth_groups",
     "depthwise_kernels",
     "fewest_values",
-    "inference_twin",
+    "inference_model",
     "load_backbone",
-    "multiply_adds",
+    "count_macs",
     "normalised_kernels",
     "output_stride_of",
     "seed_states",
     "set_trainable",
-    "training_model",
+    "logits_model",
     "with_temperature",
 ]
 
@@ -70,7 +70,7 @@ MIN_PATCH_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Architecture:
+class ModelInfo:
     """One entry of the registry.
 
     Attributes:
@@ -85,7 +85,7 @@ class Architecture:
     description: str
     builder: Callable[..., keras.Model]
     arguments: dict[str, object]
-    published: Published | None = None
+    published: PretrainedWeights | None = None
     residual: bool = False
     task: str = "classification"
 
@@ -95,52 +95,52 @@ class Architecture:
         return self.published is not None
 
 
-MODELS: dict[str, Architecture] = {
-    "resnet50": Architecture(
+MODELS: dict[str, ModelInfo] = {
+    "resnet50": ModelInfo(
         "ResNet-50 (He et al. 2015, table 1), 23.6 million parameters; takes ImageNet weights",
         build_resnet,
         {"blocks": (3, 4, 6, 3), "width": 64},
         published=RESNET50,
         residual=True,
     ),
-    "resnet101": Architecture(
+    "resnet101": ModelInfo(
         "ResNet-101 (He et al. 2015, table 1), 42.6 million parameters; takes ImageNet weights",
         build_resnet,
         {"blocks": (3, 4, 23, 3), "width": 64},
         published=RESNET101,
         residual=True,
     ),
-    "inception_v3": Architecture(
+    "inception_v3": ModelInfo(
         "Inception-v3 (Szegedy et al. 2015), padded for small patches, 21.8 million parameters; takes ImageNet weights",
         build_inception_v3,
         {},
         published=INCEPTION_V3,
     ),
-    "googlenet": Architecture(
+    "googlenet": ModelInfo(
         "GoogLeNet (Szegedy et al. 2014, table 1) with batch normalisation and two auxiliary classifiers, 6.0 million "
         "parameters without them",
         build_googlenet,
         {},
     ),
-    "resnet14": Architecture(
+    "resnet14": ModelInfo(
         "small bottleneck ResNet of one block a stage at half the width, 2.0 million parameters; for the demo",
         build_resnet,
         {"blocks": (1, 1, 1, 1), "width": 32},
         residual=True,
     ),
-    "compact": Architecture(
+    "compact": ModelInfo(
         "residual network for patches of 64 pixels from random weights, 6.2 million parameters",
         build_compact,
         {},
         residual=True,
     ),
-    "xception65": Architecture(
+    "xception65": ModelInfo(
         "the Xception-65 of DeepLabv3+ (Chen et al. 2018, figure 4) as a classifier, 38.1 million parameters",
         build_xception,
         {},
         residual=True,
     ),
-    "deeplab_resnet50": Architecture(
+    "deeplab_resnet50": ModelInfo(
         "DeepLabv3+ (Chen et al. 2018) on ResNet-50, 26.8 million parameters; takes ImageNet weights",
         build_deeplab,
         {"backbone": functools.partial(resnet_features, blocks=(3, 4, 6, 3), width=64)},
@@ -148,7 +148,7 @@ MODELS: dict[str, Architecture] = {
         residual=True,
         task="segmentation",
     ),
-    "deeplab_resnet101": Architecture(
+    "deeplab_resnet101": ModelInfo(
         "DeepLabv3+ (Chen et al. 2018) on ResNet-101, 45.8 million parameters; takes ImageNet weights",
         build_deeplab,
         {"backbone": functools.partial(resnet_features, blocks=(3, 4, 23, 3), width=64)},
@@ -156,21 +156,21 @@ MODELS: dict[str, Architecture] = {
         residual=True,
         task="segmentation",
     ),
-    "deeplab_resnet14": Architecture(
+    "deeplab_resnet14": ModelInfo(
         "small DeepLabv3+ on the ResNet of one block a stage at half the width, 2.4 million parameters; for the demo",
         build_deeplab,
         {"backbone": functools.partial(resnet_features, blocks=(1, 1, 1, 1), width=32), "depth": 64, "low_depth": 24},
         residual=True,
         task="segmentation",
     ),
-    "deeplab_xception65": Architecture(
+    "deeplab_xception65": ModelInfo(
         "DeepLabv3+ on its Xception-65 (Chen et al. 2018, figure 4), 41.3 million parameters",
         build_deeplab,
         {"backbone": xception_features},
         residual=True,
         task="segmentation",
     ),
-    "deeplab_xception_small": Architecture(
+    "deeplab_xception_small": ModelInfo(
         "DeepLabv3+ on an Xception of a quarter of the width and four blocks in the middle, 1.5 million parameters",
         build_deeplab,
         {"backbone": functools.partial(xception_features, middle=4, width=0.25), "depth": 64, "low_depth": 24},
@@ -186,7 +186,7 @@ def build(
     *,
     bands: Sequence[str],
     num_classes: int,
-    normalisation: Normalisation,
+    normalisation: Normalization,
     input_dtype: str,
     patch_size: int | None = None,
     stem: str = "by_name",
@@ -196,7 +196,7 @@ def build(
     dtype_policy: str | None = None,
     seed: int | None = None,
     output_stride: int | None = None,
-) -> tuple[keras.Model, InitialisationReport]:
+) -> tuple[keras.Model, InitializationReport]:
     """Builds a model and initialises it.
 
     Args:

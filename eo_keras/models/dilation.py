@@ -15,7 +15,7 @@ from keras import layers
 
 from eo_keras.errors import OptionError
 from eo_keras.models.graph import sources
-from eo_keras.models.layers.resize import ResizeLike, SpreadLike
+from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
 
 OUTPUT_STRIDES = (8, 16)
 """How many pixels of the image lie between two of the deepest map, as in the paper."""
@@ -74,7 +74,7 @@ def output_stride_of(model: keras.Model) -> int:
     return _Walk(model, None).deepest
 
 
-def finer_layers(model: keras.Model, output_stride: int) -> dict[str, dict[str, Any]]:
+def dilated_layers(model: keras.Model, output_stride: int) -> dict[str, dict[str, Any]]:
     """Says what has to change in a dense model's layers for another output stride with the same weights.
 
     The graph is followed, not names: from where a stride is left out, convolutions look further, explicit padding
@@ -117,7 +117,7 @@ class _Walk:
         strides: dict[keras.layers.Layer, int] = {}
         finer: dict[keras.layers.Layer, int] = {}
         for layer, before in sources(model).items():
-            if isinstance(layer, (ResizeLike, SpreadLike)):
+            if isinstance(layer, (ResizeLike, BroadcastLike)):
                 map_, reference = before
                 strides[layer], finer[layer] = strides[reference], finer[reference]
                 if finer[map_] > 1:

@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 
-def multiply_adds(model: keras.Model, height: int, width: int) -> int:
+def count_macs(model: keras.Model, height: int, width: int) -> int:
     """Counts what a model multiplies and adds for one image.
 
     What a kernel does is counted, at each place of its output as if no padding were there, as papers do it; biases,

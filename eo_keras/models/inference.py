@@ -12,11 +12,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from eo_keras.models.dilation import finer_layers
+from eo_keras.models.dilation import dilated_layers
 from eo_keras.models.layers.factory import LOGITS, PROBABILITIES
 
 
-def training_model(model: keras.Model) -> keras.Model:
+def logits_model(model: keras.Model) -> keras.Model:
     """Returns a model of the same layers whose answers a loss is computed from.
 
     Logits and not probabilities: the logarithm of a rounded softmax would lose what is small.
@@ -45,7 +45,7 @@ def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
     return keras.Model(model.input, keras.layers.Softmax(dtype=softmax.dtype_policy)(divided), name=model.name)
 
 
-def inference_twin(model: keras.Model, patch_size: int | None = None, output_stride: int | None = None) -> keras.Model:
+def inference_model(model: keras.Model, patch_size: int | None = None, output_stride: int | None = None) -> keras.Model:
     """Returns a model of the same weights, in layers of its own, that is fit to be saved and asked anywhere.
 
     It computes in full precision, or its answers would depend on the precision it was trained in; its batch
@@ -64,7 +64,7 @@ def inference_twin(model: keras.Model, patch_size: int | None = None, output_str
     Raises:
         OptionError: if the output stride is none, or larger than the model's, or the model is no dense one.
     """
-    changes = {} if output_stride is None else finer_layers(model, output_stride)
+    changes = {} if output_stride is None else dilated_layers(model, output_stride)
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()

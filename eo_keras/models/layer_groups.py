@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from eo_keras.models.graph import sources
-from eo_keras.models.layers.factory import is_dense_head, is_head
+from eo_keras.models.layers.factory import is_head, is_segmentation_head
 
 MERGES = (layers.Add, layers.Concatenate)
 """The layers that bring the branches of a block together."""
@@ -32,7 +32,7 @@ def depth_groups(model: keras.Model) -> dict[str, int]:
     before = sources(model)
     dense: set[keras.layers.Layer] = set()
     for layer, taken in before.items():
-        if is_dense_head(layer.name) or dense.intersection(taken):
+        if is_segmentation_head(layer.name) or dense.intersection(taken):
             dense.add(layer)
     body = [layer for layer in before if layer not in dense]
     behind: dict[keras.layers.Layer, list[keras.layers.Layer]] = {layer: [] for layer in body}

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eo_keras.legends.catalogue import IGNORE, Legend
-from eo_keras.metrics.segmentation import DenseScores
-from eo_keras.plots import classification as reports
+from eo_keras.metrics.segmentation import SegmentationScores
+from eo_keras.plots import classification
 from eo_keras.plots.figure import GREY, classes_to_display, message_png, new_figure, plain, png_bytes
 from eo_keras.records.data_card import DataCard
 
 if TYPE_CHECKING:
-    from eo_keras.evaluation.segmentation_evaluate import Shown
+    from eo_keras.evaluation.segmentation_evaluate import PredictedSample
 
 _MOST = 16
 _EDGE = 256  # Pixels: a larger tile is drawn smaller.
 
 
-def maps_png(shown: Sequence[Shown], card: DataCard, bands: Sequence[str], title: str, across: int = 4) -> bytes:
+def maps_png(
+    shown: Sequence[PredictedSample], card: DataCard, bands: Sequence[str], title: str, across: int = 4
+) -> bytes:
     """Draws tiles, 16 at the most: image, truth and answer beside each other, in the legend's colours.
 
     Args:
@@ -51,7 +53,7 @@ def maps_png(shown: Sequence[Shown], card: DataCard, bands: Sequence[str], title
         # What a model says of no data is nothing to look at.
         answer = np.where((image == card.nodata).all(axis=-1), IGNORE, tile.predictions[smaller])
         pictures = (
-            reports.to_display(image, bands, card.dtype, stretched=card.reflectance is None),
+            classification.to_display(image, bands, card.dtype, stretched=card.reflectance is None),
             classes_to_display(tile.labels[smaller], card.legend.colours),
             classes_to_display(answer, card.legend.colours),
         )
@@ -77,7 +79,7 @@ def _add_legend(figure, legend: Legend) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)), fontsize=9, frameon=False)
 
 
-def class_scores_png(scores: DenseScores, legend: Legend, title: str) -> bytes:
+def class_scores_png(scores: SegmentationScores, legend: Legend, title: str) -> bytes:
     """Draws the intersection over union of every class with its interval, and the mean of all.
 
     Args:

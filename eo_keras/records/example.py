@@ -30,7 +30,7 @@ from eo_keras.records.data_card import DataCard, Shard
 IMAGE, LABEL, KEY, CRS, TRANSFORM = "image", "label", "key", "crs", "transform"
 MASK, VALIDITY, CITY, DATE, PRODUCT = "mask", "validity", "city", "date", "product"
 
-NO_DATA, VALID, SATURATED, UNCLEAR = range(4)
+NO_DATA, VALID, SATURATED, OBSCURED = range(4)
 """Values of a validity mask: no data in some band, good, saturated in some band, or cloud or its shadow."""
 
 _ZLIB_LEVEL = 6
@@ -39,7 +39,7 @@ _TRANSFORM = struct.Struct("<6d")
 
 
 @dataclasses.dataclass(frozen=True)
-class Tile:
+class PixelLabels:
     """What a tile of a scene has besides its image.
 
     Attributes:
@@ -84,7 +84,7 @@ class Example:
     key: str
     crs: str | None = None
     transform: tuple[float, ...] | None = None
-    tile: Tile | None = None
+    tile: PixelLabels | None = None
 
 
 def encode(example: Example) -> bytes:
@@ -102,11 +102,11 @@ def encode(example: Example) -> bytes:
     return tfrecord.encode_example(features)
 
 
-def _texts(tile: Tile) -> dict[str, str]:
+def _texts(tile: PixelLabels) -> dict[str, str]:
     return {CITY: tile.city, DATE: tile.date, PRODUCT: tile.product}
 
 
-def _maps(tile: Tile) -> dict[str, np.ndarray]:
+def _maps(tile: PixelLabels) -> dict[str, np.ndarray]:
     return {MASK: tile.mask, VALIDITY: tile.validity}
 
 
@@ -119,7 +119,7 @@ def decode(data: bytes) -> Example:
         maps = [np.frombuffer(zlib.decompress(features[name]), np.uint8) for name in (MASK, VALIDITY)]
         edge = math.isqrt(maps[0].size)
         texts = [features[name].decode() for name in (CITY, DATE, PRODUCT)]
-        tile = Tile(*(values.reshape(edge, edge) for values in maps), *texts)
+        tile = PixelLabels(*(values.reshape(edge, edge) for values in maps), *texts)
     return Example(
         features[IMAGE],
         features.get(LABEL),

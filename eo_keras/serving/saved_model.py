@@ -25,7 +25,7 @@ from eo_keras.errors import OptionError, RunError, StorageError
 from eo_keras.metrics.calibration import Calibration
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
-from eo_keras.serving import warmup as serving_warmup
+from eo_keras.serving import warmup
 
 ENDPOINT = "serve"
 SIGNATURE = "serving_default"
@@ -196,7 +196,7 @@ def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> Any:
     """Writes the version under its temporary name and returns it as it loads again."""
     names, size, dense = run.card.legend.class_names, run.card.patch_size, _answers_with_maps(run)
     # A map's model says the same of any size; its own is only that of the tiles it was trained on.
-    model = models.inference_twin(run.model, None) if dense else run.model
+    model = models.inference_model(run.model, None) if dense else run.model
 
     def answer(image: tf.Tensor) -> dict[str, tf.Tensor]:
         # The model's answers are float64 under the policy of that name; clients get one type always.
@@ -217,7 +217,7 @@ def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> Any:
         archive.write_out(str(temporary), verbose=False)
         extra = files.make_folder(temporary / EXTRA_DIR)
         cards.write_card(run.card, extra)
-        serving_warmup.write(extra / serving_warmup.NAME, "image", _digital_numbers(run.card)[1:2])
+        warmup.write(extra / warmup.NAME, "image", _digital_numbers(run.card)[1:2])
         return tf.saved_model.load(str(temporary))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eo_keras.plots.figure import GREY, GRID, message_png, new_figure, plain, png_bytes
 from eo_keras.sweeps.grid import SEED, format_value
-from eo_keras.sweeps.sweep import FAILED, FINISHED, Result
+from eo_keras.sweeps.sweep import FAILED, FINISHED, RunStatus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ _SPREAD = 0.22
 """Share of the distance between two values over which the lines' dots stand beside each other."""
 
 
-def shown_flags(results: Sequence[Result]) -> tuple[str, str | None]:
+def shown_flags(results: Sequence[RunStatus]) -> tuple[str, str | None]:
     """Returns the flag of the horizontal axis and that of the lines, or None where one flag alone is varied.
 
     Learning rate and weight decay where nothing else but seeds is varied, otherwise the two flags of most values.
@@ -35,13 +35,13 @@ def shown_flags(results: Sequence[Result]) -> tuple[str, str | None]:
     return ranked[0], ranked[1] if len(ranked) > 1 else None
 
 
-def _values(results: Sequence[Result], name: str) -> list[Any]:
+def _values(results: Sequence[RunStatus], name: str) -> list[Any]:
     found = {format_value(result.settings[name]): result.settings[name] for result in results}
     ordered = all(isinstance(value, (int, float)) for value in found.values())
     return sorted(found.values()) if ordered else list(found.values())
 
 
-def figure_png(results: Sequence[Result], best: Mapping[str, Any] | None = None, metric: str = "accuracy") -> bytes:
+def figure_png(results: Sequence[RunStatus], best: Mapping[str, Any] | None = None, metric: str = "accuracy") -> bytes:
     """Draws the score of the kept epoch on validation examples: a dot a run, a line through the means.
 
     Args:
@@ -129,7 +129,7 @@ def _axis(axes: Axes, name: str, values: Sequence[Any]) -> tuple[dict[str, float
     return places, step
 
 
-def _crosses(axes: Axes, failed: Sequence[Result], across: str, places, step, shift: float) -> None:
+def _crosses(axes: Axes, failed: Sequence[RunStatus], across: str, places, step, shift: float) -> None:
     for one in failed:
         at = step(places[format_value(one.settings[across])], shift)
         # In the vertical, a share of the axes: what failed has no score.

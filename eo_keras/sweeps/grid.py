@@ -83,7 +83,7 @@ def expand(varied: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """A run that shall be trained.
 
     Attributes:
@@ -102,7 +102,7 @@ class Planned:
         return run_name(self.settings)
 
 
-def check(planned: Planned, card: cards.DataCard) -> None:
+def check(planned: PlannedRun, card: cards.DataCard) -> None:
     """Refuses a run that could not be trained, as far as can be told without a device.
 
     Raises:

@@ -17,9 +17,9 @@ from eo_keras.core import files
 from eo_keras.core.output_folders import OutputFolder
 from eo_keras.plots.html import Table
 from eo_keras.sweeps import figure as sweep_figure
-from eo_keras.sweeps import tensorboard as sweep_events
+from eo_keras.sweeps import tensorboard
 from eo_keras.sweeps.grid import SEED, format_value
-from eo_keras.sweeps.sweep import FAILED, FINISHED, JSON_NAME, SCHEMA, TITLES, Result, Sweep
+from eo_keras.sweeps.sweep import FAILED, FINISHED, JSON_NAME, SCHEMA, TITLES, RunStatus, Sweep
 
 CSV_NAME, TABLE_NAME, FIGURE_NAME = "sweep.csv", "table.md", "sweep.png"
 NAMES = (JSON_NAME, CSV_NAME, TABLE_NAME, FIGURE_NAME)
@@ -28,7 +28,7 @@ _NONE = "-"
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class SweepPoint:
     """The runs that differ in their seed alone.
 
     Attributes:
@@ -54,16 +54,16 @@ class Setting:
     minutes: float | None
 
 
-def settings_of(results: Sequence[Result]) -> list[Setting]:
+def settings_of(results: Sequence[RunStatus]) -> list[SweepPoint]:
     """Returns the settings in the order in which they first come."""
-    groups: dict[tuple[str, ...], list[Result]] = {}
+    groups: dict[tuple[str, ...], list[RunStatus]] = {}
     for result in results:
         key = tuple(format_value(value) for name, value in result.settings.items() if name != SEED)
         groups.setdefault(key, []).append(result)
     return [_setting(group) for group in groups.values()]
 
 
-def _setting(group: Sequence[Result]) -> Setting:
+def _setting(group: Sequence[RunStatus]) -> SweepPoint:
     done = [result for result in group if result.status == FINISHED]
 
     def mean(values: Sequence[float]) -> float | None:
@@ -73,7 +73,7 @@ def _setting(group: Sequence[Result]) -> Setting:
         return statistics.stdev(values) if len(values) > 1 else None
 
     scores, losses = [one.score for one in done], [one.loss for one in done]
-    return Setting(
+    return SweepPoint(
         {name: value for name, value in group[0].settings.items() if name != SEED},
         len(group),
         len(done),
@@ -86,7 +86,7 @@ def _setting(group: Sequence[Result]) -> Setting:
     )
 
 
-def best_of(settings: Sequence[Setting]) -> Setting | None:
+def best_of(settings: Sequence[SweepPoint]) -> SweepPoint | None:
     """Returns the setting of the highest mean score, of equal ones that of the lower loss.
 
     A setting of which a run failed is left out: the mean over the runs that happened to get through says too much. None
@@ -170,7 +170,7 @@ def write(found: Sweep, output: OutputFolder) -> None:
     Raises:
         StorageError: if they cannot be written.
     """
-    sweep_events.write(found, output)
+    tensorboard.write(found, output)
     settings = settings_of(found.results)
     best = best_of(settings)
     figure = sweep_figure.figure_png(found.results, best.values if best else None, TITLES[found.metric])
@@ -201,7 +201,7 @@ def to_json(found: Sweep) -> dict[str, Any]:
     }
 
 
-def _csv(found: Sweep, settings: Sequence[Setting], best: Setting | None) -> str:
+def _csv(found: Sweep, settings: Sequence[SweepPoint], best: SweepPoint | None) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [name for name in found.varied if name != SEED]

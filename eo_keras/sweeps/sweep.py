@@ -25,7 +25,7 @@ from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import RunError
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
-from eo_keras.sweeps.grid import Planned, check, format_value, has_split
+from eo_keras.sweeps.grid import PlannedRun, check, format_value, has_split
 
 JSON_NAME = "sweep.json"
 FLAGS_DIR, LOGS_DIR, TENSORBOARD_DIR = "flags", "logs", "tensorboard"
@@ -44,7 +44,7 @@ _FREE = ("records_dir", "strategy", "virtual_devices", "cache_gb", "checkpoint_s
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class RunStatus:
     """What a run has come to so far.
 
     Attributes:
@@ -94,7 +94,7 @@ class Sweep:
     base: Mapping[str, Any]
     data_fingerprint: str
     validation: str
-    results: tuple[Result, ...]
+    results: tuple[RunStatus, ...]
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ class Sweep:
         return self.results[0].metric
 
 
-def examine(planned: Planned, data_fingerprint: str) -> tuple[Result, str]:
+def read_status(planned: PlannedRun, data_fingerprint: str) -> tuple[RunStatus, str]:
     """Looks at how far a run is.
 
     Returns:
@@ -120,7 +120,10 @@ def examine(planned: Planned, data_fingerprint: str) -> tuple[Result, str]:
     from eo_keras.training.options import check_resumable
 
     metric = "miou" if models.MODELS[planned.options.model].task == "segmentation" else "accuracy"
-    folder, result = pathlib.Path(planned.options.run_dir), Result(planned.name, dict(planned.settings), metric=metric)
+    folder, result = (
+        pathlib.Path(planned.options.run_dir),
+        RunStatus(planned.name, dict(planned.settings), metric=metric),
+    )
     try:
         if not runs.has_checkpoint(folder):
             if (folder / runs.MODEL_NAME).exists():
@@ -150,7 +153,7 @@ def examine(planned: Planned, data_fingerprint: str) -> tuple[Result, str]:
     return result, RESUME
 
 
-def _finished(planned: Planned, result: Result, data_fingerprint: str) -> Result:
+def _finished(planned: PlannedRun, result: RunStatus, data_fingerprint: str) -> RunStatus:
     """Looks at a run whose checkpoints are gone, by its card and its history.
 
     Raises:
@@ -179,7 +182,7 @@ def _finished(planned: Planned, result: Result, data_fingerprint: str) -> Result
     return _scored(result, card.selection["epoch"], history)
 
 
-def _scored(result: Result, best: int, history: Sequence[Mapping[str, Any]]) -> Result:
+def _scored(result: RunStatus, best: int, history: Sequence[Mapping[str, Any]]) -> RunStatus:
     kept, last, name = history[best - 1], history[-1], f"val_{result.metric}"
     return dataclasses.replace(
         result,
@@ -209,7 +212,7 @@ def read_sweep(folder: str | os.PathLike[str]) -> Sweep | None:
             content["data_fingerprint"],
             content["validation"],
             tuple(
-                Result(**{field.name: row[field.name] for field in dataclasses.fields(Result)})
+                RunStatus(**{field.name: row[field.name] for field in dataclasses.fields(RunStatus)})
                 for row in content["runs"]
             ),
         )
@@ -227,21 +230,21 @@ def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
     return OutputFolder(folder, KIND, RunError, overwritable=False)
 
 
-def _names(plan: Sequence[Planned]) -> list[str]:
+def _names(plan: Sequence[PlannedRun]) -> list[str]:
     from eo_keras.sweeps import report as sweep_report
 
     return [*sweep_report.NAMES, *map(_log, plan), *map(_flags, plan)]
 
 
-def _log(planned: Planned) -> str:
+def _log(planned: PlannedRun) -> str:
     return f"{LOGS_DIR}/{planned.name}.log"
 
 
-def _flags(planned: Planned) -> str:
+def _flags(planned: PlannedRun) -> str:
     return f"{FLAGS_DIR}/{planned.name}.flags"
 
 
-def open_sweep(folder: str | os.PathLike[str], base: Mapping[str, Any], plan: Sequence[Planned]) -> Sweep:
+def open_sweep(folder: str | os.PathLike[str], base: Mapping[str, Any], plan: Sequence[PlannedRun]) -> Sweep:
     """Checks all runs of a sweep before the first one begins, and looks at how far they are; writes nothing.
 
     Args:
@@ -263,7 +266,7 @@ def open_sweep(folder: str | os.PathLike[str], base: Mapping[str, Any], plan: Se
         _check_same(pathlib.Path(folder), earlier, base, varied, card.fingerprint)
     known = {result.name: result for result in earlier.results} if earlier else {}
     for planned in plan:
-        result, _ = examine(planned, card.fingerprint)
+        result, _ = read_status(planned, card.fingerprint)
         before = known.get(planned.name)
         if before is not None:
             result = dataclasses.replace(result, wall_seconds=before.wall_seconds)
@@ -303,8 +306,8 @@ def _check_same(
 def sweep(
     folder: str | os.PathLike[str],
     base: Mapping[str, Any],
-    plan: Sequence[Planned],
-    run: Callable[[Planned, str], str],
+    plan: Sequence[PlannedRun],
+    run: Callable[[PlannedRun, str], str],
     *,
     report: Callable[[str], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -344,10 +347,10 @@ def sweep(
             report(f"run {number} of {len(plan)}: {planned.name}")
             output.write({_flags(planned): planned.flags_text.encode("utf-8")})
             begun = time.monotonic()
-            _, mode = examine(planned, found.data_fingerprint)
+            _, mode = read_status(planned, found.data_fingerprint)
             problem = run(planned, mode)
             wall = round(time.monotonic() - begun, 3) if mode != RESUME else None
-            result, _ = examine(planned, found.data_fingerprint)
+            result, _ = read_status(planned, found.data_fingerprint)
             if result.status == FINISHED:
                 result = dataclasses.replace(result, wall_seconds=wall)
             elif not stop():
@@ -363,21 +366,21 @@ def sweep(
     return found
 
 
-def _unfinished(found: Sweep, plan: Sequence[Planned]) -> Iterator[tuple[int, Planned, Result]]:
+def _unfinished(found: Sweep, plan: Sequence[PlannedRun]) -> Iterator[tuple[int, PlannedRun, RunStatus]]:
     results = {result.name: result for result in found.results}
     for number, planned in enumerate(plan, 1):
         if results[planned.name].status != FINISHED:
             yield number, planned, results[planned.name]
 
 
-def replaced(found: Sweep, result: Result) -> Sweep:
+def replaced(found: Sweep, result: RunStatus) -> Sweep:
     """Returns a sweep in which a run has come to something else."""
     return dataclasses.replace(
         found, results=tuple(result if one.name == result.name else one for one in found.results)
     )
 
 
-def remaining_seconds(found: Sweep, plan: Sequence[Planned]) -> float | None:
+def remaining_seconds(found: Sweep, plan: Sequence[PlannedRun]) -> float | None:
     """Returns about how many seconds the runs that are left will take, by those that are finished; None without any.
 
     Failed ones do not count: they are tried again only when the sweep is started again.
@@ -402,7 +405,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _line(result: Result, planned: Planned, remaining: float | None) -> str:
+def _line(result: RunStatus, planned: PlannedRun, remaining: float | None) -> str:
     if result.status == FINISHED:
         text = f"  kept epoch {result.epoch}: validation {TITLES[result.metric]} {result.score:.2%}, "
         text += f"loss {result.loss:.4f}"

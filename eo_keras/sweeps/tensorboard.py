@@ -17,13 +17,13 @@ from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
 from eo_keras.runs.event_files import SESSION, TRAIN, name_of
 from eo_keras.sweeps.grid import format_value
-from eo_keras.sweeps.sweep import FAILED, FINISHED, TENSORBOARD_DIR, TITLES, Result, Sweep
+from eo_keras.sweeps.sweep import FAILED, FINISHED, TENSORBOARD_DIR, TITLES, RunStatus, Sweep
 
 _FILE = "events.out.tfevents.0000000.sweep"
 
 
 def metrics_of(found: Sweep) -> dict[str, tuple[str, str]]:
-    """Returns what is shown of each run: by tag, the field of `Result` and the column's title."""
+    """Returns what is shown of each run: by tag, the field of `RunStatus` and the column's title."""
     return {
         f"kept/validation_{found.metric}": ("score", f"validation {TITLES[found.metric]}, kept epoch"),
         "kept/validation_loss": ("loss", "validation loss, kept epoch"),
@@ -60,7 +60,7 @@ def write(found: Sweep, output: OutputFolder) -> None:
             _write(run, name, _session(found, result))
 
 
-def _session(found: Sweep, result: Result) -> list[tuple[int, Any]]:
+def _session(found: Sweep, result: RunStatus) -> list[tuple[int, Any]]:
     from tensorboard.plugins.hparams import api as hp
     from tensorboard.plugins.hparams import api_pb2, summary
 
@@ -78,11 +78,11 @@ def _session(found: Sweep, result: Result) -> list[tuple[int, Any]]:
     return records
 
 
-def _domain(results: Sequence[Result], name: str) -> list[Any]:
+def _domain(results: Sequence[RunStatus], name: str) -> list[Any]:
     return list(dict.fromkeys(_value(results, name, result.settings[name]) for result in results))
 
 
-def _value(results: Sequence[Result], name: str, value: Any) -> Any:
+def _value(results: Sequence[RunStatus], name: str, value: Any) -> Any:
     """Returns a value as TensorBoard can show it: where one is `none`, all are words."""
     return format_value(value) if any(result.settings[name] is None for result in results) else value
 

@@ -14,15 +14,14 @@ import keras
 import tensorflow as tf
 
 from eo_keras.data import pipeline as pipelines
-from eo_keras.evaluation.evaluate import Answerer, first_images
+from eo_keras.evaluation.evaluate import Answerer, sample_images
 from eo_keras.evaluation.segmentation_evaluate import DenseAnswerer
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.losses import class_weights as weighting
-from eo_keras.losses import classification as losses
-from eo_keras.losses import segmentation as dense_losses
+from eo_keras.losses import classification, segmentation
 from eo_keras.records.data_card import DataCard
 from eo_keras.training.options import SegmentationOptions, TrainingOptions, check_task
-from eo_keras.training.tensorboard import SHOWN, answer_pictures, dense_pictures
+from eo_keras.training.tensorboard import NUM_SAMPLES, answer_pictures, dense_pictures
 
 _Progress = Callable[[str, int, int], None] | None
 _Pictures = Callable[[str], dict[str, bytes]]
@@ -64,7 +63,7 @@ class Task(Protocol):
         ...
 
     def validate(
-        self, records: pipelines.Records, dataset: Any, stage: str, progress: _Progress
+        self, records: pipelines.RecordDataset, dataset: Any, stage: str, progress: _Progress
     ) -> tuple[dict[str, float], _Pictures]:
         """Asks about the validation examples: columns of the history, and what draws pictures with a title."""
         ...
@@ -84,7 +83,7 @@ def classification_loss(options: TrainingOptions) -> Step:
     """Returns how a step computes the loss of classifiers of patches: a mean over the examples of the whole batch."""
 
     def loss_of(label: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return losses.softmax_cross_entropy(label, logits, label_smoothing=options.label_smoothing)
+        return classification.softmax_cross_entropy(label, logits, label_smoothing=options.label_smoothing)
 
     def step(outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
         logits, *auxiliary = outputs
@@ -125,18 +124,18 @@ class Classification:
         self._answerer = Answerer(twin, strategy)
 
     def validate(
-        self, records: pipelines.Records, dataset: Any, stage: str, progress: _Progress
+        self, records: pipelines.RecordDataset, dataset: Any, stage: str, progress: _Progress
     ) -> tuple[dict[str, float], _Pictures]:
         """See `Task`."""
         answers = self._answerer(records, dataset, stage, progress)
 
         def draw(title: str) -> dict[str, bytes]:
-            return answer_pictures(answers, first_images(dataset, SHOWN), self._card, self._bands, title)
+            return answer_pictures(answers, sample_images(dataset, NUM_SAMPLES), self._card, self._bands, title)
 
         return {"val_loss": answers.cross_entropy(), "val_accuracy": answers.accuracy()}, draw
 
 
-def segmentation_loss(loss: dense_losses.DenseLoss) -> Step:
+def segmentation_loss(loss: segmentation.DenseLoss) -> Step:
     """Returns how a step computes the loss of maps, over all labelled pixels of the whole batch.
 
     An example of weight 0 is ignored as a whole.
@@ -147,10 +146,10 @@ def segmentation_loss(loss: dense_losses.DenseLoss) -> Step:
         ignored = tf.cast(IGNORE, label.dtype)
         if weight is not None:
             label = tf.where((weight > 0)[:, tf.newaxis, tf.newaxis], label, ignored)
-        value = loss.combine(dense_losses.whole_sums(loss.terms(label, logits), _all_reduced))
+        value = loss.combine(segmentation.whole_sums(loss.terms(label, logits), _all_reduced))
         # The same on every device.
         share = value / tf.cast(tf.distribute.get_replica_context().num_replicas_in_sync, value.dtype)
-        return StepLoss(value, share, dense_losses.right_pixels(label, logits), _count(tf.not_equal(label, ignored)))
+        return StepLoss(value, share, segmentation.right_pixels(label, logits), _count(tf.not_equal(label, ignored)))
 
     return step
 
@@ -163,13 +162,13 @@ class Segmentation:
     def __init__(self, options: TrainingOptions, card: DataCard, bands: tuple[str, ...]):
         """See the class."""
         self._card, self._bands = card, bands
-        chosen = dense_losses.DenseLossOptions(
+        chosen = segmentation.DenseLossOptions(
             kind=options.segmentation.loss,
             class_weights=class_weights(options.segmentation, card),
             focal_gamma=options.segmentation.focal_gamma,
             label_smoothing=options.label_smoothing,
         )
-        self._loss = segmentation_loss(dense_losses.DenseLoss(chosen, len(card.legend)))
+        self._loss = segmentation_loss(segmentation.DenseLoss(chosen, len(card.legend)))
         self._answerer: DenseAnswerer | None = None
 
     def step(self, outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
@@ -181,10 +180,10 @@ class Segmentation:
         self._answerer = DenseAnswerer(twin, self._card.legend.class_names, strategy)
 
     def validate(
-        self, records: pipelines.Records, dataset: Any, stage: str, progress: _Progress
+        self, records: pipelines.RecordDataset, dataset: Any, stage: str, progress: _Progress
     ) -> tuple[dict[str, float], _Pictures]:
         """See `Task`."""
-        answers = self._answerer(records, dataset, stage, progress, shown=SHOWN)
+        answers = self._answerer(records, dataset, stage, progress, shown=NUM_SAMPLES)
 
         def draw(title: str) -> dict[str, bytes]:
             return dense_pictures(answers, self._card, self._bands, title)

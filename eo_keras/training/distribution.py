@@ -89,7 +89,7 @@ def this_worker(strategy: str) -> Worker:
     )
 
 
-class Agreement:
+class StopConsensus:
     """A question that all workers answer alike: yes if any one of them would.
 
     Args:
@@ -120,7 +120,7 @@ class Agreement:
         return self() if self._worker.count == 1 or step % _AGREED_STEPS == 0 else False
 
 
-def spread_seeds(states: Sequence[Any], strategy: tf.distribute.Strategy, worker: Worker) -> None:
+def desynchronize_dropout(states: Sequence[Any], strategy: tf.distribute.Strategy, worker: Worker) -> None:
     """Gives every device random layers of its own: with equal states they would drop the same places of each's images.
 
     Args:

@@ -13,7 +13,7 @@ from eo_keras.errors import TrainingError
 
 
 @dataclasses.dataclass
-class EpochUnderWay:
+class EpochProgress:
     """An epoch of which some steps have been taken.
 
     Attributes:

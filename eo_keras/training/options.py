@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eo_keras import models
-from eo_keras.data.augment.crops import DenseAugmentation
+from eo_keras.data.augment.crops import CropAugmentation
 from eo_keras.data.augment.patches import Augmentation
 from eo_keras.errors import OptionError, RunError
 from eo_keras.losses.segmentation import DENSE_LOSSES
@@ -64,7 +64,7 @@ class SegmentationOptions:
     focal_gamma: float = 2.0
     output_stride: int = 16
     backbone_run: str | None = None
-    augmentation: DenseAugmentation | None = DenseAugmentation()
+    augmentation: CropAugmentation | None = CropAugmentation()
 
     def __post_init__(self):
         """Refuses what is unknown."""
@@ -289,7 +289,7 @@ def _values(options: TrainingOptions) -> dict[str, Any]:
     """Returns the values of `OF_TASK`'s options by name."""
     # Without augmentation nothing is changed, whatever the default would be.
     patches = options.augmentation or Augmentation(d4=False, shift=0, brightness=0.0, cutout=0)
-    crops = options.segmentation.augmentation or DenseAugmentation()
+    crops = options.segmentation.augmentation or CropAugmentation()
     parts = (options, options.segmentation, patches, crops)
     return {name: next(getattr(part, name) for part in parts if hasattr(part, name)) for name in OF_TASK}
 

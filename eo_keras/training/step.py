@@ -19,7 +19,7 @@ from eo_keras.training.options import TrainingOptions
 from eo_keras.training.phases import Phase
 
 
-class Stepper:
+class TrainStep:
     """Takes steps on distributed batches.
 
     Args:
@@ -42,7 +42,7 @@ class Stepper:
         self._whole, self._strategy, self._options, self._averages = model, strategy, options, averages
         self._loss = loss
         # The loss is computed from logits: the logarithm of a rounded softmax would lose what is small.
-        self._model = models.training_model(model)
+        self._model = models.logits_model(model)
         self._phase: Phase | None = None
         self._compiled: dict[str, Any] = {}
 

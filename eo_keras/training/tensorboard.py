@@ -14,17 +14,16 @@ import numpy as np
 from eo_keras.core import files
 from eo_keras.core.manifests import Written
 from eo_keras.core.output_folders import OutputFolder
-from eo_keras.evaluation.evaluate import Answers
-from eo_keras.evaluation.segmentation_evaluate import DenseAnswers
+from eo_keras.evaluation.evaluate import ClassPredictions
+from eo_keras.evaluation.segmentation_evaluate import MaskPredictions
 from eo_keras.metrics.classification import confusion_matrix
-from eo_keras.plots import classification as reports
-from eo_keras.plots import segmentation as dense_figures
+from eo_keras.plots import classification, segmentation
 from eo_keras.records.data_card import DataCard
 from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
 from eo_keras.runs.event_files import EPOCH, SESSION, STEPS, TRAIN, VALIDATION, name_of
 
-SHOWN = 8
+NUM_SAMPLES = 8
 """Number of validation examples that are shown with their answers: TensorBoard's thumbnails are small."""
 
 _SCALARS = {
@@ -38,7 +37,7 @@ _SCALARS = {
 }
 
 
-class Monitor:
+class TensorBoardLogger:
     """Writes TensorBoard's event files, those of an epoch before that epoch's checkpoint is made to count.
 
     So whoever goes on from a checkpoint can take away what belongs to later epochs, and there is one curve. The steps
@@ -118,7 +117,7 @@ class Monitor:
 
 
 def answer_pictures(
-    answers: Answers, images: Sequence[np.ndarray], card: DataCard, bands: Sequence[str], title: str
+    answers: ClassPredictions, images: Sequence[np.ndarray], card: DataCard, bands: Sequence[str], title: str
 ) -> dict[str, bytes]:
     """Draws a model's answers: the confusion matrix over all, and the first examples with their names.
 
@@ -134,16 +133,19 @@ def answer_pictures(
     """
     names = card.legend.class_names
     confusion = confusion_matrix(answers.labels, answers.predictions, len(names))
-    samples = reports.samples_png(
-        [reports.to_display(image, bands, card.dtype, stretched=card.reflectance is None) for image in images],
+    samples = classification.samples_png(
+        [classification.to_display(image, bands, card.dtype, stretched=card.reflectance is None) for image in images],
         *answers.captions(range(len(images)), names),
         title,
         columns=4,
     )
-    return {"confusion_matrix": reports.confusion_matrix_png(confusion, names, title, small=True), "samples": samples}
+    return {
+        "confusion_matrix": classification.confusion_matrix_png(confusion, names, title, small=True),
+        "samples": samples,
+    }
 
 
-def dense_pictures(answers: DenseAnswers, card: DataCard, bands: Sequence[str], title: str) -> dict[str, bytes]:
+def dense_pictures(answers: MaskPredictions, card: DataCard, bands: Sequence[str], title: str) -> dict[str, bytes]:
     """Draws a model's maps: the confusion matrix over all pixels, and the first tiles beside truth and answer.
 
     Args:
@@ -157,8 +159,8 @@ def dense_pictures(answers: DenseAnswers, card: DataCard, bands: Sequence[str], 
     """
     confusion = answers.scorer.confusion.matrix
     return {
-        "confusion_matrix": reports.confusion_matrix_png(
+        "confusion_matrix": classification.confusion_matrix_png(
             confusion, card.legend.class_names, title, "pixels", small=True
         ),
-        "samples": dense_figures.maps_png(answers.shown, card, bands, title, across=2),
+        "samples": segmentation.maps_png(answers.shown, card, bands, title, across=2),
     }

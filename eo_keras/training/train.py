@@ -21,19 +21,17 @@ from eo_keras import models
 from eo_keras.data import holdouts
 from eo_keras.data import pipeline as pipelines
 from eo_keras.errors import OptionError, RunError
-from eo_keras.plots import classification as reports
+from eo_keras.plots import classification
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 from eo_keras.sensors.sentinel2 import parse_bands
 from eo_keras.tasks import task as tasks
-from eo_keras.training import checkpoints, distribution, moments, phases, workers
+from eo_keras.training import checkpoints, distribution, moments, notices, phases, transfer, workers
 from eo_keras.training import epoch as epochs
-from eo_keras.training import notices as training_lines
 from eo_keras.training import step as stepping
-from eo_keras.training import transfer as backbones
-from eo_keras.training.epoch import EpochUnderWay
+from eo_keras.training.epoch import EpochProgress
 from eo_keras.training.options import TrainingOptions, check_resumable
-from eo_keras.training.tensorboard import Monitor
+from eo_keras.training.tensorboard import TensorBoardLogger
 
 _CHECK_STEPS = 20
 """After so many steps the losses are fetched from the device; to do so at each step would hold a GPU up."""
@@ -105,10 +103,10 @@ def train(
     )
     with workers.interruptible() if worker.count > 1 else contextlib.nullcontext():
         strategy = distribution.make_strategy(options.strategy, virtual_devices=options.virtual_devices)
-    records = pipelines.Records(options.records_dir)
+    records = pipelines.RecordDataset(options.records_dir)
     with workers.named_when_lost(worker):
         training = _Training(options, records, strategy, worker, stop)
-    for line in training_lines.lines(training):
+    for line in notices.lines(training):
         report(line)
     if not options.resume:
         # Before anything is written: a resumed run has taken steps already.
@@ -140,7 +138,7 @@ class _Training:
     def __init__(
         self,
         options: TrainingOptions,
-        records: pipelines.Records,
+        records: pipelines.RecordDataset,
         strategy: tf.distribute.Strategy,
         worker: distribution.Worker = distribution.ALONE,
         stop: Callable[[], bool] = lambda: False,
@@ -148,7 +146,7 @@ class _Training:
         distribution.check_batch_size(options.batch_size, strategy)
         options.check_devices(strategy.num_replicas_in_sync)
         self.options, self.records, self.strategy, self.worker = options, records, strategy, worker
-        self.asked_to_stop = distribution.Agreement(stop, strategy, worker)
+        self.asked_to_stop = distribution.StopConsensus(stop, strategy, worker)
         self.output = runs.output_folder(options.run_dir)
         self.card = records.card
         self.bands, self.dense = parse_bands(options.bands, self.card.bands), self.card.task == "segmentation"
@@ -161,12 +159,12 @@ class _Training:
             self._build()
         # Of several workers the first one alone looks at validation examples, on a device of its own.
         with contextlib.nullcontext() if worker.count > 1 else strategy.scope():
-            self.twin = models.inference_twin(self.model, self.card.patch_size)
+            self.twin = models.inference_model(self.model, self.card.patch_size)
         self.task.prepare(self.twin, None if worker.count > 1 else strategy)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.committed: dict[str, Any] | None = None
-        self.under_way = EpochUnderWay()
+        self.under_way = EpochProgress()
 
     @property
     def steps_done(self) -> int:
@@ -190,7 +188,7 @@ class _Training:
             cache=options.cache_gb > 0,
             cache_limit_bytes=int(options.cache_gb * 1e9),
         )
-        self.pipeline = pipelines.TrainingPipeline(
+        self.pipeline = pipelines.TrainingDataset(
             self.records, settings, part=kept, input_context=self.worker.input_context
         )
         self.validation, self.validation_count = None, 0
@@ -206,12 +204,12 @@ class _Training:
 
     def _build(self) -> None:
         options, card = self.options, self.card
-        self.start = backbones.start_of(options, self.records)
+        self.start = transfer.start_of(options, self.records)
         self.model, self.initialisation = models.build(
             options.model,
             bands=self.bands,
             num_classes=len(card.legend),
-            normalisation=models.Normalisation.of_card(card, self.bands),
+            normalisation=models.Normalization.of_card(card, self.bands),
             input_dtype=card.dtype,
             patch_size=options.input_size(card),
             stem=options.stem,
@@ -230,9 +228,9 @@ class _Training:
         self.averages = []
         if options.ema:
             self.averages = [tf.Variable(weight.numpy(), trainable=False) for weight in self.model.weights]
-        self.stepper = stepping.Stepper(self.model, self.strategy, options, self.task.step, self.averages)
+        self.stepper = stepping.TrainStep(self.model, self.strategy, options, self.task.step, self.averages)
         self.phases = phases.make_phases(options, self.model, self.steps)
-        distribution.spread_seeds(models.seed_states(self.model), self.strategy, self.worker)
+        distribution.desynchronize_dropout(models.seed_states(self.model), self.strategy, self.worker)
         self.groups = {
             "weights": self.model.weights,
             "random": models.seed_states(self.model),
@@ -278,7 +276,7 @@ class _Training:
             self._draw_curves()  # Which a run lacks that was killed at its very end.
             return False
         self.tell(report)
-        monitor = Monitor(self.output, flags_text)
+        monitor = TensorBoardLogger(self.output, flags_text)
         for epoch in range(len(self.history), options.epochs):
             if not self._take_steps(epoch, progress, monitor):
                 report(f"stopped behind step {self.steps_done}, which is saved; go on with `resume`")
@@ -289,7 +287,7 @@ class _Training:
             if self.worker.is_chief:
                 improved = self._end_epoch(row, curves, monitor, progress)
             self.history.append(row)
-            self.under_way = EpochUnderWay()
+            self.under_way = EpochProgress()
             if self.worker.is_chief:
                 self.committed = checkpoints.commit(self.output, self._state(), self.committed)
                 self._write_history()
@@ -318,10 +316,10 @@ class _Training:
             names = list(self.history[0])
             columns = {name: [math.nan if row[name] is None else row[name] for row in self.history] for name in names}
             title = f"{self.options.model} on {self.card.dataset}"
-            figure = reports.training_curves_png(columns, title, tasks.what_differs(self.options, self.dense))
+            figure = classification.training_curves_png(columns, title, tasks.what_differs(self.options, self.dense))
             self.output.write({runs.CURVES_NAME: figure})
 
-    def _take_steps(self, epoch: int, progress, monitor: Monitor) -> bool:
+    def _take_steps(self, epoch: int, progress, monitor: TensorBoardLogger) -> bool:
         """Takes the steps that are left of an epoch; tells whether it came to the epoch's end."""
         options, part, first = self.options, self.under_way, epoch * self.steps
         self.stepper.enter(self._phase_of(epoch))
@@ -355,7 +353,7 @@ class _Training:
     def _rate(self, epoch: int, step: int) -> float:
         return self._phase_of(epoch).rate(epoch, step)
 
-    def _end_epoch(self, row: dict[str, Any], curves: list, monitor: Monitor, progress) -> bool:
+    def _end_epoch(self, row: dict[str, Any], curves: list, monitor: TensorBoardLogger, progress) -> bool:
         """Validates an epoch and writes all but the state, which makes it count; tells whether it is the best yet."""
         epoch, started, draw, metric = row["epoch"], time.monotonic(), None, self.task.metric
         models.copy_weights(self.model, self.twin, self.averages or None)
@@ -420,7 +418,7 @@ class _Training:
         check_resumable(self.options, runs.read_state(folder), self.card.fingerprint)
         state, problem = checkpoints.choose(folder)
         checkpoints.read_variables(folder / runs.CHECKPOINT_DIR / state["variables"], self.groups)
-        distribution.spread_seeds(self.groups["random"], self.strategy, self.worker)
+        distribution.desynchronize_dropout(self.groups["random"], self.strategy, self.worker)
         self.history, self.best, self.committed = state["history"], state["best"], copy.deepcopy(state)
         if self.best and self.best["split"] != self.validation_name:
             raise RunError(
@@ -429,13 +427,13 @@ class _Training:
                 f"{self.validation_name}, which this version holds out",
                 "train again in another run folder",
             )
-        self.under_way = EpochUnderWay(**state["under_way"])
+        self.under_way = EpochProgress(**state["under_way"])
         if problem:
             report(f"warning: {problem}")
             report(f"warning: going on from the checkpoint before it, behind step {self.steps_done}")
         if self.worker.is_chief:
             checkpoints.publish(self.output, state)
-            Monitor.cut(self.output, len(self.history))
+            TensorBoardLogger.cut(self.output, len(self.history))
             self._write_history()
             if self.best and self.best["epoch"] != runs.epoch_of_card(folder):
                 self._write_card()

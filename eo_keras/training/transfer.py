@@ -10,7 +10,7 @@ from typing import Any
 
 from eo_keras.data import common_ground
 from eo_keras.data import folder as records_folder
-from eo_keras.data.folder import Records, reading
+from eo_keras.data.folder import RecordDataset, reading
 from eo_keras.errors import EOKerasError, RunError
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
@@ -30,7 +30,7 @@ class Start:
     checked: str = ""
 
 
-def start_of(options: TrainingOptions, records: Records) -> Start:
+def start_of(options: TrainingOptions, records: RecordDataset) -> Start:
     """Returns what a run's weights start from; see `backbone`."""
     run_dir = options.segmentation.backbone_run
     if run_dir is None or records.card.task != "segmentation":
@@ -38,7 +38,7 @@ def start_of(options: TrainingOptions, records: Records) -> Start:
     return backbone(run_dir, records)
 
 
-def backbone(run_dir: str | os.PathLike[str], records: Records) -> Start:
+def backbone(run_dir: str | os.PathLike[str], records: RecordDataset) -> Start:
     """Returns the file of a run's weights, after checking that it has not learned from these records' test examples.
 
     Args:
@@ -74,7 +74,7 @@ def backbone(run_dir: str | os.PathLike[str], records: Records) -> Start:
     return Start(model, f"has seen none of {tested}, compared by {' and '.join(found.by)}")
 
 
-def _refused(folder: pathlib.Path, records: Records, keys: Sequence[str], what: str) -> RunError:
+def _refused(folder: pathlib.Path, records: RecordDataset, keys: Sequence[str], what: str) -> RunError:
     return RunError(
         folder,
         f"it was trained on {what.format(len(keys))} that {records.folder} tests on, such as {keys[0]}",
@@ -83,10 +83,10 @@ def _refused(folder: pathlib.Path, records: Records, keys: Sequence[str], what: 
     )
 
 
-def _trained_on(folder: pathlib.Path, card: cards.ModelCard) -> Records:
+def _trained_on(folder: pathlib.Path, card: cards.ModelCard) -> RecordDataset:
     where: Any = card.flags.get("records_dir")
     try:
-        trained = Records(where)
+        trained = RecordDataset(where)
     except (EOKerasError, TypeError) as error:
         raise RunError(
             folder,
@@ -104,6 +104,6 @@ def _trained_on(folder: pathlib.Path, card: cards.ModelCard) -> Records:
     return trained
 
 
-def _keys(records: Records, split: str) -> list[str]:
+def _keys(records: RecordDataset, split: str) -> list[str]:
     batches = records_folder.serialised(records.files(split)).batch(records_folder.PARSE_BATCH)
     return [key.decode() for batch in reading(records, batches.map(records_folder.keys_of)) for key in batch.numpy()]

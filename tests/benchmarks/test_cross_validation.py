@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import cross_validation, measuring
 from benchmarks.cross_validation import Pooled
-from eo_keras.metrics.predictions import Answers
+from eo_keras.metrics.predictions import ClassPredictions
 from tfrecords_builder.synthetic import archives
 
 CLASSES = tuple("abcdefghij")
@@ -19,7 +19,9 @@ def pooled(right, blocks):
     chosen = np.where(right, labels, (labels + 1) % len(CLASSES))
     probabilities = np.full((len(right), len(CLASSES)), 0.05, np.float32)
     probabilities[np.arange(len(right)), chosen] = 0.55
-    return Pooled(Answers(labels, probabilities, tuple(map(str, range(len(right))))), CLASSES, np.asarray(blocks))
+    return Pooled(
+        ClassPredictions(labels, probabilities, tuple(map(str, range(len(right))))), CLASSES, np.asarray(blocks)
+    )
 
 
 def test_blocks_that_agree_widen_the_interval():
@@ -53,7 +55,9 @@ def test_answers_about_other_patches_are_no_pairs():
     right = np.ones(20, bool)
     with pytest.raises(measuring.MeasurementError, match="other patches"):
         other = pooled(right, range(20))
-        other = Pooled(Answers(other.answers.labels, other.answers.probabilities, ("x",) * 20), CLASSES, other.blocks)
+        other = Pooled(
+            ClassPredictions(other.answers.labels, other.answers.probabilities, ("x",) * 20), CLASSES, other.blocks
+        )
         cross_validation.score({"RGB": pooled(right, range(20)), "all": other})
 
 

@@ -7,7 +7,7 @@ from benchmarks import eurosat_mosaic, mosaics
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.geo import scenes
 from eo_keras.geo.scene_reader import SceneReader
-from eo_keras.legends import crosswalk as code_maps
+from eo_keras.legends import crosswalk
 from eo_keras.legends.catalogue import EUROSAT
 from tfrecords_builder.sources.urban_atlas import land_use as urban_atlas
 from tfrecords_builder.sources.urban_atlas.sites import read_cities
@@ -61,9 +61,9 @@ def test_what_is_written_is_a_list_of_cities(source, tmp_path):
     assert [city.split for city in cities] == ["train", "val", "test"]
     scene = scenes.open_scene(cities[0].scenes[0])
     assert scene.bands == ("B04", "B03", "B02") and scene.date.year == 2018
-    land_use = urban_atlas.read_land_use(cities[0].vectors, code_maps.CODE_MAPS["full"], scene.grid.crs, "keep")
+    land_use = urban_atlas.read_land_use(cities[0].vectors, crosswalk.CODE_MAPS["full"], scene.grid.crs, "keep")
     found, classes = mosaics.regions(OPTIONS, 0)
-    codes = np.array([code_maps.CODE_MAPS["full"].labels[mosaics.CODES[name]] for name in EUROSAT.class_names])
+    codes = np.array([crosswalk.CODE_MAPS["full"].labels[mosaics.CODES[name]] for name in EUROSAT.class_names])
     np.testing.assert_array_equal(land_use.labels(scene.grid), codes[classes[found]])
     with SceneReader(scene) as reader:
         image, mask = reader.read(0, 0, 200, 200)

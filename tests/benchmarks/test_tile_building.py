@@ -29,4 +29,4 @@ def test_a_side_of_deeplab_tells_its_figures():
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.strip().splitlines()[-1])
         assert found["examples"] == 2 and found["seconds"] > 0 and 2e6 < found["parameters"] < 3e6
-        assert found["multiply_adds"] > 1e7
+        assert found["count_macs"] > 1e7

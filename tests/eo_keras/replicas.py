@@ -71,11 +71,11 @@ def maps(labels):
 
 def dense_loss():
     """Both kinds of sums: those of pixels, and those of classes that are divided by each other."""
-    from eo_keras.losses import segmentation as dense_losses
+    from eo_keras.losses import segmentation
     from eo_keras.tasks import task as tasks
 
-    options = dense_losses.DenseLossOptions("cross_entropy+dice")
-    return tasks.segmentation_loss(dense_losses.DenseLoss(options, CLASSES))
+    options = segmentation.DenseLossOptions("cross_entropy+dice")
+    return tasks.segmentation_loss(segmentation.DenseLoss(options, CLASSES))
 
 
 def dense_metrics(twin, images, labels):
@@ -93,8 +93,7 @@ def train(name, arguments, strategy, optimizer):
     from eo_keras.evaluation import evaluate as evaluation
     from eo_keras.tasks import task as tasks
     from eo_keras.training import options as training_options
-    from eo_keras.training import phases
-    from eo_keras.training import step as stepping
+    from eo_keras.training import phases, step
     from eo_keras.training.optimizers import OptimizerOptions
 
     optimizer = OptimizerOptions(*optimizer, clip_norm=0.5, warmup_epochs=0, schedule="linear")
@@ -106,7 +105,7 @@ def train(name, arguments, strategy, optimizer):
         model = models.MODELS[name].builder(
             bands=("B04", "B03", "B02"),
             num_classes=CLASSES,
-            normalisation=models.Normalisation((110.0, 115.0, 120.0), (60.0, 60.0, 60.0)),
+            normalisation=models.Normalization((110.0, 115.0, 120.0), (60.0, 60.0, 60.0)),
             input_dtype="uint8",
             patch_size=SIZE,
             synchronized=strategy.num_replicas_in_sync > 1,
@@ -117,9 +116,9 @@ def train(name, arguments, strategy, optimizer):
         )
         averages = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights]
         loss = dense_loss() if dense else tasks.classification_loss(options)
-        stepper = stepping.Stepper(model, strategy, options, loss, averages)
+        stepper = step.TrainStep(model, strategy, options, loss, averages)
         stepper.enter(phases.make_phases(options, model, STEPS)[0])
-        twin = models.inference_twin(model, SIZE)
+        twin = models.inference_model(model, SIZE)
     images, labels, weights = batches()
     labels = maps(labels) if dense else labels
     dataset = tf.data.Dataset.from_tensor_slices((images, labels, weights))

@@ -17,11 +17,10 @@ import zlib
 import numpy as np
 
 from eo_keras.errors import EOKerasError
-from eo_keras.inspection import scan_records as inspection
+from eo_keras.inspection import scan_records
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
-from tests.faults import container_mutators as containers
-from tests.faults import mutators
+from tests.faults import container_mutators, mutators
 from tfrecords_builder import build
 from tfrecords_builder.splits.split import SplitOptions
 from tfrecords_builder.synthetic import archives
@@ -60,12 +59,12 @@ class Family:
 _BOTH = ("eurosat_rgb", "eurosat_ms")
 
 FAMILIES = {
-    "builder: zip": Family("zip", _BOTH, containers.ZIP, 50),
+    "builder: zip": Family("zip", _BOTH, container_mutators.ZIP, 50),
     "builder: JPEG": Family("folder", _BOTH[:1], mutators.JPEG, 40, tensorflow=True),
     "builder: GeoTIFF": Family("folder", _BOTH[1:], mutators.TIFF, 50),
-    "reader: TFRecord": Family("shard", _BOTH, containers.TFRECORD | containers.FORGED, 20),
-    "reader: TFRecord by tf.data": Family("shard", _BOTH, containers.TFRECORD, 20, tensorflow=True),
-    "reader: card": Family("card", _BOTH, containers.CARD, 20),
+    "reader: TFRecord": Family("shard", _BOTH, container_mutators.TFRECORD | container_mutators.FORGED, 20),
+    "reader: TFRecord by tf.data": Family("shard", _BOTH, container_mutators.TFRECORD, 20, tensorflow=True),
+    "reader: card": Family("card", _BOTH, container_mutators.CARD, 20),
 }
 
 
@@ -136,7 +135,7 @@ def _must_be(found: dict[str, tuple], expected: dict[str, tuple]) -> None:
 def _zip_contents(data: bytes) -> dict[str, tuple[str, bytes]]:
     """Reads a zip without contradictions by its local headers: (class, file) by key."""
     found = {}
-    for entry in containers.zip_entries(data):
+    for entry in container_mutators.zip_entries(data):
         flags, method, _, _, crc, size, _, name_length, extra = struct.unpack_from("<4H3I2H", data, entry.local + 6)
         start = entry.local + 30 + name_length + extra
         content = data[start : start + size]
@@ -208,7 +207,7 @@ class Worker:
             data = damage(target / "source.zip")
             card = _build(dataset, target / "source.zip", target / "output")
             found, expected = _stored(card, target / "output"), self._stored[dataset]
-            if kind in containers.WHOLE_ZIPS:
+            if kind in container_mutators.WHOLE_ZIPS:
                 contents = _zip_contents(data)
                 expected = {
                     key: (name, *(_geotiff(content) if dataset == "eurosat_ms" else (content, None, None)))
@@ -242,7 +241,7 @@ class Worker:
 
     def _read_verified(self, dataset: str, folder: pathlib.Path) -> None:
         card = cards.read_data_card(folder)
-        inspection.verify(card, folder)
+        scan_records.verify(card, folder)
         _must_be(_stored(card, folder), self._stored[dataset])
         if cards.to_json(card) != (original := cards.to_json(self._originals[dataset][0])):
             changed = [name for name, value in cards.to_json(card).items() if value != original[name]]
@@ -251,11 +250,11 @@ class Worker:
     def _read_by_tensorflow(self, dataset: str, folder: pathlib.Path) -> None:
         from eo_keras.data import pipeline as pipelines
 
-        opened = pipelines.Records(folder)
+        opened = pipelines.RecordDataset(folder)
         card, original = opened.card, self._originals[dataset]
         options = pipelines.PipelineOptions(batch_size=2)
         for split in card.splits:
-            training = pipelines.TrainingPipeline(opened, options, split)
+            training = pipelines.TrainingDataset(opened, options, split)
             batches = pipelines.evaluation(opened, options, split, with_keys=True)
             # A batch's rows, without those that fill it up.
             rows = [
@@ -300,10 +299,10 @@ def _same_jpeg(data: bytes, card: cards.DataCard) -> None:
     import tensorflow as tf
 
     from eo_keras.data.parse import parse_batch
-    from tfrecords_builder.sources import image_decoding as decoding
+    from tfrecords_builder.sources import image_decoding
 
     example = records.Example(data, 0, "a")
-    pixels = {"the builder": decoding.decode_jpeg(data, "a", card.patch_size)}
+    pixels = {"the builder": image_decoding.decode_jpeg(data, "a", card.patch_size)}
     for name, read in (
         ("Pillow", lambda: records.decode_image(example, card)),
         ("TensorFlow", lambda: parse_batch(tf.constant([records.encode(example)]), card)["image"][0].numpy()),

@@ -7,15 +7,14 @@ import pytest
 from absl import flags
 
 from eo_keras.errors import SourceError
-from launch import app as common
-from launch import progress_lines
+from launch import app, progress_lines
 
 
 @pytest.fixture
 def values():
     """Flags of an imagined command, beside those of every command."""
     values = flags.FlagValues()
-    common.define_flags(values)
+    app.define_flags(values)
     ours = {"flag_values": values, "module_name": "launch.imagined"}
     flags.DEFINE_string("name", None, "Some name.", required=True, **ours)
     flags.DEFINE_integer("count", 3, "Some count.", lower_bound=1, **ours)
@@ -27,7 +26,7 @@ def values():
 
 
 def run(values, *arguments, main=lambda: None):
-    return common._run(main, ["command", *arguments], values)
+    return app._run(main, ["command", *arguments], values)
 
 
 @pytest.mark.parametrize(
@@ -86,15 +85,15 @@ def test_flags_text_repeats_the_command(values, tmp_path):
     given = ["--name=a b", "--fast", "--bands=B02", "--bands=B03", "--overwrite", "--dry_run"]
     assert run(values, *given) == 0
     expected = {"name": "a b", "count": 3, "fast": True, "bands": ["B02", "B03"]}
-    assert common.own_flags(values) == expected
-    text = common.flags_text(values)
+    assert app.own_flags(values) == expected
+    text = app.flags_text(values)
     assert sorted(text.splitlines()) == ["--bands=B02", "--bands=B03", "--count=3", "--fast=true", "--name=a b"]
     (tmp_path / "flags").write_text(text)
     values.unparse_flags()
     for name in values:
         values[name].unparse()
     assert run(values, f"--flagfile={tmp_path / 'flags'}") == 0
-    assert common.own_flags(values) == expected and not values.overwrite
+    assert app.own_flags(values) == expected and not values.overwrite
 
 
 def test_a_command_as_a_process(tmp_path):
@@ -145,7 +144,7 @@ def test_without_a_terminal_a_line_tells_every_so_often(monkeypatch):
     clock = iter([0.0, 4.0, 12.0, 13.0, 30.0, 1000.0, 1059.0, 1061.0])
     monkeypatch.setattr(progress_lines.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(sys, "stderr", Terminal(False))
-    bars = common.ProgressBars(unit="steps")
+    bars = app.ProgressBars(unit="steps")
     for done in (10, 30, 31, 75, 90, 95, 99):
         bars("epoch 2/3", done, 100)
     bars.close()
@@ -156,7 +155,7 @@ def test_without_a_terminal_a_line_tells_every_so_often(monkeypatch):
         "epoch 2/3: 99 of 100 steps (99%), 0.0933 a second, about 11 s left",
     ]
     clock = iter([0.0, 20.0])
-    with common.progress(3_000_000, "downloading", unit="bytes") as advance:
+    with app.progress(3_000_000, "downloading", unit="bytes") as advance:
         advance(2_000_000)
     assert sys.stderr.text.endswith("downloading: 2.0 of 3.0 MB (67%), 0.1 MB a second, about 10 s left\n")
 
@@ -164,10 +163,10 @@ def test_without_a_terminal_a_line_tells_every_so_often(monkeypatch):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_bars_are_for_terminals(monkeypatch, terminal):
     monkeypatch.setattr(sys, "stderr", Terminal(terminal))
-    with common.progress(5, "scanning", unit="patches") as advance:
+    with app.progress(5, "scanning", unit="patches") as advance:
         advance(2)
         advance(3)
-    bars = common.ProgressBars(unit="patches")
+    bars = app.ProgressBars(unit="patches")
     bars("reading", 1, 2)
     bars("reading", 2, 2)
     bars("writing", 7, 7)
@@ -183,7 +182,7 @@ def test_functions_traced_for_each_of_many_models_bring_no_warning_of_tensorflow
     logger, told = tf.get_logger(), []
     monkeypatch.setattr(logger, "level", logger.level)
     monkeypatch.setattr(logger, "handle", told.append)
-    common.import_tensorflow_quietly()
+    app.import_tensorflow_quietly()
     for number in range(8):
         tf.function(lambda value, number=number: value + number)(tf.constant(1))
     assert not told

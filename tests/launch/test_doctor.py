@@ -1,8 +1,7 @@
 import pytest
 from absl import flags
 
-from launch import app as common
-from launch import doctor
+from launch import app, doctor
 from tests.launch.commands import assert_one_line_error, launch, launch_whole
 
 
@@ -30,10 +29,10 @@ def run(monkeypatch, capsys):
 
     def call(*arguments):
         values = flags.FlagValues()
-        common.define_flags(values)
+        app.define_flags(values)
         doctor.define_flags(values)
         monkeypatch.setattr(doctor, "FLAGS", values)
-        code = common._run(doctor.main, ["launch.doctor", *map(str, arguments)], values)
+        code = app._run(doctor.main, ["launch.doctor", *map(str, arguments)], values)
         return code, *capsys.readouterr()
 
     return call
@@ -65,6 +64,6 @@ def test_a_tensorflow_that_cannot_be_imported_is_a_problem(monkeypatch):
     def fail():
         raise ImportError("libsomething.so: no such file")
 
-    monkeypatch.setattr(common, "import_tensorflow_quietly", fail)
+    monkeypatch.setattr(app, "import_tensorflow_quietly", fail)
     (finding,) = doctor._examine_tensorflow({}, None)
     assert finding.level == doctor.doctor.PROBLEM and "libsomething.so" in finding.what

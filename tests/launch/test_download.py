@@ -4,8 +4,7 @@ import pytest
 from absl import flags
 
 from eo_keras.core.output_folders import FILES, OutputFolder
-from launch import app as common
-from launch import download
+from launch import app, download
 from tfrecords_builder import downloads
 
 CONTENT = b"an archive"
@@ -22,7 +21,7 @@ def command(monkeypatch, tmp_path):
     def run(*arguments):
         # Flags of its own, so that other tests find the command's as they were.
         values = flags.FlagValues()
-        common.define_flags(values)
+        app.define_flags(values)
         flags.DEFINE_string("dataset", "eurosat_rgb", "", flag_values=values)
         flags.DEFINE_string("output_dir", str(tmp_path), "", flag_values=values)
         values(["download", *arguments])

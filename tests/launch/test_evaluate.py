@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 from absl import flags
 
-from eo_keras.evaluation import report as evaluation_folder
+from eo_keras.evaluation import report
 from eo_keras.metrics import calibration
-from eo_keras.plots import classification as reports
-from eo_keras.plots import confidence as evaluation_figures
+from eo_keras.plots import classification, confidence
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 from eo_keras.runs import temperature as run_temperature
 from eo_keras.sensors.sentinel2 import COMPOSITES
-from launch import app as common
-from launch import evaluate, evaluate_maps
+from launch import app, evaluate, evaluate_maps
 from tests.launch.commands import launch_whole
 from tfrecords_builder import build
 from tfrecords_builder.splits import split as splits
@@ -60,27 +58,27 @@ def run_of(make_run, world, tmp_path):
 def command(monkeypatch, capsys):
     """Runs the command in this process, its figures left blank; returns its exit code, its output and its errors."""
     for module, name in (
-        (reports, "confusion_matrix_png"),
-        (reports, "reliability_png"),
-        (reports, "mistakes_png"),
-        (evaluation_figures, "selective_accuracy_png"),
-        (evaluation_figures, "accuracy_map_png"),
+        (classification, "confusion_matrix_png"),
+        (classification, "reliability_png"),
+        (classification, "mistakes_png"),
+        (confidence, "selective_accuracy_png"),
+        (confidence, "accuracy_map_png"),
     ):
         monkeypatch.setattr(module, name, lambda *arguments, **options: b"")
 
     def run(*arguments):
         values = flags.FlagValues()
-        common.define_flags(values)
+        app.define_flags(values)
         evaluate.define_flags(values)
         for module in (evaluate, evaluate_maps):
             monkeypatch.setattr(module, "FLAGS", values)
-        return common._run(evaluate.main, ["evaluate", *map(str, arguments)], values), *capsys.readouterr()
+        return app._run(evaluate.main, ["evaluate", *map(str, arguments)], values), *capsys.readouterr()
 
     return run
 
 
 def metrics_of(folder, name="test"):
-    return json.loads((folder / runs.EVALUATION_DIR / name / evaluation_folder.METRICS_NAME).read_text())
+    return json.loads((folder / runs.EVALUATION_DIR / name / report.METRICS_NAME).read_text())
 
 
 def test_one_run_its_temperature_and_its_map(command, run_of, world):
@@ -104,7 +102,7 @@ def test_one_run_its_temperature_and_its_map(command, run_of, world):
     assert f"caution: of the temperature, {kept.examples} examples are few" in out
 
     # The same question again is not computed again; another one is.
-    path = folder / runs.EVALUATION_DIR / "test" / evaluation_folder.METRICS_NAME
+    path = folder / runs.EVALUATION_DIR / "test" / report.METRICS_NAME
     written = path.stat().st_mtime_ns
     code, out, _ = command(f"--run_dir={folder}")
     assert code == 0 and "reused: " in out and path.stat().st_mtime_ns == written
@@ -113,11 +111,11 @@ def test_one_run_its_temperature_and_its_map(command, run_of, world):
     assert code == 0 and "dry run: would reuse the evaluation in" in out
     card = cards.read_model_card(folder)
     assert card.temperature["temperature"] == temperature and "few" in card.temperature["cautions"][0]
-    scaled = evaluation_folder.read_evaluation(path.parent).answers
+    scaled = report.read_evaluation(path.parent).answers
     code, out, _ = command(f"--run_dir={folder}", "--nocalibrate", "--again")
     assert code == 0 and "reused" not in out and "temperature: none (not asked for)" in out
     # predictions.csv holds the confidences that launch.predict and an export give.
-    raw = evaluation_folder.read_evaluation(path.parent).answers
+    raw = report.read_evaluation(path.parent).answers
     expected = calibration.apply_temperature(raw.probabilities, temperature)
     np.testing.assert_allclose(scaled.probabilities, expected, rtol=0, atol=1e-6)
     assert (scaled.predictions == raw.predictions).all() and abs(temperature - 1) > 0.05
@@ -168,7 +166,7 @@ def test_several_runs_are_compared(command, run_of, tmp_path):
     assert [one["name"] for one in content["runs"]] == ["a", "b", "c"] and content["examples"] == 30
     right = {}
     for folder in folders:
-        stored = evaluation_folder.read_evaluation(folder / runs.EVALUATION_DIR / "test")
+        stored = report.read_evaluation(folder / runs.EVALUATION_DIR / "test")
         right[folder.name] = dict(zip(stored.answers.keys, stored.answers.right, strict=True))
     for one in content["differences"]:
         pairs = [(right[one["first"]][key], right[one["second"]][key]) for key in right["a"]]

@@ -9,8 +9,7 @@ from absl import flags
 from eo_keras.core.output_folders import MANIFEST_NAME
 from eo_keras.legends import catalogue as legends
 from eo_keras.sensors import sentinel2
-from launch import app as common
-from launch import export
+from launch import app, export
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +24,14 @@ def command(monkeypatch, capfd):
     def run(run_dir, export_dir, *arguments):
         # Flags of its own, so that other tests find the command's as they were.
         values = flags.FlagValues()
-        common.define_flags(values)
+        app.define_flags(values)
         flags.DEFINE_string("run_dir", None, "", flag_values=values, required=True)
         flags.DEFINE_string("export_dir", None, "", flag_values=values, required=True)
         flags.DEFINE_integer("version", None, "", flag_values=values)
         flags.DEFINE_bool("calibrated", None, "", flag_values=values)
         monkeypatch.setattr(export, "FLAGS", values)
         argv = ["export", f"--run_dir={run_dir}", f"--export_dir={export_dir}", *arguments]
-        code = common._run(export.main, argv, values)
+        code = app._run(export.main, argv, values)
         return code, *capfd.readouterr()
 
     return run

@@ -5,7 +5,7 @@ import re
 import pytest
 from absl import flags
 
-from eo_keras.evaluation import report as evaluation_folder
+from eo_keras.evaluation import report
 from eo_keras.geo import images as rasters
 from launch import path_flags
 from tests.launch.commands import assert_one_line_error, launch
@@ -47,7 +47,7 @@ def test_patterns_and_lists_reach_what_lies_at_home(home):
     path_flags.define_multi_path("run_dir", None, "Runs.", commas=True, flag_values=values)
     path_flags.define_multi_path("images", None, "Images.", flag_values=values)
     values(["command", "--run_dir=~/runs/*,./~", "--run_dir=~/runs/a", "--images=~/*.tif"])
-    assert evaluation_folder.find_runs(values.run_dir) == [home / "runs" / "a", pathlib.Path("~")]
+    assert report.find_runs(values.run_dir) == [home / "runs" / "a", pathlib.Path("~")]
     assert rasters.find_images(values.images) == [home / "x.tif"]
     assert values["run_dir"].serialize().splitlines()[1] == f"--run_dir={home}/runs/a"
 

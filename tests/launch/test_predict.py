@@ -15,11 +15,10 @@ from rasterio.transform import from_origin
 from eo_keras.core import files
 from eo_keras.legends.catalogue import EUROSAT
 from eo_keras.metrics import calibration
-from eo_keras.runs import temperature as run_temperature
+from eo_keras.runs import temperature
 from eo_keras.sensors.radiometry import stretch_like_eurosat_jpeg
 from eo_keras.sensors.sentinel2 import COMPOSITES, EUROSAT_ORDER, NOMINAL_ORDER
-from launch import app as common
-from launch import predict
+from launch import app, predict
 
 SIZE = 64
 MEANS = dict(
@@ -62,11 +61,11 @@ def command(monkeypatch, tmp_path, capsys):
     def run(run, *arguments, output=tmp_path / "answers.csv"):
         # Flags of its own, so that other tests find the program's as they were.
         values = flags.FlagValues()
-        common.define_flags(values)
+        app.define_flags(values)
         predict.define_flags(values)
         monkeypatch.setattr(predict, "FLAGS", values)
         words = ["predict", f"--run_dir={run.folder}", f"--output={output}", *arguments]
-        return common._run(predict.main, words, values), *capsys.readouterr()
+        return app._run(predict.main, words, values), *capsys.readouterr()
 
     return run
 
@@ -233,7 +232,7 @@ def test_real_patches(command, rgb_run, real_data, tmp_path):
 
 def test_the_temperature_of_the_run_is_used(command, rgb_run, images, tmp_path):
     folder, _ = images
-    kept = run_temperature.path(rgb_run.folder)
+    kept = temperature.path(rgb_run.folder)
     fitted = calibration.calibrate(np.arange(10) % 3, np.full((10, 10), 0.1), "the split val", model_sha256="other")
     fitted = dataclasses.replace(fitted, temperature=4.0)
     kept.parent.mkdir()

@@ -10,8 +10,7 @@ import pytest
 from absl import flags
 
 from eo_keras.errors import OptionError
-from eo_keras.sweeps import grid as sweep_grid
-from eo_keras.sweeps import report as sweep_report
+from eo_keras.sweeps import grid, report
 from eo_keras.sweeps import sweep as sweeps
 from eo_keras.training.options import TrainingOptions
 from launch import sweep
@@ -106,7 +105,7 @@ def test_a_base_without_records(base):
 
 def test_the_plan_holds_the_base_and_the_point(base):
     base.write_text(f"{BASE}--dropout=0.3\n--overwrite\n--run_dir=runs/a\n--nonesterov\n")
-    points = sweep_grid.expand({"learning_rate": [0.5], "nesterov": [True], "dropout": [None], "seed": [3]})
+    points = grid.expand({"learning_rate": [0.5], "nesterov": [True], "dropout": [None], "seed": [3]})
     (planned,) = sweep.make_plan(str(base), "records", "runs/s", points)
     options = planned.options
     assert options.run_dir == os.path.join("runs/s", "lr=0.5,nesterov=true,dropout=none,seed=3")
@@ -120,7 +119,7 @@ def test_the_plan_holds_the_base_and_the_point(base):
 
 
 def test_a_combination_that_training_refuses_names_its_run(base):
-    points = sweep_grid.expand({"learning_rate": [0.5, -1.0]})
+    points = grid.expand({"learning_rate": [0.5, -1.0]})
     with pytest.raises(OptionError, match="run lr=-1: learning_rate: -1.0"):
         sweep.make_plan(str(base), "records", "runs/s", points)
 
@@ -137,7 +136,7 @@ def child(tmp_path, monkeypatch):
         shown, log = [], tmp_path / "log"
 
         def go(mode=sweeps.NEW, stop=lambda: False):
-            planned = sweep_grid.Planned({"seed": 1}, TrainingOptions("records", str(tmp_path / "run")), "")
+            planned = grid.PlannedRun({"seed": 1}, TrainingOptions("records", str(tmp_path / "run")), "")
             problem = sweep.train_in_process(planned, mode, log, tmp_path / "flags", show=shown.append, stop=stop)
             return problem, shown, log.read_text()
 
@@ -240,7 +239,7 @@ def test_a_sweep_from_the_command_to_the_table(base, records, tmp_path):
             (row,) = csv.DictReader(file)
         assert run["score"] == float(row["val_accuracy"]) and run["loss"] == float(row["val_loss"])
         assert "epoch   1" in (folder / sweeps.LOGS_DIR / f"{run['name']}.log").read_text()
-    assert (folder / sweep_report.FIGURE_NAME).stat().st_size > 10_000
+    assert (folder / report.FIGURE_NAME).stat().st_size > 10_000
     models = {name: (folder / name / "model.keras").stat().st_mtime_ns for name in ("lr=0.01,seed=1", "lr=0.02,seed=1")}
     # A run that ends with an error is told, and what is finished stays as it is.
     again = launch("sweep", *arguments, "--learning_rate=0.01,0.02,1e30")

@@ -13,7 +13,7 @@ from PIL import Image
 from rasterio.io import MemoryFile
 
 from eo_keras.errors import EOKerasError, OptionError, RecordsError, SourceError
-from eo_keras.inspection import scan_records as inspection
+from eo_keras.inspection import scan_records
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records import tfrecord
@@ -451,6 +451,6 @@ def test_classes_that_a_part_lacks_are_warned_of(rgb_zip, tmp_path):
         + ", which cannot be scored there"
     )
     assert train.startswith("the split 'train' has no example of ") and train.endswith(", which cannot be learned")
-    lines = inspection.describe(report.card).splitlines()
+    lines = scan_records.describe(report.card).splitlines()
     (line,) = (line for line in lines if line.startswith("Pasture"))
     assert line.split()[-1] == "-" and report.card.splits["test"].classes["Pasture"] == 0

@@ -16,8 +16,8 @@ from eo_keras.errors import BandError, OptionError, RecordsError, SourceError
 from eo_keras.geo import scenes
 from eo_keras.geo.grid import Grid
 from eo_keras.geo.scene_reader import SceneReader
-from eo_keras.inspection import scan_records as inspection
-from eo_keras.legends import crosswalk as code_maps
+from eo_keras.inspection import scan_records
+from eo_keras.legends import crosswalk
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
@@ -68,7 +68,7 @@ def test_a_record_holds_the_scenes_numbers_and_the_squares_labels(built, two_tow
     card = cards.read_data_card(folder)
     found = examples(folder)
     assert len(found) == 8
-    labels = code_maps.CODE_MAPS["hsl4"].labels
+    labels = crosswalk.CODE_MAPS["hsl4"].labels
     for example in found:
         _, _, row, column = example.key.rsplit("-", 3)[0], *example.key.rsplit("-", 3)[1:]
         row, column = int(row), int(column)
@@ -117,11 +117,11 @@ def test_the_card_tells_what_the_records_hold(built):
 def test_the_folder_can_be_inspected_and_damage_is_found(built, tmp_path):
     folder, _ = built
     card = cards.read_data_card(folder)
-    assert inspection.verify(card, folder) == 8
-    survey = inspection.survey(card, folder)
+    assert scan_records.verify(card, folder) == 8
+    survey = scan_records.survey(card, folder)
     # A patch of 48 pixels holds four squares: each class has a quarter, and the first of equals is told.
     assert set(survey.labels.tolist()) == {0}
-    places = inspection.locate(card, survey)
+    places = scan_records.locate(card, survey)
     assert places is not None and len(places.footprints) == 8
     data = (folder / card.splits["test"].shards[0].name).read_bytes()
     for split in card.splits.values():
@@ -131,7 +131,7 @@ def test_the_folder_can_be_inspected_and_damage_is_found(built, tmp_path):
     damaged[len(damaged) // 2] ^= 1
     (tmp_path / card.splits["test"].shards[0].name).write_bytes(damaged)
     with pytest.raises(RecordsError, match="record"):
-        inspection.verify(card, tmp_path)
+        scan_records.verify(card, tmp_path)
 
 
 def test_masks_outside_the_legend_are_named(built, tmp_path):
@@ -148,7 +148,7 @@ def test_masks_outside_the_legend_are_named(built, tmp_path):
         },
     )
     with pytest.raises(RecordsError, match=r"the mask of record \d+ holds [23]; expected 0 to 1, or 255"):
-        inspection.verify(other, folder)
+        scan_records.verify(other, folder)
 
 
 @pytest.mark.parametrize("workers", [2])
@@ -224,7 +224,7 @@ def test_a_scene_that_is_copied_again_after_a_refusal_is_read_and_others_are_kep
     os.utime(land, ns=(before.st_atime_ns, before.st_mtime_ns))
     scene.write_bytes(whole)
     surveyed = []
-    original = tiles_build.survey.open_ground
+    original = tiles_build.survey.open_labels
     monkeypatch.setattr(
         tiles_build.survey, "open_ground", lambda city, *more: surveyed.append(city.name) or original(city, *more)
     )
@@ -303,7 +303,7 @@ def test_the_pipeline_ignores_what_is_not_seen(built, tmp_path):
     example = examples(folder)[0]
     validity = example.tile.validity.copy()
     validity[:10] = 3
-    tile = records.Tile(example.tile.mask, validity, "A", "", "p")
+    tile = records.PixelLabels(example.tile.mask, validity, "A", "", "p")
     data = records.encode(records.Example(example.image, None, "k", example.crs, example.transform, tile))
     assert records.decode(data).tile.labels[:10].tolist() == np.full((10, SIZE), IGNORE).tolist()
     batch = parse_batch(tf.constant([data]), report.card, with_keys=True)
@@ -514,7 +514,7 @@ def test_pixels_are_metres_on_the_ground_and_one_size(tmp_path):
 
 
 def test_a_legend_of_ones_own_is_part_of_the_build(tmp_path, two_towns):
-    codes = list(code_maps.TITLES)
+    codes = list(crosswalk.TITLES)
     legend = {
         "name": "two",
         "classes": [

@@ -17,7 +17,7 @@ from eo_keras.errors import SourceError
 from eo_keras.legends.catalogue import EUROSAT, Legend
 from eo_keras.sensors import radiometry, sentinel2
 from eo_keras.sensors.radiometry import Reflectance
-from tfrecords_builder.sources import image_decoding as decoding
+from tfrecords_builder.sources import image_decoding
 from tfrecords_builder.sources.archive import Archive, Member
 from tfrecords_builder.sources.items import Item, Patch, members_of, nothing_found, sorted_by_key
 
@@ -156,8 +156,8 @@ class EuroSAT:
         """
         data, where = archive.read(item.member), f"{archive.path}: {item.member}"
         if self.encoding == "jpeg":
-            return Patch(data, decoding.decode_jpeg(data, where, self.patch_size))
-        image = decoding.decode_geotiff(data, where, self.shape, self.dtype)
+            return Patch(data, image_decoding.decode_jpeg(data, where, self.patch_size))
+        image = image_decoding.decode_geotiff(data, where, self.shape, self.dtype)
         remedy = "give the published archive, or move it out of the source"
         if image.crs is None or image.transform is None:
             raise SourceError(
@@ -178,7 +178,7 @@ class EuroSAT:
         if self.encoding == "jpeg":
             return data, None
         where = f"{archive.path}: {item.member}"
-        return self._as_stored(decoding.decode_geotiff(data, where, self.shape, self.dtype).pixels), None
+        return self._as_stored(image_decoding.decode_geotiff(data, where, self.shape, self.dtype).pixels), None
 
     def pixels(self, stored: bytes, where: str) -> np.ndarray:
         """Returns the numbers (height, width, bands) of what a record holds.
@@ -187,7 +187,7 @@ class EuroSAT:
             SourceError: if it is a damaged JPEG.
         """
         if self.encoding == "jpeg":
-            return decoding.decode_jpeg(stored, where, self.patch_size)
+            return image_decoding.decode_jpeg(stored, where, self.patch_size)
         return np.frombuffer(stored, np.dtype(self.dtype).newbyteorder("<")).reshape(self.shape)
 
     @property

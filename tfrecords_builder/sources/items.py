@@ -11,7 +11,7 @@ import numpy as np
 
 from eo_keras.core.system_files import is_litter
 from eo_keras.errors import SourceError
-from eo_keras.records.example import Tile
+from eo_keras.records.example import PixelLabels
 from tfrecords_builder.sources.archive import Archive, Member
 
 _COPY = re.compile(r"^copy[ _]of[ _]|([ _-]+copy)?[ _]*(\(\d+\))?$|[ _-]+copy[ _]*\d*$")
@@ -57,10 +57,10 @@ class Patch:
     pixels: np.ndarray
     crs: str | None = None
     transform: tuple[float, ...] | None = None
-    tile: Tile | None = None
+    tile: PixelLabels | None = None
 
 
-def hashed(stored: bytes, tile: Tile | None) -> bytes:
+def hashed(stored: bytes, tile: PixelLabels | None) -> bytes:
     """Returns what is hashed of an example, by which a changed source is noticed: all that its files say."""
     return stored if tile is None else stored + tile.mask.tobytes()
 

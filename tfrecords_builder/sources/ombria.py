@@ -20,7 +20,7 @@ from eo_keras.legends.catalogue import FLOOD, Legend
 from eo_keras.records import example as records
 from eo_keras.records.example import NO_DATA, VALID
 from eo_keras.sensors import sentinel2
-from tfrecords_builder.sources import image_decoding as decoding
+from tfrecords_builder.sources import image_decoding
 from tfrecords_builder.sources.archive import Archive, Member
 from tfrecords_builder.sources.items import Item, Patch, members_of, nothing_found, sorted_by_key
 
@@ -192,9 +192,9 @@ class Ombria:
                 than 0 (dry) and 255 (flooded).
         """
         shape = self.shape[:2]
-        pixels = decoding.decode_png(archive.read(item.member), f"{archive.path}: {item.member}", self.shape)
+        pixels = image_decoding.decode_png(archive.read(item.member), f"{archive.path}: {item.member}", self.shape)
         where = f"{archive.path}: {item.mask}"
-        numbers = decoding.decode_png(archive.read(item.mask), where, shape)
+        numbers = image_decoding.decode_png(archive.read(item.mask), where, shape)
         if strange := sorted(set(np.unique(numbers).tolist()) - set(_CLASS_OF)):
             raise SourceError(
                 where,
@@ -209,9 +209,9 @@ class Ombria:
         validity = np.where(known, VALID, NO_DATA).astype(np.uint8)
         # Dark water is 0 in single bands, and must not be taken for a hole.
         pixels[known] = np.maximum(pixels[known], self.nodata + 1)
-        return Patch(pixels.tobytes(), pixels, tile=records.Tile(mask, validity, "", "", ""))
+        return Patch(pixels.tobytes(), pixels, tile=records.PixelLabels(mask, validity, "", "", ""))
 
-    def read_stored(self, archive: Archive, item: Item) -> tuple[bytes, records.Tile]:
+    def read_stored(self, archive: Archive, item: Item) -> tuple[bytes, records.PixelLabels]:
         """Returns what a record holds of one image.
 
         Raises:

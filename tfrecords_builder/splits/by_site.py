@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Collection, Sequence
 
 from eo_keras.errors import OptionError
-from tfrecords_builder.sources.urban_atlas.sites import City
+from tfrecords_builder.sources.urban_atlas.sites import Site
 from tfrecords_builder.splits import spatial
 from tfrecords_builder.splits import split as splits
 from tfrecords_builder.splits.split import TEST, TRAIN, VAL, Patches, SplitOptions, SplitResult
@@ -16,7 +16,7 @@ _TOUCHING_M = 1.0
 """Tiles of two cities that are nearer than this, edge to edge, share ground or border on each other."""
 
 
-def split_tiles(tiles: Patches, city_of: Sequence[str], cities: Sequence[City], options: SplitOptions) -> SplitResult:
+def split_tiles(tiles: Patches, city_of: Sequence[str], cities: Sequence[Site], options: SplitOptions) -> SplitResult:
     """Splits tiles.
 
     By city, the list's own split goes first; the cities without one are drawn by hash of name and seed. Tiles of
@@ -44,7 +44,7 @@ def split_tiles(tiles: Patches, city_of: Sequence[str], cities: Sequence[City], 
     return result
 
 
-def check_cities(cities: Sequence[City], options: SplitOptions) -> None:
+def check_cities(cities: Sequence[Site], options: SplitOptions) -> None:
     """Refuses a list of cities that cannot be divided by city, before anything but the list has been read.
 
     Raises:
@@ -74,7 +74,7 @@ def _in_blocks(tiles: Patches, options: SplitOptions) -> SplitResult:
     return spatial.split_by_place(tiles, dataclasses.replace(options, buffer_km=options.buffer_km or tile_km))
 
 
-def _by_city(tiles: Patches, city_of: Sequence[str], cities: Sequence[City], options: SplitOptions) -> SplitResult:
+def _by_city(tiles: Patches, city_of: Sequence[str], cities: Sequence[Site], options: SplitOptions) -> SplitResult:
     part_of = draw_cities(cities, set(city_of), options)
     assignment: list[str | None] = [part_of[name] for name in city_of]
     footprints = spatial.footprints_of(spatial.corners_from_transforms(tiles), tiles.keys)
@@ -91,7 +91,7 @@ def _by_city(tiles: Patches, city_of: Sequence[str], cities: Sequence[City], opt
     return SplitResult(tuple(assignment), method)
 
 
-def draw_cities(cities: Sequence[City], with_tiles: set[str], options: SplitOptions) -> dict[str, str]:
+def draw_cities(cities: Sequence[Site], with_tiles: set[str], options: SplitOptions) -> dict[str, str]:
     """Returns the part of every city that has tiles: the list's own, or a drawn one."""
     given = {city.name: city.split for city in cities if city.name in with_tiles and city.split is not None}
     drawn = [city.name for city in cities if city.name in with_tiles and city.split is None]

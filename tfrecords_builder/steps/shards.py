@@ -18,7 +18,7 @@ from eo_keras.records import tfrecord
 from eo_keras.records.statistics import Histograms
 from tfrecords_builder.sources.items import Item, hashed
 from tfrecords_builder.steps import scan
-from tfrecords_builder.storage import manifest as finished
+from tfrecords_builder.storage import manifest
 
 _COUNTED_TOGETHER = 64  # Images: counting many at once is several times faster, and so many fill a few megabytes.
 
@@ -82,7 +82,7 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
         SourceError: if a patch has changed since the scan.
         StorageError: if there is no room for the shard.
     """
-    if finished.is_whole(context.source.state_dir, context.output_dir, unit.name, unit.digest()):
+    if manifest.is_whole(context.source.state_dir, context.output_dir, unit.name, unit.digest()):
         return
     source = context.source.source
     archive = scan.open_archive(context.source.path, context.source.opening)
@@ -110,7 +110,7 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
                 if len(uncounted) == _COUNTED_TOGETHER or planned is unit.examples[-1]:
                     histograms.add(np.stack(uncounted))
                     uncounted.clear()
-    finished.note(
+    manifest.note(
         context.source.state_dir, unit.name, unit.digest(), writer.bytes, writer.sha256.hexdigest(), histograms
     )
 

@@ -13,7 +13,7 @@ from eo_keras.records import example as records
 from eo_keras.records import tfrecord
 from eo_keras.records.statistics import Histograms
 from tfrecords_builder.sources.urban_atlas.tiles import digest
-from tfrecords_builder.storage import manifest as finished
+from tfrecords_builder.storage import manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ def write_shard(context: TileShardContext, unit: TileShardUnit) -> None:
         SourceError: if the state has been damaged.
         StorageError: if there is no room for the shard.
     """
-    if finished.is_whole(context.state_dir, context.output_dir, unit.name, unit.digest()):
+    if manifest.is_whole(context.state_dir, context.output_dir, unit.name, unit.digest()):
         return
     histograms = Histograms(context.bands, "uint16")
     whole, size = hashlib.sha256(), 0
@@ -77,7 +77,7 @@ def write_shard(context: TileShardContext, unit: TileShardUnit) -> None:
                 example = records.decode(_unframed(framed))
                 numbers = np.frombuffer(example.image, "<u2").astype(np.uint16, copy=False)
                 histograms.add(numbers.reshape(-1, context.bands), example.tile.validity.ravel())
-    finished.note(context.state_dir, unit.name, unit.digest(), size, whole.hexdigest(), histograms)
+    manifest.note(context.state_dir, unit.name, unit.digest(), size, whole.hexdigest(), histograms)
 
 
 def _read(context: TileShardContext, piece: Piece) -> bytes:

@@ -9,8 +9,7 @@ import numpy as np
 
 from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import EUROSAT
-from tfrecords_builder.synthetic import linear_features as lines
-from tfrecords_builder.synthetic import sensor, spectra
+from tfrecords_builder.synthetic import linear_features, sensor, spectra
 from tfrecords_builder.synthetic.blocks import BlockWorld
 from tfrecords_builder.synthetic.city_plan import BENDS, CODES, KINDS, PLACE_OF_CODE, STAGES, CityPlan
 from tfrecords_builder.synthetic.curves import FAR, near, within
@@ -165,7 +164,7 @@ class CityWorld(BlockWorld):
         dry = owners < _LAKE
         sites = self.plan.sites
         town = sites.urban[nearest] & sites.urban[second] & dry
-        street = lines.draw_road(painting, np.where(town, ridge, FAR).astype(np.float32), _STREET)
+        street = linear_features.draw_road(painting, np.where(town, ridge, FAR).astype(np.float32), _STREET)
         painting.codes[street] = PLACE_OF_CODE[12220]
         self._draw_courses(painting, row, col, rows, cols)
         self._draw_boundary(painting, rows, cols)
@@ -252,22 +251,24 @@ class CityWorld(BlockWorld):
             distance = plan.river.distance(rows, cols).astype(np.float32)
             distance += 3.0 * (value_noise(row, col, EDGE, EDGE, 14.0, salt(seed, "bank")) - 0.5)
             wood = value_noise(row, col, EDGE, EDGE, 6.0, salt(seed, "bank wood"))
-            water = lines.draw_river(painting, distance, plan.river.half_width, wood, 0.6)
+            water = linear_features.draw_river(painting, distance, plan.river.half_width, wood, 0.6)
             painting.codes[water] = PLACE_OF_CODE[50000]
             painting.landscapes[water | (rural & (np.abs(distance) < _BANK))] = EUROSAT.label_of("River")
         for road in plan.arteries:
             if near(road, rows, cols, 3):
-                drawn = lines.draw_road(painting, road.distance(rows, cols).astype(np.float32), road.half_width)
+                drawn = linear_features.draw_road(
+                    painting, road.distance(rows, cols).astype(np.float32), road.half_width
+                )
                 painting.codes[drawn] = PLACE_OF_CODE[12220]
         if near(plan.railway, rows, cols, 6):
             distance = plan.railway.distance(rows, cols).astype(np.float32)
-            lines.draw_railway(painting, distance, plan.railway.half_width)
+            linear_features.draw_railway(painting, distance, plan.railway.half_width)
             painting.codes[np.abs(distance) < plan.railway.half_width + _TRACKSIDE] = PLACE_OF_CODE[12230]
         for road in plan.highways:
             if near(road, rows, cols, 30):
                 distance = road.distance(rows, cols).astype(np.float32)
-                drawn = lines.draw_highway(painting, distance, road.half_width, 1.15)
-                painting.codes[np.abs(distance) < road.half_width + lines.VERGE] = PLACE_OF_CODE[12210]
+                drawn = linear_features.draw_highway(painting, distance, road.half_width, 1.15)
+                painting.codes[np.abs(distance) < road.half_width + linear_features.VERGE] = PLACE_OF_CODE[12210]
                 painting.landscapes[drawn | (rural & (np.abs(distance) < _BANK))] = EUROSAT.label_of("Highway")
 
     def _draw_boundary(self, painting: CityPainting, rows: np.ndarray, cols: np.ndarray) -> None:

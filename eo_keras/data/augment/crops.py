@@ -20,7 +20,7 @@ SMALLEST_CROP = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class DenseAugmentation:
+class CropAugmentation:
     """What is done to training tiles.
 
     Attributes:
@@ -65,7 +65,7 @@ class DenseAugmentation:
 
 
 def augment_maps(
-    images: tf.Tensor, labels: tf.Tensor, draw: tf.Tensor, options: DenseAugmentation, drawn: tuple[int, int]
+    images: tf.Tensor, labels: tf.Tensor, draw: tf.Tensor, options: CropAugmentation, drawn: tuple[int, int]
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Changes a batch of tiles.
 
@@ -90,7 +90,7 @@ def augment_maps(
 
 
 def augment_map(
-    image: tf.Tensor, label: tf.Tensor, seed: tf.Tensor, options: DenseAugmentation
+    image: tf.Tensor, label: tf.Tensor, seed: tf.Tensor, options: CropAugmentation
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Changes one tile: image (height, width, band) and label (height, width); see `augment_maps`."""
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
@@ -104,7 +104,7 @@ def augment_map(
         share = options.jitter
         both = tf.random.stateless_uniform([1 + image.shape[-1]], seeds[3], 1 - share, 1 + share)
         factors = both[0] * both[1:]
-    image, label = cut_map(image, label, corner, window, options.crop, factors)
+    image, label = crop_pair(image, label, corner, window, options.crop, factors)
     if options.symmetries:
         number = tf.random.stateless_uniform([1], seeds[2], 0, 8, tf.int32)
         image = move_pixels(image[tf.newaxis], number, None)[0]
@@ -120,7 +120,7 @@ def _corner(edges: tf.Tensor, window: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.minimum(room, 0) + tf.minimum(tf.cast(drawn, tf.int32), tf.abs(room))
 
 
-def cut_map(
+def crop_pair(
     image: tf.Tensor,
     label: tf.Tensor,
     corner: tf.Tensor,

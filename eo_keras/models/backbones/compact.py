@@ -13,15 +13,15 @@ from collections.abc import Sequence
 
 import keras
 
-from eo_keras.models.layers.factory import Parts
-from eo_keras.models.layers.normalization import Normalisation
+from eo_keras.models.layers.factory import LayerFactory
+from eo_keras.models.layers.normalization import Normalization
 
 
 def build_compact(
     *,
     bands: Sequence[str],
     num_classes: int,
-    normalisation: Normalisation,
+    normalisation: Normalization,
     input_dtype: str,
     patch_size: int | None = None,
     scale: Sequence[float] | None = None,
@@ -64,13 +64,13 @@ def build_compact(
         OptionError: if the policy is unknown, the dropout is no rate, or `synchronized` is asked for under another
             backend than TensorFlow.
     """
-    parts = Parts(dtype_policy, seed, synchronized)
+    parts = LayerFactory(dtype_policy, seed, synchronized)
 
     def block(x, filters, strides, project, prefix):
         shortcut = x
         if project:
             if strides > 1:
-                shortcut = parts.mean_pool(shortcut, strides, f"{prefix}_0_pool", strides, padding="same")
+                shortcut = parts.average_pool(shortcut, strides, f"{prefix}_0_pool", strides, padding="same")
             shortcut = parts.convolution(shortcut, filters, 1, f"{prefix}_0_conv")
             shortcut = parts.batch_norm(shortcut, f"{prefix}_0_bn")
         x = parts.unit(x, filters, 3, f"{prefix}_1", strides)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from eo_keras.models.layers.factory import AUXILIARY, Parts, layer_seed
-from eo_keras.models.layers.normalization import Normalisation
+from eo_keras.models.layers.factory import AUXILIARY, LayerFactory, layer_seed
+from eo_keras.models.layers.normalization import Normalization
 
 POOL = None
 """Marks a pooling that halves the grid in `TABLE`."""
@@ -43,7 +43,7 @@ def build_googlenet(
     *,
     bands: Sequence[str],
     num_classes: int,
-    normalisation: Normalisation,
+    normalisation: Normalization,
     input_dtype: str,
     patch_size: int | None = None,
     scale: Sequence[float] | None = None,
@@ -90,7 +90,7 @@ def build_googlenet(
         OptionError: if the policy is unknown, the dropout is no rate, or `synchronized` is asked for under another
             backend than TensorFlow.
     """
-    parts = Parts(dtype_policy, seed, synchronized)
+    parts = LayerFactory(dtype_policy, seed, synchronized)
 
     def channels(count):
         return max(1, round(count * width))

@@ -19,8 +19,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from eo_keras.models.layers.factory import Parts
-from eo_keras.models.layers.normalization import Normalisation
+from eo_keras.models.layers.factory import LayerFactory
+from eo_keras.models.layers.normalization import Normalization
 
 BATCH_NORM_EPSILON = 1e-3
 """That of `keras.applications`; with another one its weights would give other answers."""
@@ -39,7 +39,7 @@ def build_inception_v3(
     *,
     bands: Sequence[str],
     num_classes: int,
-    normalisation: Normalisation,
+    normalisation: Normalization,
     input_dtype: str,
     patch_size: int | None = None,
     scale: Sequence[float] | None = None,
@@ -83,7 +83,7 @@ def build_inception_v3(
             backend than TensorFlow.
     """
     network = _Network(
-        Parts(dtype_policy, seed, synchronized, BATCH_NORM_EPSILON, batch_norm_scale=False), width, padding
+        LayerFactory(dtype_policy, seed, synchronized, BATCH_NORM_EPSILON, batch_norm_scale=False), width, padding
     )
     parts = network.parts
     image, x = parts.image(bands, normalisation, scale, input_dtype, patch_size)
@@ -114,7 +114,7 @@ def build_inception_v3(
 class _Network:
     """The stem and the blocks. The order in which they make layers is the published one."""
 
-    def __init__(self, parts: Parts, width: float, padding: str):
+    def __init__(self, parts: LayerFactory, width: float, padding: str):
         self.parts, self.width, self.padding = parts, width, padding
 
     def chain(self, x: Any, prefix: str, *steps: tuple) -> Any:
@@ -139,7 +139,7 @@ class _Network:
 
     def projected(self, x: Any, filters: int, prefix: str) -> Any:
         """Adds the branch of a mean over 3x3 pixels and a 1x1 convolution."""
-        x = self.parts.mean_pool(x, 3, f"{prefix}_pool", strides=1, padding="same")
+        x = self.parts.average_pool(x, 3, f"{prefix}_pool", strides=1, padding="same")
         return self.chain(x, f"{prefix}_projection", (filters, 1))
 
     def fives(self, x: Any, projection: int, prefix: str) -> Any:

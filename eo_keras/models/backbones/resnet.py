@@ -14,8 +14,8 @@ from typing import Any
 import keras
 
 from eo_keras.models.dilation import plan_stages
-from eo_keras.models.layers.factory import Parts
-from eo_keras.models.layers.normalization import Normalisation
+from eo_keras.models.layers.factory import LayerFactory
+from eo_keras.models.layers.normalization import Normalization
 
 BATCH_NORM_EPSILON = 1.001e-5
 """That of `keras.applications`; with another one its weights would give other answers."""
@@ -28,7 +28,7 @@ def build_resnet(
     *,
     bands: Sequence[str],
     num_classes: int,
-    normalisation: Normalisation,
+    normalisation: Normalization,
     input_dtype: str,
     patch_size: int | None = None,
     scale: Sequence[float] | None = None,
@@ -71,7 +71,7 @@ def build_resnet(
         OptionError: if the policy is unknown, the dropout is no rate, or `synchronized` is asked for under another
             backend than TensorFlow.
     """
-    parts = Parts(dtype_policy, seed, synchronized, batch_norm_momentum=batch_norm_momentum)
+    parts = LayerFactory(dtype_policy, seed, synchronized, batch_norm_momentum=batch_norm_momentum)
     image, x = parts.image(bands, normalisation, scale, input_dtype, patch_size)
     _, x = resnet_features(parts, x, blocks=blocks, width=width, zero_last_gamma=zero_last_gamma)
     logits = parts.logits(parts.dropout(parts.global_mean(x), dropout or 0), num_classes)
@@ -79,7 +79,7 @@ def build_resnet(
 
 
 def resnet_features(
-    parts: Parts,
+    parts: LayerFactory,
     x: Any,
     output_stride: int | None = None,
     *,
@@ -117,9 +117,9 @@ def resnet_features(
         x = parts.batch_norm(x, f"{prefix}_3_bn", gamma="zeros" if zero_last_gamma else "ones")
         return parts.relu(parts.add([shortcut, x], f"{prefix}_add"), f"{prefix}_out")
 
-    x = parts.convolution(parts.padded(x, 3, "conv1_pad"), width, 7, "conv1_conv", strides=2)
+    x = parts.convolution(parts.zero_pad(x, 3, "conv1_pad"), width, 7, "conv1_conv", strides=2)
     x = parts.relu(parts.batch_norm(x, "conv1_bn"), "conv1_relu")
-    x = low = parts.max_pool(parts.padded(x, 1, "pool1_pad"), 3, "pool1_pool")
+    x = low = parts.max_pool(parts.zero_pad(x, 1, "pool1_pad"), 3, "pool1_pool")
     stages = plan_stages([1] + [2] * (len(blocks) - 1), 4, output_stride)
     for place, (count, stage) in enumerate(zip(blocks, stages, strict=True)):
         for number in range(1, count + 1):

@@ -16,8 +16,8 @@ from typing import Any
 import keras
 
 from eo_keras.models.dilation import Stage, plan_stages
-from eo_keras.models.layers.factory import Parts
-from eo_keras.models.layers.normalization import Normalisation
+from eo_keras.models.layers.factory import LayerFactory
+from eo_keras.models.layers.normalization import Normalization
 
 ENTRY = (128, 256, 728)
 """Channels of the entry flow's blocks, each of which halves the grid."""
@@ -39,7 +39,7 @@ def build_xception(
     *,
     bands: Sequence[str],
     num_classes: int,
-    normalisation: Normalisation,
+    normalisation: Normalization,
     input_dtype: str,
     patch_size: int | None = None,
     scale: Sequence[float] | None = None,
@@ -79,7 +79,7 @@ def build_xception(
         OptionError: if the policy is unknown, the dropout is no rate, or `synchronized` is asked for under another
             backend than TensorFlow.
     """
-    parts = Parts(dtype_policy, seed, synchronized)
+    parts = LayerFactory(dtype_policy, seed, synchronized)
     image, x = parts.image(bands, normalisation, scale, input_dtype, patch_size)
     _, x = xception_features(parts, x, middle=middle, width=width, zero_last_gamma=zero_last_gamma)
     logits = parts.logits(parts.dropout(parts.global_mean(x), dropout or 0), num_classes)
@@ -87,7 +87,7 @@ def build_xception(
 
 
 def xception_features(
-    parts: Parts,
+    parts: LayerFactory,
     x: Any,
     output_stride: int | None = None,
     *,
@@ -137,11 +137,11 @@ def xception_features(
         if not striding:
             return parts.separable(x, channels(count), unit, rate=stage.rate, gamma=gamma)
         # Padding of TensorFlow's own would depend on whether the size is odd, and move the grid.
-        x = parts.padded(x, stage.rate, f"{unit}_pad")
+        x = parts.zero_pad(x, stage.rate, f"{unit}_pad")
         return parts.separable(x, channels(count), unit, stage.stride, "valid", stage.rate, gamma)
 
     *entry, centre, exit1, exit2 = plan_stages([2] * len(ENTRY) + [1, 2, 1], 2, output_stride)
-    x = parts.convolution(parts.padded(x, 1, "conv1_pad"), channels(32), 3, "conv1_conv", strides=2)
+    x = parts.convolution(parts.zero_pad(x, 1, "conv1_pad"), channels(32), 3, "conv1_conv", strides=2)
     x = parts.relu(parts.batch_norm(x, "conv1_bn"), "conv1_relu")
     x = parts.unit(x, channels(64), 3, "conv2")
     # What enters the convolution with the stride is the last map of its resolution.

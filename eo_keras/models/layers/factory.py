@@ -12,7 +12,7 @@ from keras import layers
 
 from eo_keras.errors import OptionError
 from eo_keras.models.layers.batch_norm import BatchNormalization
-from eo_keras.models.layers.normalization import BandNormalisation, Normalisation
+from eo_keras.models.layers.normalization import BandNormalization, Normalization
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 """The dtype policies that models are built for."""
@@ -29,7 +29,7 @@ DENSE_HEAD = ("aspp_", "decoder_")
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class LayerFactory:
     """Makes layers that agree in precision, batch normalisation and seeds.
 
     Convolutions have no bias: batch normalisation follows each one and would subtract it again.
@@ -69,11 +69,11 @@ class Parts:
         return "float64" if self.policy.compute_dtype == "float64" else "float32"
 
     def image(
-        self, bands: Sequence[str], normalisation: Normalisation, scale: Sequence[float] | None, dtype: str, size: Any
+        self, bands: Sequence[str], normalisation: Normalization, scale: Sequence[float] | None, dtype: str, size: Any
     ) -> tuple[Any, Any]:
         """Returns the input `image` of digital numbers, and the standardised bands."""
         image = keras.Input((size, size, len(bands)), dtype=dtype, name="image")
-        layer = BandNormalisation(
+        layer = BandNormalization(
             normalisation.mean, normalisation.std, scale, bands=bands, dtype=self.exact, name="normalisation"
         )
         return image, layer(image)
@@ -156,7 +156,7 @@ class Parts:
         x = self.convolution(x, filters, size, f"{prefix}_conv", strides, padding)
         return self.relu(self.batch_norm(x, f"{prefix}_bn"), f"{prefix}_relu")
 
-    def padded(self, x: Any, size: int, name: str) -> Any:
+    def zero_pad(self, x: Any, size: int, name: str) -> Any:
         """Adds a border of zeros."""
         return layers.ZeroPadding2D(size, data_format="channels_last", dtype=self.policy, name=name)(x)
 
@@ -166,7 +166,7 @@ class Parts:
             size, strides=strides, padding=padding, data_format="channels_last", dtype=self.policy, name=name
         )(x)
 
-    def mean_pool(self, x: Any, size: int, name: str, strides: int = 2, padding: str = "valid") -> Any:
+    def average_pool(self, x: Any, size: int, name: str, strides: int = 2, padding: str = "valid") -> Any:
         """Adds pooling by the mean."""
         return layers.AveragePooling2D(
             size, strides=strides, padding=padding, data_format="channels_last", dtype=self.policy, name=name
@@ -233,14 +233,14 @@ def check_dropout(rate: float) -> None:
         raise OptionError("dropout", f"{rate}", "at least 0 and below 1")
 
 
-def is_dense_head(layer_name: str) -> bool:
+def is_segmentation_head(layer_name: str) -> bool:
     """Whether a layer of that name is one of those that a dense model has behind its backbone."""
     return layer_name.startswith(DENSE_HEAD)
 
 
 def is_head(layer_name: str) -> bool:
     """Whether a layer of that name is the last one of the classifier or of an auxiliary one, or in a dense head."""
-    return layer_name == LOGITS or layer_name.endswith(AUXILIARY) or is_dense_head(layer_name)
+    return layer_name == LOGITS or layer_name.endswith(AUXILIARY) or is_segmentation_head(layer_name)
 
 
 def resolve_policy(dtype_policy: str | None) -> keras.DTypePolicy:

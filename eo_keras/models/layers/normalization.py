@@ -18,7 +18,7 @@ from eo_keras.records.data_card import DataCard
 
 
 @dataclasses.dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """What the bands of a training split look like.
 
     Attributes:
@@ -30,7 +30,7 @@ class Normalisation:
     std: tuple[float, ...]
 
     @classmethod
-    def of_card(cls, card: DataCard, bands: Sequence[str]) -> Normalisation:
+    def of_card(cls, card: DataCard, bands: Sequence[str]) -> Normalization:
         """Takes the statistics of some bands from a records folder's card.
 
         Raises:
@@ -44,8 +44,9 @@ class Normalisation:
         return cls(tuple(statistics[band].mean for band in bands), tuple(statistics[band].std for band in bands))
 
 
-@keras.saving.register_keras_serializable(package="eo_keras")
-class BandNormalisation(keras.layers.Layer):
+# Saved models know the layer by this name.
+@keras.saving.register_keras_serializable(package="eo_keras", name="BandNormalisation")
+class BandNormalization(keras.layers.Layer):
     """Standardises each band: `(x - mean) / std * scale`; pixels of no data become exactly 0.
 
     A pixel of no data holds 0 in all bands. Mean, standard deviation and scale are constants of the configuration, not

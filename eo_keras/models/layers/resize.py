@@ -65,8 +65,9 @@ class ResizeLike(keras.layers.Layer):
         return super().get_config() | {"ratio": self.ratio}
 
 
-@keras.saving.register_keras_serializable(package="eo_keras")
-class SpreadLike(keras.layers.Layer):
+# Saved models know the layer by this name.
+@keras.saving.register_keras_serializable(package="eo_keras", name="SpreadLike")
+class BroadcastLike(keras.layers.Layer):
     """Gives each pixel of a map the values of another map's only one.
 
     Call arguments: the pixel `(batch, 1, 1, channels)`, and the map `(batch, height, width, any)`.

@@ -11,7 +11,7 @@ _LEVELS = 127.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Published:
+class PretrainedWeights:
     """Weights of one model of `keras.applications`.
 
     Attributes:
@@ -30,14 +30,14 @@ class Published:
     by_order: bool = False
 
 
-def _caffe(application: str) -> Published:
+def _caffe(application: str) -> PretrainedWeights:
     """Colours of 0 to 255 less their mean, not divided by anything, blue first."""
-    return Published(application, IMAGENET_STD, stem_is_bgr=True)
+    return PretrainedWeights(application, IMAGENET_STD, stem_is_bgr=True)
 
 
 RESNET50 = _caffe("ResNet50")
 RESNET101 = _caffe("ResNet101")
-INCEPTION_V3 = Published(
+INCEPTION_V3 = PretrainedWeights(
     "InceptionV3",
     scale=tuple(std / _LEVELS for std in IMAGENET_STD),
     offset=tuple(mean / _LEVELS - 1 for mean in IMAGENET_MEAN),

@@ -18,7 +18,7 @@ from eo_keras.sensors.sentinel2 import BANDS, COMPOSITES, nearest_band
 STEM_MODES = ("by_name", "by_position")
 """The ways to give the bands a colour's kernel."""
 
-COLOURS = COMPOSITES["RGB"]
+RGB_ORDER = COMPOSITES["RGB"]
 """The bands of red, green and blue, in the order of an RGB kernel's input channels."""
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -44,7 +44,7 @@ class StemBand:
 
 
 def assign_sources(
-    bands: Sequence[str], mode: str = "by_name", sources: Sequence[str] = COLOURS
+    bands: Sequence[str], mode: str = "by_name", sources: Sequence[str] = RGB_ORDER
 ) -> tuple[StemBand, ...]:
     """Says for each band which input channel of the source's kernel it takes, and how much of it.
 
@@ -76,7 +76,7 @@ def assign_sources(
     )
 
 
-def check_stem(bands: Sequence[str], mode: str, needed: int = len(COLOURS)) -> None:
+def check_stem(bands: Sequence[str], mode: str, needed: int = len(RGB_ORDER)) -> None:
     """Checks the name of the mode and the bands.
 
     Raises:
@@ -100,7 +100,7 @@ def check_stem(bands: Sequence[str], mode: str, needed: int = len(COLOURS)) -> N
 
 
 def inflate_stem(
-    kernel: np.ndarray, bands: Sequence[str], mode: str = "by_name", sources: Sequence[str] = COLOURS
+    kernel: np.ndarray, bands: Sequence[str], mode: str = "by_name", sources: Sequence[str] = RGB_ORDER
 ) -> tuple[np.ndarray, tuple[StemBand, ...]]:
     """Makes a stem's kernel for `bands` out of a pretrained one.
 

@@ -21,8 +21,8 @@ import numpy as np
 from eo_keras.core import inflation
 from eo_keras.errors import SourceError
 from eo_keras.models.layers.factory import is_head
-from eo_keras.models.pretrained.catalogue import RESNET50, Published
-from eo_keras.models.pretrained.stem import COLOURS, StemBand, assign_sources, inflate_stem
+from eo_keras.models.pretrained.catalogue import RESNET50, PretrainedWeights
+from eo_keras.models.pretrained.stem import RGB_ORDER, StemBand, assign_sources, inflate_stem
 
 STEM = "conv1_conv"
 """The layer that eats the bands, in every architecture."""
@@ -34,7 +34,7 @@ _FORMS = "weights of keras.applications (.h5, .weights.h5, .keras) or a .keras m
 
 
 @dataclasses.dataclass(frozen=True)
-class InitialisationReport:
+class InitializationReport:
     """Where a model's weights come from.
 
     Attributes:
@@ -74,16 +74,16 @@ class _Source:
 
     layers: dict[str, list[np.ndarray]]
     bands: tuple[str, ...]
-    published: Published | None
+    published: PretrainedWeights | None
 
 
-def scratch_report(model: keras.Model) -> InitialisationReport:
+def scratch_report(model: keras.Model) -> InitializationReport:
     """Returns the report of a model with random weights."""
-    return InitialisationReport("random", initialised=tuple(layer.name for layer in model.layers if layer.weights))
+    return InitializationReport("random", initialised=tuple(layer.name for layer in model.layers if layer.weights))
 
 
 def input_scale(
-    weights: str | os.PathLike | None, bands: Sequence[str], stem: str, published: Published | None = RESNET50
+    weights: str | os.PathLike | None, bands: Sequence[str], stem: str, published: PretrainedWeights | None = RESNET50
 ) -> tuple[float, ...]:
     """Returns what one standard deviation of each band has to become, so that the stem sees what it was trained with.
 
@@ -98,7 +98,7 @@ def input_scale(
     if weights is None:
         return (1.0,) * len(bands)
     saved = None if weights == "imagenet" else _saved_normalisation(_checked_path(weights))
-    sources, scale = saved or (COLOURS, _required(published, weights).scale)
+    sources, scale = saved or (RGB_ORDER, _required(published, weights).scale)
     return tuple(scale[sources.index(entry.source)] for entry in assign_sources(bands, stem, sources))
 
 
@@ -107,8 +107,8 @@ def load_backbone(
     weights: str | os.PathLike,
     bands: Sequence[str],
     stem: str = "by_name",
-    published: Published | None = RESNET50,
-) -> InitialisationReport:
+    published: PretrainedWeights | None = RESNET50,
+) -> InitializationReport:
     """Loads pretrained weights into a model, layer by layer, where name and shape agree.
 
     A convolution's bias is folded into the batch normalisation behind it, which is exact: it normalises
@@ -167,7 +167,7 @@ def load_backbone(
             "weights of the same architecture",
             "choose the model that they were trained with, or other weights",
         )
-    return InitialisationReport(str(weights), tuple(loaded), tuple(inflated), tuple(initialised), plan)
+    return InitializationReport(str(weights), tuple(loaded), tuple(inflated), tuple(initialised), plan)
 
 
 def _fitted_stem(arrays, source: _Source, bands, stem: str, where: str):
@@ -232,7 +232,7 @@ def _named_by_order(layers: dict[str, list[np.ndarray]], model: keras.Model, whe
     return named
 
 
-def _required(published: Published | None, weights: str | os.PathLike) -> Published:
+def _required(published: PretrainedWeights | None, weights: str | os.PathLike) -> PretrainedWeights:
     if published is None:
         raise SourceError(
             weights,
@@ -243,7 +243,7 @@ def _required(published: Published | None, weights: str | os.PathLike) -> Publis
     return published
 
 
-def _imagenet(published: Published) -> _Source:
+def _imagenet(published: PretrainedWeights) -> _Source:
     try:
         model = getattr(keras.applications, published.application)(weights="imagenet", include_top=False)
     except Exception as error:  # Keras raises a bare Exception when the download fails.
@@ -254,7 +254,7 @@ def _imagenet(published: Published) -> _Source:
             "where there is no network, fetch the file elsewhere and give it with `weights=FILE`",
         ) from error
     layers = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
-    return _Source(layers, COLOURS, published)
+    return _Source(layers, RGB_ORDER, published)
 
 
 def _checked_path(weights: str | os.PathLike) -> str:
@@ -269,7 +269,7 @@ def _checked_path(weights: str | os.PathLike) -> str:
     return path
 
 
-def _read(weights: str | os.PathLike, published: Published | None) -> _Source:
+def _read(weights: str | os.PathLike, published: PretrainedWeights | None) -> _Source:
     path = _checked_path(weights)
     try:
         content: str | io.BytesIO = path
@@ -296,7 +296,7 @@ def _read(weights: str | os.PathLike, published: Published | None) -> _Source:
             _FORMS,
             "give the .keras file of the run, which names its bands",
         )
-    return _Source(layers, COLOURS, published)
+    return _Source(layers, RGB_ORDER, published)
 
 
 def _layers_of(file: h5py.File, path: str) -> dict[str, list[np.ndarray]]:

@@ -15,9 +15,9 @@ import keras
 from keras import layers
 
 from eo_keras.models.dilation import check_output_stride
-from eo_keras.models.layers.factory import LOGITS, Parts, layer_seed
-from eo_keras.models.layers.normalization import Normalisation
-from eo_keras.models.layers.resize import ResizeLike, SpreadLike
+from eo_keras.models.layers.factory import LOGITS, LayerFactory, layer_seed
+from eo_keras.models.layers.normalization import Normalization
+from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
 
 RATES = (6, 12, 18)
 """Of the pyramid's separable convolutions at output stride 16; doubled at 8 (section 4)."""
@@ -33,7 +33,7 @@ def build_deeplab(
     *,
     bands: Sequence[str],
     num_classes: int,
-    normalisation: Normalisation,
+    normalisation: Normalization,
     input_dtype: str,
     backbone: Callable[..., tuple[Any, Any]],
     patch_size: int | None = None,
@@ -83,7 +83,7 @@ def build_deeplab(
     """
     output_stride = 16 if output_stride is None else output_stride
     check_output_stride(output_stride)
-    parts = Parts(dtype_policy, seed, synchronized, batch_norm_epsilon=1e-5)
+    parts = LayerFactory(dtype_policy, seed, synchronized, batch_norm_epsilon=1e-5)
     image, x = parts.image(bands, normalisation, scale, input_dtype, patch_size)
     low, high = backbone(parts, x, output_stride, **backbone_options)
     rates = [rate * 16 // output_stride for rate in RATES]
@@ -102,7 +102,7 @@ def build_deeplab(
     return keras.Model(image, parts.probabilities(logits), name=name)
 
 
-def _pyramid(parts: Parts, x: Any, rates: Sequence[int], depth: int) -> Any:
+def _pyramid(parts: LayerFactory, x: Any, rates: Sequence[int], depth: int) -> Any:
     """Adds atrous spatial pyramid pooling and the projection of its branches."""
     branches = [parts.unit(x, depth, 1, "aspp_1x1")]
     for number, rate in enumerate(rates, 1):
@@ -110,11 +110,11 @@ def _pyramid(parts: Parts, x: Any, rates: Sequence[int], depth: int) -> Any:
         prefix = f"aspp_atrous{number}"
         branches.append(parts.relu(parts.separable(x, depth, prefix, rate=rate), f"{prefix}_relu"))
     mean = parts.unit(parts.global_mean(x, "aspp_mean", keepdims=True), depth, 1, "aspp_mean")
-    branches.append(SpreadLike(dtype=parts.policy, name="aspp_mean_spread")(mean, x))
+    branches.append(BroadcastLike(dtype=parts.policy, name="aspp_mean_spread")(mean, x))
     return parts.unit(parts.concatenate(branches, "aspp_concatenate"), depth, 1, "aspp_projection")
 
 
-def _decoder(parts: Parts, x: Any, low: Any, ratio: int, depth: int, low_depth: int) -> Any:
+def _decoder(parts: LayerFactory, x: Any, low: Any, ratio: int, depth: int, low_depth: int) -> Any:
     """Adds the decoder up to the features that the scores are made of, in the size of the low-level features."""
     low = parts.unit(low, low_depth, 1, "decoder_low")
     x = ResizeLike(ratio, dtype=parts.policy, name="decoder_resize")(x, low)

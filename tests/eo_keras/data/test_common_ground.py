@@ -35,7 +35,9 @@ def side(folder, images, bands=BANDS, corners=None, crs="EPSG:32633", tiles=Fals
                 place = {"crs": crs, "transform": (10.0, 0.0, 500_000.0 + x, 0.0, -10.0, 5_500_000.0 - y)}
             tile = None
             if tiles:
-                tile = records.Tile(np.zeros((size, size), np.uint8), np.ones((size, size), np.uint8), "A", "", "p")
+                tile = records.PixelLabels(
+                    np.zeros((size, size), np.uint8), np.ones((size, size), np.uint8), "A", "", "p"
+                )
             tfrecord.write_record(
                 file, records.encode(records.Example(data, None if tiles else 0, f"{number}", tile=tile, **place))
             )

@@ -8,10 +8,9 @@ import types
 import numpy as np
 import pytest
 
-from eo_keras.data import holdouts
+from eo_keras.data import holdouts, subsets
 from eo_keras.data import pipeline as pipelines
-from eo_keras.data import subsets as parts
-from eo_keras.data.pipeline import PipelineOptions, Records, TrainingPipeline
+from eo_keras.data.pipeline import PipelineOptions, RecordDataset, TrainingDataset
 from eo_keras.errors import OptionError
 from eo_keras.geo.footprints import Footprints
 from eo_keras.legends.catalogue import HSL4
@@ -25,7 +24,7 @@ PATCHES = types.SimpleNamespace(task="classification", resolution_m=10.0, patch_
 
 
 def draw(names):
-    return parts.draw(names, 1)
+    return subsets.draw(names, 1)
 
 
 def scanned(corners, cities=None, digests=None):
@@ -60,7 +59,7 @@ def test_nothing_of_the_ground_that_is_held_out_is_trained_on(stride):
     assert shared(found, corners * 2) == 0
     assert 0.04 <= found.held_out.mean() <= 0.1 and found.kept.mean() >= 0.5
     assert found.how.startswith("held out in blocks of ") and "left out" in found.how
-    again = holdouts.divide(scanned(corners * 2), TILES, 0.05, lambda names: parts.draw(names, 2))
+    again = holdouts.divide(scanned(corners * 2), TILES, 0.05, lambda names: subsets.draw(names, 2))
     assert (again.held_out != found.held_out).any()
 
 
@@ -94,7 +93,7 @@ def test_pictures_without_a_place_go_by_key_and_copies_together():
     digests = [bytes([number]) for number in range(200)]
     plain = holdouts.divide(scanned(None, digests=digests), PATCHES, 0.2, draw)
     assert plain.how == "held out by key"
-    kept, held_out = parts.holdout(0.2, 1)
+    kept, held_out = subsets.holdout(0.2, 1)
     keys = scanned(None, digests=digests).keys
     assert plain.held_out.tolist() == held_out.contains(list(keys)).numpy().tolist()
     digests[150:] = digests[:50]
@@ -128,7 +127,7 @@ def folder(tmp_path):
             for place in places.tolist():
                 x, y = corners[place]
                 image = rng.integers(1, 4000, (16, 16, 1)).astype("<u2")
-                tile = records.Tile(np.zeros((16, 16), np.uint8), np.ones((16, 16), np.uint8), "A", "", "p")
+                tile = records.PixelLabels(np.zeros((16, 16), np.uint8), np.ones((16, 16), np.uint8), "A", "", "p")
                 transform = (10.0, 0.0, 500_000.0 + x, 0.0, -10.0, 5_500_000.0 - y)
                 example = records.Example(image.tobytes(), None, f"A-{place:03d}", "EPSG:32633", transform, tile)
                 tfrecord.write_record(file, records.encode(example))
@@ -144,10 +143,10 @@ def folder(tmp_path):
 
 
 def test_the_pipelines_deliver_the_two_parts(folder):
-    data = Records(folder)
+    data = RecordDataset(folder)
     division = holdouts.hold_out(data, 0.05, 1)
     assert division.name.startswith("5.0% of the split train, held out in blocks of 0.16 km")
-    again = holdouts.hold_out(Records(folder), 0.05, 1)
+    again = holdouts.hold_out(RecordDataset(folder), 0.05, 1)
     assert (again.kept, again.held_out) == (division.kept, division.held_out)
 
     def seen(part):
@@ -156,10 +155,10 @@ def test_the_pipelines_deliver_the_two_parts(folder):
 
     for part in (division.kept, division.held_out):
         assert seen(part) == part.keys and data.count("train", part) == len(part.keys)
-        shares = [data.count("train", part, parts.Share(number, 3)) for number in range(3)]
+        shares = [data.count("train", part, subsets.WorkerShard(number, 3)) for number in range(3)]
         assert sum(shares) == len(part.keys)
     for cache in (True, False):
-        pipeline = TrainingPipeline(data, PipelineOptions(2, cache=cache), part=division.kept)
+        pipeline = TrainingDataset(data, PipelineOptions(2, cache=cache), part=division.kept)
         assert pipeline.examples == len(division.kept.keys)
     places = {f"A-{place:03d}": corner for place, corner in enumerate(grid(12, 80))}
     held, kept = (np.array([places[key] for key in part.keys]) for part in (division.held_out, division.kept))
@@ -167,5 +166,5 @@ def test_the_pipelines_deliver_the_two_parts(folder):
 
 
 def test_another_division_is_another_part():
-    one = parts.Part(0.1, 1, True, frozenset({"a"}))
+    one = subsets.Holdout(0.1, 1, True, frozenset({"a"}))
     assert one != dataclasses.replace(one, keys=frozenset({"b"})) and len({one, dataclasses.replace(one)}) == 1

@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from eo_keras.data.augment.patches import Augmentation
-from eo_keras.data.pipeline import PipelineOptions, Records, TrainingPipeline, evaluation, kept_bytes, reading
+from eo_keras.data.pipeline import PipelineOptions, RecordDataset, TrainingDataset, evaluation, kept_bytes, reading
 from eo_keras.data.subsets import holdout
 from eo_keras.errors import BandError, OptionError, RecordsError
 from eo_keras.legends.catalogue import Legend, LegendClass
@@ -94,7 +94,7 @@ MODES = pytest.mark.parametrize("cache", [True, False], ids=["memory", "streamed
 def test_epochs_are_reproducible_permutations(raw, cache):
     folder, images = raw
     options = PipelineOptions(5, seed=4, augmentation=None, cache=cache, shuffle_buffer=30)
-    pipeline = TrainingPipeline(Records(folder), options)
+    pipeline = TrainingDataset(RecordDataset(folder), options)
     assert (pipeline.examples, pipeline.steps, pipeline.in_memory) == (TRAIN, 10, cache)
     epochs = [_batches(pipeline.epoch(number)) for number in range(3)]
     for batches in epochs:
@@ -108,19 +108,19 @@ def test_epochs_are_reproducible_permutations(raw, cache):
     orders = [_numbers(batches) for batches in epochs]
     assert all(one != other for one, other in itertools.combinations([*orders, sorted(orders[0])], 2))
     assert _numbers(_batches(pipeline.epoch(1))) == orders[1]
-    other_seed = TrainingPipeline(Records(folder), dataclasses.replace(options, seed=5))
+    other_seed = TrainingDataset(RecordDataset(folder), dataclasses.replace(options, seed=5))
     assert _numbers(_batches(other_seed.epoch(0))) != orders[0]
 
 
 @MODES
 def test_an_epoch_does_not_depend_on_what_was_read_before(raw, cache):
     options = PipelineOptions(8, seed=2, augmentation=Augmentation(), cache=cache)
-    used = TrainingPipeline(Records(raw[0]), options)
+    used = TrainingDataset(RecordDataset(raw[0]), options)
     for number in range(3):
         next(iter(used.epoch(number)))
     epoch = _batches(used.epoch(3))
     assert len(epoch) == 6
-    fresh = TrainingPipeline(Records(raw[0]), options)
+    fresh = TrainingDataset(RecordDataset(raw[0]), options)
     _assert_same(epoch, _batches(fresh.epoch(3)))
     resumed = fresh.epoch(3, first_step=4)
     assert resumed.cardinality() == 2
@@ -135,7 +135,7 @@ def _nodes(dataset):
 @MODES
 @pytest.mark.parametrize("first", [0, 3])
 def test_many_passes_are_one_short_dataset(raw, cache, first):
-    pipeline = TrainingPipeline(Records(raw[0]), PipelineOptions(8, seed=2, augmentation=None, cache=cache))
+    pipeline = TrainingDataset(RecordDataset(raw[0]), PipelineOptions(8, seed=2, augmentation=None, cache=cache))
     short, long = pipeline.steps_from(first, 2), pipeline.steps_from(first, 50_000)
     assert _nodes(short) == _nodes(long) < 25
     assert long.cardinality() == 50_000
@@ -145,7 +145,7 @@ def test_many_passes_are_one_short_dataset(raw, cache, first):
 @MODES
 def test_steps_run_on_over_the_ends_of_epochs(raw, cache):
     options = PipelineOptions(8, seed=2, augmentation=Augmentation(), cache=cache)
-    pipeline = TrainingPipeline(Records(raw[0]), options)
+    pipeline = TrainingDataset(RecordDataset(raw[0]), options)
     assert pipeline.steps == 6
     whole = [batch for number in range(4) for batch in _batches(pipeline.epoch(number))]
     _assert_same(whole[4:20], _batches(pipeline.steps_from(4, 16)))
@@ -154,7 +154,7 @@ def test_steps_run_on_over_the_ends_of_epochs(raw, cache):
 
 def test_smaller_images_are_the_same_ones(raw):
     options = PipelineOptions(8, seed=2, augmentation=Augmentation())
-    pipeline = TrainingPipeline(Records(raw[0]), options)
+    pipeline = TrainingDataset(RecordDataset(raw[0]), options)
     for (large, label), (small, again) in zip(pipeline.epoch(1), pipeline.epoch(1, size=8), strict=True):
         assert small.shape == (8, 8, 8, 13) and small.dtype == tf.uint16
         np.testing.assert_array_equal(label, again)
@@ -165,7 +165,7 @@ def test_smaller_images_are_the_same_ones(raw):
 
 def test_augmentation_differs_between_steps_and_epochs(raw):
     options = PipelineOptions(TRAIN, augmentation=Augmentation(shift=0, brightness=0))
-    pipeline = TrainingPipeline(Records(raw[0]), options)
+    pipeline = TrainingDataset(RecordDataset(raw[0]), options)
     seen = []
     for number in range(2):
         ((image, _),) = _batches(pipeline.epoch(number))
@@ -180,11 +180,11 @@ def test_bands_are_selected_by_name(raw, bands, cache):
     folder, images = raw
     options = PipelineOptions(4, bands=bands, cache=cache)
     columns = [EUROSAT_ORDER.index(band) for band in bands]
-    for image, _, weight, key in evaluation(Records(folder), options, "test", with_keys=True):
+    for image, _, weight, key in evaluation(RecordDataset(folder), options, "test", with_keys=True):
         for one, counts, name in zip(image.numpy(), weight.numpy(), key.numpy(), strict=True):
             if counts:
                 np.testing.assert_array_equal(one, images[name.decode()][..., columns])
-    pipeline = TrainingPipeline(Records(folder), options)
+    pipeline = TrainingDataset(RecordDataset(folder), options)
     assert pipeline.bands == bands
     expected = {images[f"train-{number}"][..., columns].tobytes() for number in range(TRAIN)}
     assert {one.tobytes() for image, _ in _batches(pipeline.epoch(0)) for one in image} <= expected
@@ -192,7 +192,7 @@ def test_bands_are_selected_by_name(raw, bands, cache):
 
 @MODES
 def test_evaluation_counts_every_example_once(raw, cache):
-    dataset = evaluation(Records(raw[0]), PipelineOptions(5, cache=cache), "test", with_keys=True)
+    dataset = evaluation(RecordDataset(raw[0]), PipelineOptions(5, cache=cache), "test", with_keys=True)
     assert dataset.cardinality() == 3
     assert [spec.shape[0] for spec in dataset.element_spec] == [5] * 4
     batches = _batches(dataset)
@@ -202,22 +202,22 @@ def test_evaluation_counts_every_example_once(raw, cache):
     image, label, weight, _ = batches[-1]
     assert not image[3:].any() and not label[3:].any() and weight.dtype == np.float32
     _assert_same(batches, _batches(dataset))
-    assert len(evaluation(Records(raw[0]), PipelineOptions(5), "test").element_spec) == 3
+    assert len(evaluation(RecordDataset(raw[0]), PipelineOptions(5), "test").element_spec) == 3
 
 
 def test_whole_last_batch_is_not_padded(raw):
-    batches = _batches(evaluation(Records(raw[0]), PipelineOptions(TEST), "test"))
+    batches = _batches(evaluation(RecordDataset(raw[0]), PipelineOptions(TEST), "test"))
     assert len(batches) == 1 and batches[0][2].all()
 
 
 def test_jpeg_pixels_are_those_of_pillow(tmp_path):
     images = _write(tmp_path, {"train": 6}, "jpeg")
-    for image, _, weight, key in evaluation(Records(tmp_path), PipelineOptions(4), "train", with_keys=True):
+    for image, _, weight, key in evaluation(RecordDataset(tmp_path), PipelineOptions(4), "train", with_keys=True):
         for one, counts, name in zip(image.numpy(), weight.numpy(), key.numpy(), strict=True):
             if counts:
                 np.testing.assert_array_equal(one, images[name.decode()])
     memory, streamed = (
-        TrainingPipeline(Records(tmp_path), PipelineOptions(3, cache=cache, augmentation=None))
+        TrainingDataset(RecordDataset(tmp_path), PipelineOptions(3, cache=cache, augmentation=None))
         for cache in (True, False)
     )
     contents = [
@@ -231,7 +231,7 @@ def test_memory_limit(raw):
     size = TRAIN * (16 * 16 * 2 + 4)  # Images, and labels of 32 bits.
     for limit, in_memory in ((size, True), (size - 1, False)):
         options = PipelineOptions(5, bands=("B04",), cache_limit_bytes=limit)
-        pipeline = TrainingPipeline(Records(raw[0]), options)
+        pipeline = TrainingDataset(RecordDataset(raw[0]), options)
         assert (pipeline.in_memory, pipeline.kept_bytes) == (in_memory, in_memory * size)
         assert len(_batches(pipeline.epoch(0))) == 10
 
@@ -239,7 +239,7 @@ def test_memory_limit(raw):
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak of memory cannot be reset")
 def test_examples_are_read_into_the_memory_that_keeps_them(tmp_path):
     _write(tmp_path, {"train": 384}, size=128)
-    records = Records(tmp_path)
+    records = RecordDataset(tmp_path)
 
     def resident(peak):
         name = "VmHWM:" if peak else "VmRSS:"
@@ -247,12 +247,12 @@ def test_examples_are_read_into_the_memory_that_keeps_them(tmp_path):
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
 
     # What TensorFlow sets up once, and what an earlier test freed and the C library kept.
-    next(iter(TrainingPipeline(records, PipelineOptions(4, cache=False)).epoch(0)))
+    next(iter(TrainingDataset(records, PipelineOptions(4, cache=False)).epoch(0)))
     gc.collect()
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     before = resident(peak=False)
-    pipeline = TrainingPipeline(records, PipelineOptions(4))
+    pipeline = TrainingDataset(records, PipelineOptions(4))
     grown = resident(peak=True) - before
     assert pipeline.kept_bytes == 384 * (128**2 * 13 * 2 + 4) > 150e6
     assert grown < 1.2 * pipeline.kept_bytes
@@ -260,7 +260,7 @@ def test_examples_are_read_into_the_memory_that_keeps_them(tmp_path):
 
 
 def test_what_is_kept_of_maps_counts_their_labels(raw):
-    data = Records(raw[0])
+    data = RecordDataset(raw[0])
     options = PipelineOptions(5, bands=("B04", "B03"))
     assert kept_bytes(data, options, 7) == 7 * (16 * 16 * 2 * 2 + 4)
     data.card = dataclasses.replace(data.card, task="segmentation")
@@ -268,13 +268,13 @@ def test_what_is_kept_of_maps_counts_their_labels(raw):
 
 
 def test_holdout_divides_a_split(raw):
-    data = Records(raw[0])
+    data = RecordDataset(raw[0])
     kept, held_out = holdout(0.3, 1)
     counts = data.count("train", kept), data.count("train", held_out)
     assert sum(counts) == TRAIN == data.count("train") and min(counts) > 5
     found = _batches(evaluation(data, PipelineOptions(1), "train", part=held_out))
     for cache in (True, False):
-        pipeline = TrainingPipeline(data, PipelineOptions(1, cache=cache), part=kept)
+        pipeline = TrainingDataset(data, PipelineOptions(1, cache=cache), part=kept)
         numbers = _numbers(_batches(pipeline.epoch(0))) + _numbers(found)
         assert sorted(numbers) == list(range(1, TRAIN + 1))
     other = _numbers(_batches(evaluation(data, PipelineOptions(1), "train", part=holdout(0.3, 2)[1])))
@@ -293,32 +293,32 @@ def test_holdout_fraction():
 
 def test_batches_are_distributed(raw):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
-    pipeline = TrainingPipeline(Records(raw[0]), PipelineOptions(10, augmentation=Augmentation()))
+    pipeline = TrainingDataset(RecordDataset(raw[0]), PipelineOptions(10, augmentation=Augmentation()))
     plain = _batches(pipeline.epoch(0))
     distributed = strategy.experimental_distribute_dataset(pipeline.epoch(0))
     _assert_same(plain, _batches(distributed))
 
 
 def test_options_that_cannot_work(raw):
-    data = Records(raw[0])
+    data = RecordDataset(raw[0])
     with pytest.raises(OptionError, match="more than the 50 examples"):
-        TrainingPipeline(data, PipelineOptions(51))
+        TrainingDataset(data, PipelineOptions(51))
     with pytest.raises(OptionError, match="batch_size: 0"):
         PipelineOptions(0)
     with pytest.raises(OptionError, match="less than the images' 16 pixels"):
-        TrainingPipeline(data, PipelineOptions(5, augmentation=Augmentation(shift=16)))
+        TrainingDataset(data, PipelineOptions(5, augmentation=Augmentation(shift=16)))
     with pytest.raises(BandError, match="B99"):
-        TrainingPipeline(data, PipelineOptions(5, bands=("B04", "B99")))
+        TrainingDataset(data, PipelineOptions(5, bands=("B04", "B99")))
 
 
 def test_bands_that_the_records_do_not_hold(tmp_path):
     _write(tmp_path, {"train": 3}, "jpeg")
     with pytest.raises(BandError, match="does not hold B08"):
-        evaluation(Records(tmp_path), PipelineOptions(1, bands=("B08",)), "train")
+        evaluation(RecordDataset(tmp_path), PipelineOptions(1, bands=("B08",)), "train")
 
 
 def test_unknown_and_empty_splits(own):
-    data = Records(own)
+    data = RecordDataset(own)
     with pytest.raises(RecordsError, match="there is no split 'tset'; expected one of train"):
         data.files("tset")
     with pytest.raises(RecordsError, match="'val' is empty"):
@@ -326,12 +326,12 @@ def test_unknown_and_empty_splits(own):
 
 
 def test_missing_and_cut_shards(own):
-    data = Records(own)
+    data = RecordDataset(own)
     path, other = own / data.card.splits["train"].shards[1].name, own / data.card.splits["train"].shards[0].name
     content = path.read_bytes()
     path.write_bytes(content[:-7])
     with pytest.raises(RecordsError, match=rf"{path.name}: it has {len(content) - 7} bytes; expected {len(content)} b"):
-        TrainingPipeline(data, PipelineOptions(1))
+        TrainingDataset(data, PipelineOptions(1))
     path.write_bytes(content)
     other.unlink()
     with pytest.raises(RecordsError, match=f"{other.name}: there is no such file"):
@@ -340,14 +340,14 @@ def test_missing_and_cut_shards(own):
 
 @MODES
 def test_a_damaged_record_is_reported(own, cache):
-    data = Records(own)
+    data = RecordDataset(own)
     path = own / data.card.splits["train"].shards[1].name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     # Of the shard's four records, the two in the middle meet there.
     with pytest.raises(RecordsError, match=f"{path.name}: record [12] is cut off or damaged"):
-        list(reading(data, TrainingPipeline(data, PipelineOptions(1, cache=cache)).epoch(0)))
+        list(reading(data, TrainingDataset(data, PipelineOptions(1, cache=cache)).epoch(0)))
     with pytest.raises(RecordsError, match=f"{path.name}: record [12] is cut off or damaged"):
         list(reading(data, evaluation(data, PipelineOptions(1), "train")))
 
@@ -357,14 +357,14 @@ def test_a_card_that_counts_wrongly_is_reported(own, cache):
     card = cards.read_data_card(own)
     split = dataclasses.replace(card.splits["train"], examples=14)
     cards.write_card(dataclasses.replace(card, splits={"train": split}), own)
-    data = Records(own)
+    data = RecordDataset(own)
     with pytest.raises(RecordsError):
-        list(reading(data, TrainingPipeline(data, PipelineOptions(1, cache=cache)).epoch(0)))
+        list(reading(data, TrainingDataset(data, PipelineOptions(1, cache=cache)).epoch(0)))
 
 
 def test_no_records_folder(tmp_path):
     with pytest.raises(RecordsError, match="no card.json"):
-        Records(tmp_path)
+        RecordDataset(tmp_path)
 
 
 def _worker(number, workers):
@@ -373,11 +373,11 @@ def _worker(number, workers):
 
 def _of_worker(data, number, workers=3, part=None, **options):
     chosen = PipelineOptions(12, seed=4, **options)
-    return TrainingPipeline(data, chosen, part=part, input_context=_worker(number, workers))
+    return TrainingDataset(data, chosen, part=part, input_context=_worker(number, workers))
 
 
 def test_streaming_every_worker_reads_shards_of_its_own(raw):
-    data = Records(raw[0])
+    data = RecordDataset(raw[0])
     pipelines = [_of_worker(data, number, cache=False) for number in range(3)]
     assert [pipeline.examples for pipeline in pipelines] == [17, 17, 16]
     assert {(pipeline.steps, pipeline.batch_size) for pipeline in pipelines} == {(4, 4)}
@@ -391,8 +391,8 @@ def test_streaming_every_worker_reads_shards_of_its_own(raw):
 
 
 def test_from_memory_the_workers_shares_are_the_batches_of_one_process(raw):
-    data, augmentation = Records(raw[0]), Augmentation(True, 3, 0.2)
-    whole = TrainingPipeline(data, PipelineOptions(12, seed=4, augmentation=augmentation))
+    data, augmentation = RecordDataset(raw[0]), Augmentation(True, 3, 0.2)
+    whole = TrainingDataset(data, PipelineOptions(12, seed=4, augmentation=augmentation))
     workers = [_of_worker(data, number, augmentation=augmentation) for number in range(3)]
     assert {(worker.examples, worker.steps, worker.batch_size) for worker in workers} == {(50, 4, 4)}
     parts = [_batches(worker.epoch(1, first_step=1)) for worker in workers]
@@ -402,7 +402,7 @@ def test_from_memory_the_workers_shares_are_the_batches_of_one_process(raw):
 
 
 def test_workers_draw_different_augmentations_and_resume_alike(raw):
-    data = Records(raw[0])
+    data = RecordDataset(raw[0])
     _assert_same(
         _batches(_of_worker(data, 1, augmentation=Augmentation(), cache=False).epoch(1))[2:],
         _batches(_of_worker(data, 1, augmentation=Augmentation(), cache=False).epoch(1, first_step=2)),
@@ -423,7 +423,7 @@ def test_workers_draw_different_augmentations_and_resume_alike(raw):
 
 
 def test_workers_share_a_part_too(raw):
-    data, (kept, _) = Records(raw[0]), holdout(0.4, 7)
+    data, (kept, _) = RecordDataset(raw[0]), holdout(0.4, 7)
     pipelines = [_of_worker(data, number, 2, part=kept, cache=False) for number in range(2)]
     assert sum(pipeline.examples for pipeline in pipelines) == data.count("train", kept)
     assert len({pipeline.steps for pipeline in pipelines}) == 1
@@ -432,19 +432,19 @@ def test_workers_share_a_part_too(raw):
 
 
 def test_more_workers_than_shards_and_batches_that_cannot_be_shared(raw):
-    data = Records(raw[0])
+    data = RecordDataset(raw[0])
     with pytest.raises(RecordsError, match="3 shards for 4 workers.*fewer workers, or build .* smaller `shard_mb"):
         _of_worker(data, 0, 4, cache=False)
     words = "12 is not divisible by 5 workers; expected a multiple of 5, for instance 15"
     with pytest.raises(OptionError, match=words):
         _of_worker(data, 0, 5)
     with pytest.raises(OptionError, match="20 is more than the 16 examples that a worker has.*expected 48 or less"):
-        TrainingPipeline(data, PipelineOptions(60, cache=False), input_context=_worker(0, 3))
+        TrainingDataset(data, PipelineOptions(60, cache=False), input_context=_worker(0, 3))
 
 
 def test_a_strategy_gets_the_worker_s_own_batches(raw):
-    data, strategy = Records(raw[0]), tf.distribute.get_strategy()
+    data, strategy = RecordDataset(raw[0]), tf.distribute.get_strategy()
     batches = strategy.distribute_datasets_from_function(
-        lambda context: TrainingPipeline(data, PipelineOptions(12, seed=4), input_context=context).epoch(0)
+        lambda context: TrainingDataset(data, PipelineOptions(12, seed=4), input_context=context).epoch(0)
     )
-    _assert_same(_batches(batches), _batches(TrainingPipeline(data, PipelineOptions(12, seed=4)).epoch(0)))
+    _assert_same(_batches(batches), _batches(TrainingDataset(data, PipelineOptions(12, seed=4)).epoch(0)))

@@ -8,13 +8,12 @@ import pytest
 from PIL import Image
 
 from eo_keras.data import pipeline as pipelines
-from eo_keras.data import subsets as parts
+from eo_keras.data import subsets
 from eo_keras.errors import BandError, LegendError, OptionError, RecordsError, RunError
 from eo_keras.evaluation import evaluate as evaluation
-from eo_keras.evaluation import report as evaluation_folder
+from eo_keras.evaluation import report
 from eo_keras.legends import catalogue as legends
-from eo_keras.metrics import by_location as places
-from eo_keras.metrics import calibration
+from eo_keras.metrics import by_location, calibration
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.runs import folder as runs
@@ -29,7 +28,7 @@ def run(finished):
 
 @pytest.fixture(scope="module")
 def data(rgb_records):
-    return pipelines.Records(rgb_records)
+    return pipelines.RecordDataset(rgb_records)
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +77,13 @@ def calibrated(run, data, result):
     found = evaluation.fit_calibration(run, data, batch_size=16, model_sha256="ab")
     degrees = np.stack([np.linspace(5, 15, 40), np.linspace(45, 55, 40)], axis=1)
     degrees[3] = np.nan
-    return dataclasses.replace(result, calibration=found, places=places.Places(degrees, "somewhere.csv"))
+    return dataclasses.replace(result, calibration=found, places=by_location.Places(degrees, "somewhere.csv"))
 
 
 @pytest.fixture(scope="module")
 def folder(calibrated, tmp_path_factory):
     path = tmp_path_factory.mktemp("evaluation") / "test"
-    evaluation_folder.write_evaluation(calibrated, path)
+    report.write_evaluation(calibrated, path)
     return path
 
 
@@ -122,20 +121,20 @@ def test_the_folder(folder, calibrated):
 def test_an_evaluation_is_found_again_only_if_it_is_whole_and_the_same(folder, calibrated, tmp_path):
     content = json.loads((folder / "metrics.json").read_text())
     expected = {name: content[name] for name in ("model_sha256", "data_fingerprint", "split", "tta")}
-    found = evaluation_folder.find_evaluation(folder, expected)
+    found = report.find_evaluation(folder, expected)
     assert found.metrics == content and found.class_names == legends.EUROSAT.class_names
     temperature = calibrated.calibration.temperature
     softened = calibration.apply_temperature(calibrated.answers.probabilities, temperature)
     np.testing.assert_allclose(found.answers.probabilities, softened, rtol=1e-6)
     assert content["predictions_temperature"] == temperature != 1
-    assert evaluation_folder.find_evaluation(folder, expected | {"tta": "d4"}) is None
-    assert evaluation_folder.find_evaluation(tmp_path, expected) is None
+    assert report.find_evaluation(folder, expected | {"tta": "d4"}) is None
+    assert report.find_evaluation(tmp_path, expected) is None
 
     def damaged(change):
         copy = tmp_path / change.__name__
         shutil.copytree(folder, copy)
         change(copy)
-        return evaluation_folder.find_evaluation(copy, expected)
+        return report.find_evaluation(copy, expected)
 
     def without_a_figure(copy):
         (copy / "mistakes.png").unlink()
@@ -158,7 +157,7 @@ def test_an_evaluation_is_found_again_only_if_it_is_whole_and_the_same(folder, c
     for change in (*changes, from_before_probabilities_were_kept):
         assert damaged(change) is None, change.__name__
     with pytest.raises(RunError, match="predictions.csv: it is not the file that metrics.json was made with"):
-        evaluation_folder.read_evaluation(tmp_path / "other_predictions")
+        report.read_evaluation(tmp_path / "other_predictions")
 
 
 def test_an_evaluation_replaces_its_own_files_and_nobody_elses(folder, result, tmp_path):
@@ -168,26 +167,26 @@ def test_an_evaluation_replaces_its_own_files_and_nobody_elses(folder, result, t
         (tmp_path / name).write_bytes(data)
     for overwrite in (False, True):
         with pytest.raises(RunError, match="this program did not write"):
-            evaluation_folder.write_evaluation(result, tmp_path, overwrite=overwrite)
+            report.write_evaluation(result, tmp_path, overwrite=overwrite)
     assert contents(tmp_path) == theirs
     copy = shutil.copytree(folder, tmp_path / "test")
     (copy / "notes.md").write_text("mine")
     (copy / "mistakes.png").write_bytes(b"mine")
-    (warning,) = evaluation_folder.write_evaluation(result, copy)
+    (warning,) = report.write_evaluation(result, copy)
     assert "kept as mistakes.png.kept-1" in warning and (copy / "mistakes.png.kept-1").read_bytes() == b"mine"
     assert (copy / "notes.md").read_text() == "mine" and not (copy / "metrics.json.kept-1").exists()
 
 
 def test_a_map_of_before_does_not_outlive_its_evaluation(folder, result, tmp_path):
     shutil.copytree(folder, tmp_path / "test")
-    evaluation_folder.write_evaluation(dataclasses.replace(result, not_calibrated="why"), tmp_path / "test")
+    report.write_evaluation(dataclasses.replace(result, not_calibrated="why"), tmp_path / "test")
     assert not list((tmp_path / "test").glob("accuracy_map*"))
     content = json.loads((tmp_path / "test" / "metrics.json").read_text())
     assert content["places"] is None and content["calibration"]["reason"] == "why"
 
 
 def test_the_temperature_is_fitted_on_what_validated_the_run(run, data, calibrated, finished):
-    part = parts.holdout(0.2, finished[0].seed)[1]
+    part = subsets.holdout(0.2, finished[0].seed)[1]
     assert evaluation.validation_part(run, data) == ("train", part)
     dataset = pipelines.evaluation(data, pipelines.PipelineOptions(16), "train", part=part, with_keys=True)
     answers = evaluation.Answerer(run.model)(data, dataset)
@@ -226,7 +225,7 @@ def test_which_runs_are_meant(tmp_path, monkeypatch):
             (folder / cards.MODEL_CARD_NAME).touch()
 
     def found(*words):
-        return [str(path) for path in evaluation_folder.find_runs(words)]
+        return [str(path) for path in report.find_runs(words)]
 
     assert found("runs/b,runs/a") == ["runs/b", "runs/a"]
     assert found("runs/*") == ["runs/a", "runs/b", "runs/x,y"]
@@ -236,7 +235,7 @@ def test_which_runs_are_meant(tmp_path, monkeypatch):
         found("none/*")
     with pytest.raises(OptionError, match="no folder is named"):
         found(",")
-    names = evaluation_folder.short_names(evaluation_folder.find_runs(["runs/a,runs/b,other/a"]))
+    names = report.short_names(report.find_runs(["runs/a,runs/b,other/a"]))
     assert names == ["runs/a", "b", "other/a"]
 
 
@@ -273,6 +272,6 @@ def test_records_of_other_classes_or_without_the_bands(run, data, rgb_records, t
 
 
 def test_cross_entropy_by_hand():
-    answers = evaluation.Answers(np.array([0, 1]), np.array([[0.5, 0.5], [1.0, 0.0]], np.float32))
+    answers = evaluation.ClassPredictions(np.array([0, 1]), np.array([[0.5, 0.5], [1.0, 0.0]], np.float32))
     assert answers.cross_entropy() == pytest.approx((np.log(2) - np.log(np.finfo(np.float32).tiny)) / 2)
     assert answers.accuracy() == 0.5

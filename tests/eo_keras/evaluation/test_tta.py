@@ -57,7 +57,7 @@ def test_a_symmetric_model_answers_as_before(images):
 def test_the_answerer_asks_it(finished, rgb_records):
     from eo_keras.runs import folder as runs
 
-    run, records = runs.open_run(finished[0].run_dir), pipelines.Records(rgb_records)
+    run, records = runs.open_run(finished[0].run_dir), pipelines.RecordDataset(rgb_records)
     result = evaluation.evaluate(run, records, batch_size=16, symmetries="d4")
     assert result.tta == "d4" and len(result.answers.keys) == 40
     stored = [image for image, *_ in pipelines.evaluation(records, pipelines.PipelineOptions(40), "test")][0].numpy()

@@ -13,8 +13,7 @@ from rasterio.transform import from_origin
 from eo_keras.errors import BandError, SourceError
 from eo_keras.geo import images as rasters
 from eo_keras.sensors import radiometry, sentinel2
-from tfrecords_builder.sources import eurosat
-from tfrecords_builder.sources import image_decoding as decoding
+from tfrecords_builder.sources import eurosat, image_decoding
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -87,7 +86,7 @@ def test_pictures_are_rgb_composites_decoded_as_the_builder_does(tmp_path):
     pixels = numbers(3, "uint8", size=64).repeat(4, 0)[:64]
     path = write_picture(tmp_path / "a.jpg", pixels, quality=90)
     image = rasters.read_image(path)
-    np.testing.assert_array_equal(image.pixels, decoding.decode_jpeg(path.read_bytes(), "a", 64))
+    np.testing.assert_array_equal(image.pixels, image_decoding.decode_jpeg(path.read_bytes(), "a", 64))
     assert image.bands == ("B04", "B03", "B02") and not image.bands_assumed
     assert image.reflectance == radiometry.EUROSAT_JPEG == eurosat.RGB.reflectance
     # The content decides, not the name.
@@ -222,7 +221,7 @@ def test_real_patches_are_read_as_the_builder_reads_them(real_data, tmp_path):
             data = archive.read(f"EuroSAT_MS/{name.split('_')[0]}/{name}.tif")
             (tmp_path / "a.tif").write_bytes(data)
             image = rasters.read_image(tmp_path / "a.tif")
-            patch = decoding.decode_geotiff(data, name, (64, 64, 13), "uint16")
+            patch = image_decoding.decode_geotiff(data, name, (64, 64, 13), "uint16")
             np.testing.assert_array_equal(image.pixels, patch.pixels)
             assert (image.crs, image.transform) == (patch.crs, patch.transform)
             assert image.bands_assumed and image.bands == eurosat.MULTISPECTRAL.bands

@@ -18,7 +18,7 @@ from eo_keras.errors import OptionError, SourceError, StorageError
 from eo_keras.geo import polygons as vectors
 from eo_keras.geo import vector_files
 from eo_keras.geo.grid import Grid
-from eo_keras.geo.rasterize import Burner
+from eo_keras.geo.rasterize import Rasterizer
 
 SQUARES = np.array([shapely.box(x, 2000, x + 900, 3000) for x in (4_000_000, 4_001_000, 4_002_000)], object)
 CODES = ("11100", "31000", "50000")
@@ -351,7 +351,7 @@ def test_traced_polygons_burn_to_the_same_labels():
     geometries, values = vectors.trace(labels, grid)
     assert shapely.is_valid(geometries).all() and values.dtype == np.uint8
     assert shapely.area(geometries).sum() == 100 * np.count_nonzero(labels != 255)
-    np.testing.assert_array_equal(Burner(geometries, values).burn(grid), labels)
+    np.testing.assert_array_equal(Rasterizer(geometries, values).rasterize(grid), labels)
     # Pixels that touch at a corner are apart.
     corner = np.array([[1, 255], [255, 1]], np.uint8)
     assert len(vectors.trace(corner, grid.window(0, 0, 2, 2))[0]) == 2

@@ -7,7 +7,7 @@ import shapely
 from rasterio.transform import Affine
 
 from eo_keras.geo.grid import Grid
-from eo_keras.geo.rasterize import Burner, fill_by_majority
+from eo_keras.geo.rasterize import Rasterizer, fill_by_majority
 
 GRID = Grid("EPSG:32633", (10.0, 0.0, 399_960.0, 0.0, -10.0, 5_900_040.0), 120, 150)
 
@@ -47,7 +47,7 @@ def test_equal_to_rasterio(crossed):
     if crossed:
         # Rows that run south, and pixels that are no squares.
         grid = Grid(GRID.crs, (10.0, 0.0, 399_963.7, 0.0, 7.0, 5_898_801.3), 170, 150)
-    burnt = Burner(geometries, labels, fill=200).burn(grid)
+    burnt = Rasterizer(geometries, labels, fill=200).rasterize(grid)
     assert burnt.dtype == np.uint8 and np.unique(burnt).size == 10
     np.testing.assert_array_equal(burnt, by_rasterio(geometries, labels, grid, fill=200))
 
@@ -55,7 +55,7 @@ def test_equal_to_rasterio(crossed):
 def test_a_turned_grid():
     geometries, labels = cells(60)
     grid = Grid(GRID.crs, (8.0, 6.0, 400_000.0, 6.0, -8.0, 5_899_500.0), 90, 70)
-    burnt = Burner(geometries, labels).burn(grid)
+    burnt = Rasterizer(geometries, labels).rasterize(grid)
     for row, column in np.random.default_rng(2).integers(0, (90, 70), (200, 2)):
         point = shapely.Point(grid.coordinates(column + 0.5, row + 0.5))
         inside = np.flatnonzero(shapely.contains(geometries, point))
@@ -75,9 +75,9 @@ def test_windows_are_parts_of_the_whole(transform):
     labels = np.append(labels, [*range(20, 50), 50]).astype(np.uint8)
     grid = Grid(GRID.crs, transform, 120, 150)
     moved = shapely.transform(geometries, lambda places: np.stack(grid.coordinates(*GRID.pixel(*places.T)), axis=1))
-    burner = Burner(moved, labels)
-    whole = burner.burn(grid)
-    np.testing.assert_array_equal(whole, Burner(geometries, labels).burn(GRID))
+    burner = Rasterizer(moved, labels)
+    whole = burner.rasterize(grid)
+    np.testing.assert_array_equal(whole, Rasterizer(geometries, labels).rasterize(GRID))
     rng = np.random.default_rng(1)
     for _ in range(30):
         row, column = rng.integers(-20, 100, 2)
@@ -86,15 +86,15 @@ def test_windows_are_parts_of_the_whole(transform):
         beyond = np.zeros((height, width), bool)
         rows, columns = row + np.arange(height), column + np.arange(width)
         beyond |= ((rows < 0) | (rows >= 120))[:, None] | ((columns < 0) | (columns >= 150))[None]
-        found = burner.burn(grid.window(row, column, height, width))
+        found = burner.rasterize(grid.window(row, column, height, width))
         np.testing.assert_array_equal(found[~beyond], inside[~beyond])
 
 
 def test_a_large_window_is_burnt_in_strips(monkeypatch):
     geometries, labels = cells(60)
-    whole = Burner(geometries, labels).burn(GRID)
+    whole = Rasterizer(geometries, labels).rasterize(GRID)
     monkeypatch.setattr("eo_keras.geo.rasterize._STRIP", 7 * GRID.width + 3)
-    np.testing.assert_array_equal(Burner(geometries, labels).burn(GRID), whole)
+    np.testing.assert_array_equal(Rasterizer(geometries, labels).rasterize(GRID), whole)
 
 
 def test_a_border_through_centres_belongs_to_one_side():
@@ -104,38 +104,42 @@ def test_a_border_through_centres_belongs_to_one_side():
     squares += [shapely.box(x - 50, y, x, y + 50), shapely.box(x, y, x + 50, y + 50)]
     counts = np.zeros((14, 14), int)
     for square in squares:
-        counts += Burner(np.array([square], object), np.array([1], np.uint8)).burn(GRID.window(-3, -2, 14, 14)) == 1
+        counts += (
+            Rasterizer(np.array([square], object), np.array([1], np.uint8)).rasterize(GRID.window(-3, -2, 14, 14)) == 1
+        )
     assert counts.max() == 1 and counts.sum() == 100
 
 
 def test_the_last_of_overlapping_polygons_lies_on_top():
     low, high = shapely.box(399_960, 5_899_940, 400_060, 5_900_040), shapely.box(400_010, 5_899_990, 400_060, 5_900_040)
     for order in ((low, high), (high, low)):
-        burnt = Burner(np.array(order, object), np.array([7, 255], np.uint8), fill=0).burn(GRID.window(0, 0, 12, 12))
+        burnt = Rasterizer(np.array(order, object), np.array([7, 255], np.uint8), fill=0).rasterize(
+            GRID.window(0, 0, 12, 12)
+        )
         assert np.count_nonzero(burnt == 255) == (25 if order[1] is high else 100)
         assert np.count_nonzero(burnt == 0) == 44
 
 
 def test_no_polygons_and_none_here():
-    burner = Burner(np.array([], object), np.array([], np.uint8), fill=3)
-    assert (burner.burn(GRID) == 3).all() and np.isnan(burner.bounds).all()
-    burner = Burner(*cells(20))
+    burner = Rasterizer(np.array([], object), np.array([], np.uint8), fill=3)
+    assert (burner.rasterize(GRID) == 3).all() and np.isnan(burner.bounds).all()
+    burner = Rasterizer(*cells(20))
     west, south, east, north = burner.bounds
     assert (west, north) == pytest.approx((399_960, 5_900_040), abs=10)
-    assert (burner.burn(GRID.window(5000, 0, 10, 10)) == 255).all()
+    assert (burner.rasterize(GRID.window(5000, 0, 10, 10)) == 255).all()
     with pytest.raises(ValueError, match="only polygons"):
-        Burner(shapely.points([[0, 0]]), np.array([1], np.uint8))
+        Rasterizer(shapely.points([[0, 0]]), np.array([1], np.uint8))
     with pytest.raises(ValueError, match="1 polygons and 2 labels"):
-        Burner(np.array([shapely.box(0, 0, 1, 1)], object), np.array([1, 2], np.uint8))
+        Rasterizer(np.array([shapely.box(0, 0, 1, 1)], object), np.array([1, 2], np.uint8))
 
 
 def test_far_windows_cost_nothing():
-    burner = Burner(*cells(3000))
-    burner.burn(GRID)
+    burner = Rasterizer(*cells(3000))
+    burner.rasterize(GRID)
 
     def seconds(grid):
         started = time.perf_counter()
-        burner.burn(grid)
+        burner.rasterize(grid)
         return time.perf_counter() - started
 
     here = min(seconds(GRID) for _ in range(5))

@@ -13,7 +13,7 @@ from eo_keras.errors import OptionError, SourceError
 from eo_keras.geo import scenes
 from eo_keras.geo.scene_reader import SceneReader
 from eo_keras.geo.scenes import SceneOptions
-from eo_keras.records.example import UNCLEAR
+from eo_keras.records.example import OBSCURED
 from tests.harness import products
 
 BANDS = ("B02", "B03", "B04")
@@ -66,7 +66,7 @@ def test_a_folder_of_bands_inside_a_product_is_read_as_the_product(product):
         (image, mask), (expected, expected_mask) = (reader.read(0, 0, 60, 60) for reader in (part, all_of_it))
     np.testing.assert_array_equal(image, expected)
     np.testing.assert_array_equal(mask, expected_mask)
-    assert (mask == UNCLEAR).sum() == 400
+    assert (mask == OBSCURED).sum() == 400
 
 
 def test_one_image_a_vrt_and_an_export_inside_a_product_carry_its_offset(product, tmp_path):

@@ -8,7 +8,7 @@ from eo_keras.errors import OptionError, SourceError
 from eo_keras.geo import scenes
 from eo_keras.geo.scene_reader import SceneReader
 from eo_keras.geo.scenes import SceneOptions
-from eo_keras.records.example import NO_DATA, SATURATED, UNCLEAR, VALID
+from eo_keras.records.example import NO_DATA, OBSCURED, SATURATED, VALID
 from tests.harness import products
 
 
@@ -33,7 +33,7 @@ def test_both_real_products_equal_rasterios_own_reading(real_data):
             np.testing.assert_array_equal(image[..., place], expected)
         with rasterio.open(scene.scl.path) as dataset:
             classes = dataset.read(1)
-        np.testing.assert_array_equal(mask == UNCLEAR, np.isin(classes, (3, 8, 9, 10)) & (mask != NO_DATA))
+        np.testing.assert_array_equal(mask == OBSCURED, np.isin(classes, (3, 8, 9, 10)) & (mask != NO_DATA))
         assert (mask == NO_DATA).sum() == {0: 129, -1000: 273}[offset]
 
 
@@ -160,7 +160,7 @@ def test_clouds_and_their_shadows_are_unclear(tmp_path):
     root = products.write_product(tmp_path, level="L2A", size=60, scl=scl, bands=["B04"])
     _, _, mask = read(root)
     fine = scl.repeat(2, 0).repeat(2, 1)
-    np.testing.assert_array_equal(mask == UNCLEAR, np.isin(fine, (3, 8, 9, 10)))
+    np.testing.assert_array_equal(mask == OBSCURED, np.isin(fine, (3, 8, 9, 10)))
 
 
 def test_float_scenes_become_harmonised_numbers(tmp_path):

@@ -7,7 +7,7 @@ from PIL import Image
 from rasterio.warp import transform
 
 from eo_keras.geo.footprints import Footprints
-from eo_keras.inspection import leakage as leaks
+from eo_keras.inspection import leakage
 
 SCALE = 0.001
 EDGE = 640.0
@@ -38,11 +38,11 @@ def squares(*corners):
 
 
 def inventory(images, parts, *, footprints=None, classes=None):
-    return leaks.Inventory(
+    return leakage.Inventory(
         keys=tuple(f"p{number}" for number in range(len(images))),
         parts=tuple(parts),
         classes=tuple(classes or ["Forest"] * len(images)),
-        fingerprints=leaks.fingerprint(np.asarray(images), SCALE),
+        fingerprints=leakage.fingerprint(np.asarray(images), SCALE),
         footprints=footprints,
         pixel_m=10.0,
     )
@@ -51,7 +51,7 @@ def inventory(images, parts, *, footprints=None, classes=None):
 @pytest.mark.parametrize("block", [(3, 5), (64, 64)])
 @pytest.mark.parametrize("bits", [0, 7, 30, 64])
 def test_the_search_finds_what_comparing_one_by_one_finds(monkeypatch, block, bits):
-    monkeypatch.setattr(leaks, "_BLOCK", block)
+    monkeypatch.setattr(leakage, "_BLOCK", block)
     rng = np.random.default_rng(0)
     first, second = (rng.integers(0, 2**64, count, dtype=np.uint64) for count in (23, 31))
     # Each of them near one of the others, by flipping one bit more every time.
@@ -62,7 +62,7 @@ def test_the_search_finds_what_comparing_one_by_one_finds(monkeypatch, block, bi
         if (int(first[i]) ^ int(second[j])).bit_count() <= bits
     }
     found = [
-        pair for rows, columns in leaks.close_hashes(first, second, bits) for pair in zip(rows, columns, strict=True)
+        pair for rows, columns in leakage.close_hashes(first, second, bits) for pair in zip(rows, columns, strict=True)
     ]
     assert len(found) == len(expected) and {(int(i), int(j)) for i, j in found} == expected
     assert expected or bits == 0
@@ -71,12 +71,12 @@ def test_the_search_finds_what_comparing_one_by_one_finds(monkeypatch, block, bi
 @pytest.mark.parametrize("size", [64, 50, 20])
 def test_one_transform_gives_the_hashes_of_all_turns(size):
     images = pictures(6, size=size)
-    all_turns = leaks.fingerprint(images, SCALE)
+    all_turns = leakage.fingerprint(images, SCALE)
     for turn in range(8):
-        of_turned = leaks.fingerprint(leaks.turned(images, turn), SCALE)
+        of_turned = leakage.fingerprint(leakage.turned(images, turn), SCALE)
         # Sums in another order may move a number across the median, which is one bit and its partner.
         assert np.bitwise_count(of_turned.hashes[:, 0] ^ all_turns.hashes[:, turn]).max() <= 2
-        np.testing.assert_allclose(of_turned.details, leaks.turned(all_turns.details, turn), atol=0.01)
+        np.testing.assert_allclose(of_turned.details, leakage.turned(all_turns.details, turn), atol=0.01)
 
 
 def test_turns_are_what_their_names_say():
@@ -91,9 +91,9 @@ def test_turns_are_what_their_names_say():
         "turned anticlockwise by 90 degrees": np.rot90(image, 1, (1, 2)),
         "mirrored at the other diagonal": np.rot90(image, 2, (1, 2)).transpose(0, 2, 1),
     }
-    assert tuple(expected) == leaks.TURNS
+    assert tuple(expected) == leakage.TURNS
     for turn, picture in enumerate(expected.values()):
-        np.testing.assert_array_equal(leaks.turned(image, turn), picture)
+        np.testing.assert_array_equal(leakage.turned(image, turn), picture)
 
 
 COPIES = {
@@ -111,7 +111,7 @@ def test_a_near_copy_across_splits_is_found_and_how_it_lies(kind):
     change, turn = COPIES[kind]
     images = pictures(60)
     images[40] = change(images[7])
-    report = leaks.find_leaks(inventory(images, ["train"] * 40 + ["test"] * 20, classes=["Forest"] * 59 + ["River"]))
+    report = leakage.find_leaks(inventory(images, ["train"] * 40 + ["test"] * 20, classes=["Forest"] * 59 + ["River"]))
     (pair,) = report.pairs
     assert (pair.part, pair.other, pair.patches, pair.exact, pair.near) == ("test", "train", 20, 0, 1)
     (copy,) = report.copies
@@ -126,7 +126,7 @@ def test_exact_copies_count_as_such_and_only_across_splits():
     images[21] = images[3]
     images[5] = images[4]
     parts = ["train"] * 15 + ["val"] * 6 + ["test"] * 9
-    report = leaks.find_leaks(inventory(images, parts, classes=["Forest"] * 20 + ["River"] * 10))
+    report = leakage.find_leaks(inventory(images, parts, classes=["Forest"] * 20 + ["River"] * 10))
     counts = {(pair.part, pair.other): (pair.patches, pair.exact, pair.near) for pair in report.pairs}
     assert counts == {("test", "train"): (9, 1, 0), ("val", "train"): (6, 1, 0), ("test", "val"): (9, 1, 0)}
     assert {copy.kind for copy in report.copies} == {"exact"}
@@ -135,7 +135,7 @@ def test_exact_copies_count_as_such_and_only_across_splits():
 
 
 def test_unrelated_pictures_are_no_copies():
-    report = leaks.find_leaks(inventory(pictures(400), ["train"] * 300 + ["test"] * 100))
+    report = leakage.find_leaks(inventory(pictures(400), ["train"] * 300 + ["test"] * 100))
     assert report.copies == () and report.pairs[0].near == 0
 
 
@@ -151,7 +151,7 @@ def test_the_border_of_two_fields_is_no_copy_of_another_border():
     hashes = found.fingerprints.hashes[:, 0]
     assert np.bitwise_count(hashes[0] ^ hashes[1]) <= 20
     assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0.9
-    assert leaks.find_leaks(found, leaks.LeakOptions(near_copy_bits=24)).copies == ()
+    assert leakage.find_leaks(found, leakage.LeakOptions(near_copy_bits=24)).copies == ()
 
 
 def test_even_pictures_are_counted_and_not_compared():
@@ -159,10 +159,10 @@ def test_even_pictures_are_counted_and_not_compared():
     images = pictures(40)
     images[:30] = 60
     images[5:30] += rng.integers(0, 2, (25, 64, 64, 1), dtype=np.uint8)  # Half a number of noise.
-    report = leaks.find_leaks(inventory(images, ["train"] * 20 + ["test"] * 20))
+    report = leakage.find_leaks(inventory(images, ["train"] * 20 + ["test"] * 20))
     assert report.too_even == {"train": 20, "test": 10}
     assert report.pairs[0].near == 0
-    all_alike = leaks.find_leaks(inventory(np.full((10, 64, 64, 3), 7, np.uint8), ["train"] * 5 + ["test"] * 5))
+    all_alike = leakage.find_leaks(inventory(np.full((10, 64, 64, 3), 7, np.uint8), ["train"] * 5 + ["test"] * 5))
     assert (all_alike.pairs[0].exact, all_alike.pairs[0].near) == (5, 0)
 
 
@@ -171,18 +171,18 @@ def test_thresholds_are_kept():
     images[15] = images[3]
     images[15, :16, :16] //= 2  # A shadow in the corner.
     found = inventory(images, ["train"] * 10 + ["test"] * 10)
-    (copy,) = leaks.find_leaks(found).copies
+    (copy,) = leakage.find_leaks(found).copies
     assert copy.bits > 0
-    tight = leaks.LeakOptions(near_copy_bits=copy.bits - 1)
-    assert leaks.find_leaks(found, tight).copies == ()
-    assert leaks.find_leaks(found, leaks.LeakOptions(least_correlation=copy.correlation + 0.01)).copies == ()
+    tight = leakage.LeakOptions(near_copy_bits=copy.bits - 1)
+    assert leakage.find_leaks(found, tight).copies == ()
+    assert leakage.find_leaks(found, leakage.LeakOptions(least_correlation=copy.correlation + 0.01)).copies == ()
 
 
 def test_sixteen_bits_and_the_bands_that_are_shown():
     images = np.random.default_rng(0).integers(300, 3000, (4, 64, 64, 5), dtype=np.uint16)
-    shown = leaks.fingerprint(images, 1e-4, (3, 2, 1))
+    shown = leakage.fingerprint(images, 1e-4, (3, 2, 1))
     images[..., 4] += 1000
-    again = leaks.fingerprint(images, 1e-4, (3, 2, 1))
+    again = leakage.fingerprint(images, 1e-4, (3, 2, 1))
     np.testing.assert_array_equal(shown.hashes, again.hashes)
     assert (shown.digests != again.digests).any(axis=1).all()
     assert shown.contrast == pytest.approx(1e-4 * images[..., 1:4].mean(-1).std((1, 2)), rel=1e-4)
@@ -194,21 +194,21 @@ def test_neighbours_are_counted_by_distance():
     )
     images = pictures(7)
     found = inventory(images, ["train"] + ["test"] * 6, footprints=places)
-    (pair,) = leaks.find_leaks(found, leaks.LeakOptions(neighbour_km=0.15)).pairs
+    (pair,) = leakage.find_leaks(found, leakage.LeakOptions(neighbour_km=0.15)).pairs
     assert pair.neighbours == {"0": 2, "0.15": 2, "0.64": 3, "1": 5, "2": 5, "5": 6}
     assert pair.overlapping == 1
     assert pair.median_km == pytest.approx(0.55, abs=3e-4)
-    (without,) = leaks.find_leaks(inventory(images, ["train"] + ["test"] * 6)).pairs
+    (without,) = leakage.find_leaks(inventory(images, ["train"] + ["test"] * 6)).pairs
     assert (without.neighbours, without.overlapping, without.median_km) == (None, None, None)
 
 
 def test_one_split_has_nothing_to_leak():
-    report = leaks.find_leaks(inventory(pictures(4), ["train"] * 4))
+    report = leakage.find_leaks(inventory(pictures(4), ["train"] * 4))
     assert report.pairs == () and report.copies == () and report.too_even == {"train": 0}
 
 
 def test_a_list_of_copies_ends_somewhere(monkeypatch):
-    monkeypatch.setattr(leaks, "MOST_LISTED", 3)
+    monkeypatch.setattr(leakage, "MOST_LISTED", 3)
     images = np.repeat(pictures(1), 12, axis=0)
-    report = leaks.find_leaks(inventory(images, ["train"] * 4 + ["test"] * 8))
+    report = leakage.find_leaks(inventory(images, ["train"] * 4 + ["test"] * 8))
     assert len(report.copies) == 3 and report.copies_found == 8 and report.pairs[0].exact == 8

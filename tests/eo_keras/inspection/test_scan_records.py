@@ -12,10 +12,8 @@ from PIL import Image
 
 from eo_keras.core import files
 from eo_keras.errors import RecordsError, SourceError
-from eo_keras.inspection import leakage as leaks
-from eo_keras.inspection import page as inspection_page
-from eo_keras.inspection import scan_records as inspection
-from eo_keras.plots import html as pages
+from eo_keras.inspection import leakage, page, scan_records
+from eo_keras.plots import html
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records import statistics, tfrecord
@@ -86,7 +84,7 @@ def test_a_survey_holds_every_record(request, name):
     folder = request.getfixturevalue(name)
     card = cards.read_data_card(folder)
     seen = []
-    survey = inspection.survey(
+    survey = scan_records.survey(
         card, folder, samples=2, checksums=True, progress=lambda stage, done, total: seen.append((stage, done, total))
     )
     assert seen[-1] == ("reading", 30, 30)
@@ -105,7 +103,7 @@ def test_a_survey_holds_every_record(request, name):
     assert histograms.statistics(card.bands) == card.statistics
     for split, counts in survey.histograms.items():
         assert (counts.sum(axis=1) == 64 * 64 * card.splits[split].examples).all()
-    assert inspection.verify(card, folder) == 30
+    assert scan_records.verify(card, folder) == 30
 
 
 REGIONS = {"length": 3, "checksum of the length": 9, "data": 12 + 700, "checksum of the data": -2}
@@ -122,7 +120,7 @@ def test_a_flipped_bit_is_named_by_shard_and_record(copied, region, number):
     end = start + tfrecord.FRAMING_BYTES + int.from_bytes(data[start : start + 8], "little")
     data[(start if REGIONS[region] >= 0 else end) + REGIONS[region]] ^= 0b00100000
     path.write_bytes(data)
-    for check in (inspection.verify, inspection.survey):
+    for check in (scan_records.verify, scan_records.survey):
         with pytest.raises(RecordsError, match=rf"{path.name}: record {number} is cut off or damaged"):
             check(card, folder)
 
@@ -131,10 +129,10 @@ def test_a_shard_cut_or_missing(copied):
     folder, card, path = copied
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(RecordsError, match=f"{path.name}: it has"):
-        inspection.check_shards(card, folder)
+        scan_records.check_shards(card, folder)
     path.unlink()
     with pytest.raises(RecordsError, match=f"{path.name}: there is no such file"):
-        inspection.verify(card, folder)
+        scan_records.verify(card, folder)
 
 
 def other_label(examples):
@@ -174,17 +172,17 @@ def test_records_that_do_not_fit_the_card(copied, change, message):
     folder, card, path = copied
     card = rewrite(folder, card, path, change)
     with pytest.raises(RecordsError, match=message):
-        inspection.verify(card, folder)
+        scan_records.verify(card, folder)
 
 
 def test_whole_records_in_another_order_are_found_by_the_shards_checksum(copied):
     folder, card, path = copied
     rewrite(folder, card, path, lambda examples: examples[::-1])
-    inspection.survey(card, folder)
+    scan_records.survey(card, folder)
     with pytest.raises(RecordsError, match=f"{path.name}: its records can be read, but its SHA-256"):
-        inspection.verify(card, folder)
+        scan_records.verify(card, folder)
     with pytest.raises(RecordsError, match="SHA-256"):
-        inspection.survey(card, folder, checksums=True)
+        scan_records.survey(card, folder, checksums=True)
 
 
 @pytest.mark.parametrize(
@@ -198,70 +196,70 @@ def test_whole_records_in_another_order_are_found_by_the_shards_checksum(copied)
 )
 def test_how_reflectance_is_told(rgb, reflectance, said):
     card = dataclasses.replace(cards.read_data_card(rgb), reflectance=reflectance)
-    assert dict(inspection.facts(card))["reflectance"] == said
+    assert dict(scan_records.facts(card))["reflectance"] == said
 
 
 def test_places_come_from_the_records(ms):
     card = cards.read_data_card(ms)
-    survey = inspection.survey(card, ms)
-    places = inspection.locate(card, survey)
+    survey = scan_records.survey(card, ms)
+    places = scan_records.locate(card, survey)
     # The n-th patch begins 640 n metres east of zone 33's central meridian, at 15 degrees.
     numbers = {"Forest": 0, "River": 100, "SeaLake": 200}
     for key, (longitude, latitude) in zip(survey.keys, places.degrees, strict=True):
         name, _, n = key.rpartition("_")
         east = 640 * (numbers[name] + int(n)) + 320
         assert longitude == pytest.approx(15 + east / 80_000, rel=0.01) and latitude == pytest.approx(44.04, abs=0.1)
-    report = inspection.find_leaks(card, survey, places, leaks.LeakOptions())
+    report = scan_records.find_leaks(card, survey, places, leakage.LeakOptions())
     (pair,) = report.pairs
     assert pair.patches == 9 and pair.neighbours["0"] > 0 and pair.neighbours["5"] == 9 and pair.overlapping == 0
 
 
 def test_places_come_from_a_file(rgb, tmp_path):
     card = cards.read_data_card(rgb)
-    survey = inspection.survey(card, rgb)
-    assert inspection.locate(card, survey) is None
+    survey = scan_records.survey(card, rgb)
+    assert scan_records.locate(card, survey) is None
     path = coordinates_file(tmp_path / "places.csv", survey.keys)
-    places = inspection.locate(card, survey, path)
+    places = scan_records.locate(card, survey, path)
     assert places.source == "places.csv"
     expected = {key: 5 + 0.1 * number for number, key in enumerate(sorted(survey.keys))}
     assert places.degrees == pytest.approx(np.array([(expected[key], 50.0) for key in survey.keys]))
-    pairs = inspection.find_leaks(card, survey, places, leaks.LeakOptions(neighbour_km=7.0)).pairs
+    pairs = scan_records.find_leaks(card, survey, places, leakage.LeakOptions(neighbour_km=7.0)).pairs
     # Patches 0.1 degrees apart are 7.16 km apart in their centres, 6.5 km at their edges.
     assert all(pair.neighbours["5"] == 0 for pair in pairs) and pairs[0].neighbours["7"] > 0
     (tmp_path / "few.csv").write_text("patch,latitude,longitude\nForest_1,50,5\n")
     with pytest.raises(SourceError, match="29 patches have no coordinates"):
-        inspection.locate(card, survey, str(tmp_path / "few.csv"))
+        scan_records.locate(card, survey, str(tmp_path / "few.csv"))
 
 
 def subject(folder, coordinates=None, name="first"):
     card = cards.read_data_card(folder)
-    survey = inspection.survey(card, folder, samples=2)
-    places = inspection.locate(card, survey, coordinates)
-    report = inspection.find_leaks(card, survey, places, leaks.LeakOptions())
-    keys = {key for copy in inspection_page.drawn_copies(report) for key in (copy.key, copy.other_key)}
-    return inspection_page.Subject(name, card, survey, places, report, inspection.pictures(card, folder, keys))
+    survey = scan_records.survey(card, folder, samples=2)
+    places = scan_records.locate(card, survey, coordinates)
+    report = scan_records.find_leaks(card, survey, places, leakage.LeakOptions())
+    keys = {key for copy in page.drawn_copies(report) for key in (copy.key, copy.other_key)}
+    return page.Subject(name, card, survey, places, report, scan_records.pictures(card, folder, keys))
 
 
 def test_the_page_of_records_without_places_says_so(rgb):
     first = subject(rgb)
-    text = pages.render(inspection_page.make_page(first))
+    text = html.render(page.make_page(first))
     assert "`coordinates=FILE" in text and "a neighbour" not in text
     for words in ("Patches of test with … in train", "Patches of val with", "Patches of test with … in val"):
         assert words in text
     # Balance, histograms, and a sheet for each split; no map.
     assert text.count("<img ") == 5
-    json.dumps(inspection_page.numbers(first))
-    assert len(inspection_page.summary(first.report)) == 3
+    json.dumps(page.numbers(first))
+    assert len(page.summary(first.report)) == 3
 
 
 def test_the_page_compares_two_folders(ms, rgb, tmp_path):
     first = subject(ms)
-    coordinates = coordinates_file(tmp_path / "places.csv", inspection.survey(cards.read_data_card(rgb), rgb).keys)
+    coordinates = coordinates_file(tmp_path / "places.csv", scan_records.survey(cards.read_data_card(rgb), rgb).keys)
     second = subject(rgb, coordinates, "second")
-    text = pages.render(inspection_page.make_page(first, second, verified=True))
+    text = html.render(page.make_page(first, second, verified=True))
     assert "a neighbour within 1 km" in text and "the SHA-256 of every shard too" in text
     assert text.count("<img ") == 2 + 1 + 1 + 2, "Two maps, balance, histograms, two sheets."
-    value = inspection_page.numbers(first, second)
+    value = page.numbers(first, second)
     assert value["leaks"]["pairs"][0]["patches"] == 9
     assert value["against"]["name"] == "second" and len(value["against"]["leaks"]["pairs"]) == 3
     assert json.loads(json.dumps(value)) == value
@@ -284,7 +282,7 @@ def test_copies_are_drawn_side_by_side(copied):
     (copy,) = first.report.copies
     assert copy.kind == "exact" and copy.key == everything[0].key and set(first.copies) == {copy.key, copy.other_key}
     np.testing.assert_array_equal(first.copies[copy.key], first.copies[copy.other_key])
-    text = pages.render(inspection_page.make_page(first))
+    text = html.render(page.make_page(first))
     assert f"{copy.key} | {copy.other_key}" in text and text.count("<img ") == 6
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import LegendError, OptionError, SourceError
-from eo_keras.legends import crosswalk as code_maps
+from eo_keras.legends import crosswalk
 from eo_keras.legends.catalogue import EUROSAT, IGNORE, LEGENDS, URBAN_ATLAS
 
 CODES = """11100 11210 11220 11230 11240 11300 12100 12210 12220 12230 12300 12400 13100 13300 13400 14100 14200 21000
@@ -24,14 +24,14 @@ EDITIONS = {
 
 def becomes(name):
     """Classes by code as a map has them, None where there is none."""
-    found = code_maps.code_map(name)
+    found = crosswalk.code_map(name)
     labels = {code: found.label(code) for code in (*CODES, "20000", "30000")}
     return {code: None if label == IGNORE else found.legend.class_names[label] for code, label in labels.items()}
 
 
 def test_the_codes_are_those_of_the_guide():
-    assert list(code_maps.TITLES) == CODES
-    assert code_maps.TITLES["11230"] == "Discontinuous low density urban fabric (S.L. 10% - 30%)"
+    assert list(crosswalk.TITLES) == CODES
+    assert crosswalk.TITLES["11230"] == "Discontinuous low density urban fabric (S.L. 10% - 30%)"
 
 
 def test_hsl4():
@@ -42,7 +42,7 @@ def test_hsl4():
     assert {code for code in found if found[code] == "Industrial"} == set("12100 12300 12400 13100 13300".split())
     assert {code for code in found if found[code] == "Forest"} == {"31000", "30000"}
     assert {code for code in found if found[code] is None} == {"91000", "92000"}
-    assert code_maps.code_map("hsl4").legend.class_names == ("Other", "Residential", "Industrial", "Forest")
+    assert crosswalk.code_map("hsl4").legend.class_names == ("Other", "Residential", "Industrial", "Forest")
 
 
 def test_hsl8():
@@ -58,7 +58,7 @@ def test_hsl8():
 
 def test_eurosat10():
     found = becomes("eurosat10")
-    assert code_maps.code_map("eurosat10").legend is EUROSAT
+    assert crosswalk.code_map("eurosat10").legend is EUROSAT
     # Urban Atlas does not tell rivers from lakes.
     assert found["50000"] == "SeaLake" and "River" not in found.values()
     named = {code: found[code] for code in found if found[code]}
@@ -71,38 +71,38 @@ def test_eurosat10():
 
 
 def test_full_has_a_class_for_every_code():
-    found = code_maps.code_map("full")
+    found = crosswalk.code_map("full")
     assert len(found.legend) == 27
     for label, code in enumerate(CODES[:27]):
         assert found.label(code) == label
         # The legend's names are the titles, shortened.
         first = found.legend.class_names[label].split()[0].rstrip(",")
-        assert code_maps.TITLES[code].split()[0].rstrip(",") == first
+        assert crosswalk.TITLES[code].split()[0].rstrip(",") == first
     assert [found.label(code) for code in ("91000", "92000", "20000", "30000")] == [IGNORE] * 3 + [22]
 
 
 def test_every_named_map_knows_all_codes_and_its_colours_differ():
-    for name, found in code_maps.CODE_MAPS.items():
+    for name, found in crosswalk.CODE_MAPS.items():
         assert found.name == name and set(found.labels) == set().union(*EDITIONS.values())
         assert set(found.labels.values()) <= {*range(len(found.legend)), IGNORE}
         colours = found.legend.colours
         assert len(set(colours)) == len(colours) == len(set(found.legend.class_names))
         assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
         assert LEGENDS[found.legend.name] is found.legend
-    assert pickle.loads(pickle.dumps(code_maps.CODE_MAPS["full"])) == code_maps.CODE_MAPS["full"]
+    assert pickle.loads(pickle.dumps(crosswalk.CODE_MAPS["full"])) == crosswalk.CODE_MAPS["full"]
     assert URBAN_ATLAS.colours[0] == "#a03037" and URBAN_ATLAS.colours[26] == "#0095cf"
 
 
-@pytest.mark.parametrize("name", code_maps.CODE_MAPS)
+@pytest.mark.parametrize("name", crosswalk.CODE_MAPS)
 def test_every_edition_is_understood(name):
-    found = code_maps.code_map(name)
+    found = crosswalk.code_map(name)
     for codes in EDITIONS.values():
         assert len(found.labels_of(np.array(codes), "a.gpkg")) == len(codes)
     assert {found.label(code) for code in GREEN} == {found.label("14100")}
 
 
 def test_many_codes_at_once():
-    found = code_maps.code_map("hsl4")
+    found = crosswalk.code_map("hsl4")
     labels = found.labels_of(np.array(["31000", "92000", "11100", "31000"]), "a.gpkg")
     assert labels.dtype == np.uint8 and labels.tolist() == [3, 255, 1, 3]
     with pytest.raises(SourceError, match=r"a.gpkg: the code '99999' of 2 polygons is unknown to legend 'hsl4'; .*"):
@@ -117,9 +117,9 @@ def test_many_codes_at_once():
 
 def test_no_such_legend(tmp_path):
     with pytest.raises(OptionError, match="legend 'hsl5': there is no such legend or file; expected hsl4, hsl8, euro"):
-        code_maps.code_map("hsl5")
+        crosswalk.code_map("hsl5")
     with pytest.raises(OptionError, match="there is no such legend or file"):
-        code_maps.code_map(tmp_path)
+        crosswalk.code_map(tmp_path)
 
 
 def two_classes():
@@ -139,7 +139,7 @@ def write(path, value):
 
 
 def test_a_legend_of_ones_own(tmp_path):
-    found = code_maps.code_map(write(tmp_path / "two.json", two_classes()))
+    found = crosswalk.code_map(write(tmp_path / "two.json", two_classes()))
     assert found.legend.name == found.name == "two"
     assert found.legend.class_names == ("Built up", "Open") and found.legend.colours == ("#ff0000", "#00ff00")
     assert [found.label(code) for code in ("13400", "14100", "91000", "20000")] == [0, 1, 255, 1]
@@ -154,9 +154,9 @@ def test_an_unknown_code_can_be_ignored(tmp_path):
     codes = np.array(["99999", "14100"])
     stored = two_classes()
     with pytest.raises(SourceError, match="'99999' of 1 polygon .*add it to ignore in a legend file of your own"):
-        code_maps.code_map(write(tmp_path / "two.json", stored)).labels_of(codes, "a.gpkg")
+        crosswalk.code_map(write(tmp_path / "two.json", stored)).labels_of(codes, "a.gpkg")
     stored["ignore"].append("99999")
-    found = code_maps.code_map(write(tmp_path / "two.json", stored))
+    found = crosswalk.code_map(write(tmp_path / "two.json", stored))
     assert found.labels_of(codes, "a.gpkg").tolist() == [IGNORE, 1]
 
 
@@ -166,7 +166,7 @@ def test_the_codes_that_divide_green_areas(tmp_path):
         for codes, change in zip((stored["classes"][0]["codes"], stored["classes"][1]["codes"]), changes, strict=True):
             codes += change
         stored["classes"][1]["codes"].remove(14100)
-        return code_maps.code_map(write(tmp_path / "two.json", stored)).labels
+        return crosswalk.code_map(write(tmp_path / "two.json", stored)).labels
 
     # As what they divide, unless they are named.
     found = labels([], ["14100", "14110"])
@@ -214,5 +214,5 @@ def broken(change):
 )
 def test_a_legend_that_is_refused(tmp_path, stored, match):
     with pytest.raises(LegendError, match=match) as caught:
-        code_maps.code_map(write(tmp_path / "own.json", stored))
+        crosswalk.code_map(write(tmp_path / "own.json", stored))
     assert str(caught.value).startswith(f"{tmp_path / 'own.json'}: ") and "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 from eo_keras.errors import EOKerasError, RunError
 from eo_keras.metrics import calibration, selective
 from eo_keras.metrics import classification as metrics
-from eo_keras.metrics.predictions import Answers
+from eo_keras.metrics.predictions import ClassPredictions
 
 
 def softmax(logits):
@@ -124,10 +124,10 @@ def test_a_perfect_likelihood_is_zero_without_a_minus():
 
 def test_scaled_answers_keep_their_class_where_rounding_makes_two_equal():
     probabilities = np.array([[0.3333334, 0.33333331, 0.33333329], [0.2, 0.40000001, 0.4]])
-    answers = Answers(np.array([0, 1]), probabilities, ("a", "b"))
+    answers = ClassPredictions(np.array([0, 1]), probabilities, ("a", "b"))
     scaled = answers.with_probabilities(calibration.apply_temperature(probabilities, 20.0))
     assert scaled.predictions.tolist() == [0, 1] and scaled.probabilities.dtype == np.float32
     scaled = answers.with_probabilities(calibration.apply_temperature(probabilities[:, ::-1], 20.0)[:, ::-1])
     assert scaled.predictions.tolist() == [0, 1]
-    turned = Answers(np.array([2]), np.array([[1 / 3 - 1e-9, 1 / 3, 1 / 3 + 1e-9]]), ("a",))
+    turned = ClassPredictions(np.array([2]), np.array([[1 / 3 - 1e-9, 1 / 3, 1 / 3 + 1e-9]]), ("a",))
     assert turned.with_probabilities(turned.probabilities).predictions.tolist() == [2]

@@ -11,7 +11,7 @@ from eo_keras.evaluation import comparison_page, comparison_report
 from eo_keras.metrics import calibration, comparison, selective
 from eo_keras.metrics import classification as metrics
 from eo_keras.metrics.comparison import Member
-from eo_keras.metrics.predictions import Answers
+from eo_keras.metrics.predictions import ClassPredictions
 
 NAMES = ("Forest", "River", "SeaLake")
 
@@ -21,7 +21,7 @@ def member(name, labels, predictions, keys=None, **changes):
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     probabilities = np.full((len(labels), len(NAMES)), 0.1)
     probabilities[np.arange(len(labels)), predictions] = 0.8
-    answers = Answers(labels, probabilities, tuple(keys or (f"k{n}" for n in range(len(labels)))))
+    answers = ClassPredictions(labels, probabilities, tuple(keys or (f"k{n}" for n in range(len(labels)))))
     content = {
         "model": "resnet14",
         "bands": ["B04"],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import RunError
-from eo_keras.metrics.predictions import Answers, read_answers
+from eo_keras.metrics.predictions import ClassPredictions, read_answers
 
 NAMES = ("Forest", 'River, "wild"')
 
@@ -13,7 +13,7 @@ NAMES = ("Forest", 'River, "wild"')
 def test_the_file_gives_every_bit_back(tmp_path):
     rng = np.random.default_rng(0)
     first = rng.random(500).astype(np.float32) ** 9
-    answers = Answers(
+    answers = ClassPredictions(
         rng.integers(0, 2, 500), np.stack([first, 1 - first], axis=1), tuple(f"a/{n},x" for n in range(500))
     )
     path = tmp_path / "predictions.csv"

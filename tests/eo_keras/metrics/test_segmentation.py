@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from eo_keras.errors import EOKerasError, LegendError, OptionError
-from eo_keras.metrics.segmentation import DenseConfusion, DenseScorer
+from eo_keras.metrics.segmentation import ConfusionAccumulator, SegmentationScorer
 
 NAMES = ("Other", "Residential", "Industrial", "Forest")
 
@@ -25,7 +25,7 @@ def images(count=6, size=24, seed=1):
 
 
 def scorer_of(some, **options):
-    scorer = DenseScorer(NAMES, **options)
+    scorer = SegmentationScorer(NAMES, **options)
     for one in some:
         scorer.add(*one)
     return scorer
@@ -73,7 +73,7 @@ def test_intervals_are_over_images_and_repeat_by_seed():
     assert scorer.scores(resamples=500, seed=3) == scores
     assert scorer.scores(resamples=500, seed=4) != scores
     # Many more pixels of the same images say nothing more: the interval is as wide.
-    copies = DenseScorer(NAMES)
+    copies = SegmentationScorer(NAMES)
     for key, labels, predictions in images(20):
         copies.add(key, labels.repeat(3, 0).repeat(3, 1), predictions.repeat(3, 0).repeat(3, 1))
     wider = copies.scores(resamples=500, seed=3).macro_iou
@@ -110,7 +110,7 @@ def test_intervals_are_those_of_resampled_images():
     """The slow way: draw images, add up their matrices, score them."""
     some = list(images(12, seed=5))
     scores = scorer_of(some).scores(resamples=4000, seed=1)
-    matrices = np.stack([DenseConfusion(4).add(labels, predictions) for _, labels, predictions in some])
+    matrices = np.stack([ConfusionAccumulator(4).add(labels, predictions) for _, labels, predictions in some])
     random = np.random.default_rng(9)
     means = []
     for _ in range(4000):
@@ -139,9 +139,9 @@ def test_scorers_of_parts_add_up_in_any_order():
     with pytest.raises(EOKerasError, match="scored already"):
         second.merge(first)
     with pytest.raises(LegendError, match="the classes a, b"):
-        second.merge(DenseScorer(("a", "b")))
+        second.merge(SegmentationScorer(("a", "b")))
     with pytest.raises(OptionError, match="tolerance"):
-        second.merge(DenseScorer(NAMES, tolerance=5))
+        second.merge(SegmentationScorer(NAMES, tolerance=5))
 
 
 @pytest.mark.parametrize(("label", "prediction"), [(4, 0), (254, 0), (0, 4), (0, 255)])
@@ -149,11 +149,11 @@ def test_numbers_outside_the_legend_are_errors(label, prediction):
     labels, predictions = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
     labels[1, 1], predictions[1, 1] = label, prediction
     with pytest.raises(LegendError, match="1 of 16 (labels|predictions) are outside the legend"):
-        DenseScorer(NAMES).add("a", labels, predictions)
+        SegmentationScorer(NAMES).add("a", labels, predictions)
 
 
 def test_other_types_and_shapes_are_errors():
-    confusion = DenseConfusion(4)
+    confusion = ConfusionAccumulator(4)
     with pytest.raises(LegendError, match="float64"):
         confusion.add(np.zeros((2, 2)), np.zeros((2, 2), int))
     with pytest.raises(LegendError, match="hold -1"):
@@ -161,9 +161,9 @@ def test_other_types_and_shapes_are_errors():
     with pytest.raises(ValueError, match="shape"):
         confusion.add(np.zeros((2, 2), int), np.zeros((2, 3), int))
     with pytest.raises(OptionError, match="num_classes"):
-        DenseConfusion(256)
+        ConfusionAccumulator(256)
     with pytest.raises(OptionError, match="which is no class"):
-        DenseConfusion(4, ignore=3)
+        ConfusionAccumulator(4, ignore=3)
     with pytest.raises(EOKerasError, match="without a labelled pixel"):
         scorer_of([("a", np.full((3, 3), 255, np.uint8), np.zeros((3, 3), np.uint8))]).scores()
 
@@ -231,7 +231,7 @@ def test_one_class_everywhere_has_no_kappa():
 
 
 def test_counts_beyond_32_bits_and_many_classes():
-    confusion = DenseConfusion(255)
+    confusion = ConfusionAccumulator(255)
     confusion.matrix[254, 254] = 2**40
     labels = np.full((4, 4), 254, np.uint8)
     labels[0] = 255

@@ -8,7 +8,7 @@ import pytest
 
 from eo_keras import models
 from eo_keras.errors import OptionError, SourceError
-from eo_keras.models import Normalisation
+from eo_keras.models import Normalization
 from eo_keras.models.backbones.compact import build_compact
 from eo_keras.models.backbones.googlenet import build_googlenet
 from eo_keras.models.backbones.inception_v3 import build_inception_v3
@@ -50,7 +50,7 @@ def reduced(name, **options):
     arguments = {
         "bands": RGB,
         "num_classes": 4,
-        "normalisation": Normalisation((1500.0,) * 3, (800.0,) * 3),
+        "normalisation": Normalization((1500.0,) * 3, (800.0,) * 3),
         "input_dtype": "uint16",
         "seed": 3,
     }
@@ -90,7 +90,7 @@ def test_precision_twin_and_saved_twin(name, policy, tmp_path):
     assert {answer.dtype for answer in given} == {np.dtype(exact)}
     assert given[0].shape == ((2, 32, 32, 4) if name.startswith("deeplab") else (2, 4))
     np.testing.assert_allclose(given[0].sum(axis=-1), 1, atol=1e-6)
-    twin = models.inference_twin(model, 32)
+    twin = models.inference_model(model, 32)
     if policy == "float32":
         twin.save(tmp_path / "twin.keras")
         twin = keras.saving.load_model(tmp_path / "twin.keras", safe_mode=True)
@@ -133,7 +133,7 @@ def test_dropout_that_leaves_nothing():
 def test_dropout_acts_in_training_only_and_repeatably():
     image = images()
     first, again, other = (
-        models.training_model(reduced("compact", dropout=0.5, seed=seed, blocks=(1, 1))) for seed in (1, 1, 2)
+        models.logits_model(reduced("compact", dropout=0.5, seed=seed, blocks=(1, 1))) for seed in (1, 1, 2)
     )
     other.set_weights(first.get_weights())
     first_masks, again_masks, other_masks = (
@@ -151,7 +151,7 @@ def build(name, **options):
         **{
             "bands": RGB,
             "num_classes": 4,
-            "normalisation": Normalisation((1500.0,) * 3, (800.0,) * 3),
+            "normalisation": Normalization((1500.0,) * 3, (800.0,) * 3),
             "input_dtype": "uint16",
         }
         | options,
@@ -177,14 +177,14 @@ def test_registry(monkeypatch, tmp_path):
         build("googlenet", weights="imagenet")
     with pytest.raises(OptionError, match="dropout: -0.1"):
         build("googlenet", dropout=-0.1)
-    entry = models.Architecture("small", build_googlenet, {"width": 1 / 16, "table": TABLE})
+    entry = models.ModelInfo("small", build_googlenet, {"width": 1 / 16, "table": TABLE})
     monkeypatch.setitem(models.MODELS, "small", entry)
     source, report = build("small", dropout=0.3, patch_size=32, seed=1)
     assert source.output_names == ["probabilities", "aux1_logits", "aux2_logits"]
     assert report.source == "random" and "aux2_logits" in report.initialised
     assert source.get_layer("aux2_dropout").rate == 0.3
 
-    models.inference_twin(source).save(tmp_path / "own.keras")
+    models.inference_model(source).save(tmp_path / "own.keras")
     model, report = build("small", weights=tmp_path / "own.keras", seed=2)
     assert {name.split("_")[0] for name in report.initialised} == {"aux1", "aux2"}
     np.testing.assert_allclose(answers(model, images())[0], answers(source, images())[0], atol=1e-6)

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import OptionError
-from eo_keras.models import Normalisation, copy_weights, inference_twin, output_stride_of
+from eo_keras.models import Normalization, copy_weights, inference_model, output_stride_of
 from eo_keras.models.backbones.resnet import build_resnet, resnet_features
 from eo_keras.models.backbones.xception import build_xception, xception_features
-from eo_keras.models.dilation import Stage, finer_layers, plan_stages
+from eo_keras.models.dilation import Stage, dilated_layers, plan_stages
 from eo_keras.models.segmentation.deeplab import build_deeplab
 
 COMMON = {
     "bands": ("B04", "B03", "B02"),
     "num_classes": 4,
-    "normalisation": Normalisation((1500.0,) * 3, (800.0,) * 3),
+    "normalisation": Normalization((1500.0,) * 3, (800.0,) * 3),
     "input_dtype": "uint16",
     "seed": 3,
 }
@@ -83,7 +83,7 @@ def test_a_finer_map_holds_the_coarser_one(name, size):
 def test_twin_at_another_output_stride(name):
     model, finer = dense(name), dense(name, output_stride=8)
     assert (output_stride_of(model), output_stride_of(finer)) == (16, 8)
-    twin = inference_twin(model, None, output_stride=8)
+    twin = inference_model(model, None, output_stride=8)
     assert output_stride_of(twin) == 8
     own = {weight.path: np.asarray(weight) for weight in twin.weights}
     assert set(own) == {weight.path for weight in model.weights}
@@ -95,24 +95,24 @@ def test_twin_at_another_output_stride(name):
     image = images(61, 66)
     np.testing.assert_allclose(answer(twin, image), answer(finer, image), atol=1e-6)
     assert np.abs(answer(twin, image, "logits") - answer(model, image, "logits")).max() > 1e-4
-    assert settings(inference_twin(twin, 64, output_stride=8)) == expected
+    assert settings(inference_model(twin, 64, output_stride=8)) == expected
 
 
 def test_back_to_the_coarser_one_by_copying():
     model, coarse = dense("xception", output_stride=8), dense("xception", seed=9)
     copy_weights(model, coarse)
     image = images(40, 33)
-    again = inference_twin(coarse, None, output_stride=8)
+    again = inference_model(coarse, None, output_stride=8)
     np.testing.assert_allclose(answer(again, image), answer(model, image), atol=1e-6)
 
 
 def test_output_strides_that_cannot_be():
     model = dense("resnet", output_stride=8)
     with pytest.raises(OptionError, match="16 for a model of output stride 8; expected 8 or less. Build the model at"):
-        inference_twin(model, None, output_stride=16)
+        inference_model(model, None, output_stride=16)
     with pytest.raises(OptionError, match="output_stride: 4; expected one of 8, 16"):
-        finer_layers(model, 4)
+        dilated_layers(model, 4)
     with pytest.raises(OptionError, match="output_stride: 32; expected one of 8, 16"):
         dense("resnet", output_stride=32)
     with pytest.raises(OptionError, match="8 for model 'resnet'; expected a dense model"):
-        finer_layers(build_resnet(**COMMON, **RESNET), 8)
+        dilated_layers(build_resnet(**COMMON, **RESNET), 8)

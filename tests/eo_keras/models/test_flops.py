@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from eo_keras.models import Normalisation, multiply_adds
+from eo_keras.models import Normalization, count_macs
 from eo_keras.models.backbones.resnet import build_resnet
 
 
@@ -26,7 +26,7 @@ def model_of(*layers, channels=3, size=None):
     ],
 )
 def test_one_layer(layer, expected):
-    assert multiply_adds(model_of(layer, channels=4), 10, 20) == expected
+    assert count_macs(model_of(layer, channels=4), 10, 20) == expected
 
 
 def test_layers_add_up_and_sizes_follow():
@@ -38,15 +38,15 @@ def test_layers_add_up_and_sizes_follow():
         keras.layers.Dense(10),
     )
     # 33 -> 16 -> 8.
-    assert multiply_adds(model, 33, 33) == 16 * 16 * 27 * 8 + 8 * 8 * 8 * 4 + 4 * 10
-    assert multiply_adds(model, 33, 65) == 16 * 32 * 27 * 8 + 8 * 16 * 8 * 4 + 4 * 10
+    assert count_macs(model, 33, 33) == 16 * 16 * 27 * 8 + 8 * 8 * 8 * 4 + 4 * 10
+    assert count_macs(model, 33, 65) == 16 * 32 * 27 * 8 + 8 * 16 * 8 * 4 + 4 * 10
 
 
 def test_what_cannot_be_counted():
     with pytest.raises(ValueError, match="layer 'up' is a Conv2DTranspose, whose work is not known"):
-        multiply_adds(model_of(keras.layers.Conv2DTranspose(2, 3, name="up")), 8, 8)
+        count_macs(model_of(keras.layers.Conv2DTranspose(2, 3, name="up")), 8, 8)
     with pytest.raises(ValueError, match="32"):
-        multiply_adds(model_of(keras.layers.Conv2D(2, 3), size=32), 8, 8)
+        count_macs(model_of(keras.layers.Conv2D(2, 3), size=32), 8, 8)
 
 
 def test_resnet50_as_published():
@@ -54,10 +54,10 @@ def test_resnet50_as_published():
     model = build_resnet(
         bands=("B04", "B03", "B02"),
         num_classes=1000,
-        normalisation=Normalisation((110.0,) * 3, (60.0,) * 3),
+        normalisation=Normalization((110.0,) * 3, (60.0,) * 3),
         input_dtype="uint8",
     )
-    assert multiply_adds(model, 224, 224) == 3_857_973_248
+    assert count_macs(model, 224, 224) == 3_857_973_248
     # With it the first 1x1 convolution of three stages works on four times the places.
     added = sum(3 * (224 // stride) ** 2 * (2 * width) * width for stride, width in ((8, 128), (16, 256), (32, 512)))
     assert 3_857_973_248 + added == pytest.approx(4.1e9, rel=0.01)

@@ -9,14 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from eo_keras.models import Normalisation, copy_weights, inference_twin, seed_states, set_trainable, training_model
+from eo_keras.models import Normalization, copy_weights, inference_model, logits_model, seed_states, set_trainable
 from eo_keras.models.backbones.googlenet import TABLE, build_googlenet
 from eo_keras.models.backbones.resnet import build_resnet
 
 COMMON = {
     "bands": ("B04", "B03", "B02"),
     "num_classes": 4,
-    "normalisation": Normalisation((1500.0,) * 3, (800.0,) * 3),
+    "normalisation": Normalization((1500.0,) * 3, (800.0,) * 3),
     "input_dtype": "uint16",
     "seed": 1,
 }
@@ -29,14 +29,14 @@ def googlenet(**options):
 
 def test_training_model_of_one_output():
     model = build_resnet(**COMMON, blocks=(1,), width=4)
-    trained = training_model(model)
+    trained = logits_model(model)
     assert [output.name for output in trained.outputs] == [model.get_layer("logits").output.name]
     assert len(keras.tree.flatten(trained(np.ones((1, 32, 32, 3), "uint16")))) == 1
 
 
 def test_weights_and_averages_are_copied_by_layer():
     model = googlenet()
-    trained, twin = training_model(model), inference_twin(model, 32)
+    trained, twin = logits_model(model), inference_model(model, 32)
     assert len(twin.weights) < len(trained.weights)
     values = [np.full(weight.shape, number, "float32") for number, weight in enumerate(trained.weights)]
     copy_weights(trained, twin, values)
@@ -55,11 +55,11 @@ def test_twin_of_a_frozen_model_learns():
     model = build_resnet(**COMMON, blocks=(1,), width=4)
     set_trainable(model, only_head=True, frozen_batch_norm=True)
     assert len(model.trainable_variables) == 2
-    assert all(layer.trainable for layer in inference_twin(model).layers)
+    assert all(layer.trainable for layer in inference_model(model).layers)
 
 
 def test_states_of_dropout():
-    states = seed_states(training_model(googlenet()))
+    states = seed_states(logits_model(googlenet()))
     assert [tuple(state.shape) for state in states] == [(2,)] * 3
     assert len({int(np.asarray(state)[0]) for state in states}) == 3  # Each layer has a key of its own.
     assert seed_states(googlenet(dropout=0)) == []

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from eo_keras.models import Normalisation, depth_groups, set_trainable, training_model
+from eo_keras.models import Normalization, depth_groups, logits_model, set_trainable
 from eo_keras.models.backbones.googlenet import TABLE, build_googlenet
 from eo_keras.models.backbones.inception_v3 import build_inception_v3
 from eo_keras.models.backbones.resnet import build_resnet
@@ -12,7 +12,7 @@ from eo_keras.models.backbones.resnet import build_resnet
 COMMON = {
     "bands": ("B04", "B03", "B02"),
     "num_classes": 4,
-    "normalisation": Normalisation((1500.0,) * 3, (800.0,) * 3),
+    "normalisation": Normalization((1500.0,) * 3, (800.0,) * 3),
     "input_dtype": "uint16",
     "seed": 1,
 }
@@ -44,7 +44,7 @@ def test_groups_never_fall_on_the_way_and_end_with_the_heads(model, blocks):
     assert heads == {"logits"} | auxiliary
     assert groups["conv1_conv"] == 0
     assert {groups[layer.name] for layer in model.layers if layer.weights} == set(range(blocks + 1))
-    assert depth_groups(training_model(model))["conv1_conv"] == 0
+    assert depth_groups(logits_model(model))["conv1_conv"] == 0
 
 
 def test_groups_of_a_block():
@@ -69,7 +69,7 @@ def moments(model):
 def test_what_does_not_learn():
     table = [entry for entry in TABLE if entry[0] in ("4a", "4d")]
     model = build_googlenet(**COMMON, width=1 / 16, dropout=0, table=table)
-    trained = training_model(model)
+    trained = logits_model(model)
     image = np.random.default_rng(0).integers(1, 3000, (4, 32, 32, 3)).astype("uint16")
     everything = [variable.path for variable in trained.trainable_variables]
     order = [weight.path for weight in trained.weights]

@@ -11,13 +11,12 @@ import pytest
 from PIL import Image
 
 from eo_keras import errors
-from eo_keras.evaluation.segmentation_evaluate import Shown
+from eo_keras.evaluation.segmentation_evaluate import PredictedSample
 from eo_keras.legends import catalogue as legends
 from eo_keras.legends.catalogue import EUROSAT
 from eo_keras.metrics.classification import ReliabilityBin
-from eo_keras.plots import classification as reports
+from eo_keras.plots import classification, segmentation
 from eo_keras.plots import figure as figures
-from eo_keras.plots import segmentation as dense_figures
 
 NAMES = EUROSAT.class_names
 
@@ -42,27 +41,27 @@ def _tiles(count, seed=0):
 
 def test_confusion_matrix():
     diagonal = np.diag(np.arange(1, 11) * 60)
-    right = _decoded(reports.confusion_matrix_png(diagonal, NAMES, "Right"), (900, 700))
-    wrong = _decoded(reports.confusion_matrix_png(diagonal[::-1], NAMES, "Right"), (900, 700))
+    right = _decoded(classification.confusion_matrix_png(diagonal, NAMES, "Right"), (900, 700))
+    wrong = _decoded(classification.confusion_matrix_png(diagonal[::-1], NAMES, "Right"), (900, 700))
     dark = right.sum(axis=2) < 200
     assert dark.mean() > 0.04, "Ten cells are full and therefore dark."
     assert not np.array_equal(right, wrong)
-    assert reports.confusion_matrix_png(diagonal, NAMES, "Right") == reports.confusion_matrix_png(
+    assert classification.confusion_matrix_png(diagonal, NAMES, "Right") == classification.confusion_matrix_png(
         diagonal, NAMES, "Right"
     )
 
 
 def test_confusion_matrix_with_a_class_without_examples_and_with_large_counts():
-    _decoded(reports.confusion_matrix_png([[0, 0], [12_345_678, 1]], ["a", "b"], "Without support"))
+    _decoded(classification.confusion_matrix_png([[0, 0], [12_345_678, 1]], ["a", "b"], "Without support"))
 
 
 def test_confusion_matrix_that_does_not_fit():
     with pytest.raises(ValueError, match="does not fit 3 class names"):
-        reports.confusion_matrix_png(np.eye(2), "abc", "")
+        classification.confusion_matrix_png(np.eye(2), "abc", "")
 
 
 def test_per_cent_of_small_shares_is_not_zero():
-    assert [reports._per_cent(share) for share in (1.0, 0.973, 0.0005, 0.00049)] == [
+    assert [classification._per_cent(share) for share in (1.0, 0.973, 0.0005, 0.00049)] == [
         "100.0 %",
         "97.3 %",
         "0.1 %",
@@ -72,10 +71,10 @@ def test_per_cent_of_small_shares_is_not_zero():
 
 def test_reliability():
     empty = [ReliabilityBin(0.0, 0.5, 0, 0.0, 0.0)]
-    good = _decoded(reports.reliability_png([*empty, ReliabilityBin(0.5, 1.0, 90, 0.8, 0.8)], 0.0, "A"))
-    bad = _decoded(reports.reliability_png([*empty, ReliabilityBin(0.5, 1.0, 90, 0.8, 0.2)], 0.6, "A"))
+    good = _decoded(classification.reliability_png([*empty, ReliabilityBin(0.5, 1.0, 90, 0.8, 0.8)], 0.0, "A"))
+    bad = _decoded(classification.reliability_png([*empty, ReliabilityBin(0.5, 1.0, 90, 0.8, 0.2)], 0.6, "A"))
     assert good.shape == bad.shape and not np.array_equal(good, bad)
-    _decoded(reports.reliability_png(empty, 0.0, "Empty bins only"))
+    _decoded(classification.reliability_png(empty, 0.0, "Empty bins only"))
 
 
 def _mistakes(count):
@@ -92,71 +91,71 @@ def _mistakes(count):
 def test_mistakes(count):
     columns, rows = min(count, 8), -(-min(count, 40) // 8)
     # Tiles of about 1.85 inches at 150 dots an inch, whatever their number: captions are set for this size.
-    pixels = _decoded(reports.mistakes_png(*_mistakes(count), "EuroSAT"), (260 * columns, 350 * rows))
+    pixels = _decoded(classification.mistakes_png(*_mistakes(count), "EuroSAT"), (260 * columns, 350 * rows))
     assert pixels.shape[1] < 290 * columns + 100
 
 
 def test_mistakes_shows_the_40_surest_in_order():
     images, true, predicted, confidences, keys = _mistakes(45)
     # The same mistakes in another order are the same figure, and the five least sure do not show.
-    back = reports.mistakes_png(images[::-1], true, predicted, confidences[::-1], keys[::-1], "T")
+    back = classification.mistakes_png(images[::-1], true, predicted, confidences[::-1], keys[::-1], "T")
     hidden = images.copy()
     hidden[:5] = 0
     shown = images.copy()
     shown[5] = 0
-    figure = reports.mistakes_png(images, true, predicted, confidences, keys, "T")
+    figure = classification.mistakes_png(images, true, predicted, confidences, keys, "T")
     assert figure == back
-    assert figure == reports.mistakes_png(hidden, true, predicted, confidences, keys, "T")
-    assert figure != reports.mistakes_png(shown, true, predicted, confidences, keys, "T")
+    assert figure == classification.mistakes_png(hidden, true, predicted, confidences, keys, "T")
+    assert figure != classification.mistakes_png(shown, true, predicted, confidences, keys, "T")
 
 
 def test_mistakes_tell_their_number_where_only_the_surest_are_given():
     given = _mistakes(5)
-    assert reports.mistakes_png(*given, "T", total=5) == reports.mistakes_png(*given, "T")
-    assert reports.mistakes_png(*given, "T", total=812) != reports.mistakes_png(*given, "T")
+    assert classification.mistakes_png(*given, "T", total=5) == classification.mistakes_png(*given, "T")
+    assert classification.mistakes_png(*given, "T", total=812) != classification.mistakes_png(*given, "T")
 
 
 def test_samples_show_right_and_wrong_answers_in_their_order():
     images, true, predicted, confidences, keys = _mistakes(5)
-    wrong = reports.samples_png(images, true, predicted, confidences, keys, "T")
-    right = reports.samples_png(images, true, true, confidences, keys, "T")
+    wrong = classification.samples_png(images, true, predicted, confidences, keys, "T")
+    right = classification.samples_png(images, true, true, confidences, keys, "T")
     _decoded(wrong, (1000, 300))
     assert wrong != right
-    assert wrong != reports.samples_png(images[::-1], true, predicted, confidences, keys, "T")
+    assert wrong != classification.samples_png(images[::-1], true, predicted, confidences, keys, "T")
 
 
 def test_lengths_are_compared_also_where_there_is_no_image():
-    for draw in (reports.mistakes_png, reports.samples_png):
+    for draw in (classification.mistakes_png, classification.samples_png):
         with pytest.raises(ValueError, match=r"different lengths: \[0, 1\]"):
             draw(np.zeros((0, 8, 8, 3), np.uint8), ["a"], ["b"], [0.5], ["k"], "T")
 
 
 def test_no_mistake():
-    none = reports.mistakes_png(np.zeros((0, 64, 64, 3), np.uint8), [], [], [], [], "EuroSAT")
+    none = classification.mistakes_png(np.zeros((0, 64, 64, 3), np.uint8), [], [], [], [], "EuroSAT")
     assert _decoded(none).shape[0] < 500
     with pytest.raises(ValueError, match=r"different lengths: \[0, 1\]"):
-        reports.mistakes_png(_tiles(1), [], [], [], [], "EuroSAT")
+        classification.mistakes_png(_tiles(1), [], [], [], [], "EuroSAT")
 
 
 def test_contact_sheet():
     images = {name: list(_tiles(12, seed)) for seed, name in enumerate(NAMES)}
-    pixels = _decoded(reports.contact_sheet_png(images, "EuroSAT"), (1200, 1200))
+    pixels = _decoded(classification.contact_sheet_png(images, "EuroSAT"), (1200, 1200))
     eleventh = {name: values[:10] for name, values in images.items()}
-    np.testing.assert_array_equal(_decoded(reports.contact_sheet_png(eleventh, "EuroSAT")), pixels)
+    np.testing.assert_array_equal(_decoded(classification.contact_sheet_png(eleventh, "EuroSAT")), pixels)
     images["River"][9] = np.zeros((8, 8, 3), np.uint8)
-    assert not np.array_equal(_decoded(reports.contact_sheet_png(images, "EuroSAT")), pixels)
+    assert not np.array_equal(_decoded(classification.contact_sheet_png(images, "EuroSAT")), pixels)
 
 
 def test_contact_sheet_shows_the_colours_of_the_images():
     colour = np.array([10, 200, 30], np.uint8)
-    pixels = _decoded(reports.contact_sheet_png({"one": [np.tile(colour, (4, 6, 1))]}, "T"), (100, 50))
+    pixels = _decoded(classification.contact_sheet_png({"one": [np.tile(colour, (4, 6, 1))]}, "T"), (100, 50))
     assert (pixels == colour).all(axis=2).sum() > 5000
 
 
 def test_contact_sheet_of_little():
-    _decoded(reports.contact_sheet_png({"a": [], "b": _tiles(1)}, "One class is empty"), (200, 200))
-    _decoded(reports.contact_sheet_png({"a": []}, "All classes are empty"), (200, 100))
-    _decoded(reports.contact_sheet_png({}, "No class"))
+    _decoded(classification.contact_sheet_png({"a": [], "b": _tiles(1)}, "One class is empty"), (200, 200))
+    _decoded(classification.contact_sheet_png({"a": []}, "All classes are empty"), (200, 100))
+    _decoded(classification.contact_sheet_png({}, "No class"))
 
 
 def test_training_curves():
@@ -168,11 +167,11 @@ def test_training_curves():
         "learning_rate": [1e-3, 1e-4, 0.0],
         "epoch": [1, 2, 3],
     }
-    pixels = _decoded(reports.training_curves_png(history, "ResNet-50"), (1500, 400))
-    other = _decoded(reports.training_curves_png(history | {"val_accuracy": [0.3, 0.5, 0.8]}, "ResNet-50"))
+    pixels = _decoded(classification.training_curves_png(history, "ResNet-50"), (1500, 400))
+    other = _decoded(classification.training_curves_png(history | {"val_accuracy": [0.3, 0.5, 0.8]}, "ResNet-50"))
     assert not np.array_equal(pixels, other)
     without_rate = {name: history[name] for name in ("loss", "accuracy")}
-    assert _decoded(reports.training_curves_png(without_rate, "Two panels")).shape[1] < pixels.shape[1]
+    assert _decoded(classification.training_curves_png(without_rate, "Two panels")).shape[1] < pixels.shape[1]
 
 
 @pytest.mark.parametrize(
@@ -189,12 +188,12 @@ def test_training_curves():
     ids=["nothing", "no epoch", "other columns", "one epoch", "nan", "validation only", "long"],
 )
 def test_training_curves_of_unusual_histories(history):
-    _decoded(reports.training_curves_png(history, "T"))
+    _decoded(classification.training_curves_png(history, "T"))
 
 
 def test_titles_may_be_long_and_hold_dollars():
     title = "Cost in $ and again in $: " + "a long title " * 12
-    _decoded(reports.confusion_matrix_png(np.eye(2), ["$a$", "b_{"], title))
+    _decoded(classification.confusion_matrix_png(np.eye(2), ["$a$", "b_{"], title))
 
 
 def test_names_of_any_script_are_drawn_without_a_warning(monkeypatch):
@@ -206,7 +205,7 @@ def test_names_of_any_script_are_drawn_without_a_warning(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         names = ["林地", "غابة", "Лес"]
-        _decoded(reports.confusion_matrix_png(np.eye(3), names, "林"))
+        _decoded(classification.confusion_matrix_png(np.eye(3), names, "林"))
         figure = figures.new_figure(4, 3, "T")
         figure.add_subplot().set(xlabel="林", title="地")
         _decoded(figures.png_bytes(figure))
@@ -217,12 +216,12 @@ def test_numbers_of_unknown_meaning_are_stretched_to_be_seen():
     for kind, scale in ((np.uint8, 1), (np.uint16, 40)):
         dark = np.stack([rng.integers(1, 30, (40, 40)) * scale, rng.integers(3, 9, (40, 40)) * scale], -1).astype(kind)
         dark[:10] = 0
-        shown = reports.to_display(dark, ("X", "Y"), np.dtype(kind).name, stretched=True)
+        shown = classification.to_display(dark, ("X", "Y"), np.dtype(kind).name, stretched=True)
         assert (shown[:10] == 0).all() and (shown[10:].min(), shown[10:].max()) == (0, 255)
         assert 110 < shown[10:].mean() < 145
     # Each image by itself, and one without data or of one number.
     several = np.stack([dark, np.zeros_like(dark), np.full_like(dark, 7), dark // 4])
-    shown = reports.to_display(several, ("X", "Y"), "uint16", stretched=True)
+    shown = classification.to_display(several, ("X", "Y"), "uint16", stretched=True)
     assert (shown[1] == 0).all() and (shown[2] == 128).all() and abs(int(shown[3].mean()) - int(shown[0].mean())) < 8
 
 
@@ -231,10 +230,10 @@ def test_maps_show_nothing_where_there_is_no_data():
     image = np.random.default_rng(0).integers(1, 9000, (32, 32, 3)).astype(np.uint16)
     image[:, :16] = 0
     lake = np.full((32, 32), 9, np.uint8)
-    tiles = [Shown("a", pixels, np.full_like(lake, 255), lake) for pixels in (image, np.maximum(image, 1))]
+    tiles = [PredictedSample("a", pixels, np.full_like(lake, 255), lake) for pixels in (image, np.maximum(image, 1))]
     blue = tuple(int(legends.EUROSAT.colours[9][place : place + 2], 16) for place in (1, 3, 5))
     half, whole = (
-        int((_decoded(dense_figures.maps_png([tile], card, ("X", "Y", "Z"), "T")) == blue).all(-1).sum())
+        int((_decoded(segmentation.maps_png([tile], card, ("X", "Y", "Z"), "T")) == blue).all(-1).sum())
         for tile in tiles
     )
     # The legend's patch has the colour too.
@@ -245,16 +244,18 @@ def test_three_bytes_are_shown_as_they_are():
     image = _tiles(2)
     image[0, 0, 0] = 0
     for names in (("B04", "B03", "B02"), ("B12", "B8A", "B04"), ("B02", "B03", "B04")):
-        shown = reports.to_display(image, names, "uint8")
+        shown = classification.to_display(image, names, "uint8")
         assert shown.dtype == np.uint8
         np.testing.assert_array_equal(shown, image)
-    np.testing.assert_array_equal(reports.to_display(image.astype(np.float32), ("B04", "B03", "B02"), "uint8"), image)
+    np.testing.assert_array_equal(
+        classification.to_display(image.astype(np.float32), ("B04", "B03", "B02"), "uint8"), image
+    )
 
 
 def test_digital_numbers_are_stretched_and_red_green_blue_is_found():
     # 1 + dn * 254 / 2750: 1375 -> 128, 550 -> 51.8, 2750 -> 255, 28000 -> 255, 0 -> 1.
     image = np.array([[[550, 1375, 2750, 9], [0, 0, 0, 0], [0, 28000, 0, 7]]], np.uint16)
-    shown = reports.to_display(image, ("B02", "B03", "B04", "B08"), "uint16")
+    shown = classification.to_display(image, ("B02", "B03", "B04", "B08"), "uint16")
     assert shown.dtype == np.uint8
     # The second pixel is no data; the third one holds data in two bands and is therefore not black.
     np.testing.assert_array_equal(shown, [[[255, 128, 52], [0, 0, 0], [1, 255, 1]]])
@@ -262,41 +263,41 @@ def test_digital_numbers_are_stretched_and_red_green_blue_is_found():
 
 def test_no_data_is_asked_of_all_bands():
     image = np.array([[[0, 0, 0, 500]]], np.uint16)
-    shown = reports.to_display(image, ("B02", "B03", "B04", "B08"), "uint16")
+    shown = classification.to_display(image, ("B02", "B03", "B04", "B08"), "uint16")
     np.testing.assert_array_equal(shown, [[[1, 1, 1]]])
 
 
 def test_first_three_bands_where_red_green_and_blue_are_not_all_there():
     image = np.array([[[1375, 550, 2750, 0]]], np.uint16)
-    shown = reports.to_display(image, ("B12", "B8A", "B04", "B03"), "uint16")
+    shown = classification.to_display(image, ("B12", "B8A", "B04", "B03"), "uint16")
     np.testing.assert_array_equal(shown, [[[128, 52, 255]]])
 
 
 @pytest.mark.parametrize("names", [("B08",), ("B08", "B04")])
 def test_one_or_two_bands_are_grey(names):
     image = np.array([[[1375, 7], [0, 0]]], np.uint16)[..., : len(names)]
-    np.testing.assert_array_equal(reports.to_display(image, names, "uint16"), [[[128] * 3, [0] * 3]])
-    bytes_shown = reports.to_display(np.array([[[90, 7]]])[..., : len(names)], names, "uint8")
+    np.testing.assert_array_equal(classification.to_display(image, names, "uint16"), [[[128] * 3, [0] * 3]])
+    bytes_shown = classification.to_display(np.array([[[90, 7]]])[..., : len(names)], names, "uint8")
     np.testing.assert_array_equal(bytes_shown, [[[90] * 3]])
 
 
 def test_four_bytes_show_red_green_and_blue():
-    shown = reports.to_display(np.array([[[1, 2, 3, 4]]], np.uint8), ("B02", "B03", "B04", "B08"), "uint8")
+    shown = classification.to_display(np.array([[[1, 2, 3, 4]]], np.uint8), ("B02", "B03", "B04", "B08"), "uint8")
     np.testing.assert_array_equal(shown, [[[3, 2, 1]]])
 
 
 def test_leading_axes_are_kept_and_the_input_is_not_changed():
     image = np.random.default_rng(0).integers(0, 4000, size=(2, 3, 4, 5, 13)).astype(np.uint16)
     before = image.copy()
-    assert reports.to_display(image, [f"X{i}" for i in range(13)], "uint16").shape == (2, 3, 4, 5, 3)
+    assert classification.to_display(image, [f"X{i}" for i in range(13)], "uint16").shape == (2, 3, 4, 5, 3)
     np.testing.assert_array_equal(image, before)
 
 
 def test_what_cannot_be_displayed():
     with pytest.raises(errors.BandError, match=r"shape \(2, 2, 3\); expected .*2\) for the bands B04,B03"):
-        reports.to_display(np.zeros((2, 2, 3)), ("B04", "B03"), "uint16")
+        classification.to_display(np.zeros((2, 2, 3)), ("B04", "B03"), "uint16")
     with pytest.raises(errors.RecordsError, match="dtype 'float32'; expected uint8 or uint16"):
-        reports.to_display(np.zeros((2, 2, 1)), ("B04",), "float32")
+        classification.to_display(np.zeros((2, 2, 1)), ("B04",), "float32")
 
 
 def test_import_is_cheap_and_pyplot_is_never_imported():

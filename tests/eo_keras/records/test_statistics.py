@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from eo_keras.records.example import NO_DATA, SATURATED, UNCLEAR, VALID
+from eo_keras.records.example import NO_DATA, OBSCURED, SATURATED, VALID
 from eo_keras.records.statistics import PERCENTILES, Histograms
 
 BANDS = ("B04", "B08")
@@ -50,7 +50,7 @@ def test_what_is_not_clear_is_left_out(dtype, bands):
     validity = np.full((3, 16, 16), VALID, np.uint8)
     images[0, :2], validity[0, :2] = 0, NO_DATA
     images[1, 4:6, 4:6], validity[1, 4:6, 4:6] = np.iinfo(dtype).max, SATURATED
-    images[2, 8:], validity[2, 8:] = 250, UNCLEAR
+    images[2, 8:], validity[2, 8:] = 250, OBSCURED
     histograms = Histograms(bands, dtype)
     for image, mask in zip(images, validity, strict=True):
         histograms.add(image, mask)

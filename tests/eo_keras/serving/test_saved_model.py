@@ -18,7 +18,7 @@ from eo_keras.records import data_card as cards
 from eo_keras.records import tfrecord
 from eo_keras.sensors import sentinel2
 from eo_keras.serving import saved_model as serving
-from eo_keras.serving import warmup as serving_warmup
+from eo_keras.serving import warmup
 
 RGB = ("B04", "B03", "B02")
 CLASSES = legends.EUROSAT.class_names
@@ -165,7 +165,7 @@ def test_a_server_is_given_a_request_to_warm_up_with(exported):
 
     log_class = declared_prediction_log()
     for run, report in exported:
-        (record,) = tfrecord.read_records(report.path / "assets.extra" / serving_warmup.NAME)
+        (record,) = tfrecord.read_records(report.path / "assets.extra" / warmup.NAME)
         (name,) = (inputs := log_class.FromString(record).predict_log.request.inputs)
         image = tf.make_ndarray(inputs[name])
         assert image.dtype == run.card.dtype and image.shape == (1, 64, 64, len(run.card.bands))

@@ -2,10 +2,9 @@ import dataclasses
 
 import pytest
 
-from eo_keras.sweeps import figure as sweep_figure
-from eo_keras.sweeps import grid as sweep_grid
+from eo_keras.sweeps import figure, grid
 from eo_keras.sweeps import sweep as sweeps
-from eo_keras.sweeps.sweep import Result
+from eo_keras.sweeps.sweep import RunStatus
 
 
 @pytest.mark.parametrize(
@@ -18,9 +17,9 @@ from eo_keras.sweeps.sweep import Result
     ],
 )
 def test_the_figure_shows_the_flags_with_most_values(varied, shown):
-    points = sweep_grid.expand(varied)
-    found = [Result(sweep_grid.run_name(point), point, sweeps.FINISHED, score=0.9) for point in points]
+    points = grid.expand(varied)
+    found = [RunStatus(grid.run_name(point), point, sweeps.FINISHED, score=0.9) for point in points]
     found[-1] = dataclasses.replace(found[-1], status=sweeps.FAILED, score=None)
-    assert sweep_figure.shown_flags(found) == shown
-    assert sweep_figure.figure_png(found, {}).startswith(b"\x89PNG")
-    assert sweep_figure.figure_png(found[-1:]).startswith(b"\x89PNG")
+    assert figure.shown_flags(found) == shown
+    assert figure.figure_png(found, {}).startswith(b"\x89PNG")
+    assert figure.figure_png(found[-1:]).startswith(b"\x89PNG")

@@ -1,9 +1,8 @@
 import pytest
 
-from eo_keras.sweeps import grid as sweep_grid
-from eo_keras.sweeps import report as sweep_report
+from eo_keras.sweeps import grid, report
 from eo_keras.sweeps import sweep as sweeps
-from eo_keras.sweeps.sweep import Result
+from eo_keras.sweeps.sweep import RunStatus
 
 
 def results(*rows):
@@ -13,7 +12,7 @@ def results(*rows):
         point = {"learning_rate": rate, "seed": seed}
         status = sweeps.FINISHED if accuracy is not None else sweeps.FAILED
         made.append(
-            Result(sweep_grid.run_name(point), point, status, 5, 4, accuracy, loss, accuracy, loss, 120.0, 150.0, 1e9)
+            RunStatus(grid.run_name(point), point, status, 5, 4, accuracy, loss, accuracy, loss, 120.0, 150.0, 1e9)
         )
     return tuple(made)
 
@@ -26,7 +25,7 @@ ROWS = results(
 
 
 def test_means_and_deviations_by_hand():
-    first, second, third = sweep_report.settings_of(ROWS)
+    first, second, third = report.settings_of(ROWS)
     # Deviations from 0.93: -0.03, -0.01, 0.04, whose squares sum to 0.0026; over two.
     assert first.score == pytest.approx(0.93) and first.score_sd == pytest.approx(0.0013**0.5)
     # From 0.28: 0.02, 0.06, -0.08: 0.0104.
@@ -38,18 +37,18 @@ def test_means_and_deviations_by_hand():
 
 def test_the_table_marks_the_best_and_not_what_failed():
     found = sweeps.Sweep({}, "", "the split val", ROWS)
-    rows = sweep_report.table(found).rows
+    rows = report.table(found).rows
     assert rows[0] == ("0.2", "best", "1 of 1", "94.00%", "-", "0.2500", "-", "2.0")
     assert rows[1] == ("0.3", "1 failed", "1 of 2", "99.00%", "-", "0.1000", "-", "2.0")
     assert rows[2] == ("0.1", "", "3 of 3", "93.00%", "3.61", "0.2800", "0.0721", "2.0")
-    text = " ".join(sweep_report.cautions(found))
+    text = " ".join(report.cautions(found))
     assert "test split was not looked at" in text and "One seed a setting" in text
 
 
 def test_of_equal_accuracies_the_lower_loss_is_best_and_the_gap_is_told():
     rows = results((0.1, 1, 0.9, 0.3), (0.1, 2, 0.92, 0.3), (0.2, 1, 0.9, 0.2), (0.2, 2, 0.92, 0.2))
-    best = sweep_report.best_of(sweep_report.settings_of(rows))
+    best = report.best_of(report.settings_of(rows))
     assert best.values == {"learning_rate": 0.2}
-    text = " ".join(sweep_report.cautions(sweeps.Sweep({}, "", "v", rows)))
+    text = " ".join(report.cautions(sweeps.Sweep({}, "", "v", rows)))
     assert "0.00 points behind; seeds differ by a standard deviation of 1.41 points" in text
-    assert sweep_report.best_of(sweep_report.settings_of(results((0.1, 1, None, None)))) is None
+    assert report.best_of(report.settings_of(results((0.1, 1, None, None)))) is None

@@ -14,27 +14,26 @@ from eo_keras.legends import catalogue as legends
 from eo_keras.records import data_card as cards
 from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
-from eo_keras.sweeps import grid as sweep_grid
-from eo_keras.sweeps import report as sweep_report
+from eo_keras.sweeps import grid, report
 from eo_keras.sweeps import sweep as sweeps
-from eo_keras.sweeps import tensorboard as sweep_events
-from eo_keras.sweeps.sweep import Result
-from eo_keras.training import tensorboard as monitoring
+from eo_keras.sweeps import tensorboard as hparams
+from eo_keras.sweeps.sweep import RunStatus
 from eo_keras.training.optimizers import OptimizerOptions
 from eo_keras.training.options import SegmentationOptions
+from eo_keras.training.tensorboard import TensorBoardLogger
 from tests.kept import contents
 
 BASE = {"model": "resnet14", "epochs": 2, "learning_rate": 0.3, "decay_epochs": (), "cache_gb": 4.0}
 
 
 def plan_of(short_training, folder, **varied):
-    points = sweep_grid.expand(varied)
+    points = grid.expand(varied)
     return [
-        sweep_grid.Planned(
+        grid.PlannedRun(
             point,
             dataclasses.replace(
                 short_training,
-                run_dir=str(folder / sweep_grid.run_name(point)),
+                run_dir=str(folder / grid.run_name(point)),
                 epochs=2,
                 seed=point.get("seed", 1),
                 optimizer=OptimizerOptions(learning_rate=point["learning_rate"]),
@@ -128,21 +127,21 @@ def swept(short_training, rgb_records, tmp_path):
      (1e20, "1e+20"), (True, "true"), (None, "none"), ("RGB", "RGB")],
 )  # fmt: skip
 def test_values_are_written_as_they_are_read(value, text):
-    assert sweep_grid.format_value(value) == text
+    assert grid.format_value(value) == text
     if isinstance(value, float):
         assert float(text) == value
 
 
 def test_names_are_safe_and_in_one_order():
     point = {"learning_rate": 0.05, "weight_decay": 0.001, "weights": "a/b,c=1.keras", "seed": 1}
-    assert sweep_grid.run_name(point) == "lr=0.05,wd=0.001,weights=a%2Fb%2Cc%3D1.keras,seed=1"
+    assert grid.run_name(point) == "lr=0.05,wd=0.001,weights=a%2Fb%2Cc%3D1.keras,seed=1"
     with pytest.raises(OptionError, match="letters"):
-        sweep_grid.run_name({"weights": "x" * 300})
+        grid.run_name({"weights": "x" * 300})
 
 
 def test_the_first_seed_goes_through_all_settings_first():
-    points = sweep_grid.expand({"seed": [1, 2], "ema": [0.9], "weight_decay": [0.0, 0.1], "learning_rate": [0.1, 0.2]})
-    assert [sweep_grid.run_name(point) for point in points] == [
+    points = grid.expand({"seed": [1, 2], "ema": [0.9], "weight_decay": [0.0, 0.1], "learning_rate": [0.1, 0.2]})
+    assert [grid.run_name(point) for point in points] == [
         f"lr={rate},wd={decay},ema=0.9,seed={seed}" for seed in (1, 2) for rate in (0.1, 0.2) for decay in (0, 0.1)
     ]
 
@@ -153,7 +152,7 @@ def test_the_first_seed_goes_through_all_settings_first():
 )
 def test_grids_that_make_no_sense(varied, words):
     with pytest.raises(OptionError, match=words):
-        sweep_grid.expand(varied)
+        grid.expand(varied)
 
 
 @pytest.mark.parametrize(
@@ -172,9 +171,9 @@ def test_grids_that_make_no_sense(varied, words):
     ],
 )
 def test_runs_are_refused_by_name_before_the_first_begins(short_training, rgb_records, change, words):
-    planned = sweep_grid.Planned({"learning_rate": 0.1}, dataclasses.replace(short_training, **change), "")
+    planned = grid.PlannedRun({"learning_rate": 0.1}, dataclasses.replace(short_training, **change), "")
     with pytest.raises(OptionError, match=f"run lr=0.1: {words}"):
-        sweep_grid.check(planned, cards.read_data_card(rgb_records))
+        grid.check(planned, cards.read_data_card(rgb_records))
 
 
 def test_nothing_is_written_where_one_run_is_refused(short_training, rgb_records, tmp_path):
@@ -192,17 +191,17 @@ def test_runs_of_maps_are_compared_by_miou(short_training, tmp_path):
     plan = plan_of(maps, tmp_path, learning_rate=[0.1, 0.2])
     for planned, scores in zip(plan, ([0.3, 0.6], [0.7, 0.4]), strict=True):
         write_run(planned, fingerprint, scores, metric="miou")
-        found.append(sweeps.examine(planned, fingerprint)[0])
+        found.append(sweeps.read_status(planned, fingerprint)[0])
     assert [(one.score, one.last_score, one.epoch) for one in found] == [(0.6, 0.6, 2), (0.7, 0.4, 1)]
     sweep = sweeps.Sweep({}, fingerprint, "v", tuple(found))
     waiting = plan_of(maps, tmp_path, learning_rate=[0.4])[0]
-    assert sweeps.examine(waiting, fingerprint)[0].metric == "miou"
-    assert sweep.metric == "miou" and "validation mIoU" in sweep_report.table(sweep).columns
-    sweep_report.write(sweep, sweeps.output_folder(tmp_path / "out"))
-    with open(tmp_path / "out" / sweep_report.CSV_NAME) as file:
+    assert sweeps.read_status(waiting, fingerprint)[0].metric == "miou"
+    assert sweep.metric == "miou" and "validation mIoU" in report.table(sweep).columns
+    report.write(sweep, sweeps.output_folder(tmp_path / "out"))
+    with open(tmp_path / "out" / report.CSV_NAME) as file:
         assert [float(row["validation_miou"]) for row in csv.DictReader(file)] == [0.6, 0.7]
-    assert sweep_report.to_json(sweep)["metric"].startswith("mIoU of the kept epoch")
-    assert "kept/validation_miou" in sweep_events.metrics_of(sweep)
+    assert report.to_json(sweep)["metric"].startswith("mIoU of the kept epoch")
+    assert "kept/validation_miou" in hparams.metrics_of(sweep)
 
 
 def test_a_sweep_trains_each_run_once_and_writes_what_it_came_to(swept, tmp_path):
@@ -217,15 +216,15 @@ def test_a_sweep_trains_each_run_once_and_writes_what_it_came_to(swept, tmp_path
     # The kept epoch's, not the last one's.
     assert [run["score"] for run in content["runs"]] == pytest.approx([0.61, 0.71, 0.62, 0.72])
     assert content["base"] == {"model": "resnet14", "epochs": 2, "decay_epochs": [], "cache_gb": 4.0}
-    with open(folder / sweep_report.CSV_NAME) as file:
+    with open(folder / report.CSV_NAME) as file:
         rows = list(csv.DictReader(file))
     assert [(row["learning_rate"], row["finished"], row["best"]) for row in rows] == [
         ("0.1", "2", "false"),
         ("0.2", "2", "true"),
     ]
     assert float(rows[1]["validation_accuracy"]) == pytest.approx(0.715)
-    assert "| 0.2 | best | 2 of 2 | 71.50% | 0.71 |" in (folder / sweep_report.TABLE_NAME).read_text()
-    assert (folder / sweep_report.FIGURE_NAME).read_bytes().startswith(b"\x89PNG")
+    assert "| 0.2 | best | 2 of 2 | 71.50% | 0.71 |" in (folder / report.TABLE_NAME).read_text()
+    assert (folder / report.FIGURE_NAME).read_bytes().startswith(b"\x89PNG")
     assert (folder / sweeps.FLAGS_DIR / f"{names[0]}.flags").read_text() == "--learning_rate=0.1\n"
     assert not list(folder.glob(f"{files.TEMPORARY_PREFIX}*")) and not (folder / files.FolderLock.NAME).exists()
     assert found == sweeps.read_sweep(folder)
@@ -300,7 +299,7 @@ def test_a_failed_run_is_told_and_the_sweep_goes_on(swept, rgb_records, tmp_path
     found, _ = swept(training, lines=lines, learning_rate=[0.1, 0.2])
     assert [result.status for result in found.results] == [sweeps.FAILED, sweeps.FINISHED]
     assert "  failed: the loss is nan" in lines
-    assert "* `lr=0.1` failed: the loss is nan" in (tmp_path / "s" / sweep_report.TABLE_NAME).read_text()
+    assert "* `lr=0.1` failed: the loss is nan" in (tmp_path / "s" / report.TABLE_NAME).read_text()
     found, again = swept(learning_rate=[0.1, 0.2])
     assert again.calls == [("lr=0.1", sweeps.NEW)] and found.results[0].status == sweeps.FINISHED
 
@@ -349,16 +348,16 @@ def test_a_sweep_in_use_is_refused(swept, tmp_path):
 
 
 def test_missing_records(swept, short_training):
-    planned = sweep_grid.Planned({"seed": 1}, dataclasses.replace(short_training, records_dir="/no/such"), "")
+    planned = grid.PlannedRun({"seed": 1}, dataclasses.replace(short_training, records_dir="/no/such"), "")
     with pytest.raises(RecordsError, match="/no/such"):
         sweeps.open_sweep("x", {}, [planned])
 
 
 def test_remaining_time(short_training, tmp_path):
     plan = plan_of(short_training, tmp_path, learning_rate=[0.1, 0.2, 0.3, 0.4])
-    done = Result("lr=0.1", {"learning_rate": 0.1}, sweeps.FINISHED, 2, seconds=90.0, wall_seconds=100.0)
-    half = Result("lr=0.2", {"learning_rate": 0.2}, sweeps.INTERRUPTED, 1)
-    others = [Result(f"lr={rate}", {"learning_rate": rate}) for rate in (0.3, 0.4)]
+    done = RunStatus("lr=0.1", {"learning_rate": 0.1}, sweeps.FINISHED, 2, seconds=90.0, wall_seconds=100.0)
+    half = RunStatus("lr=0.2", {"learning_rate": 0.2}, sweeps.INTERRUPTED, 1)
+    others = [RunStatus(f"lr={rate}", {"learning_rate": rate}) for rate in (0.3, 0.4)]
     assert sweeps.remaining_seconds(sweeps.Sweep({}, "", "", (done, half, *others)), plan) == 250.0
     waiting = dataclasses.replace(done, status=sweeps.WAITING)
     assert sweeps.remaining_seconds(sweeps.Sweep({}, "", "", (waiting, half, *others)), plan) is None
@@ -415,14 +414,14 @@ def test_tensorboard_lists_each_run_once_and_each_tag_has_one_axis(tmp_path):
 
     output, results = sweeps.output_folder(tmp_path), []
     for number, name in enumerate(("lr=0.1", "lr=0.2")):
-        monitor = monitoring.Monitor(runs.output_folder(tmp_path / name), "--a=1")
+        monitor = TensorBoardLogger(runs.output_folder(tmp_path / name), "--a=1")
         for epoch in (1, 2):
             row = {"epoch": epoch, "loss": 1.0, "val_loss": 0.9, "val_accuracy": 0.5 + epoch / 10}
             monitor.epoch(row, [(9 * epoch - 1, 1.0, 0.1)], {})
-        results.append(Result(name, {"learning_rate": 0.1 + number}, sweeps.FINISHED, 2, 1, 0.6, 0.9, 0.7, 0.9))
-    results.append(Result("lr=0.3", {"learning_rate": 0.3}, sweeps.FAILED))
+        results.append(RunStatus(name, {"learning_rate": 0.1 + number}, sweeps.FINISHED, 2, 1, 0.6, 0.9, 0.7, 0.9))
+    results.append(RunStatus("lr=0.3", {"learning_rate": 0.3}, sweeps.FAILED))
     for _ in range(2):  # The second time nothing has changed.
-        sweep_report.write(sweeps.Sweep({}, "", "v", tuple(results)), output)
+        report.write(sweeps.Sweep({}, "", "v", tuple(results)), output)
     groups, _ = session_groups(tmp_path)
     assert sorted(group.name for group in groups) == ["lr=0.1", "lr=0.2", "lr=0.3"]
     events = EventMultiplexer({}, {"tensors": 0}).AddRunsFromDirectory(str(tmp_path))
@@ -438,11 +437,9 @@ def test_tensorboard_lists_each_run_once_and_each_tag_has_one_axis(tmp_path):
 
 
 def test_tensorboard_shows_none_as_a_word(tmp_path):
-    points = sweep_grid.expand({"dropout": [None, 0.5], "nesterov": [True, False]})
-    found = tuple(
-        Result(sweep_grid.run_name(point), point, sweeps.FINISHED, 1, 1, 0.9, 0.1, 0.9, 0.1) for point in points
-    )
-    sweep_report.write(sweeps.Sweep({}, "", "v", found), sweeps.output_folder(tmp_path))
+    points = grid.expand({"dropout": [None, 0.5], "nesterov": [True, False]})
+    found = tuple(RunStatus(grid.run_name(point), point, sweeps.FINISHED, 1, 1, 0.9, 0.1, 0.9, 0.1) for point in points)
+    report.write(sweeps.Sweep({}, "", "v", found), sweeps.output_folder(tmp_path))
     groups, _ = session_groups(tmp_path)
     shown = {(group.hparams["dropout"].string_value, group.hparams["nesterov"].bool_value) for group in groups}
     assert shown == {(rate, flag) for rate in ("none", "0.5") for flag in (True, False)}

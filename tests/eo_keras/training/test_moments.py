@@ -76,14 +76,14 @@ def trained(architecture, arguments, rate):
     model = architecture.builder(
         bands=("B04", "B03", "B02"),
         num_classes=CLASSES,
-        normalisation=models.Normalisation((1000.0,) * 3, (400.0,) * 3),
+        normalisation=models.Normalization((1000.0,) * 3, (400.0,) * 3),
         input_dtype="uint16",
         patch_size=SIZE,
         seed=1,
         **({"zero_last_gamma": True} if architecture.residual else {}),
         **arguments,
     )
-    logits, variables = models.training_model(model), [one.value for one in model.trainable_variables]
+    logits, variables = models.logits_model(model), [one.value for one in model.trainable_variables]
     velocities = [tf.Variable(tf.zeros_like(one)) for one in variables]
 
     def loss(image, label, training):

@@ -9,8 +9,8 @@ import pytest
 
 from eo_keras import models
 from eo_keras.data import pipeline as pipelines
-from eo_keras.data import subsets as parts
-from eo_keras.data.augment.crops import DenseAugmentation
+from eo_keras.data import subsets
+from eo_keras.data.augment.crops import CropAugmentation
 from eo_keras.data.augment.patches import Augmentation
 from eo_keras.errors import OptionError, TrainingError
 from eo_keras.records import data_card as cards
@@ -21,7 +21,7 @@ from eo_keras.training import train as training
 from eo_keras.training.optimizers import OptimizerOptions, make_schedule
 from eo_keras.training.options import OF_TASK, SegmentationOptions, TrainingOptions, check_task
 
-PARTS = (TrainingOptions("", ""), SegmentationOptions(), Augmentation(), DenseAugmentation())
+PARTS = (TrainingOptions("", ""), SegmentationOptions(), Augmentation(), CropAugmentation())
 
 
 def test_an_epoch_that_is_not_finite_is_the_worst():
@@ -55,10 +55,10 @@ def test_options_of_another_task_are_refused(short_training, rgb_records):
     of_maps = {"loss": "focal", "class_weights": "median_frequency", "effective_beta": 0.5, "focal_gamma": 1.0}
     of_maps |= {"output_stride": 8, "backbone_run": "runs/a"}
     crops = {"crop": 32, "scale_min": 0.9, "scale_max": 1.1, "jitter": 0.2}
-    for changes, kind in ((of_maps, SegmentationOptions), (crops, DenseAugmentation)):
+    for changes, kind in ((of_maps, SegmentationOptions), (crops, CropAugmentation)):
         for name, value in changes.items():
             changed = kind(**{name: value})
-            if kind is DenseAugmentation:
+            if kind is CropAugmentation:
                 changed = SegmentationOptions(augmentation=changed)
             with pytest.raises(OptionError, match=f"--{name}: it says nothing where an image has one class"):
                 check_task(dataclasses.replace(short_training, segmentation=changed), card)
@@ -105,7 +105,7 @@ def test_batch_normalisation_has_several_values(name, size, batch, values):
 
 @functools.cache
 def built(name):
-    normalisation = models.Normalisation((100.0,) * 3, (50.0,) * 3)
+    normalisation = models.Normalization((100.0,) * 3, (50.0,) * 3)
     bands = ("B04", "B03", "B02")
     return models.build(name, bands=bands, num_classes=3, normalisation=normalisation, input_dtype="uint8")[0]
 
@@ -137,8 +137,8 @@ def test_a_run_that_cannot_take_a_step_is_refused_before_it_writes(short_trainin
 def test_moving_moments_that_describe_nothing_are_told(finished):
     options, _, _ = finished
     run = runs.open_run(options.run_dir)
-    records = pipelines.Records(options.records_dir)
-    _, held_out = parts.holdout(0.2, options.seed)
+    records = pipelines.RecordDataset(options.records_dir)
+    _, held_out = subsets.holdout(0.2, options.seed)
     dataset = pipelines.evaluation(records, pipelines.PipelineOptions(16), "train", part=held_out)
     batch = next(iter(dataset))
     for layer in run.model.layers:
@@ -158,7 +158,7 @@ def test_one_limit_for_all_that_is_kept_in_memory(short_training, kept_gb, monke
     )
     trainer = training._Training.__new__(training._Training)
     trainer.options = dataclasses.replace(short_training, cache_gb=kept_gb)
-    trainer.records = pipelines.Records(trainer.options.records_dir)
+    trainer.records = pipelines.RecordDataset(trainer.options.records_dir)
     trainer.card, trainer.bands, trainer.dense = trainer.records.card, trainer.records.card.bands, False
     trainer.worker = distribution.ALONE
     trainer._open_pipelines()

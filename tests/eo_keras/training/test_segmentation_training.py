@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from eo_keras import models
 from eo_keras.data import pipeline as pipelines
-from eo_keras.data.augment.crops import DenseAugmentation
+from eo_keras.data.augment.crops import CropAugmentation
 from eo_keras.errors import LegendError, OptionError, RunError
-from eo_keras.evaluation import segmentation_report as dense_evaluation_folder
+from eo_keras.evaluation import segmentation_report
 from eo_keras.evaluation.segmentation_evaluate import DenseAnswerer, DenseTTA, rescaled
 from eo_keras.evaluation.segmentation_report import DenseEvaluationOptions
 from eo_keras.geo import scenes
@@ -60,7 +60,7 @@ def options(records_dir, tmp_path):
         epochs=2,
         steps_per_epoch=2,
         optimizer=OptimizerOptions(learning_rate=0.01, warmup_epochs=0.0),
-        segmentation=SegmentationOptions(augmentation=DenseAugmentation(crop=32)),
+        segmentation=SegmentationOptions(augmentation=CropAugmentation(crop=32)),
     )
 
 
@@ -75,7 +75,7 @@ def trained(records_dir, tmp_path_factory):
             batch_size=4,
             epochs=2,
             steps_per_epoch=2,
-            segmentation=SegmentationOptions(augmentation=DenseAugmentation(crop=32)),
+            segmentation=SegmentationOptions(augmentation=CropAugmentation(crop=32)),
         )
     )
     return run_dir, report
@@ -99,7 +99,7 @@ def test_validation_is_what_scikit_learn_makes_of_the_answers(trained, records_d
 
     run_dir, report = trained
     run = runs.open_run(run_dir)
-    records = pipelines.Records(records_dir)
+    records = pipelines.RecordDataset(records_dir)
     dataset = pipelines.evaluation(
         records, pipelines.PipelineOptions(batch_size=3, bands=run.card.bands), "val", with_keys=True
     )
@@ -120,7 +120,7 @@ def test_validation_is_what_scikit_learn_makes_of_the_answers(trained, records_d
 
 
 def test_the_loss_of_a_step_is_a_mean_over_its_labelled_pixels(options, records_dir):
-    card = pipelines.Records(records_dir).card
+    card = pipelines.RecordDataset(records_dir).card
     task = tasks.make_task(options, card, card.bands)
     logits = tf.random.stateless_normal((2, 8, 8, 4), (1, 2), dtype=tf.float64)
     label = tf.cast(tf.random.stateless_uniform((2, 8, 8), (3, 4), 0, 4, tf.int32), tf.uint8)
@@ -137,7 +137,7 @@ def test_the_loss_of_a_step_is_a_mean_over_its_labelled_pixels(options, records_
 
 
 def test_class_weights_follow_from_the_training_splits_pixels(options, records_dir):
-    card = pipelines.Records(records_dir).card
+    card = pipelines.RecordDataset(records_dir).card
     counts = {"Other": 100, "Residential": 200, "Industrial": 400, "Forest": 400}
     train = dataclasses.replace(card.splits["train"], classes=counts)
     card = dataclasses.replace(card, splits={**card.splits, "train": train})
@@ -153,7 +153,7 @@ def test_models_and_records_of_two_kinds_are_refused(options, records_dir):
         with pytest.raises(OptionError, match="is for classification, the records are for segmentation.*deeplab"):
             training.train(dataclasses.replace(options, model=name), dry_run=True)
     with pytest.raises(OptionError, match="crop: 512 pixels from tiles of 64"):
-        changed = SegmentationOptions(augmentation=DenseAugmentation(crop=512))
+        changed = SegmentationOptions(augmentation=CropAugmentation(crop=512))
         training.train(dataclasses.replace(options, segmentation=changed), dry_run=True)
     for name, value in (("loss", "hinge"), ("class_weights", "some"), ("output_stride", 4)):
         with pytest.raises(OptionError, match=name):
@@ -176,7 +176,7 @@ def test_a_classifier_is_a_backbone_unless_it_has_seen_the_test_tiles(options, r
     run = make_run(tmp_path / "classifier", "uint16", ("B04", "B03", "B02"))
     with pytest.raises(RunError, match="what it has seen is unknown"):
         training.train(with_backbone(options, run.folder), dry_run=True)
-    records = pipelines.Records(records_dir)
+    records = pipelines.RecordDataset(records_dir)
     card = dataclasses.replace(
         run.card, flags={"records_dir": str(records_dir)}, data_fingerprint=records.card.fingerprint
     )
@@ -233,7 +233,7 @@ def write_patches(folder, card, *examples):
     split = cards.Split(len(examples), dict.fromkeys(card.legend.class_names, 0), (shard,))
     changed = {"task": "classification", "patch_size": 32, "splits": {"train": split}}
     cards.write_card(dataclasses.replace(card, **changed).with_fingerprint(), folder)
-    return pipelines.Records(folder)
+    return pipelines.RecordDataset(folder)
 
 
 def with_backbone(options, folder):
@@ -244,26 +244,26 @@ def with_backbone(options, folder):
 
 def test_an_evaluation_is_written_with_figures_and_enters_the_card(trained, records_dir, tmp_path):
     run_dir, _ = trained
-    run, records = runs.open_run(run_dir), pipelines.Records(records_dir)
-    found = dense_evaluation_folder.evaluate_maps(run, records, DenseEvaluationOptions(resamples=200))
-    dense_evaluation_folder.write_maps_evaluation(found, tmp_path / "e", model_sha256="0", model_name=runs.MODEL_NAME)
+    run, records = runs.open_run(run_dir), pipelines.RecordDataset(records_dir)
+    found = segmentation_report.evaluate_maps(run, records, DenseEvaluationOptions(resamples=200))
+    segmentation_report.write_maps_evaluation(found, tmp_path / "e", model_sha256="0", model_name=runs.MODEL_NAME)
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert metrics["scores"]["images"] == 4
     assert metrics["scores"]["pixels"] == (2 * TILE) ** 2
     assert metrics["output_stride"] == 16 and metrics["tta"] == "none" and metrics["warnings"] == []
-    for name in dense_evaluation_folder.FIGURES:
+    for name in segmentation_report.FIGURES:
         assert (tmp_path / "e" / name).read_bytes().startswith(b"\x89PNG")
-    dense_evaluation_folder.add_maps_to_card(found)
+    segmentation_report.add_maps_to_card(found)
     assert cards.read_model_card(run_dir).scores["test"]["miou"] == found.scores.macro_iou.value
-    again = dense_evaluation_folder.evaluate_maps(run, records, DenseEvaluationOptions("train", resamples=10))
+    again = segmentation_report.evaluate_maps(run, records, DenseEvaluationOptions("train", resamples=10))
     assert "trained on" in again.warnings[0]
 
 
 def test_other_strides_scales_and_mirrored_tiles_change_the_answers_a_little(trained, records_dir):
-    run, records = runs.open_run(trained[0]), pipelines.Records(records_dir)
+    run, records = runs.open_run(trained[0]), pipelines.RecordDataset(records_dir)
 
     def entropy(**changes):
-        return dense_evaluation_folder.evaluate_maps(
+        return segmentation_report.evaluate_maps(
             run, records, DenseEvaluationOptions(resamples=10, **changes)
         ).answers.cross_entropy
 
@@ -287,7 +287,7 @@ def test_an_export_answers_about_images_of_any_size(trained, tmp_path):
     loaded = tf.saved_model.load(str(report.path))
     images = np.random.default_rng(2).integers(1, 3000, (2, 48, 80, 3)).astype(np.uint16)
     answers = loaded.serve(images)
-    expected = np.asarray(models.inference_twin(run.model, None)(images))
+    expected = np.asarray(models.inference_model(run.model, None)(images))
     np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
     assert answers["class_id"].dtype == tf.uint8 and answers["class_id"].shape == (2, 48, 80)
     np.testing.assert_array_equal(answers["class_id"], expected.argmax(-1))
@@ -302,7 +302,7 @@ def test_a_model_of_maps_names_no_class_of_a_patch(trained, tmp_path):
 
 def test_the_mean_of_mirrored_answers_is_the_same_for_the_mirrored_tile(trained):
     run = runs.open_run(trained[0])
-    model = models.inference_twin(run.model, None)
+    model = models.inference_model(run.model, None)
     ask = DenseTTA((0.5, 1.0), flip=True).answering(model)
     images = np.random.default_rng(1).integers(1, 3000, (1, TILE, TILE, 3)).astype(np.uint16)
     one, other = ask(tf.constant(images)), ask(tf.constant(images[:, :, ::-1]))
@@ -341,7 +341,7 @@ def test_a_mask_outside_the_legend_stops_an_evaluation(records_dir):
     image = keras.Input((TILE, TILE, 3), dtype="uint16")
     scaled = keras.layers.Rescaling(1 / 10_000)(image)
     two = keras.layers.Conv2D(2, 1, activation="softmax")(scaled)
-    records = pipelines.Records(records_dir)
+    records = pipelines.RecordDataset(records_dir)
     dataset = pipelines.evaluation(records, pipelines.PipelineOptions(batch_size=4), "test", with_keys=True)
     with pytest.raises(LegendError, match="outside the legend"):
         DenseAnswerer(keras.Model(image, two), ("Other", "Residential"))(records, dataset)

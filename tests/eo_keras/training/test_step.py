@@ -9,7 +9,7 @@ import tensorflow as tf
 from eo_keras import models
 from eo_keras.data import pipeline as pipelines
 from eo_keras.errors import OptionError
-from eo_keras.losses import classification as losses
+from eo_keras.losses import classification
 from eo_keras.training import train as training
 from eo_keras.training.optimizers import OptimizerOptions
 
@@ -21,19 +21,19 @@ def weights_file(tmp_path_factory):
         "resnet14",
         bands=("B04", "B03", "B02"),
         num_classes=7,
-        normalisation=models.Normalisation((100.0,) * 3, (50.0,) * 3),
+        normalisation=models.Normalization((100.0,) * 3, (50.0,) * 3),
         input_dtype="uint8",
         patch_size=32,
         seed=2,
     )
     path = tmp_path_factory.mktemp("weights") / "small.keras"
-    models.inference_twin(model, 32).save(path)
+    models.inference_model(model, 32).save(path)
     return path
 
 
 def trainer_of(options, tmp_path, **changes):
     options = dataclasses.replace(options, run_dir=str(tmp_path), **changes)
-    return training._Training(options, pipelines.Records(options.records_dir), tf.distribute.get_strategy())
+    return training._Training(options, pipelines.RecordDataset(options.records_dir), tf.distribute.get_strategy())
 
 
 def arrays(model):
@@ -91,7 +91,7 @@ def test_a_loss_counts_valid_examples_alone(short_training, tmp_path):
     logits.bias.assign(bias)
     weight = tf.constant([1.0, 0.5] + [0.0] * 14)
     loss, right, counted = trainer.stepper(image, label, weight)
-    each = losses.softmax_cross_entropy(label[:2], tf.stack([bias, bias])).numpy()
+    each = classification.softmax_cross_entropy(label[:2], tf.stack([bias, bias])).numpy()
     assert float(loss) == pytest.approx((each[0] + 0.5 * each[1]) / 1.5, rel=1e-5)
     assert int(right) == int((label[:2].numpy() == 9).sum())
     assert int(counted) == 2

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from eo_keras.data import pipeline as pipelines
-from eo_keras.data import subsets as parts
+from eo_keras.data import subsets
 from eo_keras.errors import BandError, OptionError, RunError, StorageError, TrainingError
 from eo_keras.evaluation import evaluate as evaluation
 from eo_keras.records import data_card as cards
@@ -18,7 +18,7 @@ from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
 from eo_keras.training import epoch as epochs
 from eo_keras.training import step as stepping
-from eo_keras.training import tensorboard as monitoring
+from eo_keras.training import tensorboard
 from eo_keras.training import train as training
 from eo_keras.training.optimizers import OptimizerOptions
 
@@ -74,8 +74,8 @@ def test_the_best_epoch_is_kept(finished):
     best = max(report.history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
     assert report.card.selection["epoch"] == best["epoch"]
     run = runs.open_run(options.run_dir)
-    records = pipelines.Records(options.records_dir)
-    _, held_out = parts.holdout(0.2, options.seed)
+    records = pipelines.RecordDataset(options.records_dir)
+    _, held_out = subsets.holdout(0.2, options.seed)
     dataset = pipelines.evaluation(records, pipelines.PipelineOptions(16), "train", part=held_out)
     answers = evaluation.Answerer(run.model)(records, dataset)
     assert 15 < len(answers.labels) < 55
@@ -121,7 +121,7 @@ def test_steps_are_shown_while_an_epoch_is_under_way_and_once_after_a_resumption
         events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "train"), {"tensors": 0}).Reload()
         return [event.step for event in events.Tensors("step/loss")]
 
-    monitor = monitoring.Monitor(output)
+    monitor = tensorboard.TensorBoardLogger(output)
     monitor.epoch({"epoch": 1, "loss": 1.0}, points[:10], {})
     monitor.steps(2, points[10:20])
     assert shown() == list(range(1, 21))
@@ -131,9 +131,9 @@ def test_steps_are_shown_while_an_epoch_is_under_way_and_once_after_a_resumption
     # A running TensorBoard holds the file open.
     assert shown() == list(range(1, 26)) and live.stat().st_ino == node
     live.write_bytes(live.read_bytes()[:-7])  # Killed in the middle of a line.
-    monitoring.Monitor.cut(output, 1)
+    tensorboard.TensorBoardLogger.cut(output, 1)
     assert shown() == list(range(1, 11))
-    monitor = monitoring.Monitor(output)
+    monitor = tensorboard.TensorBoardLogger(output)
     monitor.steps(2, points[10:22])
     monitor.epoch({"epoch": 2, "loss": 1.0}, points[10:40], {})
     assert shown() == list(range(1, 41)) and output.foreign() == []
@@ -221,13 +221,13 @@ def test_progressive_sizes_and_the_moving_average(options, tmp_path, monkeypatch
     )
     assert [options.image_size(epoch) for epoch in range(2)] == [32, None]
     seen = []
-    original = stepping.Stepper.step
+    original = stepping.TrainStep.step
 
     def spy(self, image, label):
         seen.append((tuple(image.shape), self))
         return original(self, image, label)
 
-    monkeypatch.setattr(stepping.Stepper, "step", spy)
+    monkeypatch.setattr(stepping.TrainStep, "step", spy)
     report = training.train(options)
     assert [shape for shape, _ in seen] == [(16, 32, 32, 3), (16, 64, 64, 3)]  # Traced once for each size.
     trained = seen[0][1]
@@ -244,7 +244,7 @@ def test_progressive_sizes_and_the_moving_average(options, tmp_path, monkeypatch
 
 def test_the_moving_average_by_hand(options, tmp_path):
     options = dataclasses.replace(options, run_dir=str(tmp_path), ema=0.5)
-    trainer = training._Training(options, pipelines.Records(options.records_dir), tf.distribute.get_strategy())
+    trainer = training._Training(options, pipelines.RecordDataset(options.records_dir), tf.distribute.get_strategy())
     trainer.stepper.enter(trainer.phases[0])
     expected = [weight.numpy() for weight in trainer.model.weights]
     for step, batch in enumerate(trainer.pipeline.steps_from(0, 3), 1):
@@ -265,7 +265,7 @@ def test_reduced_precision_trains_and_a_model_of_full_precision_is_kept(options,
     assert all(np.isfinite(row["loss"]) for row in report.history)
     run = runs.open_run(tmp_path / "r")
     assert {layer.compute_dtype for layer in run.model.layers if layer.weights} == {"float32"}
-    trainer = training._Training(options, pipelines.Records(options.records_dir), tf.distribute.get_strategy())
+    trainer = training._Training(options, pipelines.RecordDataset(options.records_dir), tf.distribute.get_strategy())
     before = weights_of(trainer.model)
     trainer.stepper.enter(trainer.phases[0])
     trainer.stepper.step(*next(iter(trainer.pipeline.steps_from(0, 1))))

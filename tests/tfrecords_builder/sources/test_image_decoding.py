@@ -10,14 +10,14 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine, from_origin
 
 from eo_keras.errors import SourceError
-from tfrecords_builder.sources import image_decoding as decoding
+from tfrecords_builder.sources import image_decoding
 
 SHAPE = (64, 64, 13)
 
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
-    monkeypatch.setattr(decoding, "_known_layouts", {})
+    monkeypatch.setattr(image_decoding, "_known_layouts", {})
 
 
 def geotiff(transform=None, crs="EPSG:32633", tags=None, seed=0, **profile):
@@ -49,14 +49,14 @@ def assert_as_gdal(found, data):
 
 
 def decoded(data):
-    return decoding.decode_geotiff(data, "a.tif", SHAPE, "uint16")
+    return image_decoding.decode_geotiff(data, "a.tif", SHAPE, "uint16")
 
 
 def test_gdal_reads_one_file_of_a_layout_and_no_other(monkeypatch):
     first, second = geotiff(), geotiff(seed=7)
     assert_as_gdal(decoded(first), first)
     with monkeypatch.context() as patched:
-        patched.setattr(decoding, "_read_with_gdal", None)
+        patched.setattr(image_decoding, "_read_with_gdal", None)
         for data in (first, second):
             assert_as_gdal(decoded(data), data)
     other = geotiff(crs="EPSG:32634")
@@ -66,7 +66,7 @@ def test_gdal_reads_one_file_of_a_layout_and_no_other(monkeypatch):
 def test_a_changed_header_is_no_known_one():
     data = geotiff()
     decoded(data)
-    (layout,) = decoding._known_layouts[SHAPE, "uint16"]
+    (layout,) = image_decoding._known_layouts[SHAPE, "uint16"]
     header = len(layout.header)
     place = {*range(layout.scale, layout.scale + 24), *range(layout.tie, layout.tie + 48)}
     for position in range(0, header):
@@ -100,7 +100,7 @@ def test_every_other_form_is_read_as_gdal_reads_it(form):
     for seed in range(2):
         data = geotiff(seed=seed, **form)
         assert_as_gdal(decoded(data), data)
-    learned = decoding._known_layouts.get((SHAPE, "uint16"))
+    learned = image_decoding._known_layouts.get((SHAPE, "uint16"))
     assert not learned or form in ({"tiled": True}, {"crs": "EPSG:4326"}) or set(form) <= {"crs", "transform"}
 
 
@@ -132,7 +132,7 @@ def test_a_file_that_lacks_blocks_is_refused():
 )
 def test_damaged_and_other_images_are_refused(data, words):
     with pytest.raises(SourceError, match=f"a.tif: .*{words}"):
-        decoding.decode_geotiff(data, "a.tif", SHAPE, "uint16")
+        image_decoding.decode_geotiff(data, "a.tif", SHAPE, "uint16")
 
 
 def jpeg(mode="RGB", size=64, **options):
@@ -145,7 +145,9 @@ def jpeg(mode="RGB", size=64, **options):
 @pytest.mark.parametrize("options", [{}, {"quality": 100, "subsampling": 0}, {"progressive": True}, {"optimize": True}])
 def test_jpegs_are_decoded_as_pillow_does(options):
     data = jpeg(**options)
-    np.testing.assert_array_equal(decoding.decode_jpeg(data, "a.jpg", 64), np.asarray(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(
+        image_decoding.decode_jpeg(data, "a.jpg", 64), np.asarray(Image.open(io.BytesIO(data)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_jpegs_are_decoded_as_pillow_does(options):
 )
 def test_other_pictures_are_refused(data, words):
     with pytest.raises(SourceError, match=f"a.jpg: .*{words}"):
-        decoding.decode_jpeg(data, "a.jpg", 64)
+        image_decoding.decode_jpeg(data, "a.jpg", 64)
 
 
 def test_damage_that_a_lenient_decoder_passes_over_is_refused():
@@ -169,7 +171,7 @@ def test_damage_that_a_lenient_decoder_passes_over_is_refused():
     # A restart marker where none belongs: the rest is guessed by lenient decoders.
     data[len(data) // 2 : len(data) // 2 + 2] = b"\xff\xd3"
     with pytest.raises(SourceError, match="cannot be decoded"):
-        decoding.decode_jpeg(bytes(data), "a.jpg", 64)
+        image_decoding.decode_jpeg(bytes(data), "a.jpg", 64)
 
 
 @pytest.mark.real_data
@@ -180,4 +182,4 @@ def test_real_geotiffs_are_read_as_gdal_reads_them(real_data):
             data = archive.read(name)
             assert_as_gdal(decoded(data), data)
     # The header's length and the UTM zone are all that differs.
-    assert len(names) == 466 and 2 <= len(decoding._known_layouts[SHAPE, "uint16"]) <= 12
+    assert len(names) == 466 and 2 <= len(image_decoding._known_layouts[SHAPE, "uint16"]) <= 12

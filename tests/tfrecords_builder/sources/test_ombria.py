@@ -7,17 +7,15 @@ import pytest
 from PIL import Image
 
 from eo_keras.errors import BandError, OptionError, SourceError
-from eo_keras.inspection import leakage as leaks
+from eo_keras.inspection import leakage, scan_records
 from eo_keras.inspection import page as inspection_page
-from eo_keras.inspection import scan_records as inspection
 from eo_keras.legends.catalogue import IGNORE
-from eo_keras.plots import html as pages
+from eo_keras.plots import html
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from tests.harness.archives import write_zip
 from tests.harness.building import all_examples, built, bytes_of
-from tfrecords_builder import build
-from tfrecords_builder import disk_usage as space
+from tfrecords_builder import build, disk_usage
 from tfrecords_builder.sources import ombria
 from tfrecords_builder.sources.archive import Archive
 from tfrecords_builder.splits import split as splits
@@ -238,16 +236,16 @@ def test_nobody_guesses_the_bands(make, archive, tmp_path):
 def test_room_is_told_before_the_build(archive, tmp_path):
     card = built("ombria_s2", archive, tmp_path / "r", method="published", **NAMED)
     size = sum(shard.bytes for part in card.splits.values() for shard in part.shards)
-    assert space.expected("ombria_s2", str(archive)).shard_bytes == pytest.approx(size, rel=0.01)
+    assert disk_usage.expected("ombria_s2", str(archive)).shard_bytes == pytest.approx(size, rel=0.01)
 
 
 def test_inspection_tells_what_is_not_known(archive, tmp_path):
     card = built("ombria_s2", archive, tmp_path / "r", method="published", **NAMED)
-    assert ("reflectance", "not known; no data is 0") in inspection.facts(card)
-    found = inspection.survey(card, tmp_path / "r", samples=2)
-    places = inspection.locate(card, found, None)
-    report = inspection.find_leaks(card, found, places, leaks.LeakOptions())
-    page = pages.render(inspection_page.make_page(inspection_page.Subject("r", card, found, places, report, {})))
+    assert ("reflectance", "not known; no data is 0") in scan_records.facts(card)
+    found = scan_records.survey(card, tmp_path / "r", samples=2)
+    places = scan_records.locate(card, found, None)
+    report = scan_records.find_leaks(card, found, places, leakage.LeakOptions())
+    page = html.render(inspection_page.make_page(inspection_page.Subject("r", card, found, places, report, {})))
     assert "with each stored number, from" in page and "reflectance (above)" not in page
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import OptionError, SourceError
-from tfrecords_builder.sources.urban_atlas.sites import City
+from tfrecords_builder.sources.urban_atlas.sites import Site
 from tfrecords_builder.splits.by_site import draw_cities, split_tiles
 from tfrecords_builder.splits.split import Patches, SplitOptions
 
@@ -28,7 +28,7 @@ def tiles_of(places):
 
 
 def cities_of(count, **splits):
-    return [City(f"c{number:02d}", (), (), splits.get(f"c{number:02d}")) for number in range(count)]
+    return [Site(f"c{number:02d}", (), (), splits.get(f"c{number:02d}")) for number in range(count)]
 
 
 def apart(count, tiles=4):

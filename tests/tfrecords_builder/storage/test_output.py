@@ -12,8 +12,7 @@ from eo_keras.records import data_card as cards
 from tests.harness.building import built
 from tests.kept import contents
 from tfrecords_builder import build
-from tfrecords_builder.storage import manifest as finished
-from tfrecords_builder.storage import output
+from tfrecords_builder.storage import manifest, output
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +98,7 @@ def test_killed_in_its_first_moments_the_same_command_goes_on(records, rgb_zip, 
         "locked": (build.BuildState, "begin"),
         "state": (build.scan, "scan"),
         "announced": (build.engines.LocalEngine, "run"),
-        "shard": (finished, "note"),
+        "shard": (manifest, "note"),
     }
     with monkeypatch.context() as patched, pytest.raises(Killed):
         # What a kill leaves out: whatever is done on the way out.

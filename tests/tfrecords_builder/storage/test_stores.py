@@ -10,7 +10,7 @@ import pytest
 
 from eo_keras.core import files, stores
 from eo_keras.errors import StorageError
-from eo_keras.inspection import scan_records as inspection
+from eo_keras.inspection import scan_records
 from tfrecords_builder import build
 from tfrecords_builder.sources import archive as archives
 from tfrecords_builder.storage import output
@@ -112,8 +112,8 @@ def test_records_in_a_store_are_built_inspected_and_verified(store, rgb_zip):
     store.put_file(str(rgb_zip), "here/EuroSAT_RGB.zip")
     options = build.BuildOptions("eurosat_rgb", "s3://here/EuroSAT_RGB.zip", "s3://here/records")
     card = build.build(options).card
-    assert inspection.check_shards(card, "s3://here/records") == len(store.glob("here/records/*.tfrecord-*"))
-    assert inspection.verify(card, "s3://here/records") == 30
+    assert scan_records.check_shards(card, "s3://here/records") == len(store.glob("here/records/*.tfrecord-*"))
+    assert scan_records.verify(card, "s3://here/records") == 30
 
 
 def no_credentials(monkeypatch, store):

@@ -17,8 +17,7 @@ from eo_keras.errors import OptionError, SourceError
 from eo_keras.legends.catalogue import EUROSAT
 from eo_keras.sensors import radiometry
 from eo_keras.sensors.sentinel2 import EUROSAT_ORDER
-from tfrecords_builder.synthetic import archives
-from tfrecords_builder.synthetic import baselines as hardness
+from tfrecords_builder.synthetic import archives, baselines
 
 PER_CLASS = 30
 
@@ -164,37 +163,37 @@ def test_wrong_arguments_are_refused(tmp_path):
 
 
 def test_mean_colour_does_not_give_the_classes_away(folder):
-    features, labels = hardness.archive_band_means(folder / "ms.zip")
+    features, labels = baselines.archive_band_means(folder / "ms.zip")
     assert features.shape == (10 * PER_CLASS, 13)
     # Many splits, since one of a few patches says little.
     scores, peers = [], []
     for seed in range(5):
         train = np.random.default_rng(seed).random(len(labels)) < 0.8
-        scores.append(hardness.band_mean_baseline(features, labels, train))
+        scores.append(baselines.band_mean_baseline(features, labels, train))
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(features[train], labels[train])
         peers.append(model.score(features[~train], labels[~train]))
     assert np.mean(scores) <= 0.70
     np.testing.assert_allclose(scores, peers, atol=0.02)
-    assert 0.2 < hardness.mean_colour_baseline(folder / "rgb.zip") <= 0.70
+    assert 0.2 < baselines.mean_colour_baseline(folder / "rgb.zip") <= 0.70
 
 
 def test_baseline_of_what_is_easy_and_of_what_is_noise():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 800)
     train = np.arange(800) < 600
-    assert hardness.band_mean_baseline(np.eye(4)[labels], labels, train) == 1.0
-    assert hardness.band_mean_baseline(rng.normal(size=(800, 5)), labels, train) < 0.4
+    assert baselines.band_mean_baseline(np.eye(4)[labels], labels, train) == 1.0
+    assert baselines.band_mean_baseline(rng.normal(size=(800, 5)), labels, train) < 0.4
 
 
 def test_baseline_refuses_what_it_cannot_score(tmp_path):
     features, labels = np.zeros((4, 2)), np.arange(4)
     with pytest.raises(OptionError, match="shapes"):
-        hardness.band_mean_baseline(features, labels[:3], np.ones(4, bool))
+        baselines.band_mean_baseline(features, labels[:3], np.ones(4, bool))
     with pytest.raises(OptionError, match="none to test"):
-        hardness.band_mean_baseline(features, labels, np.ones(4, bool))
+        baselines.band_mean_baseline(features, labels, np.ones(4, bool))
     with pytest.raises(SourceError, match="no .jpg"):
-        hardness.mean_colour_baseline(tmp_path)
+        baselines.mean_colour_baseline(tmp_path)
     (tmp_path / "Forest").mkdir()
     (tmp_path / "Forest" / "Forest_1.jpg").write_bytes(b"no image")
     with pytest.raises(SourceError, match="cannot be read"):
-        hardness.mean_colour_baseline(tmp_path)
+        baselines.mean_colour_baseline(tmp_path)

@@ -19,13 +19,12 @@ from eo_keras.geo import polygons as vectors
 from eo_keras.geo import safe, scenes
 from eo_keras.geo.grid import Grid
 from eo_keras.geo.scene_reader import SceneReader
-from eo_keras.legends import crosswalk as code_maps
-from eo_keras.records.example import NO_DATA, UNCLEAR, VALID
+from eo_keras.legends import crosswalk
+from eo_keras.records.example import NO_DATA, OBSCURED, VALID
 from eo_keras.sensors.sentinel2 import BANDS, canonical_name
 from tfrecords_builder.sources.urban_atlas import land_use as urban_atlas
 from tfrecords_builder.sources.urban_atlas.sites import read_cities
-from tfrecords_builder.synthetic import baselines as hardness
-from tfrecords_builder.synthetic import cities, openstreetmap, product_metadata, products
+from tfrecords_builder.synthetic import baselines, cities, openstreetmap, product_metadata, products
 from tfrecords_builder.synthetic.city_plan import CODES
 from tfrecords_builder.synthetic.city_world import CityOptions, CityWorld
 from tfrecords_builder.synthetic.product_metadata import ProductOptions
@@ -60,7 +59,7 @@ def test_any_window_shows_the_same_ground():
 
 
 def hsl4(codes):
-    labels_of = code_maps.CODE_MAPS["hsl4"].labels
+    labels_of = crosswalk.CODE_MAPS["hsl4"].labels
     return np.select([codes == code for code in CODES[1:]], [labels_of[str(code)] for code in CODES[1:]], 255)
 
 
@@ -69,7 +68,7 @@ def test_colour_alone_names_less_than_seven_pixels_in_ten(seed):
     world = CityWorld(CityOptions(seed=seed, size=600))
     image, codes = world.image(0, 0, 600, 600, ("B04", "B03", "B02")), world.codes(0, 0, 600, 600)
     for window in (1, 5):
-        score = hardness.pixel_colour_baseline(image, hsl4(codes), window=window, sample=5000)
+        score = baselines.pixel_colour_baseline(image, hsl4(codes), window=window, sample=5000)
         assert score.most_frequent < 0.55
         assert score.most_frequent < score.accuracy < 0.7
 
@@ -77,16 +76,16 @@ def test_colour_alone_names_less_than_seven_pixels_in_ten(seed):
 def test_colours_that_tell_the_label_are_all_it_takes_and_those_that_do_not_find_the_most_frequent():
     labels = np.random.default_rng(0).choice(3, (60, 60), p=(0.2, 0.5, 0.3))
     labels[:5] = 255
-    score = hardness.pixel_colour_baseline(np.eye(256)[labels][..., :3], labels)
+    score = baselines.pixel_colour_baseline(np.eye(256)[labels][..., :3], labels)
     assert score.accuracy == 1 and abs(score.most_frequent - 0.5) < 0.05
     noise = np.random.default_rng(1).normal(size=(60, 60, 3))
-    score = hardness.pixel_colour_baseline(noise, labels, window=3)
+    score = baselines.pixel_colour_baseline(noise, labels, window=3)
     assert abs(score.accuracy - score.most_frequent) < 0.02
     for image, window in ((noise[:50], 1), (noise, 2), (noise, 61)):
         with pytest.raises(OptionError, match="pixel_colour_baseline"):
-            hardness.pixel_colour_baseline(image, labels, window=window)
+            baselines.pixel_colour_baseline(image, labels, window=window)
     with pytest.raises(OptionError, match="too few pixels"):
-        hardness.pixel_colour_baseline(noise, np.full((60, 60), 255))
+        baselines.pixel_colour_baseline(noise, np.full((60, 60), 255))
 
 
 def test_means_over_windows_are_those_around_the_pixels():
@@ -95,8 +94,8 @@ def test_means_over_windows_are_those_around_the_pixels():
     means = sum(np.roll(noise[..., 0], (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1))
     labels = np.where(means > 0, 1, 0)
     labels[[0, -1]] = labels[:, [0, -1]] = 255
-    assert hardness.pixel_colour_baseline(noise, labels, window=3).accuracy > 0.98
-    assert hardness.pixel_colour_baseline(noise, labels, window=1).accuracy < 0.75
+    assert baselines.pixel_colour_baseline(noise, labels, window=3).accuracy > 0.98
+    assert baselines.pixel_colour_baseline(noise, labels, window=1).accuracy < 0.75
 
 
 def test_few_regions_change_between_the_stages():
@@ -224,7 +223,7 @@ def test_the_urban_atlas_is_that_of_the_pixels(city):
         *("prod_date", "identifier", "perimeter", "area", "comment"),
     ]
     places, grid = cities.land_use(world_of(city))
-    full = code_maps.CODE_MAPS["full"]
+    full = crosswalk.CODE_MAPS["full"]
     burnt = urban_atlas.read_land_use(city.vectors, full, grid.crs, "keep").labels(grid)
     expected = np.array([255, *(full.labels[str(code)] for code in CODES[1:])], np.uint8)[places]
     assert (burnt == expected).mean() > 0.999
@@ -295,8 +294,8 @@ def test_a_surface_product_has_a_scene_classification(tmp_path):
     seen = mask != NO_DATA
     cloud, shadow = world.clouds(0, 0, 240, 240)
     hidden = (cloud > 0.15) | (shadow > 0.3)
-    assert ((mask == UNCLEAR) == hidden)[seen].mean() > 0.95
-    assert 0.15 < (mask == UNCLEAR)[seen].mean() < 0.6
+    assert ((mask == OBSCURED) == hidden)[seen].mean() > 0.95
+    assert 0.15 < (mask == OBSCURED)[seen].mean() < 0.6
     with pytest.raises(OptionError, match="there is a product of this name"):
         products.write_product(tmp_path, world, options)
     with pytest.raises(OptionError, match="the level that the world is rendered for"):
@@ -318,7 +317,7 @@ def test_cities_may_lie_in_several_zones(tmp_path):
     opened = [scenes.open_scene(city.scenes[0]) for city in found]
     assert [scene.grid.crs for scene in opened] == ["EPSG:32631", "EPSG:32633"]
     assert [scene.product.split("_")[5][:3] for scene in opened] == ["T31", "T33"]
-    full = code_maps.CODE_MAPS["full"]
+    full = crosswalk.CODE_MAPS["full"]
     for city, scene in zip(found, opened, strict=True):
         labels = urban_atlas.read_land_use(city.vectors, full, scene.grid.crs, "keep").labels(scene.grid)
         assert 0.7 < (labels != 255).mean() < 0.95

@@ -9,17 +9,17 @@ from eo_keras.errors import SourceError
 from eo_keras.geo import polygons as vectors
 from eo_keras.geo.grid import Grid
 from eo_keras.geo.polygons import Polygons
-from eo_keras.geo.rasterize import Burner
+from eo_keras.geo.rasterize import Rasterizer
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.legends.crosswalk import code_map
 from tfrecords_builder.sources.urban_atlas import land_use as urban_atlas
 from tfrecords_builder.sources.urban_atlas.options import TileOptions
-from tfrecords_builder.sources.urban_atlas.sites import City
+from tfrecords_builder.sources.urban_atlas.sites import Site
 
 _INSIDE, _OUTSIDE = 1, 0
 
 
-class Ground:
+class LabelSource:
     """The labels of a city's ground, `IGNORE` outside the area that is used.
 
     Args:
@@ -41,7 +41,7 @@ class Ground:
         self.polygons, self.repaired = land_use.count, land_use.repaired
         self._area, self.bounds = None, land_use.bounds
         if area is not None:
-            self._area = Burner(area.geometries, np.full(len(area), _INSIDE, np.uint8), _OUTSIDE)
+            self._area = Rasterizer(area.geometries, np.full(len(area), _INSIDE, np.uint8), _OUTSIDE)
             common = shapely.intersection(shapely.box(*self.bounds), shapely.box(*area.bounds))
             self.bounds = tuple(map(float, shapely.bounds(common)))
 
@@ -49,11 +49,11 @@ class Ground:
         """Returns the labels of a grid, uint8 (height, width)."""
         labels = self._land_use.labels(grid)
         if self._area is not None:
-            labels[self._area.burn(grid) == _OUTSIDE] = IGNORE
+            labels[self._area.rasterize(grid) == _OUTSIDE] = IGNORE
         return labels
 
 
-def open_ground(city: City, tiles: TileOptions, crs: str) -> Ground:
+def open_labels(city: Site, tiles: TileOptions, crs: str) -> LabelSource:
     """Reads a city's land use and brings it to a CRS.
 
     Raises:
@@ -64,10 +64,10 @@ def open_ground(city: City, tiles: TileOptions, crs: str) -> Ground:
     land_use = urban_atlas.read_land_use(city.vectors, code_map(tiles.legend), crs, tiles.roads, tiles.label_year)
     if not land_use.count:
         raise SourceError(land_use.source, "it holds no polygon", "the land use of a city", "name another file")
-    return Ground(land_use, _area(city, crs))
+    return LabelSource(land_use, _area(city, crs))
 
 
-def _area(city: City, crs: str) -> Polygons | None:
+def _area(city: Site, crs: str) -> Polygons | None:
     if city.area is None:
         return None
     if isinstance(city.area, str):

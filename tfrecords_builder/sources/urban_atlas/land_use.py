@@ -14,9 +14,9 @@ from eo_keras.geo import polygons as vectors
 from eo_keras.geo import vector_files
 from eo_keras.geo.grid import Grid
 from eo_keras.geo.polygons import Polygons
-from eo_keras.geo.rasterize import Burner, fill_by_majority
+from eo_keras.geo.rasterize import Rasterizer, fill_by_majority
 from eo_keras.legends.catalogue import IGNORE
-from eo_keras.legends.crosswalk import MOST_CLASSES, NARROW_ROADS, ROADS, CodeMap
+from eo_keras.legends.crosswalk import MOST_CLASSES, NARROW_ROADS, ROADS, Crosswalk
 
 ROAD_REACH = 8
 """How far into a road what lies beside it is carried on, in pixels; what is wider is land of its own, and ignored."""
@@ -52,7 +52,7 @@ class LandUse:
         OptionError: if `roads` is.
     """
 
-    def __init__(self, polygons: Polygons, code_map: CodeMap, roads: str = "merge", year: int | None = None):
+    def __init__(self, polygons: Polygons, code_map: Crosswalk, roads: str = "merge", year: int | None = None):
         if roads not in ROADS:
             raise OptionError("roads", f"'{roads}'", f"one of {', '.join(ROADS)}")
         self.code_map, self.roads, self.year = code_map, roads, year
@@ -61,7 +61,7 @@ class LandUse:
         labels = code_map.labels_of(polygons.values, polygons.source)
         if roads != "keep":
             labels[polygons.values == NARROW_ROADS] = _MERGING if roads == "merge" else IGNORE
-        self._burner = Burner(polygons.geometries, labels)
+        self._burner = Rasterizer(polygons.geometries, labels)
         self.bounds = self._burner.bounds
 
     def labels(self, grid: Grid) -> np.ndarray:
@@ -72,17 +72,17 @@ class LandUse:
         if grid.crs != self.crs:
             raise ValueError(f"a grid in {grid.crs}, and land use in {self.crs}")
         if self.roads != "merge":
-            return self._burner.burn(grid)
+            return self._burner.rasterize(grid)
         reach = ROAD_REACH
         around = grid.window(-reach, -reach, grid.height + 2 * reach, grid.width + 2 * reach)
-        burnt = self._burner.burn(around)
+        burnt = self._burner.rasterize(around)
         filled = fill_by_majority(burnt, _MERGING, len(self.code_map.legend), reach)
         return np.ascontiguousarray(filled[reach:-reach, reach:-reach])
 
 
 def read_land_use(
     paths: Sequence[str | os.PathLike[str]],
-    code_map: CodeMap,
+    code_map: Crosswalk,
     crs: str,
     roads: str = "merge",
     year: int | None = None,

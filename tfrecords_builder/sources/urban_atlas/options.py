@@ -7,7 +7,7 @@ import dataclasses
 from eo_keras.errors import OptionError
 from eo_keras.geo.scene_numbers import Told
 from eo_keras.geo.scenes import SceneOptions
-from eo_keras.legends import crosswalk as code_maps
+from eo_keras.legends import crosswalk
 from tfrecords_builder.splits import split as splits
 from tfrecords_builder.storage import output
 
@@ -50,8 +50,8 @@ class TileOptions:
             raise OptionError("tile_size", f"{self.size} pixels", f"16 to {_LARGEST}")
         if self.stride is not None and not 1 <= self.stride <= self.size:
             raise OptionError("stride", f"{self.stride} pixels", f"1 to the tile's {self.size}")
-        if self.roads not in code_maps.ROADS:
-            raise OptionError("roads", f"'{self.roads}'", f"one of {', '.join(code_maps.ROADS)}")
+        if self.roads not in crosswalk.ROADS:
+            raise OptionError("roads", f"'{self.roads}'", f"one of {', '.join(crosswalk.ROADS)}")
         for flag, share in (("min_labelled", self.min_labelled), ("min_clear", self.min_clear)):
             if not 0 <= share <= 1:
                 raise OptionError(flag, f"{share:g}", "a share from 0 to 1")

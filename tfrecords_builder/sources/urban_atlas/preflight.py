@@ -17,9 +17,9 @@ from eo_keras.geo.grid import Grid
 from eo_keras.geo.scenes import Scene
 from eo_keras.records import data_card as cards
 from tfrecords_builder.sources.urban_atlas import source_files
-from tfrecords_builder.sources.urban_atlas.labels import Ground, open_ground
+from tfrecords_builder.sources.urban_atlas.labels import LabelSource, open_labels
 from tfrecords_builder.sources.urban_atlas.options import TileOptions
-from tfrecords_builder.sources.urban_atlas.sites import City
+from tfrecords_builder.sources.urban_atlas.sites import Site
 
 LABEL_YEARS_APART = 2
 """Land use and scene that are further apart in time are warned of: towns grow."""
@@ -51,7 +51,7 @@ class CityUnit:
     """One city to survey, and the name of the file for what is found."""
 
     name: str
-    city: City
+    city: Site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +107,9 @@ def opened_scene(path: str, tiles: TileOptions, opening: str, check: bool = True
 
 
 @functools.lru_cache(maxsize=2)
-def opened_ground(city: City, tiles: TileOptions, crs: str, opening: str) -> Ground:
+def opened_ground(city: Site, tiles: TileOptions, crs: str, opening: str) -> LabelSource:
     """Reads and reprojects a city's land use once a process and build, as long as it is the one that is worked on."""
-    return open_ground(city, tiles, crs)
+    return open_labels(city, tiles, crs)
 
 
 def survey_city(context: TileContext, unit: CityUnit) -> None:
@@ -175,7 +175,7 @@ def read_survey(context: TileContext, unit: CityUnit) -> CitySurvey:
         ) from None
 
 
-def _check_places(city: City, opened: dict[str, Scene]) -> None:
+def _check_places(city: Site, opened: dict[str, Scene]) -> None:
     crs = {scene.grid.crs: scene for scene in opened.values()}
     for name, scene in crs.items():
         if reference_systems.is_in_degrees(name):
@@ -213,7 +213,7 @@ def _resolution(scene: Scene, window: tuple[int, ...]) -> float:
     return round(math.sqrt(width * height), 3)
 
 
-def _survey_scene(city: City, scene: Scene, ground: Ground) -> SceneSurvey:
+def _survey_scene(city: Site, scene: Scene, ground: LabelSource) -> SceneSurvey:
     if scene.level is None:
         raise SourceError(
             scene.source,

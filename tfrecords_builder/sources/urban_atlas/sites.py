@@ -22,7 +22,7 @@ _FORM = "a CSV file with the header name,scenes,vectors,split,area; several path
 
 
 @dataclasses.dataclass(frozen=True)
-class City:
+class Site:
     """One city.
 
     Attributes:
@@ -42,7 +42,7 @@ class City:
     told: Told | None = None
 
 
-def read_cities(path: str | os.PathLike[str]) -> tuple[City, ...]:
+def read_cities(path: str | os.PathLike[str]) -> tuple[Site, ...]:
     """Reads a list of cities; relative paths in it start from its own folder, `~` is the user's home folder.
 
     Returns:
@@ -61,7 +61,7 @@ def read_cities(path: str | os.PathLike[str]) -> tuple[City, ...]:
     columns = set(rows[0]) - {None}
     if not {"name", "scenes", "vectors"} <= columns or not columns <= set(COLUMNS):
         raise SourceError(path, f"its columns are {','.join(map(str, rows[0]))}", _FORM, "mend its first line")
-    cities: dict[str, City] = {}
+    cities: dict[str, Site] = {}
     for number, row in enumerate(rows, start=2):
         where = f"{path}, line {number}"
         if None in row or None in row.values():
@@ -73,14 +73,14 @@ def read_cities(path: str | os.PathLike[str]) -> tuple[City, ...]:
     return tuple(cities[name] for name in sorted(cities))
 
 
-def _city(where: str, folder: pathlib.Path, row: dict[str, str]) -> City:
+def _city(where: str, folder: pathlib.Path, row: dict[str, str]) -> Site:
     name, split = row["name"], row.get("split") or None
     if not _NAME.fullmatch(name):
         # The name becomes part of the records' keys.
         raise SourceError(where, f"the name is '{name}'", "letters, digits, spaces, points, hyphens and underlines")
     if split not in (None, TRAIN, VAL, TEST):
         raise SourceError(where, f"split is '{split}'", f"{TRAIN}, {VAL}, {TEST} or nothing")
-    return City(
+    return Site(
         name,
         _paths(where, folder, "scenes", row["scenes"]),
         _paths(where, folder, "vectors", row["vectors"]),

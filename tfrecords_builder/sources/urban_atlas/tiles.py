@@ -23,7 +23,7 @@ from eo_keras.records import tfrecord
 from eo_keras.records.example import NO_DATA, VALID
 from tfrecords_builder.sources.urban_atlas.options import TileOptions
 from tfrecords_builder.sources.urban_atlas.preflight import CitySurvey, TileContext, opened_ground, opened_scene
-from tfrecords_builder.sources.urban_atlas.sites import City
+from tfrecords_builder.sources.urban_atlas.sites import Site
 from tfrecords_builder.storage.state import load_arrays, save_arrays
 
 _DIGEST_BYTES = 16
@@ -42,7 +42,7 @@ class RowUnit:
     """
 
     name: str
-    city: City
+    city: Site
     scene: str
     row: int
     columns: tuple[int, ...]
@@ -71,7 +71,7 @@ class Row:
     dropped: int
 
 
-def rows_of(number: int, city: City, survey: CitySurvey, tiles: TileOptions) -> list[RowUnit]:
+def rows_of(number: int, city: Site, survey: CitySurvey, tiles: TileOptions) -> list[RowUnit]:
     """Returns the rows of tiles that meet a city's land use, on grids that begin in the scenes' first pixels."""
     units = []
     for place, scene in enumerate(survey.scenes):
@@ -95,7 +95,7 @@ def _starts(length: int, first: int, end: int, tiles: TileOptions) -> list[int]:
     return [start for start in starts if start < end and start + tiles.size > first]
 
 
-def cut_row(context: TileContext, unit: RowUnit) -> None:
+def cut_tiles(context: TileContext, unit: RowUnit) -> None:
     """Cuts the tiles of a row and stores those that are kept, and what planning needs of them.
 
     Raises:
@@ -117,7 +117,7 @@ def cut_row(context: TileContext, unit: RowUnit) -> None:
         with files.atomic_file(_row_path(context, unit), durable=False) as file:
             for column in unit.columns:
                 place = slice(column - first, column - first + tiles.size)
-                tile = records.Tile(
+                tile = records.PixelLabels(
                     np.ascontiguousarray(labels[:, place]),
                     np.ascontiguousarray(validity[:, place]),
                     unit.city.name,
@@ -149,13 +149,15 @@ def cut_row(context: TileContext, unit: RowUnit) -> None:
     )
 
 
-def _example(key: str, image: np.ndarray, tile: records.Tile, grid: Grid, row: int, column: int) -> records.Example:
+def _example(
+    key: str, image: np.ndarray, tile: records.PixelLabels, grid: Grid, row: int, column: int
+) -> records.Example:
     here = grid.window(row, column, *tile.mask.shape)
     stored = np.ascontiguousarray(image).astype("<u2", copy=False).tobytes()
     return records.Example(stored, None, key, here.crs, tuple(map(float, here.transform)), tile)
 
 
-def _is_kept(tile: records.Tile, tiles: TileOptions) -> bool:
+def _is_kept(tile: records.PixelLabels, tiles: TileOptions) -> bool:
     labelled = np.mean((tile.mask != IGNORE) & (tile.validity == VALID))
     clear = np.count_nonzero(tile.validity == VALID) / max(1, np.count_nonzero(tile.validity != NO_DATA))
     # A tile without a single label teaches nothing, whatever share is asked for.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eo_keras.data.augment.crops import DenseAugmentation, augment_maps, cut_map
+from eo_keras.data.augment.crops import CropAugmentation, augment_maps, crop_pair
 from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import IGNORE
 
@@ -28,7 +28,7 @@ def augment(images, labels, options, draw=(1, 2), drawn=None):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_crops_without_scaling_are_cut_out_exactly(dtype):
     images, labels = tiles(dtype)
-    options = DenseAugmentation(crop=32, scale_min=1, scale_max=1, jitter=0)
+    options = CropAugmentation(crop=32, scale_min=1, scale_max=1, jitter=0)
     image, label = augment(images, labels, options)
     assert image.shape == (BATCH, 32, 32, 2) and image.dtype == dtype
     assert label.shape == (BATCH, 32, 32) and label.dtype == np.uint8
@@ -38,7 +38,7 @@ def test_crops_without_scaling_are_cut_out_exactly(dtype):
 
 def test_scaled_masks_stay_on_their_images():
     images, labels = tiles()
-    image, label = augment(images, labels, DenseAugmentation(crop=48, scale_min=0.6, scale_max=2, jitter=0))
+    image, label = augment(images, labels, CropAugmentation(crop=48, scale_min=0.6, scale_max=2, jitter=0))
     known = label != IGNORE
     told = np.rint(image[..., 0] / 50) - 1
     # Between two squares, interpolation makes numbers of its own; a pixel off, it would be a fifth.
@@ -56,7 +56,7 @@ def test_scaled_masks_stay_on_their_images():
 
 def test_a_draw_repeats_and_another_differs():
     images, labels = tiles()
-    options = DenseAugmentation(crop=32)
+    options = CropAugmentation(crop=32)
     first, again = augment(images, labels, options), augment(images, labels, options)
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -72,7 +72,7 @@ def test_a_draw_repeats_and_another_differs():
 
 def test_workers_that_share_a_batch_draw_its_parts():
     images, labels = tiles()
-    options = DenseAugmentation(crop=32)
+    options = CropAugmentation(crop=32)
     whole = augment(images, labels, options)
     half = BATCH // 2
     second = augment(images[half:], labels[half:], options, drawn=(half, BATCH))
@@ -82,7 +82,7 @@ def test_workers_that_share_a_batch_draw_its_parts():
 def test_examples_of_a_batch_are_changed_each_in_its_own_way():
     images, labels = tiles()
     same = np.repeat(images[:1], BATCH, 0), np.repeat(labels[:1], BATCH, 0)
-    _, label = augment(*same, DenseAugmentation(crop=32))
+    _, label = augment(*same, CropAugmentation(crop=32))
     assert len({one.tobytes() for one in label}) == BATCH
 
 
@@ -90,10 +90,10 @@ def test_all_symmetries_of_the_square_are_drawn():
     # A tile without symmetry, and crops of all of it.
     label = np.arange(64, dtype=np.uint8).reshape(1, 8, 8).repeat(8, 1).repeat(8, 2)
     image = np.ones((1, 64, 64, 1), np.uint16)
-    options = DenseAugmentation(crop=64, scale_min=1, scale_max=1, jitter=0)
+    options = CropAugmentation(crop=64, scale_min=1, scale_max=1, jitter=0)
     found = {augment(image, label, options, (1, draw))[1].tobytes() for draw in range(60)}
     assert len(found) == 8
-    still = DenseAugmentation(crop=64, scale_min=1, scale_max=1, jitter=0, symmetries=False)
+    still = CropAugmentation(crop=64, scale_min=1, scale_max=1, jitter=0, symmetries=False)
     np.testing.assert_array_equal(augment(image, label, still)[1], label)
 
 
@@ -106,7 +106,7 @@ def ramps(count, size):
 
 def test_scales_cover_their_range_evenly():
     images, labels = ramps(300, 160)
-    options = DenseAugmentation(crop=64, scale_min=0.5, scale_max=2, symmetries=False, jitter=0)
+    options = CropAugmentation(crop=64, scale_min=0.5, scale_max=2, symmetries=False, jitter=0)
     image, _ = augment(images, labels, options)
     steps = (image[:, 32, 42, 0].astype(float) - image[:, 32, 22, 0]) / 20
     scales = 100 / steps
@@ -122,13 +122,13 @@ def test_scales_cover_their_range_evenly():
 def test_every_place_is_drawn():
     """Windows of 32 of 34 pixels begin at three places along each axis; and tiles lie at three places within 34."""
     images, labels = ramps(300, 34)
-    options = DenseAugmentation(crop=32, scale_min=1, scale_max=1, symmetries=False, jitter=0)
+    options = CropAugmentation(crop=32, scale_min=1, scale_max=1, symmetries=False, jitter=0)
     image, _ = augment(images, labels, options)
     corners, counts = np.unique(image[:, 0, 0], axis=0, return_counts=True)
     assert corners.tolist() == [[1000 + 100 * c, 1000 + 100 * r] for c in range(3) for r in range(3)]
     assert counts.min() > 15
     images, labels = ramps(300, 32)
-    image, label = augment(images, labels, DenseAugmentation(34, scale_min=1, scale_max=1, symmetries=False, jitter=0))
+    image, label = augment(images, labels, CropAugmentation(34, scale_min=1, scale_max=1, symmetries=False, jitter=0))
     firsts = [tuple(np.argwhere(one == 0)[0]) for one in label]
     assert set(firsts) == {(row, column) for row in range(3) for column in range(3)}
     for (row, column), one in zip(firsts, image, strict=True):
@@ -145,7 +145,7 @@ def test_windows_by_numpy(window, size, corner):
     rows, columns = np.meshgrid(np.arange(50), np.arange(60), indexing="ij")
     # Numbers that rise evenly: interpolated ones are those of the position.
     image = np.stack([3000 + 40 * rows + 7 * columns, np.full(rows.shape, 5)], -1).astype(np.uint16)
-    found, found_label = cut_map(tf.constant(image), tf.constant(label), tf.constant(corner), window, size)
+    found, found_label = crop_pair(tf.constant(image), tf.constant(label), tf.constant(corner), window, size)
     centres = [(np.arange(size) + 0.5) * window / size + first for first in corner]
     places = [np.floor(one).astype(int) for one in centres]
     inside = np.outer(*((place >= 0) & (place < edge) for place, edge in zip(places, label.shape, strict=True)))
@@ -173,7 +173,7 @@ def test_no_data_is_neither_interpolated_nor_lost():
     image[gaps] = 0
     label = np.zeros((40, 40), np.uint8)
     for size in (20, 27, 40, 80, 93):
-        found, _ = cut_map(tf.constant(image), tf.constant(label), tf.constant([0, 0]), 40, size)
+        found, _ = crop_pair(tf.constant(image), tf.constant(label), tf.constant([0, 0]), 40, size)
         places = np.floor((np.arange(size) + 0.5) * 40 / size).astype(int)
         np.testing.assert_array_equal((found.numpy() == 0).all(-1), gaps[np.ix_(places, places)])
         # Beside a gap, numbers are not drawn down to 0.
@@ -182,7 +182,7 @@ def test_no_data_is_neither_interpolated_nor_lost():
 
 def test_numbers_stay_within_their_type():
     image = np.full((1, 40, 40, 2), 255, np.uint8)
-    options = DenseAugmentation(crop=32, jitter=0.9)
+    options = CropAugmentation(crop=32, jitter=0.9)
     found = [augment(image, image[..., 0], options, (1, draw))[0] for draw in range(20)]
     found = np.concatenate([one[(one != 0).any(-1)] for one in found])
     assert found.max() == 255 and found.min() >= 1 and len(np.unique(found)) > 10
@@ -191,7 +191,7 @@ def test_numbers_stay_within_their_type():
 def test_jitter_changes_bands_and_keeps_no_data():
     images, labels = tiles()
     images[:, :10] = 0
-    options = DenseAugmentation(crop=64, scale_min=1, scale_max=1, symmetries=False, jitter=0.2)
+    options = CropAugmentation(crop=64, scale_min=1, scale_max=1, symmetries=False, jitter=0.2)
     image, _ = augment(images, labels, options)
     assert (image[:, :10] == 0).all()
     ratio = image[:, 10:].astype(float) / images[:, 10:]
@@ -202,7 +202,7 @@ def test_jitter_changes_bands_and_keeps_no_data():
 
 def test_jitter_is_common_to_all_bands_and_of_each_by_itself():
     images, labels = np.full((300, 32, 32, 2), 10_000, np.uint16), np.zeros((300, 32, 32), np.uint8)
-    options = DenseAugmentation(crop=32, scale_min=1, scale_max=1, symmetries=False, jitter=0.2)
+    options = CropAugmentation(crop=32, scale_min=1, scale_max=1, symmetries=False, jitter=0.2)
     image, _ = augment(images, labels, options)
     assert (image == image[:, :1, :1]).all()
     factors = image[:, 0, 0] / 10_000
@@ -223,10 +223,10 @@ def test_jitter_is_common_to_all_bands_and_of_each_by_itself():
 )
 def test_options_that_make_no_sense_are_refused(changes, said):
     with pytest.raises(OptionError, match=said):
-        DenseAugmentation(**changes)
+        CropAugmentation(**changes)
 
 
 def test_tiles_that_are_too_small_are_refused():
-    DenseAugmentation(crop=128, scale_max=2).check_size(64, 64)
+    CropAugmentation(crop=128, scale_max=2).check_size(64, 64)
     with pytest.raises(OptionError, match="at most 128"):
-        DenseAugmentation(crop=129, scale_max=2).check_size(64, 64)
+        CropAugmentation(crop=129, scale_max=2).check_size(64, 64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eo_keras import models
-from eo_keras.models import Normalisation
+from eo_keras.models import Normalization
 from eo_keras.models.backbones.compact import build_compact
 from eo_keras.sensors.sentinel2 import EUROSAT_ORDER
 
@@ -19,7 +19,7 @@ def test_grids_and_parameters_of_the_registry():
     model, report = models.build(
         "compact",
         bands=EUROSAT_ORDER,
-        normalisation=Normalisation((1000.0,) * 13, (300.0,) * 13),
+        normalisation=Normalization((1000.0,) * 13, (300.0,) * 13),
         patch_size=64,
         **COMMON,
     )
@@ -38,13 +38,13 @@ def test_grids_and_parameters_of_the_registry():
 
 def test_blocks_start_as_identity_from_scratch():
     small = {"stem": (4, 6), "widths": (8, 12), "blocks": (2, 2)}
-    normalisation = Normalisation((1000.0,) * 3, (300.0,) * 3)
+    normalisation = Normalization((1000.0,) * 3, (300.0,) * 3)
     image = np.random.default_rng(0).integers(1, 3000, (2, 32, 32, 3)).astype("uint16")
     for zero in (True, False):
         model = build_compact(
             bands=("B04", "B03", "B02"), normalisation=normalisation, zero_last_gamma=zero, **small, **COMMON
         )
-        inside = models.training_model(model)
+        inside = models.logits_model(model)
         before, behind = (
             np.asarray(part)
             for part in type(inside)(

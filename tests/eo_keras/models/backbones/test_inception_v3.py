@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import SourceError
-from eo_keras.models import Normalisation, build
+from eo_keras.models import Normalization, build
 from eo_keras.models.backbones.inception_v3 import build_inception_v3
 from eo_keras.models.pretrained.catalogue import INCEPTION_V3
 from eo_keras.models.pretrained.stem import IMAGENET_MEAN, IMAGENET_STD
@@ -13,7 +13,7 @@ from eo_keras.models.pretrained.weights import input_scale, load_backbone
 from eo_keras.sensors.sentinel2 import NOMINAL_ORDER
 
 RGB = ("B04", "B03", "B02")
-IMAGENET = Normalisation(IMAGENET_MEAN, IMAGENET_STD)
+IMAGENET = Normalization(IMAGENET_MEAN, IMAGENET_STD)
 
 
 def randomise(model):
@@ -77,7 +77,7 @@ def test_stem_of_13_bands_answers_as_rgb_where_the_other_bands_are_at_their_mean
     foreign.save_weights(path)
     mean = dict(zip(RGB, IMAGENET_MEAN, strict=True))
     std = dict(zip(RGB, IMAGENET_STD, strict=True))
-    statistics = Normalisation(
+    statistics = Normalization(
         tuple(mean.get(band, 2000.0) for band in NOMINAL_ORDER), tuple(std.get(band, 300.0) for band in NOMINAL_ORDER)
     )
     model = reduced(NOMINAL_ORDER, path, statistics)
@@ -130,7 +130,7 @@ def test_full_network_answers_as_the_original(tmp_path):
     assert np.abs(expected).max() > 1
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
-    padded, report = build(
+    zero_pad, report = build(
         "inception_v3",
         bands=RGB,
         num_classes=10,
@@ -140,4 +140,4 @@ def test_full_network_answers_as_the_original(tmp_path):
         weights=path,
     )
     assert len(report.loaded) == 188
-    assert padded.get_layer("mixed10").output.shape[1:] == (2, 2, 2048)
+    assert zero_pad.get_layer("mixed10").output.shape[1:] == (2, 2, 2048)

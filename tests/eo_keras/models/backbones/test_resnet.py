@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import BandError, OptionError
-from eo_keras.models import Normalisation, build, inference_twin
+from eo_keras.models import Normalization, build, inference_model
 from eo_keras.models.backbones.resnet import build_resnet
 from eo_keras.models.layers.factory import POLICIES
 from eo_keras.sensors.sentinel2 import EUROSAT_ORDER
@@ -22,7 +22,7 @@ def reduced(bands=EUROSAT_ORDER, **options):
     arguments = {
         "bands": bands,
         "num_classes": 5,
-        "normalisation": Normalisation(MEAN[: len(bands)], STD[: len(bands)]),
+        "normalisation": Normalization(MEAN[: len(bands)], STD[: len(bands)]),
         "input_dtype": "uint16",
         "blocks": (1, 1),
         "width": 8,
@@ -122,7 +122,7 @@ def test_inference_twin_is_plain_and_of_the_same_weights(policy):
         zero_last_gamma=False,
         synchronized=keras.config.backend() == "tensorflow",
     )
-    twin = inference_twin(model, 32)
+    twin = inference_model(model, 32)
     assert twin.input_shape == (None, 32, 32, 3) and twin.input.dtype == model.input.dtype
     exact = "float64" if policy == "float64" else "float32"
     assert {layer.compute_dtype for layer in twin.layers if layer.weights} == {exact}
@@ -143,7 +143,7 @@ def test_options_are_refused_by_name():
     good = {
         "bands": ("B04", "B03", "B02"),
         "num_classes": 10,
-        "normalisation": Normalisation(MEAN[:3], STD[:3]),
+        "normalisation": Normalization(MEAN[:3], STD[:3]),
         "input_dtype": "uint16",
     }
     with pytest.raises(OptionError, match="'resnet51'; expected one of resnet50, resnet101, "):
@@ -164,7 +164,7 @@ def test_options_are_refused_by_name():
 
 def test_small_network_of_the_registry():
     model, report = build(
-        "resnet14", bands=EUROSAT_ORDER, num_classes=10, normalisation=Normalisation(MEAN, STD), input_dtype="uint16",
+        "resnet14", bands=EUROSAT_ORDER, num_classes=10, normalisation=Normalization(MEAN, STD), input_dtype="uint16",
         patch_size=64, seed=0, synchronized=keras.config.backend() == "tensorflow",
     )  # fmt: skip
     assert model.count_params() == 2_031_082 + 10 * 7 * 7 * 32
@@ -178,7 +178,7 @@ def test_small_network_of_the_registry():
 @pytest.mark.slow
 def test_resnet101_has_the_parameters_of_the_original():
     model, _ = build(
-        "resnet101", bands=("B04", "B03", "B02"), num_classes=10, normalisation=Normalisation(MEAN[:3], STD[:3]),
+        "resnet101", bands=("B04", "B03", "B02"), num_classes=10, normalisation=Normalization(MEAN[:3], STD[:3]),
         input_dtype="uint16", patch_size=64,
     )  # fmt: skip
     original = keras.applications.ResNet101(weights=None, include_top=False, input_shape=(64, 64, 3))

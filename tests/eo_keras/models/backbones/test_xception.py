@@ -5,22 +5,22 @@ import numpy as np
 import pytest
 
 from eo_keras import models
-from eo_keras.models import Normalisation, depth_groups, depthwise_kernels
+from eo_keras.models import Normalization, depth_groups, depthwise_kernels
 from eo_keras.models.backbones.xception import build_xception, xception_features
 from eo_keras.models.graph import sources
-from eo_keras.models.layers.factory import Parts
+from eo_keras.models.layers.factory import LayerFactory
 
 COMMON = {
     "bands": ("B04", "B03", "B02"),
     "num_classes": 4,
-    "normalisation": Normalisation((1500.0,) * 3, (800.0,) * 3),
+    "normalisation": Normalization((1500.0,) * 3, (800.0,) * 3),
     "input_dtype": "uint16",
     "seed": 3,
 }
 
 
 def features(output_stride, **options):
-    parts = Parts(seed=1)
+    parts = LayerFactory(seed=1)
     image, x = parts.image(COMMON["bands"], COMMON["normalisation"], None, "uint16", None)
     return keras.Model(image, xception_features(parts, x, output_stride, **options))
 
@@ -101,9 +101,9 @@ def test_strides_and_rates(output_stride):
 
 def test_padding_is_the_same_on_both_sides():
     model = features(8, middle=1, width=1 / 16)
-    padded = {layer.name: layer.padding for layer in of_type(model, keras.layers.ZeroPadding2D)}
+    zero_pad = {layer.name: layer.padding for layer in of_type(model, keras.layers.ZeroPadding2D)}
     units = {f"{name}_unit3_pad": rate for name, rate in (("entry1", 1), ("entry2", 1), ("entry3", 1), ("exit1", 2))}
-    assert padded == {"conv1_pad": ((1, 1), (1, 1))} | {name: ((rate,) * 2,) * 2 for name, rate in units.items()}
+    assert zero_pad == {"conv1_pad": ((1, 1), (1, 1))} | {name: ((rate,) * 2,) * 2 for name, rate in units.items()}
     # What the first convolution makes of a pixel lies where the pixel is, for even and odd sizes.
     first = keras.Model(model.input, model.get_layer("conv1_conv").output)
     for size in (32, 33):
@@ -130,7 +130,7 @@ def test_width_middle_and_saving(tmp_path):
     assert models.load_backbone(other, path, COMMON["bands"], published=None).initialised == ()
     np.testing.assert_allclose(other(image), model(image), atol=1e-6)
     bands = ("B08", "B02", "B03", "B04")
-    other = reduced(bands=bands, normalisation=Normalisation((1500.0,) * 4, (800.0,) * 4), seed=4)
+    other = reduced(bands=bands, normalisation=Normalization((1500.0,) * 4, (800.0,) * 4), seed=4)
     assert models.load_backbone(other, path, bands, published=None).inflated == ("conv1_conv",)
     kernel = np.asarray(model.get_layer("conv1_conv").kernel)
     np.testing.assert_array_equal(other.get_layer("conv1_conv").kernel, kernel[:, :, [0, 2, 1, 0]])

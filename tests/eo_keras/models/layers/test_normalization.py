@@ -7,24 +7,24 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import BandError
-from eo_keras.models import BandNormalisation, Normalisation
+from eo_keras.models import BandNormalization, Normalization
 
 
 def test_numbers_with_scale():
-    layer = BandNormalisation((1000.0, 2000.0), (100.0, 500.0), scale=(1.0, 57.0))
+    layer = BandNormalization((1000.0, 2000.0), (100.0, 500.0), scale=(1.0, 57.0))
     image = np.array([[[[1200, 1000], [1000, 2000]]]], dtype="uint16")
     np.testing.assert_allclose(np.asarray(layer(image)), [[[[2.0, -114.0], [0.0, 0.0]]]], rtol=1e-6)
 
 
 def test_no_data_becomes_zero_only_where_all_bands_are_zero():
-    layer = BandNormalisation((1000.0, 2000.0), (100.0, 500.0))
+    layer = BandNormalization((1000.0, 2000.0), (100.0, 500.0))
     image = np.array([[[[0, 0], [0, 2000], [1000, 0]]]], dtype="uint16")
     np.testing.assert_array_equal(np.asarray(layer(image)), [[[[0.0, 0.0], [-10.0, 0.0], [0.0, -4.0]]]])
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float32"])
 def test_neighbouring_numbers_stay_different_under_low_precision(policy):
-    layer = BandNormalisation((1200.0,), (300.0,), dtype=policy)
+    layer = BandNormalization((1200.0,), (300.0,), dtype=policy)
     answer = layer(np.array([[[[1118], [1121], [2594], [2597]]]], dtype="uint16"))
     assert keras.backend.standardize_dtype(answer.dtype) == "float32"
     values = np.asarray(answer).ravel()
@@ -33,7 +33,7 @@ def test_neighbouring_numbers_stay_different_under_low_precision(policy):
 
 
 def test_float64_policy_computes_in_float64():
-    answer = np.asarray(BandNormalisation((1.0,), (3.0,), dtype="float64")(np.array([[[[2]]]], dtype="uint16")))
+    answer = np.asarray(BandNormalization((1.0,), (3.0,), dtype="float64")(np.array([[[[2]]]], dtype="uint16")))
     assert answer.dtype == np.float64
     assert answer.item() == 1 / 3
 
@@ -42,13 +42,13 @@ def test_global_low_precision_policy_is_not_followed():
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        assert BandNormalisation((1.0,), (3.0,)).compute_dtype == "float32"
+        assert BandNormalization((1.0,), (3.0,)).compute_dtype == "float32"
     finally:
         keras.config.set_dtype_policy(before)
 
 
 def test_configuration_comes_back():
-    layer = BandNormalisation((1.5, 2.5), (3.0, 4.0), scale=(5.0, 6.0), bands=("B04", "B8A"), dtype="float64")
+    layer = BandNormalization((1.5, 2.5), (3.0, 4.0), scale=(5.0, 6.0), bands=("B04", "B8A"), dtype="float64")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer), safe_mode=True)
     assert again.get_config() == layer.get_config()
     assert again.get_config()["bands"] == ["B04", "B8A"]
@@ -56,7 +56,7 @@ def test_configuration_comes_back():
 
 
 def test_wrong_number_of_bands():
-    layer = BandNormalisation((1.0, 2.0), (1.0, 1.0), bands=("B04", "B03"))
+    layer = BandNormalization((1.0, 2.0), (1.0, 1.0), bands=("B04", "B03"))
     with pytest.raises(BandError, match="an input of 3 bands; expected 2 bands: B04,B03"):
         layer(np.ones((1, 2, 2, 3), "uint16"))
 
@@ -64,18 +64,18 @@ def test_wrong_number_of_bands():
 @pytest.mark.parametrize("std", [0.0, -1.0, float("nan"), float("inf")])
 def test_std_must_be_above_zero(std):
     with pytest.raises(BandError, match="B03 has a standard deviation"):
-        BandNormalisation((1.0, 2.0), (1.0, std), bands=("B04", "B03"))
+        BandNormalization((1.0, 2.0), (1.0, std), bands=("B04", "B03"))
 
 
 def test_lengths_must_agree():
     with pytest.raises(BandError, match="2 values of mean but 1 of std"):
-        BandNormalisation((1.0, 2.0), (1.0,))
+        BandNormalization((1.0, 2.0), (1.0,))
 
 
 def test_statistics_of_a_card_are_taken_by_name():
     bands = [("B02", 1100.0, 330.0), ("B03", 1040.0, 390.0), ("B04", 950.0, 590.0)]
     entries = [types.SimpleNamespace(band=band, mean=mean, std=std) for band, mean, std in bands]
     card = types.SimpleNamespace(dataset="d", statistics=entries)
-    assert Normalisation.of_card(card, ("B04", "B02")) == Normalisation((950.0, 1100.0), (590.0, 330.0))
+    assert Normalization.of_card(card, ("B04", "B02")) == Normalization((950.0, 1100.0), (590.0, 330.0))
     with pytest.raises(BandError, match="none of B08; expected one of B02, B03, B04"):
-        Normalisation.of_card(card, ("B04", "B08"))
+        Normalization.of_card(card, ("B04", "B08"))

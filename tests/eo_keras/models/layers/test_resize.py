@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from eo_keras.models.layers.resize import ResizeLike, SpreadLike
+from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
 
 RANDOM = np.random.default_rng(0)
 
@@ -64,7 +64,7 @@ def test_gradient_and_sizes_that_are_not_known_before(dtype, tolerance, compiled
 
 def test_one_pixel_is_spread():
     pixel = RANDOM.normal(size=(2, 1, 1, 3)).astype("float32")
-    found = np.asarray(SpreadLike()(pixel, np.zeros((2, 4, 5, 7))))
+    found = np.asarray(BroadcastLike()(pixel, np.zeros((2, 4, 5, 7))))
     np.testing.assert_array_equal(found, np.tile(pixel, (1, 4, 5, 1)))
 
 
@@ -72,7 +72,7 @@ def test_saved_layers_answer_alike_at_any_size(tmp_path):
     image = keras.Input((None, None, 2))
     small = keras.layers.Conv2D(2, 3, strides=3, padding="same")(image)
     mean = keras.layers.GlobalAveragePooling2D(keepdims=True)(image)
-    outputs = [ResizeLike(3, dtype="mixed_bfloat16")(small, image), SpreadLike(dtype="float32")(mean, image)]
+    outputs = [ResizeLike(3, dtype="mixed_bfloat16")(small, image), BroadcastLike(dtype="float32")(mean, image)]
     model = keras.Model(image, outputs)
     assert [output.shape for output in model.outputs] == [(None, None, None, 2)] * 2
     model.save(tmp_path / "model.keras")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import BandError, RunError, SourceError
-from eo_keras.models import Normalisation, build
+from eo_keras.models import Normalization, build
 from eo_keras.models.backbones.resnet import build_resnet
 from eo_keras.models.pretrained.stem import IMAGENET_STD
 from eo_keras.models.pretrained.weights import input_scale, load_backbone
@@ -17,7 +17,7 @@ from eo_keras.sensors.sentinel2 import NOMINAL_ORDER
 
 RGB = ("B04", "B03", "B02")
 CAFFE_MEAN_BGR = np.array([103.939, 116.779, 123.68])
-IMAGENET = Normalisation(tuple(CAFFE_MEAN_BGR[::-1]), IMAGENET_STD)
+IMAGENET = Normalization(tuple(CAFFE_MEAN_BGR[::-1]), IMAGENET_STD)
 """Under this the model's stem sees digital numbers less ImageNet's mean: what keras.applications feeds."""
 
 
@@ -64,7 +64,7 @@ def reduced(bands=RGB, weights=None, stem="by_name", mean=128.0, std=50.0, **opt
     return build_resnet(
         bands=bands,
         num_classes=4,
-        normalisation=Normalisation((mean,) * len(bands), (std,) * len(bands)),
+        normalisation=Normalization((mean,) * len(bands), (std,) * len(bands)),
         input_dtype="uint16",
         scale=input_scale(weights, bands, stem),
         **({"blocks": (1,), "width": 8, "seed": 5} | options),

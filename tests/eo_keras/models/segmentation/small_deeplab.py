@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from eo_keras.models import Normalisation
+from eo_keras.models import Normalization
 from eo_keras.models.backbones.resnet import resnet_features
 from eo_keras.models.backbones.xception import xception_features
 from eo_keras.models.segmentation.deeplab import build_deeplab
@@ -12,7 +12,7 @@ from eo_keras.models.segmentation.deeplab import build_deeplab
 COMMON = {
     "bands": ("B04", "B03", "B02"),
     "num_classes": 4,
-    "normalisation": Normalisation((1500.0,) * 3, (800.0,) * 3),
+    "normalisation": Normalization((1500.0,) * 3, (800.0,) * 3),
     "input_dtype": "uint16",
 }
 RESNET = {"blocks": (1, 1, 1, 1), "width": 8}

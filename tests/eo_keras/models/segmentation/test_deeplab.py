@@ -6,7 +6,7 @@ import pytest
 
 from eo_keras import models
 from eo_keras.errors import OptionError
-from eo_keras.models import Normalisation
+from eo_keras.models import Normalization
 from tests.eo_keras.models.segmentation.small_deeplab import COMMON, SMALL, XCEPTION, images, reduced
 
 
@@ -20,7 +20,7 @@ def full():
 
 
 def test_work_and_parameters_of_the_paper(full):
-    work = models.multiply_adds(full, 513, 513)
+    work = models.count_macs(full, 513, 513)
     assert work == 54_035_303_024
     assert work == pytest.approx(54.17e9, rel=0.003)  # Table 5: Xception, separable pyramid and decoder, stride 16.
     assert full.count_params() == 41_258_213
@@ -108,7 +108,7 @@ def test_logits_differ_between_neighbours_in_half_precision():
 
 @pytest.mark.parametrize("bands", [("B08",), ("B02", "B03", "B04", "B08", "B11")])
 def test_bands(bands):
-    normalisation = Normalisation((1500.0,) * len(bands), (800.0,) * len(bands))
+    normalisation = Normalization((1500.0,) * len(bands), (800.0,) * len(bands))
     model = reduced(bands=bands, normalisation=normalisation, patch_size=32)
     assert model.input_shape == (None, 32, 32, len(bands)) and model.output_shape == (None, 32, 32, 4)
     assert model(images(1, 32, 32, len(bands))).shape == (1, 32, 32, 4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eo_keras import models
-from eo_keras.models import Normalisation
+from eo_keras.models import Normalization
 from eo_keras.models.backbones.resnet import resnet_features
 from eo_keras.models.segmentation.deeplab import build_deeplab
 
@@ -39,7 +39,7 @@ def test_the_same_model_under_jax_without_tensorflow(tmp_path):
     model = build_deeplab(
         bands=("B04", "B03", "B02"),
         num_classes=3,
-        normalisation=Normalisation((1500.0,) * 3, (800.0,) * 3),
+        normalisation=Normalization((1500.0,) * 3, (800.0,) * 3),
         input_dtype="uint16",
         backbone=backbone,
         depth=8,
@@ -57,11 +57,11 @@ def test_the_same_model_under_jax_without_tensorflow(tmp_path):
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # To optimise each small function takes far longer than to run it.
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
-    work = str(models.multiply_adds(model, 33, 41))
+    work = str(models.count_macs(model, 33, 41))
     command = [sys.executable, "-c", JAX_SCRIPT, str(tmp_path), work]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    finer = models.inference_twin(model, None, 8)
+    finer = models.inference_model(model, None, 8)
     for asked, name in ((model, "answer"), (finer, "finer")):
         expected = np.asarray(asked(image))
         assert np.ptp(expected[..., 0]) > 0.05

@@ -11,7 +11,7 @@ from tests.eo_keras.models.segmentation.small_deeplab import COMMON, RESNET, SMA
 
 def test_training_model_answers_with_logits_of_every_pixel():
     model = reduced()
-    trained = models.training_model(model)
+    trained = models.logits_model(model)
     assert [output.shape for output in trained.outputs] == [(None, None, None, 4)]
     image = images(1, 40, 37)
     np.testing.assert_allclose(keras.ops.softmax(trained(image, training=False)), model(image), atol=1e-6)
@@ -26,7 +26,7 @@ def test_what_learns():
     assert {"aspp_projection_bn", "decoder_low_conv", "decoder_scores"} <= head
     norm = model.get_layer("conv5_block1_3_bn")
     before = np.asarray(norm.moving_mean).copy(), np.asarray(model.get_layer("aspp_1x1_bn").moving_mean).copy()
-    models.training_model(model)(images(2), training=True)
+    models.logits_model(model)(images(2), training=True)
     np.testing.assert_array_equal(norm.moving_mean, before[0])
     assert not np.array_equal(model.get_layer("aspp_1x1_bn").moving_mean, before[1])
     models.set_trainable(model, only_head=False, frozen_batch_norm=True)
@@ -48,7 +48,7 @@ def test_kernels_of_a_kind():
 @pytest.mark.parametrize(("backbone", "blocks"), [(SMALL, 4), (XCEPTION, 6)])
 def test_the_head_is_one_group(backbone, blocks):
     model = reduced(backbone=backbone)
-    for one in (model, models.training_model(model)):
+    for one in (model, models.logits_model(model)):
         groups = models.depth_groups(one)
         for layer in one.layers:
             for node in layer._inbound_nodes:
@@ -70,7 +70,7 @@ def test_what_it_learns_holds_at_other_sizes_and_output_strides():
         return (1000 + 800 * labels[..., None] + random.normal(0, 150, (count, size, size, 3))).astype("uint16"), labels
 
     model = reduced(num_classes=2, dropout=0.0)
-    trained = models.training_model(model)
+    trained = models.logits_model(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     trained.compile(keras.optimizers.Adam(0.01), loss)
     image, labels = scenes(32, 48)
@@ -78,6 +78,6 @@ def test_what_it_learns_holds_at_other_sizes_and_output_strides():
     assert losses[0] > 2 * losses[-1]
     for size, output_stride in ((48, 16), (48, 8), (55, 16)):
         image, labels = scenes(8, size)
-        twin = models.inference_twin(model, None, output_stride)
+        twin = models.inference_model(model, None, output_stride)
         right = np.asarray(twin(image)).argmax(axis=-1) == labels
         assert right.mean() > 0.95, (size, output_stride, right.mean())

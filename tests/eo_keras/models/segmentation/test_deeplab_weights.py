@@ -8,7 +8,7 @@ import pytest
 
 from eo_keras import models
 from eo_keras.errors import SourceError
-from eo_keras.models import Normalisation
+from eo_keras.models import Normalization
 from eo_keras.models.backbones.resnet import build_resnet
 from eo_keras.models.backbones.xception import xception_features
 from tests.eo_keras.models.segmentation.small_deeplab import COMMON, RESNET, SMALL, images, reduced
@@ -30,7 +30,7 @@ def registered(monkeypatch, name, **options):
 def test_a_classifier_becomes_the_backbone(monkeypatch, tmp_path):
     path = tmp_path / "classifier.keras"
     classifier = build_resnet(**COMMON, **RESNET, zero_last_gamma=False, seed=1)
-    models.inference_twin(classifier, 64).save(path)
+    models.inference_model(classifier, 64).save(path)
     model, report = registered(monkeypatch, "deeplab_resnet50", weights=path, seed=2)
     backbone = {layer.name for layer in classifier.layers if layer.weights} - {"logits"}
     assert set(report.loaded) == backbone and not report.inflated
@@ -44,7 +44,7 @@ def test_a_classifier_becomes_the_backbone(monkeypatch, tmp_path):
     np.testing.assert_allclose(fine[:, ::2, ::2], coarse, rtol=1e-4, atol=1e-4 * coarse.max())
 
     bands = ("B04", "B03", "B02", "B08")
-    options = {"bands": bands, "normalisation": Normalisation((1500.0,) * 4, (800.0,) * 4), "weights": path}
+    options = {"bands": bands, "normalisation": Normalization((1500.0,) * 4, (800.0,) * 4), "weights": path}
     model, report = registered(monkeypatch, "deeplab_resnet50", **options)
     assert report.inflated == ("conv1_conv",) and len(report.loaded) == len(backbone) - 1
 
@@ -52,7 +52,7 @@ def test_a_classifier_becomes_the_backbone(monkeypatch, tmp_path):
 def test_a_dense_model_is_loaded_whole_and_serves_a_classifier(monkeypatch, tmp_path):
     path = tmp_path / "dense.keras"
     source = reduced(seed=1)
-    models.inference_twin(source, 64).save(path)
+    models.inference_model(source, 64).save(path)
     model, report = registered(monkeypatch, "deeplab_resnet50", weights=path, seed=2)
     assert report.initialised == () and "decoder_scores" in report.loaded
     np.testing.assert_allclose(model(images()), source(images()), atol=1e-6)

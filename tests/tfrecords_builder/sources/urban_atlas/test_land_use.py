@@ -7,10 +7,10 @@ import shapely
 from eo_keras.errors import LegendError, OptionError, SourceError
 from eo_keras.geo import polygons as vectors
 from eo_keras.geo.grid import Grid
-from eo_keras.legends import crosswalk as code_maps
+from eo_keras.legends import crosswalk
 from tfrecords_builder.sources.urban_atlas import land_use as urban_atlas
 
-HSL4, FULL = code_maps.code_map("hsl4"), code_maps.code_map("full")
+HSL4, FULL = crosswalk.code_map("hsl4"), crosswalk.code_map("full")
 GRID = Grid("EPSG:32633", (10.0, 0.0, 399_960.0, 0.0, -10.0, 5_900_040.0), 60, 80)
 
 
@@ -75,7 +75,7 @@ def test_narrow_roads_ignored_or_kept():
         urban_atlas.LandUse(polygons(), HSL4, "x")
 
 
-@pytest.mark.parametrize("roads", code_maps.ROADS)
+@pytest.mark.parametrize("roads", crosswalk.ROADS)
 def test_windows_are_parts_of_the_whole(roads):
     rng = np.random.default_rng(5)
     streets = [("12220", area(*rng.integers(0, 60, 2), *rng.integers(1, 30, 2))) for _ in range(25)]

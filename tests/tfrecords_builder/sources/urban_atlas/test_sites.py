@@ -6,7 +6,7 @@ from eo_keras.errors import SourceError
 from eo_keras.geo.scene_numbers import Told
 from eo_keras.geo.scenes import SceneOptions
 from tfrecords_builder.sources.urban_atlas.options import TileOptions
-from tfrecords_builder.sources.urban_atlas.sites import City, read_cities
+from tfrecords_builder.sources.urban_atlas.sites import Site, read_cities
 
 HEADER = "name,scenes,vectors,split,area"
 
@@ -25,14 +25,14 @@ def test_cities_are_sorted_and_their_paths_start_from_the_list(tmp_path):
     )
     here = str(tmp_path)
     assert read_cities(path) == (
-        City("Berlin", (f"{here}/b.tif",), (f"{here}/land.gpkg",), None, f"{here}/area.geojson"),
-        City("Poznań", (f"{here}/a.tif", f"{here}/b.tif"), (f"{here}/land.gpkg",), "test", (16.8, 52.3, 17.1, 52.5)),
+        Site("Berlin", (f"{here}/b.tif",), (f"{here}/land.gpkg",), None, f"{here}/area.geojson"),
+        Site("Poznań", (f"{here}/a.tif", f"{here}/b.tif"), (f"{here}/land.gpkg",), "test", (16.8, 52.3, 17.1, 52.5)),
     )
 
 
 def test_split_and_area_may_be_missing_and_paths_absolute(tmp_path):
     path = write(tmp_path, f"Berlin,{tmp_path}/a.tif,land.gpkg", header="name,scenes,vectors")
-    assert read_cities(path) == (City("Berlin", (f"{tmp_path}/a.tif",), (f"{tmp_path}/land.gpkg",)),)
+    assert read_cities(path) == (Site("Berlin", (f"{tmp_path}/a.tif",), (f"{tmp_path}/land.gpkg",)),)
 
 
 def test_home_folders_in_every_column(tmp_path, monkeypatch):
@@ -44,7 +44,7 @@ def test_home_folders_in_every_column(tmp_path, monkeypatch):
     (tmp_path / "~" / "a.tif").touch()
     path, home = write(tmp_path, "Berlin,~/a.tif; ./~/a.tif;b.tif,~/land.gpkg,,~/area.geojson"), f"{tmp_path}/home"
     scenes = (f"{home}/a.tif", f"{tmp_path}/./~/a.tif", f"{tmp_path}/b.tif")
-    assert read_cities(path) == (City("Berlin", scenes, (f"{home}/land.gpkg",), None, f"{home}/area.geojson"),)
+    assert read_cities(path) == (Site("Berlin", scenes, (f"{home}/land.gpkg",), None, f"{home}/area.geojson"),)
 
 
 @pytest.mark.parametrize(
