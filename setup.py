@@ -54,6 +54,7 @@ setuptools.setup(
             "pytest>=8,<10",  # the tests
             "pytest-xdist>=3.8,<4",  # the tests on several processors; 3.8 is the first that keeps their order
             "ruff>=0.17,<0.18",  # linter and formatter; formatting changes with the minor version
+            "import-linter>=2.5,<3",  # the layers of the packages; 2.5 knows circles between siblings
             "scikit-learn>=1.5,<2",  # scores are compared with it
             "tifffile>=2024.1",  # reads damaged GeoTIFFs independently of GDAL; dated releases
             "pyarrow>=15",  # GeoParquet is tested

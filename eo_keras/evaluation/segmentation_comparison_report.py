@@ -16,10 +16,10 @@ from eo_keras.plots.html import Table
 
 METHOD = (
     "95 % intervals are percentile intervals of a bootstrap over places, where tiles of the same ground are one place, "
-    f"with {segmentation_comparison.RESAMPLES:,} resamples; those of differences draw the same places for both runs. Of "
-    "few places, and of scores that are the same in all draws, they are made of Wilson's intervals, which are wider. p is "
-    "that of a permutation test that swaps the two runs' answers place by place; p (Holm) is corrected for the number "
-    f"of pairs, and a run is called better where it is below {SIGNIFICANT:g}."
+    f"with {segmentation_comparison.RESAMPLES:,} resamples; those of differences draw the same places for both runs. "
+    "Of few places, and of scores that are the same in all draws, they are made of Wilson's intervals, which are "
+    "wider. p is that of a permutation test that swaps the two runs' predictions place by place; p (Holm) is corrected "
+    f"for the number of pairs, and a run is called better where it is below {SIGNIFICANT:g}."
 )
 CAUTION = (
     "The best of many runs by these same tiles looks better than it is: choose by the validation mIoU, and read here "
