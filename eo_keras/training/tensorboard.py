@@ -20,7 +20,6 @@ from eo_keras.metrics.classification import confusion_matrix
 from eo_keras.plots import classification, segmentation
 from eo_keras.records.data_card import DataCard
 from eo_keras.runs import event_files
-from eo_keras.runs import folder as runs
 from eo_keras.runs.event_files import EPOCH, SESSION, STEPS, TRAIN, VALIDATION, name_of
 
 NUM_SAMPLES = 8
@@ -59,7 +58,7 @@ class TensorBoardLogger:
             name_of(run, file, n) for run in (TRAIN, VALIDATION) for file in (STEPS, EPOCH) for n in range(epochs + 1)
         }
         kept.add(name_of(TRAIN, SESSION))
-        inside = [name for name in output.listed() if name.startswith(f"{runs.TENSORBOARD_DIR}/")]
+        inside = [name for name in output.listed() if name.startswith(f"{event_files.TENSORBOARD_DIR}/")]
         output.remove([name for name in inside if name not in kept])
 
     def steps(self, epoch: int, points: Sequence[tuple[int, float, float]]) -> None:

@@ -105,5 +105,5 @@ def _trained_on(folder: pathlib.Path, card: cards.ModelCard) -> RecordDataset:
 
 
 def _keys(records: RecordDataset, split: str) -> list[str]:
-    batches = records_folder.serialised(records.files(split)).batch(records_folder.PARSE_BATCH)
+    batches = records_folder.serialized(records.files(split)).batch(records_folder.PARSE_BATCH)
     return [key.decode() for batch in reading(records, batches.map(records_folder.keys_of)) for key in batch.numpy()]

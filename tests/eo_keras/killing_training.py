@@ -25,6 +25,7 @@ import tensorflow as tf  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
 from eo_keras.data.augment import patches as patches  # noqa: E402
+from eo_keras.runs import event_files  # noqa: E402
 from eo_keras.runs import folder as runs  # noqa: E402
 from eo_keras.training import train as training  # noqa: E402
 from eo_keras.training.optimizers import OptimizerOptions  # noqa: E402
@@ -91,7 +92,7 @@ def curves(folder):
     """All scalars of TensorBoard, as (step, value) in the order in which they are read."""
     found = {}
     for part in ("train", "validation"):
-        events = EventAccumulator(str(folder / runs.TENSORBOARD_DIR / part), {"tensors": 0}).Reload()
+        events = EventAccumulator(str(folder / event_files.TENSORBOARD_DIR / part), {"tensors": 0}).Reload()
         for tag in events.Tags()["tensors"]:
             if tag.startswith(("epoch/", "step/")) and tag != "epoch/images_per_second":
                 numbers = [(event.step, tf.make_ndarray(event.tensor_proto).item()) for event in events.Tensors(tag)]

@@ -224,9 +224,9 @@ def test_a_scene_that_is_copied_again_after_a_refusal_is_read_and_others_are_kep
     os.utime(land, ns=(before.st_atime_ns, before.st_mtime_ns))
     scene.write_bytes(whole)
     surveyed = []
-    original = tiles_build.survey.open_labels
+    original = tiles_build.preflight.open_labels
     monkeypatch.setattr(
-        tiles_build.survey, "open_ground", lambda city, *more: surveyed.append(city.name) or original(city, *more)
+        tiles_build.preflight, "open_labels", lambda city, *more: surveyed.append(city.name) or original(city, *more)
     )
     tiles_build.build(chosen)
     assert surveyed == ["B"]  # What was cut of the other city is kept.

@@ -9,6 +9,7 @@ import pytest
 from eo_keras.core.output_folders import MANIFEST_NAME
 from eo_keras.errors import RecordsError, RunError
 from eo_keras.records import data_card as cards
+from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
 from tests.kept import contents
 
@@ -146,7 +147,7 @@ def test_a_run_of_an_earlier_version_opens_and_cannot_be_gone_on_with(copy):
 @pytest.mark.parametrize("name", ["", "/train", "/train/events.out.tfevents.0000002.0-steps"])
 @pytest.mark.parametrize("linked", [False, True])
 def test_event_files_in_the_way_are_refused_before_the_earlier_run_is_removed(copy, tmp_path, name, linked):
-    path = copy / f"{runs.TENSORBOARD_DIR}{name}"
+    path = copy / f"{event_files.TENSORBOARD_DIR}{name}"
     theirs = tmp_path / "elsewhere"
     shutil.move(path, theirs) if path.exists() else theirs.write_bytes(b"mine")
     if linked:

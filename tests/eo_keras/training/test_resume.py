@@ -108,8 +108,8 @@ def test_what_a_kill_leaves_behind_is_put_right(finished, tmp_path):
     assert (run / runs.MODEL_NAME).read_bytes() == (run / runs.CHECKPOINT_DIR / best).read_bytes()
     written, before = cards.read_model_card(run), cards.read_model_card(finished[0].run_dir)
     assert dataclasses.replace(written, flags=before.flags) == before
-    assert len(list((run / runs.TENSORBOARD_DIR / "train").iterdir())) == 2 * 3
-    assert len(list((run / runs.TENSORBOARD_DIR / "validation").iterdir())) == 3
+    assert len(list((run / event_files.TENSORBOARD_DIR / "train").iterdir())) == 2 * 3
+    assert len(list((run / event_files.TENSORBOARD_DIR / "validation").iterdir())) == 3
     assert not (run / runs.CHECKPOINT_DIR / "step-00000016.npz").exists()
     runs.open_run(run)
 
@@ -178,7 +178,7 @@ def test_a_run_that_never_got_to_a_checkpoint_is_begun_again_by_the_same_command
     (run / "slurm-1.out").touch()
     (run / ".DS_Store").touch()
     (run / "notes.md").write_text("mine")
-    for name in (runs.CHECKPOINT_DIR, runs.TENSORBOARD_DIR):
+    for name in (runs.CHECKPOINT_DIR, event_files.TENSORBOARD_DIR):
         (run / name / ".ipynb_checkpoints").mkdir()
         (run / name / "my_best_copy.keras").write_bytes(b"mine")
     before = contents(run)

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 from eo_keras.errors import OptionError, TrainingError
+from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
 from eo_keras.training import distribution, workers
 from tests.launch.commands import assert_one_line_error, launch
@@ -87,7 +88,7 @@ def test_two_workers_train_as_one_process(rgb_records, tmp_path):
         np.testing.assert_allclose(second, first, rtol=1e-6, atol=1e-9)
     # The run says all that a run of one process says, and only once.
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
-    assert len(list((two / runs.TENSORBOARD_DIR / "validation").iterdir())) == 2
+    assert len(list((two / event_files.TENSORBOARD_DIR / "validation").iterdir())) == 2
 
 
 def told(monkeypatch, ports):
