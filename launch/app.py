@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import signal
 import sys
 import textwrap
@@ -17,7 +16,8 @@ import tqdm
 from absl import flags
 
 from eo_keras.errors import EOKerasError, OptionError
-from launch import flag_files, interrupts
+from launch import flag_files, interrupts, options
+from launch.options import with_flags
 from launch.progress_lines import ProgressLines
 
 FLAGS = flags.FLAGS
@@ -25,21 +25,16 @@ FLAGS = flags.FLAGS
 EXIT_BAD_INPUT = 2
 """Exit code for every mistake in flags or input; absl's own are 1 for unknown flags and 0 for stray arguments."""
 
-_NOT_REPEATED = {"run_dir", "resume", "overwrite", "debug", "dry_run"}
-"""Flags that say where or how a command ran, not what it computes; a repetition sets its own."""
-
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags that every command has."""
     where = {"flag_values": flag_values, "module_name": __name__}
     flags.DEFINE_bool("dry_run", False, "Whether to say what would be done, and write nothing.", **where)
     flags.DEFINE_bool("debug", False, "Whether to show the whole traceback of an error.", **where)
+    options.not_repeated(flag_values, "dry_run", "debug")
 
 
 define_flags(FLAGS)
-
-_OPTION = re.compile(r"`([a-z][a-z_0-9]*(?:=[^`]*)?)`")
-"""How the library writes an option, with or without a value."""
 
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpfull", "-h", "-?"}
 
@@ -129,11 +124,6 @@ def _run(main: Callable[[], None], argv: list[str], flag_values: flags.FlagValue
     return 0
 
 
-def with_flags(text: str) -> str:
-    """Returns a text of the library with its options, such as `` `crop=65` ``, written as flags: `--crop=65`."""
-    return _OPTION.sub(r"--\1", text)
-
-
 def say(text: str) -> None:
     """Prints a line of the library to standard output at once, its options written as flags."""
     print(with_flags(text), flush=True)
@@ -207,7 +197,7 @@ def flags_text(flag_values: flags.FlagValues = FLAGS) -> str:
 
 
 def _repeated(flag_values: flags.FlagValues) -> list[flags.Flag]:
-    return [flag for flag in _flags(flag_values, full=False) if flag.name not in _NOT_REPEATED]
+    return [flag for flag in _flags(flag_values, full=False) if options.is_repeated(flag)]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import difflib
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Iterator, Sequence
 
 from absl import flags
@@ -14,6 +15,7 @@ from absl import flags
 from eo_keras.core import files
 from eo_keras.errors import OptionError, StorageError
 from eo_keras.runs import folder as runs
+from launch import options
 from launch.path_flags import PathParser
 
 INSTALLED = pathlib.Path(__file__).parent / "flagfiles"
@@ -49,6 +51,7 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, named_by: str =
         flags.Error: if the command line has such a flag, or a required one is missing.
     """
     words, rest = [argv[0]], list(argv[1:])
+    renamed = _Renamed(flag_values, "the command line")
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
@@ -57,11 +60,53 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, named_by: str =
                 value = rest.pop(0) if rest else ""
             words += _Reader(flag_values, words).words(value, named_by)
             continue
-        words.append(word)
+        words.append(renamed(word))
         if word == "--":
             words += rest
             break
     return flag_values(words)
+
+
+_told: set[str] = set()
+"""Earlier names of flags of which this process has warned."""
+
+
+class _Renamed:
+    """Replaces earlier names of flags by the present ones, in one flag file or on the command line.
+
+    Args:
+        flag_values: the flags, see `launch.options.aliases`.
+        where: what it is, for messages.
+    """
+
+    def __init__(self, flag_values: flags.FlagValues, where: str):
+        """See the class."""
+        self._present = options.aliases(flag_values)
+        self._where = where
+        self._given: dict[str, str] = {}
+
+    def __call__(self, word: str) -> str:
+        """Returns a word, such as `--name=value`, `--name` or `--noname`, with the present name of its flag.
+
+        Raises:
+            OptionError: if a flag is given by both of its names.
+        """
+        match = re.match(r"--?(no)?([\w-]+)", word)
+        if match is None:
+            return word
+        negation, name = match.groups(default="")
+        if negation + name in self._present:
+            negation, name = "", negation + name
+        present = self._present.get(name, name)
+        if self._given.setdefault(present, name) != name:
+            both = f"{self._where} gives it also as --{self._given[present]}"
+            raise OptionError(f"--{name}", both, f"--{present} alone", "leave one out")
+        if name == present:
+            return word
+        if name not in _told:
+            _told.add(name)
+            print(f"warning: --{name} is now --{present}; its old name will not be read much longer", file=sys.stderr)
+        return f"--{negation}{present}{word[match.end() :]}"
 
 
 class _Reader:
@@ -92,7 +137,7 @@ class _Reader:
         if real in self._open:
             raise OptionError(where, f"it leads back to {path}, which is being read", remedy="leave this line out")
         self._open.append(real)
-        folder = _folder_of_run(path)
+        folder, renamed = _folder_of_run(path), _Renamed(self._flags, str(path))
         for number, line in enumerate(_lines(path, where), start=1):
             here = f"{path}, line {number}"
             if not line or line.startswith(("#", "//")):
@@ -100,7 +145,7 @@ class _Reader:
             if bad := _UNREADABLE.search(line):
                 found = f"byte 0x{ord(bad[0]) & 0xFF:02x}, character {bad.start() + 1}, is not UTF-8"
                 raise OptionError(here, found, "text in UTF-8", "save the file as UTF-8")
-            yield from self._words(line, here, folder)
+            yield from self._words(renamed(line), here, folder)
         self._open.pop()
 
     def _find(self, name: str, where: str) -> pathlib.Path:

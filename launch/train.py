@@ -17,6 +17,7 @@ from absl import flags
 
 from eo_keras.errors import OptionError, RecordsError
 from launch import app, path_flags
+from launch import options as flag_options
 
 if TYPE_CHECKING:
     from eo_keras.training import options as training_options
@@ -39,6 +40,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "overwrite", False, "Whether to replace a run that is already in --run_dir; other files there stay.", **where
     )
+    flag_options.not_repeated(flag_values, "run_dir", "resume", "overwrite")
     flags.DEFINE_string(
         "model",
         "resnet50",

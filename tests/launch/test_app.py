@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from eo_keras.errors import SourceError
-from launch import app, progress_lines
+from launch import app, options, progress_lines
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def values():
     flags.DEFINE_integer("count", 3, "Some count.", lower_bound=1, **ours)
     flags.DEFINE_bool("fast", False, "Whether to hurry.", **ours)
     flags.DEFINE_bool("overwrite", False, "Whether to replace.", **ours)
+    options.not_repeated(values, "overwrite")
     flags.DEFINE_multi_string("bands", None, "Some bands.", **ours)
     flags.DEFINE_string("foreign", "x", "A library's flag.", flag_values=values, module_name="library")
     return values
