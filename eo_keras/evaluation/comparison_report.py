@@ -8,7 +8,7 @@ from typing import Any
 from eo_keras.core.number_format import number, percent
 from eo_keras.evaluation.comparison_page import SIGNIFICANT, Chart, Report, Row, bands_text, p_text
 from eo_keras.evaluation.comparison_page import verdict as verdict_of
-from eo_keras.metrics import comparison, intervals
+from eo_keras.metrics import comparison, estimate
 from eo_keras.metrics.comparison import Comparison, Difference, Member
 from eo_keras.plots.html import Table
 
@@ -122,7 +122,7 @@ def to_json(found: Comparison) -> dict[str, Any]:
         "tta": first["tta"],
         "examples": found.examples,
         "best": found.best.name,
-        "intervals": f"{intervals.WILSON} of accuracies, {intervals.TANGO} of differences",
+        "intervals": f"{estimate.WILSON} of accuracies, {estimate.TANGO} of differences",
         "test": "McNemar, exact, two-sided; p_holm: Holm's correction over all pairs",
         "warnings": list(found.warnings),
         "runs": [

@@ -10,7 +10,7 @@ import numpy as np
 from eo_keras.core.number_format import number
 from eo_keras.evaluation.comparison_page import SIGNIFICANT, Chart, Report, Row, bands_text, p_text, verdict
 from eo_keras.metrics import segmentation_comparison
-from eo_keras.metrics.segmentation import Estimate
+from eo_keras.metrics.estimate import Estimate
 from eo_keras.metrics.segmentation_comparison import DenseComparison
 from eo_keras.plots.html import Table
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eo_keras.errors import EOKerasError, LegendError, OptionError
-from eo_keras.metrics import intervals
+from eo_keras.metrics import estimate
 
 _SUM_TOLERANCE = 1e-3
 
@@ -92,7 +92,7 @@ class ClassificationScores:
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
     reliability: tuple[ReliabilityBin, ...]
-    interval: str = intervals.WILSON
+    interval: str = estimate.WILSON
 
     def to_json(self) -> dict[str, Any]:
         """Returns the scores as plain dictionaries, lists and numbers, equal to what `json.loads` gives back."""
@@ -142,7 +142,7 @@ def score_classification(
 
     The prediction is the most probable class, the first one of equals. Precision, recall, F1 and kappa follow
     scikit-learn's definitions with `zero_division=nan`; macro F1 is the mean over the classes that have examples.
-    Kappa: Cohen 1960, Educational and Psychological Measurement 20(1). Intervals: `intervals.wilson`, which takes the
+    Kappa: Cohen 1960, Educational and Psychological Measurement 20(1). Intervals: `estimate.wilson`, which takes the
     examples for independent of each other; neighbouring patches of one scene are not, and theirs are too narrow.
 
     Args:
@@ -170,7 +170,7 @@ def score_classification(
     confusion = confusion_matrix(labels, predictions, len(class_names))
     count = len(labels)
     right = int(np.trace(confusion))
-    low, high = intervals.wilson(right / count, count)
+    low, high = estimate.wilson(right / count, count)
     classes = _class_scores(confusion, class_names)
     found = [scores.f1 for scores in classes if scores.f1 is not None]
     by_confidence = reliability(labels, probabilities, bins)
@@ -267,8 +267,8 @@ def _class_scores(confusion: np.ndarray, class_names: Sequence[str]) -> tuple[Cl
                 2 * hits / (predicted + support),
                 support,
                 predicted,
-                None if precision is None else intervals.wilson(precision, predicted),
-                intervals.wilson(hits / support, support),
+                None if precision is None else estimate.wilson(precision, predicted),
+                estimate.wilson(hits / support, support),
             )
         )
     return tuple(found)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eo_keras.errors import LegendError, OptionError, RunError
-from eo_keras.metrics import intervals
+from eo_keras.metrics import estimate
 from eo_keras.metrics.predictions import ClassPredictions
 
 
@@ -44,7 +44,7 @@ class Difference:
         first: name of the one.
         second: name of the other.
         difference: accuracy of the first minus that of the second.
-        low: lower end of its 95 % interval, see `intervals.paired_difference`.
+        low: lower end of its 95 % interval, see `estimate.paired_difference`.
         high: its upper end.
         only_first_right: number of examples that only the first answers rightly.
         only_second_right: number that only the second does.
@@ -139,7 +139,7 @@ def compare(members: Sequence[Member]) -> Comparison:
     p_values = [mcnemar(*pair) for pair in counts]
     differences = []
     for (a, b), (first, second), p_value, p_holm in zip(pairs, counts, p_values, holm(p_values), strict=True):
-        low, high = intervals.paired_difference(int(first), int(second), examples)
+        low, high = estimate.paired_difference(int(first), int(second), examples)
         difference = (first - second) / examples
         differences.append(Difference(a, b, difference, low, high, int(first), int(second), p_value, p_holm))
     return Comparison(tuple(members), examples, tuple(differences), tuple(warnings_of(members)))
@@ -249,7 +249,7 @@ def gain(plain: ClassPredictions, other: ClassPredictions, names: tuple[str, str
         raise RunError(names[1], "it was asked about other examples", f"those of {names[0]}")
     first = int(np.count_nonzero(other.right & ~plain.right))
     second = int(np.count_nonzero(plain.right & ~other.right))
-    low, high = intervals.paired_difference(first, second, len(plain.labels))
+    low, high = estimate.paired_difference(first, second, len(plain.labels))
     p_value = mcnemar(first, second)
     difference = (first - second) / len(plain.labels)
     return Difference(names[1], names[0], difference, low, high, first, second, p_value, p_value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,34 +16,10 @@ import numpy.typing as npt
 
 from eo_keras.errors import EOKerasError, LegendError, OptionError
 from eo_keras.legends.catalogue import IGNORE
-from eo_keras.metrics import boundary, intervals
+from eo_keras.metrics import boundary
+from eo_keras.metrics.estimate import BOOTSTRAP, Estimate, of_resamples, resampled
 
 _AREAS = 3  # Rows of an image's sums before those of its boundaries: right, true and predicted pixels.
-_DRAWS = 4_000_000  # As many images are drawn at once; their numbers take eight bytes each.
-
-
-FEWEST = 10
-"""Of fewer images a bootstrap's interval is too narrow, up to no width at all."""
-
-BOOTSTRAP = "bootstrap"
-"""Name of the other method of an interval, beside `intervals.WILSON`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A score with its interval.
-
-    Attributes:
-        value: the score of all images together.
-        low: lower end of its 95 % interval.
-        high: its upper end.
-        method: of the interval, see `SegmentationScorer.scores`.
-    """
-
-    value: float
-    low: float
-    high: float
-    method: str = BOOTSTRAP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +64,7 @@ class SegmentationScores:
         tolerance: how many pixels a boundary may be off.
         classes: scores by class, in the legend's order.
         confusion: pixels, rows true and columns predicted, in the legend's order.
-        bootstrap_resamples: number of resamples behind the intervals.
+        bootstrap_resamples: number of resamples behind the estimate.
         bootstrap_seed: seed of these resamples.
     """
 
@@ -289,10 +265,10 @@ class SegmentationScorer:
         labelled = int((by_place[:, 1].sum(axis=1) > 0).sum())
 
         def of_class(name, k):
-            return _estimate(found[name][k], drawn[name][:, k], int(holding[k]))
+            return of_resamples(found[name][k], drawn[name][:, k], int(holding[k]))
 
         def of_all(name):
-            return _estimate(found[name], drawn[name], labelled)
+            return of_resamples(found[name], drawn[name], labelled)
 
         accuracy = of_all("accuracy")
         names = ("iou", "precision", "recall", "f1", "boundary_f1")
@@ -342,22 +318,6 @@ def _as_bytes(values: np.ndarray, where: str, name: str, expected: str) -> np.nd
     return values.astype(np.uint8)
 
 
-def resampled(by_image: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields sums over images drawn with replacement, (resamples, 7, C) in all, some at a time.
-
-    Equal seeds draw the same of equally many images.
-    """
-    random, images = np.random.default_rng(seed), len(by_image)
-    # Exact in floating point up to 2 ** 53 pixels, and many times as fast as in integers.
-    flat = by_image.reshape(images, -1).astype(np.float64)
-    at_once = max(1, _DRAWS // images)
-    for first in range(0, resamples, at_once):
-        count = min(at_once, resamples - first)
-        drawn = random.integers(0, images, (count, images)) + np.arange(count)[:, np.newaxis] * images
-        times = np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images)
-        yield (times @ flat).reshape(count, *by_image.shape[1:])
-
-
 def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
     """Returns scores by name, of sums (..., 7, C): (..., C) by class and (...) of all; NaN where there is none."""
     hits, support, predicted = np.moveaxis(np.asarray(sums[..., :_AREAS, :], np.float64), -2, 0)
@@ -392,16 +352,6 @@ def _mean(values: np.ndarray) -> np.ndarray:
     """Returns the mean over the last axis of what is not NaN; NaN where nothing is."""
     count = (~np.isnan(values)).sum(axis=-1)
     return np.where(count > 0, boundary.share(np.nansum(values, axis=-1), count), np.nan)
-
-
-def _estimate(value: np.ndarray, drawn: np.ndarray, places: int) -> Estimate | None:
-    if np.isnan(value):
-        return None
-    known = drawn[~np.isnan(drawn)]
-    if places < FEWEST or not known.size or known.min() == known.max():
-        return Estimate(float(value), *intervals.wilson(float(value), places), intervals.WILSON)
-    low, high = np.percentile(known, [2.5, 97.5])
-    return Estimate(float(value), float(low), float(high))
 
 
 def _kappa(value: np.ndarray, drawn: np.ndarray, accuracy: Estimate, by_chance: np.ndarray) -> Estimate | None:

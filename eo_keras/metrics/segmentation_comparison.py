@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from eo_keras.errors import RunError
-from eo_keras.metrics import comparison, segmentation
+from eo_keras.metrics import comparison, estimate, segmentation
 from eo_keras.metrics.segmentation import SegmentationScorer, SegmentationScores
 
 RESAMPLES = 10_000
@@ -99,7 +99,7 @@ def compare(members: Sequence[DenseMember], *, resamples: int = RESAMPLES, seed:
     """Compares models that were evaluated on the same tiles; these are joined by their keys.
 
     The interval of a difference is the percentile interval of a paired bootstrap over places (Efron & Tibshirani 1993,
-    An Introduction to the Bootstrap, chapter 13). Of fewer than `segmentation.FEWEST` places, and where all draws give
+    An Introduction to the Bootstrap, chapter 13). Of fewer than `estimate.FEWEST` places, and where all draws give
     the same difference, it is made of the two scores' own intervals instead (MOVER: Zou & Donner 2008, Statistics in
     Medicine 27(10)), which is wider. p is of a permutation test: if two models are equally good, their answers about a
     place can be swapped (Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, chapter 3).
@@ -115,7 +115,7 @@ def compare(members: Sequence[DenseMember], *, resamples: int = RESAMPLES, seed:
         _check_tiles(first, other)
     sums = {member.name: member.scorer.by_place(first.places) for member in members}
     drawn = {
-        name: np.concatenate([_miou(part) for part in segmentation.resampled(one, resamples, seed)])
+        name: np.concatenate([_miou(part) for part in estimate.resampled(one, resamples, seed)])
         for name, one in sums.items()
     }
     of = {member.name: member for member in members}
@@ -149,9 +149,9 @@ def _miou(sums: np.ndarray) -> np.ndarray:
 
 def _interval(first: SegmentationScores, second: SegmentationScores, drawn: np.ndarray) -> tuple[float, float, str]:
     known, a, b = drawn[~np.isnan(drawn)], first.macro_iou, second.macro_iou
-    if first.resampled >= segmentation.FEWEST and known.size and np.ptp(known) > 0:
+    if first.resampled >= estimate.FEWEST and known.size and np.ptp(known) > 0:
         low, high = np.percentile(known, [2.5, 97.5])
-        return float(low), float(high), segmentation.BOOTSTRAP
+        return float(low), float(high), estimate.BOOTSTRAP
     difference = a.value - b.value
     low = difference - math.hypot(a.value - a.low, b.high - b.value)
     high = difference + math.hypot(a.high - a.value, b.value - b.low)

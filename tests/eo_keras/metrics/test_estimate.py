@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eo_keras.metrics import intervals
+from eo_keras.metrics import estimate
 
 
 @pytest.mark.parametrize(
@@ -15,25 +15,25 @@ from eo_keras.metrics import intervals
     ],
 )
 def test_paired_differences_by_tango(first, second, examples, low, high):
-    found = intervals.paired_difference(first, second, examples)
+    found = estimate.paired_difference(first, second, examples)
     assert found == (pytest.approx(low, abs=5e-4), pytest.approx(high, abs=5e-4))
-    turned = intervals.paired_difference(second, first, examples)
+    turned = estimate.paired_difference(second, first, examples)
     assert turned == (pytest.approx(-found[1]), pytest.approx(-found[0]))
 
 
 def test_without_a_difference_found_the_interval_is_as_wide_as_the_number_leaves_open():
-    low, high = intervals.paired_difference(0, 0, 10)
+    low, high = estimate.paired_difference(0, 0, 10)
     assert high == -low == pytest.approx(1.959963985**2 / (10 + 1.959963985**2))
-    assert intervals.paired_difference(0, 0, 10_000)[1] < 0.0004
-    assert intervals.paired_difference(5, 0, 5)[1] == 1
+    assert estimate.paired_difference(0, 0, 10_000)[1] < 0.0004
+    assert estimate.paired_difference(5, 0, 5)[1] == 1
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5])
 def test_intervals_hold_the_truth_of_95_per_cent_of_samples(share):
     rng, examples = np.random.default_rng(0), 60
     drawn = rng.binomial(examples, share, 4000)
-    ends = [intervals.wilson(count / examples, examples) for count in range(examples + 1)]
+    ends = [estimate.wilson(count / examples, examples) for count in range(examples + 1)]
     assert 0.93 < np.mean([ends[count][0] <= share <= ends[count][1] for count in drawn]) < 0.99
     pairs = rng.multinomial(examples, (share, share / 2, 1 - 1.5 * share), 400).tolist()
-    kept = [intervals.paired_difference(first, second, examples) for first, second, _ in pairs]
+    kept = [estimate.paired_difference(first, second, examples) for first, second, _ in pairs]
     assert np.mean([low <= share / 2 <= high for low, high in kept]) > 0.92
