@@ -24,6 +24,7 @@ from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.evaluation import comparison_page, comparison_report
 from eo_keras.evaluation import report as evaluation_folder
 from eo_keras.evaluation.report import Stored
+from eo_keras.geo import coordinates as geo_coordinates
 from eo_keras.metrics import by_location, calibration, comparison
 from eo_keras.metrics.comparison import Difference, Member
 from eo_keras.records import data_card as cards
@@ -327,9 +328,7 @@ def _calibration(subject: _Subject, run: runs.Run, bars: Any) -> tuple[calibrati
 def _places(subject: _Subject, keys: tuple[str, ...]) -> by_location.Places | None:
     if not FLAGS.coordinates:
         return by_location.read_places(subject.records.folder, subject.records.card, FLAGS.split, keys)
-    from tfrecords_builder.splits import spatial
-
-    degrees, _ = spatial.read_coordinates(FLAGS.coordinates, keys)
+    degrees, _ = geo_coordinates.read_coordinates(FLAGS.coordinates, keys)
     return by_location.Places(degrees, pathlib.Path(FLAGS.coordinates).name)
 
 

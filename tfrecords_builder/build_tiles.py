@@ -33,8 +33,8 @@ from tfrecords_builder.sources.urban_atlas import preflight, source_files
 from tfrecords_builder.sources.urban_atlas import tiles as rows
 from tfrecords_builder.sources.urban_atlas.options import DATASET, TileBuildOptions
 from tfrecords_builder.sources.urban_atlas.sites import Site, read_cities
-from tfrecords_builder.splits import split as splits
 from tfrecords_builder.splits.by_site import check_cities, split_tiles
+from tfrecords_builder.splits.types import TRAIN, Patches, SplitResult
 from tfrecords_builder.steps import plan
 from tfrecords_builder.steps import tile_shards as shards
 from tfrecords_builder.storage import manifest, output
@@ -99,7 +99,7 @@ class _Build:
         cities = read_cities(self._options.cities)
         if len(cities) > 1:
             # Of one city, what is the matter with its files says more.
-            check_cities(cities, self._options.split)
+            check_cities({city.name: city.split for city in cities}, self._options.split)
         stamps = _stamps(cities)
         for path in self._state.begin(self._describe(cities), stamps, overwrite=self._options.overwrite):
             self._forget(cities, path)
@@ -220,7 +220,7 @@ class _Build:
         cities: Sequence[Site],
         surveys: dict[str, preflight.CitySurvey],
         pixel_size: float,
-    ) -> splits.SplitResult:
+    ) -> SplitResult:
         """Splits tiles, of which row and first column are given."""
         if not keys:
             options = self._options.tiles
@@ -234,7 +234,7 @@ class _Build:
         grids = {(city, scene.path): scene.grid for city, found in surveys.items() for scene in found.scenes}
         placed = [grids[unit.city.name, unit.scene].window(unit.row, column, 1, 1) for unit, column in places]
         size = self._options.tiles.size
-        patches = splits.Patches(
+        patches = Patches(
             keys=keys,
             classes=("",) * len(keys),
             groups=np.arange(len(keys)),
@@ -242,10 +242,12 @@ class _Build:
             transforms=np.array([grid.transform for grid in placed], np.float64),
             size_m=size * pixel_size,
             pixels=size,
+            sites=tuple(unit.city.name for unit, _ in places),
+            site_splits={city.name: city.split for city in cities},
         )
-        return split_tiles(patches, [unit.city.name for unit, _ in places], cities, self._options.split)
+        return split_tiles(patches, self._options.split)
 
-    def _plan(self, tiles: _Tiles, split: splits.SplitResult) -> list[plan.ShardPlan]:
+    def _plan(self, tiles: _Tiles, split: SplitResult) -> list[plan.ShardPlan]:
         return plan.plan_shards(
             DATASET,
             tiles.keys,
@@ -261,7 +263,7 @@ class _Build:
         context = shards.TileShardContext(self._state.folder, self._options.output_dir, bands)
         units = [
             shards.TileShardUnit(
-                shard.name, tuple(tiles.pieces[position] for position in shard.positions), shard.split == splits.TRAIN
+                shard.name, tuple(tiles.pieces[position] for position in shard.positions), shard.split == TRAIN
             )
             for shard in planned
         ]
@@ -274,7 +276,7 @@ class _Build:
     def _parts(
         self,
         tiles: _Tiles,
-        split: splits.SplitResult,
+        split: SplitResult,
         planned: Sequence[plan.ShardPlan],
         written: Sequence[cards.Shard],
     ) -> dict[str, cards.Split]:

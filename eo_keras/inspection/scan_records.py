@@ -11,6 +11,7 @@ import numpy as np
 
 from eo_keras.core import files
 from eo_keras.errors import RecordsError
+from eo_keras.geo import coordinates as places_of
 from eo_keras.geo.footprints import Footprints
 from eo_keras.inspection import leakage
 from eo_keras.legends.catalogue import IGNORE
@@ -19,8 +20,6 @@ from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records.statistics import Histograms
 from eo_keras.sensors.sentinel2 import COMPOSITES
-from tfrecords_builder.splits import spatial
-from tfrecords_builder.splits import split as splits
 
 _BATCH = 256
 _BATCH_BYTES = 64 << 20
@@ -215,25 +214,16 @@ def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = Non
     """
     size_m = card.resolution_m * card.patch_size
     if coordinates is not None:
-        degrees, _ = spatial.read_coordinates(coordinates, surveyed.keys)
-        corners = spatial.corners_from_centres(degrees, size_m)
+        degrees, _ = places_of.read_coordinates(coordinates, surveyed.keys)
+        corners = places_of.corners_from_centres(degrees, size_m)
         source = os.path.basename(coordinates)
     elif all(surveyed.crs) and np.isfinite(surveyed.transforms).all():
-        patches = splits.Patches(
-            keys=surveyed.keys,
-            classes=tuple(card.legend.class_names[label] for label in surveyed.labels),
-            groups=np.arange(len(surveyed.keys)),
-            crs=surveyed.crs,
-            transforms=surveyed.transforms,
-            size_m=size_m,
-            pixels=card.patch_size,
-        )
-        corners = spatial.corners_from_transforms(patches)
-        degrees = spatial.centres_of(corners)
+        corners = places_of.corners_from_transforms(surveyed.crs, surveyed.transforms, card.patch_size)
+        degrees = places_of.centres_of(corners)
         source = "the records' CRS and transforms"
     else:
         return None
-    return Places(degrees, spatial.footprints_of(corners, surveyed.keys), source)
+    return Places(degrees, places_of.footprints_of(corners, surveyed.keys), source)
 
 
 def find_leaks(

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from eo_keras.errors import OptionError
-from tfrecords_builder.sources.urban_atlas.sites import Site
-from tfrecords_builder.splits import spatial
-from tfrecords_builder.splits import split as splits
-from tfrecords_builder.splits.split import TEST, TRAIN, VAL, Patches, SplitOptions, SplitResult
+from eo_keras.geo.coordinates import footprints_of
+from tfrecords_builder.splits import draws, spatial
+from tfrecords_builder.splits.types import TEST, TRAIN, VAL, Patches, SplitOptions, SplitResult
 
 _TOUCHING_M = 1.0
 """Tiles of two cities that are nearer than this, edge to edge, share ground or border on each other."""
 
 
-def split_tiles(tiles: Patches, city_of: Sequence[str], cities: Sequence[Site], options: SplitOptions) -> SplitResult:
+def split_tiles(tiles: Patches, options: SplitOptions) -> SplitResult:
     """Splits tiles.
 
     By city, the list's own split goes first; the cities without one are drawn by hash of name and seed. Tiles of
@@ -24,38 +23,40 @@ def split_tiles(tiles: Patches, city_of: Sequence[str], cities: Sequence[Site], 
     (or validation) part alone. In blocks, the buffer is at least as wide as a tile.
 
     Args:
-        tiles: the tiles; their classes do not matter.
-        city_of: the city of each, by name.
-        cities: all cities.
+        tiles: the tiles with their sites; their classes do not matter.
         options: how.
 
     Raises:
         OptionError: if the buffer is narrower than a tile.
         SourceError: if a part is empty.
     """
-    options = splits.with_fraction_of_fold(options)
+    options = draws.with_fraction_of_fold(options)
     if options.method == "spatial":
         result = _in_blocks(tiles, options)
     else:
-        result = _by_city(tiles, city_of, cities, options)
-    names = set(city_of)
+        result = _by_city(tiles, options)
+    names = set(tiles.sites)
     groups = len(names) if options.method == "city" else None
-    splits.check_parts(result, options, f"{len(tiles.keys):,} tiles in {_counted(names)}", groups)
+    draws.check_parts(result, options, f"{len(tiles.keys):,} tiles in {_counted(names)}", groups)
     return result
 
 
-def check_cities(cities: Sequence[Site], options: SplitOptions) -> None:
+def check_cities(cities: Mapping[str, str | None], options: SplitOptions) -> None:
     """Refuses a list of cities that cannot be divided by city, before anything but the list has been read.
+
+    Args:
+        cities: each city's own split by its name, None where it is to be drawn.
+        options: how they are going to be split.
 
     Raises:
         OptionError: if there are more folds than cities.
         SourceError: if a part is empty.
     """
     if options.method == "city":
-        options = splits.with_fraction_of_fold(options)
-        parts = draw_cities(cities, {city.name for city in cities}, options)
+        options = draws.with_fraction_of_fold(options)
+        parts = draw_cities(cities, options)
         result = SplitResult(tuple(parts.values()), {})
-        splits.check_parts(result, options, _counted(parts), len(cities))
+        draws.check_parts(result, options, _counted(parts), len(cities))
 
 
 def _counted(cities: Collection[str]) -> str:
@@ -74,39 +75,40 @@ def _in_blocks(tiles: Patches, options: SplitOptions) -> SplitResult:
     return spatial.split_by_place(tiles, dataclasses.replace(options, buffer_km=options.buffer_km or tile_km))
 
 
-def _by_city(tiles: Patches, city_of: Sequence[str], cities: Sequence[Site], options: SplitOptions) -> SplitResult:
-    part_of = draw_cities(cities, set(city_of), options)
-    assignment: list[str | None] = [part_of[name] for name in city_of]
-    footprints = spatial.footprints_of(spatial.corners_from_transforms(tiles), tiles.keys)
+def _by_city(tiles: Patches, options: SplitOptions) -> SplitResult:
+    with_tiles = {name: tiles.site_splits[name] for name in set(tiles.sites)}
+    part_of = draw_cities(with_tiles, options)
+    assignment: list[str | None] = [part_of[name] for name in tiles.sites]
+    footprints = footprints_of(spatial.corners_of(tiles), tiles.keys)
     left_out = spatial.apply_buffer(footprints, assignment, max(_TOUCHING_M, 1000 * options.buffer_km))
     by_part = collections.defaultdict(list)
     for name, part in sorted(part_of.items()):
         by_part[part].append(name)
     method = {
         "method": "city",
-        **splits.describe_draw(options),
+        **draws.describe_draw(options),
         "cities": {part: by_part[part] for part in (TRAIN, VAL, TEST) if by_part[part]},
         "left_out_beside_other_parts": left_out,
     }
     return SplitResult(tuple(assignment), method)
 
 
-def draw_cities(cities: Sequence[Site], with_tiles: set[str], options: SplitOptions) -> dict[str, str]:
-    """Returns the part of every city that has tiles: the list's own, or a drawn one."""
-    given = {city.name: city.split for city in cities if city.name in with_tiles and city.split is not None}
-    drawn = [city.name for city in cities if city.name in with_tiles and city.split is None]
-    drawn.sort(key=lambda name: splits.hash_order(name, options.seed))
+def draw_cities(cities: Mapping[str, str | None], options: SplitOptions) -> dict[str, str]:
+    """Returns the part of every city: the list's own, or a drawn one."""
+    given = {name: split for name, split in cities.items() if split is not None}
+    drawn = [name for name, split in cities.items() if split is None]
+    drawn.sort(key=lambda name: draws.hash_order(name, options.seed))
     parts = collections.Counter(given.values())
-    quotas = splits.quotas(len(with_tiles), options)
+    quotas = draws.quotas(len(cities), options)
     # A country's cities are many; of a few, each part that is asked for still gets one.
     left = {
         part: max(quotas[part], 1) - parts[part] if share else 0
         for part, share in ((TEST, options.test_fraction), (VAL, options.val_fraction))
     }
     groups: list[Sequence[int]] = [[place] for place in range(len(drawn))]
-    splits.check_folds(options, len(drawn), "cities without a part of their own")
+    draws.check_folds(options, len(drawn), "cities without a part of their own")
     if options.fold is not None:
-        groups, left[TEST] = splits.draw_fold(groups, options.fold)
+        groups, left[TEST] = draws.draw_fold(groups, options.fold)
     assignment: list[str | None] = [None] * len(drawn)
-    splits.fill(groups, left, assignment)
+    draws.fill(groups, left, assignment)
     return {**given, **dict(zip(drawn, assignment, strict=True))}

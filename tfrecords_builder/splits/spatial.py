@@ -6,23 +6,22 @@ Neighbouring patches look alike, so that a random split tests on places that tra
 from __future__ import annotations
 
 import collections
-import csv
-import hashlib
-import io
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 
-from eo_keras.errors import OptionError, SourceError
-from eo_keras.geo.footprints import Footprints, cells, transformed, within
-from tfrecords_builder.splits.split import (
-    TEST,
-    TRAIN,
-    VAL,
-    Patches,
-    SplitOptions,
-    SplitResult,
+from eo_keras.errors import OptionError
+from eo_keras.geo.coordinates import (
+    Corners,
+    centres_of,
+    corners_from_centres,
+    corners_from_transforms,
+    footprints_of,
+    read_coordinates,
+    reproject,
+)
+from eo_keras.geo.footprints import Footprints, cells, within
+from tfrecords_builder.splits.draws import (
     check_folds,
     describe_draw,
     describe_identical,
@@ -30,6 +29,7 @@ from tfrecords_builder.splits.split import (
     hash_order,
     quotas,
 )
+from tfrecords_builder.splits.types import TEST, TRAIN, VAL, Patches, SplitOptions, SplitResult
 
 EQUAL_AREA_CRS = "EPSG:3035"
 """ETRS89-LAEA, in whose grid blocks in Europe lie; its lengths are true to 1 % up to 1,800 km from 52N 10E."""
@@ -58,7 +58,7 @@ def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
     if options.block_km is None and places is not None:
         # As given and not by way of a projection, whose rounding would decide between equal longitudes.
         return SplitResult(_by_longitude(patches, places[:, 0], options), method)
-    corners = corners_from_transforms(patches) if places is None else corners_from_centres(places, patches.size_m)
+    corners = corners_of(patches) if places is None else corners_from_centres(places, patches.size_m)
     footprints = footprints_of(corners, patches.keys)
     if options.block_km is None:
         return SplitResult(_by_longitude(patches, centres_of(corners)[:, 0], options), method)
@@ -73,8 +73,12 @@ def split_by_place(patches: Patches, options: SplitOptions) -> SplitResult:
     return SplitResult(tuple(assignment), method)
 
 
-def corners_from_transforms(patches: Patches) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns the patches' corners by CRS: positions (n,) and corners (n, 4, 2) in that CRS."""
+def corners_of(patches: Patches) -> Corners:
+    """Returns the corners of patches by CRS.
+
+    Raises:
+        OptionError: if some carry no coordinates.
+    """
     if patches.transforms is None or not all(patches.crs):
         without = sum(not crs for crs in patches.crs) if patches.transforms is not None else len(patches.keys)
         raise OptionError(
@@ -83,101 +87,10 @@ def corners_from_transforms(patches: Patches) -> dict[str, tuple[np.ndarray, np.
             "georeferenced images, or a file of coordinates",
             "say `coordinates=FILE` (header patch,latitude,longitude)",
         )
-    columns, rows = np.array([[0, 1, 1, 0], [0, 0, 1, 1]]) * patches.pixels
-    a, b, c, d, e, f = (column[:, None] for column in patches.transforms.T)
-    corners = np.stack([a * columns + b * rows + c, d * columns + e * rows + f], axis=-1)
-    positions = collections.defaultdict(list)
-    for position, crs in enumerate(patches.crs):
-        positions[crs].append(position)
-    return {crs: (np.array(members), corners[members]) for crs, members in positions.items()}
+    return corners_from_transforms([crs for crs in patches.crs if crs], patches.transforms, patches.pixels)
 
 
-def read_coordinates(path: str, keys: tuple[str, ...]) -> tuple[np.ndarray, str]:
-    """Returns longitudes and latitudes (N, 2) in degrees, in the order of the keys, and the file's MD5 checksum."""
-    found: dict[str, tuple[float, float]] = {}
-    try:
-        data = pathlib.Path(path).read_bytes()
-        for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")):
-            key = pathlib.PurePosixPath(row["patch"]).stem
-            if key in found:
-                raise ValueError(f"{key} has two rows")
-            found[key] = (float(row["longitude"]), float(row["latitude"]))
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise SourceError(
-            path,
-            f"it cannot be read ({type(error).__name__}: {error})",
-            "a CSV file with the header patch,latitude,longitude, in degrees, and one row a patch",
-            "mend the file",
-        ) from None
-    if absent := [key for key in keys if key not in found]:
-        raise SourceError(
-            path,
-            f"{len(absent):,} patches have no coordinates, first {', '.join(absent[:3])}",
-            "coordinates of every patch of the source",
-            "complete the file",
-        )
-    places = np.array([found[key] for key in keys], np.float64)
-    if not (np.abs(places) <= (180, 90)).all():
-        raise SourceError(path, "a place lies outside the globe", "degrees: latitude to 90, longitude to 180")
-    return places, hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-def corners_from_centres(places: np.ndarray, size_m: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Lays a square around each centre, along the grid of the UTM zone that Sentinel-2 would deliver it in."""
-    from rasterio.warp import transform
-
-    longitude, latitude = places.T
-    zones = (np.floor((longitude + 180) / 6).astype(int) % 60) + 1
-    codes = np.where(latitude >= 0, 32600, 32700) + zones
-    half = size_m / 2
-    square = np.array([[-half, half], [half, half], [half, -half], [-half, -half]])
-    corners = {}
-    for code in np.unique(codes):
-        positions = np.flatnonzero(codes == code)
-        xs, ys = transform("EPSG:4326", f"EPSG:{code}", longitude[positions], latitude[positions])
-        corners[f"EPSG:{code}"] = (positions, np.stack([xs, ys], axis=-1)[:, None, :] + square)
-    return corners
-
-
-def centres_of(corners: dict[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Returns longitude and latitude (N, 2) of the patches' centres in degrees, in the patches' order."""
-    middles = {crs: (members, square.mean(axis=1, keepdims=True)) for crs, (members, square) in corners.items()}
-    return reproject(middles, "EPSG:4326")[:, 0]
-
-
-def footprints_of(corners: dict[str, tuple[np.ndarray, np.ndarray]], keys: Sequence[str]) -> Footprints:
-    """Returns the patches' footprints on the ground, in their order.
-
-    Args:
-        corners: the corners by CRS, as `corners_from_transforms` returns them.
-        keys: the patches' keys, for errors.
-
-    Raises:
-        SourceError: if a CRS and a transform name no place on Earth.
-    """
-    footprints = Footprints.of_degrees(reproject(corners, "EPSG:4326"))
-    if (lost := np.flatnonzero(~footprints.known)).size:
-        crs = next(crs for crs, (members, _) in corners.items() if lost[0] in members)
-        raise SourceError(
-            keys[lost[0]],
-            f"its corners lie nowhere on Earth by its transform in {crs}, as those of {lost.size:,} of {len(keys):,}",
-            "images whose coordinates name a place",
-            "correct the files' coordinate reference system and transform, or leave these files out",
-        )
-    return footprints
-
-
-def reproject(corners: dict[str, tuple[np.ndarray, np.ndarray]], crs: str) -> np.ndarray:
-    """Returns all corners, or other points (N, points, 2), in one CRS and in the patches' order; NaN of no place."""
-    points = next(iter(corners.values()))[1].shape[1]
-    projected = np.empty((sum(len(positions) for positions, _ in corners.values()), points, 2))
-    for source, (positions, places) in corners.items():
-        flat = places.reshape(-1, 2)
-        projected[positions] = transformed(flat, source, crs).reshape(places.shape)
-    return projected
-
-
-def block_names(corners: dict[str, tuple[np.ndarray, np.ndarray]], block_km: float) -> list[str]:
+def block_names(corners: Corners, block_km: float) -> list[str]:
     """Names the block that each patch's centre lies in.
 
     In Europe they are squares of EPSG:3035, elsewhere cells of `eo_keras.geo.footprints.cells`.

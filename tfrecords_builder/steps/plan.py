@@ -6,7 +6,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from tfrecords_builder.splits import split as splits
+from tfrecords_builder.splits.draws import hash_order
+from tfrecords_builder.splits.types import TEST, TRAIN, VAL
 
 MIN_TRAINING_SHARDS = 8
 """Fewer shards would leave workers of a distributed training without a file of their own."""
@@ -41,13 +42,13 @@ def plan_shards(
         seed: changes the order.
     """
     shards = []
-    for split in (splits.TRAIN, splits.VAL, splits.TEST):
+    for split in (TRAIN, VAL, TEST):
         positions = [position for position, name in enumerate(assignment) if name == split]
         if not positions:
             continue
-        positions.sort(key=lambda position: splits.hash_order(keys[position], seed))
+        positions.sort(key=lambda position: hash_order(keys[position], seed))
         count = math.ceil(sum(sizes[position] for position in positions) / (shard_mb * 1e6))
-        if split == splits.TRAIN:
+        if split == TRAIN:
             count = max(count, MIN_TRAINING_SHARDS)
         count = min(max(count, 1), len(positions))
         for number in range(count):

@@ -11,7 +11,7 @@ from eo_keras.core import engines, files
 from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import OptionError, RecordsError
 from eo_keras.records import data_card as cards
-from tfrecords_builder.steps import tfds_metadata
+from eo_keras.records import tfds_metadata
 from tfrecords_builder.storage.state import STATE_FOLDER
 
 ENGINES = ("local", "beam")

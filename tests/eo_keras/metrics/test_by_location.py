@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eo_keras.geo.coordinates import read_coordinates
 from eo_keras.metrics import by_location
 from eo_keras.plots import confidence
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from tfrecords_builder import build
-from tfrecords_builder.splits import spatial
 from tfrecords_builder.splits import split as splits
 from tfrecords_builder.synthetic import archives
 
@@ -32,7 +32,7 @@ def test_places_of_records_are_those_of_the_coordinates_file(located):
     keys = [one.key for shard in card.splits["test"].shards for one in records.read_examples(folder / shard.name)]
     keys = keys[::-1]
     found = by_location.read_places(folder, card, "test", keys)
-    expected, _ = spatial.read_coordinates(str(coordinates), tuple(keys))
+    expected, _ = read_coordinates(str(coordinates), tuple(keys))
     np.testing.assert_allclose(found.degrees, expected, atol=2e-6)
     assert found.known.all() and len(found.known) == card.splits["test"].examples
     # Examples of another split have no place here.

@@ -1,14 +1,14 @@
 """Splits of tiles: whole cities, blocks with a buffer of a tile, and neighbours that share ground."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
 
 from eo_keras.errors import OptionError, SourceError
-from tfrecords_builder.sources.urban_atlas.sites import Site
 from tfrecords_builder.splits.by_site import draw_cities, split_tiles
-from tfrecords_builder.splits.split import Patches, SplitOptions
+from tfrecords_builder.splits.types import Patches, SplitOptions
 
 SIZE = 64
 
@@ -28,7 +28,7 @@ def tiles_of(places):
 
 
 def cities_of(count, **splits):
-    return [Site(f"c{number:02d}", (), (), splits.get(f"c{number:02d}")) for number in range(count)]
+    return {f"c{number:02d}": splits.get(f"c{number:02d}") for number in range(count)}
 
 
 def apart(count, tiles=4):
@@ -39,7 +39,8 @@ def apart(count, tiles=4):
 def split(places, cities, **options):
     options = {"method": "city", **options}
     names = [city for city, _, _ in places]
-    return split_tiles(tiles_of(places), names, cities, SplitOptions(**options)), names
+    tiles = dataclasses.replace(tiles_of(places), sites=tuple(names), site_splits=cities)
+    return split_tiles(tiles, SplitOptions(**options)), names
 
 
 def test_a_city_lies_in_one_part_and_shares_are_kept():
@@ -63,10 +64,10 @@ def test_the_lists_own_split_goes_first_and_the_rest_is_drawn():
 
 
 def test_the_draw_follows_from_seed_and_names_alone():
-    names = {f"c{number:02d}" for number in range(12)}
-    draws = [draw_cities(cities, names, SplitOptions(method="city")) for cities in (cities_of(12), cities_of(12)[::-1])]
+    backwards = dict(reversed(cities_of(12).items()))
+    draws = [draw_cities(cities, SplitOptions(method="city")) for cities in (cities_of(12), backwards)]
     assert draws[0] == draws[1]
-    assert draws[0] != draw_cities(cities_of(12), names, SplitOptions(method="city", seed=2))
+    assert draws[0] != draw_cities(cities_of(12), SplitOptions(method="city", seed=2))
 
 
 def test_folds_test_each_city_once():
@@ -90,7 +91,10 @@ def test_a_tile_without_a_place_does_not_end_the_check_of_the_others():
     found = tiles_of(places)
     found.transforms[2, 2] = 1e12
     with pytest.raises(SourceError, match="c01-9-0: its corners lie nowhere on Earth"):
-        split_tiles(found, ["c00", "c01", "c01"], cities_of(2, c00="test", c01="train"), SplitOptions(method="city"))
+        split_tiles(
+            dataclasses.replace(found, sites=("c00", "c01", "c01"), site_splits=cities_of(2, c00="test", c01="train")),
+            SplitOptions(method="city"),
+        )
 
 
 def test_one_city_cannot_be_split_by_city():

@@ -13,7 +13,7 @@ import re
 from eo_keras.core import files
 from eo_keras.errors import OptionError, SourceError, StorageError
 from eo_keras.geo.scene_numbers import Told
-from tfrecords_builder.splits.split import TEST, TRAIN, VAL
+from tfrecords_builder.splits.types import TEST, TRAIN, VAL
 
 COLUMNS = ("name", "scenes", "vectors", "split", "area", "scene_units", "scene_offset", "scene_scale")
 

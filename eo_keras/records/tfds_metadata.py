@@ -20,7 +20,8 @@ FILE_NAMES = (FEATURES_NAME, INFO_NAME, LABELS_NAME)
 
 def contents(card: DataCard) -> dict[str, bytes]:
     """Returns TFDS's `features.json`, `dataset_info.json` and the labels' names by name, to lie beside the shards."""
-    target = records.MASK if card.task == "segmentation" else records.LABEL
+    features = records.tfds_features(card)
+    target = records.MASK if records.MASK in features["featuresDict"]["features"] else records.LABEL
     info = {
         "citation": card.attribution,
         "description": f"{card.dataset}: {card.task}, bands {','.join(card.bands)}, {card.level}",
@@ -41,7 +42,7 @@ def contents(card: DataCard) -> dict[str, bytes]:
     }
     labels = {LABELS_NAME: "\n".join(card.legend.class_names) + "\n"} if target == records.LABEL else {}
     texts = labels | {
-        FEATURES_NAME: json.dumps(records.tfds_features(card), indent=2) + "\n",
+        FEATURES_NAME: json.dumps(features, indent=2) + "\n",
         INFO_NAME: json.dumps(info, indent=2) + "\n",
     }
     return {name: text.encode("utf-8") for name, text in texts.items()}
