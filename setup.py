@@ -22,6 +22,7 @@ setuptools.setup(
         "tfrecords_builder": ["py.typed"],
         "launch": ["py.typed", "flagfiles/*.flags"],
     },
+    entry_points={"console_scripts": ["eo-keras = launch.__main__:main"]},
     install_requires=[
         "tensorflow>=2.20,<2.22",  # tf.data and the models' default backend; later releases are untested
         "keras>=3.12,<3.16",  # the models; TensorFlow 2.21 asks for 3.12; later releases are untested

@@ -1,9 +1,11 @@
-"""The commands: `python -m launch.NAME --flagfile=...`. Flags, progress and exit codes live here, and nothing else."""
+"""The commands: `eo-keras NAME --flagfile=...`, or `python -m launch.NAME`. Flags, progress and exit codes."""
 
+import os
 import sys
 
-# So reads the command line while `python -m launch.NAME` looks for its module, which is before anything is imported.
-if sys.argv[:1] == ["-m"]:
+# So reads the command line while `python -m launch.NAME` looks for its module, or the script `eo-keras` imports this
+# package: before anything else is imported.
+if sys.argv and (sys.argv[0] == "-m" or os.path.basename(sys.argv[0]) == "eo-keras"):
     from launch import interrupts
 
     interrupts.listen()

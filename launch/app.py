@@ -15,8 +15,9 @@ from typing import Any
 import tqdm
 from absl import flags
 
+import eo_keras
 from eo_keras.errors import EOKerasError, OptionError
-from launch import flag_files, interrupts, options
+from launch import command_names, flag_files, interrupts, options
 from launch.options import with_flags
 from launch.progress_lines import ProgressLines
 
@@ -75,24 +76,32 @@ def _keep_freed_memory() -> None:
         library.mallopt(trim_threshold, 1 << 30)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the command line, calls `main`, and ends the process with the right exit code.
-
-    0: done, or help was asked for. 2: a mistake in flags or input, told in one line on standard error. 1: a fault of
-    the program. 130 and 143: interrupted by Ctrl-C or SIGTERM.
-    """
+def run(main: Callable[[], None], flag_values: flags.FlagValues = FLAGS) -> None:
+    """Parses the command line, calls `main`, and ends the process with the exit code of `exit_code`."""
     interrupts.listen()
-    sys.exit(_run(main, sys.argv))
+    sys.exit(exit_code(main, sys.argv, flag_values))
 
 
-def _run(main: Callable[[], None], argv: list[str], flag_values: flags.FlagValues = FLAGS) -> int:
-    module = sys.modules["__main__"]
-    command = module.__spec__.name if module.__spec__ else argv[0]
-    asked = _HELP & set(argv[1:])
+def exit_code(main: Callable[[], None], argv: list[str], flag_values: flags.FlagValues = FLAGS) -> int:
+    """Parses a command line, calls `main`, and reports an error in one line on standard error.
+
+    Args:
+        main: the command's work, which reads `flag_values`.
+        argv: the command line, the program's name first.
+        flag_values: the command's flags, defined.
+
+    Returns:
+        0: done, or help or the version was printed. 2: a mistake in flags or input. 1: a fault of the program. 130 and
+        143: interrupted by Ctrl-C or SIGTERM.
+    """
+    command, help_words = command_names.running(), _HELP & set(argv[1:])
     try:
-        if asked:
-            full = any(word.endswith("full") for word in asked)
-            print(_help(command, module.__doc__ or "", flag_values, full=full), flush=True)
+        if argv[1:] == ["--version"]:
+            print(f"{command_names.PROGRAM} {eo_keras.__version__}", flush=True)
+            return 0
+        if help_words:
+            full = any(word.endswith("full") for word in help_words)
+            print(_help(sys.modules["__main__"].__doc__ or "", flag_values, full=full), flush=True)
             return 0
         stray = flag_files.parse(flag_values, argv)[1:]
         if stray:
@@ -102,7 +111,7 @@ def _run(main: Callable[[], None], argv: list[str], flag_values: flags.FlagValue
         # Output that nobody reads any more is noticed here and not at the interpreter's end, where it is a fault.
         sys.stdout.flush()
     except flags.Error as error:
-        return _report(command, f"{error}; see python -m {command} --help")
+        return _report(command, f"{error}; see {command_names.command_line()} --help")
     except EOKerasError as error:
         if flag_values.is_parsed() and flag_values.debug:
             traceback.print_exc()
@@ -125,7 +134,7 @@ def _run(main: Callable[[], None], argv: list[str], flag_values: flags.FlagValue
 
 
 def say(text: str) -> None:
-    """Prints a line of the library to standard output at once, its options written as flags."""
+    """Prints a text to standard output at once, with options and commands as `with_flags` writes them."""
     print(with_flags(text), flush=True)
 
 
@@ -142,13 +151,14 @@ def _report(command: str, message: str, code: int = EXIT_BAD_INPUT) -> int:
     return code
 
 
-def _help(command: str, text: str, flag_values: flags.FlagValues, *, full: bool) -> str:
-    lines = [text.strip(), "", f"usage: python -m {command} --name=value ...", ""]
+def _help(text: str, flag_values: flags.FlagValues, *, full: bool) -> str:
+    lines = [text.strip(), "", f"usage: {command_names.command_line()} --name=value ...", ""]
     for flag in _flags(flag_values, full=full):
         if flag.default is None:
             default = "required" if _is_required(flag) else "default: none"
         else:
-            default = f"default: {flag.default_as_str}"
+            # absl quotes all but lists; without its quotes an empty text would not be seen.
+            default = f"default: {flag.default_as_str.strip(chr(39)) or flag.default_as_str}"
         lines += textwrap.wrap(
             # absl breaks a line within the help of flags that may be repeated.
             f"--{flag.name}: {' '.join(flag.help.split())} ({default})",
@@ -156,7 +166,13 @@ def _help(command: str, text: str, flag_values: flags.FlagValues, *, full: bool)
             initial_indent="  ",
             subsequent_indent=" " * 6,
         )
-    return "\n".join([*lines, "", "  --flagfile=FILE reads flags from a file, one a line; # begins a comment."])
+    lines += [
+        "",
+        "  --flagfile=FILE: Reads flags from a file, one a line; # begins a comment. FILE is a path, or the name of an",
+        f"      installed file, which {command_names.PROGRAM} flagfiles lists.",
+        "  --version: Prints the version of EO-Keras.",
+    ]
+    return command_names.as_typed("\n".join(lines))
 
 
 def _flags(flag_values: flags.FlagValues, *, full: bool) -> list[flags.Flag]:
@@ -194,6 +210,11 @@ def flags_text(flag_values: flags.FlagValues = FLAGS) -> str:
             # A flag that may be given several times takes a line each time.
             lines += flag.serialize().splitlines()
     return "".join(f"{line}\n" for line in lines)
+
+
+def visible_flags(flag_values: flags.FlagValues) -> list[flags.Flag]:
+    """Returns the flags that help and shell completion name: the command's own and those of every command."""
+    return _flags(flag_values, full=False)
 
 
 def _repeated(flag_values: flags.FlagValues) -> list[flags.Flag]:

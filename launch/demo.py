@@ -1,8 +1,7 @@
-"""Runs the whole way on a small generated world: archives, records, training, score, answers and a served model.
+"""Runs the whole workflow on small synthetic data: build, train, evaluate, predict and export.
 
-First patches with a class each, then cities: Sentinel-2 products and an Urban Atlas become tiles, and a map's model.
-
-Every step but the first is a command of its own, shown as you would type it.
+First classification of patches, then segmentation: Sentinel-2 products and an Urban Atlas of synthetic cities become
+tiles. The data is generated; every other step is a command, shown as you would type it.
 
 Example: python -m launch.demo --output_dir=runs/demo
 """
@@ -24,47 +23,58 @@ from eo_keras.core.output_folders import DEMO, OutputFolder
 from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
-from launch import app, demo_folder, path_flags
+from launch import app, command_names, demo_folder, flag_files, path_flags
 from tfrecords_builder.synthetic import archives, cities
 from tfrecords_builder.synthetic import baselines as hardness
 
 FLAGS = flags.FLAGS
 
-path_flags.define_path("output_dir", "runs/demo", "Folder for what the demo makes: new or empty.")
-flags.DEFINE_bool(
-    "overwrite", False, "Whether to replace a demo that is already in --output_dir; other files there stay."
-)
-flags.DEFINE_integer("patches_per_class", 200, "RGB patches of each of the ten classes.", lower_bound=20)
-flags.DEFINE_integer("ms_patches_per_class", 20, "13-band patches of each of the ten classes.", lower_bound=5)
-flags.DEFINE_integer("cities", 4, "Cities; one of them is for testing, one chooses the epoch.", lower_bound=3)
-flags.DEFINE_integer("city_size", 600, "Edge of a city in pixels of 10 m, a multiple of 6.", lower_bound=240)
-flags.DEFINE_integer("seed", 1, "Seed of the generated world and of the split.")
 
-_FLAGFILES = pathlib.Path(os.path.relpath(pathlib.Path(__file__).parent / "flagfiles"))
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the command's flags, the common ones left out."""
+    where = {"flag_values": flag_values}
+    path_flags.define_path("output_dir", "runs/demo", "Folder of the demo: new or empty.", **where)
+    flags.DEFINE_bool(
+        "overwrite",
+        False,
+        "Whether to replace a demo that is already in --output_dir; other files there stay.",
+        **where,
+    )
+    flags.DEFINE_integer("patches_per_class", 200, "RGB patches of each of the ten classes.", lower_bound=20, **where)
+    flags.DEFINE_integer(
+        "ms_patches_per_class", 20, "13-band patches of each of the ten classes.", lower_bound=5, **where
+    )
+    flags.DEFINE_integer(
+        "cities", 4, "Cities; one of them is for testing, one chooses the epoch.", lower_bound=3, **where
+    )
+    flags.DEFINE_integer(
+        "city_size", 600, "Edge of a city in pixels of 10 m, a multiple of 6.", lower_bound=240, **where
+    )
+    flags.DEFINE_integer("seed", 1, "Seed of the synthetic data and of the split.", **where)
 
 
 def _run(command: str, *positional: str, **arguments: object) -> None:
-    """Shows a command and runs it.
+    """Shows a command and runs it in a process of its own.
 
     Raises:
         EOKerasError: if it fails; it has said why.
     """
     # Those that would refuse a folder for what else lies in it, which stays.
     beside = ["--overwrite"] if FLAGS.overwrite and command in ("build", "train", "evaluate") else []
-    words = [
-        "-m",
-        f"launch.{command}",
-        *positional,
-        *beside,
-        *(f"--{name}={value}" for name, value in arguments.items()),
-    ]
-    print(f"\n$ python {shlex.join(words)}", flush=True)
-    if subprocess.run([sys.executable, *words], check=False).returncode:
+    words = [*positional, *beside, *(f"--{name}={value}" for name, value in arguments.items())]
+    print(app.with_flags(f"\n$ python -m launch.{command} {shlex.join(words)}"), flush=True)
+    module = [__package__, command] if command_names.by_program() else [f"{__package__}.{command}"]
+    if subprocess.run([sys.executable, "-m", *module, *words], check=False).returncode:
         raise EOKerasError(f"launch.{command}", "it failed as it says above", remedy="report it with all of the output")
 
 
+def _flag_file(name: str) -> str:
+    """Returns the flag that names an installed flag file, by its path where the working folder has one of its name."""
+    return f"--flagfile={flag_files.INSTALLED / name if os.path.lexists(name) else name}"
+
+
 def _patches(output: OutputFolder) -> str:
-    """Goes the way of patches; returns what it came to."""
+    """Runs the patch-classification demo; returns its summary."""
     folder, baselines = output.path("."), {}
     for kind, count in (("rgb", FLAGS.patches_per_class), ("ms", FLAGS.ms_patches_per_class)):
         source = folder / f"eurosat_{kind}.zip"
@@ -83,27 +93,27 @@ def _patches(output: OutputFolder) -> str:
         _run("inspect", records_dir=records, output=page)
 
     run_dir = folder / "run"
-    _run("train", f"--flagfile={_FLAGFILES / 'demo.flags'}", records_dir=folder / "records" / "rgb", run_dir=run_dir)
+    _run("train", _flag_file("demo.flags"), records_dir=folder / "records" / "rgb", run_dir=run_dir)
     _run("evaluate", run_dir=run_dir, split="test")
     # The network was trained on JPEGs; it reads the GeoTIFFs' red, green and blue, scaled as the JPEGs were made.
-    patches = folder / "patches"
+    patches, predictions = folder / "patches", folder / "predictions.csv"
     with output.new_path(patches.name) as path:
         shutil.unpack_archive(folder / "eurosat_ms.zip", path)
-    _run("predict", run_dir=run_dir, images=patches, output=folder / "answers.csv")
-    output.note({"answers.csv": Written.of_file(folder / "answers.csv")})
+    _run("predict", run_dir=run_dir, images=patches, output=predictions)
+    output.note({predictions.name: Written.of_file(predictions)})
     _run("export", run_dir=run_dir, export_dir=folder / "serving")
 
     metrics = json.loads((run_dir / "evaluation" / "test" / "metrics.json").read_text())
     scores = metrics["scores"]
     return (
-        f"RGB test patches right: network {scores['accuracy']:.1%} ({scores['accuracy_low']:.1%} to "
+        f"accuracy on the RGB test patches: network {scores['accuracy']:.1%} ({scores['accuracy_low']:.1%} to "
         f"{scores['accuracy_high']:.1%} at 95 %), logistic regression on the patches' band means "
         f"{baselines['rgb']:.1%} (13 bands: {baselines['ms']:.1%})"
     )
 
 
 def _cities(output: OutputFolder) -> str:
-    """Goes the way of tiles; returns what it came to."""
+    """Runs the segmentation demo; returns its summary."""
     folder = output.path(".")
     print(f"\ngenerating {folder / 'cities'}: two Sentinel-2 products and an Urban Atlas of each city", flush=True)
     with app.progress(FLAGS.cities, "generating", unit="cities") as advance, output.new_path("cities") as path:
@@ -112,7 +122,7 @@ def _cities(output: OutputFolder) -> str:
     records, run_dir, share = folder / "records" / "cities", folder / "run_cities", 1 / FLAGS.cities
     _run(
         "build",
-        *(f"--{part}_fraction={share:.3f}" for part in ("test", "val")),
+        *(f"--{split}_fraction={share:.3f}" for split in ("test", "val")),
         dataset="urban_atlas",
         cities=listed,
         legend="hsl4",
@@ -122,18 +132,19 @@ def _cities(output: OutputFolder) -> str:
         seed=FLAGS.seed,
     )
     _run("inspect", records_dir=records, output=folder / "cities.html")
-    _run("train", f"--flagfile={_FLAGFILES / 'demo_maps.flags'}", records_dir=records, run_dir=run_dir)
+    _run("train", _flag_file("demo_maps.flags"), records_dir=records, run_dir=run_dir)
     _run("evaluate", run_dir=run_dir, split="test")
     scores = json.loads((run_dir / "evaluation" / "test" / "metrics.json").read_text())["scores"]
     mean, accuracy = scores["macro_iou"], scores["accuracy"]
     return (
         f"tiles of a city not seen in training: mIoU {mean['value']:.3f} ({mean['low']:.3f} to {mean['high']:.3f} at "
-        f"95 %), {accuracy['value']:.1%} of the pixels right; colours alone give {_colours_alone(records):.1%}"
+        f"95 %), accuracy {accuracy['value']:.1%} of the pixels; logistic regression on colors alone "
+        f"{_color_baseline(records):.1%}"
     )
 
 
-def _colours_alone(records_dir: pathlib.Path) -> float:
-    """Returns what logistic regression on the mean colours of 5 x 5 pixels makes of the test tiles, side by side."""
+def _color_baseline(records_dir: pathlib.Path) -> float:
+    """Returns the pixel accuracy of logistic regression on the mean colors of 5 x 5 pixels, on the test split."""
     card = cards.read_data_card(records_dir)
     images, labels = [], []
     for shard in card.splits["test"].shards:
@@ -154,8 +165,8 @@ def main() -> None:
         )
         return
     with demo_folder.prepared(output, overwrite=FLAGS.overwrite):
-        found = [way(output) for way in (_patches, _cities)]
-    print("\n" + "\n".join(found))
+        summaries = [example(output) for example in (_patches, _cities)]
+    print("\n" + "\n".join(summaries))
     print(
         f"done in {time.monotonic() - started:.0f} s; look at {folder}/*.html and {folder}/run*/evaluation/test/*.png,"
     )
@@ -163,4 +174,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    define_flags(FLAGS)
     app.run(main)

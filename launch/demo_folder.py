@@ -1,4 +1,4 @@
-"""The folder of the demo: what an earlier demo left in it, and what is somebody else's."""
+"""The output folder of the demo: checked, and cleared of the files of an earlier demo."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from eo_keras.errors import OptionError
 from launch import app
 
 _FOLDERS = ("records/rgb", "records/ms", "records/cities", "run", "run_cities", "serving")
-"""What the demo's commands make; each has a list of its own of what was written there."""
+"""Folders of the demo's commands; each has a list of the files that its command wrote there."""
 
 _PAGES = ("eurosat_rgb", "eurosat_ms", "cities")
 _NAMES = (
-    *("eurosat_rgb.zip", "eurosat_ms.zip", "answers.csv"),
+    *("eurosat_rgb.zip", "eurosat_ms.zip", "predictions.csv"),
     *(f"{name}.{end}" for name in _PAGES for end in ("html", "json")),
 )
 

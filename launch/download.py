@@ -14,8 +14,12 @@ from tfrecords_builder import downloads
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_enum("dataset", None, sorted(downloads.PUBLISHED), "Data set to fetch.", required=True)
-path_flags.define_path("output_dir", "data", "Folder to put the archive in; made if need be.")
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the command's flags, the common ones left out."""
+    where = {"flag_values": flag_values}
+    flags.DEFINE_enum("dataset", None, sorted(downloads.PUBLISHED), "Data set to fetch.", required=True, **where)
+    path_flags.define_path("output_dir", "data", "Folder to put the archive in; made if need be.", **where)
 
 
 def main() -> None:
@@ -46,4 +50,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    define_flags(FLAGS)
     app.run(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import itertools
 import os
 import pathlib
 import re
@@ -21,6 +22,8 @@ from launch.path_flags import PathParser
 INSTALLED = pathlib.Path(__file__).parent / "flagfiles"
 """The flag files that come with the package."""
 
+SUFFIX = ".flags"
+
 _BYTE_ORDER_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16.
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -33,6 +36,30 @@ _UNREADABLE = re.compile("[\0\udc80-\udcff]")
 """What bytes become that are no UTF-8, and the zeros of UTF-16 without a byte order mark."""
 
 _MOST_BYTES = 1 << 20
+
+
+def installed() -> dict[str, pathlib.Path]:
+    """Returns the flag files that come with the package, by name."""
+    return {path.name: path for path in sorted(INSTALLED.glob(f"*{SUFFIX}"))}
+
+
+def find_installed(name: str) -> pathlib.Path | None:
+    """Returns the flag file of this name that comes with the package, the suffix left out or not, or None."""
+    files_by_name = installed()
+    return files_by_name.get(name) or files_by_name.get(f"{name}{SUFFIX}")
+
+
+def nearest_installed(name: str) -> str | None:
+    """Returns the name of the installed flag file that is most like a name that no file has, or None."""
+    names = {path.stem: path.name for path in installed().values()}
+    near = difflib.get_close_matches(name.removesuffix(SUFFIX), names, 1)
+    return names[near[0]] if near else None
+
+
+def title(path: pathlib.Path) -> str:
+    """Returns what the comment at the head of a flag file says first: up to a colon, a bracket or a full stop."""
+    head = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return re.split(r" ?[:;(]|\.(?= [A-Z]|$)", " ".join(line.lstrip("# ") for line in head))[0]
 
 
 def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, named_by: str = "--flagfile") -> list[str]:
@@ -158,8 +185,9 @@ class _Reader:
             raise OptionError(where, str(error)) from None
         places = [self._open[-1].parent / path] if self._open else []
         places.append(path)
-        if path.parent in (pathlib.Path(), pathlib.Path("launch/flagfiles")):
-            places += [INSTALLED / path.name, INSTALLED / f"{path.name}.flags"]
+        # The second is how a working copy of the repository names them.
+        if path.parent in (pathlib.Path(), pathlib.Path("launch/flagfiles")) and (shipped := find_installed(path.name)):
+            places.append(shipped)
         for place in places:
             if place.is_file():
                 return place
@@ -169,9 +197,12 @@ class _Reader:
             remedy = f"say --flagfile={inside}" if inside.is_file() else "name a file in it"
             raise OptionError(where, f"{folder} is a folder", "a flag file", remedy)
         if not path.exists():
-            installed = ", ".join(sorted(one.name for one in INSTALLED.glob("*.flags")))
+            near = nearest_installed(path.name)
             raise OptionError(
-                where, f"there is no {path}", f"a flag file; in {INSTALLED} lie {installed}", "check the path"
+                where,
+                f"there is no {path}",
+                f"a flag file: a path, or the name of an installed one ({', '.join(installed())})",
+                f"did you mean {near}?" if near else "check the path",
             )
         return path  # A pipe, such as a shell's <(...).
 

@@ -22,44 +22,65 @@ FLAGS = flags.FLAGS
 
 _DEFAULTS = leakage.LeakOptions()
 
-path_flags.define_path(
-    "records_dir", None, "Records folder made by launch.build: a path or a URL.", required=True, urls=True
-)
-path_flags.define_path(
-    "output",
-    None,
-    "HTML file to write the page to; the leak report's numbers go beside it, ending in .json. Default: "
-    "inspect/<name of the records folder>.html, outside that folder.",
-)
-flags.DEFINE_bool(
-    "overwrite", False, "Whether to replace a page or numbers that this command did not write, or that were changed."
-)
-flags.DEFINE_integer("samples", 10, "Samples of each class and split on the page.", lower_bound=1, upper_bound=10)
-flags.DEFINE_bool(
-    "verify",
-    False,
-    "Whether to compare every shard's SHA-256 with the card, beside all that is checked on reading; with --dry_run, "
-    "whether to read and check every record. The first damage is named by shard and record.",
-)
-path_flags.define_path(
-    "coordinates",
-    None,
-    "CSV file of the patches' centres (header patch,latitude,longitude, in degrees), for records without a CRS.",
-)
-flags.DEFINE_float("neighbour_km", _DEFAULTS.neighbour_km, "Distance of neighbours, edge to edge in kilometres.")
-flags.DEFINE_integer(
-    "near_copy_bits",
-    _DEFAULTS.near_copy_bits,
-    "Bits of 64 in which the perceptual hashes of near copies differ at most; unrelated pictures differ in 32.",
-    lower_bound=0,
-    upper_bound=24,
-)
-path_flags.define_path(
-    "against",
-    None,
-    "Another records folder, whose leaks and map are shown beside, such as that of a spatial split.",
-    urls=True,
-)
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the command's flags, the common ones left out."""
+    where = {"flag_values": flag_values}
+    path_flags.define_path(
+        "records_dir",
+        None,
+        "Records folder made by launch.build: a path or a URL.",
+        required=True,
+        urls=True,
+        **where,
+    )
+    path_flags.define_path(
+        "output",
+        None,
+        "HTML file to write the page to; the leak report's numbers go beside it, ending in .json. Default: "
+        "inspect/<name of the records folder>.html, outside that folder.",
+        **where,
+    )
+    flags.DEFINE_bool(
+        "overwrite",
+        False,
+        "Whether to replace a page or numbers that this command did not write, or that were changed.",
+        **where,
+    )
+    flags.DEFINE_integer(
+        "samples", 10, "Samples of each class and split on the page.", lower_bound=1, upper_bound=10, **where
+    )
+    flags.DEFINE_bool(
+        "verify",
+        False,
+        "Whether to compare every shard's SHA-256 with the card, beside all that is checked on reading; with "
+        "--dry_run, whether to read and check every record. The first damage is named by shard and record.",
+        **where,
+    )
+    path_flags.define_path(
+        "coordinates",
+        None,
+        "CSV file of the patches' centres (header patch,latitude,longitude, in degrees), for records without a CRS.",
+        **where,
+    )
+    flags.DEFINE_float(
+        "neighbour_km", _DEFAULTS.neighbour_km, "Distance of neighbours, edge to edge in kilometres.", **where
+    )
+    flags.DEFINE_integer(
+        "near_copy_bits",
+        _DEFAULTS.near_copy_bits,
+        "Bits of 64 in which the perceptual hashes of near copies differ at most; unrelated pictures differ in 32.",
+        lower_bound=0,
+        upper_bound=24,
+        **where,
+    )
+    path_flags.define_path(
+        "against",
+        None,
+        "Another records folder, whose leaks and map are shown beside, such as that of a spatial split.",
+        urls=True,
+        **where,
+    )
 
 
 def main() -> None:
@@ -130,4 +151,5 @@ def _inspect(name: str, card: cards.DataCard, folder: str, bars: app.ProgressBar
 
 
 if __name__ == "__main__":
+    define_flags(FLAGS)
     app.run(main)

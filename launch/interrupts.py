@@ -13,6 +13,8 @@ import signal
 import sys
 import types
 
+from launch import command_names
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
@@ -52,7 +54,7 @@ def _end(number: int, frame: types.FrameType | None) -> None:
     with contextlib.suppress(Exception):  # A pipe that nobody reads, or a stream that was just being written.
         sys.stdout.flush()
     with contextlib.suppress(OSError):
-        os.write(_State.standard_error, f"{_command()}: interrupted\n".encode(errors="replace"))
+        os.write(_State.standard_error, f"{command_names.running()}: interrupted\n".encode(errors="replace"))
     # No exception, which could be caught, and no end of the interpreter, which waits for threads.
     os._exit(128 + number)
 
@@ -68,11 +70,3 @@ def _has_workers() -> bool:
     # What is missing in it is being imported just now.
     children = getattr(sys.modules.get("multiprocessing"), "active_children", None)
     return bool(children and children())
-
-
-def _command() -> str:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if spec is not None:
-        return spec.name
-    words = sys.orig_argv
-    return words[words.index("-m") + 1] if "-m" in words[:-1] else os.path.basename(sys.argv[0])

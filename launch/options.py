@@ -27,7 +27,7 @@ from typing import Any
 from absl import flags
 
 from eo_keras.core.options import Field, all_fields, fields, help_text, nested_fields
-from launch import path_flags
+from launch import command_names, path_flags
 
 flags.disclaim_key_flags()  # The flags belong to the module that calls.
 
@@ -39,8 +39,12 @@ _DEFINERS = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DE
 
 
 def with_flags(text: str) -> str:
-    """Returns a text of the library with its options, such as `` `crop=65` ``, written as flags: `--crop=65`."""
-    return _OPTION.sub(r"--\1", text)
+    """Returns a text as the user of a command types what it names.
+
+    Options of the library, such as `` `crop=65` ``, become flags, `--crop=65`; commands are named as the running one
+    was called, see `command_names.as_typed`.
+    """
+    return command_names.as_typed(_OPTION.sub(r"--\1", text))
 
 
 def define(kind: type, flag_values: flags.FlagValues, *, module_name: str | None = None) -> None:

@@ -27,7 +27,7 @@ def values():
 
 
 def run(values, *arguments, main=lambda: None):
-    return app._run(main, ["command", *arguments], values)
+    return app.exit_code(main, ["command", *arguments], values)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ def test_the_demo_goes_the_whole_way_and_its_network_beats_mean_colours(tmp_path
     baseline = float(result.stdout.rpartition("band means ")[2].partition("%")[0]) / 100
     assert 0.2 < baseline <= 0.7
     assert (tmp_path / "demo" / "serving" / "1" / "saved_model.pb").exists()
-    assert len((tmp_path / "demo" / "answers.csv").read_text().splitlines()) == 201
+    assert len((tmp_path / "demo" / "predictions.csv").read_text().splitlines()) == 201
     maps = json.loads((tmp_path / "demo" / "run_cities" / "evaluation" / "test" / "metrics.json").read_text())["scores"]
-    colours = float(result.stdout.rpartition("colours alone give ")[2].partition("%")[0]) / 100
+    colours = float(result.stdout.rpartition("on colors alone ")[2].partition("%")[0]) / 100
     # In a city that was not seen in training.
     assert maps["macro_iou"]["value"] > 0.6 and maps["accuracy"]["value"] > 0.75 > 0.7 > colours > 0.4

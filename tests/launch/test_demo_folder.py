@@ -37,8 +37,8 @@ def test_a_demo_is_replaced_where_that_is_said_and_nothing_else(tmp_path, capsys
             (path / "bonn").mkdir(parents=True)
             (path / "bonn" / "a.tif").write_bytes(b"1")
         runs.output_folder(output.path("run")).write({runs.MODEL_NAME: b"model", "evaluation/t.json": b"{}"})
-        (output.path("answers.csv")).write_bytes(b"a")
-        output.note({"answers.csv": Written.of_file(output.path("answers.csv"))})
+        (output.path("predictions.csv")).write_bytes(b"a")
+        output.note({"predictions.csv": Written.of_file(output.path("predictions.csv"))})
     theirs = {"run/notes.md": b"1", "mine/model.keras": b"2", "cities/bonn/b.tif": b"3", "run_b/model.keras": b"4"}
     for name, data in theirs.items():
         output.path(name).parent.mkdir(exist_ok=True)

@@ -32,7 +32,7 @@ def run(monkeypatch, capsys):
         app.define_flags(values)
         doctor.define_flags(values)
         monkeypatch.setattr(doctor, "FLAGS", values)
-        code = app._run(doctor.main, ["launch.doctor", *map(str, arguments)], values)
+        code = app.exit_code(doctor.main, ["launch.doctor", *map(str, arguments)], values)
         return code, *capsys.readouterr()
 
     return call

@@ -72,7 +72,7 @@ def command(monkeypatch, capsys):
         evaluate.define_flags(values)
         for module in (evaluate, evaluate_maps):
             monkeypatch.setattr(module, "FLAGS", values)
-        return app._run(evaluate.main, ["evaluate", *map(str, arguments)], values), *capsys.readouterr()
+        return app.exit_code(evaluate.main, ["evaluate", *map(str, arguments)], values), *capsys.readouterr()
 
     return run
 

@@ -31,7 +31,7 @@ def command(monkeypatch, capfd):
         flags.DEFINE_bool("calibrated", None, "", flag_values=values)
         monkeypatch.setattr(export, "FLAGS", values)
         argv = ["export", f"--run_dir={run_dir}", f"--export_dir={export_dir}", *arguments]
-        code = app._run(export.main, argv, values)
+        code = app.exit_code(export.main, argv, values)
         return code, *capfd.readouterr()
 
     return run

@@ -138,9 +138,12 @@ def test_a_file_that_is_missing_or_a_folder(values, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("none.flags", "launch/flagfiles/none.flags"):
         with pytest.raises(
-            OptionError, match=f"--flagfile: there is no {name}; .*{flag_files.INSTALLED} lie demo.flags, "
+            OptionError,
+            match=f"--flagfile: there is no {name}; .*name of an installed one .demo.flags, .*Check the path",
         ):
             read(values, name)
+    with pytest.raises(OptionError, match="there is no demoo; .*Did you mean demo.flags?"):
+        read(values, "demoo")
     with pytest.raises(OptionError, match="there is no other/demo.flags"):
         read(values, "other/demo.flags")
     (tmp_path / "run").mkdir()

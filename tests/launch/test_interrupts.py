@@ -30,25 +30,27 @@ raise SystemExit("the interrupt was swallowed")
 
 
 @pytest.mark.parametrize(
-    ("library", "number"),
+    ("library", "number", "words"),
     [
-        ("tqdm", signal.SIGINT),  # Imported before any flag is read.
-        ("tqdm", signal.SIGTERM),
-        ("tensorflow", signal.SIGINT),
-        ("tensorflow", signal.SIGTERM),
-        ("keras", signal.SIGINT),
+        ("tqdm", signal.SIGINT, ["launch.export"]),  # Imported before any flag is read.
+        ("tqdm", signal.SIGTERM, ["launch.export"]),
+        ("tqdm", signal.SIGINT, ["launch", "export"]),
+        ("tensorflow", signal.SIGINT, ["launch.export"]),
+        ("tensorflow", signal.SIGTERM, ["launch.export"]),
+        ("keras", signal.SIGINT, ["launch.export"]),
     ],
 )
-def test_an_interrupt_within_an_import_ends_the_command(tmp_path, library, number):
+def test_an_interrupt_within_an_import_ends_the_command(tmp_path, library, number, words):
     ready = tmp_path / "ready"
     (tmp_path / f"{library}.py").write_text(STAND_IN.format(ready=str(ready)))
     process = subprocess.Popen(
-        [sys.executable, "-m", "launch.export", f"--run_dir={tmp_path}", f"--export_dir={tmp_path}"],
+        [sys.executable, "-m", *words, f"--run_dir={tmp_path}", f"--export_dir={tmp_path}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
+    name = "launch.export" if len(words) == 1 else "eo-keras export"
     try:
         while not ready.exists():
             assert process.poll() is None
@@ -57,7 +59,7 @@ def test_an_interrupt_within_an_import_ends_the_command(tmp_path, library, numbe
         out, err = process.communicate(timeout=10)
     finally:
         process.kill()
-    assert (process.returncode, out, err) == (128 + number, "", "launch.export: interrupted\n")
+    assert (process.returncode, out, err) == (128 + number, "", f"{name}: interrupted\n")
 
 
 PROGRAM = """

@@ -65,7 +65,7 @@ def command(monkeypatch, tmp_path, capsys):
         predict.define_flags(values)
         monkeypatch.setattr(predict, "FLAGS", values)
         words = ["predict", f"--run_dir={run.folder}", f"--output={output}", *arguments]
-        return app._run(predict.main, words, values), *capsys.readouterr()
+        return app.exit_code(predict.main, words, values), *capsys.readouterr()
 
     return run
 
