@@ -70,9 +70,9 @@ def test_every_kind_of_value(values, tmp_path, monkeypatch):
 def test_the_help_has_range_and_flags_but_no_earlier_name(values):
     text = app._help("Works.", values, full=False)
     assert "--rate: The rate. A number in (0, 1]. (default: 0.5)" in text
-    assert "--shift: The largest shift. Needs --turned. 0 or more. (default: '8')" in text
+    assert "--shift: The largest shift. Needs --turned. 0 or more. (default: 8)" in text
     assert "--folder: The folder. (required)" in text
-    assert "--sizes: Sizes. (default: '32,64')" in text
+    assert "--sizes: Sizes. (default: 32,64)" in text
     assert "--d4" not in text and "--move" not in text
 
 
