@@ -18,11 +18,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from eo_keras import models
+from eo_keras import models, tasks
 from eo_keras.data import pipeline as pipelines
 from eo_keras.data.augment import patches
 from eo_keras.losses import classification
-from eo_keras.tasks import task as tasks
 from eo_keras.training import options as training_options
 from eo_keras.training import phases
 from eo_keras.training import step as stepping
@@ -123,7 +122,9 @@ def profile(records_dir: str, model_name: str, dtype_policy: str, batch_size: in
         dtype_policy=dtype_policy,
         seed=options.seed,
     )
-    stepper = stepping.TrainStep(model, tf.distribute.get_strategy(), options, tasks.classification_loss(options))
+    stepper = stepping.TrainStep(
+        model, tf.distribute.get_strategy(), options, tasks.get("classification").loss(options)
+    )
     (phase,) = phases.make_phases(options, model, pipeline.steps)
     stepper.enter(phase)
     batch = next(iter(pipeline.epoch(0).take(1)))

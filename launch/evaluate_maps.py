@@ -99,7 +99,7 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
     for warning in warnings:
         app.say(f"warning: {warning}")
     _report(found.scores)
-    print(f"{output_dir}: scores and figures ({found.answers.tiles_per_second:.1f} tiles a second)")
+    print(f"{output_dir}: scores and figures ({found.predicted.images_per_second:.1f} tiles a second)")
     return found, content
 
 
@@ -109,7 +109,7 @@ def comparison_report(folders: Sequence[pathlib.Path], evaluated: Sequence[Any])
     from eo_keras.metrics import segmentation_comparison
 
     members = [
-        segmentation_comparison.DenseMember(name, one.answers.scorer, one.scores, content, one.places)
+        segmentation_comparison.DenseMember(name, one.predicted.predictions.scorer, one.scores, content, one.places)
         for name, (one, content) in zip(report.short_names(folders), evaluated, strict=True)
     ]
     datasets = ", ".join(dict.fromkeys(member.metrics["dataset"] for member in members))

@@ -101,7 +101,7 @@ def scan(card: DataCard, paths: Iterable[str]) -> Scanned:
     for path in paths:
         for header in records.read_headers(path):
             keys.append(header.key)
-            placed = header.transform is not None and card.task == "segmentation"
+            placed = header.transform is not None and card.targets.per_pixel
             digests.append(b"" if placed else hashlib.blake2b(header.image, digest_size=16).digest())
             cities.append(header.city)
             crs.append(header.crs)
@@ -125,11 +125,11 @@ def divide(scanned: Scanned, card: DataCard, fraction: float, draw: Callable[[Se
     Raises:
         OptionError: see `hold_out`.
     """
-    if card.task == "segmentation" and scanned.footprints is not None:
+    if card.targets.per_pixel and scanned.footprints is not None:
         return _by_place(scanned, card, fraction, draw)
     groups = _alike(scanned, card.resolution_m)
     sizes = np.bincount(groups)
-    if card.task != "segmentation" and scanned.footprints is not None and sizes.max() > 2 * fraction * len(groups) + 1:
+    if not card.targets.per_pixel and scanned.footprints is not None and sizes.max() > 2 * fraction * len(groups) + 1:
         # Chains of overlapping patches connect most of them.
         return _by_place(scanned, card, fraction, draw)
     # An example counts by the first key of those that are like it.

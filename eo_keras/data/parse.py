@@ -23,7 +23,7 @@ def parse_batch(serialized: Any, card: DataCard, *, with_keys: bool = False) -> 
         `image` (batch, height, width, band) of the card's dtype; `label`, int32 (batch,), or of tiles uint8 (batch,
         height, width), `IGNORE` where the ground is not seen; and `key` (batch,) string if asked for.
     """
-    dense = card.task == "segmentation"
+    dense = card.targets.per_pixel
     spec = {IMAGE: tf.io.FixedLenFeature([], tf.string)}
     spec |= {name: tf.io.FixedLenFeature([], tf.string) for name in ((MASK, VALIDITY) if dense else ())}
     if not dense:

@@ -7,6 +7,7 @@ resumed run sees what the uninterrupted one would have seen. Numbers stay in the
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -228,8 +229,7 @@ class TrainingDataset:
     def _load(self) -> tuple[tf.Tensor, tf.Tensor]:
         card = self._records.card
         images = _aligned((self.examples, card.patch_size, card.patch_size, len(self.bands)), card.dtype)
-        dense = card.task == "segmentation"
-        labels = _aligned((self.examples, *(2 * (card.patch_size,) if dense else ())), np.uint8 if dense else np.int32)
+        labels = _aligned((self.examples, *card.targets.shape(card.patch_size)), card.targets.dtype)
         stored_bytes = card.patch_size**2 * len(card.bands) * images.itemsize
         dataset = serialized(self._files, self._part).batch(max(1, min(PARSE_BATCH, _PARSE_BYTES // stored_bytes)))
         dataset = dataset.map(lambda batch: _parse(batch, card, self.bands)[:2], num_parallel_calls=PARALLEL_CALLS)
@@ -304,9 +304,9 @@ def _pad(values: tf.Tensor, missing: tf.Tensor, size: int) -> tf.Tensor:
 def kept_bytes(records: RecordDataset, options: PipelineOptions, examples: int) -> int:
     """Returns how many bytes of memory the selected bands of so many examples, and their labels, take."""
     card = records.card
-    pixels = card.patch_size**2
-    image = pixels * len(records.bands(options.bands)) * np.dtype(card.dtype).itemsize
-    return examples * (image + (pixels if card.task == "segmentation" else np.dtype(np.int32).itemsize))
+    image = card.patch_size**2 * len(records.bands(options.bands)) * np.dtype(card.dtype).itemsize
+    label = math.prod(card.targets.shape(card.patch_size)) * np.dtype(card.targets.dtype).itemsize
+    return examples * (image + label)
 
 
 def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

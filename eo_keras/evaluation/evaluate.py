@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from eo_keras import tasks
 from eo_keras.data import holdouts
 from eo_keras.data import pipeline as pipelines
-from eo_keras.data.pipeline import RecordDataset, reading
+from eo_keras.data.pipeline import RecordDataset
 from eo_keras.data.subsets import Holdout, holdout
 from eo_keras.errors import RecordsError, RunError
 from eo_keras.evaluation import tta
@@ -25,63 +23,11 @@ from eo_keras.metrics.calibration import Calibration, calibrate
 from eo_keras.metrics.predictions import ClassPredictions
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.tasks.predictor import Predictor
 
 _MISTAKES = 40
 
 _Progress = Callable[[str, int, int], None]
-
-
-class Answerer:
-    """Asks a model about the examples of a pipeline, on all devices of a strategy.
-
-    Args:
-        model: from digital numbers to probabilities, made in the strategy's scope; or what `tta.answering` returns.
-        strategy: the strategy, or None for one device.
-    """
-
-    def __init__(self, model: keras.Model | tta.Averaged, strategy: tf.distribute.Strategy | None = None):
-        self._strategy = strategy or tf.distribute.get_strategy()
-        self._answer = tf.function(lambda image: self._strategy.run(lambda part: model(part, training=False), (image,)))
-
-    def __call__(
-        self, records: RecordDataset, dataset: Any, stage: str = "", progress: _Progress | None = None
-    ) -> ClassPredictions:
-        """Asks about every example of weight above 0.
-
-        Args:
-            records: the records folder that the pipeline reads.
-            dataset: what `eo_keras.data.pipeline.evaluation` returns, with or without keys.
-            stage: what progress is to be called with.
-            progress: called with (stage, done, total) batches.
-
-        Raises:
-            RecordsError: if a record is damaged.
-        """
-        total = int(dataset.cardinality())
-        labels, probabilities, keys = [], [], []
-        for number, batch in enumerate(reading(records, self._strategy.experimental_distribute_dataset(dataset)), 1):
-            image, label, weight, *key = batch
-            counts = self._gathered(weight) > 0
-            labels.append(self._gathered(label)[counts])
-            probabilities.append(self._gathered(self._answer(image))[counts])
-            keys += [one.decode() for values in key for one in self._gathered(values)[counts]]
-            if progress:
-                progress(stage, number, total)
-        return ClassPredictions(np.concatenate(labels).astype(np.int64), np.concatenate(probabilities), tuple(keys))
-
-    def _gathered(self, values: Any) -> np.ndarray:
-        # A batch is divided in order: the first device holds its first examples.
-        return np.concatenate([part.numpy() for part in self._strategy.experimental_local_results(values)])
-
-
-def sample_images(dataset: Any, count: int) -> list[np.ndarray]:
-    """Returns the images of a pipeline's first examples, as many as there are, `count` at the most."""
-    images: list[np.ndarray] = []
-    for image, _, weight, *_ in dataset:
-        images += list(image.numpy()[weight.numpy() > 0])
-        if len(images) >= count:
-            break
-    return images[:count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,10 +117,8 @@ def evaluate(
     """
     check_records(records.card, run.card, records.folder)
     dataset = _dataset(run, records, split, None, batch_size)
-    answerer = Answerer(tta.answering(run.model, symmetries))
-    started = time.monotonic()
-    answers = answerer(records, dataset, f"asking about {split}", progress)
-    seconds = time.monotonic() - started
+    found = _predictor(run, symmetries)(records, dataset, f"predicting {split}", progress)
+    answers = found.predictions
     wrong = np.flatnonzero(~answers.right)
     surest = wrong[np.argsort(-answers.confidences[wrong], kind="stable")][:_MISTAKES]
     return Evaluation(
@@ -183,7 +127,7 @@ def evaluate(
         card=records.card,
         answers=answers,
         scores=metrics.score_classification(answers.labels, answers.probabilities, records.card.legend.class_names),
-        images_per_second=len(answers.labels) / seconds,
+        images_per_second=found.images_per_second,
         mistakes=surest,
         mistaken_images=_images_of(dataset, [answers.keys[number] for number in surest]),
         tta=symmetries,
@@ -249,8 +193,8 @@ def fit_calibration(
         RecordsError: if the records are others than the run's, or cannot be used.
     """
     split, part = validation_part(run, records)
-    answerer = Answerer(tta.answering(run.model, symmetries))
-    answers = answerer(records, _dataset(run, records, split, part, batch_size), "asking about validation", progress)
+    dataset = _dataset(run, records, split, part, batch_size)
+    answers = _predictor(run, symmetries)(records, dataset, "predicting validation", progress).predictions
     return calibrate(
         answers.labels,
         answers.probabilities,
@@ -259,6 +203,10 @@ def fit_calibration(
         tta=symmetries,
         data_fingerprint=records.card.fingerprint,
     )
+
+
+def _predictor(run: runs.Run, symmetries: str) -> Predictor:
+    return Predictor(tta.answering(run.model, symmetries), tasks.get("classification"), run.card.legend.class_names)
 
 
 def _dataset(run: runs.Run, records: RecordDataset, split: str, part: Holdout | None, batch_size: int) -> Any:

@@ -7,17 +7,19 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from eo_keras import models
+from eo_keras import models, tasks
 from eo_keras.core import files
 from eo_keras.data import pipeline as pipelines
 from eo_keras.evaluation.evaluate import check_records
 from eo_keras.evaluation.report import METRICS_NAME, output_folder
-from eo_keras.evaluation.segmentation_evaluate import DenseAnswerer, DenseTTA, MaskPredictions
+from eo_keras.evaluation.segmentation_evaluate import DenseTTA
 from eo_keras.metrics import by_location as places
 from eo_keras.metrics.segmentation import SegmentationScores
 from eo_keras.plots import classification, segmentation
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.tasks.predictor import Predictor
+from eo_keras.tasks.task import Predicted
 
 FIGURES = ("class_scores.png", "confusion_matrix.png", "maps.png")
 
@@ -63,7 +65,7 @@ class DenseEvaluation:
         run: the run.
         card: the card of the records folder.
         options: how it was asked.
-        answers: what it answered.
+        predicted: its predictions.
         scores: the scores of that.
         places: by key, the ground that each tile shows; None where the records do not say.
     """
@@ -71,7 +73,7 @@ class DenseEvaluation:
     run: runs.Run
     card: cards.DataCard
     options: DenseEvaluationOptions
-    answers: MaskPredictions
+    predicted: Predicted
     scores: SegmentationScores
     places: Mapping[str, str] | None = None
 
@@ -112,11 +114,13 @@ def evaluate_maps(
     size = min(options.batch_size, records.count(options.split) or 1)
     settings = pipelines.PipelineOptions(batch_size=size, bands=run.card.bands, cache=False)
     dataset = pipelines.evaluation(records, settings, options.split, with_keys=True)
-    answerer = DenseAnswerer(model, records.card.legend.class_names, tta=options.tta, tolerance=options.tolerance)
-    answers = answerer(records, dataset, f"asking about {options.split}", progress, shown=_SHOWN)
+    names = records.card.legend.class_names
+    predictor = Predictor(options.tta.answering(model), tasks.get("segmentation"), names, tolerance=options.tolerance)
+    found = predictor(records, dataset, f"predicting {options.split}", progress, samples=_SHOWN)
+    answers = found.predictions
     ground = _ground(records, options.split, list(answers.scorer.sums))
     scores = answers.scorer.scores(resamples=options.resamples, places=ground)
-    return DenseEvaluation(run, records.card, options, answers, scores, ground)
+    return DenseEvaluation(run, records.card, options, found, scores, ground)
 
 
 def _ground(records: pipelines.RecordDataset, split: str, keys: list[str]) -> dict[str, str] | None:
@@ -157,7 +161,7 @@ def write_maps_evaluation(
     pictures = (
         segmentation.class_scores_png(scores, card.legend, title),
         classification.confusion_matrix_png(scores.confusion, card.legend.class_names, title, "pixels"),
-        segmentation.maps_png(evaluation.answers.shown, card, run.card.bands, title),
+        segmentation.maps_png(evaluation.predicted.samples, card, run.card.bands, title),
     )
     content: dict[str, Any] = {
         "run": run.folder.resolve().name,
@@ -174,8 +178,8 @@ def write_maps_evaluation(
         "output_stride": options.output_stride or run.card.flags["segmentation"]["output_stride"],
         "tta": options.tta.name,
         "warnings": evaluation.warnings,
-        "tiles_per_second": round(evaluation.answers.tiles_per_second, 2),
-        "cross_entropy": evaluation.answers.cross_entropy,
+        "tiles_per_second": round(evaluation.predicted.images_per_second, 2),
+        "cross_entropy": evaluation.predicted.predictions.cross_entropy,
         "versions": runs.versions(),
         "scores": scores.to_json(),
     }

@@ -72,16 +72,12 @@ def make_page(subject: Subject, against: Subject | None = None, *, verified: boo
     ]
     return html.Page(
         title=f"{card.dataset}: {subject.name}",
-        subtitle=f"{total:,} {_kind(card)} of {len(card.legend)} classes, {len(card.bands)} bands, "
+        subtitle=f"{total:,} {card.targets.examples} of {len(card.legend)} classes, {len(card.bands)} bands, "
         f"Sentinel-2 {card.level}; " + ", ".join(f"{name} {split.examples:,}" for name, split in card.splits.items()),
         sections=sections,
         footer=f"{card.attribution}. Fingerprint of the records: {card.fingerprint}. "
         f"Made by launch.inspect of EO-Keras {eo_keras.__version__}.",
     )
-
-
-def _kind(card: cards.DataCard) -> str:
-    return "tiles" if card.task == "segmentation" else "patches"
 
 
 def numbers(subject: Subject, against: Subject | None = None) -> dict[str, Any]:
@@ -227,7 +223,7 @@ def _map_blocks(one: Subject) -> list[html.Text | html.Picture]:
 
 def _balance_blocks(card: cards.DataCard, counts) -> list[html.Text | html.Table | html.Picture]:
     names = card.legend.class_names
-    counted = "Clear pixels" if card.task == "segmentation" else "Examples"
+    counted = card.targets.counted.capitalize()
     png = dataset.class_balance_png(counts, names, f"{counted} by class and split", counted)
     counts_of = {name: [split.classes.get(name, 0) for split in card.splits.values()] for name in names}
     rows = [[name, *(f"{count:,}" if count else "-" for count in found)] for name, found in counts_of.items()]
@@ -272,10 +268,10 @@ def _sample_blocks(one: Subject) -> list[html.Picture]:
     for split, images in one.survey.samples.items():
         png = classification.contact_sheet_png(images, f"{one.card.dataset}, {split}")
         most = max(map(len, images.values()), default=0)
-        kind = _kind(one.card)
+        kind = one.card.targets.examples
         alt = f"Up to {most} {kind} of each class of the split '{split}': {', '.join(images)}"
         caption = f"Split '{split}': the first {kind} of every class"
-        if one.card.task == "segmentation":
+        if one.card.targets.per_pixel:
             caption += ", by the class of most pixels; behind each its land use, black where it is not known or seen"
         blocks.append(html.Picture(png, alt, caption))
     return blocks

@@ -263,8 +263,7 @@ def pictures(card: cards.DataCard, records_dir: str | os.PathLike[str], keys: se
 def describe(card: cards.DataCard) -> str:
     """Describes a card in lines of text: what it holds, counts by class and split, and statistics by band."""
     lines = [f"{name:<13}{value}" for name, value in facts(card)]
-    counted = "clear pixels" if card.task == "segmentation" else "examples"
-    lines += ["", counted.ljust(24) + "".join(name.rjust(14) for name in card.splits)]
+    lines += ["", card.targets.counted.ljust(24) + "".join(name.rjust(14) for name in card.splits)]
     for class_name in card.legend.class_names:
         counts = [split.classes[class_name] for split in card.splits.values()]
         lines.append(class_name.ljust(24) + "".join(f"{count:>14,}" if count else f"{'-':>14}" for count in counts))
@@ -338,8 +337,7 @@ def _read_checked(
                 raise _damaged(path, f"its records can be read, but its SHA-256 is {found}", f"{shard.sha256}")
         for name in card.legend.class_names:
             if by_class[name] != split.classes.get(name, 0):
-                what = "examples" if card.task == "classification" else "clear pixels"
-                found = f"split '{split_name}' holds {by_class[name]} {what} of {name}"
+                found = f"split '{split_name}' holds {by_class[name]} {card.targets.counted} of {name}"
                 raise _damaged(records_dir, found, f"{split.classes.get(name, 0)}, as the card says")
     if progress:
         progress(stage, len(place_of), total)
@@ -356,7 +354,7 @@ def _count(by_class: collections.Counter, example: records.Example, card: cards.
 
 def _check_labels(example: records.Example, card: cards.DataCard, path: str, number: int) -> None:
     last = len(card.legend) - 1
-    if (example.tile is not None) != (card.task == "segmentation"):
+    if (example.tile is not None) != card.targets.per_pixel:
         raise _damaged(path, f"record {number} is of another kind", f"{card.task}, as the card says")
     if example.tile is None:
         if not 0 <= example.label <= last:

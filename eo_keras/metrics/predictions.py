@@ -12,10 +12,41 @@ import numpy as np
 
 from eo_keras.core import files
 from eo_keras.errors import RunError
+from eo_keras.metrics.segmentation import SegmentationScorer
 
 PREDICTIONS_NAME = "predictions.csv"
 _COLUMNS = ("key", "true", "predicted", "probability")
 _PREFIX = "p_"
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictedSample:
+    """One example with its truth and its prediction.
+
+    Attributes:
+        key: its key.
+        image: stored numbers (height, width, band).
+        labels: its class, or uint8 (height, width), `IGNORE` where the truth is not known.
+        predictions: its predicted class, or uint8 (height, width).
+    """
+
+    key: str
+    image: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskPredictions:
+    """A segmentation model's predictions of tiles, as pixel counts.
+
+    Attributes:
+        scorer: the counts of all tiles.
+        cross_entropy: mean negative logarithm of the true class's probability over the labeled pixels, in nats.
+    """
+
+    scorer: SegmentationScorer
+    cross_entropy: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,6 @@ imported when the first figure is drawn, so that importing this module costs not
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from eo_keras.errors import BandError, RecordsError
 from eo_keras.metrics.classification import ReliabilityBin
-from eo_keras.plots.figure import GREY, message_png, new_figure, plain, png_bytes
+from eo_keras.plots.figure import BLUE, GREY, RED, message_png, new_figure, plain, png_bytes
 from eo_keras.sensors.radiometry import stretch_like_eurosat_jpeg
 from eo_keras.sensors.sentinel2 import COMPOSITES
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_TRAIN, _VALIDATION = "#2166ac", "#d6604d"
 _RIGHT, _WRONG = "#1a7a1a", "#b2182b"
 _MOST_MISTAKES, _TILE_COLUMNS = 40, 8
 _MOST_SAMPLES = 10
@@ -122,8 +120,8 @@ def reliability_png(
     accuracy = [part.accuracy for part in filled]
     gap = [part.confidence - part.accuracy for part in filled]
     style = {"align": "edge", "linewidth": 0.8}
-    upper.bar(left, accuracy, width, color="#92c5de", edgecolor=_TRAIN, label="Accuracy", **style)
-    hatched = {"facecolor": "none", "edgecolor": _VALIDATION, "hatch": "////"}
+    upper.bar(left, accuracy, width, color="#92c5de", edgecolor=BLUE, label="Accuracy", **style)
+    hatched = {"facecolor": "none", "edgecolor": RED, "hatch": "////"}
     upper.bar(left, gap, width, bottom=accuracy, label="Gap to mean confidence", **hatched, **style)
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="Perfect calibration")
     if scaled := [part for part in calibrated if part.count]:
@@ -268,49 +266,6 @@ def contact_sheet_png(images_by_class: Mapping[str, Sequence[npt.ArrayLike]], ti
     return png_bytes(figure)
 
 
-def training_curves_png(history: Mapping[str, Sequence[float]], title: str, note: str = "") -> bytes:
-    """Draws loss, accuracy and learning rate by epoch.
-
-    Args:
-        history: columns of equal meaning to Keras' history: `loss`, names that end in `accuracy`, both also with the
-            prefix `val_`, and `learning_rate`; what is absent is left out. `epoch`, where present, numbers the epochs,
-            which otherwise count from 1. Values that are not finite (an epoch without validation) are left out.
-        title: the figure's title.
-        note: a line below the panels: why training and validation cannot be compared number by number.
-
-    Returns:
-        The figure as PNG.
-    """
-    series = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
-    bases = list(dict.fromkeys(name.removeprefix("val_") for name in series))
-    panels = [name for name in bases if name == "loss"]
-    panels += [name for name in bases if name.endswith("accuracy")]
-    panels += [name for name in bases if name == "learning_rate"]
-    if not any(np.isfinite(series.get(kind + name, ())).any() for name in panels for kind in ("", "val_")):
-        return message_png("No epoch has been completed.", title)
-
-    figure = new_figure(4.4 * max(len(panels), 2), 3.9, title)
-    for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        both = (("Training", name, _TRAIN), ("Validation", f"val_{name}", _VALIDATION))
-        for label, column, colour in both:
-            values = series.get(column, np.empty(0))
-            epochs = series.get("epoch", np.arange(1, len(values) + 1))[: len(values)]
-            there = np.isfinite(values)
-            if not there.any():
-                continue
-            if label == "Validation":
-                best = (np.nanargmin if name == "loss" else np.nanargmax)(np.where(there, values, np.nan))
-                label += f" (best {values[best]:.4f}, epoch {epochs[best]:.0f})"
-            # Markers, because one epoch alone would be a line without length.
-            marker = "o" if there.sum() <= 40 else None
-            axes.plot(epochs[there], values[there], color=colour, marker=marker, markersize=3, label=label)
-        _finish_curve(axes, name)
-    if note:
-        width = 4.4 * max(len(panels), 2)
-        figure.supxlabel(plain(textwrap.fill(note, int(14 * width))), fontsize=8.5, color=GREY)
-    return png_bytes(figure)
-
-
 def to_display(
     image: npt.ArrayLike, band_names: Sequence[str], dtype_name: str, *, stretched: bool = False
 ) -> np.ndarray:
@@ -389,26 +344,6 @@ def _draw_tile(axes: Axes, image: np.ndarray, left: float, top: float) -> None:
     limits = axes.get_xlim(), axes.get_ylim()
     axes.imshow(image, extent=extent, interpolation="nearest", aspect="equal")
     axes.set(xlim=limits[0], ylim=limits[1])
-
-
-def _finish_curve(axes: Axes, name: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_title(name.replace("_", " ").capitalize(), fontsize=11)
-    axes.set_xlabel("Epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    epochs = np.concatenate([line.get_xdata() for line in axes.get_lines()] or [np.empty(0)])
-    if epochs.size and epochs.min() == epochs.max():
-        # Matplotlib would divide the surroundings of a single epoch into hundredths.
-        axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
-    axes.grid(color="#e5e5e5", linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)
-    if name == "learning_rate":
-        drawn = np.concatenate([line.get_ydata() for line in axes.get_lines()] or [np.empty(0)])
-        if drawn.size and drawn.min() > 0 and drawn.max() > drawn.min():
-            axes.set_yscale("log")
-    elif axes.get_lines():
-        axes.legend(fontsize=8.5, frameon=True, framealpha=0.9)
 
 
 def _per_cent(share: float) -> str:

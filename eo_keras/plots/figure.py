@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
+BLUE, RED = "#2166ac", "#d6604d"
 GREY = "#555555"
 GRID = "#e5e5e5"
 

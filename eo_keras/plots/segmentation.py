@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eo_keras.legends.catalogue import IGNORE, Legend
+from eo_keras.metrics.predictions import PredictedSample
 from eo_keras.metrics.segmentation import SegmentationScores
 from eo_keras.plots import classification
 from eo_keras.plots.figure import GREY, classes_to_display, message_png, new_figure, plain, png_bytes
 from eo_keras.records.data_card import DataCard
-
-if TYPE_CHECKING:
-    from eo_keras.evaluation.segmentation_evaluate import PredictedSample
 
 _MOST = 16
 _EDGE = 256  # Pixels: a larger tile is drawn smaller.

@@ -19,6 +19,8 @@ from typing import Any
 from eo_keras.core import files
 from eo_keras.errors import EOKerasError, RecordsError, RunError
 from eo_keras.legends.catalogue import Legend
+from eo_keras.records import targets as label_layouts
+from eo_keras.records.targets import Targets
 from eo_keras.sensors.radiometry import Reflectance
 
 DATA_CARD_NAME = "card.json"
@@ -145,9 +147,14 @@ class DataCard:
     fingerprint: str = ""
     schema: int = SCHEMA
 
+    @property
+    def targets(self) -> Targets:
+        """Layout of the labels."""
+        return label_layouts.of_task(self.task)
+
     def missing_classes(self) -> tuple[str, ...]:
         """Returns a line for each part that has no example, or no clear pixel, of some classes of its legend."""
-        what = "clear pixel" if self.task == "segmentation" else "example"
+        what = self.targets.counted.removesuffix("s")
         lines = []
         for name, split in self.splits.items():
             missing = [found for found in self.legend.class_names if split.examples and not split.classes.get(found)]

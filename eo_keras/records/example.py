@@ -4,7 +4,7 @@ This is the only file that knows the names of the features. An image keeps its s
 order: RGB as its untouched JPEG bytes, anything else as raw little-endian numbers. A transform is six float64 values
 as bytes, because a TFRecord's floats are float32 and would move a northing by decimetres.
 
-A patch has one label. A tile (`task` of its card is `segmentation`) has a class for every pixel instead, `mask`, and
+A patch has one label. A tile has a class for every pixel instead, `mask`, and
 beside it `validity`, which tells whether the sensor saw the ground there; both are uint8, compressed by zlib: land use
 lies in large areas, and shrinks to a few per cent.
 """
@@ -238,7 +238,7 @@ def tfds_features(card: DataCard) -> dict[str, Any]:
     else:
         image = tensor(card.dtype, shape)
     features = {IMAGE: image, KEY: text()}
-    if card.task == "segmentation":
+    if card.targets.per_pixel:
         features |= {name: tensor("uint8", shape[:2], "zlib") for name in (MASK, VALIDITY)}
         features |= {name: text() for name in (CITY, DATE, PRODUCT)}
     else:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from eo_keras.errors import TrainingError
+from eo_keras.metrics.metric import LOSS, Metric
 
 
 @dataclasses.dataclass
@@ -78,14 +79,14 @@ def check_validation(scores: Mapping[str, Any], epoch: int) -> None:
     """Refuses scores of validation examples that are not finite, as a step's loss is.
 
     Args:
-        scores: columns of the history.
+        scores: the scores by name.
         epoch: which epoch, counted from 0.
 
     Raises:
         TrainingError: if one is not; the column is named.
     """
     if bad := [name for name, value in scores.items() if value is not None and not math.isfinite(value)]:
-        raise _not_finite(f"epoch {epoch + 1}", f"validation's {bad[0].removeprefix('val_')}", scores[bad[0]], epoch)
+        raise _not_finite(f"epoch {epoch + 1}", f"validation's {bad[0]}", scores[bad[0]], epoch)
 
 
 def check_answers(probabilities: np.ndarray, epoch: int) -> None:
@@ -108,16 +109,22 @@ def _not_finite(where: str, what: str, value: Any, epoch: int) -> TrainingError:
     )
 
 
-def rank(row: dict[str, Any], metric: str = "accuracy") -> tuple[float, float]:
-    """Orders epochs: by a score of the validation examples, of equals by loss; what is not finite is the worst."""
-    order = row[f"val_{metric}"], -row["val_loss"]
+def rank(row: Mapping[str, Any], metric: Metric) -> tuple[float, float]:
+    """Orders epochs by a score of validation, equal ones by loss; what is not finite is the worst."""
+    order = metric.rank(row[metric.column]), LOSS.rank(row[LOSS.column])
     return order if all(map(math.isfinite, order)) else (-math.inf, -math.inf)
 
 
-def line(row: dict[str, Any], improved: bool) -> str:
-    """Tells an epoch in one line."""
+def line(row: Mapping[str, Any], metrics: Sequence[Metric], improved: bool) -> str:
+    """Returns an epoch's loss, scores and speed as one line of text.
+
+    Args:
+        row: its line of the history.
+        metrics: the scores of validation.
+        improved: whether it is the best epoch so far.
+    """
     text = f"epoch {row['epoch']:>3}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.2%}"
-    if row["val_accuracy"] is not None:
-        miou = f" mIoU {row['val_miou']:.4f}" if "val_miou" in row else ""
-        text += f", validation {row['val_loss']:.4f} {row['val_accuracy']:.2%}{miou}{' (best)' if improved else ''}"
+    if row[LOSS.column] is not None:
+        found = ", ".join(metric.text(row[metric.column]) for metric in (LOSS, *metrics))
+        text += f", validation {found}{' (best)' if improved else ''}"
     return f"{text}, learning rate {row['learning_rate']:.2g}, {row['images_per_second']:,.0f} images/s"

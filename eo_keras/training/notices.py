@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 def warnings(run: _Training) -> list[str]:
     """Says in lines of text what may go wrong."""
     options, found = run.options, []
-    crops = options.segmentation.augmentation if run.dense else None
-    if crops and crops.crop < run.card.patch_size:
+    crop = run.task.crop(options)
+    if crop is not None and crop < run.card.patch_size:
         found.append(
-            f"crops of {crops.crop} pixels from tiles of {run.card.patch_size}: atrous convolutions and the mean "
+            f"crops of {crop} pixels from tiles of {run.card.patch_size}: atrous convolutions and the mean "
             "over the image see less ground than in a tile; crops of the tiles' size do better"
         )
     found += filter(None, [run.few_values])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eo_keras import models
+from eo_keras import models, tasks
 from eo_keras.data.augment.crops import CropAugmentation
 from eo_keras.data.augment.patches import Augmentation
 from eo_keras.errors import OptionError, RunError
-from eo_keras.losses.segmentation import DENSE_LOSSES
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.tasks.segmentation import SegmentationOptions
 from eo_keras.training import optimizers
 
 _PER_RUN = (
@@ -28,52 +28,6 @@ _PER_RUN = (
     "worker_wait",
 )
 """Options that do not change what is computed; a resumed run may have others."""
-
-
-OF_TASK = {
-    **dict.fromkeys(
-        ("shift", "brightness", "cutout", "aux_weight", "progressive_sizes", "progressive_epochs"), "classification"
-    ),
-    **dict.fromkeys(("loss", "class_weights", "effective_beta", "focal_gamma", "output_stride"), "segmentation"),
-    **dict.fromkeys(("backbone_run", "crop", "scale_min", "scale_max", "jitter"), "segmentation"),
-}
-"""The task of each option that says nothing to the other one; options that are not here are for both."""
-
-CLASS_WEIGHTS = ("none", "median_frequency", "effective_number")
-"""What a pixel of each class counts: 1, or more where the class is rare, see `eo_keras.losses.class_weights`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SegmentationOptions:
-    """What else is to be said where every pixel has a class.
-
-    Attributes:
-        loss: one of `eo_keras.losses.segmentation.DENSE_LOSSES`.
-        class_weights: one of `CLASS_WEIGHTS`.
-        effective_beta: of weights by effective number.
-        focal_gamma: of the focal loss.
-        output_stride: pixels of the image between two of the backbone's last map, 8 or 16.
-        backbone_run: run folder of a classifier whose weights the backbone starts from.
-        augmentation: see `eo_keras.data.augment.crops`; its crops are what is trained on. None for whole tiles
-            as they are.
-    """
-
-    loss: str = "cross_entropy"
-    class_weights: str = "none"
-    effective_beta: float = 0.999999
-    focal_gamma: float = 2.0
-    output_stride: int = 16
-    backbone_run: str | None = None
-    augmentation: CropAugmentation | None = CropAugmentation()
-
-    def __post_init__(self):
-        """Refuses what is unknown."""
-        for name, known in (("loss", DENSE_LOSSES), ("class_weights", CLASS_WEIGHTS)):
-            if getattr(self, name) not in known:
-                raise OptionError(name, f"'{getattr(self, name)}'", f"one of {', '.join(known)}")
-        if self.output_stride not in models.OUTPUT_STRIDES:
-            strides = ", ".join(map(str, models.OUTPUT_STRIDES))
-            raise OptionError("output_stride", f"{self.output_stride}", f"one of {strides}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +175,7 @@ class TrainingOptions:
 
     def input_size(self, card: cards.DataCard) -> int | None:
         """Returns height and width of the trained model's input in pixels; None for any."""
-        varies = self.progressive_sizes or (card.task == "segmentation" and self.segmentation.augmentation is not None)
+        varies = self.progressive_sizes or tasks.of(card).crop(self) is not None
         return None if varies else card.patch_size
 
     def head_optimizer(self) -> optimizers.OptimizerOptions:
@@ -269,29 +223,30 @@ def check_task(options: TrainingOptions, card: cards.DataCard) -> None:
     Raises:
         OptionError: naming the model, or the first of such options.
     """
-    task = models.MODELS[options.model].task if options.model in models.MODELS else card.task
-    if task != card.task:
-        fitting = ", ".join(name for name, model in models.MODELS.items() if model.task == card.task)
+    task = tasks.of(card)
+    known = models.MODELS.get(options.model)
+    if known is not None and known.task != task.name:
+        fitting = ", ".join(name for name, model in models.MODELS.items() if model.task == task.name)
         raise OptionError(
-            "model", f"{options.model} is for {task}, the records are for {card.task}", f"one of {fitting}"
+            "model", f"{options.model} is for {known.task}, the records are for {task.name}", f"one of {fitting}"
         )
-    given, default = _values(options), _values(TrainingOptions(options.records_dir, options.run_dir))
-    for name, its_task in OF_TASK.items():
-        if its_task != card.task and given[name] != default[name]:
-            where = {
-                "classification": "where an image has one class (task classification)",
-                "segmentation": "where every pixel has a class (task segmentation)",
-            }[card.task]
-            raise OptionError(name, f"it says nothing {where}", remedy="leave it out")
+    for name in tasks.TASKS:
+        others = [] if name == task.name else sorted(tasks.get(name).options)
+        given, default = _values(options, others), _values(TrainingOptions("", ""), others)
+        for option in others:
+            if given[option] != default[option]:
+                raise OptionError(
+                    option, f"it does not apply to {task.description} (task {task.name})", remedy="leave it out"
+                )
 
 
-def _values(options: TrainingOptions) -> dict[str, Any]:
-    """Returns the values of `OF_TASK`'s options by name."""
+def _values(options: TrainingOptions, names: Sequence[str]) -> dict[str, Any]:
+    """Returns the values of options of one task by name."""
     # Without augmentation nothing is changed, whatever the default would be.
     patches = options.augmentation or Augmentation(d4=False, shift=0, brightness=0.0, cutout=0)
     crops = options.segmentation.augmentation or CropAugmentation()
     parts = (options, options.segmentation, patches, crops)
-    return {name: next(getattr(part, name) for part in parts if hasattr(part, name)) for name in OF_TASK}
+    return {name: next(getattr(part, name) for part in parts if hasattr(part, name)) for name in names}
 
 
 def check_resumable(options: TrainingOptions, state: Mapping[str, Any], data_fingerprint: str) -> None:

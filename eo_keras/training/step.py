@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from eo_keras import models
-from eo_keras.tasks.task import Step
+from eo_keras.tasks.task import LossFn
 from eo_keras.training.options import TrainingOptions
 from eo_keras.training.phases import Phase
 
@@ -35,7 +35,7 @@ class TrainStep:
         model: keras.Model,
         strategy: tf.distribute.Strategy,
         options: TrainingOptions,
-        loss: Step,
+        loss: LossFn,
         averages: Sequence[tf.Variable] = (),
     ):
         """See the class."""
@@ -82,9 +82,9 @@ class TrainStep:
             with tf.GradientTape() as tape:
                 outputs = keras.tree.flatten(self._model(image, training=True))
                 result = self._loss(outputs, label, weight)
-                scaled = phase.optimizer.scale_loss(result.minimised)
+                scaled = phase.optimizer.scale_loss(result.objective)
             phase.optimizer.apply(tape.gradient(scaled, phase.variables), phase.variables)
-            return result.share, result.right, result.counted
+            return result.value, result.correct, result.counted
 
         arguments = (image, label) if weight is None else (image, label, weight)
         result = self._strategy.run(replica_step, arguments)

@@ -9,31 +9,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from eo_keras.core import files
 from eo_keras.core.manifests import Written
 from eo_keras.core.output_folders import OutputFolder
-from eo_keras.evaluation.evaluate import ClassPredictions
-from eo_keras.evaluation.segmentation_evaluate import MaskPredictions
-from eo_keras.metrics.classification import confusion_matrix
-from eo_keras.plots import classification, segmentation
-from eo_keras.records.data_card import DataCard
 from eo_keras.runs import event_files
 from eo_keras.runs.event_files import EPOCH, SESSION, STEPS, TRAIN, VALIDATION, name_of
 
 NUM_SAMPLES = 8
 """Number of validation examples that are shown with their answers: TensorBoard's thumbnails are small."""
 
-_SCALARS = {
-    "loss": (TRAIN, "epoch/loss"),
-    "accuracy": (TRAIN, "epoch/accuracy"),
-    "val_loss": (VALIDATION, "epoch/loss"),
-    "val_accuracy": (VALIDATION, "epoch/accuracy"),
-    "val_miou": (VALIDATION, "epoch/miou"),
-    "learning_rate": (TRAIN, "epoch/learning_rate"),
-    "images_per_second": (TRAIN, "epoch/images_per_second"),
-}
+_TRAINING = ("loss", "accuracy", "learning_rate", "images_per_second")
+"""Columns of the history that are shown of training; of validation, all are."""
 
 
 class TensorBoardLogger:
@@ -106,60 +92,13 @@ class TensorBoardLogger:
             # Shown with its line breaks and spaces.
             lines = "\n".join(f"    {line}" for line in self._flags.splitlines())
             found[TRAIN].append((0, event_files.text("flags", lines)))
-        for column, (run, tag) in _SCALARS.items():
-            if row.get(column) is not None:
-                found[run].append((epoch, event_files.scalar(tag, row[column])))
+        for column, value in row.items():
+            name = column.removeprefix("val_")
+            if value is not None and (name != column or name in _TRAINING):
+                found[TRAIN if name == column else VALIDATION].append(
+                    (epoch, event_files.scalar(f"epoch/{name}", value))
+                )
         for title, png in pictures.items():
             found[VALIDATION].append((epoch, event_files.image(title, png, *struct.unpack(">II", png[16:24]))))
         contents = {run: event_files.begin() + event_files.events(events) for run, events in found.items() if events}
         self._output.write({name_of(run, EPOCH, epoch): data for run, data in contents.items()})
-
-
-def answer_pictures(
-    answers: ClassPredictions, images: Sequence[np.ndarray], card: DataCard, bands: Sequence[str], title: str
-) -> dict[str, bytes]:
-    """Draws a model's answers: the confusion matrix over all, and the first examples with their names.
-
-    Args:
-        answers: the answers, with keys.
-        images: the first examples' images (height, width, band), stored numbers.
-        card: the card of the records folder.
-        bands: the images' bands.
-        title: title of the figures.
-
-    Returns:
-        PNG images by name.
-    """
-    names = card.legend.class_names
-    confusion = confusion_matrix(answers.labels, answers.predictions, len(names))
-    samples = classification.samples_png(
-        [classification.to_display(image, bands, card.dtype, stretched=card.reflectance is None) for image in images],
-        *answers.captions(range(len(images)), names),
-        title,
-        columns=4,
-    )
-    return {
-        "confusion_matrix": classification.confusion_matrix_png(confusion, names, title, small=True),
-        "samples": samples,
-    }
-
-
-def dense_pictures(answers: MaskPredictions, card: DataCard, bands: Sequence[str], title: str) -> dict[str, bytes]:
-    """Draws a model's maps: the confusion matrix over all pixels, and the first tiles beside truth and answer.
-
-    Args:
-        answers: the answers.
-        card: the card of the records folder.
-        bands: the tiles' bands.
-        title: title of the figures.
-
-    Returns:
-        PNG images by name.
-    """
-    confusion = answers.scorer.confusion.matrix
-    return {
-        "confusion_matrix": classification.confusion_matrix_png(
-            confusion, card.legend.class_names, title, "pixels", small=True
-        ),
-        "samples": segmentation.maps_png(answers.shown, card, bands, title, across=2),
-    }

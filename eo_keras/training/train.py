@@ -17,21 +17,21 @@ from typing import Any
 
 import tensorflow as tf
 
-from eo_keras import models
+from eo_keras import models, tasks
 from eo_keras.data import holdouts
 from eo_keras.data import pipeline as pipelines
 from eo_keras.errors import OptionError, RunError
-from eo_keras.plots import classification
+from eo_keras.plots import curves
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 from eo_keras.sensors.sentinel2 import parse_bands
-from eo_keras.tasks import task as tasks
+from eo_keras.tasks.predictor import Predictor
 from eo_keras.training import checkpoints, distribution, moments, notices, phases, transfer, workers
 from eo_keras.training import epoch as epochs
 from eo_keras.training import step as stepping
 from eo_keras.training.epoch import EpochProgress
-from eo_keras.training.options import TrainingOptions, check_resumable
-from eo_keras.training.tensorboard import TensorBoardLogger
+from eo_keras.training.options import TrainingOptions, check_resumable, check_task
+from eo_keras.training.tensorboard import NUM_SAMPLES, TensorBoardLogger
 
 _CHECK_STEPS = 20
 """After so many steps the losses are fetched from the device; to do so at each step would hold a GPU up."""
@@ -149,10 +149,10 @@ class _Training:
         self.asked_to_stop = distribution.StopConsensus(stop, strategy, worker)
         self.output = runs.output_folder(options.run_dir)
         self.card = records.card
-        self.bands, self.dense = parse_bands(options.bands, self.card.bands), self.card.task == "segmentation"
+        check_task(options, self.card)
+        self.task, self.bands = tasks.of(self.card), parse_bands(options.bands, self.card.bands)
         if too_large := [size for size in options.progressive_sizes if size >= self.card.patch_size]:
             raise OptionError("progressive_sizes", f"{too_large[0]}", f"less than the patches' {self.card.patch_size}")
-        self.task = tasks.make_task(options, self.card, self.bands)
         self._open_pipelines()
         self.steps = options.steps_per_epoch or self.pipeline.steps
         with strategy.scope():
@@ -160,7 +160,8 @@ class _Training:
         # Of several workers the first one alone looks at validation examples, on a device of its own.
         with contextlib.nullcontext() if worker.count > 1 else strategy.scope():
             self.twin = models.inference_model(self.model, self.card.patch_size)
-        self.task.prepare(self.twin, None if worker.count > 1 else strategy)
+        names = self.card.legend.class_names
+        self.predictor = Predictor(self.twin, self.task, names, None if worker.count > 1 else strategy)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.committed: dict[str, Any] | None = None
@@ -184,7 +185,7 @@ class _Training:
             batch_size=options.batch_size,
             bands=self.bands,
             seed=options.seed,
-            augmentation=options.segmentation.augmentation if self.dense else options.augmentation,
+            augmentation=self.task.augmentation(options),
             cache=options.cache_gb > 0,
             cache_limit_bytes=int(options.cache_gb * 1e9),
         )
@@ -218,7 +219,7 @@ class _Training:
             dtype_policy=options.dtype_policy,
             dropout=options.dropout,
             seed=options.seed,
-            output_stride=options.segmentation.output_stride if self.dense else None,
+            **self.task.network(options),
         )
         self.few_values = None
         if not options.frozen_batch_norm:
@@ -228,7 +229,8 @@ class _Training:
         self.averages = []
         if options.ema:
             self.averages = [tf.Variable(weight.numpy(), trainable=False) for weight in self.model.weights]
-        self.stepper = stepping.TrainStep(self.model, self.strategy, options, self.task.step, self.averages)
+        loss = self.task.loss(options, card)
+        self.stepper = stepping.TrainStep(self.model, self.strategy, options, loss, self.averages)
         self.phases = phases.make_phases(options, self.model, self.steps)
         distribution.desynchronize_dropout(models.seed_states(self.model), self.strategy, self.worker)
         self.groups = {
@@ -243,8 +245,7 @@ class _Training:
 
     def _image_size(self, epoch: int) -> int:
         """Returns height and width of what an epoch is trained on."""
-        crops = self.options.segmentation.augmentation if self.dense else None
-        return crops.crop if crops else self.options.image_size(epoch) or self.card.patch_size
+        return self.task.crop(self.options) or self.options.image_size(epoch) or self.card.patch_size
 
     def trace(self) -> None:
         """Traces the run's steps, each kind of them once, so that a run that cannot take them is refused.
@@ -282,10 +283,10 @@ class _Training:
                 report(f"stopped behind step {self.steps_done}, which is saved; go on with `resume`")
                 return True
             row = self.under_way.row(epoch, options.batch_size, self._rate)
-            curves = self.under_way.curves(epoch, self._rate, self.steps)
+            points = self.under_way.curves(epoch, self._rate, self.steps)
             improved = False
             if self.worker.is_chief:
-                improved = self._end_epoch(row, curves, monitor, progress)
+                improved = self._end_epoch(row, points, monitor, progress)
             self.history.append(row)
             self.under_way = EpochProgress()
             if self.worker.is_chief:
@@ -294,7 +295,7 @@ class _Training:
                 if improved:
                     self._write_card()
             self.tell(report)
-            report(epochs.line(row, improved))
+            report(epochs.line(row, self.task.metrics, improved))
             if self.worker.is_chief and (matter := self._moments_matter(row)):
                 report(f"warning: {matter}")
             if epoch + 1 < options.epochs and self.asked_to_stop():
@@ -316,7 +317,7 @@ class _Training:
             names = list(self.history[0])
             columns = {name: [math.nan if row[name] is None else row[name] for row in self.history] for name in names}
             title = f"{self.options.model} on {self.card.dataset}"
-            figure = classification.training_curves_png(columns, title, tasks.what_differs(self.options, self.dense))
+            figure = curves.training_curves_png(columns, title, self.task.loss_note(self.options), self.task.metrics)
             self.output.write({runs.CURVES_NAME: figure})
 
     def _take_steps(self, epoch: int, progress, monitor: TensorBoardLogger) -> bool:
@@ -353,35 +354,37 @@ class _Training:
     def _rate(self, epoch: int, step: int) -> float:
         return self._phase_of(epoch).rate(epoch, step)
 
-    def _end_epoch(self, row: dict[str, Any], curves: list, monitor: TensorBoardLogger, progress) -> bool:
+    def _end_epoch(self, row: dict[str, Any], points: list, monitor: TensorBoardLogger, progress) -> bool:
         """Validates an epoch and writes all but the state, which makes it count; tells whether it is the best yet."""
-        epoch, started, draw, metric = row["epoch"], time.monotonic(), None, self.task.metric
+        epoch, started, found, metric = row["epoch"], time.monotonic(), None, self.task.monitor
         models.copy_weights(self.model, self.twin, self.averages or None)
         if self.validation is not None:
-            scores, draw = self.task.validate(self.records, self.validation, f"epoch {epoch} validation", progress)
+            stage = f"epoch {epoch} validation"
+            found = self.predictor(self.records, self.validation, stage, progress, samples=NUM_SAMPLES)
+            scores = self.task.validation(found.predictions)
             epochs.check_validation(scores, epoch - 1)
-            row |= scores
+            row |= {f"val_{name}": value for name, value in scores.items()}
         else:
             ((image, *_),) = self.sample
             epochs.check_answers(self.twin(image, training=False).numpy(), epoch - 1)
         row["seconds"] = round(row["seconds"] + time.monotonic() - started, 3)
-        improved = self.best is None or draw is None
+        improved = self.best is None or found is None
         if not improved:
             improved = epochs.rank(row, metric) > epochs.rank(self.history[self.best["epoch"] - 1], metric)
         if improved:
             self.best = {
                 "split": self.validation_name,
-                "metric": metric if self.validation_name else None,
-                "value": row[f"val_{metric}"] if self.validation_name else None,
+                "metric": metric.name if self.validation_name else None,
+                "value": row[metric.column] if self.validation_name else None,
                 "epoch": epoch,
             }
         with self.output.new_path(f"{runs.CHECKPOINT_DIR}/{checkpoints.model_name(epoch)}") as path:
             runs.save_model(self.twin, path)
         self._write_variables()
         pictures = {}
-        if draw and (improved or epoch == self.options.epochs):
-            pictures = draw(f"Validation, epoch {epoch}")
-        monitor.epoch(row, curves, pictures)
+        if found and (improved or epoch == self.options.epochs):
+            pictures = self.task.figures(found, self.card, self.bands, f"Validation, epoch {epoch}")
+        monitor.epoch(row, points, pictures)
         return improved
 
     def _moments_matter(self, row: dict[str, Any]) -> str | None:

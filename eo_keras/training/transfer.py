@@ -33,7 +33,7 @@ class Start:
 def start_of(options: TrainingOptions, records: RecordDataset) -> Start:
     """Returns what a run's weights start from; see `backbone`."""
     run_dir = options.segmentation.backbone_run
-    if run_dir is None or records.card.task != "segmentation":
+    if run_dir is None:
         return Start(options.weights)
     return backbone(run_dir, records)
 

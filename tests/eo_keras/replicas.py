@@ -72,10 +72,10 @@ def maps(labels):
 def dense_loss():
     """Both kinds of sums: those of pixels, and those of classes that are divided by each other."""
     from eo_keras.losses import segmentation
-    from eo_keras.tasks import task as tasks
+    from eo_keras.tasks.segmentation import pixel_loss
 
     options = segmentation.DenseLossOptions("cross_entropy+dice")
-    return tasks.segmentation_loss(segmentation.DenseLoss(options, CLASSES))
+    return pixel_loss(segmentation.DenseLoss(options, CLASSES))
 
 
 def dense_metrics(twin, images, labels):
@@ -89,9 +89,8 @@ def train(name, arguments, strategy, optimizer):
     """Returns what 20 steps of an architecture come to, as arrays by name."""
     import tensorflow as tf
 
-    from eo_keras import models
-    from eo_keras.evaluation import evaluate as evaluation
-    from eo_keras.tasks import task as tasks
+    from eo_keras import models, tasks
+    from eo_keras.tasks.predictor import Predictor
     from eo_keras.training import options as training_options
     from eo_keras.training import phases, step
     from eo_keras.training.optimizers import OptimizerOptions
@@ -115,7 +114,7 @@ def train(name, arguments, strategy, optimizer):
             **arguments,
         )
         averages = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights]
-        loss = dense_loss() if dense else tasks.classification_loss(options)
+        loss = dense_loss() if dense else tasks.get("classification").loss(options)
         stepper = step.TrainStep(model, strategy, options, loss, averages)
         stepper.enter(phases.make_phases(options, model, STEPS)[0])
         twin = models.inference_model(model, SIZE)
@@ -130,9 +129,9 @@ def train(name, arguments, strategy, optimizer):
         metrics = dense_metrics(twin, *rest[:2])
     else:
         rest[2] = (np.arange(2 * BATCH) < 11).astype(np.float32)
-        answers = evaluation.Answerer(twin, strategy)(
-            None, tf.data.Dataset.from_tensor_slices(tuple(rest)).batch(BATCH)
-        )
+        rest.append(np.arange(2 * BATCH).astype(str))
+        predictor = Predictor(twin, tasks.get("classification"), tuple("ABCD"), strategy)
+        answers = predictor(None, tf.data.Dataset.from_tensor_slices(tuple(rest)).batch(BATCH)).predictions
         assert len(answers.labels) == 11
         metrics = [answers.accuracy(), answers.cross_entropy()]
     moving = [one for one in model.weights if one.name.startswith("moving_")]

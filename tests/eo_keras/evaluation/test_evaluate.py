@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eo_keras import tasks
 from eo_keras.data import pipeline as pipelines
 from eo_keras.data import subsets
 from eo_keras.errors import BandError, LegendError, OptionError, RecordsError, RunError
@@ -18,6 +19,7 @@ from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.runs import folder as runs
 from eo_keras.sensors.radiometry import Reflectance
+from eo_keras.tasks.predictor import Predictor
 from tests.kept import contents
 
 
@@ -189,7 +191,8 @@ def test_the_temperature_is_fitted_on_what_validated_the_run(run, data, calibrat
     part = subsets.holdout(0.2, finished[0].seed)[1]
     assert evaluation.validation_part(run, data) == ("train", part)
     dataset = pipelines.evaluation(data, pipelines.PipelineOptions(16), "train", part=part, with_keys=True)
-    answers = evaluation.Answerer(run.model)(data, dataset)
+    names = run.card.legend.class_names
+    answers = Predictor(run.model, tasks.get("classification"), names)(data, dataset).predictions
     found = calibrated.calibration
     assert found.examples == len(answers.labels) == data.count("train", part)
     assert found.temperature == pytest.approx(

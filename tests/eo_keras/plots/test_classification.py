@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from eo_keras import errors
-from eo_keras.evaluation.segmentation_evaluate import PredictedSample
 from eo_keras.legends import catalogue as legends
 from eo_keras.legends.catalogue import EUROSAT
 from eo_keras.metrics.classification import ReliabilityBin
-from eo_keras.plots import classification, segmentation
+from eo_keras.metrics.predictions import PredictedSample
+from eo_keras.plots import classification, curves, segmentation
 from eo_keras.plots import figure as figures
 
 NAMES = EUROSAT.class_names
@@ -167,11 +167,11 @@ def test_training_curves():
         "learning_rate": [1e-3, 1e-4, 0.0],
         "epoch": [1, 2, 3],
     }
-    pixels = _decoded(classification.training_curves_png(history, "ResNet-50"), (1500, 400))
-    other = _decoded(classification.training_curves_png(history | {"val_accuracy": [0.3, 0.5, 0.8]}, "ResNet-50"))
+    pixels = _decoded(curves.training_curves_png(history, "ResNet-50"), (1500, 400))
+    other = _decoded(curves.training_curves_png(history | {"val_accuracy": [0.3, 0.5, 0.8]}, "ResNet-50"))
     assert not np.array_equal(pixels, other)
     without_rate = {name: history[name] for name in ("loss", "accuracy")}
-    assert _decoded(classification.training_curves_png(without_rate, "Two panels")).shape[1] < pixels.shape[1]
+    assert _decoded(curves.training_curves_png(without_rate, "Two panels")).shape[1] < pixels.shape[1]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_training_curves():
         {},
         {"loss": [], "accuracy": []},
         {"epoch": [1, 2], "seconds": [3.0, 4.0]},
-        {"loss": [1.0], "sparse_categorical_accuracy": [0.5]},
+        {"loss": [1.0], "other_accuracy": [0.5]},
         {"loss": [float("nan")]},
         {"val_loss": [1.0, 2.0], "learning_rate": [0.0, 0.0]},
         {"loss": np.linspace(2, 1, 300), "learning_rate": np.full(300, 0.01)},
@@ -188,7 +188,7 @@ def test_training_curves():
     ids=["nothing", "no epoch", "other columns", "one epoch", "nan", "validation only", "long"],
 )
 def test_training_curves_of_unusual_histories(history):
-    _decoded(classification.training_curves_png(history, "T"))
+    _decoded(curves.training_curves_png(history, "T"))
 
 
 def test_titles_may_be_long_and_hold_dollars():
@@ -303,9 +303,9 @@ def test_what_cannot_be_displayed():
 def test_import_is_cheap_and_pyplot_is_never_imported():
     code = (
         "import sys\n"
-        "from eo_keras.plots import classification as reports\n"
+        "from eo_keras.plots import curves\n"
         "assert not {'tensorflow', 'keras', 'matplotlib', 'PIL'} & set(sys.modules)\n"
-        "reports.training_curves_png({'loss': [1, 2]}, 'T')\n"
+        "curves.training_curves_png({'loss': [1, 2]}, 'T')\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

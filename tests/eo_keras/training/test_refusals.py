@@ -7,19 +7,20 @@ import math
 import numpy as np
 import pytest
 
-from eo_keras import models
+from eo_keras import models, tasks
 from eo_keras.data import pipeline as pipelines
 from eo_keras.data import subsets
 from eo_keras.data.augment.crops import CropAugmentation
 from eo_keras.data.augment.patches import Augmentation
 from eo_keras.errors import OptionError, TrainingError
+from eo_keras.metrics.metric import ACCURACY
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 from eo_keras.training import distribution, moments
 from eo_keras.training import epoch as epochs
 from eo_keras.training import train as training
 from eo_keras.training.optimizers import OptimizerOptions, make_schedule
-from eo_keras.training.options import OF_TASK, SegmentationOptions, TrainingOptions, check_task
+from eo_keras.training.options import SegmentationOptions, TrainingOptions, check_task
 
 PARTS = (TrainingOptions("", ""), SegmentationOptions(), Augmentation(), CropAugmentation())
 
@@ -27,8 +28,8 @@ PARTS = (TrainingOptions("", ""), SegmentationOptions(), Augmentation(), CropAug
 def test_an_epoch_that_is_not_finite_is_the_worst():
     best = {"val_accuracy": 0.2, "val_loss": 2.0}
     for bad in ({"val_accuracy": 0.2, "val_loss": math.nan}, {"val_accuracy": math.nan, "val_loss": 1.0}):
-        assert epochs.rank(best) > epochs.rank(bad)
-        assert epochs.rank(bad) < epochs.rank({"val_accuracy": 0.0, "val_loss": 9.0})
+        assert epochs.rank(best, ACCURACY) > epochs.rank(bad, ACCURACY)
+        assert epochs.rank(bad, ACCURACY) < epochs.rank({"val_accuracy": 0.0, "val_loss": 9.0}, ACCURACY)
 
 
 @pytest.mark.parametrize("validated", [True, False])
@@ -50,7 +51,8 @@ def test_weights_that_the_last_step_ruins_are_an_error(short_training, tmp_path,
 
 def test_options_of_another_task_are_refused(short_training, rgb_records):
     card = cards.read_data_card(rgb_records)
-    assert OF_TASK.keys() <= {name for part in PARTS for name in vars(part)}
+    options = frozenset.union(*(tasks.get(name).options for name in tasks.TASKS))
+    assert options <= {name for part in PARTS for name in vars(part)}
     check_task(short_training, card)
     of_maps = {"loss": "focal", "class_weights": "median_frequency", "effective_beta": 0.5, "focal_gamma": 1.0}
     of_maps |= {"output_stride": 8, "backbone_run": "runs/a"}
@@ -60,7 +62,7 @@ def test_options_of_another_task_are_refused(short_training, rgb_records):
             changed = kind(**{name: value})
             if kind is CropAugmentation:
                 changed = SegmentationOptions(augmentation=changed)
-            with pytest.raises(OptionError, match=f"--{name}: it says nothing where an image has one class"):
+            with pytest.raises(OptionError, match=f"{name}: it does not apply to records of one class an image"):
                 check_task(dataclasses.replace(short_training, segmentation=changed), card)
     tiles = dataclasses.replace(card, task="segmentation")
     maps = dataclasses.replace(short_training, model="deeplab_resnet14")
@@ -68,7 +70,7 @@ def test_options_of_another_task_are_refused(short_training, rgb_records):
     of_patches = [{"aux_weight": 0.1}, {"progressive_sizes": (32,), "progressive_epochs": (1,)}]
     of_patches += [{"augmentation": Augmentation(**one)} for one in ({"shift": 2}, {"brightness": 0.2}, {"cutout": 4})]
     for change in (*of_patches, {"augmentation": None}):
-        with pytest.raises(OptionError, match="it says nothing where every pixel has a class"):
+        with pytest.raises(OptionError, match="it does not apply to records of one class a pixel"):
             check_task(dataclasses.replace(maps, **change), tiles)
     # Turning and mirroring is for both.
     check_task(dataclasses.replace(maps, augmentation=Augmentation(d4=False)), tiles)
@@ -82,7 +84,7 @@ def test_a_head_on_random_features_is_not_trained(short_training, tmp_path):
         head_epochs=1,
         frozen_batch_norm=True,
     )
-    with pytest.raises(OptionError, match="backbone_run: it says nothing"):
+    with pytest.raises(OptionError, match="backbone_run: it does not apply"):
         training.train(options, dry_run=True)
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eo_keras import models
+from eo_keras import models, tasks
 from eo_keras.data import pipeline as pipelines
 from eo_keras.data.augment.crops import CropAugmentation
 from eo_keras.errors import LegendError, OptionError, RunError
 from eo_keras.evaluation import segmentation_report
-from eo_keras.evaluation.segmentation_evaluate import DenseAnswerer, DenseTTA, rescaled
+from eo_keras.evaluation.segmentation_evaluate import DenseTTA, rescaled
 from eo_keras.evaluation.segmentation_report import DenseEvaluationOptions
 from eo_keras.geo import scenes
 from eo_keras.legends.catalogue import IGNORE
@@ -22,7 +22,8 @@ from eo_keras.records import data_card as cards
 from eo_keras.records import example as codec
 from eo_keras.records import tfrecord
 from eo_keras.runs import folder as runs
-from eo_keras.tasks import task as tasks
+from eo_keras.tasks import segmentation
+from eo_keras.tasks.predictor import Predictor
 from eo_keras.training import train as training
 from eo_keras.training.optimizers import OptimizerOptions
 from eo_keras.training.options import SegmentationOptions, TrainingOptions
@@ -121,19 +122,19 @@ def test_validation_is_what_scikit_learn_makes_of_the_answers(trained, records_d
 
 def test_the_loss_of_a_step_is_a_mean_over_its_labelled_pixels(options, records_dir):
     card = pipelines.RecordDataset(records_dir).card
-    task = tasks.make_task(options, card, card.bands)
+    loss = tasks.of(card).loss(options, card)
     logits = tf.random.stateless_normal((2, 8, 8, 4), (1, 2), dtype=tf.float64)
     label = tf.cast(tf.random.stateless_uniform((2, 8, 8), (3, 4), 0, 4, tf.int32), tf.uint8)
     label = tf.where(tf.range(8) < 3, tf.constant(IGNORE, tf.uint8), label)
-    result = task.step([logits], label, None)
+    result = loss([logits], label, None)
     known = label.numpy() != IGNORE
     entropy = keras.ops.sparse_categorical_crossentropy(np.where(known, label, 0), logits, from_logits=True).numpy()
-    assert float(result.share) == pytest.approx(entropy[known].mean(), rel=1e-12)
+    assert float(result.value) == pytest.approx(entropy[known].mean(), rel=1e-12)
     assert int(result.counted) == known.sum() == 2 * 8 * 5
-    assert int(result.right) == (logits.numpy().argmax(-1) == label.numpy())[known].sum()
+    assert int(result.correct) == (logits.numpy().argmax(-1) == label.numpy())[known].sum()
     # An example of weight 0 is only there to fill the batch.
-    first = task.step([logits], label, tf.constant([1.0, 0.0]))
-    assert float(first.share) == pytest.approx(entropy[0][known[0]].mean(), rel=1e-12)
+    first = loss([logits], label, tf.constant([1.0, 0.0]))
+    assert float(first.value) == pytest.approx(entropy[0][known[0]].mean(), rel=1e-12)
 
 
 def test_class_weights_follow_from_the_training_splits_pixels(options, records_dir):
@@ -141,10 +142,10 @@ def test_class_weights_follow_from_the_training_splits_pixels(options, records_d
     counts = {"Other": 100, "Residential": 200, "Industrial": 400, "Forest": 400}
     train = dataclasses.replace(card.splits["train"], classes=counts)
     card = dataclasses.replace(card, splits={**card.splits, "train": train})
-    weights = tasks.class_weights(SegmentationOptions(class_weights="median_frequency"), card)
+    weights = segmentation.class_weights(SegmentationOptions(class_weights="median_frequency"), card)
     assert weights == pytest.approx((3.0, 1.5, 0.75, 0.75))
-    assert tasks.class_weights(SegmentationOptions(), card) is None
-    effective = tasks.class_weights(SegmentationOptions(class_weights="effective_number"), card)
+    assert segmentation.class_weights(SegmentationOptions(), card) is None
+    effective = segmentation.class_weights(SegmentationOptions(class_weights="effective_number"), card)
     assert effective[0] / effective[1] == pytest.approx(2, rel=1e-3)
 
 
@@ -265,7 +266,7 @@ def test_other_strides_scales_and_mirrored_tiles_change_the_answers_a_little(tra
     def entropy(**changes):
         return segmentation_report.evaluate_maps(
             run, records, DenseEvaluationOptions(resamples=10, **changes)
-        ).answers.cross_entropy
+        ).predicted.predictions.cross_entropy
 
     plain = entropy()
     others = [
@@ -344,4 +345,5 @@ def test_a_mask_outside_the_legend_stops_an_evaluation(records_dir):
     records = pipelines.RecordDataset(records_dir)
     dataset = pipelines.evaluation(records, pipelines.PipelineOptions(batch_size=4), "test", with_keys=True)
     with pytest.raises(LegendError, match="outside the legend"):
-        DenseAnswerer(keras.Model(image, two), ("Other", "Residential"))(records, dataset)
+        task = tasks.get("segmentation")
+        Predictor(keras.Model(image, two), task, ("Other", "Residential"))(records, dataset)

@@ -9,13 +9,15 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from eo_keras import tasks
 from eo_keras.data import pipeline as pipelines
 from eo_keras.data import subsets
 from eo_keras.errors import BandError, OptionError, RunError, StorageError, TrainingError
-from eo_keras.evaluation import evaluate as evaluation
+from eo_keras.metrics.metric import ACCURACY
 from eo_keras.records import data_card as cards
 from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
+from eo_keras.tasks.predictor import Predictor
 from eo_keras.training import epoch as epochs
 from eo_keras.training import step as stepping
 from eo_keras.training import tensorboard
@@ -76,8 +78,9 @@ def test_the_best_epoch_is_kept(finished):
     run = runs.open_run(options.run_dir)
     records = pipelines.RecordDataset(options.records_dir)
     _, held_out = subsets.holdout(0.2, options.seed)
-    dataset = pipelines.evaluation(records, pipelines.PipelineOptions(16), "train", part=held_out)
-    answers = evaluation.Answerer(run.model)(records, dataset)
+    dataset = pipelines.evaluation(records, pipelines.PipelineOptions(16), "train", part=held_out, with_keys=True)
+    names = run.card.legend.class_names
+    answers = Predictor(run.model, tasks.get("classification"), names)(records, dataset).predictions
     assert 15 < len(answers.labels) < 55
     assert answers.accuracy() == pytest.approx(max(values), abs=1e-9)
     row = report.history[report.card.selection["epoch"] - 1]
@@ -141,7 +144,7 @@ def test_steps_are_shown_while_an_epoch_is_under_way_and_once_after_a_resumption
 
 def test_of_equally_right_epochs_the_one_of_lower_loss_ranks_higher():
     def rank(accuracy, loss):
-        return epochs.rank({"val_accuracy": accuracy, "val_loss": loss})
+        return epochs.rank({"val_accuracy": accuracy, "val_loss": loss}, ACCURACY)
 
     assert rank(0.9, 0.2) > rank(0.9, 0.3) > rank(0.89, 0.1)
 

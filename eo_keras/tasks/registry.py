@@ -1,0 +1,39 @@
+"""The tasks by name. Importing this module is cheap: a task, and with it TensorFlow, is imported when it is wanted."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+from eo_keras.errors import RecordsError
+from eo_keras.records.targets import TARGETS
+from eo_keras.tasks.task import Task
+
+TASKS = tuple(TARGETS)
+"""Names of the tasks; each is an object `TASK` of the module of that name in this package."""
+
+
+def get(name: str) -> Task:
+    """Returns the task of a name.
+
+    Raises:
+        RecordsError: if there is no such task.
+    """
+    if name not in TASKS:
+        raise RecordsError("task", f"'{name}'", f"one of {', '.join(TASKS)}", "update EO-Keras")
+    return _load(name)
+
+
+def of(card: Any) -> Task:
+    """Returns the task of a card: of records, of a run or of an export.
+
+    Raises:
+        RecordsError: if the card names a task that does not exist.
+    """
+    return get(card.task)
+
+
+@functools.cache
+def _load(name: str) -> Task:
+    return importlib.import_module(f"eo_keras.tasks.{name}").TASK

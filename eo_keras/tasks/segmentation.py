@@ -1,0 +1,217 @@
+"""Semantic segmentation: one class for every pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from eo_keras import models
+from eo_keras.data.augment.crops import CropAugmentation
+from eo_keras.errors import OptionError
+from eo_keras.legends.catalogue import IGNORE
+from eo_keras.losses import class_weights as weighting
+from eo_keras.losses import segmentation
+from eo_keras.metrics.metric import ACCURACY, MIOU
+from eo_keras.metrics.predictions import MaskPredictions
+from eo_keras.metrics.segmentation import SegmentationScorer
+from eo_keras.plots import classification as plots
+from eo_keras.plots import segmentation as mask_plots
+from eo_keras.records.data_card import DataCard
+from eo_keras.records.targets import TARGETS
+from eo_keras.tasks import training_loss
+from eo_keras.tasks.task import LossFn, Predicted, StepLoss, TaskOptions
+
+CLASS_WEIGHTS = ("none", "median_frequency", "effective_number")
+"""What a pixel of each class counts: 1, or more where the class is rare, see `eo_keras.losses.class_weights`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationOptions:
+    """Options of training a segmentation model.
+
+    Attributes:
+        loss: one of `eo_keras.losses.segmentation.DENSE_LOSSES`.
+        class_weights: one of `CLASS_WEIGHTS`.
+        effective_beta: of weights by effective number.
+        focal_gamma: of the focal loss.
+        output_stride: pixels of the image between two of the backbone's last feature map, 8 or 16.
+        backbone_run: run folder of a classifier whose weights the backbone starts from.
+        augmentation: see `eo_keras.data.augment.crops`; its crops are what is trained on. None for whole tiles
+            as they are.
+    """
+
+    loss: str = "cross_entropy"
+    class_weights: str = "none"
+    effective_beta: float = 0.999999
+    focal_gamma: float = 2.0
+    output_stride: int = 16
+    backbone_run: str | None = None
+    augmentation: CropAugmentation | None = CropAugmentation()
+
+    def __post_init__(self):
+        """Refuses what is unknown."""
+        for name, known in (("loss", segmentation.DENSE_LOSSES), ("class_weights", CLASS_WEIGHTS)):
+            if getattr(self, name) not in known:
+                raise OptionError(name, f"'{getattr(self, name)}'", f"one of {', '.join(known)}")
+        if self.output_stride not in models.OUTPUT_STRIDES:
+            strides = ", ".join(map(str, models.OUTPUT_STRIDES))
+            raise OptionError("output_stride", f"{self.output_stride}", f"one of {strides}")
+
+
+class MaskScorer:
+    """Pixel counts of tiles and the cross-entropy of their pixels; no mask is kept.
+
+    Args:
+        class_names: names of the classes in the legend's order.
+        tolerance: how many pixels a boundary may be off.
+    """
+
+    def __init__(self, class_names: Sequence[str], tolerance: float = 2.0):
+        self._scorer = SegmentationScorer(class_names, tolerance=tolerance)
+        self._entropy, self._pixels = 0.0, 0
+
+    def add(self, keys: Sequence[str], labels: np.ndarray, kept: Sequence[np.ndarray]) -> np.ndarray:
+        """Adds tiles; see `Scorer`."""
+        predictions, entropy, pixels = kept
+        self._entropy += float(entropy.sum())
+        self._pixels += int(pixels.sum())
+        for key, label, prediction in zip(keys, labels, predictions, strict=True):
+            self._scorer.add(key, label, prediction)
+        return predictions
+
+    def merge(self, other: MaskScorer) -> None:
+        """Adds all tiles of another scorer."""
+        self._scorer.merge(other._scorer)
+        self._entropy += other._entropy
+        self._pixels += other._pixels
+
+    def result(self) -> MaskPredictions:
+        """Returns the predictions of all tiles."""
+        return MaskPredictions(self._scorer, self._entropy / max(1, self._pixels))
+
+
+class Segmentation:
+    """One class for every pixel: see `eo_keras.losses.segmentation`, chosen by mIoU. See `eo_keras.tasks.task.Task`."""
+
+    name = "segmentation"
+    description = "records of one class a pixel"
+    targets = TARGETS[name]
+    monitor = MIOU
+    metrics = (ACCURACY, MIOU)
+    options = frozenset(
+        ("loss", "class_weights", "effective_beta", "focal_gamma", "output_stride", "backbone_run")
+        + ("crop", "scale_min", "scale_max", "jitter")
+    )
+    batch_size = 8  # A tile has as many pixels as 16 patches and more.
+
+    def augmentation(self, options: TaskOptions) -> Any:
+        """Returns the changes to tiles and their masks."""
+        return options.segmentation.augmentation
+
+    def crop(self, options: TaskOptions) -> int | None:
+        """Returns the crops' height and width in pixels."""
+        augmentation = options.segmentation.augmentation
+        return None if augmentation is None else augmentation.crop
+
+    def network(self, options: TaskOptions) -> Mapping[str, Any]:
+        """Returns the output stride."""
+        return {"output_stride": options.segmentation.output_stride}
+
+    def loss(self, options: TaskOptions, card: DataCard) -> LossFn:
+        """Returns the chosen loss over all labeled pixels of the global batch."""
+        chosen = segmentation.DenseLossOptions(
+            kind=options.segmentation.loss,
+            class_weights=class_weights(options.segmentation, card),
+            focal_gamma=options.segmentation.focal_gamma,
+            label_smoothing=options.label_smoothing,
+        )
+        return pixel_loss(segmentation.DenseLoss(chosen, len(card.legend)))
+
+    def loss_note(self, options: TaskOptions) -> str:
+        """Returns why the losses must not be compared number by number."""
+        chosen, special = options.segmentation, []
+        if chosen.loss != "cross_entropy":
+            special.append(f"the loss {chosen.loss}")
+        if chosen.class_weights != "none":
+            special.append(f"class weights ({chosen.class_weights})")
+        return training_loss.note(options, augmented=chosen.augmentation is not None, special=special)
+
+    def keep(self, probabilities: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns masks, sums of cross-entropy over labeled pixels, and their number; probabilities are not kept."""
+        classes = probabilities.shape[-1]
+        predictions = tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
+        known = tf.not_equal(label, IGNORE)
+        # The scorer refuses a label outside the legend; here it must not stop a device.
+        safe = tf.where(label < classes, tf.cast(label, tf.int32), 0)
+        true = tf.gather(probabilities, safe, axis=-1, batch_dims=3)
+        entropy = -tf.math.log(tf.maximum(tf.cast(true, tf.float32), np.finfo(np.float32).tiny))
+        # In double precision: millions of pixels are added up.
+        summed = tf.reduce_sum(tf.where(known, tf.cast(entropy, tf.float64), 0), axis=(1, 2))
+        return predictions, summed, tf.reduce_sum(tf.cast(known, tf.int64), axis=(1, 2))
+
+    def scorer(self, class_names: Sequence[str], tolerance: float = 2.0) -> MaskScorer:
+        """Returns a scorer without tiles; a boundary may be off by `tolerance` pixels."""
+        return MaskScorer(class_names, tolerance)
+
+    def validation(self, predictions: MaskPredictions) -> dict[str, float]:
+        """Returns mean cross-entropy, accuracy and mean intersection over union."""
+        scores = predictions.scorer.scores(resamples=1)
+        return {
+            "loss": predictions.cross_entropy,
+            "accuracy": scores.accuracy.value,
+            "miou": scores.macro_iou.value,
+        }
+
+    def figures(self, predicted: Predicted, card: DataCard, bands: Sequence[str], title: str) -> dict[str, bytes]:
+        """Draws the confusion matrix over all pixels, and the samples with true and predicted mask."""
+        confusion = predicted.predictions.scorer.confusion.matrix
+        return {
+            "confusion_matrix": plots.confusion_matrix_png(
+                confusion, card.legend.class_names, title, "pixels", small=True
+            ),
+            "samples": mask_plots.maps_png(predicted.samples, card, bands, title, across=2),
+        }
+
+    def served_model(self, model: keras.Model) -> keras.Model:
+        """Returns the model for images of any size: its own size is only that of the tiles it was trained on."""
+        return models.inference_model(model, None)
+
+    def served(self, probabilities: tf.Tensor, class_names: Sequence[str]) -> dict[str, tf.Tensor]:
+        """Returns `probabilities`, and the number of each pixel's most probable class as uint8."""
+        class_id = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
+        return {"probabilities": probabilities, "class_id": tf.cast(class_id, tf.uint8)}
+
+
+def pixel_loss(loss: segmentation.DenseLoss) -> LossFn:
+    """Returns a loss over all labeled pixels of the global batch; an example of weight 0 is ignored as a whole."""
+
+    def step_loss(outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
+        (logits,) = outputs
+        ignored = tf.cast(IGNORE, label.dtype)
+        if weight is not None:
+            label = tf.where((weight > 0)[:, tf.newaxis, tf.newaxis], label, ignored)
+        value = loss.combine(segmentation.whole_sums(loss.terms(label, logits), training_loss.all_reduced))
+        # The same on every replica.
+        share = value / tf.cast(tf.distribute.get_replica_context().num_replicas_in_sync, value.dtype)
+        counted = training_loss.count(tf.not_equal(label, ignored))
+        return StepLoss(value, share, segmentation.right_pixels(label, logits), counted)
+
+    return step_loss
+
+
+def class_weights(options: SegmentationOptions, card: DataCard) -> tuple[float, ...] | None:
+    """Returns the weight of a pixel of each class, from the training split's counts in the card; None for 1 each."""
+    counts = [card.splits["train"].classes.get(name, 0) for name in card.legend.class_names]
+    if options.class_weights == "median_frequency":
+        return weighting.median_frequency_weights(counts)
+    if options.class_weights == "effective_number":
+        return weighting.effective_number_weights(counts, options.effective_beta)
+    return None
+
+
+TASK = Segmentation()
