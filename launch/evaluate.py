@@ -27,8 +27,8 @@ from eo_keras.evaluation.report import Stored
 from eo_keras.geo import coordinates as geo_coordinates
 from eo_keras.metrics import by_location, calibration, comparison
 from eo_keras.metrics.comparison import Difference, Member
-from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from eo_keras.runs import temperature as run_temperature
 from launch import app, evaluate_maps, evaluate_text, path_flags
 
@@ -115,7 +115,7 @@ class _Subject:
     """
 
     folder: pathlib.Path
-    card: cards.ModelCard
+    card: model_cards.ModelCard
     records: Any
     output_dir: pathlib.Path
     stored: Stored | None
@@ -125,12 +125,12 @@ class _Subject:
 def main() -> None:
     """Runs the command."""
     folders = evaluation_folder.find_runs(FLAGS.run_dir)
-    if len(folders) > 1 and (_comparison_dir() / cards.MODEL_CARD_NAME).exists():
+    if len(folders) > 1 and (_comparison_dir() / model_cards.MODEL_CARD_NAME).exists():
         raise OptionError(
             "--output_dir", f"{_comparison_dir()} is a run folder", "a folder of its own for the comparison"
         )
     for folder in folders:
-        cards.read_model_card(folder)  # What is no run shows before seconds are spent on importing TensorFlow.
+        model_cards.read_model_card(folder)  # What is no run shows before seconds are spent on importing TensorFlow.
     app.import_tensorflow_quietly()
     if evaluate_maps.concerns(folders):
         _evaluate_maps(folders)
@@ -181,7 +181,7 @@ def _subject(folder: pathlib.Path, *, alone: bool) -> _Subject:
     """Checks all that can be checked without the model, and looks for an earlier evaluation that fits."""
     from eo_keras.evaluation import evaluate as evaluation
 
-    card, records = cards.read_model_card(folder), _records(FLAGS.records_dir or _own_records(folder))
+    card, records = model_cards.read_model_card(folder), _records(FLAGS.records_dir or _own_records(folder))
     evaluation.check_records(records.card, card, records.folder)
     records.split(FLAGS.split)
     model = runs.model_path(folder, _model_name())
@@ -205,10 +205,12 @@ def _records(folder: str) -> "RecordDataset":
 
 
 def _own_records(folder: pathlib.Path) -> str:
-    return runs.find_records(folder, cards.read_model_card(folder))
+    return runs.find_records(folder, model_cards.read_model_card(folder))
 
 
-def _output_dir(folder: pathlib.Path, card: cards.ModelCard, records: "RecordDataset", alone: bool) -> pathlib.Path:
+def _output_dir(
+    folder: pathlib.Path, card: model_cards.ModelCard, records: "RecordDataset", alone: bool
+) -> pathlib.Path:
     if FLAGS.output_dir and alone:
         return pathlib.Path(FLAGS.output_dir)
     name = evaluation_folder.variant(FLAGS.split, _model_name(), FLAGS.tta)

@@ -9,8 +9,8 @@ from absl import flags
 from eo_keras.core import files
 from eo_keras.core.number_format import number
 from eo_keras.errors import OptionError
-from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from launch import app
 
 FLAGS = flags.FLAGS
@@ -47,7 +47,7 @@ def concerns(folders: Sequence[pathlib.Path]) -> bool:
     """
     from eo_keras import models
 
-    names = [cards.read_model_card(folder).model for folder in folders]
+    names = [model_cards.read_model_card(folder).model for folder in folders]
     maps = [name in models.MODELS and models.MODELS[name].task == "segmentation" for name in names]
     if any(maps) and not all(maps):
         patches = folders[maps.index(False)]
@@ -73,7 +73,7 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
     from eo_keras.data import pipeline as pipelines
     from eo_keras.evaluation import report, segmentation_report
 
-    card = cards.read_model_card(folder)
+    card = model_cards.read_model_card(folder)
     records = pipelines.RecordDataset(FLAGS.records_dir or runs.find_records(folder, card))
     records.split(FLAGS.split)
     options, name = _options(), variant(model_name)

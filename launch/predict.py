@@ -17,7 +17,7 @@ from absl import flags
 from eo_keras.core import files, output_files
 from eo_keras.errors import BandError, OptionError
 from eo_keras.geo import images as rasters
-from eo_keras.records import data_card as cards
+from eo_keras.runs import model_card as model_cards
 from eo_keras.runs import temperature
 from eo_keras.sensors import sentinel2
 from eo_keras.serving import images as prediction
@@ -63,7 +63,7 @@ def main() -> None:
     output = pathlib.Path(FLAGS.output)
     _check_output(output)
     bands = sentinel2.parse_bands(FLAGS.image_bands) if FLAGS.image_bands is not None else None
-    card = cards.read_model_card(FLAGS.run_dir)
+    card = model_cards.read_model_card(FLAGS.run_dir)
     paths = rasters.find_images(FLAGS.images)
     # Most mistakes show in the first image, before seconds are spent on importing TensorFlow.
     prediction.fit_to_model(rasters.read_image(paths[0], bands), card, paths[0])

@@ -42,8 +42,8 @@ def make_run():
         from eo_keras import models
         from eo_keras.geo import images as rasters
         from eo_keras.legends import catalogue as legends
-        from eo_keras.records import data_card as cards
         from eo_keras.runs import folder as runs
+        from eo_keras.runs import model_card as model_cards
 
         legend = legend or legends.EUROSAT
         level, spread = (90.0, 35.0) if dtype == "uint8" else (1200.0, 500.0)
@@ -61,8 +61,9 @@ def make_run():
         # The features hardly differ between random images, so the weights that tell them apart must be large.
         rng, logits = np.random.default_rng(0), model.get_layer("logits")
         logits.set_weights([rng.normal(0, sharpness, weight.shape) for weight in logits.get_weights()])
-        card = cards.ModelCard(
+        card = model_cards.ModelCard(
             model="resnet14",
+            task="classification",
             dataset="test",
             data_fingerprint="0" * 64,
             bands=tuple(bands),
@@ -84,7 +85,7 @@ def make_run():
         )
         folder.mkdir(parents=True, exist_ok=True)
         runs.save_model(models.inference_model(model, patch_size), folder / runs.MODEL_NAME)
-        cards.write_card(card, folder)
+        model_cards.write_model_card(card, folder)
         return runs.open_run(folder)
 
     return write

@@ -23,6 +23,7 @@ from eo_keras.metrics.calibration import Calibration, calibrate
 from eo_keras.metrics.predictions import ClassPredictions
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from eo_keras.tasks.predictor import Predictor
 
 _MISTAKES = 40
@@ -74,7 +75,7 @@ class Evaluation:
         return []
 
 
-def check_records(card: cards.DataCard, model: cards.ModelCard, where: pathlib.Path) -> None:
+def check_records(card: cards.DataCard, model: model_cards.ModelCard, where: pathlib.Path) -> None:
     """Refuses records that a model cannot be asked about.
 
     Raises:

@@ -19,8 +19,8 @@ from eo_keras.metrics import by_location, calibration, selective
 from eo_keras.metrics.classification import ReliabilityBin
 from eo_keras.metrics.predictions import PREDICTIONS_NAME, ClassPredictions, read_answers
 from eo_keras.plots import classification, confidence
-from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 
 if TYPE_CHECKING:
     from eo_keras.evaluation.evaluate import Evaluation
@@ -74,7 +74,7 @@ def find_runs(words: Sequence[str]) -> list[pathlib.Path]:
             # A folder may have a name that reads as a pattern.
             if not os.path.isdir(name) and glob.has_magic(name):
                 matches = [pathlib.Path(one) for one in sorted(glob.glob(name))]
-                matches = [one for one in matches if (one / cards.MODEL_CARD_NAME).is_file()]
+                matches = [one for one in matches if (one / model_cards.MODEL_CARD_NAME).is_file()]
                 if not matches:
                     raise OptionError(
                         "run_dir", f"'{name}' finds no run", "folders made by launch.train", "check the pattern"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eo_keras.core import files
+from eo_keras.core import files, serialization
 from eo_keras.errors import EOKerasError, RunError
 from eo_keras.metrics import classification as metrics
 from eo_keras.metrics.selective import Threshold, risk_coverage
@@ -222,7 +222,7 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
         RunError: if the file is missing or is no such file.
     """
     try:
-        found = cards.from_json(Calibration, json.loads(files.read_bytes(path)))
+        found = serialization.from_json(Calibration, json.loads(files.read_bytes(path)))
         if not LIMITS[0] <= found.temperature <= LIMITS[1]:
             raise ValueError(f"the temperature is {found.temperature}")
         return found

@@ -1,36 +1,25 @@
-"""The cards that travel with data and models: what the numbers are, where they come from, what the classes mean.
-
-`DataCard` is `card.json` in a records folder, `ModelCard` is `model_card.json` in a run folder and in an export. Both
-are frozen dataclasses; `to_json` and `from_json` convert them and everything inside them.
-"""
+"""The card of a records folder, `card.json`: what the numbers are, where they come from, what the classes mean."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
-import types
-import typing
 from collections.abc import Mapping
 from typing import Any
 
 from eo_keras.core import files
-from eo_keras.errors import EOKerasError, RecordsError, RunError
+from eo_keras.core.serialization import read_signed, signed_bytes, to_json
+from eo_keras.errors import RecordsError
 from eo_keras.legends.catalogue import Legend
 from eo_keras.records import targets as label_layouts
 from eo_keras.records.targets import Targets
 from eo_keras.sensors.radiometry import Reflectance
 
 DATA_CARD_NAME = "card.json"
-MODEL_CARD_NAME = "model_card.json"
 SCHEMA = 1
-"""Version of both cards' layout; a card of another layout is refused instead of misread."""
-
-
-_CHECKSUM = "checksum"
-"""Of all else in the file, and no part of the card: a changed digit is noticed. Cards from before it lack it."""
+"""Version of the card's layout."""
 
 
 _LISTED = 10
@@ -176,129 +165,15 @@ class DataCard:
         return dataclasses.replace(self, fingerprint=hashlib.sha256(text.encode()).hexdigest())
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelCard:
-    """What a trained model eats and answers, and how it came about.
-
-    Attributes:
-        model: name of the architecture, as `eo_keras.models.build` knows it.
-        dataset: the data set that it was trained on.
-        data_fingerprint: fingerprint of that data's card.
-        bands: the bands that the model takes, in order.
-        dtype: type of the numbers that the model takes.
-        level: their processing level.
-        reflectance: their relation to reflectance.
-        nodata: the number that means "no data".
-        resolution_m: pixel size in metres.
-        patch_size: height and width in pixels that it was trained with.
-        normalisation: means and standard deviations that the model holds inside, one a band.
-        legend: the classes, in the order of the probabilities.
-        parameters: number of weights.
-        initialisation: where the weights came from before training.
-        flags: the options that trained it.
-        selection: what chose the kept epoch: split, metric, value, epoch.
-        scores: scores by split, as `launch.evaluate` measured them.
-        versions: versions of the packages that trained it.
-        attribution: whom to name when the model is published.
-        temperature: of a run, the temperature that was fitted for its model, and on what; the model itself answers
-            without it. Of an export, what it divides its logits by. None: none.
-        needs: what must be imported to open the model's own file; an export needs TensorFlow alone.
-    """
-
-    model: str
-    dataset: str
-    data_fingerprint: str
-    bands: tuple[str, ...]
-    dtype: str
-    level: str
-    reflectance: Reflectance | None
-    nodata: int
-    resolution_m: float
-    patch_size: int
-    normalisation: Mapping[str, tuple[float, ...]]
-    legend: Legend
-    parameters: int
-    initialisation: str
-    flags: Mapping[str, Any]
-    selection: Mapping[str, Any]
-    scores: Mapping[str, Any]
-    versions: Mapping[str, str]
-    attribution: str
-    temperature: Mapping[str, Any] | None = None
-    needs: str = "import eo_keras.models, then keras.saving.load_model('model.keras', compile=False)"
-    schema: int = SCHEMA
-
-
-def to_json(card: Any) -> Any:
-    """Turns a card, or any dataclass inside one, into what `json` can write."""
-    if dataclasses.is_dataclass(card):
-        return {field.name: to_json(getattr(card, field.name)) for field in dataclasses.fields(card)}
-    if isinstance(card, Mapping):
-        return {str(key): to_json(value) for key, value in card.items()}
-    if isinstance(card, (list, tuple)):
-        return [to_json(value) for value in card]
-    return card
-
-
-def from_json(kind: type, value: Any) -> Any:
-    """Builds a dataclass of type `kind` from parsed JSON.
-
-    Raises:
-        ValueError: if fields are missing, unknown or of the wrong type.
-    """
-    origin = typing.get_origin(kind)
-    if origin is types.UnionType:
-        if value is None:
-            return None
-        kind = next(one for one in typing.get_args(kind) if one is not type(None))
-        return from_json(kind, value)
-    if dataclasses.is_dataclass(kind):
-        hints = _type_hints(kind)
-        if not isinstance(value, dict) or set(value) - set(hints):
-            raise ValueError(f"no {kind.__name__}: {str(value)[:80]}")
-        try:
-            return kind(**{name: from_json(hints[name], item) for name, item in value.items()})
-        except TypeError as error:
-            raise ValueError(str(error)) from None
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"no list: {str(value)[:80]}")
-        return tuple(from_json(typing.get_args(kind)[0], item) for item in value)
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, dict):
-            raise ValueError(f"no object: {str(value)[:80]}")
-        content = typing.get_args(kind)[1]
-        return types.MappingProxyType({key: from_json(content, item) for key, item in value.items()})
-    if kind is Any:
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{str(value)[:80]!r} is no {kind.__name__}")
-    return value
-
-
-@functools.cache
-def _type_hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def write_card(card: DataCard | ModelCard, folder: str | os.PathLike[str]) -> None:
+def write_card(card: DataCard, folder: str | os.PathLike[str]) -> None:
     """Writes a card into a folder under its fixed name."""
     for name, data in contents(card).items():
         files.write_bytes(files.join(folder, name), data)
 
 
-def contents(card: DataCard | ModelCard) -> dict[str, bytes]:
+def contents(card: DataCard) -> dict[str, bytes]:
     """Returns a card as its file holds it, under its fixed name."""
-    name = DATA_CARD_NAME if isinstance(card, DataCard) else MODEL_CARD_NAME
-    value = to_json(card)
-    return {name: files.json_bytes(value | {_CHECKSUM: _checksum(value)})}
-
-
-def _checksum(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return {DATA_CARD_NAME: signed_bytes(card)}
 
 
 def read_data_card(records_dir: str | os.PathLike[str]) -> DataCard:
@@ -307,43 +182,5 @@ def read_data_card(records_dir: str | os.PathLike[str]) -> DataCard:
     Raises:
         RecordsError: if the folder or the card is missing, or the card cannot be read.
     """
-    return _read_card(DataCard, records_dir, DATA_CARD_NAME, RecordsError, "a folder made by launch.build")
-
-
-def read_model_card(run_dir: str | os.PathLike[str]) -> ModelCard:
-    """Reads a run folder's or an export's card.
-
-    Raises:
-        RunError: if the folder or the card is missing, or the card cannot be read.
-    """
-    return _read_card(ModelCard, run_dir, MODEL_CARD_NAME, RunError, "a folder made by launch.train")
-
-
-def _read_card(
-    kind: type[DataCard | ModelCard],
-    folder: str | os.PathLike[str],
-    name: str,
-    error: type[EOKerasError],
-    expected: str,
-) -> Any:
-    path = files.join(folder, name)
-    if not files.is_folder(folder):
-        raise error(folder, "there is no such folder", expected)
-    if not files.exists(path):
-        raise error(
-            folder,
-            f"it holds no {name}, so it is empty, unfinished or something else",
-            expected,
-            "let the command that makes it finish, or name another folder",
-        )
-    try:
-        value = json.loads(files.read_bytes(path))
-        if isinstance(value, dict) and (found := value.get("schema", SCHEMA)) != SCHEMA:
-            raise ValueError(f"its layout has version {found}, this program reads version {SCHEMA}")
-        checksum = value.pop(_CHECKSUM, None) if isinstance(value, dict) else None
-        card = from_json(kind, value)
-        if checksum is not None and checksum != _checksum(value):
-            raise ValueError("its content does not agree with its checksum: it is damaged, or was edited by hand")
-        return card
-    except (ValueError, OSError, RecursionError) as problem:
-        raise error(path, f"it cannot be read ({problem})", "the card as it was written", "make it anew") from None
+    expected = "a folder made by launch.build"
+    return read_signed(DataCard, records_dir, DATA_CARD_NAME, schema=SCHEMA, error=RecordsError, expected=expected)

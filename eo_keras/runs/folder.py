@@ -21,6 +21,7 @@ from eo_keras.core import files, inflation
 from eo_keras.core.output_folders import MANIFEST_NAME, OutputFolder
 from eo_keras.errors import RecordsError, RunError, StorageError
 from eo_keras.records import data_card as cards
+from eo_keras.runs import model_card as model_cards
 from eo_keras.runs.event_files import EPOCH, STEPS, TRAIN, VALIDATION, name_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,15 @@ _EARLIER_CHECKPOINT_DIR = "checkpoint"
 """As earlier versions called it; their models are still found."""
 
 _NAMES = (
-    *(FLAGS_NAME, ENVIRONMENT_NAME, MODEL_NAME, HISTORY_NAME, CURVES_NAME, cards.MODEL_CARD_NAME, LAST_MODEL_NAME),
+    *(
+        FLAGS_NAME,
+        ENVIRONMENT_NAME,
+        MODEL_NAME,
+        HISTORY_NAME,
+        CURVES_NAME,
+        model_cards.MODEL_CARD_NAME,
+        LAST_MODEL_NAME,
+    ),
     *(f"{CHECKPOINT_DIR}/{name}" for name in (STATE_NAME, PREVIOUS_STATE_NAME)),
 )
 _PACKAGES = ("eo-keras", "tensorflow", "keras", "numpy")
@@ -171,14 +180,14 @@ def run_folder(
         # Looked at again, for another process may have begun a run before this one took the lock.
         check_folder(run_dir, resume=resume, overwrite=overwrite)
         if not resume:
-            output.clear(first=(MODEL_NAME, cards.MODEL_CARD_NAME))
+            output.clear(first=(MODEL_NAME, model_cards.MODEL_CARD_NAME))
             if overwrite:
                 output.tell_foreign()
             output.write({FLAGS_NAME: flags_text.encode("utf-8"), ENVIRONMENT_NAME: files.json_bytes(environment())})
         yield output
 
 
-def write_card(card: cards.ModelCard, run_dir: str | os.PathLike[str]) -> list[str]:
+def write_card(card: model_cards.ModelCard, run_dir: str | os.PathLike[str]) -> list[str]:
     """Replaces the card of a run that is not being trained, such as by one with more scores.
 
     Returns:
@@ -188,17 +197,23 @@ def write_card(card: cards.ModelCard, run_dir: str | os.PathLike[str]) -> list[s
         RunError: if the card that is there cannot be read.
         StorageError: if the run folder cannot be written.
     """
-    output, path = output_folder(run_dir), pathlib.Path(run_dir) / cards.MODEL_CARD_NAME
+    output, path = output_folder(run_dir), pathlib.Path(run_dir) / model_cards.MODEL_CARD_NAME
     if output.manifest() is not None:
-        output.write(cards.contents(card))
+        output.write(model_cards.contents(card))
         return output.take_warnings()
     # A run of an earlier version: the new card must hold all that the old one holds.
-    if os.path.lexists(path) and (
-        path.is_symlink() or path.read_bytes() != cards.contents(cards.read_model_card(run_dir))[path.name]
-    ):
+    if os.path.lexists(path) and (path.is_symlink() or not _as_written(path)):
         return [f"{path}: left as it is, for it was changed, or an earlier version wrote it; it lacks these scores"]
-    cards.write_card(card, run_dir)
+    model_cards.write_model_card(card, run_dir)
     return []
+
+
+def _as_written(path: pathlib.Path) -> bool:
+    """Returns whether a card is byte for byte what its writer made of its content, and this version keeps all of it."""
+    data, card = path.read_bytes(), model_cards.read_model_card(path.parent)
+    content = json.loads(data)
+    kept = json.loads(model_cards.contents(card)[path.name])
+    return data == files.json_bytes(content) and content.keys() | {"task"} == kept.keys()
 
 
 def environment() -> dict[str, Any]:
@@ -227,7 +242,7 @@ def working_directory(run_dir: str | os.PathLike[str]) -> pathlib.Path | None:
         return None
 
 
-def find_records(run_dir: str | os.PathLike[str], card: cards.ModelCard) -> str:
+def find_records(run_dir: str | os.PathLike[str], card: model_cards.ModelCard) -> str:
     """Returns the records folder that a run was trained on.
 
     A relative path starts from the current folder, from the one that the run was begun in, or from one above the run
@@ -306,7 +321,7 @@ class Run:
     """
 
     folder: pathlib.Path
-    card: cards.ModelCard
+    card: model_cards.ModelCard
     model: keras.Model
 
 
@@ -321,7 +336,7 @@ def open_run(run_dir: str | os.PathLike[str], model_name: str = MODEL_NAME) -> R
         RunError: if the folder, its card or the model is missing, damaged, or they do not fit each other.
     """
     folder = pathlib.Path(run_dir)
-    card = cards.read_model_card(folder)
+    card = model_cards.read_model_card(folder)
     path = model_path(folder, model_name)
     model = load_model(path)
     # Of another type, Keras would convert numbers silently, and they would mean something else.
@@ -331,7 +346,7 @@ def open_run(run_dir: str | os.PathLike[str], model_name: str = MODEL_NAME) -> R
         raise RunError(
             path,
             f"a model of input {found[0]}, {found[1]}, and {found[2]} classes",
-            f"input {expected[0]}, {expected[1]}, and {expected[2]} classes, as {cards.MODEL_CARD_NAME} says",
+            f"input {expected[0]}, {expected[1]}, and {expected[2]} classes, as {model_cards.MODEL_CARD_NAME} says",
             "train again, or copy the whole run folder again",
         )
     return Run(folder, card, model)
@@ -400,7 +415,7 @@ def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 def epoch_of_card(run_dir: str | os.PathLike[str]) -> int | None:
     """Returns which epoch's model a run's card describes; None where there is no card."""
     try:
-        return cards.read_model_card(run_dir).selection["epoch"]
+        return model_cards.read_model_card(run_dir).selection["epoch"]
     except RunError:
         return None
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from eo_keras.errors import BandError, RunError, SourceError
 from eo_keras.geo import images as rasters
-from eo_keras.records.data_card import ModelCard
+from eo_keras.runs.model_card import ModelCard
 from eo_keras.sensors import radiometry, sentinel2
 
 if TYPE_CHECKING:
@@ -134,8 +134,7 @@ def predict_images(
 
     from eo_keras import models
 
-    known = models.MODELS.get(run.card.model)
-    if known is not None and known.task == "segmentation":
+    if run.card.targets.per_pixel:
         raise RunError(
             run.folder,
             f"{run.card.model} answers with a map of the image, not with a class",

@@ -18,13 +18,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from eo_keras import models
+from eo_keras import models, tasks
 from eo_keras.core import files
 from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import OptionError, RunError, StorageError
 from eo_keras.metrics.calibration import Calibration
-from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from eo_keras.serving import warmup
 
 ENDPOINT = "serve"
@@ -194,35 +194,22 @@ def _as_exported(run: runs.Run, calibration: Calibration | None) -> runs.Run:
 
 def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> Any:
     """Writes the version under its temporary name and returns it as it loads again."""
-    names, size, dense = run.card.legend.class_names, run.card.patch_size, _answers_with_maps(run)
-    # A map's model says the same of any size; its own is only that of the tiles it was trained on.
-    model = models.inference_model(run.model, None) if dense else run.model
+    task, names = tasks.of(run.card), run.card.legend.class_names
+    model = task.served_model(run.model)
 
-    def answer(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        # The model's answers are float64 under the policy of that name; clients get one type always.
-        probabilities = tf.cast(model(image, training=False), tf.float32)
-        class_id = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
-        if dense:
-            return {"probabilities": probabilities, "class_id": tf.cast(class_id, tf.uint8)}
-        return {
-            "probabilities": probabilities,
-            "class_id": class_id,
-            "class_name": tf.gather(tf.constant(names), class_id),
-        }
+    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        # The model's output is float64 under the policy of that name; clients get one type always.
+        return task.served(tf.cast(model(image, training=False), tf.float32), names)
 
-    shape = (None, *(2 * (None if dense else size,)), len(run.card.bands))
+    shape = model.input_shape
     archive = keras.export.ExportArchive()
-    archive.add_endpoint(ENDPOINT, answer, [tf.TensorSpec(shape, run.card.dtype, name="image")])
+    archive.add_endpoint(ENDPOINT, serve, [tf.TensorSpec(shape, run.card.dtype, name="image")])
     with runs.storage_errors(path):
         archive.write_out(str(temporary), verbose=False)
         extra = files.make_folder(temporary / EXTRA_DIR)
-        cards.write_card(run.card, extra)
+        model_cards.write_model_card(run.card, extra)
         warmup.write(extra / warmup.NAME, "image", _digital_numbers(run.card)[1:2])
         return tf.saved_model.load(str(temporary))
-
-
-def _answers_with_maps(run: runs.Run) -> bool:
-    return len(run.model.output_shape) == 4
 
 
 def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:
@@ -262,7 +249,7 @@ def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:
     return len(images), difference
 
 
-def _digital_numbers(card: cards.ModelCard) -> np.ndarray:
+def _digital_numbers(card: model_cards.ModelCard) -> np.ndarray:
     """Makes images of the model's type: as the training data were, of every number there is, in part and wholly empty.
 
     Returns:

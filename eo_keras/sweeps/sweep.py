@@ -25,6 +25,7 @@ from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import RunError
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from eo_keras.sweeps.grid import PlannedRun, check, format_value, has_split
 
 JSON_NAME = "sweep.json"
@@ -162,7 +163,7 @@ def _finished(planned: PlannedRun, result: RunStatus, data_fingerprint: str) -> 
     from eo_keras.training.options import check_resumable
 
     folder = pathlib.Path(planned.options.run_dir)
-    card = cards.read_model_card(folder)
+    card = model_cards.read_model_card(folder)
     check_resumable(
         planned.options, {"options": card.flags, "data_fingerprint": card.data_fingerprint}, data_fingerprint
     )

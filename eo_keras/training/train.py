@@ -24,6 +24,7 @@ from eo_keras.errors import OptionError, RunError
 from eo_keras.plots import curves
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from eo_keras.sensors.sentinel2 import parse_bands
 from eo_keras.tasks.predictor import Predictor
 from eo_keras.training import checkpoints, distribution, moments, notices, phases, transfer, workers
@@ -49,7 +50,7 @@ class TrainingReport:
         stopped: whether the run was asked to stop before its end.
     """
 
-    card: cards.ModelCard | None
+    card: model_cards.ModelCard | None
     history: tuple[dict[str, Any], ...]
     seconds: float
     resumed_from: int = 0
@@ -128,7 +129,7 @@ def train(
             stopped = training.run(progress, report, flags_text)
         finally:
             training.tell(report)
-    card = cards.read_model_card(options.run_dir) if training.history and worker.is_chief else None
+    card = model_cards.read_model_card(options.run_dir) if training.history and worker.is_chief else None
     return TrainingReport(card, tuple(training.history), time.monotonic() - started, resumed_from, stopped)
 
 
@@ -444,8 +445,9 @@ class _Training:
     def _write_card(self) -> None:
         """Writes the card of the best model."""
         options, card, layer = self.options, self.card, self.normalisation
-        written = cards.ModelCard(
+        written = model_cards.ModelCard(
             model=options.model,
+            task=card.task,
             dataset=card.dataset,
             data_fingerprint=card.fingerprint,
             bands=self.bands,
@@ -465,4 +467,4 @@ class _Training:
             versions=runs.versions(),
             attribution=card.attribution,
         )
-        self.output.write(cards.contents(written))
+        self.output.write(model_cards.contents(written))

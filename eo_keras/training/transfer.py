@@ -12,8 +12,8 @@ from eo_keras.data import common_ground
 from eo_keras.data import folder as records_folder
 from eo_keras.data.folder import RecordDataset, reading
 from eo_keras.errors import EOKerasError, RunError
-from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from eo_keras.training.options import TrainingOptions
 
 
@@ -51,7 +51,7 @@ def backbone(run_dir: str | os.PathLike[str], records: RecordDataset) -> Start:
             key.
     """
     folder = pathlib.Path(run_dir)
-    card = cards.read_model_card(folder)
+    card = model_cards.read_model_card(folder)
     model = folder / runs.MODEL_NAME
     if not model.is_file():
         raise RunError(model, "there is no such file", "the model of a run", "let launch.train end its first epoch")
@@ -83,7 +83,7 @@ def _refused(folder: pathlib.Path, records: RecordDataset, keys: Sequence[str], 
     )
 
 
-def _trained_on(folder: pathlib.Path, card: cards.ModelCard) -> RecordDataset:
+def _trained_on(folder: pathlib.Path, card: model_cards.ModelCard) -> RecordDataset:
     where: Any = card.flags.get("records_dir")
     try:
         trained = RecordDataset(where)

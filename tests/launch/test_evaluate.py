@@ -13,6 +13,7 @@ from eo_keras.metrics import calibration
 from eo_keras.plots import classification, confidence
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from eo_keras.runs import temperature as run_temperature
 from eo_keras.sensors.sentinel2 import COMPOSITES
 from launch import app, evaluate, evaluate_maps
@@ -48,7 +49,7 @@ def run_of(make_run, world, tmp_path):
             flags={"records_dir": str(world / records), "validation_from_train": 0.2, "seed": 1},
             selection={"split": validation, "metric": validation and "accuracy", "value": 0.5, "epoch": 3},
         )
-        cards.write_card(card, run.folder)
+        model_cards.write_model_card(card, run.folder)
         return run.folder
 
     return make
@@ -91,7 +92,7 @@ def test_one_run_its_temperature_and_its_map(command, run_of, world):
     temperature = content["calibration"]["temperature"]
     assert f"temperature {temperature:.3f}" in out and "the surest 80%" in out
     assert "map: 30 of 30 examples have coordinates (coordinates.csv)" in out
-    assert cards.read_model_card(folder).scores["test"]["accuracy"] == content["scores"]["accuracy"]
+    assert model_cards.read_model_card(folder).scores["test"]["accuracy"] == content["scores"]["accuracy"]
     kept = calibration.read_calibration(run_temperature.path(folder))
     assert kept.temperature == temperature and kept.model_sha256 == content["model_sha256"]
     aims = [one.accuracy for one in kept.calibrated_thresholds if one.threshold is not None]
@@ -109,7 +110,7 @@ def test_one_run_its_temperature_and_its_map(command, run_of, world):
     assert f"overall accuracy {content['scores']['accuracy']:.2%}" in out and "AnnualCrop" in out
     code, out, _ = command(f"--run_dir={folder}", "--dry_run")
     assert code == 0 and "dry run: would reuse the evaluation in" in out
-    card = cards.read_model_card(folder)
+    card = model_cards.read_model_card(folder)
     assert card.temperature["temperature"] == temperature and "few" in card.temperature["cautions"][0]
     scaled = report.read_evaluation(path.parent).answers
     code, out, _ = command(f"--run_dir={folder}", "--nocalibrate", "--again")
@@ -132,10 +133,10 @@ def test_averaged_answers_are_reported_apart(command, run_of):
     assert "averaged over the symmetries d4" in out and "gain over the model's own answers: not known" in out
     averaged = metrics_of(folder, "test-d4")
     assert averaged["tta"] == "d4" and not (folder / runs.EVALUATION_DIR / "test").exists()
-    assert set(cards.read_model_card(folder).scores) == {"test-d4"}
+    assert set(model_cards.read_model_card(folder).scores) == {"test-d4"}
     assert command(f"--run_dir={folder}", "--nocalibrate")[0] == 0
     assert metrics_of(folder)["tta"] == "none" and metrics_of(folder, "test-d4") == averaged
-    assert set(cards.read_model_card(folder).scores) == {"test", "test-d4"}
+    assert set(model_cards.read_model_card(folder).scores) == {"test", "test-d4"}
     code, out, _ = command(f"--run_dir={folder}", "--tta=d4", "--nocalibrate")
     gain = 100 * (averaged["scores"]["accuracy"] - metrics_of(folder)["scores"]["accuracy"])
     assert code == 0 and "reused" in out and f"own answers: {gain:+.2f} percentage points" in out
@@ -194,8 +195,10 @@ def test_runs_of_other_records(command, run_of, world, tmp_path):
     assert metrics_of(second, name)["trained_on"] != metrics_of(second, name)["data_fingerprint"]
     # Fitted on the run's own validation examples, not on records that it may have been trained on.
     kept = calibration.read_calibration(run_temperature.path(second))
-    assert kept.data_fingerprint == cards.read_model_card(second).data_fingerprint
-    assert cards.read_model_card(second).scores.keys() == {"test"}, "scored on its own records only, in the first call"
+    assert kept.data_fingerprint == model_cards.read_model_card(second).data_fingerprint
+    assert model_cards.read_model_card(second).scores.keys() == {"test"}, (
+        "scored on its own records only, in the first call"
+    )
 
 
 def test_mistakes_are_one_line(command, run_of, tmp_path):
@@ -211,7 +214,7 @@ def test_mistakes_are_one_line(command, run_of, tmp_path):
     refused("last.keras: there is no such file", f"--run_dir={folder}", "--checkpoint=last")
     other = tmp_path / "runs" / "copy"
     other.mkdir()
-    for name in (runs.MODEL_NAME, cards.MODEL_CARD_NAME):
+    for name in (runs.MODEL_NAME, model_cards.MODEL_CARD_NAME):
         (other / name).write_bytes((folder / name).read_bytes())
     refused("is a run folder", f"--run_dir={folder},{other}", f"--output_dir={folder}", "--nocalibrate")
 

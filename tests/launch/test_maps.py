@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from eo_keras.records import data_card as cards
+from eo_keras.runs import model_card as model_cards
 from tests.harness import towns
 from tests.launch.commands import assert_one_line_error, launch
 
@@ -103,7 +103,7 @@ def test_a_run_of_maps_is_trained_and_scored(records_dir, tmp_path):
     assert pair["high"] > 0.2 and "run - twin  no difference shown" in done.stdout
     metrics = json.loads((run_dir / "evaluation" / "test-os8-flip" / "metrics.json").read_text())
     assert metrics["output_stride"] == 8 and metrics["tta"] == "flip"
-    assert "test-os8-flip" in cards.read_model_card(run_dir).scores
+    assert "test-os8-flip" in model_cards.read_model_card(run_dir).scores
     done = launch("export", run_dir=run_dir, export_dir=tmp_path / "serving")
     assert done.returncode == 0, done.stderr
     assert "np.ones((1, 512, 512, 3), 'uint16')" in done.stdout

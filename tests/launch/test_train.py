@@ -8,8 +8,8 @@ import pytest
 from absl import flags
 
 from eo_keras import models
-from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from launch import train
 from tests.launch.commands import assert_one_line_error, launch, launch_whole
 from tfrecords_builder import build
@@ -54,7 +54,7 @@ def test_training_tells_what_it_does(trained):
     words = (folder / runs.FLAGS_NAME).read_text().split()
     assert {"--d4=false", "--optimizer=adamw", "--decay_epochs=1,1.5", "--seed=1"} <= set(words)
     assert not any(word.startswith(("--run_dir", "--resume", "--overwrite", "--debug")) for word in words)
-    assert cards.read_model_card(folder).flags["optimizer"]["decay_epochs"] == [1.0, 1.5]
+    assert model_cards.read_model_card(folder).flags["optimizer"]["decay_epochs"] == [1.0, 1.5]
 
 
 def test_flags_txt_repeats_the_run_to_the_bit(trained, tmp_path):
@@ -78,7 +78,7 @@ def test_evaluation_tells_what_chose_the_epoch(trained):
     assert "on the split val; never by the test split" in result.stdout
     scores = json.loads((folder / runs.EVALUATION_DIR / "test" / "metrics.json").read_text())["scores"]
     assert f"overall accuracy {scores['accuracy']:.2%} (95 % interval" in result.stdout
-    assert cards.read_model_card(folder).scores["test"]["accuracy"] == scores["accuracy"]
+    assert model_cards.read_model_card(folder).scores["test"]["accuracy"] == scores["accuracy"]
 
 
 def test_mistakes_before_tensorflow_is_asked_for(records, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
+from eo_keras.core import serialization
 from eo_keras.errors import BandError, OptionError, RecordsError, SourceError
 from eo_keras.geo import scenes
 from eo_keras.geo.grid import Grid
@@ -137,7 +138,7 @@ def test_the_folder_can_be_inspected_and_damage_is_found(built, tmp_path):
 def test_masks_outside_the_legend_are_named(built, tmp_path):
     folder, _ = built
     card = cards.read_data_card(folder)
-    other = cards.from_json(
+    other = serialization.from_json(
         cards.DataCard,
         cards.to_json(card)
         | {

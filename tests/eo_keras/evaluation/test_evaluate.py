@@ -15,9 +15,9 @@ from eo_keras.evaluation import evaluate as evaluation
 from eo_keras.evaluation import report
 from eo_keras.legends import catalogue as legends
 from eo_keras.metrics import by_location, calibration
-from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from eo_keras.sensors.radiometry import Reflectance
 from eo_keras.tasks.predictor import Predictor
 from tests.kept import contents
@@ -213,9 +213,9 @@ def test_no_temperature_without_validation_or_from_other_records(run, data):
 def test_averaged_answers_are_an_entry_of_their_own(run, result, tmp_path):
     copy = dataclasses.replace(run, folder=tmp_path)
     evaluation.add_to_card(dataclasses.replace(result, run=copy))
-    copy = dataclasses.replace(copy, card=cards.read_model_card(tmp_path))
+    copy = dataclasses.replace(copy, card=model_cards.read_model_card(tmp_path))
     evaluation.add_to_card(dataclasses.replace(result, run=copy, tta="d4"))
-    found = cards.read_model_card(tmp_path).scores
+    found = model_cards.read_model_card(tmp_path).scores
     assert set(found) == {"test", "test-d4"} and found["test"]["accuracy"] == result.scores.accuracy
 
 
@@ -225,7 +225,7 @@ def test_which_runs_are_meant(tmp_path, monkeypatch):
         folder = tmp_path / name
         folder.mkdir(parents=True)
         if name != "runs/no_run":
-            (folder / cards.MODEL_CARD_NAME).touch()
+            (folder / model_cards.MODEL_CARD_NAME).touch()
 
     def found(*words):
         return [str(path) for path in report.find_runs(words)]

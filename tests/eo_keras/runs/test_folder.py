@@ -11,6 +11,7 @@ from eo_keras.errors import RecordsError, RunError
 from eo_keras.records import data_card as cards
 from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from tests.kept import contents
 
 
@@ -26,7 +27,7 @@ def test_a_run_without_card_or_model(copy, tmp_path):
     (copy / runs.MODEL_NAME).unlink()
     with pytest.raises(RunError, match="model.keras: there is no such file"):
         runs.open_run(copy)
-    (copy / cards.MODEL_CARD_NAME).unlink()
+    (copy / model_cards.MODEL_CARD_NAME).unlink()
     with pytest.raises(RunError, match="holds no model_card.json"):
         runs.open_run(copy)
 
@@ -57,13 +58,13 @@ def test_a_model_that_brings_code_is_refused(copy):
     ],
 )
 def test_a_card_of_another_model(copy, field, value, words):
-    cards.write_card(dataclasses.replace(cards.read_model_card(copy), **{field: value}), copy)
+    model_cards.write_model_card(dataclasses.replace(model_cards.read_model_card(copy), **{field: value}), copy)
     with pytest.raises(RunError, match=words):
         runs.open_run(copy)
 
 
 def test_a_card_that_was_edited_by_hand(copy):
-    path = copy / cards.MODEL_CARD_NAME
+    path = copy / model_cards.MODEL_CARD_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "uint16"}))
     with pytest.raises(RunError, match="does not agree with its checksum"):
         runs.open_run(copy)
@@ -96,7 +97,7 @@ def test_a_damaged_state(copy):
 
 def test_records_of_a_run_are_found_from_anywhere(copy, rgb_records, tmp_path, monkeypatch):
     def trained_on(name):
-        card = dataclasses.replace(cards.read_model_card(copy), flags={"records_dir": str(name)})
+        card = dataclasses.replace(model_cards.read_model_card(copy), flags={"records_dir": str(name)})
         return runs.find_records(copy, card)
 
     def records(folder, fingerprint=None):
@@ -184,16 +185,16 @@ def test_the_folder_of_somebody_else_is_not_taken_for_a_run(tmp_path, resume):
 @pytest.mark.parametrize("manifest", [True, False])
 @pytest.mark.parametrize("edited", [True, False])
 def test_a_card_with_more_scores_takes_nothing_of_the_users(copy, manifest, edited):
-    path = copy / cards.MODEL_CARD_NAME
+    path = copy / model_cards.MODEL_CARD_NAME
     if edited:
         path.write_bytes(path.read_bytes() + b"\n")
     if not manifest:
         (copy / MANIFEST_NAME).unlink()
-    card, before = cards.read_model_card(copy), path.read_bytes()
+    card, before = model_cards.read_model_card(copy), path.read_bytes()
     warnings = runs.write_card(dataclasses.replace(card, scores={"test": {"accuracy": 0.5}}), copy)
     kept = path if edited and not manifest else path.with_name(f"{path.name}.kept-1")
     assert len(warnings) == edited and all(path.name in line for line in warnings)
     assert kept.exists() == edited and (not edited or kept.read_bytes() == before)
-    assert ("test" in cards.read_model_card(copy).scores) == (manifest or not edited)
+    assert ("test" in model_cards.read_model_card(copy).scores) == (manifest or not edited)
     # The next run there replaces it.
     assert runs.output_folder(copy).is_own(path.name) == manifest

@@ -14,8 +14,8 @@ from eo_keras.core.output_folders import MANIFEST_NAME
 from eo_keras.errors import OptionError, RunError, StorageError
 from eo_keras.legends import catalogue as legends
 from eo_keras.metrics import calibration
-from eo_keras.records import data_card as cards
 from eo_keras.records import tfrecord
+from eo_keras.runs import model_card as model_cards
 from eo_keras.sensors import sentinel2
 from eo_keras.serving import saved_model as serving
 from eo_keras.serving import warmup
@@ -118,7 +118,7 @@ def test_folder_and_report(exported, tmp_path):
         # A server that runs as another user must be able to read it.
         assert report.path.stat().st_mode & 0o777 == files.make_folder(tmp_path / "plain").stat().st_mode & 0o777
         assert {path.name for path in report.path.parent.iterdir()} == {"1", MANIFEST_NAME}
-        card = cards.read_model_card(report.path / "assets.extra")
+        card = model_cards.read_model_card(report.path / "assets.extra")
         fitted = card.temperature and card.temperature["temperature"]
         assert fitted == (TEMPERATURE if run.card.dtype == "uint16" else None)
         assert "tensorflow.saved_model.load" in card.needs and "eo_keras.models" in run.card.needs

@@ -14,6 +14,7 @@ from eo_keras.legends import catalogue as legends
 from eo_keras.records import data_card as cards
 from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from eo_keras.sweeps import grid, report
 from eo_keras.sweeps import sweep as sweeps
 from eo_keras.sweeps import tensorboard as hparams
@@ -70,11 +71,11 @@ def write_run(planned, fingerprint, accuracies, *, epochs=None, metric="accuracy
     output = runs.output_folder(folder)
     output.write(contents)
     if best:
-        card = cards.ModelCard(
-            "resnet14", "d", fingerprint, ("B04",), "uint8", "L1C", rasters.REFLECTANCES["uint8"], 0, 10.0, 64, {},
-            legends.EUROSAT, 1, "", cards.to_json(options), {"epoch": best["epoch"]}, {}, {}, "nobody",
+        card = model_cards.ModelCard(
+            "resnet14", "classification", "d", fingerprint, ("B04",), "uint8", "L1C", rasters.REFLECTANCES["uint8"],
+            0, 10.0, 64, {}, legends.EUROSAT, 1, "", cards.to_json(options), {"epoch": best["epoch"]}, {}, {}, "nobody",
         )  # fmt: skip
-        output.write(cards.contents(card))
+        output.write(model_cards.contents(card))
 
 
 class FakeTraining:
@@ -255,7 +256,7 @@ def test_an_interrupted_run_is_resumed_and_one_without_a_checkpoint_begun_again(
 
 def test_a_run_whose_card_is_missing_is_not_finished(swept, tmp_path):
     swept(learning_rate=[0.1])
-    (tmp_path / "s" / "lr=0.1" / cards.MODEL_CARD_NAME).unlink()
+    (tmp_path / "s" / "lr=0.1" / model_cards.MODEL_CARD_NAME).unlink()
     _, again = swept(learning_rate=[0.1])
     assert again.calls == [("lr=0.1", sweeps.RESUME)]
 

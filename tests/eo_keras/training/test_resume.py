@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 from eo_keras.errors import RunError, StorageError
-from eo_keras.records import data_card as cards
 from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from eo_keras.training import checkpoints
 from eo_keras.training import train as training
 from tests.eo_keras.killing_training import curves
@@ -87,7 +87,7 @@ def test_sigterm_saves_and_ends(rgb_records, tmp_path):
     state = runs.read_state(tmp_path / "r")
     done = 3 * state["epoch"] + len(state["under_way"]["losses"])
     assert 3 <= done < 600 and state["variables"] == checkpoints.step_name(done)
-    assert cards.read_model_card(tmp_path / "r").selection["epoch"] == state["best"]["epoch"]
+    assert model_cards.read_model_card(tmp_path / "r").selection["epoch"] == state["best"]["epoch"]
     again = launch("train", *words, f"--run_dir={tmp_path / 'r'}", "--resume", "--dry_run")
     assert again.returncode == 0, again.stderr
 
@@ -101,12 +101,12 @@ def test_what_a_kill_leaves_behind_is_put_right(finished, tmp_path):
     later = (runs.MODEL_NAME, f"{runs.CHECKPOINT_DIR}/step-00000016.npz")
     event = event_files.name_of(event_files.TRAIN, event_files.EPOCH, 4)
     runs.output_folder(run).write(dict.fromkeys((*later, event), b"a later epoch's"))
-    (run / cards.MODEL_CARD_NAME).unlink()
+    (run / model_cards.MODEL_CARD_NAME).unlink()
     (run / runs.LAST_MODEL_NAME).unlink()
     options = dataclasses.replace(finished[0], run_dir=str(run), resume=True)
     training.train(options)
     assert (run / runs.MODEL_NAME).read_bytes() == (run / runs.CHECKPOINT_DIR / best).read_bytes()
-    written, before = cards.read_model_card(run), cards.read_model_card(finished[0].run_dir)
+    written, before = model_cards.read_model_card(run), model_cards.read_model_card(finished[0].run_dir)
     assert dataclasses.replace(written, flags=before.flags) == before
     assert len(list((run / event_files.TENSORBOARD_DIR / "train").iterdir())) == 2 * 3
     assert len(list((run / event_files.TENSORBOARD_DIR / "validation").iterdir())) == 3

@@ -22,6 +22,7 @@ from eo_keras.records import data_card as cards
 from eo_keras.records import example as codec
 from eo_keras.records import tfrecord
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from eo_keras.tasks import segmentation
 from eo_keras.tasks.predictor import Predictor
 from eo_keras.training import train as training
@@ -181,7 +182,7 @@ def test_a_classifier_is_a_backbone_unless_it_has_seen_the_test_tiles(options, r
     card = dataclasses.replace(
         run.card, flags={"records_dir": str(records_dir)}, data_fingerprint=records.card.fingerprint
     )
-    cards.write_card(card, run.folder)
+    model_cards.write_model_card(card, run.folder)
     lines = []
     # It was trained on the very same folder's training split, which shares no key with its test split.
     training.train(with_backbone(options, run.folder), dry_run=True, report=lines.append)
@@ -193,7 +194,7 @@ def test_a_classifier_is_a_backbone_unless_it_has_seen_the_test_tiles(options, r
     (tile, *_) = records_of(records_dir, records.card, "test")
     patch = dataclasses.replace(tile, key="Forest_1", tile=None, label=0, image=bytes(32 * 32 * 3 * 2))
     patches = write_patches(tmp_path / "patches", records.card, patch)
-    cards.write_card(
+    model_cards.write_model_card(
         dataclasses.replace(
             card, flags={"records_dir": str(patches.folder)}, data_fingerprint=patches.card.fingerprint
         ),
@@ -201,7 +202,7 @@ def test_a_classifier_is_a_backbone_unless_it_has_seen_the_test_tiles(options, r
     )
     with pytest.raises(RunError, match=f"on the ground of 1 examples that .* tests on, such as {tile.key}"):
         training.train(with_backbone(options, run.folder), dry_run=True)
-    cards.write_card(card, run.folder)
+    model_cards.write_model_card(card, run.folder)
     # Now a folder whose test split is what the classifier was trained on.
     swapped = dataclasses.replace(
         records.card, splits={"train": records.card.splits["test"], "test": records.card.splits["train"]}
@@ -255,7 +256,7 @@ def test_an_evaluation_is_written_with_figures_and_enters_the_card(trained, reco
     for name in segmentation_report.FIGURES:
         assert (tmp_path / "e" / name).read_bytes().startswith(b"\x89PNG")
     segmentation_report.add_maps_to_card(found)
-    assert cards.read_model_card(run_dir).scores["test"]["miou"] == found.scores.macro_iou.value
+    assert model_cards.read_model_card(run_dir).scores["test"]["miou"] == found.scores.macro_iou.value
     again = segmentation_report.evaluate_maps(run, records, DenseEvaluationOptions("train", resamples=10))
     assert "trained on" in again.warnings[0]
 

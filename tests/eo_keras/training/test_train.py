@@ -17,6 +17,7 @@ from eo_keras.metrics.metric import ACCURACY
 from eo_keras.records import data_card as cards
 from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
 from eo_keras.tasks.predictor import Predictor
 from eo_keras.training import epoch as epochs
 from eo_keras.training import step as stepping
@@ -62,7 +63,7 @@ def test_run_folder_is_as_the_design_says(finished):
     assert len([line for line in lines if line.startswith("epoch")]) == 3
     assert any("held out by key" in line for line in lines)
     card = report.card
-    assert card == cards.read_model_card(folder)
+    assert card == model_cards.read_model_card(folder)
     assert (card.bands, card.dtype, card.patch_size) == (("B04", "B03", "B02"), "uint8", 64)
     data = cards.read_data_card(options.records_dir)
     assert card.data_fingerprint == data.fingerprint and card.legend == data.legend

@@ -10,7 +10,7 @@ import functools
 import json
 import math
 
-from eo_keras.core import files
+from eo_keras.core import files, serialization
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.geo import reference_systems, scenes
 from eo_keras.geo.grid import Grid
@@ -166,7 +166,7 @@ def read_survey(context: TileContext, unit: CityUnit) -> CitySurvey:
     """
     path = files.join(context.state_dir, unit.name)
     try:
-        return cards.from_json(CitySurvey, json.loads(files.read_bytes(path)))
+        return serialization.from_json(CitySurvey, json.loads(files.read_bytes(path)))
     except (OSError, ValueError) as error:
         raise SourceError(
             path,

@@ -1,0 +1,130 @@
+"""Frozen dataclasses as JSON files that carry a checksum, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from eo_keras.core import files
+from eo_keras.errors import EOKerasError
+
+CHECKSUM = "checksum"
+"""Entry of a file: SHA-256 of all else in it, so that a changed digit is noticed. The earliest files lack it."""
+
+
+def to_json(card: Any) -> Any:
+    """Turns a card, or any dataclass inside one, into what `json` can write."""
+    if dataclasses.is_dataclass(card):
+        return {field.name: to_json(getattr(card, field.name)) for field in dataclasses.fields(card)}
+    if isinstance(card, Mapping):
+        return {str(key): to_json(value) for key, value in card.items()}
+    if isinstance(card, (list, tuple)):
+        return [to_json(value) for value in card]
+    return card
+
+
+def from_json(kind: type, value: Any) -> Any:
+    """Builds a dataclass of type `kind` from parsed JSON.
+
+    Raises:
+        ValueError: if fields are missing, unknown or of the wrong type.
+    """
+    origin = typing.get_origin(kind)
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        kind = next(one for one in typing.get_args(kind) if one is not type(None))
+        return from_json(kind, value)
+    if dataclasses.is_dataclass(kind):
+        hints = _type_hints(kind)
+        if not isinstance(value, dict) or set(value) - set(hints):
+            raise ValueError(f"no {kind.__name__}: {str(value)[:80]}")
+        try:
+            return kind(**{name: from_json(hints[name], item) for name, item in value.items()})
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"no list: {str(value)[:80]}")
+        return tuple(from_json(typing.get_args(kind)[0], item) for item in value)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise ValueError(f"no object: {str(value)[:80]}")
+        content = typing.get_args(kind)[1]
+        return types.MappingProxyType({key: from_json(content, item) for key, item in value.items()})
+    if kind is Any:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{str(value)[:80]!r} is no {kind.__name__}")
+    return value
+
+
+@functools.cache
+def _type_hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def signed_bytes(content: Any) -> bytes:
+    """Returns a dataclass as JSON with its checksum."""
+    value = to_json(content)
+    return files.json_bytes(value | {CHECKSUM: _checksum(value)})
+
+
+def read_signed(
+    kind: type,
+    folder: str | os.PathLike[str],
+    name: str,
+    *,
+    schema: int,
+    error: type[EOKerasError],
+    expected: str,
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> Any:
+    """Reads a dataclass from a folder's file, as `signed_bytes` wrote it.
+
+    Args:
+        kind: the dataclass.
+        folder: the folder, or its URL.
+        name: name of the file.
+        schema: the layout's version; a file of another one is refused instead of misread.
+        error: class of the errors.
+        expected: what the folder should be.
+        complete: returns a file's content with the entries that earlier versions did not write.
+
+    Raises:
+        EOKerasError: of the class `error`, if the folder or the file is missing, or the file cannot be read.
+    """
+    path = files.join(folder, name)
+    if not files.is_folder(folder):
+        raise error(folder, "there is no such folder", expected)
+    if not files.exists(path):
+        raise error(
+            folder,
+            f"it holds no {name}, so it is empty, unfinished or something else",
+            expected,
+            "let the command that makes it finish, or name another folder",
+        )
+    try:
+        value = json.loads(files.read_bytes(path))
+        if isinstance(value, dict) and (found := value.get("schema", schema)) != schema:
+            raise ValueError(f"its layout has version {found}, this program reads version {schema}")
+        checksum = value.pop(CHECKSUM, None) if isinstance(value, dict) else None
+        if checksum is not None and checksum != _checksum(value):
+            raise ValueError("its content does not agree with its checksum: it is damaged, or was edited by hand")
+        return from_json(kind, complete(value) if isinstance(value, dict) else value)
+    except (ValueError, OSError, RecursionError) as problem:
+        raise error(path, f"it cannot be read ({problem})", "the card as it was written", "make it again") from None
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

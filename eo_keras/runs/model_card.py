@@ -1,0 +1,119 @@
+"""The card of a trained model, `model_card.json` in a run folder and in an export."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from eo_keras.core import files
+from eo_keras.core.serialization import read_signed, signed_bytes
+from eo_keras.errors import RunError
+from eo_keras.legends.catalogue import Legend
+from eo_keras.records import targets
+from eo_keras.records.targets import Targets
+from eo_keras.sensors.radiometry import Reflectance
+
+MODEL_CARD_NAME = "model_card.json"
+SCHEMA = 1
+"""Version of the card's layout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """Inputs, outputs and provenance of a trained model.
+
+    Attributes:
+        model: name of the architecture, as `eo_keras.models.build` knows it.
+        task: name of the task that it was trained for, see `eo_keras.tasks`.
+        dataset: the data set that it was trained on.
+        data_fingerprint: fingerprint of that data's card.
+        bands: the bands that the model takes, in order.
+        dtype: type of the numbers that the model takes.
+        level: their processing level.
+        reflectance: their relation to reflectance.
+        nodata: the number that means "no data".
+        resolution_m: pixel size in metres.
+        patch_size: height and width in pixels that it was trained with.
+        normalisation: means and standard deviations that the model holds inside, one a band.
+        legend: the classes, in the order of the probabilities.
+        parameters: number of weights.
+        initialisation: where the weights came from before training.
+        flags: the options that trained it.
+        selection: what chose the kept epoch: split, metric, value, epoch.
+        scores: scores by split, as `launch.evaluate` measured them.
+        versions: versions of the packages that trained it.
+        attribution: whom to name when the model is published.
+        temperature: of a run, the temperature that was fitted for its model, and on what; the model itself predicts
+            without it. Of an export, what it divides its logits by. None: none.
+        needs: what must be imported to open the model's own file; an export needs TensorFlow alone.
+    """
+
+    model: str
+    task: str
+    dataset: str
+    data_fingerprint: str
+    bands: tuple[str, ...]
+    dtype: str
+    level: str
+    reflectance: Reflectance | None
+    nodata: int
+    resolution_m: float
+    patch_size: int
+    normalisation: Mapping[str, tuple[float, ...]]
+    legend: Legend
+    parameters: int
+    initialisation: str
+    flags: Mapping[str, Any]
+    selection: Mapping[str, Any]
+    scores: Mapping[str, Any]
+    versions: Mapping[str, str]
+    attribution: str
+    temperature: Mapping[str, Any] | None = None
+    needs: str = "import eo_keras.models, then keras.saving.load_model('model.keras', compile=False)"
+    schema: int = SCHEMA
+
+    @property
+    def targets(self) -> Targets:
+        """Layout of the labels that it was trained with."""
+        return targets.of_task(self.task)
+
+
+def write_model_card(card: ModelCard, folder: str | os.PathLike[str]) -> None:
+    """Writes a card into a folder under its fixed name."""
+    for name, data in contents(card).items():
+        files.write_bytes(files.join(folder, name), data)
+
+
+def contents(card: ModelCard) -> dict[str, bytes]:
+    """Returns a card as its file holds it, under its fixed name."""
+    return {MODEL_CARD_NAME: signed_bytes(card)}
+
+
+def read_model_card(run_dir: str | os.PathLike[str]) -> ModelCard:
+    """Reads a run folder's or an export's card.
+
+    Raises:
+        RunError: if the folder or the card is missing, or the card cannot be read.
+    """
+    return read_signed(
+        ModelCard,
+        run_dir,
+        MODEL_CARD_NAME,
+        schema=SCHEMA,
+        error=RunError,
+        expected="a folder made by launch.train",
+        complete=_with_task,
+    )
+
+
+def _with_task(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns a card's content with its task, which cards of earlier versions lack: that of their network."""
+    if "task" in content:
+        return content
+    from eo_keras import models  # Imports Keras, which no other card needs.
+
+    if content.get("model") not in models.MODELS:
+        raise ValueError(f"it names no task, and the network '{content.get('model')}' is not known")
+    return content | {"task": models.MODELS[content["model"]].task}
