@@ -161,7 +161,8 @@ def test_one_limit_for_all_that_is_kept_in_memory(short_training, kept_gb, monke
     trainer = training._Training.__new__(training._Training)
     trainer.options = dataclasses.replace(short_training, cache_gb=kept_gb)
     trainer.records = pipelines.RecordDataset(trainer.options.records_dir)
-    trainer.card, trainer.bands, trainer.dense = trainer.records.card, trainer.records.card.bands, False
+    trainer.card, trainer.bands = trainer.records.card, trainer.records.card.bands
+    trainer.task = tasks.of(trainer.card)
     trainer.worker = distribution.ALONE
     trainer._open_pipelines()
     assert limits == [int(kept_gb * 1e9) - trainer.pipeline.kept_bytes]
