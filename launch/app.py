@@ -255,7 +255,6 @@ class Stopped(Exception):
     """Ends a command that was asked to end and has saved what it did; its exit code is 128 and the signal's number."""
 
     def __init__(self, signal_number: int):
-        """See the class."""
         super().__init__(signal_number)
         self.code = 128 + signal_number
 
@@ -270,7 +269,6 @@ class StopOnSignal:
     """
 
     def __init__(self):
-        """See the class."""
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -312,7 +310,6 @@ class ProgressBars:
     """
 
     def __init__(self, unit: str = "it"):
-        """See the class."""
         self._unit = unit
         self._stage: str | None = None
         self._bar: tqdm.tqdm | ProgressLines | None = None

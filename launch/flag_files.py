@@ -107,7 +107,6 @@ class _Renamed:
     """
 
     def __init__(self, flag_values: flags.FlagValues, where: str):
-        """See the class."""
         self._present = options.aliases(flag_values)
         self._where = where
         self._given: dict[str, str] = {}
@@ -145,7 +144,6 @@ class _Reader:
     """
 
     def __init__(self, flag_values: flags.FlagValues, before: Sequence[str]):
-        """See the class."""
         self._flags = flag_values
         self._allowed: set[str] = set()
         self._open: list[pathlib.Path] = []

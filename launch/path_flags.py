@@ -25,7 +25,6 @@ class PathParser(flags.ArgumentParser):
     """
 
     def __init__(self, *, commas: bool = False, urls: bool = False):
-        """See the class."""
         super().__init__()
         self._commas, self._urls = commas, urls
 

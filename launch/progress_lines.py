@@ -18,7 +18,6 @@ class ProgressLines:
     """
 
     def __init__(self, total: int, description: str, unit: str):
-        """See the class; of the unit `bytes`, megabytes are told."""
         self.n, self.total = 0, total
         self._description, self._unit = description, unit
         self._begun = time.monotonic()

@@ -40,7 +40,6 @@ class WatchedWorker(worker_handlers.GrpcWorkerHandler):
     _of_runs: weakref.WeakKeyDictionary[worker_handlers.GrpcServer, list[WatchedWorker]] = weakref.WeakKeyDictionary()
 
     def __init__(self, command: bytes, state, provision_info, grpc_server):
-        """See the class."""
         super().__init__(state, provision_info, grpc_server)
         self._command = shlex.split(command.decode())
         self._all = self._of_runs.setdefault(grpc_server, [])

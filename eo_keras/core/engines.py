@@ -55,7 +55,6 @@ class LocalEngine:
     """
 
     def __init__(self, num_workers: int = 1, prepare: Callable[[], Any] | None = None):
-        """See the class."""
         self._num_workers = num_workers
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
         if num_workers > 1:
@@ -121,7 +120,6 @@ class BeamEngine:
     """
 
     def __init__(self, options: Sequence[str] = (), num_workers: int = 1):
-        """See the class."""
         try:
             from apache_beam.options import pipeline_options
         except ImportError:

@@ -69,7 +69,6 @@ class OutputFolder:
         *,
         overwritable: bool = True,
     ):
-        """See the class."""
         self.folder, self.kind, self._error, self._overwritable = folder, kind, error, overwritable
         self._local = files.local(folder)
         self._seen: dict[str, tuple[tuple[int, ...], Written]] = {}

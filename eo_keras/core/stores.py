@@ -124,7 +124,6 @@ class RangeReader(io.RawIOBase):
     """
 
     def __init__(self, url: _Path):
-        """See the class."""
         super().__init__()
         self._url = url
         with opened(url) as (system, inner):

@@ -352,7 +352,7 @@ def write_polygons(
                 crs=crs,
             )
         except pyogrio.errors.DataSourceError as error:
-            raise StorageError(path, f"it cannot be written ({error})", remedy="mend that and try again") from None
+            raise StorageError(path, f"it cannot be written ({error})", remedy="fix that and try again") from None
         finally:
             pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
         os.replace(unfinished, path)

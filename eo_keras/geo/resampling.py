@@ -110,7 +110,6 @@ class Resampler:
     """
 
     def __init__(self, dataset: Any, grid: Grid, resampling: str):
-        """See the class."""
         from rasterio.crs import CRS
         from rasterio.transform import Affine
 

@@ -2,7 +2,7 @@
 
 What a digital number means is read from the product's own metadata, `MTD_MSIL1C.xml` or `MTD_MSIL2A.xml`, and never
 concluded from the date: since processing baseline 04.00 (25 January 2022) products carry an additive offset, and older
-acquisitions have been processed anew with it (Sentinel-2 Products Specification Document, RADIO_ADD_OFFSET and
+acquisitions have been reprocessed with it (Sentinel-2 Products Specification Document, RADIO_ADD_OFFSET and
 BOA_ADD_OFFSET).
 """
 

@@ -37,7 +37,6 @@ class SceneReader:
     """
 
     def __init__(self, scene: Scene):
-        """See the class."""
         self._scene = scene
         self._open = contextlib.ExitStack()
         self._sources: dict[str, Any] = {}

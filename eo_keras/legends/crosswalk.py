@@ -81,7 +81,7 @@ MOST_CLASSES = 254
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _CODE = re.compile(r"[0-9]{5}")
-_REMEDY = "mend the legend's file"
+_REMEDY = "fix the legend's file"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,6 @@ class Histograms:
     """
 
     def __init__(self, num_bands: int, dtype: str):
-        """See the class."""
         self.counts = np.zeros((num_bands, np.iinfo(dtype).max + 1), np.int64)
         self.nodata = 0
 

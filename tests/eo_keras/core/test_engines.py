@@ -22,7 +22,7 @@ def write_process(folder, unit):
 
 
 def refuse(context, unit):
-    raise SourceError(f"unit {unit}", "it is bad", "a good one", "mend it")
+    raise SourceError(f"unit {unit}", "it is bad", "a good one", "fix it")
 
 
 def no_preparation():
@@ -124,7 +124,7 @@ def test_beam_says_what_it_needs(monkeypatch):
 
 
 def test_an_error_keeps_its_kind_and_words_inside_another_programs_message():
-    error = SourceError("a.zip: b.jpg", "it is bad", "a good one", "mend it")
+    error = SourceError("a.zip: b.jpg", "it is bad", "a good one", "fix it")
     found = decode_error(f"RuntimeError: Traceback\n{encode_error(error)} [while running 'x']")
     assert type(found) is SourceError and str(found) == str(error)
     assert decode_error("something else") is None
@@ -159,7 +159,7 @@ def test_beam_runs_the_same_units_in_several_processes(tmp_path):
     )
     lines = result.stdout.splitlines()
     assert lines[0] == str(list(range(12))), result.stderr
-    assert "it is bad; expected a good one. Mend it" in lines[1]
+    assert "it is bad; expected a good one. Fix it" in lines[1]
     assert "--direct_num_workers=many" in lines[2]
     assert lines[3] == "[]"
     assert "one of them was ended from outside (signal 9). Check the memory" in lines[4] and lines[4].endswith("True")

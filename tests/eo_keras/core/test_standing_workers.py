@@ -61,7 +61,7 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_an_archive_replaced_between_two_builds_is_read_anew(standing, make, tmp_path):
+def test_an_archive_replaced_between_two_builds_is_read_again(standing, make, tmp_path):
     members = make.rgb(per_class=3, classes=EUROSAT.class_names)
     names = list(members)
     # Same names, lengths and times, other images.
@@ -97,7 +97,7 @@ def tile_options(folder, **kwargs):
     return TileBuildOptions("cities.csv", str(folder), TileOptions(size=48, **kwargs), SplitOptions(method="city"))
 
 
-def test_scenes_and_land_use_replaced_between_two_builds_are_read_anew(standing, monkeypatch, tmp_path):
+def test_scenes_and_land_use_replaced_between_two_builds_are_read_again(standing, monkeypatch, tmp_path):
     lines = [towns.write_town(tmp_path, name, place=place) for place, name in enumerate("AB")]
     towns.write_list(tmp_path, *lines)
     shutil.copy(tmp_path / "A_UA2018.gpkg", tmp_path / "kept.gpkg")

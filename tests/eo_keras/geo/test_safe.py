@@ -36,7 +36,7 @@ def test_offsets_are_read_by_band_id_and_in_the_order_of_the_metadata(tmp_path):
     assert product.offsets["B01"] == -1000
 
 
-def test_an_old_acquisition_processed_anew_carries_the_offset(tmp_path):
+def test_an_old_acquisition_reprocessed_carries_the_offset(tmp_path):
     root = products.write_product(tmp_path, baseline="05.00", offset=-1000, bands=["B04"], date="2018-07-01")
     product = safe.open_product(root)
     assert product.date.year == 2018
