@@ -1,4 +1,4 @@
-"""What every command shares: flags parsed strictly, errors in one line, exit codes, progress."""
+"""Functions of every command: strict parsing of flags, errors in one line, exit codes and progress."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ EXIT_BAD_INPUT = 2
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """Defines the flags that every command has."""
+    """Defines the flags of every command."""
     where = {"flag_values": flag_values, "module_name": __name__}
-    flags.DEFINE_bool("dry_run", False, "Whether to say what would be done, and write nothing.", **where)
-    flags.DEFINE_bool("debug", False, "Whether to show the whole traceback of an error.", **where)
+    flags.DEFINE_bool("dry_run", False, "Whether to print what would be done, and write nothing.", **where)
+    flags.DEFINE_bool("debug", False, "Whether to print the traceback of an error.", **where)
     options.not_repeated(flag_values, "dry_run", "debug")
 
 
@@ -59,15 +59,15 @@ def import_tensorflow_quietly() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-    # Its Python side warns, for instance, of the fifth function traced: each run of a comparison has one of its own.
+    # Its Python side warns, for instance, of the fifth function traced: each run of a comparison has its own.
     tensorflow.get_logger().setLevel("ERROR")
 
 
 def _keep_freed_memory() -> None:
-    """Asks the C library to keep the memory of freed batches for the next ones.
+    """Sets the C library to keep the memory of freed batches for the next ones.
 
-    By default, glibc gives large blocks back at once and asks for new ones, page by page: a quarter of the time that a
-    pipeline of 13-band images takes.
+    By default, glibc returns large blocks to the system at once and requests new ones page by page, which takes a
+    quarter of the time of an input pipeline of 13-band images.
     """
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     with contextlib.suppress(OSError, AttributeError):  # Other C libraries have no such settings.
@@ -108,21 +108,21 @@ def exit_code(main: Callable[[], None], argv: list[str], flag_values: flags.Flag
             raise flags.Error(f"stray argument {stray[0]!r}; every option is written --name=value")
         interrupts.begin()
         main()
-        # Output that nobody reads any more is noticed here and not at the interpreter's end, where it is a fault.
+        # A closed output is noticed here and not at the interpreter's end, where it would be a fault.
         sys.stdout.flush()
     except flags.Error as error:
         return _report(command, f"{error}; see {command_names.command_line()} --help")
     except EOKerasError as error:
         if flag_values.is_parsed() and flag_values.debug:
             traceback.print_exc()
-        return _report(command, _told(error, flag_values))
+        return _report(command, _message(error, flag_values))
     except Stopped as stopped:
         return stopped.code
     except KeyboardInterrupt:
         print(f"{command}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read the output has seen enough; Python must not complain about that on its way out.
+        # The reader of the output has closed it; the interpreter must not complain about that at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
@@ -138,8 +138,8 @@ def say(text: str) -> None:
     print(with_flags(text), flush=True)
 
 
-def _told(error: EOKerasError, flag_values: flags.FlagValues) -> str:
-    """Returns the message of an error as the command line's user knows it."""
+def _message(error: EOKerasError, flag_values: flags.FlagValues) -> str:
+    """Returns the message of an error, its place and options written as flags."""
     where, *rest = error.args
     if isinstance(error, OptionError) and where in flag_values:
         where = f"--{where}"
@@ -176,7 +176,7 @@ def _help(text: str, flag_values: flags.FlagValues, *, full: bool) -> str:
 
 
 def _flags(flag_values: flags.FlagValues, *, full: bool) -> list[flags.Flag]:
-    """Returns the command's own flags first, then those of every command and, if `full`, of all libraries."""
+    """Returns the command's flags, then those of every command and, if `full`, those of all libraries."""
     by_module = flag_values.flags_by_module_dict()
     # absl names the module that runs by the script that it started from.
     running = [name for name in by_module if name in ("__main__", sys.argv[0])]
@@ -223,15 +223,15 @@ def _repeated(flag_values: flags.FlagValues) -> list[flags.Flag]:
 
 @contextlib.contextmanager
 def progress(total: int, description: str, *, unit: str = "it") -> Iterator[Callable[[int], None]]:
-    """Shows one progress bar, or where standard error is no terminal a line every so often.
+    """Shows a progress bar; where standard error is no terminal, prints a line from time to time.
 
     Args:
-        total: how many there are.
-        description: what is being done.
-        unit: what is counted.
+        total: number of units.
+        description: the work, such as "generating".
+        unit: name of the units.
 
     Yields:
-        A function that moves the bar on by a number of units.
+        A function that advances the bar by a number of units.
     """
     with _bar(total, description, unit) as bar:
         yield lambda count=1: bar.update(count) and None
@@ -252,7 +252,7 @@ def _bar(total: int, description: str, unit: str) -> tqdm.tqdm | ProgressLines:
 
 
 class Stopped(Exception):
-    """Ends a command that was asked to end and has saved what it did; its exit code is 128 and the signal's number."""
+    """Raised by a command that has saved its work after a signal; the exit code is 128 plus the signal's number."""
 
     def __init__(self, signal_number: int):
         super().__init__(signal_number)
@@ -260,12 +260,12 @@ class Stopped(Exception):
 
 
 class StopOnSignal:
-    """Notes SIGTERM and Ctrl-C, so that a command may end in good order; a second one ends it at once.
+    """Records SIGTERM and Ctrl-C, so that a command can save its work and end; a second one ends it at once.
 
     A context manager.
 
     Attributes:
-        signal: number of the signal that came, or None.
+        signal: number of the signal received, or None.
     """
 
     def __init__(self):
@@ -273,8 +273,8 @@ class StopOnSignal:
         self._before: dict[int, Any] = {}
 
     def asked(self) -> bool:
-        """Tells whether a signal came."""
-        # TensorFlow takes SIGTERM for itself when it connects several workers, which is after the context began.
+        """Returns whether a signal was received."""
+        # TensorFlow replaces the handler of SIGTERM when it connects several workers, after the context has begun.
         self._take()
         return self.signal is not None
 
@@ -298,15 +298,15 @@ class StopOnSignal:
         return self
 
     def __exit__(self, *exception) -> None:
-        """Gives the signals back."""
+        """Restores the handlers."""
         self._restore()
 
 
 class ProgressBars:
-    """Shows one progress bar a stage, or lines; a context manager, to be called with (stage, done, total).
+    """Progress bars or lines, one for each stage; a context manager, called with (stage, done, total).
 
     Args:
-        unit: what is counted.
+        unit: name of the units.
     """
 
     def __init__(self, unit: str = "it"):

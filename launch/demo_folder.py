@@ -30,12 +30,12 @@ def check(output: OutputFolder, *, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def prepared(output: OutputFolder, *, overwrite: bool) -> Iterator[None]:
-    """Holds the folder and removes an earlier demo in it, by the lists of what its commands wrote."""
+    """Locks the folder and removes an earlier demo in it, by the manifests of its commands; a context manager."""
     check(output, overwrite=overwrite)
     with output.held(overwrite=overwrite, writes=_NAMES):
         output.clear()
         output.tell_foreign()
-        # Pages that were changed since stay, under other names.
+        # Pages that were changed since are kept under other names.
         output.announce(_NAMES)
         for line in output.take_warnings():
             app.say(f"warning: {line}")

@@ -1,4 +1,4 @@
-"""Flag files: one flag a line, in any encoding that says itself; what is wrong is named by file and line."""
+"""Flag files: one flag a line, in UTF-8 or with a byte order mark; errors name file and line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BYTE_ORDER_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16.
 }
 _FORM = "a line --name=value, or a comment that begins with #"
 _UNREADABLE = re.compile("[\0\udc80-\udcff]")
-"""What bytes become that are no UTF-8, and the zeros of UTF-16 without a byte order mark."""
+"""Characters that stand for bytes that are not UTF-8, and the zeros of UTF-16 without a byte order mark."""
 
 _MOST_BYTES = 1 << 20
 
@@ -71,7 +71,7 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, named_by: str =
         named_by: what messages call the flag that names a file.
 
     Returns:
-        What is no flag, as `flag_values(argv)` does, the program's name first.
+        The words that are no flags, as `flag_values(argv)` does, the program's name first.
 
     Raises:
         OptionError: if a flag file cannot be read, or a line of it is no flag or has a value that its flag refuses.
@@ -94,7 +94,7 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, named_by: str =
     return flag_values(words)
 
 
-_told: set[str] = set()
+_warned: set[str] = set()
 """Earlier names of flags of which this process has warned."""
 
 
@@ -129,18 +129,18 @@ class _Renamed:
             raise OptionError(f"--{name}", both, f"--{present} alone", "leave one out")
         if name == present:
             return word
-        if name not in _told:
-            _told.add(name)
+        if name not in _warned:
+            _warned.add(name)
             print(f"warning: --{name} is now --{present}; its old name will not be read much longer", file=sys.stderr)
         return f"--{negation}{present}{word[match.end() :]}"
 
 
 class _Reader:
-    """Turns flag files into words of a command line.
+    """Reader of flag files, which become words of a command line.
 
     Args:
-        flag_values: the flags that there are.
-        before: words that stand before; --undefok in them allows unknown flags.
+        flag_values: the flags of the command.
+        before: the words before; --undefok in them allows unknown flags.
     """
 
     def __init__(self, flag_values: flags.FlagValues, before: Sequence[str]):
@@ -155,7 +155,7 @@ class _Reader:
 
         Args:
             name: the file.
-            where: what names it.
+            where: the flag or line that names it, for messages.
         """
         path = self._find(name, where)
         real = path.resolve()
@@ -168,8 +168,8 @@ class _Reader:
             if not line or line.startswith(("#", "//")):
                 continue
             if bad := _UNREADABLE.search(line):
-                found = f"byte 0x{ord(bad[0]) & 0xFF:02x}, character {bad.start() + 1}, is not UTF-8"
-                raise OptionError(here, found, "text in UTF-8", "save the file as UTF-8")
+                problem = f"byte 0x{ord(bad[0]) & 0xFF:02x}, character {bad.start() + 1}, is not UTF-8"
+                raise OptionError(here, problem, "text in UTF-8", "save the file as UTF-8")
             yield from self._words(renamed(line), here, folder)
         self._open.pop()
 
@@ -238,7 +238,7 @@ class _Reader:
             reason = error.args[0] if error.args else error
             raise OptionError(here, f"--{name}={value}: {reason}") from None
         if isinstance(flag.parser, PathParser) and folder is not None and "://" not in parsed:
-            # A run's own paths start from where it was trained, if there is nothing here.
+            # A run's relative paths start in the folder where it was trained, unless they exist in this one.
             moved = folder / parsed
             value = str(moved) if not os.path.lexists(parsed) and moved.exists() else value
         yield f"--{name}={value}"
@@ -268,7 +268,7 @@ def _lines(path: pathlib.Path, where: str) -> list[str]:
     try:
         text = data.decode(encoding, "surrogateescape")
     except UnicodeDecodeError as error:
-        found = f"its first bytes say {encoding}, but it is not ({error.reason})"
-        raise OptionError(path, found, "text in UTF-8", "save the file as UTF-8") from None
+        problem = f"its first bytes say {encoding}, but it is not ({error.reason})"
+        raise OptionError(path, problem, "text in UTF-8", "save the file as UTF-8") from None
     # Files that were joined hold a byte order mark within.
     return [line.strip().strip("\ufeff").strip() for line in re.split(r"\r\n|\r|\n", text)]

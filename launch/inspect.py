@@ -1,7 +1,8 @@
-"""Shows what a records folder holds, and what its splits give away of each other: one page with pictures inside.
+"""Reports the content of a records folder and the leakage between its splits, as an HTML page.
 
-The page holds the card, the leak report (copies and neighbours across splits), a map, class balance, band histograms
-and samples. The leak report's numbers are written beside it as JSON. docs/inspecting.md explains them.
+The page holds the card, the leakage report (copies and neighbours across splits), a map, class balance, band
+histograms and samples. The numbers of the leakage report are written beside it as JSON. docs/inspecting.md explains
+them.
 
 Example: python -m launch.inspect --records_dir=records/rgb --coordinates=data/coordinates.csv
 """
@@ -37,7 +38,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     path_flags.define_path(
         "output",
         None,
-        "HTML file to write the page to; the leak report's numbers go beside it, ending in .json. Default: "
+        "HTML file to write the page to; the numbers of the leakage report go beside it, ending in .json. Default: "
         "inspect/<name of the records folder>.html, outside that folder.",
         **where,
     )
@@ -69,7 +70,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "near_copy_bits",
         _DEFAULTS.near_copy_bits,
-        "Bits of 64 in which the perceptual hashes of near copies differ at most; unrelated pictures differ in 32.",
+        "Bits of 64 in which the perceptual hashes of near-duplicates differ at most; unrelated images differ in 32.",
         lower_bound=0,
         upper_bound=24,
         **where,
@@ -93,7 +94,7 @@ def main() -> None:
     card = cards.read_data_card(FLAGS.records_dir)
     other = cards.read_data_card(FLAGS.against) if FLAGS.against is not None else None
     shards = scan_records.check_shards(card, FLAGS.records_dir)
-    print(scan_records.describe(card))
+    app.say(scan_records.describe(card))
     for warning in card.missing_classes():
         app.say(f"warning: {warning}")
     with app.ProgressBars(unit="records") as bars:
@@ -106,7 +107,7 @@ def main() -> None:
             return
         subjects = [_inspect(_name(FLAGS.records_dir), card, FLAGS.records_dir, bars)]
         if other is not None:
-            # Two folders of one name are told apart by their paths.
+            # Two folders of one name are distinguished by their paths.
             name = _name(FLAGS.against)
             name = FLAGS.against if name == subjects[0].name else name
             subjects.append(_inspect(name, other, FLAGS.against, bars))
@@ -114,12 +115,12 @@ def main() -> None:
     for subject in subjects:
         print(f"\n{subject.name}")
         for line in inspection_page.summary(subject.report):
-            print(f"  {line}")
+            app.say(f"  {line}")
         if subject.places is None:
-            print("  neighbours: not counted, for the records hold no coordinates; say --coordinates=FILE")
+            print("  neighbours: not counted, for the records hold no coordinates; give --coordinates=FILE")
     page = inspection_page.make_page(*subjects, verified=FLAGS.verify)
     contents = {
-        output: html.render(page).encode("utf-8"),
+        output: app.with_flags(html.render(page)).encode("utf-8"),
         output.with_suffix(".json"): files.json_bytes(inspection_page.numbers(*subjects)),
     }
     output_files.write_files(contents, overwrite=FLAGS.overwrite, error=OptionError)
@@ -141,13 +142,13 @@ def _name(folder: str) -> str:
 
 
 def _inspect(name: str, card: cards.DataCard, folder: str, bars: app.ProgressBars) -> inspection_page.Subject:
-    surveyed = scan_records.survey(card, folder, samples=FLAGS.samples, checksums=FLAGS.verify, progress=bars)
-    places = scan_records.locate(card, surveyed, FLAGS.coordinates)
+    survey = scan_records.survey(card, folder, samples=FLAGS.samples, checksums=FLAGS.verify, progress=bars)
+    places = scan_records.locate(card, survey, FLAGS.coordinates)
     options = leakage.LeakOptions(near_copy_bits=FLAGS.near_copy_bits, neighbour_km=FLAGS.neighbour_km)
-    report = scan_records.find_leaks(card, surveyed, places, options)
+    report = scan_records.find_leaks(card, survey, places, options)
     keys = {key for copy in inspection_page.drawn_copies(report) for key in (copy.key, copy.other_key)}
     copies = scan_records.pictures(card, folder, keys)
-    return inspection_page.Subject(name, card, surveyed, places, report, copies)
+    return inspection_page.Subject(name, card, survey, places, report, copies)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Ctrl-C (SIGINT) and SIGTERM while a command starts: heard from the first import on, and never lost.
+"""Handlers of Ctrl-C (SIGINT) and SIGTERM from the first import on.
 
-An exception raised in the midst of an import may be caught by the module that is imported: of fifty times Ctrl-C in the
-seconds that TensorFlow takes, Python's own `KeyboardInterrupt` was lost once. So the handler ends the process itself
-there, where nothing has been begun that could be lost.
+An exception raised during an import may be caught by the imported module: of fifty interruptions while TensorFlow was
+imported, Python's own `KeyboardInterrupt` was lost once. During imports the handler therefore ends the process itself;
+no work has begun that could be lost.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _State:
 
 
 def listen() -> None:
-    """Takes both signals, each unless the process ignores it or has another handler for it."""
+    """Installs the handler of both signals, each unless the process ignores it or has another handler for it."""
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             with contextlib.suppress(ValueError):  # Only the main thread may.
@@ -34,13 +34,13 @@ def listen() -> None:
 
 
 def begin() -> None:
-    """Says that the command's own work begins: from now on Ctrl-C is a `KeyboardInterrupt`, except within an import."""
+    """Notes that the command's work begins: from now on Ctrl-C is a `KeyboardInterrupt`, except within an import."""
     _State.under_way = True
 
 
 @contextlib.contextmanager
 def standard_error_at(descriptor: int):
-    """Says where the message goes while the process's standard error is turned off."""
+    """Sends the message to another descriptor while the process's standard error is turned off; a context manager."""
     _State.standard_error = descriptor
     try:
         yield
@@ -51,7 +51,7 @@ def standard_error_at(descriptor: int):
 def _end(number: int, frame: types.FrameType | None) -> None:
     if number == signal.SIGINT and _State.under_way and (not _imports(frame) or _has_workers()):
         raise KeyboardInterrupt
-    with contextlib.suppress(Exception):  # A pipe that nobody reads, or a stream that was just being written.
+    with contextlib.suppress(Exception):  # A closed pipe, or a stream that was just being written.
         sys.stdout.flush()
     with contextlib.suppress(OSError):
         os.write(_State.standard_error, f"{command_names.running()}: interrupted\n".encode(errors="replace"))
@@ -66,7 +66,7 @@ def _imports(frame: types.FrameType | None) -> bool:
 
 
 def _has_workers() -> bool:
-    """Tells whether there are worker processes, which an exception ends in good order."""
-    # What is missing in it is being imported just now.
+    """Returns whether there are worker processes, which only an exception ends in order."""
+    # The module may be half imported.
     children = getattr(sys.modules.get("multiprocessing"), "active_children", None)
     return bool(children and children())

@@ -1,7 +1,6 @@
-"""Flags that hold paths: `~` stands for the home folder in all of them, for a shell leaves it alone behind `=`.
+"""Flags that hold paths: `~` stands for the home folder in all of them, since a shell does not expand it after `=`.
 
-Some may hold URLs of other file systems too. In the others a URL is refused: as a path it would lose a slash, and mean
-a folder that is not there.
+Some may hold URLs of other file systems too. The others refuse a URL, which as a path would lose a slash.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ flags.disclaim_key_flags()  # The flags belong to the module that calls.
 
 
 class PathParser(flags.ArgumentParser):
-    """Reads a path, a pattern or a URL.
+    """Parser of a path, a pattern or a URL.
 
     Args:
-        commas: whether it may be several, joined by commas.
-        urls: whether it may be a URL of another file system.
+        commas: whether a value may be several, joined by commas.
+        urls: whether a value may be a URL of another file system.
     """
 
     def __init__(self, *, commas: bool = False, urls: bool = False):
@@ -29,10 +28,10 @@ class PathParser(flags.ArgumentParser):
         self._commas, self._urls = commas, urls
 
     def parse(self, argument: str) -> str:
-        """Returns the path, `~` expanded; where it may be no URL, a `file://` URL as the path that it means.
+        """Returns the path, `~` expanded; a `file://` URL becomes a path where URLs are refused.
 
         Raises:
-            ValueError: if it begins with the name of a user who does not exist, or is a URL and may be none.
+            ValueError: if it begins with the name of a user who does not exist, or is a URL that is refused.
         """
         text = super().parse(argument)
         parts = text.split(",") if self._commas and not os.path.lexists(text) else [text]
@@ -42,7 +41,7 @@ class PathParser(flags.ArgumentParser):
             raise ValueError(f"{error}") from None
 
     def flag_type(self) -> str:
-        """Returns what messages call its values."""
+        """Returns the name of such values in messages."""
         return "path"
 
 

@@ -1,4 +1,4 @@
-"""Progress where no terminal shows a bar: a plain line every so often, for log files and job queues."""
+"""Progress in plain lines from time to time, for log files and job queues, where no terminal shows a bar."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import sys
 import time
 
 FIRST, LARGEST, SHARE = 10.0, 60.0, 0.1
-"""Seconds to the first line, the longest ones between two lines, and the share of the time so far that lies between."""
+"""Seconds before the first line, the most seconds between two lines, and the share of the time so far between them."""
 
 
 class ProgressLines:
-    """Tells in lines on standard error how far a stage is; used as `tqdm.tqdm` is.
+    """Progress of a stage in lines on standard error, with the interface of `tqdm.tqdm`.
 
     Attributes:
-        n: how many units are done.
-        total: of how many.
+        n: number of units done.
+        total: number of units.
     """
 
     def __init__(self, total: int, description: str, unit: str):
@@ -24,7 +24,7 @@ class ProgressLines:
         self._next = self._begun + FIRST
 
     def update(self, count: int = 1) -> None:
-        """Notes that units were done, and tells of it where the last line is long ago."""
+        """Adds units that were done, and prints a line when one is due."""
         self.n += count
         now = time.monotonic()
         if now < self._next or not self.n:
@@ -45,11 +45,11 @@ class ProgressLines:
         return f"{self.n:,} of {self.total:,} {self._unit} {share}, {self.n / elapsed:,.3g} a second"
 
     def close(self) -> None:
-        """Does nothing: what a stage has led to is for others to tell."""
+        """Does nothing; the caller prints the result of a stage."""
 
     def __enter__(self) -> ProgressLines:
         """Returns itself."""
         return self
 
     def __exit__(self, *exception) -> None:
-        """See `close`."""
+        """Does nothing, as `close`."""

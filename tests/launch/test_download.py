@@ -35,12 +35,12 @@ def test_dry_run_tells_the_plan(command, tmp_path, capsys):
     command("--dry_run")
     out = capsys.readouterr().out
     assert "http://127.0.0.1:9/a.zip" in out and "10 bytes" in out and str(tmp_path / "a.zip") in out
-    assert hashlib.md5(CONTENT).hexdigest() in out and "would fetch the whole file" in out
+    assert hashlib.md5(CONTENT).hexdigest() in out and "would download the whole file" in out
     assert list(tmp_path.iterdir()) == []
     partial = OutputFolder(tmp_path, FILES).scratch(downloads.PARTIAL_FOLDER) / "a.zip"
     partial.write_bytes(CONTENT[:4])
     command("--dry_run")
-    assert "continue after the 4 bytes" in capsys.readouterr().out
+    assert "resume after the 4 bytes" in capsys.readouterr().out
     (tmp_path / "a.zip").write_bytes(CONTENT)
     command("--dry_run")
     assert "verify the file that is there" in capsys.readouterr().out
