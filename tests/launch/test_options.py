@@ -84,7 +84,7 @@ def test_values_that_cannot_be_read_or_are_refused(values):
 
 
 def test_earlier_names_are_read_and_told_once(values, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(flag_files, "_told", set())
+    monkeypatch.setattr(flag_files, "_warned", set())
     (tmp_path / "old.flags").write_text("--nod4\n--move = 4\n")
     read = parse(values, "--folder=f", f"--flagfile={tmp_path / 'old.flags'}")
     assert read.change == Change(turned=False, shift=4) and read.other == Sharing(False)
