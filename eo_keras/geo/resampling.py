@@ -1,8 +1,8 @@
-"""Bands read on a grid, with what is not known kept out: the only place where pixels are masked and interpolated.
+"""Reading of bands on a grid: the only place where pixels are masked and interpolated.
 
-A pixel is not known where the file's own mask says so (a mask band, an alpha band, a .msk file or the nodata tag, each
-band by itself), where its number is one of those that mean "no data", and where it is no finite number. What is not
-known never enters an interpolation, and a pixel whose centre lies in it is not known either.
+A pixel is unknown where the file's own mask excludes it (a mask band, an alpha band, a .msk file or the nodata tag,
+each band by itself), where its number means "no data", and where it is not finite. Unknown pixels never enter an
+interpolation, and a pixel whose center lies in one is unknown too.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from eo_keras.geo.grid import Grid
 
 KERNELS = {"nearest": 0.5, "average": 0.5, "bilinear": 1.0, "cubic": 2.0, "cubic_spline": 2.0, "lanczos": 3.0}
-"""How far each way of resampling reaches, in pixels of the coarser grid."""
+"""Radius of each resampling kernel, in pixels of the coarser grid."""
 
 _FOOTPRINTS = {"cubic": "cubic_spline", "lanczos": "cubic_spline"}
-"""A kernel without negative weights that reaches as far; of `lanczos` it reaches a pixel less."""
+"""A kernel without negative weights and of the same radius; of `lanczos` the radius is a pixel less."""
 
-_ALIGNED = 1e-3  # Pixels: what rounding in a transform may move a grid by.
-_TOLERANCE = 1e-4  # Pixels: how exact the way from one reference system to another is.
-_SIDES = 21  # Points along an edge by which a window's place in another reference system is found.
+_ALIGNED = 1e-3  # Pixels: shift of a grid by rounding in its transform.
+_TOLERANCE = 1e-4  # Pixels: accuracy of the transform between reference systems.
+_SIDES = 21  # Points along an edge that are transformed to locate a window in another reference system.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Pixels:
     """Pixels of one band.
 
     Attributes:
-        numbers: the file's own numbers (height, width); anything where they are not known.
+        numbers: the stored numbers (height, width); undefined where they are unknown.
         known: bool (height, width).
         saturated: bool (height, width): known pixels that are saturated, or were interpolated from one that is.
     """
@@ -43,8 +43,8 @@ class Pixels:
 
 
 @dataclasses.dataclass(frozen=True)
-class Meaning:
-    """What single numbers of a band mean.
+class SpecialValues:
+    """Numbers of a band with a special meaning.
 
     Attributes:
         nodata: numbers that mean "no data".
@@ -56,14 +56,14 @@ class Meaning:
 
 
 def read_known(
-    dataset: Any, indexes: Sequence[int], meanings: Sequence[Meaning], window: tuple[int, int, int, int]
+    dataset: Any, indexes: Sequence[int], special: Sequence[SpecialValues], window: tuple[int, int, int, int]
 ) -> Iterator[Pixels]:
     """Reads a window of bands as they are stored.
 
     Args:
-        dataset: rasterio's.
+        dataset: the file, opened by rasterio.
         indexes: numbers of the bands, from 1.
-        meanings: what numbers mean, of each band.
+        special: the special values of each band.
         window: first row, first column, height and width, inside the file.
 
     Yields:
@@ -74,18 +74,18 @@ def read_known(
     place = Window(window[1], window[0], window[3], window[2])
     every = dataset.read(list(indexes), window=place)
     masks = _own_masks(dataset, indexes, place)
-    for numbers, mask, meaning in zip(every, masks, meanings, strict=True):
+    for numbers, mask, values in zip(every, masks, special, strict=True):
         known = np.ones(numbers.shape, bool) if mask is None else mask != 0
-        for number in meaning.nodata:
+        for number in values.nodata:
             known &= numbers != number
         if numbers.dtype.kind == "f":
             known &= np.isfinite(numbers)
-        saturated = known & (numbers == meaning.saturated) if meaning.saturated is not None else np.zeros_like(known)
+        saturated = known & (numbers == values.saturated) if values.saturated is not None else np.zeros_like(known)
         yield Pixels(numbers, known, saturated)
 
 
 def _own_masks(dataset: Any, indexes: Sequence[int], place: Any) -> Iterator[np.ndarray | None]:
-    """Yields what the file itself says of its pixels, 0 where they are none; None where it says nothing."""
+    """Yields the file's own mask of each band, 0 where pixels are masked; None where it has none."""
     from rasterio.enums import ColorInterp, MaskFlags
 
     # A nodata tag hides an alpha band from GDAL's masks.
@@ -101,7 +101,7 @@ def _own_masks(dataset: Any, indexes: Sequence[int], place: Any) -> Iterator[np.
 
 
 class Resampler:
-    """Brings bands of one file to windows of a grid.
+    """Resampler of the bands of one file to windows of a grid.
 
     Args:
         dataset: rasterio's; it stays open as long as this is used.
@@ -123,13 +123,13 @@ class Resampler:
         self._steps = self._own_steps() if self._shift is None else (1.0, 1.0)
 
     def read(
-        self, indexes: Sequence[int], meanings: Sequence[Meaning], window: tuple[int, int, int, int]
+        self, indexes: Sequence[int], special: Sequence[SpecialValues], window: tuple[int, int, int, int]
     ) -> Iterator[Pixels]:
         """Reads bands over a window of the grid.
 
         Args:
             indexes: numbers of the bands, from 1.
-            meanings: what numbers mean, of each band.
+            special: the special values of each band.
             window: first row, first column, height and width on the grid.
 
         Yields:
@@ -138,14 +138,14 @@ class Resampler:
         row, column, height, width = window
         if self._shift is not None:
             own = (row + self._shift[0], column + self._shift[1], height, width)
-            yield from read_known(self._dataset, indexes, meanings, own)
+            yield from read_known(self._dataset, indexes, special, own)
             return
         own = self._own_window(self._grid.window(*window))
         if own is None:
             nothing = np.zeros((height, width), bool)
             yield from [Pixels(np.zeros((height, width)), nothing, nothing)] * len(indexes)
             return
-        for pixels in read_known(self._dataset, indexes, meanings, own):
+        for pixels in read_known(self._dataset, indexes, special, own):
             yield self._resampled(pixels, own, window)
 
     def _resampled(self, pixels: Pixels, own: tuple[int, ...], window: tuple[int, ...]) -> Pixels:
@@ -187,10 +187,10 @@ class Resampler:
 
         if not self._same_crs:
             return self._warp_to_crs(source, own, window, kernel)
-        found = np.full(window[2:], np.nan, source.dtype)
+        warped = np.full(window[2:], np.nan, source.dtype)
         reproject(
             source,
-            found,
+            warped,
             src_transform=self._affine(*self._own.window(*own).transform),
             src_crs=self._crs,
             src_nodata=nodata,
@@ -201,7 +201,7 @@ class Resampler:
             init_dest_nodata=False,
             **self._scales(),
         )
-        return found
+        return warped
 
     def _warp_to_crs(
         self, source: np.ndarray, own: tuple[int, ...], window: tuple[int, ...], kernel: str

@@ -1,6 +1,6 @@
-"""The range of a scene's stored numbers, held against what they are said to mean.
+"""Comparison of the range of a scene's stored numbers with their stated scaling.
 
-The usual mistakes are told by it: per cent, grey values to 255, reflectance stretched to 16 bits, reflectance for
+It reveals the usual mistakes: per cent, grey values to 255, reflectance stretched to 16 bits, reflectance for
 digital numbers or the other way round, an offset that has been applied already, an undeclared number of no data.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from eo_keras.errors import SourceError
 from eo_keras.geo import resampling
-from eo_keras.geo.scene_numbers import COLUMN, Meaning, Told
+from eo_keras.geo.scene_numbers import COLUMN, BandScaling, UserScaling
 from eo_keras.sensors.sentinel2 import QUANTIFICATION
 
 _USUAL = (1.0, 1 / QUANTIFICATION)
@@ -38,65 +38,65 @@ _MOST_DARK = 0.2
 """Share of a visible band's pixels that may lie below `_DARKEST`: dark water after an overdone correction."""
 
 
-def sample(dataset: Any, index: int, meaning: Meaning) -> np.ndarray:
+def sample(dataset: Any, index: int, scaling: BandScaling) -> np.ndarray:
     """Reads some known and unsaturated numbers of a band, float64 (N,)."""
     height, width = dataset.height, dataset.width
     windows = [(0, 0, height, width)]
     if height * width > _WHOLE:
         tops, lefts = (np.linspace(0, length - _EDGE, _PLACES).astype(int).clip(0) for length in (height, width))
         windows = [(int(top), int(left), min(_EDGE, height), min(_EDGE, width)) for top in tops for left in lefts]
-    single = resampling.Meaning(meaning.nodata, meaning.saturated)
-    found = [pixels for window in windows for pixels in resampling.read_known(dataset, [index], [single], window)]
-    return np.concatenate([pixels.numbers[pixels.known & ~pixels.saturated] for pixels in found]).astype(np.float64)
+    single = resampling.SpecialValues(scaling.nodata, scaling.saturated)
+    parts = [pixels for window in windows for pixels in resampling.read_known(dataset, [index], [single], window)]
+    return np.concatenate([pixels.numbers[pixels.known & ~pixels.saturated] for pixels in parts]).astype(np.float64)
 
 
-def check(path: str, meanings: Mapping[str, Meaning], samples: Mapping[str, np.ndarray], told: Told) -> None:
-    """Compares the range of a scene's numbers with what they are said to mean.
+def check(path: str, scalings: Mapping[str, BandScaling], samples: Mapping[str, np.ndarray], user: UserScaling) -> None:
+    """Compares the range of a scene's numbers with their stated scaling.
 
     Args:
         path: the scene, for errors.
-        meanings: what the numbers of each band mean.
+        scalings: the stated scaling of each band.
         samples: some numbers of each band.
-        told: what the user says.
+        user: the user's options.
 
     Raises:
-        SourceError: if they can hardly be that; what they look like is said.
+        SourceError: if the range contradicts the scaling; it names what the numbers look like.
     """
     samples = {band: numbers for band, numbers in samples.items() if numbers.size}
     if not samples:
         return
     reflectance = {
-        band: (numbers * meanings[band].scale + meanings[band].offset) / QUANTIFICATION
+        band: (numbers * scalings[band].scale + scalings[band].offset) / QUANTIFICATION
         for band, numbers in samples.items()
     }
     _check_fill(path, samples, reflectance)
-    _check_low(path, meanings, samples, reflectance)
+    _check_low(path, scalings, samples, reflectance)
     brightest = max(reflectance, key=lambda band: float(np.median(reflectance[band])))
     half = float(np.median(reflectance[brightest]))
     hundredth = max(float(np.quantile(values, 0.99)) for values in reflectance.values())
     every = np.concatenate(list(samples.values()))
     # Numbers with a scale of their own may have any gaps.
-    stretched = _stretch(every) if all(meanings[band].scale == 1.0 for band in samples) else ""
+    stretched = _stretch(every) if all(scalings[band].scale == 1.0 for band in samples) else ""
     too_bright = half > _BRIGHTEST_HALF or hundredth > _BRIGHTEST_HUNDREDTH
-    # Who repeats the usual scale insists on it.
-    too_dark = told.scale not in _USUAL and _is_too_dark(samples, reflectance)
+    # A user who repeats the usual scale insists on it.
+    too_dark = user.scale not in _USUAL and _is_too_dark(samples, reflectance)
     if not (too_bright or too_dark or stretched):
         return
-    insisted = meanings[brightest].scale / QUANTIFICATION
-    looks, remedy = _looks_like(every, stretched, meanings[brightest].scale == QUANTIFICATION)
-    if meanings[brightest].fixed:
+    insisted = scalings[brightest].scale / QUANTIFICATION
+    looks, remedy = _looks_like(every, stretched, scalings[brightest].scale == QUANTIFICATION)
+    if scalings[brightest].fixed:
         remedy = (
-            "correct that, or give the city the columns scene_scale and scene_offset in the list, which go before it"
+            "correct that, or give the city the columns scene_scale and scene_offset in the list, which override it"
         )
-    elif told.scale is not None:
+    elif user.scale is not None:
         remedy += f", {COLUMN}"
     elif not too_bright and insisted in _USUAL:
-        remedy += f"; if they are right, say `scene_scale={insisted:g}`"
+        remedy += f"; if they are correct, say `scene_scale={insisted:g}`"
     raise SourceError(
         path,
         f"half of the numbers of {brightest} lie above {np.median(samples[brightest]):.4g}, which is a reflectance of "
-        f"{half:.3g} {meanings[brightest].said}; they look like {looks}",
-        "what they are said to be",
+        f"{half:.3g} {scalings[brightest].source}; they look like {looks}",
+        "numbers of that scale and offset",
         remedy,
     )
 
@@ -125,7 +125,7 @@ def _check_fill(path: str, samples: Mapping[str, np.ndarray], reflectance: Mappi
 
 def _check_low(
     path: str,
-    meanings: Mapping[str, Meaning],
+    scalings: Mapping[str, BandScaling],
     samples: Mapping[str, np.ndarray],
     reflectance: Mapping[str, np.ndarray],
 ) -> None:
@@ -134,18 +134,18 @@ def _check_low(
         below = float(np.mean(values < _DARKEST))
         most = _MOST_DARK if band in _VISIBLE else 0.5
         if below > most or np.mean(numbers < 0) > _MOST_NEGATIVE:
-            offset, said = meanings[band].offset, meanings[band].said
+            offset, source = scalings[band].offset, scalings[band].source
             found = f"{np.mean(values < 0):.0%} of the numbers of {band} are a reflectance below 0"
             if offset < 0:
                 raise SourceError(
                     path,
-                    f"{found} with an offset of {offset:g} {said}, as where it has been applied already",
+                    f"{found} with an offset of {offset:g} {source}, as where it has been applied already",
                     "numbers that the offset has not been applied to",
                     "if it has, give the city a column scene_offset with 0, which goes before tags and metadata"
-                    if meanings[band].fixed
+                    if scalings[band].fixed
                     else f"if it has, say `scene_offset=0`, or say it {COLUMN}",
                 )
-            raise SourceError(path, f"{found}, {said}", "reflectance", "give the product, or say `scene_offset`")
+            raise SourceError(path, f"{found}, {source}", "reflectance", "give the product, or say `scene_offset`")
 
 
 def _is_too_dark(samples: Mapping[str, np.ndarray], reflectance: Mapping[str, np.ndarray]) -> bool:

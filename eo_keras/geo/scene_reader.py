@@ -1,7 +1,7 @@
-"""Windows of a scene, harmonised: the only place where the numbers of whole rasters get their meaning.
+"""Reader of windows of a scene: the only place where the numbers of whole rasters are harmonised.
 
 Harmonised digital numbers are reflectance x 10000 with the product's own offset applied. Valid pixels are at least 1,
-so that a dark one, which the offset would bring to 0 or below, does not become one of no data.
+so that a dark pixel, which the offset would turn into 0 or less, does not become "no data".
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import numpy as np
 
 from eo_keras.errors import OptionError
 from eo_keras.geo import raster_files
-from eo_keras.geo.resampling import Meaning, Pixels, Resampler
+from eo_keras.geo.resampling import Pixels, Resampler, SpecialValues
 from eo_keras.geo.scenes import Layer, Scene
 from eo_keras.records.example import NO_DATA, OBSCURED, SATURATED, VALID
 
 OBSCURED_SCL = (3, 8, 9, 10)
-"""Classes of the scene classification under which the ground is not seen: cloud shadow, clouds, thin cirrus."""
+"""Classes of the scene classification that obscure the ground: cloud shadow, clouds, thin cirrus."""
 
 CACHE_MB = 256
 """GDAL's cache of decoded blocks; its own default is 5 % of the memory for every process."""
 
 
 _MOST = 1e9
-"""Numbers beyond this are of no data, and would overflow when they are scaled."""
+"""Numbers beyond this are "no data", and would overflow when they are scaled."""
 
 
 class SceneReader:
-    """Reads windows of a scene; a context manager.
+    """Reader of windows of a scene; a context manager.
 
     Args:
         scene: the scene.
@@ -56,7 +56,7 @@ class SceneReader:
         self._resamplers.clear()
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Reads a window; what of it lies outside the scene is no data.
+        """Reads a window; pixels outside the scene are "no data".
 
         Args:
             row: first row on the scene's grid; may be negative.
@@ -108,20 +108,20 @@ class SceneReader:
         return image, mask
 
     def _pixels(self, layers: list[Layer], resampling: str, window: tuple[int, ...]) -> Iterator[Pixels]:
-        """Reads bands of one file on the scene's grid, one by one: interpolated ones fill much memory."""
+        """Reads bands of one file on the scene's grid, one by one: interpolated ones need much memory."""
         path, key = layers[0].path, (layers[0].path, resampling)
         if key not in self._resamplers:
             if path not in self._sources:
                 self._sources[path] = self._open.enter_context(raster_files.open_dataset(path))
             self._resamplers[key] = Resampler(self._sources[path], self._scene.grid, resampling)
-        meanings = [Meaning(layer.nodata, layer.saturated) for layer in layers]
+        special = [SpecialValues(layer.nodata, layer.saturated) for layer in layers]
         with _readable(path):
-            yield from self._resamplers[key].read([layer.index for layer in layers], meanings, window)
+            yield from self._resamplers[key].read([layer.index for layer in layers], special, window)
 
 
 @contextlib.contextmanager
 def _readable(path: str):
-    """Tells of damage by the file's name."""
+    """Raises errors of reading with the file's name; a context manager."""
     from rasterio.errors import RasterioError
 
     from eo_keras.errors import SourceError
@@ -135,11 +135,11 @@ def _readable(path: str):
 
 
 def _harmonised(numbers: np.ndarray, layer: Layer) -> np.ndarray:
-    """Returns harmonised numbers, at least 1; pixels of no data are blackened by the caller."""
+    """Returns harmonised numbers, at least 1; pixels without data are set to 0 by the caller."""
     if layer.scale == 1.0 and layer.offset == int(layer.offset) and numbers.dtype.kind in "ui":
         wide = np.int32 if numbers.dtype.itemsize <= 2 else np.int64
         return np.clip(numbers.astype(wide) + wide(layer.offset), 1, 65535)
-    found = np.nan_to_num(numbers.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    found = found.clip(-_MOST, _MOST)
-    # Windows of one grid differ by rounding errors, which are not to decide where a half is rounded to.
-    return np.clip(np.rint(np.round(found * layer.scale + layer.offset, 2)), 1, 65535)
+    values = np.nan_to_num(numbers.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    values = values.clip(-_MOST, _MOST)
+    # Rounding errors, which differ between windows of one grid, must not decide how a half is rounded.
+    return np.clip(np.rint(np.round(values * layer.scale + layer.offset, 2)), 1, 65535)

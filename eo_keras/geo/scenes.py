@@ -1,8 +1,8 @@
-"""Scenes: whole rasters opened as named bands on one grid, whatever form they come in.
+"""Scenes: rasters of any supported format, opened as named bands on one grid.
 
 A scene is a GeoTIFF, COG, VRT or JPEG 2000 file, a folder of such files with a band's name at the end of each name, or
-a Sentinel-2 product (`eo_keras.geo.safe`). Nothing is read here but headers and a few pixels;
-`eo_keras.geo.scene_reader` reads windows, and is the only place where a scene's numbers become harmonised ones.
+a Sentinel-2 product (`eo_keras.geo.safe`). Only headers and a few pixels are read here;
+`eo_keras.geo.scene_reader` reads windows, and is the only place where a scene's numbers are harmonised.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from eo_keras.errors import BandError, OptionError, SourceError
 from eo_keras.geo import raster_files, reference_systems, safe, scene_metadata, scene_names, scene_numbers, scene_ranges
 from eo_keras.geo.grid import Grid
 from eo_keras.geo.scene_metadata import Statement
-from eo_keras.geo.scene_numbers import Said, Told
+from eo_keras.geo.scene_numbers import Scaling, UserScaling
 from eo_keras.sensors import sentinel2
 from eo_keras.sensors.sentinel2 import BANDS, QUANTIFICATION
 
 RESAMPLINGS = ("cubic", "cubic_spline", "bilinear", "nearest", "lanczos", "average")
-"""How coarser bands are brought to the grid; names of rasterio's methods."""
+"""Resampling of coarser bands to the grid; names of rasterio's methods."""
 
 LEVELS = ("L1C", "L2A")
 
@@ -38,23 +38,23 @@ _NO_NAME = re.compile(r"R\d+m|IMG_DATA|\d*", re.IGNORECASE)
 """Names of folders that are the same for every scene."""
 
 _CHANGED = re.compile(rb"<(ScaleOffset|ScaleRatio|LUT|Exponent|PixelFunctionType)[ >]|VRTProcessedDataset")
-"""What of a VRT makes other numbers of its sources' than they hold."""
+"""Elements by which a VRT changes the numbers of its sources."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SceneOptions:
-    """How to open a scene.
+    """Options of opening a scene.
 
     Attributes:
-        bands: the bands wanted, in order; None takes all that it holds, in their own order.
+        bands: names of the bands, in order; None takes all, in stored order.
         resampling: one of `RESAMPLINGS`, for bands of other grids; the scene classification takes the nearest.
-        units: one of `scene_numbers.UNITS`, for scenes of floating-point numbers that do not say it themselves.
-        offset: what is added to the numbers of scenes that do not say what theirs mean, such as -1000.
+        units: one of `scene_numbers.UNITS`, for floating-point scenes without metadata.
+        offset: added to the numbers of scenes without metadata, such as -1000.
         scale: reflectance = (number + offset) x scale; None for 1/10000.
-        told_first: whether `offset` and `scale` go before what tags and metadata beside a raster say.
+        told_first: whether `offset` and `scale` override tags of a raster and metadata beside it.
         bands_in_file: the bands' names in stored order, for files that do not name theirs.
-        target_crs: where to bring the scene to, such as `EPSG:32633`; None leaves it where it is.
-        level: `L1C` or `L2A` for scenes that do not say.
+        target_crs: CRS to reproject the scene to, such as `EPSG:32633`; None keeps its own.
+        level: `L1C` or `L2A` of scenes without metadata.
     """
 
     bands: tuple[str, ...] | None = None
@@ -68,21 +68,21 @@ class SceneOptions:
     level: str | None = None
 
     def __post_init__(self):
-        """Refuses what is unknown."""
+        """Checks the values."""
         for flag, value, known in (
             ("resampling", self.resampling, RESAMPLINGS),
             ("scene_level", self.level, (None, *LEVELS)),
         ):
             if value not in known:
                 raise OptionError(flag, f"'{value}'", f"one of {', '.join(filter(None, known))}")
-        _ = self.told
+        _ = self.user_scaling
         if self.target_crs is not None:
             reference_systems.target(self.target_crs)
 
     @property
-    def told(self) -> Told:
-        """What the user says of numbers."""
-        return Told(self.units, self.offset, self.scale, self.told_first)
+    def user_scaling(self) -> UserScaling:
+        """Units, offset and scale of the stored numbers."""
+        return UserScaling(self.units, self.offset, self.scale, self.told_first)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,16 +111,16 @@ class Scene:
     """Named bands on one grid.
 
     Attributes:
-        source: what was opened.
+        source: the path that was opened.
         product: a Sentinel-2 product's identifier, else the file's name without its ending.
-        level: `L1C`, `L2A`, or None where nothing says.
-        date: day of the acquisition, or None where nothing says.
+        level: `L1C`, `L2A`, or None where it is unknown.
+        date: day of the acquisition, or None where it is unknown.
         bands: names, in order.
-        layers: where each band is read from.
-        grid: the grid that all bands are brought to: that of the finest one, unless another CRS was asked for.
-        scl: where the scene classification is read from, or None.
-        resampling: how bands of other grids are brought to it.
-        warnings: what the user should know of it.
+        layers: file and scaling of each band.
+        grid: the grid of all bands: that of the finest one, unless `target_crs` was given.
+        scl: the layer of the scene classification, or None.
+        resampling: the method for bands of other grids.
+        warnings: warnings for the user.
     """
 
     source: str
@@ -136,8 +136,8 @@ class Scene:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
-    """What a source holds: all its bands by name, in stored order, and what it says of itself."""
+class _Source:
+    """Content of a source: all its bands by name, in stored order, and its metadata."""
 
     product: str
     level: str | None
@@ -153,56 +153,56 @@ def open_scene(path: str | os.PathLike[str], options: SceneOptions | None = None
     Args:
         path: a GeoTIFF, COG, VRT or JPEG 2000 file, a folder of such files whose names end in a band's, or a SAFE
             folder or zip.
-        options: how.
-        check: whether to compare the range of its numbers with what they are said to mean, for which some are read.
+        options: how it is opened.
+        check: whether to compare the range of some of its numbers with their scaling.
 
     Raises:
-        SourceError: if it cannot be read, has no place on the ground, or does not say what its numbers mean.
-        BandError: if its bands cannot be told, or it lacks one that is wanted.
+        SourceError: if it cannot be read, is not georeferenced, or the scaling of its numbers is unknown.
+        BandError: if its bands are not named, or one of `bands` is missing.
         OptionError: if an option does not fit it.
     """
     path, options = os.fspath(path), options or SceneOptions()
     if not os.path.exists(path):
         raise SourceError(path, "there is no such file or folder", "a scene", "check the path")
     if safe.is_product(path):
-        found = _product(path, options)
+        source = _product(path, options)
     elif os.path.isdir(path):
-        found = _folder(path, options, check)
+        source = _folder(path, options, check)
     else:
-        found = _file(path, options, check)
-    bands = options.bands or tuple(found.layers)
-    if missing := [name for name in bands if name not in found.layers]:
-        raise _missing(path, missing, found)
-    layers = tuple(found.layers[name] for name in bands)
+        source = _file(path, options, check)
+    bands = options.bands or tuple(source.layers)
+    if missing := [name for name in bands if name not in source.layers]:
+        raise _missing(path, missing, source)
+    layers = tuple(source.layers[name] for name in bands)
     own_grid = raster_files.common_grid(path, [layer.path for layer in layers])
-    if found.scl is not None:
-        raster_files.check_over(found.scl.path, own_grid)
+    if source.scl is not None:
+        raster_files.check_over(source.scl.path, own_grid)
     return Scene(
         source=path,
-        product=found.product,
-        level=found.level or options.level or ("L1C" if "B10" in found.layers else None),
-        date=found.date,
+        product=source.product,
+        level=source.level or options.level or ("L1C" if "B10" in source.layers else None),
+        date=source.date,
         bands=bands,
         layers=layers,
         grid=raster_files.brought_to(path, own_grid, options.target_crs),
-        scl=found.scl,
+        scl=source.scl,
         resampling=options.resampling,
-        warnings=found.warnings,
+        warnings=source.warnings,
     )
 
 
-def _missing(path: str, missing: Sequence[str], found: _Found) -> BandError:
+def _missing(path: str, missing: Sequence[str], source: _Source) -> BandError:
     remedy = "choose other bands, or a scene that holds them"
-    if found.level == "L2A" and "B10" in missing:
+    if source.level == "L2A" and "B10" in missing:
         remedy = "choose bands without B10, which Level-2A products do not hold, or give the Level-1C product"
-    return BandError(path, f"it does not hold {','.join(missing)}", f"bands out of {','.join(found.layers)}", remedy)
+    return BandError(path, f"it does not hold {','.join(missing)}", f"bands out of {','.join(source.layers)}", remedy)
 
 
-def _product(path: str, options: SceneOptions) -> _Found:
-    if options.units is not None or (options.told_first and options.told.numbers):
+def _product(path: str, options: SceneOptions) -> _Source:
+    if options.units is not None or (options.told_first and options.user_scaling.numbers):
         where = "scene_offset and scene_scale" if options.told_first else "scene_units"
-        remedy = "leave the flag out, or say it of other cities alone, by a column of the list"
-        raise OptionError(where, f"{path} says itself what its numbers mean", remedy=remedy)
+        remedy = "leave it out, or give it for other cities alone, by a column of the list"
+        raise OptionError(where, f"{path} has metadata that state its scaling", remedy=remedy)
     product = safe.open_product(path)
     scale = QUANTIFICATION / product.quantification
     layers = {
@@ -218,12 +218,14 @@ def _product(path: str, options: SceneOptions) -> _Found:
         if name in product.files
     }
     scl = Layer(product.files[safe.SCL][0], 1) if safe.SCL in product.files else None
-    said = (Said(layer.scale, layer.offset, "as its metadata say") for layer in layers.values())
-    warnings = tuple(filter(None, (scene_numbers.unheard(path, numbers, options.told) for numbers in said)))
-    return _Found(product.name, product.level, product.date, layers, scl, warnings[:1])
+    stated = (Scaling(layer.scale, layer.offset, "as its metadata say") for layer in layers.values())
+    warnings = tuple(
+        filter(None, (scene_numbers.ignored_options(path, scaling, options.user_scaling) for scaling in stated))
+    )
+    return _Source(product.name, product.level, product.date, layers, scl, warnings[:1])
 
 
-def _folder(path: str, options: SceneOptions, check: bool) -> _Found:
+def _folder(path: str, options: SceneOptions, check: bool) -> _Source:
     files, stems = _band_files(path)
     scl = Layer(files.pop(safe.SCL), 1) if safe.SCL in files else None
     if not files:
@@ -233,10 +235,10 @@ def _folder(path: str, options: SceneOptions, check: bool) -> _Found:
             "a SAFE folder, or files such as NAME_B04.tif",
             _where_bands_are(path),
         )
-    for said in (scene_names.date_of, scene_names.tile_of):
-        if len(found := {said(stem) for stem in stems} - {None}) > 1:
-            both = " and ".join(sorted(map(str, found)))
-            raise SourceError(path, f"its files' names tell of {both}", "one scene", "make a folder of each")
+    for read in (scene_names.date_of, scene_names.tile_of):
+        if len(values := {read(stem) for stem in stems} - {None}) > 1:
+            both = " and ".join(sorted(map(str, values)))
+            raise SourceError(path, f"its files' names say {both}", "one scene", "make a folder of each")
     folder = _folder_name(path)
     name = max(stems, key=len) or folder
     with contextlib.ExitStack() as opened:
@@ -249,8 +251,8 @@ def _folder(path: str, options: SceneOptions, check: bool) -> _Found:
 
 
 def _band_files(path: str) -> tuple[dict[str, str], set[str]]:
-    """Returns a folder's files by their bands, of several pixel sizes the finest, and what their names begin with."""
-    found: dict[str, tuple[pathlib.Path, re.Match[str]]] = {}
+    """Returns a folder's files by band, of several pixel sizes the finest, and the beginnings of their names."""
+    matches: dict[str, tuple[pathlib.Path, re.Match[str]]] = {}
     for file in sorted(pathlib.Path(path).iterdir()):
         match = _BAND_AT_END.search(file.stem)
         if file.suffix.lower() not in SUFFIXES or not match or is_litter(file.name):
@@ -258,7 +260,7 @@ def _band_files(path: str) -> tuple[dict[str, str], set[str]]:
         band = sentinel2.canonical_name(match[1])
         if band not in BANDS and band != safe.SCL:
             continue
-        other, its = found.setdefault(band, (file, match))
+        other, its = matches.setdefault(band, (file, match))
         if other != file:
             # Level-2A has most bands in two or three sizes, which differ in their names' endings alone.
             sizes = match[2], its[2]
@@ -270,12 +272,12 @@ def _band_files(path: str) -> tuple[dict[str, str], set[str]]:
                     "move one of them out of the folder",
                 )
             if int(sizes[0]) < int(sizes[1]):
-                found[band] = file, match
-    for file, _ in found.values():
+                matches[band] = file, match
+    for file, _ in matches.values():
         if file.suffix.lower() == ".vrt":
             raster_files.check_vrt_in(path, os.fspath(file))
-    stems = {file.stem[: match.start()] for band, (file, match) in found.items() if band != safe.SCL}
-    return {band: os.fspath(file) for band, (file, _) in found.items()}, stems
+    stems = {file.stem[: match.start()] for band, (file, match) in matches.items() if band != safe.SCL}
+    return {band: os.fspath(file) for band, (file, _) in matches.items()}, stems
 
 
 def _where_bands_are(path: str) -> str:
@@ -301,7 +303,7 @@ def _folder_name(path: str) -> str:
     return next((folder.name for folder in (here, *here.parents) if not _NO_NAME.fullmatch(folder.name)), "scene")
 
 
-def _file(path: str, options: SceneOptions, check: bool) -> _Found:
+def _file(path: str, options: SceneOptions, check: bool) -> _Source:
     if not path.lower().endswith(SUFFIXES):
         raise SourceError(
             path,
@@ -330,8 +332,8 @@ def _loose(
     check: bool,
     date: datetime.date | None = None,
     unnamed: bool = False,
-) -> _Found:
-    """Returns what rasters hold that are no product, but may lie in one or beside its metadata.
+) -> _Source:
+    """Returns the content of rasters that are no product, but may lie in one or beside its metadata.
 
     Args:
         path: the scene.
@@ -339,42 +341,44 @@ def _loose(
         files: by band, the open file, its path and the band's number in it.
         scl: its own scene classification, or None.
         options: how it is opened.
-        check: whether to look at the numbers' range.
-        date: day of the acquisition if neither metadata nor the name say one.
+        check: whether to check the numbers' range.
+        date: day of the acquisition if neither metadata nor the name hold one.
         unnamed: whether a file's name is that of its band alone.
     """
     statement, has_offset = _statement(path, name, next(iter(files.values()))[0])
     date = (statement and statement.date) or scene_names.date_of(name) or date
     recent = date is not None and date >= scene_names.OFFSET_DAY
-    meanings = {
-        band: scene_numbers.meaning(dataset, file, index, band, options.told, statement, has_offset, recent)
+    scalings = {
+        band: scene_numbers.band_scaling(
+            dataset, file, index, band, options.user_scaling, statement, has_offset, recent
+        )
         for band, (dataset, file, index) in files.items()
     }
     if check:
         samples = {
-            band: scene_ranges.sample(dataset, index, meanings[band]) for band, (dataset, _, index) in files.items()
+            band: scene_ranges.sample(dataset, index, scalings[band]) for band, (dataset, _, index) in files.items()
         }
-        scene_ranges.check(path, meanings, samples, options.told)
+        scene_ranges.check(path, scalings, samples, options.user_scaling)
     layers = {
-        band: Layer(file, index, found.scale, found.offset, found.nodata, found.saturated)
-        for (band, found), (_, file, index) in zip(meanings.items(), files.values(), strict=True)
+        band: Layer(file, index, scaling.scale, scaling.offset, scaling.nodata, scaling.saturated)
+        for (band, scaling), (_, file, index) in zip(scalings.items(), files.values(), strict=True)
     }
     if scl is None and statement is not None and statement.scl is not None:
         scl = Layer(statement.scl, 1)
     level = (statement and statement.level) or scene_names.level_of(name) or scene_names.level_of(_folder_name(path))
-    # The bands of a product are the product; an export has a name of its own.
+    # Single bands of a product keep its name; an export has its own.
     product = statement.product if statement is not None and (unnamed or os.path.isdir(path)) else name
-    warnings = tuple(dict.fromkeys(found.warning for found in meanings.values() if found.warning))
-    return _Found(product, level, date, layers, scl, warnings[:1])
+    warnings = tuple(dict.fromkeys(one.warning for one in scalings.values() if one.warning))
+    return _Source(product, level, date, layers, scl, warnings[:1])
 
 
 def _statement(path: str, name: str, dataset: Any) -> tuple[Statement | None, tuple[bool | None, str]]:
-    """Returns what metadata say of a scene, and whether names tell of an offset."""
+    """Returns the metadata of a scene, and whether names imply an offset."""
     if dataset.driver != "VRT" or os.path.isdir(path):
         return scene_metadata.find(path, name), scene_names.has_offset([name, *scene_metadata.names_of(path)])
-    found = [_statement_of_source(source) for source in _vrt_sources(dataset)]
-    statements = [statement for statement, _ in found]
-    has_offset = next((said for _, said in found if said[0]), found[0][1] if found else (None, ""))
+    pairs = [_statement_of_source(source) for source in _vrt_sources(dataset)]
+    statements = [statement for statement, _ in pairs]
+    has_offset = next((implied for _, implied in pairs if implied[0]), pairs[0][1] if pairs else (None, ""))
     if len({_numbers(statement) for statement in statements}) > 1:
         raise SourceError(
             path,
@@ -385,8 +389,8 @@ def _statement(path: str, name: str, dataset: Any) -> tuple[Statement | None, tu
     statement = next(filter(None, statements), None) or scene_metadata.find(path, name)
     if statement is None:
         return None, has_offset if has_offset[0] else scene_names.has_offset([name, *scene_metadata.names_of(path)])
-    if len({said.product for said in statements if said}) > 1:
-        levels, dates = ({getattr(said, field) for said in statements if said} for field in ("level", "date"))
+    if len({one.product for one in statements if one}) > 1:
+        levels, dates = ({getattr(one, field) for one in statements if one} for field in ("level", "date"))
         statement = dataclasses.replace(
             statement,
             product=name,
@@ -414,14 +418,14 @@ def _statement_of_source(source: str) -> tuple[Statement | None, tuple[bool | No
 
 def _vrt_sources(dataset: Any) -> list[str]:
     """Returns the files that a VRT, and any VRT in it, is made of."""
-    found: list[str] = []
+    sources: list[str] = []
     for source in dataset.files[1:]:
         if source.lower().endswith(".vrt"):
             with raster_files.open_dataset(source) as inner:
-                found += _vrt_sources(inner)
+                sources += _vrt_sources(inner)
         elif source.lower().endswith(SUFFIXES):
-            found.append(source)
-    return list(dict.fromkeys(found))
+            sources.append(source)
+    return list(dict.fromkeys(sources))
 
 
 def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None, band: str | None) -> list[str]:
@@ -429,12 +433,12 @@ def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None, band:
 
     Args:
         path: the file, for errors.
-        dataset: rasterio's.
-        bands_in_file: what the user says.
-        band: the name that the file's own ends in, or None.
+        dataset: the file, opened by rasterio.
+        bands_in_file: names that the user gives.
+        band: the band at the end of the file's name, or None.
     """
-    found = [sentinel2.canonical_name(description or "") for description in dataset.descriptions]
-    known = [name for name in found if name in BANDS]
+    described = [sentinel2.canonical_name(description or "") for description in dataset.descriptions]
+    known = [name for name in described if name in BANDS]
     is_named = bool(known) and len(set(known)) == len(known)
     if bands_in_file is not None:
         if len(bands_in_file) != dataset.count:
@@ -444,10 +448,10 @@ def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None, band:
                 f"{len(bands_in_file)}, as `bands_in_file` names",
                 "name every band once",
             )
-        _check_told(path, bands_in_file, found if is_named else [band or ""] if dataset.count == 1 else [])
+        _check_names(path, bands_in_file, described if is_named else [band or ""] if dataset.count == 1 else [])
         return list(bands_in_file)
     if is_named:
-        return found
+        return described
     if dataset.count == 1 and band in BANDS:
         return [band]
     if dataset.count == len(sentinel2.EUROSAT_ORDER):
@@ -457,9 +461,9 @@ def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None, band:
     raise BandError(path, f"{dataset.count} bands without names of Sentinel-2's", "each band's name once", remedy)
 
 
-def _check_told(path: str, told: Sequence[str], own: Sequence[str]) -> None:
-    """Refuses names of bands that are others than a file's own."""
-    for index, (name, other) in enumerate(zip(told, own, strict=False), start=1):
+def _check_names(path: str, given: Sequence[str], own: Sequence[str]) -> None:
+    """Refuses names of bands that contradict those of a file."""
+    for index, (name, other) in enumerate(zip(given, own, strict=False), start=1):
         if other in BANDS and name != other:
             raise BandError(
                 path,
@@ -470,7 +474,7 @@ def _check_told(path: str, told: Sequence[str], own: Sequence[str]) -> None:
 
 
 def parse_bands_in_file(text: str) -> tuple[str, ...]:
-    """Turns the value of `--bands_in_file` into names: a list, or `EUROSAT`; names of other layers are kept.
+    """Parses the value of `bands_in_file`: a list of names, or `EUROSAT`; names of other layers are kept.
 
     Raises:
         BandError: if no name is that of a band, or one is given twice.

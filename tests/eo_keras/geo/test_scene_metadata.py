@@ -268,7 +268,7 @@ def test_what_the_user_says_is_for_scenes_that_say_nothing(product):
     assert "scene_offset" in offsets(product, offset=0)[1].warnings[0]
     # Told of one city, it goes before metadata; a product says itself.
     assert offsets(folder, offset=-500, told_first=True)[0] == -500
-    with pytest.raises(OptionError, match="says itself"):
+    with pytest.raises(OptionError, match="has metadata that state its scaling"):
         scenes.open_scene(product, SceneOptions(offset=0, told_first=True))
 
 

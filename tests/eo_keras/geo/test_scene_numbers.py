@@ -120,7 +120,7 @@ def test_single_infrared_and_cirrus_bands_may_be_nearly_black(tmp_path):
 
 def test_who_repeats_the_usual_scale_insists_on_a_dark_scene(tmp_path):
     path = write(tmp_path / "black.tif", ground(0.0003, 0.0045) * 10_000, "uint16")
-    with pytest.raises(SourceError, match=r"if they are right, say `scene_scale=0\.0001"):
+    with pytest.raises(SourceError, match=r"if they are correct, say `scene_scale=0\.0001"):
         scenes.open_scene(path)
     scenes.open_scene(path, SceneOptions(scale=0.0001))
     with pytest.raises(SourceError, match="they look like"):

@@ -137,7 +137,7 @@ def test_what_a_float_means_must_be_said_and_is_checked_by_its_range(tmp_path):
 def test_units_of_whole_numbers_and_products_are_known(tmp_path):
     path = write_tiff(tmp_path / "scene.tif", names=("B04", "B03", "B02"))
     for where in (path, products.write_product(tmp_path, bands=["B04"])):
-        with pytest.raises(OptionError, match="leave the flag out|Leave the flag out"):
+        with pytest.raises(OptionError, match="leave it out|Leave it out"):
             scenes.open_scene(where, SceneOptions(units="reflectance"))
 
 

@@ -89,7 +89,7 @@ def test_a_line_may_say_what_its_scenes_numbers_mean(tmp_path):
     assert told == {"A": Told(offset=-1000, first=True), "B": Told(scale=0.01, first=True), "C": None}
     tiles = TileOptions(scene=SceneOptions(units="reflectance"))
     assert tiles.of(told["C"]) is tiles
-    assert tiles.of(told["B"]).scene.told == Told(scale=0.01, first=True)
+    assert tiles.of(told["B"]).scene.user_scaling == Told(scale=0.01, first=True)
     for values, said in ((",x,", "scene_offset is 'x'"), (",,-1", "scene_scale: -1"), ("percent,,", "scene_units")):
         path.write_text(f"{header}\nA,a.tif,land.gpkg,{values}\n")
         with pytest.raises(SourceError, match=f"line 2: {said}"):
