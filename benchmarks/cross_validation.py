@@ -120,8 +120,8 @@ def score(pooled: dict[str, Pooled]) -> dict[str, Any]:
             "accuracy": float(right.mean()),
             "accuracy_low": low,
             "accuracy_high": high,
-            "macro_f1": scores.macro_f1,
-            "classes": {each.name: each.f1 for each in scores.classes},
+            "macro_f1": scores.value("macro_f1"),
+            "classes": {name: scores.value("f1", name) for name in scores.class_names},
         }
         if bands != reference:
             before = pooled[reference].answers

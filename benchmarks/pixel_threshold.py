@@ -20,6 +20,7 @@ from benchmarks import measuring
 from eo_keras.core import files
 from eo_keras.errors import RecordsError
 from eo_keras.legends.catalogue import IGNORE
+from eo_keras.metrics.scores import Scores
 from eo_keras.metrics.segmentation import SegmentationScorer
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
@@ -111,12 +112,11 @@ def measure(records_dir: str) -> dict:
     scorer = SegmentationScorer(card.legend.class_names, tolerance=0.0)
     for key, image, labels in tiles(records_dir, "test"):
         scorer.add(key, labels, rule(image, card.bands))
-    scores = scorer.scores().to_json()
     return {
         "dataset": card.dataset,
         "data_fingerprint": card.fingerprint,
         "rule": dataclasses.asdict(rule),
-        "scores": scores,
+        **scorer.scores().to_json(),
         "machine": measuring.machine(),
     }
 
@@ -130,12 +130,12 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def main() -> None:
     """Runs the command."""
     found = measure(FLAGS.records_dir)
-    rule, scores = found["rule"], found["scores"]
+    rule, scores = found["rule"], Scores.read(found)
     side = "below" if rule["below"] else "from"
     print(f"rule: {' and '.join(rule['bands'])} {side} {rule['value']:.4g}; IoU in training {rule['iou']:.4f}")
-    for each in scores["classes"]:
-        iou = each["iou"] and f"{each['iou']['value']:.4f} ({each['iou']['low']:.4f} to {each['iou']['high']:.4f})"
-        print(f"{each['name']:12} IoU {iou or '-'}")
+    for name, each in scores.by_class.items():
+        iou = each["iou"] and f"{each['iou'].value:.4f} ({each['iou'].low:.4f} to {each['iou'].high:.4f})"
+        print(f"{name:12} IoU {iou or '-'}")
     if not FLAGS.dry_run:
         files.make_folder(pathlib.Path(FLAGS.output).parent)
         files.write_json(FLAGS.output, found)

@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import measuring
 from benchmarks.measured import Recorded
 from eo_keras.core.number_format import number
+from eo_keras.metrics.scores import Scores
 
 _VARIANTS = {"os8": "--output_stride=8", "flip": "--flip", "os8-flip": "--output_stride=8 --flip"}
 
@@ -107,14 +108,15 @@ def _details(one: Recorded) -> list[str]:
 
 
 def _threshold(found: Mapping[str, Any]) -> str:
-    rule, second = found["rule"], found["scores"]["classes"][1]
+    rule, scores = found["rule"], Scores.read(found).to_json()
+    name, second = list(scores["by_class"].items())[1]
     numbers = rule["bands"][0]
     if len(rule["bands"]) == 2:
         numbers = "({0} - {1}) / ({0} + {1})".format(*rule["bands"])
     side = "below" if rule["below"] else "from"
     return (
         f"* A threshold for single pixels, {numbers} {side} {rule['value']:.3f}, the best on the training tiles: IoU "
-        f"of {second['name']} {_told(second['iou'])}, mIoU {_told(found['scores']['macro_iou'])}."
+        f"of {name} {_told(second['iou'])}, mIoU {_told(scores['scores']['miou'])}."
     )
 
 

@@ -21,6 +21,7 @@ from absl import flags
 from eo_keras.core.manifests import Written
 from eo_keras.core.output_folders import DEMO, OutputFolder
 from eo_keras.errors import EOKerasError, OptionError
+from eo_keras.metrics.scores import Scores
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from launch import app, command_names, demo_folder, flag_files, path_flags
@@ -104,10 +105,10 @@ def _patches(output: OutputFolder) -> str:
     _run("export", run_dir=run_dir, export_dir=folder / "serving")
 
     metrics = json.loads((run_dir / "evaluation" / "test" / "metrics.json").read_text())
-    scores = metrics["scores"]
+    accuracy = Scores.read(metrics)["accuracy"]
     return (
-        f"accuracy on the RGB test patches: network {scores['accuracy']:.1%} ({scores['accuracy_low']:.1%} to "
-        f"{scores['accuracy_high']:.1%} at 95 %), logistic regression on the patches' band means "
+        f"accuracy on the RGB test patches: network {accuracy.value:.1%} ({accuracy.low:.1%} to "
+        f"{accuracy.high:.1%} at 95 %), logistic regression on the patches' band means "
         f"{baselines['rgb']:.1%} (13 bands: {baselines['ms']:.1%})"
     )
 
@@ -134,11 +135,11 @@ def _cities(output: OutputFolder) -> str:
     _run("inspect", records_dir=records, output=folder / "cities.html")
     _run("train", _flag_file("demo_maps.flags"), records_dir=records, run_dir=run_dir)
     _run("evaluate", run_dir=run_dir, split="test")
-    scores = json.loads((run_dir / "evaluation" / "test" / "metrics.json").read_text())["scores"]
-    mean, accuracy = scores["macro_iou"], scores["accuracy"]
+    scores = Scores.read(json.loads((run_dir / "evaluation" / "test" / "metrics.json").read_text()))
+    mean, accuracy = scores["miou"], scores["accuracy"]
     return (
-        f"tiles of a city not seen in training: mIoU {mean['value']:.3f} ({mean['low']:.3f} to {mean['high']:.3f} at "
-        f"95 %), accuracy {accuracy['value']:.1%} of the pixels; logistic regression on colors alone "
+        f"tiles of a city not seen in training: mIoU {mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f} at "
+        f"95 %), accuracy {accuracy.value:.1%} of the pixels; logistic regression on colors alone "
         f"{_color_baseline(records):.1%}"
     )
 

@@ -21,12 +21,14 @@ from absl import flags
 
 from eo_keras.core import files
 from eo_keras.errors import EOKerasError, OptionError
-from eo_keras.evaluation import comparison_page, comparison_report
+from eo_keras.evaluation import comparison_report
 from eo_keras.evaluation import report as evaluation_folder
 from eo_keras.evaluation.report import Stored
 from eo_keras.geo import coordinates as geo_coordinates
 from eo_keras.metrics import by_location, calibration, comparison
-from eo_keras.metrics.comparison import Difference, Member
+from eo_keras.metrics.comparison import Difference, EvaluatedRun
+from eo_keras.metrics.outcomes import ExampleOutcomes
+from eo_keras.metrics.scores import SCHEMA, Scores
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.runs import temperature as run_temperature
@@ -151,7 +153,7 @@ def main() -> None:
 
 
 def _check_comparison(folder: pathlib.Path) -> None:
-    comparison_page.output_folder(folder).check(overwrite=FLAGS.overwrite, writes=comparison_page.NAMES)
+    comparison_report.output_folder(folder).check(overwrite=FLAGS.overwrite, writes=comparison_report.NAMES)
 
 
 def _evaluate_maps(folders: list[pathlib.Path]) -> None:
@@ -232,7 +234,7 @@ def _expected(subject: _Subject, symmetries: str | None = None) -> dict[str, Any
 
 def _suffices(metrics: Mapping[str, Any]) -> bool:
     """Tells whether an earlier evaluation holds the temperature and the map that are asked for now."""
-    if "interval" not in metrics["scores"] or "predictions_temperature" not in metrics:
+    if metrics.get("schema") != SCHEMA:
         return False  # It was made by an earlier version, with other intervals and confidences.
     found = metrics["calibration"]
     if found["temperature"] is None:
@@ -336,7 +338,7 @@ def _places(subject: _Subject, keys: tuple[str, ...]) -> by_location.Places | No
 
 def _report(subject: _Subject, stored: Stored, *, alone: bool) -> None:
     """Prints the scores of one run."""
-    metrics, scores = stored.metrics, stored.metrics["scores"]
+    metrics, scores = stored.metrics, Scores.read(stored.metrics)
     for warning in metrics["warnings"]:
         app.say(f"warning:  {warning}")
     if subject.stored:
@@ -348,7 +350,7 @@ def _report(subject: _Subject, stored: Stored, *, alone: bool) -> None:
         _report_gain(subject, stored)
     located = metrics["places"]
     if located:
-        print(f"map: {located['examples']:,} of {scores['count']:,} examples have coordinates ({located['source']})")
+        print(f"map: {located['examples']:,} of {scores.count:,} examples have coordinates ({located['source']})")
     else:
         print("map: none, these records hold no coordinates; --coordinates=FILE gives them")
     names = [evaluation_folder.METRICS_NAME, evaluation_folder.PREDICTIONS_NAME, *evaluation_folder.FIGURES]
@@ -371,7 +373,7 @@ def _report_gain(subject: _Subject, stored: Stored) -> None:
 def _difference(one: Difference) -> str:
     return (
         f"{100 * one.difference:+.2f} percentage points (95 % interval {100 * one.low:+.2f} to {100 * one.high:+.2f}; "
-        f"McNemar p = {one.p_value:.3g}, {one.only_first_right} against {one.only_second_right} examples)"
+        f"McNemar p = {one.p_value:.3g}, {one.only_first_correct} against {one.only_second_correct} examples)"
     )
 
 
@@ -382,25 +384,28 @@ def _compare(folders: list[pathlib.Path], stored: list[Stored]) -> None:
         print(f"dry run: would compare {len(folders)} runs and write the comparison to {output_dir}")
         return
     names = evaluation_folder.short_names(folders)
-    members = [Member(name, one.answers, one.class_names, one.metrics) for name, one in zip(names, stored, strict=True)]
+    members = [
+        EvaluatedRun(name, one.metrics, Scores.read(one.metrics), ExampleOutcomes.of(one.answers))
+        for name, one in zip(names, stored, strict=True)
+    ]
     found = comparison.compare(members)
     variant = evaluation_folder.variant(FLAGS.split, _model_name(), FLAGS.tta)
     datasets = ", ".join(dict.fromkeys(member.metrics["dataset"] for member in members))
     title = f"{len(members)} runs on {datasets}, {variant}"
-    _write_comparison(comparison_report.report(found, title), output_dir)
+    _write_comparison(comparison_report.Report(found, title), output_dir)
 
 
-def _write_comparison(report: comparison_page.Report, output_dir: pathlib.Path) -> None:
-    for warning in comparison_page.write(report, output_dir, overwrite=FLAGS.overwrite):
+def _write_comparison(report: comparison_report.Report, output_dir: pathlib.Path) -> None:
+    for warning in comparison_report.write(report, output_dir, overwrite=FLAGS.overwrite):
         app.say(f"warning: {warning}")
-    scores, pairs, _ = report.tables
-    print(*comparison_page.lines(scores), "", sep="\n")
-    print(*comparison_page.lines(pairs), "", sep="\n")
-    for warning in report.warnings:
+    scores, pairs, _ = report.tables()
+    print(*comparison_report.table_lines(scores), "", sep="\n")
+    print(*comparison_report.table_lines(pairs), "", sep="\n")
+    for warning in report.found.warnings:
         app.say(f"warning: {warning}")
     count = len(pairs.rows)
     print(f"p (Holm) is corrected for {count} pair{'s' if count > 1 else ''}; a p from 0.05 on shows no difference")
-    print(f"{output_dir}: {', '.join(comparison_page.NAMES)}")
+    print(f"{output_dir}: {', '.join(comparison_report.NAMES)}")
 
 
 if __name__ == "__main__":

@@ -105,18 +105,19 @@ def evaluate(folder: pathlib.Path, model_name: str, *, alone: bool):
 
 def comparison_report(folders: Sequence[pathlib.Path], evaluated: Sequence[Any]):
     """Compares evaluated runs, and returns the report."""
-    from eo_keras.evaluation import report, segmentation_comparison_report
-    from eo_keras.metrics import segmentation_comparison
+    from eo_keras.evaluation import comparison_report, report
+    from eo_keras.metrics import comparison
+    from eo_keras.metrics.outcomes import PlaceOutcomes
 
     members = [
-        segmentation_comparison.DenseMember(name, one.predicted.predictions.scorer, one.scores, content, one.places)
+        comparison.EvaluatedRun(
+            name, content, one.scores, PlaceOutcomes.of(one.predicted.predictions.scorer, one.places)
+        )
         for name, (one, content) in zip(report.short_names(folders), evaluated, strict=True)
     ]
     datasets = ", ".join(dict.fromkeys(member.metrics["dataset"] for member in members))
-    found = segmentation_comparison.compare(members)
-    return segmentation_comparison_report.report(
-        found, f"{len(members)} runs on {datasets}, {evaluated[0][0].options.name}"
-    )
+    found = comparison.compare(members)
+    return comparison_report.Report(found, f"{len(members)} runs on {datasets}, {evaluated[0][0].options.name}")
 
 
 def variant(model_name: str) -> str:
@@ -150,22 +151,23 @@ def _report(scores) -> None:
             "-" if estimate is None else f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
         )
 
-    where = f"{scores.images:,} tiles"
-    if scores.resampled < scores.images:
-        where += f" of {scores.resampled:,} places"
-    print(f"mIoU      {told(scores.macro_iou)}, over the {scores.macro_classes} classes that have pixels")
-    kappa = "-" if scores.kappa is None else number(scores.kappa.value)
-    print(f"accuracy  {told(scores.accuracy)} of {scores.pixels:,} pixels; kappa {kappa}")
-    print(f"boundary  F1 {told(scores.boundary_f1)}, within {scores.tolerance:g} pixels")
+    details, miou = scores.details, scores["miou"]
+    where = f"{details['images']:,} tiles"
+    if details["places"] < details["images"]:
+        where += f" of {details['places']:,} places"
+    print(f"mIoU      {told(miou)}, over the {details['averaged_classes']} classes that have pixels")
+    print(f"accuracy  {told(scores['accuracy'])} of {scores.count:,} pixels; kappa {number(scores.value('kappa'))}")
+    print(f"boundary  F1 {told(scores['boundary_f1'])}, within {details['boundary_tolerance']:g} pixels")
     print(f"intervals of 95 %: {_method(scores)} over {where}")
     print(f"{'class':<28}{'pixels':>12}{'precision':>11}{'recall':>9}  IoU")
-    for item in scores.classes:
-        precision, recall = ("-" if one is None else number(one.value) for one in (item.precision, item.recall))
-        few = " *" if item.iou and item.iou.method != scores.macro_iou.method else ""
-        print(f"{item.name:<28}{item.support:>12,}{precision:>11}{recall:>9}  {told(item.iou)}{few}")
-    if any(item.iou and item.iou.method != scores.macro_iou.method for item in scores.classes):
+    few = {name for name, one in scores.by_class.items() if one["iou"] and one["iou"].method != miou.method}
+    for name, one in scores.by_class.items():
+        precision, recall = (number(scores.value(score, name)) for score in ("precision", "recall"))
+        mark = " *" if name in few else ""
+        print(f"{name:<28}{one['support']:>12,}{precision:>11}{recall:>9}  {told(one['iou'])}{mark}")
+    if few:
         print("* Wilson's interval: the class is in few tiles, or is the same in all draws")
 
 
 def _method(scores) -> str:
-    return "bootstrap" if scores.macro_iou.method == "bootstrap" else "Wilson's, as wide as so few places leave open,"
+    return "bootstrap" if scores["miou"].method == "bootstrap" else "Wilson's, as wide as so few places leave open,"

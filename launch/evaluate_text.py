@@ -4,27 +4,29 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eo_keras.core.number_format import interval, number, percent
+from eo_keras.metrics.scores import Scores
 
 
-def class_lines(scores: Mapping[str, Any]) -> list[str]:
-    """Returns a table of the classes, from the scores of `metrics.json`."""
+def class_lines(scores: Scores) -> list[str]:
+    """Returns a table of the classes."""
     lines = [f"{'class':24}{'precision':>10}{'recall':>10}{'95 % interval':>20}{'F1':>10}{'examples':>10}"]
-    for one in scores["classes"]:
-        found = f"{percent(one['precision']):>10}{percent(one['recall']):>10}{interval(one['recall_interval']):>20}"
-        lines.append(f"{one['name']:24}{found}{percent(one['f1']):>10}{one['support']:>10,}")
+    for name, one in scores.by_class.items():
+        precision, recall, f1 = (percent(scores.value(score, name)) for score in ("precision", "recall", "f1"))
+        ends = interval(one["recall"] and one["recall"].ends)
+        lines.append(f"{name:24}{precision:>10}{recall:>10}{ends:>20}{f1:>10}{one['support']:>10,}")
     return [*lines, "95 % interval: Wilson's, of the recall"]
 
 
 def score_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Returns what the content of `metrics.json` says of all classes together, and of the confidences."""
-    scores = metrics["scores"]
-    classes, averaged = len(scores["classes"]), scores["macro_classes"]
+    scores = Scores.read(metrics)
+    classes, averaged = len(scores.by_class), scores.details["averaged_classes"]
     over = "" if averaged == classes else f" (over those that have examples, {averaged} of {classes} classes)"
-    ends = interval((scores["accuracy_low"], scores["accuracy_high"]))
+    ends = interval(scores["accuracy"].ends)
     return [
-        f"overall accuracy {percent(scores['accuracy'])} (95 % interval by Wilson {ends}), macro F1 "
-        f"{percent(scores['macro_f1'])}{over}, kappa {number(scores['kappa'])}, expected calibration error "
-        f"{percent(scores['expected_calibration_error'])}",
+        f"overall accuracy {percent(scores.value('accuracy'))} (95 % interval by Wilson {ends}), macro F1 "
+        f"{percent(scores.value('macro_f1'))}{over}, kappa {number(scores.value('kappa'))}, expected calibration error "
+        f"{percent(scores.value('expected_calibration_error'))}",
         *_calibration(metrics["calibration"]),
         *_selective(metrics["selective"]),
     ]

@@ -21,6 +21,7 @@ from eo_keras.metrics import classification as metrics
 from eo_keras.metrics.by_location import Places
 from eo_keras.metrics.calibration import Calibration, calibrate
 from eo_keras.metrics.predictions import ClassPredictions
+from eo_keras.metrics.scores import Scores
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
@@ -54,7 +55,7 @@ class Evaluation:
     split: str
     card: cards.DataCard
     answers: ClassPredictions
-    scores: metrics.ClassificationScores
+    scores: Scores
     images_per_second: float
     mistakes: np.ndarray
     mistaken_images: list[np.ndarray]
@@ -247,12 +248,12 @@ def add_to_card(evaluation: Evaluation) -> list[str]:
     if evaluation.card.fingerprint != card.data_fingerprint:
         return runs.write_card(card, run.folder) if card != run.card else []
     summary = {
-        "accuracy": scores.accuracy,
-        "accuracy_low": scores.accuracy_low,
-        "accuracy_high": scores.accuracy_high,
-        "macro_f1": scores.macro_f1,
-        "kappa": scores.kappa,
-        "expected_calibration_error": scores.expected_calibration_error,
+        "accuracy": scores["accuracy"].value,
+        "accuracy_low": scores["accuracy"].low,
+        "accuracy_high": scores["accuracy"].high,
+        "macro_f1": scores.value("macro_f1"),
+        "kappa": scores.value("kappa"),
+        "expected_calibration_error": scores.value("expected_calibration_error"),
         "count": scores.count,
     }
     # Averaged answers are an entry of their own: they must never pass for those of the model by itself.

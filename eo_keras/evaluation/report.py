@@ -16,8 +16,8 @@ from eo_keras.core import files
 from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import OptionError, RunError
 from eo_keras.metrics import by_location, calibration, selective
-from eo_keras.metrics.classification import ReliabilityBin
 from eo_keras.metrics.predictions import PREDICTIONS_NAME, ClassPredictions, read_answers
+from eo_keras.metrics.scores import ReliabilityBin
 from eo_keras.plots import classification, confidence
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
@@ -172,7 +172,7 @@ def write_evaluation(
         "versions": runs.versions(),
         "predictions_temperature": temperature,
         "predictions_sha256": files.sha256_of_bytes(predictions),
-        "scores": scores.to_json(),
+        **scores.to_json(),
         "calibration": calibrated,
         "selective": {**curve.to_json(), "by_validation": by_validation},
         "places": located,
@@ -195,13 +195,13 @@ def write_evaluation(
 
 
 def _reliability_png(evaluation: Evaluation, calibrated: Mapping[str, Any], title: str) -> bytes:
-    scores = evaluation.scores
+    scores, ece = evaluation.scores, evaluation.scores.value("expected_calibration_error")
     if evaluation.calibration is None:
-        return classification.reliability_png(scores.reliability, scores.expected_calibration_error, title)
+        return classification.reliability_png(scores.reliability, ece, title)
     bins = [ReliabilityBin(**part) for part in calibrated["reliability"]]
     after = calibrated["split"]["after"]["expected_calibration_error"]
     note = f"{100 * after:.2f} % at temperature {evaluation.calibration.temperature:.3f}, fitted on validation"
-    return classification.reliability_png(scores.reliability, scores.expected_calibration_error, title, bins, note)
+    return classification.reliability_png(scores.reliability, ece, title, bins, note)
 
 
 def _map(evaluation: Evaluation, title: str) -> tuple[dict[str, Any] | None, dict[str, bytes]]:

@@ -14,7 +14,7 @@ from eo_keras.evaluation.evaluate import check_records
 from eo_keras.evaluation.report import METRICS_NAME, output_folder
 from eo_keras.evaluation.segmentation_evaluate import DenseTTA
 from eo_keras.metrics import by_location as places
-from eo_keras.metrics.segmentation import SegmentationScores
+from eo_keras.metrics.scores import Scores
 from eo_keras.plots import classification, segmentation
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
@@ -74,7 +74,7 @@ class DenseEvaluation:
     card: cards.DataCard
     options: DenseEvaluationOptions
     predicted: Predicted
-    scores: SegmentationScores
+    scores: Scores
     places: Mapping[str, str] | None = None
 
     @property
@@ -119,7 +119,9 @@ def evaluate_maps(
     found = predictor(records, dataset, f"predicting {options.split}", progress, samples=_SHOWN)
     answers = found.predictions
     ground = _ground(records, options.split, list(answers.scorer.sums))
-    scores = answers.scorer.scores(resamples=options.resamples, places=ground)
+    scores = answers.scorer.scores(
+        resamples=options.resamples, places=ground, negative_log_likelihood=answers.cross_entropy
+    )
     return DenseEvaluation(run, records.card, options, found, scores, ground)
 
 
@@ -154,7 +156,7 @@ def write_maps_evaluation(
         StorageError: if the folder cannot be written.
     """
     run, card, options, scores = evaluation.run, evaluation.card, evaluation.options, evaluation.scores
-    mean = scores.macro_iou
+    mean = scores["miou"]
     title = (
         f"{run.card.model} on {card.dataset}, {options.name}: mIoU {mean.value:.4f} ({mean.low:.4f} to {mean.high:.4f})"
     )
@@ -179,9 +181,8 @@ def write_maps_evaluation(
         "tta": options.tta.name,
         "warnings": evaluation.warnings,
         "tiles_per_second": round(evaluation.predicted.images_per_second, 2),
-        "cross_entropy": evaluation.predicted.predictions.cross_entropy,
         "versions": runs.versions(),
-        "scores": scores.to_json(),
+        **scores.to_json(),
     }
     output = output_folder(folder)
     runs.list_folder(run.folder, folder)
@@ -206,13 +207,13 @@ def add_maps_to_card(evaluation: DenseEvaluation) -> list[str]:
     if evaluation.card.fingerprint != run.card.data_fingerprint:
         return []
     summary = {
-        "miou": scores.macro_iou.value,
-        "miou_low": scores.macro_iou.low,
-        "miou_high": scores.macro_iou.high,
-        "accuracy": scores.accuracy.value,
-        "kappa": scores.kappa and scores.kappa.value,
-        "images": scores.images,
-        "pixels": scores.pixels,
+        "miou": scores["miou"].value,
+        "miou_low": scores["miou"].low,
+        "miou_high": scores["miou"].high,
+        "accuracy": scores.value("accuracy"),
+        "kappa": scores.value("kappa"),
+        "images": scores.details["images"],
+        "pixels": scores.count,
     }
     card = dataclasses.replace(run.card, scores={**run.card.scores, evaluation.options.name: summary})
     return runs.write_card(card, run.folder)

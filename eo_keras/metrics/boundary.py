@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from eo_keras.metrics.confusion import ratio
+
 _MOST_BITS = 64
 
 
@@ -55,14 +57,9 @@ def boundary_f1(counts: np.ndarray) -> np.ndarray:
         float64 (..., C); NaN where a class has no boundary, neither in truth nor in the prediction.
     """
     predicted, predicted_near, true, true_near = np.moveaxis(np.asarray(counts, np.float64), -2, 0)
-    precision, recall = share(predicted_near, predicted), share(true_near, true)
-    f1 = share(2 * precision * recall, precision + recall)
+    precision, recall = ratio(predicted_near, predicted), ratio(true_near, true)
+    f1 = ratio(2 * precision * recall, precision + recall)
     return np.where(predicted + true > 0, f1, np.nan)
-
-
-def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divides, with 0 where the denominator is 0."""
-    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
 
 
 def _boundary(classes: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,14 @@ import numpy.typing as npt
 
 from eo_keras.core import files, serialization
 from eo_keras.errors import EOKerasError, RunError
-from eo_keras.metrics import classification as metrics
+from eo_keras.metrics import confusion
+from eo_keras.metrics.estimate import Estimate
+from eo_keras.metrics.scores import ReliabilityBin
 from eo_keras.metrics.selective import Threshold, risk_coverage
 from eo_keras.records import data_card as cards
+
+BINS = 15
+"""Number of bins of the calibration error in Guo et al. 2017."""
 
 LIMITS = (0.05, 20.0)
 """Temperatures are looked for between these; where validation is answered without a mistake there is no lowest one."""
@@ -35,15 +41,19 @@ class CalibrationScores:
     """How well probabilities are calibrated; lower is better for all three.
 
     Attributes:
+        expected_calibration_error: mean distance between confidence and accuracy, weighted by the bins' counts.
         negative_log_likelihood: mean of -log p(true class), in nats.
         brier_score: mean over examples of the squared distance between the probabilities and the true class's
             indicator, summed over the classes, 0 to 2 (Brier 1950, Monthly Weather Review 78(1)).
-        expected_calibration_error: see `metrics.expected_calibration_error`, 15 bins.
     """
 
+    expected_calibration_error: float
     negative_log_likelihood: float
     brier_score: float
-    expected_calibration_error: float
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Returns the scores by name; none has an interval."""
+        return {name: Estimate(value) for name, value in dataclasses.asdict(self).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,19 +109,73 @@ class Calibration:
         return tuple(found)
 
 
-def scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> CalibrationScores:
-    """Scores (N, C) probabilities of the labels (N,)."""
+def score_probabilities(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: Sequence[ReliabilityBin] | None = None
+) -> CalibrationScores:
+    """Scores predicted probabilities.
+
+    Args:
+        labels: (N,) integers, true labels.
+        probabilities: (N, C) predicted probabilities.
+        bins: what `reliability` returns of them, where it is there.
+    """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
     true = probabilities[np.arange(len(labels)), labels]
     # sum (p - y)^2 = sum p^2 - 2 p_true + 1, without an array of indicators.
     brier = (probabilities**2).sum(axis=1) - 2 * true + 1
-    bins = metrics.reliability(labels, probabilities)
     return CalibrationScores(
-        # A minus before the mean's zero would make it a negative zero.
-        negative_log_likelihood=float(abs(np.log(np.clip(true, _TINY, 1)).mean())),
+        expected_calibration_error=expected_calibration_error(bins or reliability(labels, probabilities)),
+        negative_log_likelihood=negative_log_likelihood(true),
         brier_score=float(brier.mean()),
-        expected_calibration_error=metrics.expected_calibration_error(bins),
     )
+
+
+def negative_log_likelihood(probabilities: npt.ArrayLike) -> float:
+    """Returns the mean of -log p, in nats, of the probabilities (N,) of the true classes."""
+    # A minus before the mean's zero would make it a negative zero.
+    return float(abs(np.log(np.clip(np.asarray(probabilities, np.float64), _TINY, 1)).mean()))
+
+
+def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
+    """Sorts predictions into bins of confidence, see `reliability_sums` and `reliability_bins`."""
+    return reliability_bins(reliability_sums(labels, probabilities, bins))
+
+
+def reliability_sums(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = BINS) -> np.ndarray:
+    """Sorts predictions into equal-width bins ((m - 1) / M, m / M] of confidence (Guo et al. 2017, section 2).
+
+    Args:
+        labels: (N,) integers, true labels.
+        probabilities: (N, C) predicted probabilities.
+        bins: number M of bins.
+
+    Returns:
+        float64 (3, M): number of predictions, sum of their confidences, number of correct ones. Sums of several sets of
+        predictions add up.
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    correct = probabilities.argmax(axis=1) == np.asarray(labels)
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    # Within the tolerance a row may exceed 1; it belongs to the last bin, as 1 does.
+    confidences = np.minimum(probabilities.max(axis=1), 1.0)
+    places = np.clip(np.searchsorted(edges, confidences, side="left") - 1, 0, bins - 1)
+    return np.stack([np.bincount(places, weights=weights, minlength=bins) for weights in (None, confidences, correct)])
+
+
+def reliability_bins(sums: np.ndarray) -> tuple[ReliabilityBin, ...]:
+    """Returns the bins of sums (3, M), see `reliability_sums`."""
+    bins = sums.shape[1]
+    edges = np.linspace(0.0, 1.0, bins + 1).tolist()
+    confidences, accuracies = (confusion.ratio(one, sums[0]).tolist() for one in sums[1:])
+    return tuple(
+        ReliabilityBin(edges[m], edges[m + 1], int(sums[0, m]), confidences[m], accuracies[m]) for m in range(bins)
+    )
+
+
+def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """Returns the ECE of Guo et al. 2017 (arXiv 1706.04599), section 2, equation 3."""
+    total = sum(one.count for one in bins)
+    return float(sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / total)
 
 
 def worse(before: CalibrationScores, after: CalibrationScores, where: str) -> list[str]:
@@ -202,8 +266,8 @@ def calibrate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, fitted_on: st
         at_limit=at_limit,
         fitted_on=fitted_on,
         examples=len(labels),
-        before=scores(labels, probabilities),
-        after=scores(labels, scaled),
+        before=score_probabilities(labels, probabilities),
+        after=score_probabilities(labels, scaled),
         thresholds=curve.thresholds(),
         calibrated_thresholds=scaled_curve.thresholds(),
         **origin,
@@ -242,7 +306,7 @@ def to_json(found: Calibration | None, labels: np.ndarray, probabilities: np.nda
         reason: why there is no temperature; empty where there is.
     """
     content: dict[str, Any] = {"temperature": None, "reason": reason, "split": {"before": None, "after": None}}
-    content["split"]["before"] = dataclasses.asdict(scores(labels, probabilities))
+    content["split"]["before"] = dataclasses.asdict(score_probabilities(labels, probabilities))
     if found is not None:
         scaled = apply_temperature(probabilities, found.temperature)
         content |= {
@@ -252,9 +316,9 @@ def to_json(found: Calibration | None, labels: np.ndarray, probabilities: np.nda
             "examples": found.examples,
             "cautions": [*found.cautions],
             "validation": {"before": dataclasses.asdict(found.before), "after": dataclasses.asdict(found.after)},
-            "reliability": [dataclasses.asdict(part) for part in metrics.reliability(labels, scaled)],
+            "reliability": [dataclasses.asdict(one) for one in reliability(labels, scaled)],
         }
-        before, after = scores(labels, probabilities), scores(labels, scaled)
+        before, after = score_probabilities(labels, probabilities), score_probabilities(labels, scaled)
         content["split"]["after"] = dataclasses.asdict(after)
         content["cautions"] += worse(before, after, "here")
     return content

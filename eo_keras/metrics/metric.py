@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from eo_keras.core.number_format import ABSENT
+
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
@@ -37,10 +39,45 @@ class Metric:
         """Returns title and value."""
         return f"{self.title} {value:{self.form}}"
 
+    def show(self, value: float | None) -> str:
+        """Returns a value as tables show it: a dash for None, and no minus before a zero."""
+        return ABSENT if value is None else f"{value:z{self.form}}"
+
+    def show_interval(self, ends: tuple[float, float] | None) -> str:
+        """Returns an interval as tables show it, such as `96.10% to 98.20%`; a dash for None."""
+        return ABSENT if ends is None else f"{self.show(ends[0])} to {self.show(ends[1])}"
+
+    def show_difference(self, value: float) -> str:
+        """Returns a difference of two values with its sign; of shares shown in per cent, in percentage points."""
+        return f"{100 * value:+z.2f}" if self.in_percent else f"{value:+z{self.form}}"
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether values are shown in per cent."""
+        return self.form.endswith("%")
+
 
 LOSS = Metric("loss", "loss", mode="min")
 ACCURACY = Metric("accuracy", "accuracy", form=".2%")
 MIOU = Metric("miou", "mIoU")
 
-METRICS = {metric.name: metric for metric in (LOSS, ACCURACY, MIOU)}
-"""The scores of validation examples, by name."""
+METRICS = {
+    metric.name: metric
+    for metric in (
+        LOSS,
+        ACCURACY,
+        MIOU,
+        Metric("macro_f1", "macro F1", form=".2%"),
+        Metric("frequency_weighted_iou", "fw IoU"),
+        Metric("kappa", "kappa"),
+        Metric("boundary_f1", "boundary F1"),
+        Metric("expected_calibration_error", "ECE", mode="min", form=".2%"),
+        Metric("negative_log_likelihood", "NLL", mode="min"),
+        Metric("brier_score", "Brier score", mode="min"),
+        Metric("iou", "IoU"),
+        Metric("precision", "precision", form=".2%"),
+        Metric("recall", "recall", form=".2%"),
+        Metric("f1", "F1", form=".2%"),
+    )
+}
+"""The scores of examples that a model was not trained on, by name."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from eo_keras.core import files
 from eo_keras.errors import RunError
+from eo_keras.metrics import calibration
 from eo_keras.metrics.segmentation import SegmentationScorer
 
 PREDICTIONS_NAME = "predictions.csv"
@@ -102,8 +103,7 @@ class ClassPredictions:
 
     def cross_entropy(self) -> float:
         """Returns the mean negative logarithm of the true class's probability, in nats."""
-        true = self.probabilities[np.arange(len(self.labels)), self.labels].astype(np.float64)
-        return float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
+        return calibration.negative_log_likelihood(self.probabilities[np.arange(len(self.labels)), self.labels])
 
     def accuracy(self) -> float:
         """Returns the share of right predictions."""

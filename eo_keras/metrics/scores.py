@@ -11,25 +11,8 @@ from eo_keras.metrics.estimate import BOOTSTRAP, WILSON, Estimate
 
 SCHEMA = 2
 
-TITLES = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "miou": "mIoU",
-    "frequency_weighted_iou": "fw IoU",
-    "kappa": "kappa",
-    "boundary_f1": "boundary F1",
-    "expected_calibration_error": "ECE",
-    "negative_log_likelihood": "NLL",
-    "brier_score": "Brier score",
-    "iou": "IoU",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-}
-"""What tables and figures call a score."""
-
 CALIBRATION_SCORES = ("expected_calibration_error", "negative_log_likelihood", "brier_score")
-"""Scores of the probabilities, of which lower is better; of all others higher is."""
+"""Names of the scores of probabilities."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eo_keras.errors import BandError, RecordsError
-from eo_keras.metrics.classification import ReliabilityBin
+from eo_keras.metrics.scores import ReliabilityBin
 from eo_keras.plots.figure import BLUE, GREY, RED, message_png, new_figure, plain, png_bytes
 from eo_keras.sensors.radiometry import stretch_like_eurosat_jpeg
 from eo_keras.sensors.sentinel2 import COMPOSITES
@@ -102,7 +102,7 @@ def reliability_png(
     """Draws a reliability diagram (Guo et al. 2017, section 2) above a histogram of the confidences.
 
     Args:
-        bins: the bins of `metrics.reliability`; empty ones have no bar.
+        bins: the bins of `calibration.reliability`; empty ones have no bar.
         ece: the expected calibration error, a fraction of 1.
         title: the figure's title.
         calibrated: the bins of the same answers after temperature scaling, drawn as a curve; empty for none.

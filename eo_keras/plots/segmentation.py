@@ -8,7 +8,7 @@ import numpy as np
 
 from eo_keras.legends.catalogue import IGNORE, Legend
 from eo_keras.metrics.predictions import PredictedSample
-from eo_keras.metrics.segmentation import SegmentationScores
+from eo_keras.metrics.scores import Scores
 from eo_keras.plots import classification
 from eo_keras.plots.figure import GREY, classes_to_display, message_png, new_figure, plain, png_bytes
 from eo_keras.records.data_card import DataCard
@@ -76,7 +76,7 @@ def _add_legend(figure, legend: Legend) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)), fontsize=9, frameon=False)
 
 
-def class_scores_png(scores: SegmentationScores, legend: Legend, title: str) -> bytes:
+def class_scores_png(scores: Scores, legend: Legend, title: str) -> bytes:
     """Draws the intersection over union of every class with its interval, and the mean of all.
 
     Args:
@@ -87,10 +87,11 @@ def class_scores_png(scores: SegmentationScores, legend: Legend, title: str) -> 
     Returns:
         The figure as PNG.
     """
-    found = [(item, colour) for item, colour in zip(scores.classes, legend.colours, strict=True) if item.iou]
+    ious = [(name, values["iou"]) for name, values in scores.by_class.items()]
+    found = [(name, iou, colour) for (name, iou), colour in zip(ious, legend.colours, strict=True) if iou]
     figure = new_figure(7.5, 1.6 + 0.34 * len(found), title)
     axes = figure.add_subplot()
-    values = [item.iou for item, _ in found]
+    values = [iou for _, iou, _ in found]
     places = range(len(found))
     errors = [
         [value.value - value.low for value in values],
@@ -100,16 +101,16 @@ def class_scores_png(scores: SegmentationScores, legend: Legend, title: str) -> 
         places,
         [value.value for value in values],
         xerr=np.maximum(errors, 0),
-        color=[colour for _, colour in found],
+        color=[colour for *_, colour in found],
         edgecolor=GREY,
         linewidth=0.6,
         error_kw={"ecolor": "black", "elinewidth": 1, "capsize": 3},
     )
-    mean = scores.macro_iou
+    mean = scores["miou"]
     label = f"mean {mean.value:.4f} ({mean.low:.4f} to {mean.high:.4f})"
     axes.axvline(mean.value, color="black", linestyle="--", linewidth=1, label=label)
-    axes.set_yticks(places, [plain(item.name) for item, _ in found], fontsize=9)
+    axes.set_yticks(places, [plain(name) for name, *_ in found], fontsize=9)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel=f"Intersection over union, 95 % intervals over {scores.resampled:,} places")
+    axes.set(xlim=(0, 1), xlabel=f"Intersection over union, 95 % intervals over {scores.details['places']:,} places")
     figure.legend(loc="outside lower center", fontsize=9, frameon=False)
     return png_bytes(figure)

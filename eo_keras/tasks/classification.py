@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from eo_keras.losses import classification
-from eo_keras.metrics.classification import confusion_matrix
+from eo_keras.metrics.confusion import confusion_matrix
 from eo_keras.metrics.metric import ACCURACY
 from eo_keras.metrics.predictions import ClassPredictions
 from eo_keras.plots import classification as plots

@@ -163,13 +163,13 @@ class Segmentation:
         scores = predictions.scorer.scores(resamples=1)
         return {
             "loss": predictions.cross_entropy,
-            "accuracy": scores.accuracy.value,
-            "miou": scores.macro_iou.value,
+            "accuracy": scores.value("accuracy"),
+            "miou": scores.value("miou"),
         }
 
     def figures(self, predicted: Predicted, card: DataCard, bands: Sequence[str], title: str) -> dict[str, bytes]:
         """Draws the confusion matrix over all pixels, and the samples with true and predicted mask."""
-        confusion = predicted.predictions.scorer.confusion.matrix
+        confusion = predicted.predictions.scorer.confusion
         return {
             "confusion_matrix": plots.confusion_matrix_png(
                 confusion, card.legend.class_names, title, "pixels", small=True

@@ -61,8 +61,8 @@ def test_the_command_scores_the_test_tiles_alone(tmp_path):
     found = json.loads(output.read_text())
     # The first band alone tells water here, and the scores are those of two tiles without their rows of no data.
     assert found["rule"]["bands"] == ["B11"] and found["rule"]["below"]
-    assert found["scores"]["images"] == 2 and found["scores"]["pixels"] == 2 * 240 * 256
-    assert found["scores"]["classes"][1]["iou"]["value"] == 1.0
+    assert found["details"]["images"] == 2 and found["count"] == 2 * 240 * 256
+    assert found["by_class"]["Flooded"]["iou"]["value"] == 1.0
 
 
 def test_records_of_patches_are_refused(tmp_path):

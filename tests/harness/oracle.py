@@ -435,16 +435,20 @@ _CANONICAL = {
     "expected_calibration_error": "ece",
     "accuracy_low": "accuracy.low",
     "accuracy_high": "accuracy.high",
+    "averaged_classes": "macro_classes",
+    "boundary_tolerance": "tolerance",
 }
 _INTERVALS = {"precision_interval": "precision", "recall_interval": "recall"}
+_DETAILS = ("averaged_classes", "images", "boundary_tolerance")
+_PROBABILITY_SCORES = ("negative_log_likelihood", "brier_score")
 _NO_SCORES = ("interval", "bootstrap_resamples", "bootstrap_seed", "resampled", "method", "name")
 
 
 def of_metrics(metrics):
     """Returns the numbers of an evaluation's metrics.json, as repr by names that do not depend on its layout.
 
-    Layout 1 has no `schema`. Layout 2 is foreseen as {"schema": 2, "scores": {NAME: {"value", "low", "high"}},
-    "by_class": {CLASS: {NAME: {...}}}, "confusion": [[...]]}; adapt its branch when it is there.
+    Layout 1 has no `schema`. Layout 2 holds more than layout 1, which is left out: intervals of F1 and of kappa of
+    patches, and their probabilities' scores beside those in `calibration`.
     """
     found, ends = {}, {}
 
@@ -464,9 +468,16 @@ def of_metrics(metrics):
     if metrics.get("schema", 1) == 1:
         classes, confusion, reliability = scores["classes"], scores["confusion"], scores.get("reliability")
     else:
-        classes, confusion, reliability = metrics["by_class"], metrics["confusion"], metrics.get("reliability")
-        if isinstance(classes, dict):
-            classes = [{"name": name} | values for name, values in classes.items()]
+        confusion, reliability = metrics["confusion"], metrics.get("reliability")
+        classes = [{"name": name} | values for name, values in metrics["by_class"].items()]
+        details = {name: metrics["details"][name] for name in _DETAILS if name in metrics["details"]}
+        scores = scores | details | {"count" if metrics["unit"] == "examples" else "pixels": metrics["count"]}
+        if metrics["unit"] == "examples":
+            scores = {name: value for name, value in scores.items() if name not in _PROBABILITY_SCORES}
+            scores |= {
+                name: value and value["value"] for name, value in scores.items() if name in ("macro_f1", "kappa")
+            }
+            classes = [one | {"f1": one["f1"] and one["f1"]["value"]} for one in classes]
     for name, value in scores.items():
         add(name, value)
     for one in classes:
@@ -477,6 +488,8 @@ def of_metrics(metrics):
         found["reliability"] = _of_json(reliability)
     if "cross_entropy" in metrics:
         add("cross_entropy", metrics["cross_entropy"])
+    if "negative_log_likelihood" in found:
+        found["cross_entropy"] = found.pop("negative_log_likelihood")
     calibration = metrics.get("calibration") or {}
     if "temperature" in calibration:
         add("temperature", calibration["temperature"])

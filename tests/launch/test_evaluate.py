@@ -87,12 +87,12 @@ def test_one_run_its_temperature_and_its_map(command, run_of, world):
     code, out, err = command(f"--run_dir={folder}", f"--coordinates={world / 'coordinates.csv'}")
     assert code == 0 and err == "", err
     content = metrics_of(folder)
-    assert f"overall accuracy {content['scores']['accuracy']:.2%} (95 % interval" in out
+    assert f"overall accuracy {content['scores']['accuracy']['value']:.2%} (95 % interval" in out
     assert "chosen:   epoch 3, by accuracy (50.00%) on 20.0% of the split train, held out by key; never by" in out
     temperature = content["calibration"]["temperature"]
     assert f"temperature {temperature:.3f}" in out and "the surest 80%" in out
     assert "map: 30 of 30 examples have coordinates (coordinates.csv)" in out
-    assert model_cards.read_model_card(folder).scores["test"]["accuracy"] == content["scores"]["accuracy"]
+    assert model_cards.read_model_card(folder).scores["test"]["accuracy"] == content["scores"]["accuracy"]["value"]
     kept = calibration.read_calibration(run_temperature.path(folder))
     assert kept.temperature == temperature and kept.model_sha256 == content["model_sha256"]
     aims = [one.accuracy for one in kept.calibrated_thresholds if one.threshold is not None]
@@ -107,7 +107,7 @@ def test_one_run_its_temperature_and_its_map(command, run_of, world):
     written = path.stat().st_mtime_ns
     code, out, _ = command(f"--run_dir={folder}")
     assert code == 0 and "reused: " in out and path.stat().st_mtime_ns == written
-    assert f"overall accuracy {content['scores']['accuracy']:.2%}" in out and "AnnualCrop" in out
+    assert f"overall accuracy {content['scores']['accuracy']['value']:.2%}" in out and "AnnualCrop" in out
     code, out, _ = command(f"--run_dir={folder}", "--dry_run")
     assert code == 0 and "dry run: would reuse the evaluation in" in out
     card = model_cards.read_model_card(folder)
@@ -138,7 +138,7 @@ def test_averaged_answers_are_reported_apart(command, run_of):
     assert metrics_of(folder)["tta"] == "none" and metrics_of(folder, "test-d4") == averaged
     assert set(model_cards.read_model_card(folder).scores) == {"test", "test-d4"}
     code, out, _ = command(f"--run_dir={folder}", "--tta=d4", "--nocalibrate")
-    gain = 100 * (averaged["scores"]["accuracy"] - metrics_of(folder)["scores"]["accuracy"])
+    gain = 100 * (averaged["scores"]["accuracy"]["value"] - metrics_of(folder)["scores"]["accuracy"]["value"])
     assert code == 0 and "reused" in out and f"own answers: {gain:+.2f} percentage points" in out
 
 
@@ -172,7 +172,7 @@ def test_several_runs_are_compared(command, run_of, tmp_path):
     for one in content["differences"]:
         pairs = [(right[one["first"]][key], right[one["second"]][key]) for key in right["a"]]
         assert one["difference"] == pytest.approx(np.mean([a - b for a, b in np.array(pairs, int)]))
-        assert one["only_first_right"] == sum(a and not b for a, b in pairs)
+        assert one["only_first_correct"] == sum(a and not b for a, b in pairs)
     assert re.search(r"^a - b +\S", out, re.MULTILINE) and "corrected for 3 pairs" in out
     code, out, _ = command(f"--run_dir={folders[2]},{folders[0]}", f"--output_dir={output}", "--nocalibrate")
     assert code == 0 and out.count("reused: ") == 2 and "corrected for 1 pair;" in out
@@ -184,7 +184,8 @@ def test_runs_of_other_records(command, run_of, world, tmp_path):
     first, second = run_of("a", 1), run_of("b", 2, records="other")
     both, output = f"--run_dir={first},{second}", f"--output_dir={tmp_path / 'comparison'}"
     code, _, err = command(both, output, "--nocalibrate")
-    assert code == 2 and re.search(r"b: it lacks \d+ of a's examples, first \w+ and it was asked about \d+ others", err)
+    lacks = r"b: it lacks \d+ of a's examples, first \w+ and it was evaluated on \d+ others"
+    assert code == 2 and re.search(lacks, err)
     assert "--records_dir" in err and not (tmp_path / "comparison").exists()
     code, out, err = command(both, output, f"--records_dir={world / 'rgb'}")
     assert code == 0, err

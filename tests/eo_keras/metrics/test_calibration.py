@@ -6,8 +6,8 @@ import pytest
 
 from eo_keras.errors import EOKerasError, RunError
 from eo_keras.metrics import calibration, selective
-from eo_keras.metrics import classification as metrics
 from eo_keras.metrics.predictions import ClassPredictions
+from eo_keras.metrics.scores import ReliabilityBin
 
 
 def softmax(logits):
@@ -29,7 +29,8 @@ def test_the_temperature_is_that_of_a_grid_search():
     found, at_limit = calibration.fit_temperature(labels, sure)
     grid = np.exp(np.linspace(np.log(0.5), np.log(10), 601))
     losses = [
-        calibration.scores(labels, calibration.apply_temperature(sure, one)).negative_log_likelihood for one in grid
+        calibration.score_probabilities(labels, calibration.apply_temperature(sure, one)).negative_log_likelihood
+        for one in grid
     ]
     assert not at_limit and found == pytest.approx(grid[np.argmin(losses)], rel=6e-3)
 
@@ -41,9 +42,9 @@ def test_a_known_factor_is_found_and_the_calibration_error_falls(factor):
     assert fitted.temperature == pytest.approx(factor, rel=0.1)
     assert (fitted.examples, fitted.fitted_on, fitted.tta) == (2000, "every second one", "d4")
     assert fitted.after.negative_log_likelihood <= fitted.before.negative_log_likelihood
-    before = calibration.scores(labels[1::2], sure[1::2])
+    before = calibration.score_probabilities(labels[1::2], sure[1::2])
     scaled = calibration.apply_temperature(sure[1::2], fitted.temperature)
-    after = calibration.scores(labels[1::2], scaled)
+    after = calibration.score_probabilities(labels[1::2], scaled)
     if factor != 1.0:
         assert after.expected_calibration_error < before.expected_calibration_error / 3
         assert after.negative_log_likelihood < before.negative_log_likelihood
@@ -58,7 +59,7 @@ def test_scaling_probabilities_is_scaling_logits():
 
 
 def test_scores_by_hand():
-    found = calibration.scores([0, 1], [[0.8, 0.2], [0.6, 0.4]])
+    found = calibration.score_probabilities([0, 1], [[0.8, 0.2], [0.6, 0.4]])
     assert found.negative_log_likelihood == pytest.approx(-(np.log(0.8) + np.log(0.4)) / 2)
     assert found.brier_score == pytest.approx(((0.2**2 + 0.2**2) + (0.6**2 + 0.6**2)) / 2)
     # One right at 0.8 and one wrong at 0.6, each in a bin of its own.
@@ -80,8 +81,8 @@ def test_what_metrics_json_says():
     content = json.loads(json.dumps(calibration.to_json(fitted, labels, sure, "")))
     assert content["temperature"] == fitted.temperature and content["reason"] == ""
     assert content["split"]["before"] == content["validation"]["before"]
-    bins = [metrics.ReliabilityBin(**part) for part in content["reliability"]]
-    assert metrics.expected_calibration_error(bins) == content["split"]["after"]["expected_calibration_error"]
+    bins = [ReliabilityBin(**part) for part in content["reliability"]]
+    assert calibration.expected_calibration_error(bins) == content["split"]["after"]["expected_calibration_error"]
     without = calibration.to_json(None, labels, sure, "no validation")
     assert without["temperature"] is None and without["split"]["after"] is None
     assert without["reason"] == "no validation" and without["split"]["before"] == content["split"]["before"]
@@ -119,7 +120,7 @@ def test_what_speaks_against_a_temperature_is_said():
 
 
 def test_a_perfect_likelihood_is_zero_without_a_minus():
-    assert f"{calibration.scores([0, 1], np.eye(2)).negative_log_likelihood:.4f}" == "0.0000"
+    assert f"{calibration.score_probabilities([0, 1], np.eye(2)).negative_log_likelihood:.4f}" == "0.0000"
 
 
 def test_scaled_answers_keep_their_class_where_rounding_makes_two_equal():

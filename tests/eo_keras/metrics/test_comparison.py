@@ -1,27 +1,34 @@
+"""Comparisons of runs of either task: what is joined, what is refused, and the report."""
+
 import csv
 import dataclasses
 import json
-import math
 
 import numpy as np
 import pytest
 
 from eo_keras.errors import LegendError, OptionError, RunError
-from eo_keras.evaluation import comparison_page, comparison_report
-from eo_keras.metrics import calibration, comparison, selective
+from eo_keras.evaluation import comparison_report
+from eo_keras.metrics import calibration, comparison, outcomes, selective
 from eo_keras.metrics import classification as metrics
-from eo_keras.metrics.comparison import Member
+from eo_keras.metrics.comparison import EvaluatedRun
+from eo_keras.metrics.outcomes import ExampleOutcomes, PlaceOutcomes
 from eo_keras.metrics.predictions import ClassPredictions
+from eo_keras.metrics.scores import Scores
+from eo_keras.metrics.segmentation import SegmentationScorer
 
 NAMES = ("Forest", "River", "SeaLake")
 
 
-def member(name, labels, predictions, keys=None, **changes):
-    """A member that answers as told, with the entries of `metrics.json` that a comparison reads."""
+def predicted(labels, predictions, keys=None):
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     probabilities = np.full((len(labels), len(NAMES)), 0.1)
     probabilities[np.arange(len(labels)), predictions] = 0.8
-    answers = ClassPredictions(labels, probabilities, tuple(keys or (f"k{n}" for n in range(len(labels)))))
+    return ClassPredictions(labels, probabilities, tuple(keys or (f"k{n}" for n in range(len(labels)))))
+
+
+def evaluated(name, scores, found, **changes):
+    """A run with the entries of `metrics.json` that a comparison reads."""
     content = {
         "model": "resnet14",
         "bands": ["B04"],
@@ -31,23 +38,32 @@ def member(name, labels, predictions, keys=None, **changes):
         "dataset": "eurosat_rgb",
         "split": "test",
         "tta": "none",
-        "selection": {"metric": "accuracy", "value": 0.9},
+        "selection": {"metric": scores.primary, "value": 0.9},
         "warnings": [],
-        "scores": metrics.score_classification(labels, probabilities, NAMES).to_json(),
-        "calibration": calibration.to_json(None, labels, probabilities, "none"),
-        "selective": selective.risk_coverage(answers.confidences, answers.right).to_json(),
+        **scores.to_json(),
     }
-    return Member(name, answers, NAMES, content | changes)
+    return EvaluatedRun(name, content | changes, Scores.read(content | changes), found)
 
 
-def test_mcnemar_by_hand():
-    # P(X <= 2) of 10 throws of a coin: (1 + 10 + 45) / 1024, on both sides.
-    assert comparison.mcnemar(2, 8) == comparison.mcnemar(8, 2) == pytest.approx(2 * 56 / 1024)
-    assert comparison.mcnemar(0, 5) == pytest.approx(2 / 32)
-    assert comparison.mcnemar(0, 0) == comparison.mcnemar(7, 7) == comparison.mcnemar(4, 5) == 1.0
-    by_hand = 2 * sum(math.comb(300, k) for k in range(121)) / 2**300
-    assert comparison.mcnemar(120, 180) == pytest.approx(by_hand)
-    assert 0 <= comparison.mcnemar(10, 20_000) < 1e-300
+def member(name, labels, predictions, keys=None, **changes):
+    """A classifier with these predictions."""
+    found = predicted(labels, predictions, keys)
+    sections = {
+        "calibration": calibration.to_json(None, found.labels, found.probabilities, "none"),
+        "selective": selective.risk_coverage(found.confidences, found.right).to_json(),
+    }
+    scores = metrics.score_classification(found.labels, found.probabilities, NAMES, resamples=50)
+    return evaluated(name, scores, ExampleOutcomes.of(found), **sections, **changes)
+
+
+def masked(name, masks, error, names=(*NAMES, "Glacier"), **changes):
+    """A segmentation model that errs about a share of the pixels of the masks of three classes."""
+    random, scorer = np.random.default_rng(0), SegmentationScorer(names)
+    for number, labels in enumerate(masks):
+        incorrect = random.random(labels.shape) < error
+        scorer.add(f"t{number}", labels, np.where(incorrect, (labels + 1) % 3, labels).astype(np.uint8))
+    scores, found = scorer.scores(resamples=50), PlaceOutcomes.of(scorer, resamples=100)
+    return evaluated(name, scores, found, output_stride=16, **changes)
 
 
 def test_holm_by_hand():
@@ -57,7 +73,7 @@ def test_holm_by_hand():
 
 @pytest.fixture
 def three():
-    """Three members: b is asked in another order than a, and c is the best."""
+    """Three members: b has the examples in another order than a, and c is the best."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)
     keys = [f"k{n}" for n in range(200)]
@@ -81,13 +97,13 @@ def test_examples_are_joined_by_key(three):
     for one in found.differences:
         first, second = right[one.first], right[one.second]
         assert one.difference == pytest.approx(first.mean() - second.mean())
-        assert (one.only_first_right, one.only_second_right) == ((first & ~second).sum(), (second & ~first).sum())
+        assert (one.only_first_correct, one.only_second_correct) == ((first & ~second).sum(), (second & ~first).sum())
         assert one.low <= one.difference <= one.high
-        assert one.p_value == comparison.mcnemar(one.only_first_right, one.only_second_right) <= one.p_holm
-    assert found.best.name == "c" and found.examples == 200 and found.warnings == ()
+        assert one.p_value == outcomes.mcnemar(one.only_first_correct, one.only_second_correct) <= one.p_holm
+    assert found.ranked[0].name == "c" and len(found.outcomes.keys) == 200 and found.warnings == ()
     turned = found.between("c", "a")
     assert turned.difference == -found.differences[1].difference and turned.low == -found.differences[1].high
-    assert turned.only_first_right == found.differences[1].only_second_right
+    assert turned.only_first_correct == found.differences[1].only_second_correct
 
 
 def test_verdicts(three):
@@ -95,7 +111,7 @@ def test_verdicts(three):
     assert comparison_report.verdict(found.between("c", "a")) == "c is better"
     assert comparison_report.verdict(found.between("a", "c")) == "c is better"
     assert comparison_report.verdict(found.between("a", "b")) == "no difference shown"
-    same = comparison.compare([three[0][0], dataclasses.replace(three[0][0], name="twin")])
+    same = comparison.compare([three[0][0], dataclasses.replace(three[0][0], name="same")])
     assert comparison_report.verdict(same.differences[0]) == "no difference shown"
 
 
@@ -108,16 +124,23 @@ def test_what_cannot_be_compared():
     with pytest.raises(RunError, match="b: it lacks 1 of a's examples, first k2; expected the same 3"):
         comparison.compare([a, member("b", [0, 1], [0, 1])])
     with pytest.raises(
-        RunError, match="b: it lacks 1 of a's examples, first k2 and it was asked about 2 others, first x"
+        RunError, match="b: it lacks 1 of a's examples, first k2 and it was evaluated on 2 others, first x"
     ):
         comparison.compare([a, member("b", [0, 1, 2, 2], [0, 1, 2, 2], ["k0", "k1", "x", "y"])])
     with pytest.raises(RunError, match="b: the true classes of 1 examples are others than a's, first k1"):
         comparison.compare([a, member("b", [0, 2, 2], [0, 1, 2])])
     with pytest.raises(RunError, match="b: some of its examples have the same key"):
         comparison.compare([a, member("b", [0, 1, 2], [0, 1, 2], ["k0", "k1", "k1"])])
-    other = dataclasses.replace(member("b", [0, 1, 2], [0, 1, 2]), class_names=NAMES[::-1])
+    b = member("b", [0, 1, 2], [0, 1, 2])
+    by_class = {name: b.scores.by_class[name] for name in NAMES[::-1]}
+    other = dataclasses.replace(b, scores=dataclasses.replace(b.scores, by_class=by_class))
     with pytest.raises(LegendError, match="b: its classes are SeaLake, River, Forest; expected those of a"):
         comparison.compare([a, other])
+    masks = [np.zeros((8, 8), np.uint8), np.ones((8, 8), np.uint8)]
+    with pytest.raises(OptionError, match="m is for segmentation; expected classification, as a"):
+        comparison.compare([a, masked("m", masks, 0.1)])
+    with pytest.raises(RunError, match="n: the true classes of 1 tiles are others than m's, first t1"):
+        comparison.compare([masked("m", masks, 0.1), masked("n", [masks[0], masks[0]], 0.1)])
 
 
 def test_runs_of_other_records_are_told():
@@ -130,28 +153,28 @@ def test_runs_of_other_records_are_told():
 
 def test_the_gain_of_one_over_another():
     labels = np.array([0, 1, 2, 0])
-    plain, other = member("p", labels, [0, 1, 1, 1]).answers, member("o", labels, [0, 1, 2, 0]).answers
+    plain, other = predicted(labels, [0, 1, 1, 1]), predicted(labels, [0, 1, 2, 0])
     one = comparison.gain(plain, other, ("plain", "d4"))
-    assert (one.first, one.difference, one.only_first_right, one.only_second_right) == ("d4", 0.5, 2, 0)
+    assert (one.first, one.difference, one.only_first_correct, one.only_second_correct) == ("d4", 0.5, 2, 0)
     with pytest.raises(RunError, match="other examples"):
         comparison.gain(plain, dataclasses.replace(other, keys=other.keys[::-1]), ("plain", "d4"))
 
 
 def test_the_folder(three, tmp_path):
     found = comparison.compare(three[0])
-    comparison_page.write(comparison_report.report(found, "Three | runs"), tmp_path / "c")
+    comparison_report.write(comparison_report.Report(found, "Three | runs"), tmp_path / "c")
     assert {path.name for path in (tmp_path / "c").iterdir()} == {
         ".eo_keras.json",
         *(f"comparison.{ending}" for ending in ("json", "csv", "md", "html", "png")),
     }
     content = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert content["best"] == "c" and [one["name"] for one in content["runs"]] == ["a", "b", "c"]
-    assert content["differences"][0] == dataclasses.asdict(found.differences[0]) | {"verdict": "no difference shown"}
+    assert content["differences"][0] == found.differences[0].to_json() | {"verdict": "no difference shown"}
     with open(tmp_path / "c" / "comparison.csv") as file:
         rows = {row["run"]: row for row in csv.DictReader(file)}
     assert list(rows)[0] == "c" and rows["c"]["p_holm"] == ""
     assert float(rows["a"]["minus_best"]) == pytest.approx(found.between("a", "c").difference)
-    assert float(rows["a"]["f1_River"]) == three[0][0].metrics["scores"]["classes"][1]["f1"]
+    assert float(rows["a"]["f1_River"]) == three[0][0].scores.value("f1", "River")
     markdown = (tmp_path / "c" / "comparison.md").read_text()
     assert "| a - c | c is better | " in markdown and "choose by the validation accuracy" in markdown
     assert "data:image/png;base64," in (tmp_path / "c" / "comparison.html").read_text()
@@ -164,5 +187,28 @@ def test_the_figure_of_many_runs_of_long_names():
         for n in range(12)
     ]
     found = comparison.compare(members)
-    assert comparison_page.figure_png(comparison_report.report(found, "Many").chart, "Many").startswith(b"\x89PNG")
+    assert comparison_report.figure_png(comparison_report.Report(found, "Many")).startswith(b"\x89PNG")
     assert len(found.differences) == 66
+
+
+def test_segmentation_models_have_the_same_report(tmp_path):
+    random = np.random.default_rng(0)
+    masks = [random.integers(0, 3, (2, 2)).repeat(8, 0).repeat(8, 1).astype(np.uint8) for _ in range(20)]
+    runs = [masked("a", masks, 0.3), masked("b", masks, 0.1, warnings=["look out"])]
+    found = comparison.compare(runs)
+    report = comparison_report.Report(found, "Two")
+    comparison_report.write(report, tmp_path / "c")
+    content = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert content["best"] == "b" and content["differences"][0]["verdict"] == "b is better"
+    assert (content["metric"], content["unit"], content["count"]) == ("miou", "tiles", 20)
+    assert content["details"]["places"] == 20 and content["warnings"] == ["b: look out"]
+    with open(tmp_path / "c" / "comparison.csv") as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["b", "a"] and rows["b"]["p_holm"] == ""
+    assert float(rows["a"]["minus_best"]) == pytest.approx(found.differences[0].difference)
+    assert float(rows["a"]["iou_SeaLake"]) == runs[0].scores.value("iou", "SeaLake")
+    assert rows["a"]["iou_Glacier"] == "", "no tile has a glacier"
+    markdown = (tmp_path / "c" / "comparison.md").read_text()
+    assert "| Glacier | - | - |" in markdown and "choose by the validation mIoU" in markdown
+    scores, pairs, _ = report.tables()
+    assert scores.columns[3] == "mIoU" and "ECE" not in scores.columns and "only one correct" not in pairs.columns

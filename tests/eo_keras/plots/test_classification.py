@@ -13,8 +13,8 @@ from PIL import Image
 from eo_keras import errors
 from eo_keras.legends import catalogue as legends
 from eo_keras.legends.catalogue import EUROSAT
-from eo_keras.metrics.classification import ReliabilityBin
 from eo_keras.metrics.predictions import PredictedSample
+from eo_keras.metrics.scores import ReliabilityBin
 from eo_keras.plots import classification, curves, segmentation
 from eo_keras.plots import figure as figures
 

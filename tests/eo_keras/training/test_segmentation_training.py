@@ -250,13 +250,13 @@ def test_an_evaluation_is_written_with_figures_and_enters_the_card(trained, reco
     found = segmentation_report.evaluate_maps(run, records, DenseEvaluationOptions(resamples=200))
     segmentation_report.write_maps_evaluation(found, tmp_path / "e", model_sha256="0", model_name=runs.MODEL_NAME)
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
-    assert metrics["scores"]["images"] == 4
-    assert metrics["scores"]["pixels"] == (2 * TILE) ** 2
+    assert metrics["details"]["images"] == 4
+    assert metrics["count"] == (2 * TILE) ** 2
     assert metrics["output_stride"] == 16 and metrics["tta"] == "none" and metrics["warnings"] == []
     for name in segmentation_report.FIGURES:
         assert (tmp_path / "e" / name).read_bytes().startswith(b"\x89PNG")
     segmentation_report.add_maps_to_card(found)
-    assert model_cards.read_model_card(run_dir).scores["test"]["miou"] == found.scores.macro_iou.value
+    assert model_cards.read_model_card(run_dir).scores["test"]["miou"] == found.scores.value("miou")
     again = segmentation_report.evaluate_maps(run, records, DenseEvaluationOptions("train", resamples=10))
     assert "trained on" in again.warnings[0]
 

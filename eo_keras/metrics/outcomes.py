@@ -1,0 +1,232 @@
+"""Outcomes of predictions example by example, which are paired to compare two models on the same examples. NumPy only.
+
+A score's own interval is mostly about which examples are easy or hard; that is the same for both models of a pair, so
+that a small difference can be more than chance though the intervals overlap.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from eo_keras.metrics import estimate, segmentation
+from eo_keras.metrics.estimate import RESAMPLES, SEED, TANGO, Estimate, paired_difference
+from eo_keras.metrics.predictions import ClassPredictions
+from eo_keras.metrics.segmentation import SegmentationScorer
+
+_AT_ONCE = 500
+"""Number of permutations computed at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """How the scores of two models differ on the same examples.
+
+    Attributes:
+        difference: the first model's score minus the second's.
+        p_value: two-sided, of the hypothesis that both are equally good.
+        only_first_correct: number of examples that only the first predicts correctly; None where examples are not
+            either correct or incorrect.
+        only_second_correct: likewise of the second.
+    """
+
+    difference: Estimate
+    p_value: float
+    only_first_correct: int | None = None
+    only_second_correct: int | None = None
+
+
+class Outcomes(Protocol):
+    """Outcomes of one model's predictions.
+
+    Attributes:
+        keys: keys of the N examples.
+        unit: what an example is called: `examples` or `tiles`.
+        test: name of the test of a difference.
+        method: how intervals and p-values are computed, in sentences.
+    """
+
+    keys: tuple[str, ...]
+    unit: str
+    test: str
+    method: str
+
+    @property
+    def truth(self) -> np.ndarray:
+        """What is true of each example, (N, ...)."""
+        ...
+
+    def aligned(self, other: Outcomes) -> Outcomes:
+        """Returns another model's outcomes of the same examples, in the order of these."""
+        ...
+
+    def paired(self, other: Outcomes, mine: Estimate, its: Estimate) -> Paired:
+        """Compares with another model's outcomes.
+
+        Args:
+            other: the other model's outcomes, aligned.
+            mine: this model's score.
+            its: the other model's score.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleOutcomes:
+    """Whether each of N examples is predicted correctly.
+
+    Attributes:
+        keys: their keys.
+        truth: (N,) true labels.
+        correct: bool (N,).
+    """
+
+    keys: tuple[str, ...]
+    truth: np.ndarray
+    correct: np.ndarray
+
+    unit = "examples"
+    test = "McNemar's test"
+    method = (
+        "95 % intervals: of accuracies Wilson's, of differences Tango's for two runs on the same examples; both are "
+        "score intervals of proportions and take the examples to be independent. p is that of McNemar's exact test on "
+        "the examples that only one of the two predicts correctly."
+    )
+
+    @classmethod
+    def of(cls, predictions: ClassPredictions) -> ExampleOutcomes:
+        """Returns the outcomes of predictions with keys."""
+        return cls(predictions.keys, predictions.labels, predictions.right)
+
+    def aligned(self, other: ExampleOutcomes) -> ExampleOutcomes:
+        """Returns another model's outcomes of the same examples, in the order of these."""
+        order = _order(self.keys, other.keys)
+        return ExampleOutcomes(self.keys, other.truth[order], other.correct[order])
+
+    def paired(self, other: ExampleOutcomes, mine: Estimate | None = None, its: Estimate | None = None) -> Paired:
+        """Compares accuracies by Tango's interval and McNemar's test; see `Outcomes`. The scores are not needed."""
+        first = int(np.count_nonzero(self.correct & ~other.correct))
+        second = int(np.count_nonzero(other.correct & ~self.correct))
+        examples = len(self.keys)
+        difference = Estimate((first - second) / examples, *paired_difference(first, second, examples), TANGO)
+        return Paired(difference, mcnemar(first, second), first, second)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlaceOutcomes:
+    """Pixel counts of each of N tiles, resampled and swapped by places.
+
+    Attributes:
+        keys: keys of the tiles.
+        sums: (N, 7, C), see `SegmentationScorer.sums`.
+        places: by key, a name of the ground that a tile shows, see `SegmentationScorer.scores`.
+        resamples: number of resamples, and of permutations.
+        seed: seed of both.
+    """
+
+    keys: tuple[str, ...]
+    sums: np.ndarray
+    places: Mapping[str, str] | None = None
+    resamples: int = RESAMPLES
+    seed: int = SEED
+
+    unit = "tiles"
+    test = "permutation test"
+
+    @classmethod
+    def of(
+        cls,
+        scorer: SegmentationScorer,
+        places: Mapping[str, str] | None = None,
+        *,
+        resamples: int = RESAMPLES,
+        seed: int = SEED,
+    ) -> PlaceOutcomes:
+        """Returns the outcomes of the tiles that were scored."""
+        return cls(tuple(scorer.sums), np.stack(list(scorer.sums.values())), places, resamples, seed)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(N, C): true pixels of each class."""
+        return self.sums[:, 1]
+
+    @property
+    def method(self) -> str:
+        """How intervals and p-values are computed, in sentences."""
+        return (
+            "95 % intervals are percentile intervals of a bootstrap over places, where tiles of the same ground are "
+            f"one place, with {self.resamples:,} resamples; those of differences draw the same places for both runs. "
+            "Of few places, and of scores that are the same in all draws, they are made of Wilson's intervals, which "
+            "are wider. p is that of a permutation test that swaps the two runs' predictions place by place."
+        )
+
+    def aligned(self, other: PlaceOutcomes) -> PlaceOutcomes:
+        """Returns another model's outcomes of the same tiles, in the order of these, for the same draws of places."""
+        return dataclasses.replace(self, sums=other.sums[_order(self.keys, other.keys)])
+
+    def paired(self, other: PlaceOutcomes, mine: Estimate, its: Estimate) -> Paired:
+        """Compares mIoU by a paired bootstrap and a permutation test over places; see `Outcomes`.
+
+        If two models are equally good, their predictions of a place can be swapped (Good 2005, Permutation, Parametric
+        and Bootstrap Tests of Hypotheses, chapter 3). Of the interval see `estimate.paired_resamples`.
+        """
+        drawn = self._drawn - other._drawn
+        return Paired(estimate.paired_resamples(mine, its, drawn, len(self._by_place)), self._p_value(other))
+
+    @functools.cached_property
+    def _by_place(self) -> np.ndarray:
+        return segmentation.by_place(self.keys, self.sums, self.places)
+
+    @functools.cached_property
+    def _drawn(self) -> np.ndarray:
+        return np.concatenate([_miou(sums) for sums in estimate.resampled(self._by_place, self.resamples, self.seed)])
+
+    def _p_value(self, other: PlaceOutcomes) -> float:
+        """Returns the share of random swaps after which the two differ by as much as they do, themselves counted in."""
+        first, second = self._by_place, other._by_place
+        observed = abs(float(_miou(first.sum(axis=0)) - _miou(second.sum(axis=0))))
+        random, places = np.random.default_rng(self.seed), len(first)
+        moved = (first - second).reshape(places, -1).astype(np.float64)
+        totals = [one.sum(axis=0).astype(np.float64) for one in (first, second)]
+        as_far = 0
+        for start in range(0, self.resamples, _AT_ONCE):
+            count = min(_AT_ONCE, self.resamples - start)
+            swapped = (random.integers(0, 2, (count, places)) @ moved).reshape(count, *first.shape[1:])
+            difference = np.abs(_miou(totals[0] - swapped) - _miou(totals[1] + swapped))
+            # Equal differences may miss each other by a rounding error.
+            as_far += int(np.count_nonzero(difference >= observed - 1e-12))
+        return (1 + as_far) / (1 + self.resamples)
+
+
+def _order(keys: Sequence[str], other: Sequence[str]) -> list[int]:
+    """Returns where each key stands in another sequence of the same keys."""
+    place_of = {key: place for place, key in enumerate(other)}
+    return [place_of[key] for key in keys]
+
+
+def _miou(sums: np.ndarray) -> np.ndarray:
+    return segmentation.scores_of(sums)[1]["miou"]
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Returns the two-sided p-value of McNemar's test of equal accuracies, exact.
+
+    Of the examples that only one of the two predicts correctly, either would have half if they were equally good: a
+    binomial distribution (McNemar 1947, Psychometrika 12(2); Dietterich 1998, Neural Computation 10(7), section 3.1,
+    who approximates it by a chi-squared one).
+
+    Args:
+        only_first: number of examples that only the first predicts correctly.
+        only_second: number that only the second does.
+    """
+    total, fewer = int(only_first) + int(only_second), int(min(only_first, only_second))
+    term = tail = 1
+    for k in range(fewer):
+        # C(total, k + 1), in whole numbers: nothing is rounded before the end.
+        term = term * (total - k) // (k + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**total)
