@@ -1,4 +1,4 @@
-"""Apache Beam's worker processes on this machine, watched: Beam's own runner waits for ever for one that was killed.
+"""Supervision of Apache Beam's worker processes on this machine: Beam's own runner waits forever for a killed one.
 
 To import it, which needs Beam, makes the FnApiRunner of this process start its worker processes so.
 """
@@ -28,13 +28,13 @@ _AGAIN_SECONDS = 0.2
 
 @worker_handlers.WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
 class WatchedWorker(worker_handlers.GrpcWorkerHandler):
-    """One worker process; when it ends before it is told to, all workers of its run are ended, and the run with them.
+    """One worker process; when it ends too early, all workers of its run are ended, and the run with them.
 
     Args:
         command: command line that starts the process.
         state: of the run.
-        provision_info: what the process is told of the run.
-        grpc_server: where the process reaches the run; the workers of a run share it.
+        provision_info: description of the run for the process.
+        grpc_server: server of the run, which its workers share.
     """
 
     _of_runs: weakref.WeakKeyDictionary[worker_handlers.GrpcServer, list[WatchedWorker]] = weakref.WeakKeyDictionary()
@@ -48,14 +48,14 @@ class WatchedWorker(worker_handlers.GrpcWorkerHandler):
 
     def start_worker(self) -> None:
         """Starts the process and watches it."""
-        told = {
+        variables = {
             "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(self.control_api_service_descriptor()),
             "PIPELINE_OPTIONS": json_format.MessageToJson(self.provision_info.provision_info.pipeline_options),
             "WORKER_ID": self.worker_id,
         }
-        # Every step of a worker's start is told there. What a unit raises comes by another way.
+        # A worker logs every step of its start there. Errors of units are passed on separately.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(self._command, env=os.environ | told, stderr=self._said)
+        self._process = subprocess.Popen(self._command, env=os.environ | variables, stderr=self._said)
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -81,13 +81,13 @@ class WatchedWorker(worker_handlers.GrpcWorkerHandler):
         self._process.kill()
         with contextlib.suppress(Exception):  # It raises what its reader met with, which is the process's end.
             self.data_conn.close()
-        # The run may ask for one thing more before it sees that there is no worker any longer.
+        # The run may send one more request before it notices that the worker has ended.
         while not self._told_to_end.wait(_AGAIN_SECONDS):
             with contextlib.suppress(RuntimeError):  # The run may be adding a request at this moment.
                 self.control_conn.abort(error)
 
     def close(self) -> None:
-        """Lets the process end, as a run does at its own end."""
+        """Ends the process in order, as at the end of a run."""
         self._told_to_end.set()
         self._all.remove(self)
         with contextlib.suppress(grpc.RpcError):
@@ -95,14 +95,14 @@ class WatchedWorker(worker_handlers.GrpcWorkerHandler):
         self.stop_worker()
 
     def stop_worker(self) -> None:
-        """Waits for the process's end, which follows that of its connections."""
+        """Waits for the end of the process, which follows that of its connections."""
         self._process.wait()
         self._said.close()
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps Beam from writing to standard error what the run raises too, as a context."""
+    """Keeps Beam from writing errors that the run raises to standard error; a context manager."""
     logger, hook = logging.getLogger("apache_beam"), threading.excepthook
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

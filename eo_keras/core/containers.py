@@ -1,4 +1,4 @@
-"""Local folders and zips read alike: what is in them without litter, a file's bytes, the path by which GDAL opens it.
+"""One interface to local folders and zips: their files without litter, a file's bytes, its path for GDAL.
 
 A zip that cannot be used is refused with its true cause: a download that broke off, a web page saved under its name,
 encryption, a compression that nothing here unpacks.
@@ -19,7 +19,7 @@ from eo_keras.errors import EOKerasError, SourceError
 
 _DEEPEST = 12
 _END_BYTES = 22
-"""Length of the record that a zip ends with, without its comment."""
+"""Length of the record at the end of a zip, without its comment."""
 
 _DOWNLOAD = "download or copy it again, whole"
 _ENCRYPTED = 1
@@ -29,7 +29,7 @@ _OTHER_ARCHIVES = {b"\x1f\x8b": "gzip", b"7z\xbc\xaf": "7z", b"Rar!": "RAR", b"B
 
 
 def is_zip(path: str | os.PathLike[str]) -> bool:
-    """Tells whether a file is a zip or should be one, by its name or its first bytes."""
+    """Returns whether a file is a zip or should be one, by its name or its first bytes."""
     if os.fspath(path).lower().endswith(".zip"):
         return os.path.isfile(path)
     try:
@@ -45,7 +45,7 @@ def open_zip(path: str | os.PathLike[str], file: IO[bytes] | None = None, remedy
     Args:
         path: the file.
         file: the file opened, where it lies elsewhere than on a local disk.
-        remedy: what helps where it is not whole.
+        remedy: remedy in the error for a damaged zip.
 
     Raises:
         SourceError: if it is no whole zip; what it is instead is said.
@@ -55,15 +55,15 @@ def open_zip(path: str | os.PathLike[str], file: IO[bytes] | None = None, remedy
         _check_count(archive)
     except EOKerasError:
         raise
-    # A damaged directory makes zipfile raise whatever the wrong numbers in it bring about.
+    # A damaged directory makes zipfile raise any error.
     except Exception as error:
-        found, other_remedy = _what_it_is(path, file, error)
-        raise SourceError(path, found, "a whole zip", other_remedy or remedy) from None
+        problem, other_remedy = _what_it_is(path, file, error)
+        raise SourceError(path, problem, "a whole zip", other_remedy or remedy) from None
     return archive
 
 
 def _what_it_is(path: str | os.PathLike[str], file: IO[bytes] | None, error: Exception) -> tuple[str, str]:
-    """Returns what a file is that cannot be read as a zip, and what helps; nothing where it is just not whole."""
+    """Returns the kind of a file that is no zip, and a remedy; empty texts for a damaged zip."""
     try:
         with contextlib.closing(file or open(path, "rb")) as opened:
             opened.seek(0)
@@ -92,13 +92,13 @@ def _what_it_is(path: str | os.PathLike[str], file: IO[bytes] | None, error: Exc
 
 
 def _check_count(archive: zipfile.ZipFile) -> None:
-    """Compares a directory with the count that a zip ends with; zipfile does not.
+    """Compares a directory with the count at the end of the zip, which zipfile does not.
 
     A wrong length in the directory would make the members behind it vanish in silence.
     """
     tail = _tail(archive.fp)
     (said,) = struct.unpack_from("<H", tail, tail.rfind(b"PK\x05\x06") + 10)
-    # Of more than 65,535 members, some programs write as many as 16 bits hold and some 65,535.
+    # For more than 65,535 members, some programs write the count modulo 65,536 and some 65,535.
     if (listed := len(archive.infolist())) % 65536 != said and said != 65535:
         raise zipfile.BadZipFile(f"its directory lists {listed} of {said} members")
 
@@ -110,7 +110,7 @@ def _tail(file: IO[bytes]) -> bytes:
 
 
 def zip_members(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> dict[str, zipfile.ZipInfo]:
-    """Returns a zip's files by name, with forward slashes whatever packed it, without folders and litter.
+    """Returns a zip's files by name, with forward slashes, without folders and litter.
 
     Args:
         archive: the zip.
@@ -119,7 +119,7 @@ def zip_members(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> dict[
     Raises:
         SourceError: if a name leads out of the folder, is damaged or given twice.
     """
-    found: dict[str, zipfile.ZipInfo] = {}
+    infos: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename.replace("\\", "/").removeprefix("./")
         parts = name.split("/")
@@ -130,7 +130,7 @@ def zip_members(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> dict[
                 "paths inside the archive only",
                 "do not trust this archive; download the published one",
             )
-        # zipfile cuts a name at a zero byte, and what then looks like a folder would be passed over in silence.
+        # zipfile cuts a name at a zero byte; a name that then looks like a folder would be skipped.
         if not info.filename or "\0" in info.orig_filename or (name.endswith("/") and info.file_size):
             raise SourceError(
                 path,
@@ -140,15 +140,15 @@ def zip_members(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> dict[
             )
         if name.endswith("/") or is_litter(name):
             continue
-        if name in found:
+        if name in infos:
             raise SourceError(
                 path,
                 f"it holds two files called {name}",
                 "each name once",
                 "unpack it and give the folder, after a look at which of the two came out",
             )
-        found[name] = info
-    return found
+        infos[name] = info
+    return infos
 
 
 def check_readable(info: zipfile.ZipInfo, path: str | os.PathLike[str], *, by_gdal: bool = False) -> None:
@@ -189,17 +189,17 @@ def members(path: str | os.PathLike[str], depth: int = _DEEPEST) -> list[str]:
     """
     if not os.path.isdir(path):
         with open_zip(path) as archive:
-            found = zip_members(archive, path)
-        for info in found.values():
+            infos = zip_members(archive, path)
+        for info in infos.values():
             check_readable(info, path, by_gdal=True)
-        return sorted(found)
-    found = []
+        return sorted(infos)
+    paths = []
     for parent, folders, names in os.walk(path):
         inner = os.path.relpath(parent, path).replace(os.sep, "/")
         below = "" if inner == "." else f"{inner}/"
         folders[:] = [] if below.count("/") >= depth else [name for name in folders if not is_litter(name)]
-        found += [below + name for name in names if not is_litter(name)]
-    return sorted(found)
+        paths += [below + name for name in names if not is_litter(name)]
+    return sorted(paths)
 
 
 def read_member(path: str | os.PathLike[str], member: str, most_bytes: int) -> bytes:
@@ -221,7 +221,7 @@ def read_member(path: str | os.PathLike[str], member: str, most_bytes: int) -> b
                     data = file.read(most_bytes + 1)
     except SourceError:
         raise
-    # Damage makes zipfile and its decompressors raise whatever the wrong bytes bring about.
+    # Damage makes zipfile and its decompressors raise any error.
     except Exception as error:
         raise SourceError(where, f"it cannot be read ({error})", "a whole file", _DOWNLOAD) from None
     if len(data) > most_bytes:
@@ -242,7 +242,7 @@ def zip_path(path: str, member: str) -> str:
         path: the zip.
         member: a file or folder in it; an empty text for the zip's outermost folder.
     """
-    # In braces, GDAL does not look for where the zip's name ends, which a folder called a.zip would make it miss.
+    # In braces, GDAL takes the name of the zip as it is, even below a folder called a.zip.
     return (f"/vsizip/{{{path}}}/{member}" if _is_balanced(path) else f"/vsizip/{path}/{member}").rstrip("/")
 
 
@@ -256,7 +256,7 @@ def _is_balanced(path: str) -> bool:
 
 
 def place_of(gdal_path: str) -> tuple[str, str]:
-    """Returns the file that a path of `gdal_path` lies in, and the member of a zip; no member of a plain file."""
+    """Returns the file that holds a path of `gdal_path`, and the member of a zip or an empty text."""
     inner = gdal_path.removeprefix("/vsizip/")
     if inner == gdal_path:
         return gdal_path, ""

@@ -1,8 +1,8 @@
-"""Runs independent units of work: in this process, in a pool of processes, or on Apache Beam.
+"""Engines that run independent units of work: in this process, in a pool of processes, or on Apache Beam.
 
 A unit's result depends on the unit and the shared context alone and is stored by the unit's function itself, as a file
 that appears whole or not at all. So neither the number of workers, nor the order in which they finish, nor a unit that
-runs twice can change what comes out, and every engine does for every kind of work.
+runs twice can change the result, and every engine serves every kind of work.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from eo_keras.core.worker_errors import decode_error, encode_error, worker_lost
 from eo_keras.errors import EOKerasError, OptionError
 
 UnitFunction = Callable[[Any, Any], None]
-"""What does a unit's work, called with (context, unit): at the top level of a module, since it crosses to processes."""
+"""A function of a unit's work, called with (context, unit); at the top level of a module, so that it can be pickled."""
 
 
 class Engine(Protocol):
-    """What runs units; a context manager."""
+    """Interface of an engine; a context manager."""
 
     def __enter__(self) -> Engine: ...
 
@@ -35,22 +35,22 @@ class Engine(Protocol):
         """Does all units and yields the place of each in `units` when it is done, in that order.
 
         Args:
-            function: does one unit's work and stores what comes of it.
-            context: what all units share.
+            function: does one unit's work and stores its result.
+            context: arguments that all units share.
             units: the units; small, for they cross to other processes or machines.
 
         Raises:
-            EOKerasError: what a unit's function raised, or if a worker died.
+            EOKerasError: raised by a unit's function, or if a worker died.
         """
         ...
 
 
 class LocalEngine:
-    """Runs units in this process, or in a pool of processes of this machine.
+    """Engine of this process, or of a pool of processes on this machine.
 
     Args:
         num_workers: number of processes; with 1 everything runs in this process.
-        prepare: called in the processes at once, so that imports and the like are done when the first unit comes; if it
+        prepare: called in the processes at once, so that imports are done before the first unit; if it
             fails, nobody minds.
     """
 
@@ -60,7 +60,7 @@ class LocalEngine:
         if num_workers > 1:
             self._pool = concurrent.futures.ProcessPoolExecutor(
                 max_workers=num_workers,
-                # Forked processes would share locks and threads of whatever the caller runs besides.
+                # Forked processes would share locks and threads of the caller.
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_begin_worker,
             )
@@ -94,9 +94,9 @@ class LocalEngine:
 
 
 def _begin_worker() -> None:
-    # An interruption from the keyboard reaches every process; the parent alone answers to it.
+    # Ctrl-C reaches every process; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A killed parent tells nobody, and a pool's worker would wait for its next unit for ever.
+    # When the parent is killed, a worker of the pool would wait for its next unit forever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -106,7 +106,7 @@ def _end_with_parent() -> None:
 
 
 class BeamEngine:
-    """Runs units on Apache Beam, on whatever runner its options name.
+    """Engine on Apache Beam, with the runner that its options name.
 
     Without an option `--runner`, Beam's FnApiRunner does the work in several processes of this machine. (Its
     DirectRunner, by default, first tries to download another runner, which does all units in one process.)
@@ -161,16 +161,16 @@ class BeamEngine:
                 _ = (
                     pipeline
                     | "units" >> beam.Create(list(units), reshuffle=False)
-                    # Without it, a runner would do all units where they were made.
+                    # Without it, a runner would run all units on the worker that made them.
                     | "spread" >> beam.Reshuffle()
                     | function.__name__ >> beam.Map(_on_beam, function, context)
                 )
         except EOKerasError:
             raise
         except Exception as error:
-            # Runners wrap a worker's error in one of their own, of which the text alone is sure to arrive.
-            found = decode_error(str(error))
-            raise found if found else EOKerasError("Apache Beam", f"{type(error).__name__}: {error}") from error
+            # Runners wrap a worker's error in their own, of which only the text is certain to arrive.
+            own = decode_error(str(error))
+            raise own if own else EOKerasError("Apache Beam", f"{type(error).__name__}: {error}") from error
         yield from range(len(units))
 
 

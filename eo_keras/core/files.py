@@ -1,4 +1,4 @@
-"""Files written whole or not at all, on local disks and on any file system that fsspec knows; checksums; a lock.
+"""Atomic writes, checksums and a lock, on local disks and on any file system of fsspec.
 
 A path is a local one, a `file://` URL, or another URL such as `s3://bucket/records` or `memory://records`.
 """
@@ -22,7 +22,7 @@ from eo_keras.core import stores
 from eo_keras.errors import EOKerasError, StorageError
 
 TEMPORARY_PREFIX = ".partial-"
-"""Names of unfinished files begin with this; whatever is found under such a name is nobody's result."""
+"""Beginning of the names of unfinished files, which are no results."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -30,7 +30,7 @@ _Path = str | os.PathLike[str]
 
 
 def local(path: _Path) -> pathlib.Path | None:
-    """Returns the local path that a path or a `file://` URL means, or None where it lies on another file system."""
+    """Returns the local path of a path or a `file://` URL, or None for another file system."""
     text = os.fspath(path)
     if "://" not in text:
         return pathlib.Path(text)
@@ -38,7 +38,7 @@ def local(path: _Path) -> pathlib.Path | None:
 
 
 def expand_home(path: str, beside: _Path = "") -> str:
-    """Puts the home folder in the place of a leading `~` or `~user`, as a shell does; URLs have none.
+    """Replaces a leading `~` or `~user` by the home folder, as a shell does; URLs have none.
 
     Args:
         path: a path, a pattern or a URL.
@@ -63,7 +63,7 @@ def expand_home(path: str, beside: _Path = "") -> str:
 
 
 def absolute(path: _Path) -> str:
-    """Returns a path that means the same in every process: a local one from the root on, a URL as it is."""
+    """Returns a path that is valid in every process: an absolute local path, or the URL unchanged."""
     here = local(path)
     return os.fspath(path) if here is None else os.path.abspath(here)
 
@@ -76,7 +76,7 @@ def join(folder: _Path, *names: str) -> str:
 
 
 def exists(path: _Path) -> bool:
-    """Tells whether there is such a file or folder."""
+    """Returns whether there is such a file or folder."""
     here = local(path)
     if here is not None:
         return here.exists()
@@ -85,7 +85,7 @@ def exists(path: _Path) -> bool:
 
 
 def is_folder(path: _Path) -> bool:
-    """Tells whether there is such a folder."""
+    """Returns whether there is such a folder."""
     here = local(path)
     if here is not None:
         return here.is_dir()
@@ -112,12 +112,12 @@ def list_names(folder: _Path) -> list[str]:
     if here is not None:
         return sorted(path.name for path in here.iterdir()) if here.is_dir() else []
     with stores.opened(folder) as (system, inner):
-        found = system.ls(inner, detail=False) if system.isdir(inner) else []
-    return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+        paths = system.ls(inner, detail=False) if system.isdir(inner) else []
+    return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
 
 def open_for_reading(path: _Path) -> BinaryIO:
-    """Opens a file for reading from any place in it."""
+    """Opens a file for reading at any position."""
     here = local(path)
     if here is not None:
         return open(here, "rb")
@@ -134,7 +134,7 @@ def read_bytes(path: _Path) -> bytes:
 
 
 def remove(path: _Path) -> None:
-    """Removes a file, or a folder with all that it holds; a path that is not there is no error.
+    """Removes a file, or a folder with its content; a missing path is no error.
 
     Raises:
         StorageError: if it may not be removed.
@@ -154,7 +154,7 @@ def remove(path: _Path) -> None:
 
 @contextlib.contextmanager
 def storage_errors(path: _Path) -> Iterator[None]:
-    """Turns the operating system's refusals to write below `path` into a `StorageError`."""
+    """Turns errors of writing below `path` into a `StorageError`; a context manager."""
     try:
         yield
     except OSError as error:
@@ -199,8 +199,8 @@ def atomic_file(path: _Path, *, durable: bool = True, scratch: _Path | None = No
     with storage_errors(path_here):
         folder = path_here.parent if scratch is None else local(scratch)
         temporary = folder / f"{TEMPORARY_PREFIX}{path_here.name}-{secrets.token_hex(8)}"
-        # Not tempfile.mkstemp, whose files are for the owner alone: a result is for whoever may read the folder. The
-        # system applies the umask; to ask for it is to set it, for all threads.
+        # Not tempfile.mkstemp, whose files only the owner may read. The system applies the umask; reading it would set
+        # it, for all threads.
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -227,12 +227,12 @@ def write_text(path: _Path, text: str) -> None:
 
 
 def write_json(path: _Path, value: Any) -> None:
-    """Writes a JSON file atomically, indented, so that people can read it too."""
+    """Writes an indented JSON file atomically."""
     write_bytes(path, json_bytes(value))
 
 
 def json_bytes(value: Any) -> bytes:
-    """Returns a value as `write_json` writes it."""
+    """Returns the bytes that `write_json` writes."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
@@ -269,7 +269,7 @@ def sha256_of_file(path: _Path) -> str:
 
 
 class FolderLock:
-    """Holds a local folder for this process, as a context manager; the system releases it when the process ends.
+    """Lock of a local folder, a context manager; the system releases it when the process ends.
 
     Other file systems know no such locks: there, nothing is held.
 
@@ -287,8 +287,8 @@ class FolderLock:
         self._file: int | None = None
 
     def __enter__(self) -> FolderLock:
-        # Between opening and locking, the holder may end and remove the name: the lock of a file without a name is
-        # nobody's, and a third process would lock the next file of that name.
+        # Between opening and locking, the holder may end and remove the name: the lock of a file without a name
+        # protects nothing, and a third process would lock the next file of that name.
         while self._path is not None and not self._lock():
             pass
         return self
@@ -328,7 +328,7 @@ class FolderLock:
     def __exit__(self, *exception) -> None:
         if self._path is None:
             return
-        # While it is still locked, so that no other's is removed. One with content is somebody's file.
+        # While it is still locked, so that no other process's file is removed. A file with content is not ours.
         if self._is_named() and not os.fstat(self._file).st_size:
             self._path.unlink(missing_ok=True)
         self._close()

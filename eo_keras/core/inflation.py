@@ -1,4 +1,4 @@
-"""How far a file of weights may inflate when it is read: a file that is small on disk must not fill the memory."""
+"""Limits of the inflated size of weights files: a file that is small on disk must not fill the memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TIMES = 20
 
 
 def most_bytes(path: str | os.PathLike[str]) -> int:
-    """Returns how many bytes a file's content may have: 20 times the file's own, or 64 MiB.
+    """Returns the limit in bytes of a file's content: 20 times the file's own size, at least 64 MiB.
 
     Keras stores weights as they are; packed, numbers that were trained shrink by a tenth.
     """
@@ -18,7 +18,7 @@ def most_bytes(path: str | os.PathLike[str]) -> int:
 
 
 def check_archive(path: str | os.PathLike[str]) -> None:
-    """Refuses a `.keras` file whose members declare more than `most_bytes`; no more than declared is read of one.
+    """Refuses a `.keras` file whose members declare more than `most_bytes`; more than declared is never read.
 
     Raises:
         ValueError: saying how much.

@@ -1,4 +1,4 @@
-"""What a manifest of an output folder says: files with sizes and SHA-256, folders inside, and what is unfinished."""
+"""Manifests of output folders: files with sizes and SHA-256, folders inside, and folders of unfinished files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SCHEMA = 1
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """A file as it was written.
+    """Entry of a file as it was written.
 
     Attributes:
         bytes: its size; None of a file that is announced before it is written, or grows. Nothing had its name then.
@@ -28,12 +28,12 @@ class Written:
 
     @classmethod
     def of_bytes(cls, data: bytes) -> Written:
-        """Describes a file of these bytes."""
+        """Returns the entry of a file with these bytes."""
         return cls(len(data), files.sha256_of_bytes(data))
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> Written:
-        """Describes a file that is there."""
+        """Returns the entry of an existing file."""
         return cls(files.size(path), files.sha256_of_file(path))
 
 
@@ -61,8 +61,8 @@ class Manifest:
             "kind": self.kind,
             "files": {name: [dataclasses.asdict(one) for one in self.files[name]] for name in sorted(self.files)},
         }
-        # Those that are mostly empty are left out.
-        return value | {name: sorted(set(found)) for name in ("folders", "scratch") if (found := getattr(self, name))}
+        # Empty ones are left out.
+        return value | {name: sorted(set(names)) for name in ("folders", "scratch") if (names := getattr(self, name))}
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
@@ -74,11 +74,11 @@ class Manifest:
         value = json.loads(data)
         if value["about"] != _ABOUT or value["schema"] != _SCHEMA:
             raise ValueError("another file")
-        listed = {name: [Written(**one) for one in found] for name, found in value["files"].items()}
-        found = cls(str(value["kind"]), listed, list(value.get("folders", ())), list(value.get("scratch", ())))
-        for name in (*found.files, *found.folders, *found.scratch):
-            # A folder may have come from anywhere: what it lists must lie in it.
+        listed = {name: [Written(**one) for one in entries] for name, entries in value["files"].items()}
+        manifest = cls(str(value["kind"]), listed, list(value.get("folders", ())), list(value.get("scratch", ())))
+        for name in (*manifest.files, *manifest.folders, *manifest.scratch):
+            # A folder may be of any origin: the files that its manifest lists must lie in it.
             parts = pathlib.PurePosixPath(name).parts
             if not parts or parts[0] == "/" or ".." in parts or name != "/".join(parts):
                 raise ValueError(f"{name!r} is no path inside the folder")
-        return found
+        return manifest

@@ -1,4 +1,4 @@
-"""Numbers as tables and lines of text show them: a dash where there is none, and no minus before a zero."""
+"""Formats of numbers in tables and text: a dash for a missing number, and no minus before zero."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def percent(share: float | None, digits: int = 2) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Returns a number with so many decimals."""
+    """Returns a number with a fixed count of decimals."""
     return ABSENT if value is None else f"{value:z.{digits}f}"
 
 

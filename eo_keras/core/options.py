@@ -88,7 +88,7 @@ class Option:
         return ""
 
     def allows(self, value: Any) -> bool:
-        """Tells whether a value is one of the choices and within the range; NaN and infinity are in no range."""
+        """Returns whether a value is one of the choices and within the range; NaN and infinity are in no range."""
         if self.choices:
             return value in self.choices
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
@@ -226,12 +226,12 @@ def fields(kind: type) -> tuple[Field, ...]:
     Raises:
         TypeError: if a field's type is none that an option may have.
     """
-    found, hints = [], typing.get_type_hints(kind)
+    results, hints = [], typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         declared = field.metadata.get(_KEY)
         if isinstance(declared, Option):
-            found.append(Field(field.name, declared, *_kind(kind, field.name, hints[field.name]), field.default))
-    return tuple(found)
+            results.append(Field(field.name, declared, *_kind(kind, field.name, hints[field.name]), field.default))
+    return tuple(results)
 
 
 def _kind(owner: type, name: str, hint: Any) -> tuple[type, bool, bool]:

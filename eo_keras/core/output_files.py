@@ -1,4 +1,4 @@
-"""Single files that a command writes into whatever folder a user names."""
+"""Single files that a command writes into a folder of the user's choice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Path = str | os.PathLike[str]
 
 
 def check_files(paths: Iterable[_Path], *, overwrite: bool, error: type[EOKerasError] = StorageError) -> None:
-    """Refuses single files that somebody else has, or that have changed since this program wrote them.
+    """Refuses to replace files that this program did not write, or that have changed since.
 
     Args:
         paths: the files, local ones.
@@ -36,7 +36,7 @@ def check_files(paths: Iterable[_Path], *, overwrite: bool, error: type[EOKerasE
 
 
 def check_no_part(path: _Path, error: type[EOKerasError] = StorageError) -> None:
-    """Refuses the name of a folder, and that of a file which is part of records, a run or another output.
+    """Refuses the path of a folder, or of a file that belongs to records, a run or another output.
 
     Raises:
         EOKerasError: if it is one, whether the user allows to replace files or not; of the class given.
@@ -44,7 +44,7 @@ def check_no_part(path: _Path, error: type[EOKerasError] = StorageError) -> None
     path = pathlib.Path(path)
     if path.is_dir():
         raise error(path, "it is a folder", "the name of a file")
-    # Through links of folders, but not of the file: that one would be replaced itself.
+    # Links of folders are resolved, but not that of the file, which would be replaced itself.
     place = path.parent.resolve() / path.name
     for parent in place.parents:
         manifest = OutputFolder(parent, FILES, error).manifest()
@@ -55,7 +55,7 @@ def check_no_part(path: _Path, error: type[EOKerasError] = StorageError) -> None
 
 
 def write_files(contents: Mapping[_Path, bytes], *, overwrite: bool, error: type[EOKerasError] = StorageError) -> None:
-    """Writes single files into whatever folders, which are made where they are missing; see `check_files`.
+    """Writes single files into any folders, which are made where they are missing; see `check_files`.
 
     They are listed in the manifests of their folders, so that they can be replaced without `overwrite` later on.
 

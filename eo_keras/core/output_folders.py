@@ -1,9 +1,9 @@
-"""Output folders: a manifest of what this program wrote there, and nothing else in them is replaced or removed.
+"""Output folders with a manifest of the files that this program wrote; other files are never replaced or removed.
 
-The manifest `.eo_keras.json` lists every file by its path, size and SHA-256. It names a file before the file gets its
-name, so that a process that is killed at any moment leaves nothing behind that the manifest does not know. A file that
-is not listed, or has changed since it was written, belongs to somebody else: it stays, and where its name is needed it
-is kept under another one. Symbolic links are never followed below the folder. Unfinished files lie in a folder of
+The manifest `.eo_keras.json` lists every file by its path, size and SHA-256. It lists a file before the file gets its
+name, so that a process that is killed at any moment leaves no file that the manifest does not list. A file that is not
+listed, or has changed since it was written, is foreign: it stays, and where its name is needed it is kept under another
+one. Symbolic links are never followed below the folder. Unfinished files lie in a folder of
 their own, which the manifest names too.
 """
 
@@ -27,38 +27,38 @@ from eo_keras.errors import EOKerasError, StorageError
 
 MANIFEST_NAME = ".eo_keras.json"
 FILES = "folder of single files"
-"""Kind of a folder that belongs to nobody: what is listed there was named one by one."""
+"""Kind of a folder that no command owns: the files listed there were named one by one."""
 DEMO = "demo"
 SCRATCH_NAME = ".unfinished"
-"""Folder of files that have not got their names yet."""
+"""Folder of unfinished files, before they get their names."""
 
 _UNFINISHED_MANIFEST = f"{files.TEMPORARY_PREFIX}{MANIFEST_NAME}-" + 16 * "[0-9a-f]"
-"""The one kind of file that a kill may leave where no manifest is yet."""
+"""The only file that a killed process may leave where there is no manifest yet."""
 
 _BESIDE = (
     *(".DS_Store", "._*", ".AppleDouble", "Thumbs.db", "desktop.ini", ".directory", ".ipynb_checkpoints"),
     *(".nfs*", ".fuse_hidden*", "lost+found", ".gitignore", ".gitkeep", "*.log", "*.out", "*.err", "slurm-*"),
 )
-"""Names of what systems, editors and schedulers put beside output: it blocks nothing, and is never removed."""
+"""Names of files that systems, editors and schedulers put beside output: they block nothing and are never removed."""
 
 _OWN = (
     *(f"{files.TEMPORARY_PREFIX}*", "tmp????????"),
     *("build.json", "sources.json", "refused.json", "*.npz", "city-[0-9]*.json", "row-[0-9]*"),
 )
-"""Names in folders of what is unfinished: those of new files, and those of a build's units; others are somebody's."""
+"""Names in folders of unfinished work: those of new files, and those of a build's units; other files are foreign."""
 
 
 class OutputFolder:
-    """A folder that a command writes to.
+    """Output folder of a command.
 
     Args:
-        folder: its path, or a URL of another file system, where sizes alone tell whether a file has changed.
-        kind: what such a folder is called, such as `run`; a folder of another kind is refused.
+        folder: its path, or a URL of another file system, where a file counts as changed by its size alone.
+        kind: name of such folders, such as `run`; a folder of another kind is refused.
         error: the class of errors about it.
-        overwritable: whether its command has --overwrite, which the remedies name.
+        overwritable: whether its command has the option `overwrite`, which the remedies name.
 
     Attributes:
-        warnings: lines for the user about what was not removed or was given another name.
+        warnings: lines for the user about files that were not removed or were renamed.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class OutputFolder:
         """Returns a path of the folder: `pathlib.Path`, or elsewhere a URL."""
         return files.join(self.folder, *name.split("/")) if self._local is None else self._local.joinpath(name)
 
-    # What is there.
+    # Reading.
 
     def check(self, *, overwrite: bool = False, writes: Iterable[str] = ()) -> None:
-        """Refuses a folder that holds something else, or files in the way.
+        """Refuses a folder with foreign content, or with files in the way.
 
         Args:
             overwrite: whether the user allows to write beside what somebody else has there.
@@ -119,16 +119,16 @@ class OutputFolder:
             )
         manifest = manifest or Manifest(self.kind)
         for name in writes:
-            if (found := self._in_the_way(manifest, name)) is not None:
-                linked = self._local is not None and os.path.islink(self.path(found))
+            if (obstacle := self._in_the_way(manifest, name)) is not None:
+                linked = self._local is not None and os.path.islink(self.path(obstacle))
                 raise self._error(
-                    self.path(found),
+                    self.path(obstacle),
                     f"{'it is a link' if linked else 'this program did not write it'}, and the name is needed",
                     remedy="move it away, or choose another folder",
                 )
 
     def check_manifest(self) -> None:
-        """Refuses a folder whose manifest cannot be read: nothing tells what may be replaced there.
+        """Refuses a folder whose manifest cannot be read, since it is unknown what may be replaced there.
 
         Raises:
             EOKerasError: if it is so; of the class given.
@@ -151,12 +151,12 @@ class OutputFolder:
             return None
 
     def lists(self, name: str) -> bool:
-        """Tells whether the manifest lists a file; it may have changed since."""
+        """Returns whether the manifest lists a file; it may have changed since."""
         manifest = self.manifest()
         return manifest is not None and name in manifest.files
 
     def is_own(self, name: str) -> bool:
-        """Tells whether a file is there, is listed, and is as it was written."""
+        """Returns whether a file is there, is listed, and is as it was written."""
         manifest = self.manifest()
         return manifest is not None and self._own(manifest, name) is not None
 
@@ -171,46 +171,46 @@ class OutputFolder:
         return None if manifest is None or name not in manifest.files else manifest.files[name][-1].sha256
 
     def foreign(self) -> list[str]:
-        """Returns the paths of what the manifest does not list, or not as it is; folders that it names are left out."""
+        """Returns the paths that the manifest does not list, or lists otherwise; folders that it names are left out."""
         manifest = self.manifest() or Manifest(self.kind)
         skipped = {MANIFEST_NAME, files.FolderLock.NAME, *manifest.scratch, *manifest.folders}
         if self._local is None:
             return [name for name in files.list_names(self.folder) if name not in skipped | set(manifest.files)]
-        found = []
+        unlisted = []
         for parent, folders, names in os.walk(self._local):
             inner = pathlib.Path(parent).relative_to(self._local)
             links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
             paths = [(inner / name).as_posix() for name in (*names, *links)]
-            found += [path for path in paths if path not in skipped and not self._own(manifest, path)]
+            unlisted += [path for path in paths if path not in skipped and not self._own(manifest, path)]
             folders[:] = [name for name in folders if (inner / name).as_posix() not in skipped]
-        return sorted(found)
+        return sorted(unlisted)
 
     def _names(self) -> list[str]:
-        """Returns the names in the folder, but those that block nothing."""
-        found = files.list_names(self.folder)
+        """Returns the names in the folder, without those that block nothing."""
+        names = files.list_names(self.folder)
         beside = (MANIFEST_NAME,) if self.manifest() is not None else ()
         return [
             name
-            for name in found
+            for name in names
             if name not in (*beside, files.FolderLock.NAME)
             and not _is_beside(name)
             and not fnmatch.fnmatchcase(name, _UNFINISHED_MANIFEST)
         ]
 
     def _in_the_way(self, manifest: Manifest, name: str) -> str | None:
-        """Returns the path of what keeps a file from being written, or None where nothing does."""
+        """Returns the path that prevents a file from being written, or None."""
         if self._local is None:
             return name if name not in manifest.files and files.exists(self.path(name)) else None
         parts = name.split("/")
         for count in range(1, len(parts)):
             inner = "/".join(parts[:count])
-            found = self._mode(inner)
-            if found is None:
+            mode = self._mode(inner)
+            if mode is None:
                 return None
-            if not stat.S_ISDIR(found):
+            if not stat.S_ISDIR(mode):
                 return inner
-        found = self._mode(name)
-        if found is None or (name in manifest.files and stat.S_ISREG(found)):
+        mode = self._mode(name)
+        if mode is None or (name in manifest.files and stat.S_ISREG(mode)):
             return None
         return name
 
@@ -224,7 +224,7 @@ class OutputFolder:
             return None
 
     def _own(self, manifest: Manifest, name: str) -> Written | None:
-        """Returns how a file was written, or None where it is not there, not listed, or has changed since."""
+        """Returns the entry of a file, or None where it is missing, not listed, or has changed since."""
         entries = manifest.files.get(name)
         if not entries:
             return None
@@ -238,32 +238,32 @@ class OutputFolder:
         if any(os.path.islink(folder) for folder in self._parents(name)):
             return None
         try:
-            found = os.lstat(path)
+            status = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             return None
         stamp, entry = self._seen.get(name, (None, None))
-        if stamp == _stamp(found) and entry in entries:
+        if stamp == _stamp(status) and entry in entries:
             return entry
         announced = next((one for one in entries if one.sha256 is None), None)
-        if announced is not None or not any(one.bytes == found.st_size for one in entries):
+        if announced is not None or not any(one.bytes == status.st_size for one in entries):
             return announced
         digest = files.sha256_of_file(path)
         entry = next((one for one in entries if one.sha256 == digest), None)
         if entry is not None:
-            self._seen[name] = (_stamp(found), entry)
+            self._seen[name] = (_stamp(status), entry)
         return entry
 
     def _parents(self, name: str) -> list[pathlib.Path]:
         """Returns the folders between this one and a path in it, the innermost first."""
         return [self.path(one.as_posix()) for one in list(pathlib.PurePosixPath(name).parents)[:-1]]
 
-    # What is written.
+    # Writing.
 
     @contextlib.contextmanager
     def held(self, *, overwrite: bool = False, writes: Iterable[str] = ()) -> Iterator[OutputFolder]:
-        """Makes, locks and marks the folder for as long as the context lasts.
+        """Makes and locks the folder and writes its manifest; a context manager.
 
         A folder that is made here and left empty by an error is removed again.
 
@@ -277,10 +277,10 @@ class OutputFolder:
         files.make_folder(self.folder)
         try:
             with files.FolderLock(self.folder, self._error):
-                # Looked at again, for another process may have written to it before this one took the lock.
+                # Checked again: another process may have written to it before this one took the lock.
                 self.check(overwrite=overwrite, writes=writes)
                 with self._changing() as manifest:
-                    # What a killed process left unfinished.
+                    # Unfinished files of a killed process.
                     for name in files.list_names(self.folder) if self._local is not None else ():
                         if fnmatch.fnmatchcase(name, _UNFINISHED_MANIFEST) and self.path(name).is_file():
                             files.remove(self.path(name))
@@ -306,7 +306,7 @@ class OutputFolder:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Manifest]:
-        """Reads the manifest, lets it be changed, and writes it; one process at a time, on a local disk."""
+        """Reads the manifest, yields it for changes, and writes it; one process at a time, on a local disk."""
         with contextlib.ExitStack() as stack:
             files.make_folder(self.folder)
             if self._local is not None:
@@ -332,7 +332,7 @@ class OutputFolder:
         """
         entries = {name: Written.of_bytes(data) for name, data in contents.items()}
         self._list(entries)
-        # Another process that holds the folder clears its own unfinished files away, and no others.
+        # Another process that holds the folder removes its own unfinished files, and no others.
         scratch = self.scratch(SCRATCH_NAME) if self._holding and self._local is not None else None
         for name, data in contents.items():
             if self._local is not None:
@@ -342,21 +342,21 @@ class OutputFolder:
             self._wrote({name: entries[name]})
 
     def write_over(self, name: str, data: bytes) -> None:
-        """Writes a file, whoever wrote the one that is there."""
+        """Writes a file, and replaces any file of its name."""
         files.make_folder(self.folder)
         with self._changing() as manifest:
-            # Of a run or records folder a single file is no part, and goes when its owner says so.
+            # A single file belongs to no run or records folder, and is removed by its owner alone.
             if manifest.kind in (FILES, DEMO):
                 manifest.files[name] = [Written.of_bytes(data)]
         files.write_bytes(self.path(name), data)
 
     @contextlib.contextmanager
     def new_path(self, name: str, entry: Written | None = None) -> Iterator[pathlib.Path]:
-        """Gives a path at which a file or a folder may be made, and then its name in the folder; local folders alone.
+        """Yields a temporary path for a new file or folder, and then moves it to its name; local folders alone.
 
         Args:
             name: the name.
-            entry: what the file will be, where that is known.
+            entry: the entry of the file, where it is known before.
 
         Raises:
             StorageError: if the disk is full or the folder may not be written to.
@@ -367,12 +367,12 @@ class OutputFolder:
             try:
                 temporary = scratch / target.name
                 yield temporary
-                found = {name: temporary}
+                made = {name: temporary}
                 if temporary.is_dir():
                     inner = sorted(path for path in temporary.rglob("*") if path.is_file())
-                    found = {f"{name}/{path.relative_to(temporary).as_posix()}": path for path in inner}
+                    made = {f"{name}/{path.relative_to(temporary).as_posix()}": path for path in inner}
                     self._make_way(name)
-                entries = {inner: entry or Written.of_file(path) for inner, path in found.items()}
+                entries = {inner: entry or Written.of_file(path) for inner, path in made.items()}
                 self._list(entries)
                 files.make_folder(target.parent)
                 os.replace(temporary, target)
@@ -381,7 +381,7 @@ class OutputFolder:
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def link(self, source: str, name: str) -> None:
-        """Gives a file of the folder a further name; where there are no links, a copy has it."""
+        """Gives a file of the folder a second name, by a link or, where there are no links, by a copy."""
         path, target = self.path(source), self.path(name)
         manifest = self.manifest()
         entry = manifest.files[source][-1]
@@ -394,7 +394,7 @@ class OutputFolder:
                 shutil.copyfile(path, temporary)
 
     def announce(self, names: Iterable[str]) -> None:
-        """Lists files that others will write, or that grow. What has such a name already must be listed.
+        """Lists files that others will write, or that grow. Existing files of these names must be listed already.
 
         Raises:
             EOKerasError: if a file is in the way; of the class given.
@@ -408,7 +408,7 @@ class OutputFolder:
                     manifest.files[name] = [Written()]
 
     def note(self, entries: Mapping[str, Written]) -> None:
-        """Lists what announced files have become."""
+        """Lists the announced files as they are now."""
         with self._changing() as manifest:
             manifest.files |= {name: [entry] for name, entry in entries.items()}
 
@@ -419,14 +419,14 @@ class OutputFolder:
                 manifest.folders.append(name)
 
     def scratch(self, name: str) -> Any:
-        """Makes a folder inside for what is unfinished, all of which is this program's, and returns its path.
+        """Makes a folder inside for unfinished files, all of this program, and returns its path.
 
         Raises:
             EOKerasError: if somebody else has something of that name; of the class given.
         """
         path, manifest = self.path(name), self.manifest()
         if manifest is None or name not in manifest.scratch:
-            # An empty folder is what a kill between its making and its listing would leave.
+            # A process killed between its making and its listing would leave an empty folder.
             if self._there(name) and (not files.is_folder(path) or os.path.islink(path) or files.list_names(path)):
                 raise self._error(
                     path,
@@ -439,12 +439,12 @@ class OutputFolder:
         return path
 
     def has_scratch(self, name: str) -> bool:
-        """Tells whether there is such a folder of what is unfinished."""
+        """Returns whether there is such a folder of unfinished files."""
         manifest = self.manifest()
         return manifest is not None and name in manifest.scratch
 
     def drop_scratch(self, name: str) -> None:
-        """Removes a folder of what was unfinished."""
+        """Removes a folder of unfinished files."""
         if self.has_scratch(name):
             self._remove_scratch(name)
             with self._changing() as manifest:
@@ -464,22 +464,22 @@ class OutputFolder:
         files.remove(path)
 
     def _list(self, entries: Mapping[str, Written]) -> None:
-        """Lists what files are about to become; what somebody else has at their names is given other names."""
+        """Lists files that are about to be written; foreign files of their names are renamed."""
         with self._changing() as manifest:
             for name, entry in entries.items():
                 before = self._own(manifest, name)
                 if before is None:
                     self._make_way(name)
-                # Until it is replaced the old file is still this program's.
+                # Until it is replaced, the old file is listed too.
                 manifest.files[name] = [entry] if before in (None, entry) else [before, entry]
 
     def _make_way(self, name: str) -> None:
         if self._local is None:
-            return  # `check` has seen to it: there, what is not listed is refused.
-        found = self._in_the_way(Manifest(self.kind), name)
-        if found is None:
+            return  # `check` has refused files that are not listed.
+        obstacle = self._in_the_way(Manifest(self.kind), name)
+        if obstacle is None:
             return
-        path = self.path(found)
+        path = self.path(obstacle)
         kept = _free_name(path)
         with files.storage_errors(path):
             os.rename(path, kept)
@@ -490,10 +490,10 @@ class OutputFolder:
             for name, entry in entries.items():
                 self._seen[name] = (_stamp(os.lstat(self.path(name))), entry)
 
-    # What is removed.
+    # Removing.
 
     def remove(self, names: Iterable[str]) -> None:
-        """Removes files that the manifest lists and that are as they were written; of others nothing."""
+        """Removes files that the manifest lists and that are unchanged, and no others."""
         if self.manifest() is None:
             return
         with self._changing() as manifest:
@@ -501,14 +501,14 @@ class OutputFolder:
             for name in names:
                 if self._own(manifest, name) is not None:
                     files.remove(self.path(name))
-                # One that has changed stays listed: should its name be needed, it is kept under another one.
+                # A changed file stays listed: where its name is needed, it is kept under another one.
                 if not self._there(name):
                     del manifest.files[name]
                     self._seen.pop(name, None)
         self._remove_empty_folders(names)
 
     def clear(self, *, first: Iterable[str] = (), kept: Callable[[str], bool] = lambda name: False) -> None:
-        """Removes all that the manifest lists, and notes in `warnings` what stays.
+        """Removes all files that the manifest lists, and notes in `warnings` those that stay.
 
         Args:
             first: files to remove before all others, so that what a kill leaves does not look whole.
@@ -552,18 +552,18 @@ class OutputFolder:
                 parent.rmdir()
 
     def tell_foreign(self) -> None:
-        """Notes in `warnings`, in one line, what somebody else has in the folder."""
-        found = [name for name in self.foreign() if not any(map(_is_beside, name.split("/")))]
-        if found:
-            shown = ", ".join(map(repr, found[:3])) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        """Notes the foreign files of the folder in `warnings`, in one line."""
+        names = [name for name in self.foreign() if not any(map(_is_beside, name.split("/")))]
+        if names:
+            shown = ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             self.warnings.append(
                 f"{self.folder}: not written by this program, or changed since, and left alone: {shown}"
             )
 
     def take_warnings(self) -> list[str]:
-        """Returns the warnings so far, and forgets them."""
-        found, self.warnings = self.warnings, []
-        return found
+        """Returns the warnings so far, and removes them."""
+        taken, self.warnings = self.warnings, []
+        return taken
 
 
 def _is_beside(name: str) -> bool:
@@ -577,5 +577,5 @@ def _free_name(path: pathlib.Path) -> pathlib.Path:
     return kept
 
 
-def _stamp(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_size, status.st_mtime_ns

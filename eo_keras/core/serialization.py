@@ -115,8 +115,8 @@ def read_signed(
         )
     try:
         value = json.loads(files.read_bytes(path))
-        if isinstance(value, dict) and (found := value.get("schema", schema)) != schema:
-            raise ValueError(f"its layout has version {found}, this program reads version {schema}")
+        if isinstance(value, dict) and (version := value.get("schema", schema)) != schema:
+            raise ValueError(f"its layout has version {version}, this program reads version {schema}")
         checksum = value.pop(CHECKSUM, None) if isinstance(value, dict) else None
         if checksum is not None and checksum != _checksum(value):
             raise ValueError("its content does not agree with its checksum: it is damaged, or was edited by hand")

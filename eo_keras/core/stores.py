@@ -1,4 +1,4 @@
-"""Other file systems, such as object stores, by fsspec: faults told as errors of ours, files read in ranges."""
+"""Other file systems, such as object stores, by fsspec: errors as `StorageError`, files read in ranges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eo_keras.errors import EOKerasError, StorageError
 _Path = str | os.PathLike[str]
 
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "cos", "obs", "tos", "swift")
-"""Protocols of object stores: their folders need not be made, and to make one may be to make a bucket."""
+"""Protocols of object stores: their folders need not be made, and making one might make a bucket."""
 
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
@@ -24,17 +24,17 @@ _CREDENTIALS = {
 }
 
 _LEAST_BYTES, _MOST_BYTES = 64 << 10, 8 << 20
-"""Of a file that is read from front to back, so much is asked for at first and at last."""
+"""Bytes of the first and of the largest request of a file that is read from front to back."""
 
 
 def protocol(url: _Path) -> str:
-    """Returns what a URL begins with, such as `s3`."""
+    """Returns the protocol of a URL, such as `s3`."""
     return os.fspath(url).partition("://")[0].rpartition("::")[2].lower()
 
 
 @contextlib.contextmanager
 def opened(url: _Path) -> Iterator[tuple[Any, str]]:
-    """Gives fsspec's file system of a URL and the path inside it, as a context in which the store's faults become ours.
+    """Yields fsspec's file system of a URL and the path inside it; a context in which its errors become ours.
 
     Raises:
         StorageError: if no file system of that kind is known or installed, or it cannot be used; a file that is not
@@ -43,23 +43,23 @@ def opened(url: _Path) -> Iterator[tuple[Any, str]]:
     import fsspec
 
     try:
-        # A listing that is kept would not see what other processes write, nor what replaced a file.
+        # A cached listing would not show files that other processes write or replace.
         system, inner = fsspec.core.url_to_fs(os.fspath(url), use_listings_cache=False)
     except (ValueError, ImportError) as error:
         raise StorageError(
             url, f"it cannot be opened ({error})", "a local path, or a URL of a file system that fsspec knows"
         ) from None
     except Exception as error:
-        raise _told(url, error) from error
+        raise _storage_error(url, error) from error
     try:
         yield system, inner
     except (EOKerasError, FileNotFoundError):
         raise
-    except Exception as error:  # Every store has errors of its own.
-        raise _told(url, error) from error
+    except Exception as error:  # Every store has its own errors.
+        raise _storage_error(url, error) from error
 
 
-def _told(url: _Path, error: Exception) -> StorageError:
+def _storage_error(url: _Path, error: Exception) -> StorageError:
     kind, said = type(error).__name__, " ".join(str(error).split())
     shown = f"{kind}: {said[:300]}" if said else kind
     variables = _CREDENTIALS.get(protocol(url), "")
@@ -110,10 +110,10 @@ def write(url: _Path, data: bytes) -> None:
 
 
 class RangeReader(io.RawIOBase):
-    """Reads a file from any place in it, with few requests and few bytes that nobody asked for.
+    """File opened for reading at any position, with few requests and few superfluous bytes.
 
-    What is read out of order is asked for as it is read, or up to where `expect` says; what is read from front to back
-    is asked for in ever larger pieces.
+    Reads out of order request the bytes that are read, or those up to the end given to `expect`; reads from front to
+    back request ever larger ranges.
 
     Args:
         url: the file.
@@ -142,11 +142,11 @@ class RangeReader(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Returns the place that is read next."""
+        """Returns the position that is read next."""
         return self._place
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Goes to a place, and returns it."""
+        """Sets the position, and returns it."""
         origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
         if origin + offset < 0:
             raise ValueError(f"a place before the file's first byte: {origin + offset}")
@@ -154,11 +154,11 @@ class RangeReader(io.RawIOBase):
         return self._place
 
     def expect(self, end: int) -> None:
-        """Says up to which place will be read next, from wherever that begins."""
+        """Sets the position up to which the next bytes will be read."""
         self._until = end
 
     def read(self, size: int | None = -1) -> bytes:
-        """Returns the next bytes: as many as asked for, or all that are left.
+        """Returns the next bytes: `size` of them, or all that are left.
 
         Raises:
             StorageError: if the store does not give them.
@@ -173,7 +173,7 @@ class RangeReader(io.RawIOBase):
         return self._held[start - self._start : end - self._start]
 
     def readinto(self, buffer) -> int:
-        """Fills a buffer, and returns how much of it."""
+        """Fills a buffer, and returns the number of bytes."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -1,4 +1,4 @@
-"""What operating systems and tools leave beside data: never part of a data set, wherever it lies."""
+"""Files that operating systems and tools leave beside data, which are never part of a data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ drives and editors write; and GDAL's files of statistics and overviews beside an
 
 
 def is_litter(path: str) -> bool:
-    """Tells whether a file, or a folder that it lies in, is litter.
+    """Returns whether a file, or a folder that it lies in, is litter.
 
     Args:
         path: the file's path inside its source, with forward slashes; not the path of the source itself.

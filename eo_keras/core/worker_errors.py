@@ -1,4 +1,4 @@
-"""Errors of worker processes: what a lost one raises, and errors as text that another program's message can hold."""
+"""Errors of worker processes: the error of a lost worker, and errors encoded as text inside other messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CODED = re.compile(r"<eo_keras:([A-Za-z0-9+/=]+)>")
 
 
 def worker_lost(how: str = "") -> EOKerasError:
-    """Returns the error of a worker process that did not end by itself; `how` says more."""
+    """Returns the error of a worker process that was ended; `how` adds details."""
     return EOKerasError(
         "worker processes",
         f"one of them was ended from outside{how and f' ({how})'}",
@@ -22,13 +22,13 @@ def worker_lost(how: str = "") -> EOKerasError:
 
 
 def encode_error(error: EOKerasError) -> str:
-    """Returns an error as text from which it can be restored, wherever in another program's message it stands."""
+    """Returns an error as text from which it can be restored, even inside another message."""
     fields = [type(error).__name__, *map(str, error.args)]
     return f"<eo_keras:{base64.b64encode(json.dumps(fields).encode()).decode()}>"
 
 
 def decode_error(text: str) -> EOKerasError | None:
-    """Returns the error that another program's message holds, if it holds one."""
+    """Returns the error that a message holds, or None."""
     match = _CODED.search(text)
     if match is None:
         return None

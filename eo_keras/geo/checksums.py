@@ -1,4 +1,4 @@
-"""Files hashed whole for a card, and in the same pass held against the checksums that their containers offer.
+"""SHA-256 of whole files for a card, and in the same pass verification of the checksums that containers hold.
 
 A zip lists the CRC-32 of each member, which GDAL does not look at, and a Sentinel-2 product the MD5 or SHA3-256 of each
 file, in `manifest.safe`. JPEG 2000 has no checksum of its own: damage shows as wrong numbers.
@@ -37,7 +37,7 @@ _REMEDY = "it is damaged: download or copy it again"
 
 @dataclasses.dataclass(frozen=True)
 class Listed:
-    """What a manifest says of a file.
+    """Entry of a file in a manifest.
 
     Attributes:
         bytes: its size, or None.
@@ -52,7 +52,7 @@ class Listed:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The files that a product's manifest lists.
+    """Manifest of a product.
 
     Attributes:
         path: the manifest.
@@ -74,20 +74,22 @@ def manifest_of(path: str | os.PathLike[str]) -> Manifest | None:
     """
     path = os.fspath(path)
     if os.path.isdir(path):
-        found = [MANIFEST] if os.path.isfile(os.path.join(path, MANIFEST)) else []
+        manifests = [MANIFEST] if os.path.isfile(os.path.join(path, MANIFEST)) else []
         sizes = _SizesOfFolder(path)
     else:
         with containers.open_zip(path) as archive:
             sizes = {name: info.file_size for name, info in containers.zip_members(archive, path).items()}
-        found = [name for name in sizes if posixpath.basename(name) == MANIFEST]
-    if len(found) != 1:
+        manifests = [name for name in sizes if posixpath.basename(name) == MANIFEST]
+    if len(manifests) != 1:
         return None
-    where = os.path.join(path, found[0]) if os.path.isdir(path) else f"{path}: {found[0]}"
+    where = os.path.join(path, manifests[0]) if os.path.isdir(path) else f"{path}: {manifests[0]}"
     try:
-        root = defusedxml.ElementTree.fromstring(containers.read_member(path, found[0], _MOST_BYTES), forbid_dtd=True)
+        root = defusedxml.ElementTree.fromstring(
+            containers.read_member(path, manifests[0], _MOST_BYTES), forbid_dtd=True
+        )
     except (DefusedXmlException, ElementTree.ParseError, ValueError) as error:
         raise SourceError(where, f"no whole XML file ({error})", "the product's manifest", _REMEDY) from None
-    files = dict(_listed(root, posixpath.dirname(found[0])))
+    files = dict(_listed(root, posixpath.dirname(manifests[0])))
     images = [(sizes.get(name), listed.bytes) for name, listed in files.items() if name.lower().endswith(_IMAGES)]
     there = [pair for pair in images if pair[0] is not None]
     return Manifest(where, files, not there or any(listed in (size, None) for size, listed in there))
@@ -140,7 +142,7 @@ def sha256_of_file(path: str | os.PathLike[str], listed: Listed | None = None) -
 
     Args:
         path: the file.
-        listed: what a manifest says of it.
+        listed: its entry in a manifest, or None.
 
     Raises:
         SourceError: if it is another file than the listed one.
@@ -162,7 +164,7 @@ def sha256_of_zip(
     Args:
         path: the zip.
         members: those whose own checksums are verified; None for all, and all members of zips in it.
-        listed: what a manifest says of members.
+        listed: the manifest of its members, or None.
 
     Raises:
         SourceError: if a member is damaged, or another file than the listed one.
@@ -218,7 +220,7 @@ def _data_start(file: IO[bytes], info: zipfile.ZipInfo) -> int:
 
 
 class _Check:
-    """The checksums of one file, held against what is said of it at its end."""
+    """Checksums of one file, compared with the expected ones at its end."""
 
     def __init__(self, where: str, listed: Listed | None, info: zipfile.ZipInfo | None = None):
         self._where, self._listed, self._info = where, listed, info
@@ -238,7 +240,7 @@ class _Check:
             self.update(block)
             return
         try:
-            # More than is said to be in it is damage, and may have no end.
+            # More bytes than declared are damage, and may never end.
             while block and self._bytes <= self._info.file_size:
                 self.update(self._unpacker.decompress(block, _BLOCK))
                 block = self._unpacker.unconsumed_tail
@@ -257,9 +259,9 @@ class _Check:
             name = self._listed.algorithm.upper().replace("_", "-")
             self._compare(name, self._hash.hexdigest(), self._listed.digest, MANIFEST)
 
-    def _compare(self, name: str, found: str, expected: str, by: str) -> None:
-        if found != expected:
-            raise SourceError(self._where, f"its {name} is {found}", f"{expected}, which {by} says", _REMEDY)
+    def _compare(self, name: str, actual: str, expected: str, by: str) -> None:
+        if actual != expected:
+            raise SourceError(self._where, f"its {name} is {actual}", f"{expected}, which {by} says", _REMEDY)
 
 
 def _unpacker(method: int) -> Any:
@@ -279,8 +281,8 @@ def _check_inner_zips(archive: zipfile.ZipFile, path: str, infos: Mapping[str, z
                     with inner.open(packed) as opened:
                         while opened.read(_BLOCK):
                             pass
-                # Damage makes zipfile and its decompressors raise whatever the wrong bytes bring about.
+                # Damage makes zipfile and its decompressors raise any error.
                 except Exception as error:
-                    found = f"it cannot be read ({error})"
-                    raise SourceError(f"{where}: {member}", found, "a whole file", _REMEDY) from None
+                    problem = f"it cannot be read ({error})"
+                    raise SourceError(f"{where}: {member}", problem, "a whole file", _REMEDY) from None
             _check_inner_zips(inner, where, members)

@@ -1,4 +1,4 @@
-"""Places of square images: from their transforms, or from a file of their centres' coordinates.
+"""Coordinates of square images: from their transforms, or from a file of their centres.
 
 Corners are kept by CRS: for each, the positions (n,) of its images and their corners (n, 4, 2) in that CRS.
 """
@@ -53,14 +53,14 @@ def read_coordinates(path: str | os.PathLike[str], keys: Sequence[str]) -> tuple
     Raises:
         SourceError: if the file cannot be read, lacks an image or names a place outside the globe.
     """
-    found: dict[str, tuple[float, float]] = {}
+    by_key: dict[str, tuple[float, float]] = {}
     try:
         data = pathlib.Path(path).read_bytes()
         for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")):
             key = pathlib.PurePosixPath(row["patch"]).stem
-            if key in found:
+            if key in by_key:
                 raise ValueError(f"{key} has two rows")
-            found[key] = (float(row["longitude"]), float(row["latitude"]))
+            by_key[key] = (float(row["longitude"]), float(row["latitude"]))
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise SourceError(
             path,
@@ -68,21 +68,21 @@ def read_coordinates(path: str | os.PathLike[str], keys: Sequence[str]) -> tuple
             "a CSV file with the header patch,latitude,longitude, in degrees, and one row a patch",
             "fix the file",
         ) from None
-    if absent := [key for key in keys if key not in found]:
+    if absent := [key for key in keys if key not in by_key]:
         raise SourceError(
             path,
             f"{len(absent):,} patches have no coordinates, first {', '.join(absent[:3])}",
             "coordinates of every patch of the source",
             "complete the file",
         )
-    places = np.array([found[key] for key in keys], np.float64)
+    places = np.array([by_key[key] for key in keys], np.float64)
     if not (np.abs(places) <= (180, 90)).all():
         raise SourceError(path, "a place lies outside the globe", "degrees: latitude to 90, longitude to 180")
     return places, hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def corners_from_centres(places: np.ndarray, size_m: float) -> Corners:
-    """Lays a square around each centre, along the grid of the UTM zone that Sentinel-2 would deliver it in."""
+    """Returns a square around each centre, along the grid of the UTM zone in which Sentinel-2 is delivered there."""
     longitude, latitude = places.T
     zones = (np.floor((longitude + 180) / 6).astype(int) % 60) + 1
     codes = np.where(latitude >= 0, 32600, 32700) + zones
@@ -125,7 +125,7 @@ def footprints_of(corners: Corners, keys: Sequence[str]) -> Footprints:
 
 
 def reproject(corners: Corners, crs: str) -> np.ndarray:
-    """Returns all corners, or other points (N, points, 2), in one CRS and in the patches' order; NaN of no place."""
+    """Returns all corners, or other points (N, points, 2), in one CRS, in the patches' order; NaN for none."""
     points = next(iter(corners.values()))[1].shape[1]
     projected = np.empty((sum(len(positions) for positions, _ in corners.values()), points, 2))
     for source, (positions, places) in corners.items():

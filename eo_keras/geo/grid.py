@@ -1,4 +1,4 @@
-"""A grid of pixels on the ground: where a raster lies, and where a window of it does."""
+"""Georeferenced pixel grids of rasters and of windows in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Pixels on the ground.
+    """Georeferenced pixel grid.
 
     Attributes:
         crs: `EPSG:n`, or WKT where the coordinate reference system has no code.
@@ -36,12 +36,12 @@ class Grid:
         return min(xs), min(ys), max(xs), max(ys)
 
     def coordinates(self, column: float, row: float) -> tuple[float, float]:
-        """Returns the coordinates of a place given in pixels; whole numbers are pixels' upper left corners."""
+        """Returns the coordinates of a position in pixels; whole numbers are the upper left corners of pixels."""
         a, b, c, d, e, f = self.transform
         return a * column + b * row + c, d * column + e * row + f
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """Returns the column and row of a place given in coordinates; the inverse of `coordinates`."""
+        """Returns the column and row of coordinates; the inverse of `coordinates`."""
         a, b, c, d, e, f = self.transform
         determinant = a * e - b * d
         return (e * (x - c) - b * (y - f)) / determinant, (a * (y - f) - d * (x - c)) / determinant

@@ -1,4 +1,4 @@
-"""Image files opened as named bands: GeoTIFF by rasterio, JPEG and PNG by Pillow, nothing else.
+"""Image files read as named bands: GeoTIFF by rasterio, JPEG and PNG by Pillow.
 
 A file is known by its first bytes, not by its name, and handed to one decoder only: others would follow paths that a
 file names.
@@ -23,10 +23,10 @@ from eo_keras.sensors import radiometry, sentinel2
 from eo_keras.sensors.radiometry import Reflectance
 
 SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png")
-"""Endings of the names that count as images where a whole folder is asked for."""
+"""Endings of the names of images in a folder."""
 
 REFLECTANCES = {"uint8": radiometry.EUROSAT_JPEG, "uint16": radiometry.HARMONISED}
-"""What the numbers of an image mean, by their type."""
+"""Relation of an image's numbers to reflectance, by their type."""
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
@@ -35,17 +35,17 @@ _FORMS = "a GeoTIFF, JPEG or PNG image"
 
 _MOST_BYTES = 2**29
 _MOST_PIXELS = 2**24
-"""Larger files and images are scenes and not patches; they would fill the memory before their size was refused."""
+"""Limits of a patch; larger files and images are scenes, which would fill the memory before they are refused."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """One image as read.
+    """Image with named bands.
 
     Attributes:
         pixels: stored numbers (height, width, bands), uint8 or uint16; a pixel of no data is 0 in all bands.
         bands: names of the bands, in stored order.
-        reflectance: what the numbers mean.
+        reflectance: relation of the numbers to reflectance.
         crs: `EPSG:n`, or WKT where it has no code; None where the file has none.
         transform: affine transform (a, b, c, d, e, f) from pixel (column, row) to CRS; None where the file has none.
         bands_assumed: whether nothing but the number of bands, 13, says that they lie in EuroSAT's order.
@@ -72,7 +72,7 @@ def find_images(patterns: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path
     Raises:
         SourceError: if a pattern matches no file, or a folder holds no image.
     """
-    found: set[pathlib.Path] = set()
+    paths: set[pathlib.Path] = set()
     for pattern in map(os.fspath, patterns):
         # A name that is there may hold brackets without being a pattern.
         matches = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
@@ -84,8 +84,8 @@ def find_images(patterns: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path
                 f"files, or a folder with names in {', '.join(SUFFIXES)}",
                 "name an image, a folder of images, or a pattern in quotes such as 'patches/*.tif'",
             )
-        found |= images
-    return sorted(found, key=os.fspath)
+        paths |= images
+    return sorted(paths, key=os.fspath)
 
 
 def _images_at(path: pathlib.Path) -> list[pathlib.Path]:
@@ -111,11 +111,11 @@ def read_image(path: str | os.PathLike[str], bands: Sequence[str] | None = None)
 
     Raises:
         SourceError: if it cannot be read, is no image, is damaged, or holds other numbers than those above.
-        BandError: if its bands cannot be told, or are not as many as `bands`.
+        BandError: if its bands are not known, or are not as many as `bands`.
     """
     try:
         with open(path, "rb") as file:
-            # One byte more tells a file that is too large, without reading on.
+            # One byte more reveals a file that is too large.
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise SourceError(path, f"it cannot be read ({error.strerror})", _FORMS) from None
@@ -139,7 +139,7 @@ def _read_geotiff(data: bytes, path: str | os.PathLike[str], bands: Sequence[str
                 _check_geotiff(dataset, path)
                 names, assumed = _band_names(path, dataset.count, dataset.dtypes[0], dataset.descriptions, bands)
                 pixels = np.ascontiguousarray(dataset.read().transpose(1, 2, 0))
-                # The file's own mask, whatever form it has; a nodata tag masks pixels that hold it in all bands.
+                # The file's own mask of any form; a nodata tag masks pixels that hold it in all bands.
                 pixels[dataset.dataset_mask() == 0] = 0
                 crs = crs_name(dataset.crs.to_wkt()) if dataset.crs else None
                 transform = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
@@ -191,7 +191,7 @@ def _read_picture(data: bytes, path: str | os.PathLike[str], bands: Sequence[str
 
 
 def _undecodable(path: str | os.PathLike[str], error: Exception, form: str) -> SourceError:
-    # rasterio tells what happened in the cause only.
+    # rasterio gives the reason only in the cause.
     return SourceError(
         path, f"it cannot be decoded ({error.__cause__ or error})", f"a whole {form}", "copy or make it again"
     )
@@ -211,7 +211,7 @@ def _band_names(
     descriptions: Sequence[str | None],
     bands: Sequence[str] | None,
 ) -> tuple[tuple[str, ...], bool]:
-    """Returns the bands' names, and whether 13 of them are named on the strength of their number alone."""
+    """Returns the bands' names, and whether the names of 13 bands are assumed from their number."""
     if bands is not None:
         if len(bands) != count:
             raise BandError(
@@ -222,23 +222,23 @@ def _band_names(
             )
         return tuple(bands), False
     if any(descriptions):
-        found = ",".join(description or "(unnamed)" for description in descriptions)
+        described = ",".join(description or "(unnamed)" for description in descriptions)
         try:
-            names = sentinel2.parse_bands(found)
+            names = sentinel2.parse_bands(described)
         except BandError:
             names = ()
         if len(names) == count:
             return names, False
-        found = f"bands named {found}"
+        described = f"bands named {described}"
     elif count == len(sentinel2.EUROSAT_ORDER) and dtype == "uint16":
         return sentinel2.EUROSAT_ORDER, True
     elif count == len(sentinel2.COMPOSITES["RGB"]) and dtype == "uint8":
         return sentinel2.COMPOSITES["RGB"], False
     else:
-        found = f"{count} unnamed {dtype} bands"
+        described = f"{count} unnamed {dtype} bands"
     raise BandError(
         path,
-        found,
+        described,
         "names of Sentinel-2 bands, or unnamed 13 of uint16 (in EuroSAT's order) or 3 of uint8 (red, green, blue)",
         "say the stored order, such as `image_bands=B02,B03,B04,B08`",
     )

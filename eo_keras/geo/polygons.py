@@ -1,4 +1,4 @@
-"""Polygons read, repaired, reprojected, traced from a raster, and written; `eo_keras.geo.rasterize` burns them."""
+"""Reading, repair, reprojection, tracing and writing of polygons; `eo_keras.geo.rasterize` rasterizes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from eo_keras.geo.grid import Grid
 from eo_keras.legends.catalogue import IGNORE
 
 LONGEST_EDGE_M = 500.0
-"""Longer edges are divided before a reprojection, in metres: a straight line does not stay straight in another CRS."""
+"""Longest edge in metres; longer ones are divided before a reprojection, which bends straight lines."""
 
 _DEGREE_M = 111_320.0
 _CHUNK = 4096
@@ -30,16 +30,16 @@ _SHOWN = 30
 
 @dataclasses.dataclass(frozen=True)
 class Polygons:
-    """Polygons, and what one field says of each; parallel arrays.
+    """Polygons with the values of one field; parallel arrays.
 
     Attributes:
         geometries: object (N,), valid polygons and multipolygons of shapely.
         values: str (N,), the field's text; empty strings where no field was asked for.
         crs: `EPSG:n`, or WKT where the coordinate reference system has no code.
-        source: where they come from, for messages.
+        source: their file or layer, for messages.
         field: the field's name, or an empty string.
-        repaired: how many had invalid rings.
-        empty: how many features were left out because they have no area.
+        repaired: number of polygons that had invalid rings.
+        empty: number of features left out because they have no area.
     """
 
     geometries: np.ndarray
@@ -81,23 +81,23 @@ def read_polygons(path: str | os.PathLike[str], field: str | None, layer: str | 
 
 
 def polygons_of(
-    path: str | os.PathLike[str], found: Sequence[vector_files.Layer], field: str | None, layer: str | None = None
+    path: str | os.PathLike[str], layers: Sequence[vector_files.Layer], field: str | None, layer: str | None = None
 ) -> Polygons:
-    """Reads polygons as `read_polygons` does, out of the layers that were found in `path` already."""
+    """Reads polygons as `read_polygons` does, out of layers that `find_layers` has returned."""
     if layer is not None:
-        names = dict.fromkeys(item.name for item in found)
-        found = tuple(item for item in found if item.name == layer)
-        if not found:
+        names = dict.fromkeys(item.name for item in layers)
+        layers = tuple(item for item in layers if item.name == layer)
+        if not layers:
             raise SourceError(path, f"no layer of polygons in it is called '{layer}'", f"one of {_listed(names)}")
-    matches = [(item, name) for item in found for name in _matching(item.fields, field)]
+    matches = [(item, name) for item in layers for name in _matching(item.fields, field)]
     if not matches:
-        names = _listed(dict.fromkeys(name for item in found for name in item.fields))
+        names = _listed(dict.fromkeys(name for item in layers for name in item.fields))
         raise SourceError(path, f"its fields are {names or 'none'}", f"one called {field}", "name another file")
     chosen, name = matches[0]
-    if layers := [item.source for item, _ in matches if item != chosen]:
+    if others := [item.source for item, _ in matches if item != chosen]:
         raise SourceError(
             path,
-            f"several layers could be meant: {_listed([chosen.source, *layers])}",
+            f"several layers could be meant: {_listed([chosen.source, *others])}",
             "one",
             "name its file, or a file that holds it alone",
         )
@@ -120,28 +120,28 @@ def _listed(names: Sequence[Any] | Mapping[Any, Any]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _checked(layer: vector_files.Layer, field: str | None, crs: str, found: vector_files.Features) -> Polygons:
+def _checked(layer: vector_files.Layer, field: str | None, crs: str, features: vector_files.Features) -> Polygons:
     import shapely
 
     try:
         with np.errstate(invalid="ignore"):  # Coordinates that are no numbers are looked for below.
-            geometries = shapely.from_wkb(found.geometries)
+            geometries = shapely.from_wkb(features.geometries)
         kinds = shapely.get_type_id(geometries)
         keep = (kinds >= 0) & ~shapely.is_empty(geometries)
         if (wrong := np.flatnonzero(keep & ~np.isin(kinds, (_POLYGON, _MULTIPOLYGON)))).size:
             first = wrong[0]
             raise SourceError(
                 layer.source,
-                f"feature {found.numbers[first]} is a {geometries[first].geom_type}",
+                f"feature {features.numbers[first]} is a {geometries[first].geom_type}",
                 "polygons",
                 "remove what is none",
             )
-        geometries, repaired = _repaired(geometries[keep], found.numbers[keep], layer.source)
+        geometries, repaired = _repaired(geometries[keep], features.numbers[keep], layer.source)
     except shapely.errors.GEOSException as error:
         raise SourceError(layer.source, f"a polygon cannot be read ({error})", "polygons", "copy it again") from None
     values = np.full(len(geometries), "", np.str_)
     if field is not None:
-        values = _texts(found.values[keep], found.numbers[keep], field, layer.source)
+        values = _texts(features.values[keep], features.numbers[keep], field, layer.source)
     solid = ~shapely.is_empty(geometries)
     if not solid.any():
         raise SourceError(layer.source, "it holds no polygon that has an area", "polygons", "name another file")
@@ -152,12 +152,12 @@ def _checked(layer: vector_files.Layer, field: str | None, crs: str, found: vect
         layer.source,
         field or "",
         repaired,
-        len(found.geometries) - int(np.count_nonzero(solid)),
+        len(features.geometries) - int(np.count_nonzero(solid)),
     )
 
 
 def _repaired(geometries: np.ndarray, numbers: np.ndarray, source: str) -> tuple[np.ndarray, int]:
-    """Returns valid geometries, of which some may be empty now, and how many were not."""
+    """Returns valid geometries, of which some may be empty, and the number of repaired ones."""
     import shapely
 
     broken = np.flatnonzero(~shapely.is_valid(geometries))
@@ -167,7 +167,7 @@ def _repaired(geometries: np.ndarray, numbers: np.ndarray, source: str) -> tuple
             number = numbers[broken[endless[0]]]
             raise SourceError(source, f"a coordinate of feature {number} is no number", "numbers", "remove the feature")
         geometries = geometries.copy()
-        # "structure" keeps outer rings land and inner rings holes, where "linework" would let them swap.
+        # "structure" keeps outer rings polygons and inner rings holes, which "linework" could swap.
         made = shapely.make_valid(geometries[broken], method="structure", keep_collapsed=False)
         for place in np.flatnonzero(~np.isin(shapely.get_type_id(made), (_POLYGON, _MULTIPOLYGON))):
             parts = shapely.get_parts(shapely.get_parts(made[place]))
@@ -191,7 +191,7 @@ def _texts(values: np.ndarray, numbers: np.ndarray, field: str, source: str) -> 
 
 
 def _text(value: Any) -> str:
-    if value is None or value != value:  # NaN, by which missing numbers are told.
+    if value is None or value != value:  # NaN stands for a missing number.
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
@@ -199,7 +199,7 @@ def _text(value: Any) -> str:
 
 
 def joined(parts: Sequence[Polygons]) -> Polygons:
-    """Joins polygons of several files of one CRS, in their order; where they overlap, later ones will lie on top."""
+    """Concatenates polygons of several files of one CRS; where they overlap, later ones are rasterized on top."""
     if len({part.crs for part in parts}) != 1:
         raise ValueError("polygons of several coordinate reference systems are to be joined")
     return Polygons(
@@ -214,13 +214,13 @@ def joined(parts: Sequence[Polygons]) -> Polygons:
 
 
 def reprojected(polygons: Polygons, crs: str) -> Polygons:
-    """Brings polygons to another CRS, edges longer than `LONGEST_EDGE_M` divided first.
+    """Reprojects polygons, edges longer than `LONGEST_EDGE_M` divided first.
 
     The distance between an edge and the curve that it ought to be grows with the square of its length; of 500 m it
     is about a millimetre between EPSG:3035 and UTM.
 
     Args:
-        polygons: what to bring.
+        polygons: the polygons.
         crs: such as `EPSG:32633`.
 
     Raises:
@@ -246,22 +246,22 @@ def reprojected(polygons: Polygons, crs: str) -> Polygons:
 
     def moved(places: np.ndarray) -> np.ndarray:
         try:
-            found = np.stack(transform(source, target, places[:, 0], places[:, 1]), axis=1)
+            transformed = np.stack(transform(source, target, places[:, 0], places[:, 1]), axis=1)
         except Exception:  # GDAL's own errors, which have no public name.
-            found = np.full(places.shape, np.inf)
-        if not np.isfinite(found).all():
+            transformed = np.full(places.shape, np.inf)
+        if not np.isfinite(transformed).all():
             raise SourceError(
                 polygons.source,
                 f"some of its polygons lie where {name} does not reach",
                 f"polygons near the scene, in {polygons.crs} as they say",
                 "check the vectors' coordinate reference system",
             )
-        return found
+        return transformed
 
-    # First of all the corners: edges of a million kilometres, of a wrong CRS, are better not divided.
+    # The corners first: edges of a million kilometers, of a wrong CRS, must not be divided.
     moved(np.reshape(polygons.bounds, (2, 2)))
     geometries = polygons.geometries.copy()
-    # In chunks: rasterio hands the coordinates back as lists of Python's numbers, four times the memory.
+    # In chunks: rasterio returns the coordinates as lists of Python numbers, which need four times the memory.
     for start in range(0, len(geometries), _CHUNK):
         part = shapely.segmentize(geometries[start : start + _CHUNK], LONGEST_EDGE_M / metres)
         geometries[start : start + _CHUNK] = shapely.set_coordinates(part, moved(shapely.get_coordinates(part)))
@@ -269,13 +269,13 @@ def reprojected(polygons: Polygons, crs: str) -> Polygons:
 
 
 def trace(labels: np.ndarray, grid: Grid, ignore: int = IGNORE) -> tuple[np.ndarray, np.ndarray]:
-    """Traces the areas of one label as polygons, along the edges of pixels.
+    """Vectorizes labels: one polygon for each connected area, along the edges of pixels.
 
     Burning them again gives the same labels.
 
     Args:
         labels: uint8 (height, width).
-        grid: where they lie.
+        grid: the grid of the labels.
         ignore: the label that is left out.
 
     Returns:
@@ -296,9 +296,9 @@ def trace(labels: np.ndarray, grid: Grid, ignore: int = IGNORE) -> tuple[np.ndar
         outer, *holes = shape["coordinates"]
         geometries.append(shapely.Polygon(outer, holes))
         values.append(int(value))
-    found = np.empty(len(geometries), object)
-    found[:] = geometries
-    return found, np.array(values, np.uint8)
+    polygons = np.empty(len(geometries), object)
+    polygons[:] = geometries
+    return polygons, np.array(values, np.uint8)
 
 
 def write_polygons(
@@ -309,7 +309,7 @@ def write_polygons(
     crs: str,
     changed: str | None = None,
 ) -> None:
-    """Writes polygons as a layer of a GeoPackage; other layers that are there already stay.
+    """Writes polygons as a layer of a GeoPackage; its other layers stay.
 
     Args:
         path: the file, ending in `.gpkg`; it appears whole or not at all.

@@ -16,7 +16,7 @@ from eo_keras.geo import images as rasters
 from eo_keras.geo.grid import Grid
 
 _JPEG2000 = ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
-"""Drivers of GDAL's; which of them there is depends on how GDAL was built."""
+"""GDAL drivers; which of them exist depends on the build of GDAL."""
 
 _FORMS = "GeoTIFF, COG, VRT or JPEG 2000"
 _SIDE_FILES = (".ovr", ".msk", ".OVR", ".MSK")
@@ -24,11 +24,11 @@ _JPEG2000_STARTS = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _MOST_GROWTH = 16
-"""How many times as many pixels a scene may have in another reference system; turned by 45 degrees it has twice."""
+"""Most pixels of a reprojected scene, as a multiple of its own; turned by 45 degrees it has twice as many."""
 
 
 _LEAST_SHARED = 0.5
-"""Share of the smaller one's ground that two bands of a scene have in common; neighbouring tiles share a tenth."""
+"""Least overlap of two bands of a scene, as a share of the smaller one; neighbouring tiles share a tenth."""
 
 
 def common_grid(source: str, paths: Iterable[str]) -> Grid:
@@ -61,7 +61,7 @@ def common_grid(source: str, paths: Iterable[str]) -> Grid:
 
 
 def brought_to(source: str, grid: Grid, target_crs: str | None) -> Grid:
-    """Returns a scene's grid in another reference system; the grid itself where none is asked for.
+    """Returns a scene's grid in another reference system, or the grid itself if none is given.
 
     Args:
         source: the scene, for errors.
@@ -87,9 +87,9 @@ def brought_to(source: str, grid: Grid, target_crs: str | None) -> Grid:
             CRS.from_user_input(grid.crs), target, grid.width, grid.height, *grid.bounds
         )
     except (RasterioError, CPLE_BaseError):
-        # Where no point of the scene has coordinates, rasterio passes GDAL's own error on.
+        # Where no point of the scene has coordinates, rasterio raises GDAL's own error.
         transform, width, height = None, 0, 0
-    # Far outside its area a projection gives no coordinates, or such as make a grid of any size.
+    # Far outside its area, a projection gives no coordinates, or grids of any size.
     if not 0 < width * height <= _MOST_GROWTH * grid.width * grid.height:
         raise OptionError(
             "target_crs",
@@ -102,7 +102,7 @@ def brought_to(source: str, grid: Grid, target_crs: str | None) -> Grid:
 
 
 def check_over(path: str, grid: Grid) -> None:
-    """Checks that a raster has a place on the ground, and where its CRS is a grid's, that it lies over the grid.
+    """Checks that a raster is georeferenced and, if its CRS is that of a grid, overlaps the grid.
 
     Raises:
         SourceError: if it cannot be opened, has no place, or lies elsewhere.
@@ -128,14 +128,14 @@ def _check_over(path: str, own: Grid, grid: Grid) -> None:
 
 def _grid_of(dataset: Any, path: str) -> Grid:
     if dataset.crs is None or dataset.transform.is_identity:
-        found = "it has no place on the ground (no CRS or no transform)"
+        problem = "it has no place on the ground (no CRS or no transform)"
         if dataset.gcps[0] or dataset.rpcs:
-            found = "it has no grid on the ground, only control points or a sensor model (GCPs or RPCs)"
+            problem = "it has no grid on the ground, only control points or a sensor model (GCPs or RPCs)"
         elif dataset.crs is None and not dataset.transform.is_identity:
-            found = "it does not say in which CRS it lies; its transform alone, as of a world file, is no place"
+            problem = "it does not say in which CRS it lies; its transform alone, as of a world file, is no place"
         raise SourceError(
             path,
-            found,
+            problem,
             "a georeferenced raster",
             "georeference it: gdal_edit.py -a_srs adds a CRS, gdalwarp -t_srs makes a grid of control points",
         )
@@ -147,13 +147,13 @@ def _grid_of(dataset: Any, path: str) -> Grid:
 
 
 def same_crs(crs: Any, name: str) -> bool:
-    """Tells whether rasterio's coordinate reference system is the one of this name."""
+    """Returns whether rasterio's coordinate reference system is the one of this name."""
     return crs is not None and rasters.crs_name(crs.to_wkt()) == name
 
 
 @contextlib.contextmanager
 def open_dataset(path: str) -> Iterator[Any]:
-    """Opens a raster file by rasterio, as a context.
+    """Opens a raster file by rasterio; a context manager.
 
     The driver is chosen by the file's name before GDAL sees it, and what a file names besides is looked at first:
     others of GDAL's drivers would send requests to whatever host a downloaded file names.
@@ -172,7 +172,7 @@ def open_dataset(path: str) -> Iterator[Any]:
         vrt_files.check(path, _check_source)
     with contextlib.ExitStack() as stack:
         if zipped:
-            # Nothing that a product needs lies beside its images, and what lies there cannot be looked at here.
+            # A product needs no files beside its images, and those there cannot be checked here.
             stack.enter_context(rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
         try:
             with warnings.catch_warnings():
@@ -192,11 +192,11 @@ def open_dataset(path: str) -> Iterator[Any]:
 
 
 def _unopened(path: str, driver: str, error: Exception) -> SourceError:
-    """Returns the error of a file that GDAL cannot open, with what it is instead where its first bytes tell."""
+    """Returns the error of a file that GDAL cannot open, with its actual kind where the first bytes reveal it."""
     said, remedy = f"it cannot be opened as {driver} ({error.__cause__ or error})", "copy it again"
     file, member = containers.place_of(path)
     if member:
-        # The zip's own checksum tells damage from a file that never was an image.
+        # The zip's own checksum distinguishes damage from a file that never was an image.
         checksums.sha256_of_zip(file, [member])
         return SourceError(f"{file}: {member}", said, _FORMS, remedy)
     with open(file, "rb") as opened:
@@ -231,7 +231,7 @@ def _jpeg2000() -> str:
 
 
 def check_vrt_in(folder: str, path: str) -> None:
-    """Checks a VRT that came with a folder of bands: it may name nothing outside of it.
+    """Checks a VRT in a folder of bands, which may name no file outside the folder.
 
     Raises:
         SourceError: if it does.
@@ -245,7 +245,7 @@ def _check_source(path: str) -> None:
 
 
 def _check_side_files(path: str) -> None:
-    """Refuses overviews and masks beside a file that are no TIFFs: GDAL opens them by any driver."""
+    """Refuses overviews and masks beside a file that are no TIFFs, since GDAL opens them by any driver."""
     for beside in (path + suffix for suffix in _SIDE_FILES):
         try:
             with open(beside, "rb") as file:
@@ -259,7 +259,7 @@ def _check_side_files(path: str) -> None:
 
 
 def _check_overviews(dataset: Any, path: str) -> None:
-    """Refuses a file whose metadata name another one for its overviews, by which a request could be sent."""
+    """Refuses a file whose metadata name another file for its overviews, which could be a URL."""
     if named := dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE"):
         raise SourceError(
             path,

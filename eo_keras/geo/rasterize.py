@@ -1,4 +1,4 @@
-"""Polygons burnt into grids of labels, window by window, and gaps in labels filled from around them.
+"""Rasterization of polygons into grids of labels, window by window, and filling of gaps in labels.
 
 What a window shows does not depend on the window: burning a part of a grid equals cutting it from the whole.
 """
@@ -16,11 +16,11 @@ from eo_keras.legends.catalogue import IGNORE
 _CHUNK = 4096
 _STRIP = 2**21  # Pixels that are painted at once; with more, the arrays below take hundreds of megabytes.
 _STEPS = 2.0**20
-"""Places are rounded to so many parts of a pixel, so that sums of them and whole pixels are exact."""
+"""Coordinates are rounded to this fraction of a pixel, so that sums with whole pixels are exact."""
 
 
 class Rasterizer:
-    """Polygons with labels, kept as bare vertices, and burnt where they are asked for.
+    """Rasterizer of labelled polygons, kept as arrays of vertices.
 
     A pixel belongs to the polygon that holds its centre. Of a centre on a border between two polygons exactly one is
     the owner; where polygons overlap, the last one. `rasterio.features.rasterize` burns the same pixels, but for those
@@ -64,7 +64,7 @@ class Rasterizer:
         )
 
     def rasterize(self, grid: Grid) -> np.ndarray:
-        """Burns the polygons into a grid in their CRS.
+        """Rasterizes the polygons into a grid in their CRS.
 
         Returns:
             uint8 (height, width), the labels.
@@ -77,7 +77,7 @@ class Rasterizer:
             x0, y0, x1, y1 = self._bounds.T
             here = np.flatnonzero((x0 <= east) & (x1 >= west) & (y0 <= north) & (y1 >= south))
             if here.size:
-                # The last label is the fill's: the owner -1 takes it.
+                # The last label is the fill value, for the owner -1.
                 labels[top : top + rows] = np.append(self._labels[here], self._labels[-1])[self._owners(strip, here)]
         return labels
 
@@ -90,7 +90,7 @@ class Rasterizer:
         places = dataclasses.replace(grid, transform=_unmoved(grid)).pixel(*self._vertices[vertices].T)
         u, v = (_rounded(place - moved) for place, moved in zip(places, shift, strict=True))
         edge = np.flatnonzero(~self._ends_ring[vertices])
-        # Every edge is walked from its smaller v on: the polygon beyond it gets the very same crossings.
+        # Every edge starts at its smaller v, so that the polygon on its other side gets the same crossings.
         upwards = v[edge] <= v[edge + 1]
         start, end = np.where(upwards, edge, edge + 1), np.where(upwards, edge + 1, edge)
         first = np.maximum(np.ceil(v[start] - 0.5), row).astype(np.int64)
@@ -106,11 +106,11 @@ class Rasterizer:
 
 
 def _painted(crossings: np.ndarray, grid: Grid) -> np.ndarray:
-    """Paints what lies between each first and second crossing of a polygon's border with a row.
+    """Fills the pixels between each first and second crossing of a polygon's border with a row.
 
     Args:
         crossings: int64, `(polygon * height + row) * (width + 1) + column`, where the column is the first one behind.
-        grid: what is painted.
+        grid: the grid that is filled.
 
     Returns:
         int32 (height, width), the largest polygon of each pixel, or -1.
@@ -121,7 +121,7 @@ def _painted(crossings: np.ndarray, grid: Grid) -> np.ndarray:
     lines, columns = np.divmod(begin, grid.width + 1)
     polygons, rows = np.divmod(lines, grid.height)
     owners = np.full(grid.height * grid.width, -1, np.int32)
-    # Not an assignment: which of several values it leaves is not promised.
+    # Not an assignment, which does not define which of several values remains.
     np.maximum.at(owners, _ranges(rows * grid.width + columns, count), np.repeat(polygons.astype(np.int32), count))
     return owners.reshape(grid.height, grid.width)
 
@@ -142,7 +142,7 @@ def _unmoved(grid: Grid) -> tuple[float, ...]:
 
 
 def _lattice(grid: Grid) -> tuple[int, int, tuple[float, float]]:
-    """Returns a grid's first row and column on the endless lattice of its pixels, and how that is shifted.
+    """Returns a grid's first row and column on the infinite lattice of its pixels, and the shift of the lattice.
 
     All windows of a grid share the lattice, whose pixels are counted from the origin of the CRS: coordinates on it do
     not depend on the window, to the last bit.
@@ -156,7 +156,7 @@ def _lattice(grid: Grid) -> tuple[int, int, tuple[float, float]]:
 def fill_by_majority(
     labels: np.ndarray, placeholder: int, num_classes: int, iterations: int, ignore: int = IGNORE
 ) -> np.ndarray:
-    """Gives pixels without a class that of most of their neighbours, from the edges of a gap inwards.
+    """Fills pixels without a class with the majority of their neighbours, from the edges of a gap inwards.
 
     In each iteration every such pixel with at least one labelled pixel among its eight neighbours takes the most
     frequent label of them, of several the smallest; all at once, so that their order does not matter. A pixel depends
@@ -166,8 +166,8 @@ def fill_by_majority(
         labels: uint8 (height, width).
         placeholder: the value of the pixels to fill, at least `num_classes`.
         num_classes: smaller values are labels; all others are not looked at.
-        iterations: how far to go, in pixels.
-        ignore: what the pixels become that are out of reach.
+        iterations: largest distance in pixels.
+        ignore: label of the pixels beyond that distance.
 
     Returns:
         uint8 (height, width).
@@ -178,11 +178,11 @@ def fill_by_majority(
     for _ in range(iterations):
         if not waiting.size:
             break
-        found = [
+        parts = [
             _majorities(padded, waiting[start : start + _STRIP // 16], width, num_classes)
             for start in range(0, waiting.size, _STRIP // 16)
         ]
-        majorities = np.concatenate(found)
+        majorities = np.concatenate(parts)
         filled = majorities < num_classes
         padded[waiting[filled]] = majorities[filled]
         waiting = waiting[~filled]

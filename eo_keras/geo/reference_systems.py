@@ -1,4 +1,4 @@
-"""Coordinate reference systems: which of them a scene's grid can lie in, and what a pixel measures on the ground."""
+"""Coordinate reference systems: which ones a scene's grid may have, and the size of a pixel on the ground."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from eo_keras.geo.grid import Grid
 TARGET = "a projected coordinate reference system in metres, such as EPSG:32633"
 
 _TRUE_TO_SCALE = 0.01
-"""How far lengths of a projection may be from those on the ground for its own pixel size to hold; UTM's are 0.1 %."""
+"""Largest relative error of a projection's lengths for its own pixel size to be used; UTM has 0.1 %."""
 
 
 def target(text: str) -> Any:
-    """Returns rasterio's reference system of that name.
+    """Returns the reference system of this name, as a rasterio CRS.
 
     Raises:
         OptionError: if there is none, or it is no horizontal one whose coordinates are metres.
@@ -25,15 +25,15 @@ def target(text: str) -> Any:
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
-    # Outside an environment GDAL writes lines of its own to standard error.
+    # Outside an environment, GDAL prints its messages to standard error.
     with rasterio.Env():
         try:
-            found = CRS.from_user_input(text)
+            crs = CRS.from_user_input(text)
         except CRSError:
             raise OptionError("target_crs", f"'{text}' is no coordinate reference system", TARGET) from None
-        if (fault := _fault(found)) is not None:
+        if (fault := _fault(crs)) is not None:
             raise OptionError("target_crs", f"'{text}' {fault}", TARGET)
-    return found
+    return crs
 
 
 def _fault(crs: Any) -> str | None:
@@ -50,19 +50,19 @@ def _fault(crs: Any) -> str | None:
 
 
 def has_place(crs: Any) -> bool:
-    """Tells whether rasterio's reference system ties a grid to the ground: degrees or a projection."""
+    """Returns whether rasterio's reference system ties a grid to the ground: degrees or a projection."""
     return crs.is_geographic or crs.is_projected
 
 
 def is_in_degrees(crs: str) -> bool:
-    """Tells whether a coordinate reference system counts in degrees, so that its pixels have no size in metres."""
+    """Returns whether a coordinate reference system counts in degrees, so that its pixels have no size in metres."""
     from rasterio.crs import CRS
 
     return CRS.from_user_input(crs).is_geographic
 
 
 def projection_for(grid: Grid) -> str:
-    """Returns a projection for where a grid lies: its middle's UTM zone, or a polar stereographic one."""
+    """Returns a projection for a grid: the UTM zone of its center, or polar stereographic."""
     longitude, latitude = _middle_in_degrees(grid)
     if not -80 <= latitude <= 84:
         return "EPSG:3031" if latitude < 0 else "EPSG:3995"
@@ -70,7 +70,7 @@ def projection_for(grid: Grid) -> str:
 
 
 def pixel_on_ground(grid: Grid) -> tuple[float, float]:
-    """Returns what a pixel in a grid's middle measures on the ground.
+    """Returns the size on the ground of the pixel in the center of a grid.
 
     Returns:
         Width and height in metres; NaN where the grid's middle has no place on the ground. Where the projection is
@@ -93,7 +93,7 @@ def pixel_on_ground(grid: Grid) -> tuple[float, float]:
         metres = crs.linear_units_factor[1]
         a, b, _, d, e, _ = grid.transform
         nominal = math.hypot(a, d) * metres, math.hypot(b, e) * metres
-        if all(abs(found / own - 1) < _TRUE_TO_SCALE for found, own in zip(measured, nominal, strict=True)):
+        if all(abs(length / own - 1) < _TRUE_TO_SCALE for length, own in zip(measured, nominal, strict=True)):
             return nominal
     return measured
 

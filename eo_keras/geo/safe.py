@@ -1,8 +1,8 @@
-"""Sentinel-2 products as ESA delivers them: a SAFE folder, or the zip that holds one, read without unpacking.
+"""Sentinel-2 products as delivered by ESA: a SAFE folder, or the zip that holds one, read without unpacking.
 
-What a digital number means is read from the product's own metadata, `MTD_MSIL1C.xml` or `MTD_MSIL2A.xml`, and never
-concluded from the date: since processing baseline 04.00 (25 January 2022) products carry an additive offset, and older
-acquisitions have been reprocessed with it (Sentinel-2 Products Specification Document, RADIO_ADD_OFFSET and
+Scale and offset of digital numbers are read from the product's own metadata, `MTD_MSIL1C.xml` or `MTD_MSIL2A.xml`, and
+never inferred from the date: since processing baseline 04.00 (25 January 2022) products carry an additive offset, and
+older acquisitions have been reprocessed with it (Sentinel-2 Products Specification Document, RADIO_ADD_OFFSET and
 BOA_ADD_OFFSET).
 """
 
@@ -62,7 +62,7 @@ class Product:
 
 
 def is_product(path: str | os.PathLike[str]) -> bool:
-    """Tells whether a folder holds a product, by its name or its metadata file beside the folder of its granule.
+    """Returns whether a folder holds a product, by its name or its metadata file beside the folder of its granule.
 
     No zip is a scene of another kind. Metadata beside the bands' files themselves belong to those.
     """
@@ -75,7 +75,7 @@ def is_product(path: str | os.PathLike[str]) -> bool:
 
 
 def open_product(path: str | os.PathLike[str]) -> Product:
-    """Reads a product's metadata and finds its image files; no image is opened.
+    """Reads a product's metadata and lists its image files; no image is opened.
 
     Args:
         path: a SAFE folder, a folder that holds one, or a zip with one.
@@ -123,7 +123,7 @@ def _not_one(path: str, members: Sequence[str], metadata: Sequence[str]) -> Sour
 
 
 def read_metadata(path: str | os.PathLike[str], member: str) -> Product:
-    """Reads what a product's metadata file says of its numbers.
+    """Reads scale and offsets of a product's numbers from its metadata file.
 
     Args:
         path: a folder or zip.
@@ -170,19 +170,19 @@ def read_metadata(path: str | os.PathLike[str], member: str) -> Product:
 
 
 def _held(root: ElementTree.Element, tags: Sequence[str]) -> str:
-    """Returns the first of the tags that is there; the first of all where none is."""
+    """Returns the first of the tags that exists, or else the first of all."""
     there = {_tag(item) for item in root.iter()}
     return next((tag for tag in tags if tag in there), tags[0])
 
 
 def metadata_of(members: Sequence[str]) -> list[str]:
-    """Returns which of a folder's or zip's files are metadata of whole products."""
+    """Returns the metadata files of whole products among the files of a folder or zip."""
     return [name for name in members if _METADATA.search(name) and "/GRANULE/" not in f"/{name}"]
 
 
 def _parse(data: bytes, where: str) -> ElementTree.Element:
     try:
-        # A document type would bring entities, which can name files and hosts or grow without end.
+        # A document type could declare entities, which name files and hosts or grow without limit.
         return defusedxml.ElementTree.fromstring(data, forbid_dtd=True)
     except DefusedXmlException as error:
         raise SourceError(where, f"it declares a document type or entities ({error})", "plain XML as ESA's") from None
@@ -243,27 +243,27 @@ def _offsets(root: ElementTree.Element, tag: str, baseline: str, where: str) -> 
         if _tag(item) == "Spectral_Information"
     }
     names = names or {str(number): name for number, name in enumerate(NOMINAL_ORDER)}
-    found = {}
+    offsets = {}
     for item in root.iter():
         if _tag(item) == tag:
             name = names.get(item.get("band_id"))
             if name not in BANDS:
                 raise SourceError(where, f"{tag} has band_id {item.get('band_id')!r}", "the number of a band")
             try:
-                found[name] = float(item.text or "")
+                offsets[name] = float(item.text or "")
             except ValueError:
                 raise SourceError(where, f"{tag} of {name} is {item.text!r}", "a number") from None
-    if not found and not scene_names.after_offset(baseline):
+    if not offsets and not scene_names.after_offset(baseline):
         return dict.fromkeys(BANDS, 0.0)
     level = "L2A" if tag.startswith("BOA") else "L1C"
-    if missing := [name for name, band in BANDS.items() if name not in found and level in band.levels]:
+    if missing := [name for name, band in BANDS.items() if name not in offsets and level in band.levels]:
         raise SourceError(
             where,
             f"processing baseline {baseline}, but no {tag} of {','.join(missing)}",
             "the offset of every band",
             "copy or download the product again; the offset cannot be guessed",
         )
-    return found
+    return offsets
 
 
 def _image_files(path: str, members: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -275,19 +275,19 @@ def _image_files(path: str, members: Sequence[str]) -> dict[str, tuple[str, ...]
             "a product of one tile",
             "cut it into products of one granule, or download those of a later processing",
         )
-    found: dict[str, dict[int, str]] = {}
+    by_size: dict[str, dict[int, str]] = {}
     for member, match in images:
         name = match[2].upper()
         if name in BANDS or name == SCL:
             size = int(match[3]) if match[3] else BANDS[name].resolution_m
-            if (other := found.setdefault(name, {}).setdefault(size, member)) != member:
+            if (other := by_size.setdefault(name, {}).setdefault(size, member)) != member:
                 both = f"{other} and {member} are both {name} at {size} m"
                 raise SourceError(path, both, "one file each", "move one of them out of the product")
-    if not found:
+    if not by_size:
         raise SourceError(
             path, "no band images are below GRANULE/*/IMG_DATA", "the whole product", "copy or download it again"
         )
     return {
         name: tuple(containers.gdal_path(path, file) for _, file in sorted(files.items()))
-        for name, files in found.items()
+        for name, files in by_size.items()
     }

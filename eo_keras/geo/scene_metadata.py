@@ -1,4 +1,4 @@
-"""What files beside and above a loose raster say of its numbers: the product's metadata, wherever it was laid out.
+"""Metadata of a Sentinel-2 product in files beside and above a raster: scale and offset of its numbers.
 
 Looked for are, in this order: the SAFE folder or zip that a file lies in, a STAC item beside it (Earth Search,
 Planetary Computer, others), a product's metadata beside it, and `tileInfo.json` and `productInfo.json` of the public
@@ -23,10 +23,10 @@ from eo_keras.geo import safe, scene_names
 from eo_keras.sensors.sentinel2 import BANDS, QUANTIFICATION, canonical_name
 
 _HIGHEST = 6
-"""Folders above a file that are looked into: a product's images lie four below its metadata."""
+"""Number of folders above a file that are searched: a product's images lie four folders below its metadata."""
 
 _OFFSET = -1000.0
-"""The offset of every band of every product since processing baseline 04.00, where its own metadata are not at hand."""
+"""The offset of every band of products since processing baseline 04.00, where their metadata are missing."""
 
 _MOST_BYTES = 2**25
 _PRODUCT_METADATA = re.compile(r"(MTD_MSIL(1C|2A)|product_metadata|^metadata)\.xml$")
@@ -37,7 +37,7 @@ _RESOLUTION_FOLDER = re.compile(r"R\d+m$", re.IGNORECASE)
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """What is said of a scene.
+    """Metadata of a scene.
 
     Attributes:
         source: the file that says it.
@@ -62,26 +62,26 @@ class Statement:
 
 
 def find(path: str, name: str) -> Statement | None:
-    """Looks for what is said of a raster file, or of a folder of bands.
+    """Searches the metadata of a raster file, or of a folder of bands.
 
     Args:
         path: the file or folder.
         name: the scene's name, which may say its tile and day.
 
     Raises:
-        SourceError: if metadata are damaged, or it cannot be told which ones are the file's.
+        SourceError: if metadata are damaged, or it is ambiguous which ones are the file's.
     """
     for look in (_enclosing, _stac, _beside, _listed):
-        found = [statement for statement in look(path) if _is_of(statement, name)]
-        if len({(statement.product, tuple(sorted(statement.numbers.items()))) for statement in found}) > 1:
+        statements = [statement for statement in look(path) if _is_of(statement, name)]
+        if len({(statement.product, tuple(sorted(statement.numbers.items()))) for statement in statements}) > 1:
             raise SourceError(
                 path,
-                f"{' and '.join(sorted(statement.source for statement in found)[:2])} may both be its metadata",
+                f"{' and '.join(sorted(statement.source for statement in statements)[:2])} may both be its metadata",
                 "the metadata of one product",
                 "put each scene into a folder of its own, with its metadata",
             )
-        if found:
-            return found[0]
+        if statements:
+            return statements[0]
     return None
 
 
@@ -101,7 +101,7 @@ def _enclosing(path: str) -> Iterator[Statement]:
     inside = () if here.is_dir() else (here.name,)
     for folder in [*([here] if here.is_dir() else []), *here.parents][:_HIGHEST]:
         is_safe = folder.name.upper().endswith(".SAFE")
-        # Without that ending, what lies in the folder of the granule is the product's, and nothing else.
+        # Without that ending, only files in the folder of the granule belong to the product.
         if is_safe or "GRANULE" in inside:
             metadata = safe.metadata_of(_names_in(folder))
             if metadata:
@@ -114,7 +114,7 @@ def _enclosing(path: str) -> Iterator[Statement]:
 def _of_product(root: str, metadata: str) -> Statement:
     product = safe.read_metadata(root, metadata)
     scl = None
-    # Of products without a layout of their own, the numbers are known all the same.
+    # Products without a layout of their own have known numbers too.
     with contextlib.suppress(SourceError):
         scl = safe.open_product(root).files.get(safe.SCL, (None,))[0]
     scale = QUANTIFICATION / product.quantification
@@ -150,8 +150,8 @@ def _beside(path: str) -> Iterator[Statement]:
                 data = containers.read_member(folder, file, _MOST_BYTES)
                 # A bucket's metadata.xml may be the granule's, which say nothing of the numbers.
                 if match[2] or b"_User_Product" in data[:4096]:
-                    found = _of_product(os.fspath(folder), file)
-                    yield found if found.scl else dataclasses.replace(found, scl=_scl_of_bucket(folder))
+                    statement = _of_product(os.fspath(folder), file)
+                    yield statement if statement.scl else dataclasses.replace(statement, scl=_scl_of_bucket(folder))
 
 
 def _stac(path: str) -> Iterator[Statement]:
@@ -173,9 +173,9 @@ def _stac(path: str) -> Iterator[Statement]:
 
 
 def _items(file: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the STAC items of a JSON file: one, those of a search's answer, or none."""
-    found = _json(file)
-    listed = found.get("features") if found.get("type") == "FeatureCollection" else [found]
+    """Returns the STAC items of a JSON file: one, those of a search result, or none."""
+    content = _json(file)
+    listed = content.get("features") if content.get("type") == "FeatureCollection" else [content]
     return [
         item
         for item in (listed if isinstance(listed, list) else [])
@@ -187,10 +187,10 @@ def _items(file: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _json(file: pathlib.Path) -> dict[str, Any]:
-    """Returns an object of a JSON file; an empty one where the file is none: other programs leave such files too."""
+    """Returns the object in a JSON file; an empty one where there is none, as in files of other programs."""
     with contextlib.suppress(OSError, ValueError, SourceError, RecursionError):
-        found = json.loads(containers.read_member(file.parent, file.name, _MOST_BYTES))
-        return found if isinstance(found, dict) else {}
+        content = json.loads(containers.read_member(file.parent, file.name, _MOST_BYTES))
+        return content if isinstance(content, dict) else {}
     return {}
 
 
@@ -218,8 +218,8 @@ def _of_item(file: pathlib.Path, item: dict[str, Any], folder: pathlib.Path) -> 
         band = _band_of(key, asset)
         if band == safe.SCL and (folder / _file_of(asset)).is_file():
             scl = os.fspath(folder / _file_of(asset))
-        if band in BANDS and (found := _numbers_of(asset, applied, stated, str(file))) is not None:
-            numbers[band] = found
+        if band in BANDS and (scaling := _numbers_of(asset, applied, stated, str(file))) is not None:
+            numbers[band] = scaling
     kind = str(said.get("s2:product_type") or said.get("processing:level") or "").upper()
     return Statement(
         source=os.fspath(file),
@@ -245,7 +245,7 @@ def _band_of(key: str, asset: Any) -> str | None:
 
 
 def _numbers_of(asset: dict[str, Any], applied: bool | None, baseline: str, where: str) -> tuple[float, float] | None:
-    """Returns scale and offset to harmonised numbers of a STAC asset, or None where nothing says them."""
+    """Returns scale and offset to harmonised numbers of a STAC asset, or None where they are not stated."""
     listed = asset.get("raster:bands") or asset.get("bands") or [{}]
     first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
     merged = {**asset, **first}
@@ -267,26 +267,26 @@ def _numbers_of(asset: dict[str, Any], applied: bool | None, baseline: str, wher
 
 def _listed(path: str) -> Iterator[Statement]:
     for folder in _folders_beside(path):
-        found = [(folder / file, _json(folder / file)) for file in _LISTS if (folder / file).is_file()]
-        if not any(said for _, said in found):
+        objects = [(folder / file, _json(folder / file)) for file in _LISTS if (folder / file).is_file()]
+        if not any(said for _, said in objects):
             continue
-        names = [str(said.get(key, "")) for _, said in found for key in ("name", "productName", "datatakeIdentifier")]
-        names += [str(strip.get("id", "")) for strip in _strips(said for _, said in found)]
-        product = next((text for text in names if "MSI" in text), "") or _tile_name(found)
-        day = next(filter(None, (_day(said.get("timestamp"), os.fspath(file)) for file, said in found)), None)
+        names = [str(said.get(key, "")) for _, said in objects for key in ("name", "productName", "datatakeIdentifier")]
+        names += [str(strip.get("id", "")) for strip in _strips(said for _, said in objects)]
+        product = next((text for text in names if "MSI" in text), "") or _tile_name(objects)
+        day = next(filter(None, (_day(said.get("timestamp"), os.fspath(file)) for file, said in objects)), None)
         has_offset, _ = scene_names.has_offset([text for text in names if text])
         if has_offset is None and day is not None and day >= scene_names.OFFSET_DAY:
             has_offset = True
-        # The bucket holds the product's own JPEG 2000 files; a GeoTIFF beside them may be anything.
+        # The bucket holds the product's JPEG 2000 files; a GeoTIFF beside them may hold other numbers.
         numbers = {}
         if has_offset is not None and _is_jpeg2000(path):
             numbers = dict.fromkeys(BANDS, (1.0, _OFFSET if has_offset else 0.0))
         level = scene_names.level_of(product)
-        yield Statement(os.fspath(found[0][0]), product, level, day, numbers, scl=_scl_of_bucket(folder))
+        yield Statement(os.fspath(objects[0][0]), product, level, day, numbers, scl=_scl_of_bucket(folder))
 
 
 def _scl_of_bucket(folder: pathlib.Path) -> str | None:
-    """Returns where the public bucket of Level-2A has the scene classification, or None."""
+    """Returns the path of the scene classification in a copy of the public Level-2A bucket, or None."""
     path = os.fspath(folder / "R20m" / "SCL.jp2")
     return path if os.path.isfile(path) else None
 
@@ -298,10 +298,10 @@ def _strips(lists: Any) -> Iterator[dict[str, Any]]:
                 yield strip
 
 
-def _tile_name(found: Sequence[tuple[pathlib.Path, dict[str, Any]]]) -> str:
+def _tile_name(objects: Sequence[tuple[pathlib.Path, dict[str, Any]]]) -> str:
     """Returns a name made of the tile's path in the bucket, such as `tiles_33_U_UU_2018_7_1_0`, or the datatake's."""
-    named = (said.get(key) for key in ("path", "datatakeIdentifier") for _, said in found)
-    return next(filter(None, map(str, filter(None, named))), found[0][0].parent.name).strip("/").replace("/", "_")
+    named = (said.get(key) for key in ("path", "datatakeIdentifier") for _, said in objects)
+    return next(filter(None, map(str, filter(None, named))), objects[0][0].parent.name).strip("/").replace("/", "_")
 
 
 def _is_jpeg2000(path: str) -> bool:

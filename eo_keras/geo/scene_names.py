@@ -1,4 +1,4 @@
-"""What the name of a scene says: the day of its acquisition, its level, and whether its numbers carry an offset.
+"""Facts in the name of a scene: day of acquisition, level, tile, and whether its numbers carry an offset.
 
 Names of ESA's products and of their parts hold several dates, of which one alone is that of the acquisition (naming
 conventions of the Sentinel-2 Products Specification Document, in the compact form of December 2016 and the one before).
@@ -15,7 +15,7 @@ OFFSET_SINCE = (4, 0)
 """The first processing baseline whose products carry an offset."""
 
 OFFSET_DAY = datetime.date(2022, 1, 25)
-"""The day of that baseline: what was acquired or processed since then carries an offset when ESA delivers it."""
+"""The first day of that baseline: products acquired or processed since then carry an offset."""
 
 _DAY = r"(?<!\d)(20[0-4]\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])"
 _ANY_DAY = re.compile(_DAY + r"(?!\d{1,5}(?:\D|$))")
@@ -38,7 +38,7 @@ _TILE = re.compile(r"(?:^|_)T?(\d\d[C-HJ-NP-X][A-HJ-NP-Z]{2})(?=_|\.|$)")
 
 
 def date_of(name: str) -> datetime.date | None:
-    """Returns the day of the acquisition, or None where the name does not say it: dates of processing do not count."""
+    """Returns the day of the acquisition, or None where the name has none; dates of processing do not count."""
     for pattern in _SENSING:
         if match := pattern.search(name):
             return _day(match)
@@ -49,25 +49,25 @@ def date_of(name: str) -> datetime.date | None:
 
 
 def level_of(name: str) -> str | None:
-    """Returns `L1C`, `L2A`, or None where the name does not say it."""
+    """Returns `L1C`, `L2A`, or None where the name has none."""
     match = _LEVEL.search(name)
     return (match[1] or match[2]).upper() if match else None
 
 
 def tile_of(name: str) -> str | None:
-    """Returns the tile of Sentinel-2's grid, such as `33UUU`, or None where the name does not say it."""
+    """Returns the tile of Sentinel-2's grid, such as `33UUU`, or None where the name has none."""
     match = _TILE.search(name)
     return match[1] if match else None
 
 
 def baseline_of(name: str) -> str | None:
-    """Returns the processing baseline, such as `05.09`, or None where the name does not say it."""
+    """Returns the processing baseline, such as `05.09`, or None where the name has none."""
     match = _BASELINE.search(name)
     return f"{match[1]}.{match[2]}" if match else None
 
 
 def has_offset(names: Iterable[str]) -> tuple[bool | None, str]:
-    """Tells whether the numbers of a product of ESA's with such names carry an offset.
+    """Returns whether the numbers of an ESA product with such names carry an offset.
 
     Args:
         names: the scene's own name first, then those of the folders that it lies in.
@@ -91,7 +91,7 @@ def has_offset(names: Iterable[str]) -> tuple[bool | None, str]:
 
 
 def after_offset(baseline: str) -> bool:
-    """Tells whether products of a processing baseline, such as `05.09`, carry an offset."""
+    """Returns whether products of a processing baseline, such as `05.09`, carry an offset."""
     return tuple(map(int, baseline.split("."))) >= OFFSET_SINCE
 
 

@@ -135,17 +135,17 @@ def _check_low(
         most = _MOST_DARK if band in _VISIBLE else 0.5
         if below > most or np.mean(numbers < 0) > _MOST_NEGATIVE:
             offset, source = scalings[band].offset, scalings[band].source
-            found = f"{np.mean(values < 0):.0%} of the numbers of {band} are a reflectance below 0"
+            negative = f"{np.mean(values < 0):.0%} of the numbers of {band} are a reflectance below 0"
             if offset < 0:
                 raise SourceError(
                     path,
-                    f"{found} with an offset of {offset:g} {source}, as where it has been applied already",
+                    f"{negative} with an offset of {offset:g} {source}, as where it has been applied already",
                     "numbers that the offset has not been applied to",
                     "if it has, give the city a column scene_offset with 0, which goes before tags and metadata"
                     if scalings[band].fixed
                     else f"if it has, say `scene_offset=0`, or say it {COLUMN}",
                 )
-            raise SourceError(path, f"{found}, {source}", "reflectance", "give the product, or say `scene_offset`")
+            raise SourceError(path, f"{negative}, {source}", "reflectance", "give the product, or say `scene_offset`")
 
 
 def _is_too_dark(samples: Mapping[str, np.ndarray], reflectance: Mapping[str, np.ndarray]) -> bool:

@@ -1,4 +1,4 @@
-"""Layers of polygons found in files, folders and zips, in the forms that land use is published in.
+"""Layers of polygons in files, folders and zips, in the formats of published land use.
 
 GeoPackage, FileGDB, Shapefile, FlatGeobuf and GeoJSON are read by pyogrio, GeoParquet by pyarrow; zips are read where
 they lie, and zips inside zips too. A file is held against its first bytes before it is handed to its decoder: others
@@ -44,7 +44,7 @@ _DEEPEST = 3
 _JSON = (".geojson", ".json")
 _GEOJSON_TYPES = ("FeatureCollection", "Feature", "GeometryCollection", "Polygon", "MultiPolygon")
 _CRS = re.compile(r"\{|[A-Za-z_]+\[|[A-Za-z]+:\w+$")
-"""How a file says its coordinate reference system: PROJJSON, WKT, or an authority's code; never where to look it up."""
+"""Forms of a file's coordinate reference system: PROJJSON, WKT, or an authority's code; never a link."""
 
 _GEOMETRIES = ("Polygon", "Surface", "Unknown")
 _NO_PLACE = "the vectors have no coordinate reference system"
@@ -68,13 +68,13 @@ class Layer:
 
     @property
     def source(self) -> str:
-        """Where it lies, for messages."""
+        """Path of the layer, for messages."""
         return f"{_where(self.place)}, layer {self.name}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What a layer holds; parallel arrays.
+    """Features of a layer; parallel arrays.
 
     Attributes:
         geometries: object (N,), well-known binary in two dimensions, or None.
@@ -104,10 +104,10 @@ def find_layers(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
         places = list(_places((path,)))
     if not places:
         raise SourceError(path, "it holds no vectors by the names in it", FORMS, "name another file")
-    found = [layer for place in places for layer in _layers_of(place)]
-    if not found:
+    layers = [layer for place in places for layer in _layers_of(place)]
+    if not layers:
         raise SourceError(path, "no layer in it has polygons", "polygons with their codes", "name another file")
-    return tuple(found)
+    return tuple(layers)
 
 
 def read_layer(layer: Layer, field: str | None) -> Features:
@@ -166,10 +166,10 @@ def _where(place: tuple[str, ...]) -> str:
 
 @contextlib.contextmanager
 def _decoding(where: str, expected: str) -> Iterator[None]:
-    """Turns whatever a decoder raises on damaged data into an error of the source's."""
+    """Turns errors of decoding damaged data into a `SourceError`; a context manager."""
     try:
         with warnings.catch_warnings():
-            # GDAL tells of journals that it could not write beside the data, and of coordinates' dimensions.
+            # GDAL warns of journals that it could not write beside the data, and of coordinates' dimensions.
             warnings.simplefilter("ignore", RuntimeWarning)
             warnings.simplefilter("ignore", UserWarning)
             yield
@@ -180,7 +180,7 @@ def _decoding(where: str, expected: str) -> Iterator[None]:
 
 
 def _places(place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yields the files of known forms at a place, those in folders and zips by name."""
+    """Yields the files of known formats at a path, those in folders and zips by name."""
     path = place[-1]
     if len(place) == 1 and os.path.isdir(path):
         yield from _places_in_folder(path)
@@ -309,7 +309,7 @@ def _parquet(place: tuple[str, ...]) -> Iterator[Any]:
 
 
 def _geo_metadata(opened: Any, where: str) -> dict[str, Any] | None:
-    """Returns what a GeoParquet file says of its geometries, and under `name` their column; None if it has none."""
+    """Returns the metadata of a GeoParquet file's geometries, and under `name` their column; None if it has none."""
     stored = (opened.schema_arrow.metadata or {}).get(b"geo")
     if stored is None:
         return None
@@ -331,7 +331,7 @@ def _parquet_layers(place: tuple[str, ...]) -> list[Layer]:
         kinds = column.get("geometry_types") or list(_GEOMETRIES)
         if not any("Polygon" in kind for kind in kinds):
             return []
-        # The standard's default is longitude and latitude; null means that nobody knows.
+        # The standard's default is longitude and latitude; null means unknown.
         crs = column.get("crs", "OGC:CRS84")
         if isinstance(crs, dict):
             known = crs.get("id", {})

@@ -1,4 +1,4 @@
-"""GDAL's virtual rasters (VRT), held against what they name before GDAL opens them.
+"""Checks of the files that a virtual raster (VRT) names, before GDAL opens it.
 
 A VRT may name anything that GDAL can open: servers, databases, programs. Here it may name GeoTIFFs, JPEG 2000 files and
 other VRTs on local disks, and images in zips there.
@@ -31,13 +31,13 @@ _UNWANTED = ("PixelFunctionCode", "DEMPath", "GeoLocTransformer", "Group")
 _ZIP = "/vsizip/"
 _REMOTE = re.compile(r"://|/vsi")
 _ELSEWHERE = re.compile(rf"://|(?!^{_ZIP})/vsi|^\s*<|^\w{{2,}}:")
-"""What is no path of a local file: URLs, GDAL's other file systems, whole documents, and prefixes of drivers."""
+"""Names that are no local paths: URLs, GDAL's other file systems, whole documents, and prefixes of drivers."""
 
 _FILES = "GeoTIFFs, JPEG 2000 files or VRTs on a local disk"
 
 
 def check(path: str | os.PathLike[str], open_source: Callable[[str], None], inside: str | None = None) -> None:
-    """Checks all that a VRT names.
+    """Checks all names in a VRT.
 
     Args:
         path: the VRT.
@@ -51,14 +51,14 @@ def check(path: str | os.PathLike[str], open_source: Callable[[str], None], insi
 
 
 def sources_of(path: str | os.PathLike[str]) -> list[str]:
-    """Lists the files that a VRT is made from, those that VRTs among them are made from included, as GDAL opens them.
+    """Lists the source files of a VRT and of the VRTs among them, as GDAL opens them.
 
     Raises:
         SourceError: see `check`.
     """
-    found: set[str] = set()
-    check(path, found.add)
-    return sorted(found)
+    paths: set[str] = set()
+    check(path, paths.add)
+    return sorted(paths)
 
 
 def _check(path: str, open_source: Callable[[str], None], inside: str | None, depth: int) -> None:
@@ -90,7 +90,7 @@ def _sources(path: str, size: int, changed: int) -> tuple[str, ...]:
     root = _parsed(path, size)
     if root.tag != "VRTDataset":
         raise SourceError(path, f"its outermost element is {root.tag}", "a VRT (VRTDataset)", "name another file")
-    found = []
+    paths = []
     for element in root.iter():
         if element.tag in _UNWANTED or element.get("subClass", _CLASSES[0]) not in _CLASSES:
             raise SourceError(
@@ -100,7 +100,7 @@ def _sources(path: str, size: int, changed: int) -> tuple[str, ...]:
                 "make a GeoTIFF of it by gdal_translate, and name that",
             )
         text = (element.text or "").strip()
-        # Elsewhere than in sources, a colon is part of names and remarks.
+        # Outside of sources, a colon may be part of names and remarks.
         pattern = _ELSEWHERE if element.tag in _SOURCES else _REMOTE
         if where := next(filter(pattern.search, (text, *element.attrib.values())), None):
             raise SourceError(
@@ -112,8 +112,8 @@ def _sources(path: str, size: int, changed: int) -> tuple[str, ...]:
         if element.tag in _SOURCES:
             relative = element.get("relativeToVRT", element.get("relativetoVRT", "0")) == "1"
             folder = os.path.dirname(path) if relative else ""
-            found.append(text if text.startswith(_ZIP) else os.path.abspath(os.path.join(folder, text)))
-    return tuple(dict.fromkeys(found))
+            paths.append(text if text.startswith(_ZIP) else os.path.abspath(os.path.join(folder, text)))
+    return tuple(dict.fromkeys(paths))
 
 
 def _parsed(path: str, size: int) -> ElementTree.Element:

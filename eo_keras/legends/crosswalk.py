@@ -146,7 +146,7 @@ class Crosswalk:
 
 
 def _is_known(code: str) -> bool:
-    """Tells whether an edition of Urban Atlas has a code."""
+    """Returns whether an edition of Urban Atlas has a code."""
     return code in TITLES or code in COARSE or code in DIVIDED
 
 
@@ -165,8 +165,8 @@ def _with_divided(labels: Mapping[str, int]) -> dict[str, int]:
         parts = [code for code, of in DIVIDED.items() if of == divided]
         if divided in whole:
             whole |= {code: whole[divided] for code in parts if code not in whole}
-        elif len(found := {whole.get(code) for code in parts}) == 1 and None not in found:
-            whole[divided] = found.pop()
+        elif len(targets := {whole.get(code) for code in parts}) == 1 and None not in targets:
+            whole[divided] = targets.pop()
     return whole
 
 
@@ -278,18 +278,18 @@ def _parsed(path: pathlib.Path, stored: Any) -> Crosswalk:
         raise LegendError(path, f"its name is {_shown(name)}", "text", _REMEDY)
     if not isinstance(classes, list) or not 2 <= len(classes) <= MOST_CLASSES:
         raise LegendError(path, f"its classes are {_shown(classes)}", f"a list of 2 to {MOST_CLASSES}", _REMEDY)
-    found: list[LegendClass] = []
+    legend_classes: list[LegendClass] = []
     labels: dict[str, int] = {}
     for label, item in enumerate(classes):
         _check_keys(path, f"class {label + 1}", item, ("name", "colour", "codes"))
         class_name, colour = item["name"], item["colour"]
         if not isinstance(class_name, str) or not class_name.strip():
             raise LegendError(path, f"the name of class {label + 1} is {_shown(class_name)}", "text", _REMEDY)
-        if class_name in (other.name for other in found):
+        if class_name in (other.name for other in legend_classes):
             raise LegendError(path, f"two classes are called '{class_name}'", "different names", _REMEDY)
         if not isinstance(colour, str) or not _COLOUR.fullmatch(colour):
             raise LegendError(path, f"the colour of '{class_name}' is {_shown(colour)}", "one such as #ff0000", _REMEDY)
-        found.append(LegendClass(class_name, colour.lower()))
+        legend_classes.append(LegendClass(class_name, colour.lower()))
         _add(path, labels, item["codes"], label, f"'{class_name}'")
     _add(path, labels, ignored, IGNORE, "ignore")
     labels = _with_divided(labels)
@@ -301,7 +301,7 @@ def _parsed(path: pathlib.Path, stored: Any) -> Crosswalk:
             "every code of Urban Atlas",
             f"give {missing[0]} ({TITLES[missing[0]]}) to a class, or add it to ignore",
         )
-    return Crosswalk(name, Legend(name, tuple(found)), labels)
+    return Crosswalk(name, Legend(name, tuple(legend_classes)), labels)
 
 
 def _add(path: pathlib.Path, labels: dict[str, int], codes: Any, label: int, where: str) -> None:

@@ -146,7 +146,7 @@ class DataCard:
         what = self.targets.counted.removesuffix("s")
         lines = []
         for name, split in self.splits.items():
-            missing = [found for found in self.legend.class_names if split.examples and not split.classes.get(found)]
+            missing = [one for one in self.legend.class_names if split.examples and not split.classes.get(one)]
             if missing:
                 means = "which cannot be learned" if name == "train" else "which cannot be scored there"
                 listed = ", ".join(missing[:_LISTED]) + (

@@ -1,12 +1,11 @@
-"""One example of a records folder as a serialised `tf.train.Example`, and back.
+"""Encoding and decoding of the examples of a records folder, serialized `tf.train.Example`s.
 
 This is the only file that knows the names of the features. An image keeps its stored type and height, width, band
 order: RGB as its untouched JPEG bytes, anything else as raw little-endian numbers. A transform is six float64 values
 as bytes, because a TFRecord's floats are float32 and would move a northing by decimetres.
 
-A patch has one label. A tile has a class for every pixel instead, `mask`, and
-beside it `validity`, which tells whether the sensor saw the ground there; both are uint8, compressed by zlib: land use
-lies in large areas, and shrinks to a few per cent.
+A patch has one label. A tile has a class for every pixel, `mask`, and `validity`, whether the sensor saw the ground
+there; both are uint8, compressed by zlib: land use lies in large areas, and is compressed to a few per cent.
 """
 
 from __future__ import annotations

@@ -34,13 +34,13 @@ EUROSAT_JPEG = Reflectance(scale=JPEG_STEP, offset=-JPEG_STEP)
 """What the grey values (uint8) of EuroSAT's JPEGs mean."""
 
 
-def convert(numbers: npt.ArrayLike, found: Reflectance, wanted: Reflectance, dtype: npt.DTypeLike) -> np.ndarray:
+def convert(numbers: npt.ArrayLike, given: Reflectance, wanted: Reflectance, dtype: npt.DTypeLike) -> np.ndarray:
     """Turns stored numbers into those of another scale that stand for the same reflectance.
 
     Args:
         numbers: stored numbers (..., bands), any real dtype, without NaN; give all bands that the image holds, for only
             a pixel of 0 in every one of them is one of no data.
-        found: what the numbers mean.
+        given: what the numbers mean.
         wanted: what the result is to mean.
         dtype: integer dtype of the result.
 
@@ -49,7 +49,7 @@ def convert(numbers: npt.ArrayLike, found: Reflectance, wanted: Reflectance, dty
         than that is clipped. A pixel of no data stays 0 in all bands.
     """
     numbers = np.asarray(numbers)
-    converted = _rescaled(numbers, found, wanted, dtype)
+    converted = _rescaled(numbers, given, wanted, dtype)
     converted[(numbers == 0).all(axis=-1)] = 0
     return converted
 
@@ -68,10 +68,10 @@ def stretch_like_eurosat_jpeg(dn: npt.ArrayLike) -> np.ndarray:
     return _rescaled(dn, HARMONISED, EUROSAT_JPEG, np.uint8)
 
 
-def _rescaled(numbers: npt.ArrayLike, found: Reflectance, wanted: Reflectance, dtype: npt.DTypeLike) -> np.ndarray:
+def _rescaled(numbers: npt.ArrayLike, given: Reflectance, wanted: Reflectance, dtype: npt.DTypeLike) -> np.ndarray:
     # float64, because 16-bit numbers times a gain leave float32 only 8 bits for the fraction that is rounded.
-    values = np.asarray(numbers, dtype=np.float64) * (found.scale / wanted.scale)
-    values += (found.offset - wanted.offset) / wanted.scale
+    values = np.asarray(numbers, dtype=np.float64) * (given.scale / wanted.scale)
+    values += (given.offset - wanted.offset) / wanted.scale
     # Clipping comes before the cast, or bright numbers (clouds, roofs) would wrap around in the smaller dtype.
     return np.clip(np.rint(values), _LOWEST, np.iinfo(dtype).max).astype(dtype)
 
