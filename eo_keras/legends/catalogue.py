@@ -1,4 +1,4 @@
-"""Class legends: the names, codes and colours of what a map shows.
+"""Class legends: names, codes and colors of classes.
 
 A legend's order is the order of the model's outputs. Colours are `#rrggbb`.
 """
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from eo_keras.errors import LegendError
 
 IGNORE = 255
-"""The label of what has no class, or one that does not matter; losses and scores leave it out."""
+"""Label of pixels without a class, or with one that is ignored; losses and scores leave it out."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LegendClass:
-    """One class: its name in the data set, and the colour it is drawn in."""
+    """One class: its name in the data set, and its color in figures."""
 
     name: str
     colour: str
@@ -25,7 +25,7 @@ class LegendClass:
 
 @dataclasses.dataclass(frozen=True)
 class Legend:
-    """An ordered list of classes; a class's place is its label."""
+    """Ordered list of classes; the index of a class is its label."""
 
     name: str
     classes: tuple[LegendClass, ...]
@@ -37,7 +37,7 @@ class Legend:
 
     @property
     def colours(self) -> tuple[str, ...]:
-        """Colours in label order."""
+        """Colors in label order."""
         return tuple(item.colour for item in self.classes)
 
     def __len__(self) -> int:
@@ -154,9 +154,9 @@ URBAN_ATLAS = Legend(
         LegendClass("Water", "#0095cf"),
     ),
 )
-"""The 27 classes of Urban Atlas that say what is there (EEA Urban Atlas Mapping Guide v6.3), names shortened."""
+"""The 27 classes of Urban Atlas without those of no data (EEA Urban Atlas Mapping Guide v6.3), names shortened."""
 
 FLOOD = Legend("flood", (LegendClass("Dry", "#d9d9d9"), LegendClass("Flooded", "#0050c8")))
-"""What a flood covers, and what it does not."""
+"""Flooded and not flooded."""
 
 LEGENDS: dict[str, Legend] = {legend.name: legend for legend in (EUROSAT, HSL4, HSL8, URBAN_ATLAS, FLOOD)}

@@ -1,4 +1,4 @@
-"""The codes of Urban Atlas, and what they become: maps from codes to the labels of a legend.
+"""Crosswalks from the codes of Urban Atlas to the labels of a legend.
 
 | edition | codes | source |
 | --- | --- | --- |
@@ -74,7 +74,7 @@ NARROW_ROADS = "12220"
 """The code of roads of 6 to 12 m, about one pixel of Sentinel-2."""
 
 ROADS = ("merge", "ignore", "keep")
-"""What becomes of narrow roads: they take the class of what lies beside them, none, or that of their code."""
+"""Treatments of narrow roads: they take the class beside them, none, or that of their code."""
 
 MOST_CLASSES = 254
 """255 is `IGNORE`, and 254 stands for roads while they are merged."""
@@ -86,7 +86,7 @@ _REMEDY = "fix the legend's file"
 
 @dataclasses.dataclass(frozen=True)
 class Crosswalk:
-    """What the codes become.
+    """Labels of the codes of Urban Atlas.
 
     Attributes:
         name: its name.
@@ -99,7 +99,7 @@ class Crosswalk:
     labels: Mapping[str, int]
 
     def label(self, code: str) -> int:
-        """Returns what a code becomes: a label of the legend, or `IGNORE`.
+        """Returns the label of a code, or `IGNORE`.
 
         Raises:
             LegendError: if the map does not know it.
@@ -109,7 +109,7 @@ class Crosswalk:
         return self.labels[code]
 
     def labels_of(self, codes: np.ndarray, source: str) -> np.ndarray:
-        """Returns what the codes of many polygons become.
+        """Returns the labels of the codes of many polygons.
 
         Args:
             codes: str (N,).
@@ -155,7 +155,7 @@ def _expected(code: str) -> str:
 
 
 def _with_divided(labels: Mapping[str, int]) -> dict[str, int]:
-    """Adds the codes that a map does not name, but whose meaning follows from those that it does.
+    """Adds codes that a crosswalk does not name, but whose labels follow from those that it names.
 
     A code that divides another becomes what that one does. One that is divided becomes what its parts do, where they
     are of one class.
@@ -242,11 +242,11 @@ CODE_MAPS: dict[str, Crosswalk] = {
         ),
     ),
 }
-"""The maps that have a name. Every one knows the codes of every edition."""
+"""The crosswalks with a name. Each holds the codes of every edition."""
 
 
 def code_map(name: str | os.PathLike[str]) -> Crosswalk:
-    """Returns a map by its name, or reads it from a JSON file.
+    """Returns a crosswalk by its name, or reads it from a JSON file.
 
     The file says of every one of the 29 codes of `TITLES` what it becomes; `ignore` lists those without a class. The
     coarse codes of 2006 may be named too. 14110, 14120 and 14130 become what 14100 does, unless they are named; where

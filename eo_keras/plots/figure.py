@@ -1,4 +1,4 @@
-"""What all figures share: an empty one with its title, its PNG bytes, and a figure that only says a sentence.
+"""Functions of all figures: an empty figure with a title, its PNG bytes, and a figure with a sentence.
 
 Figures are built from Matplotlib's objects, without pyplot: no global state, no window, any thread. Matplotlib is
 imported when the first figure is drawn, so that importing this module costs nothing.
@@ -24,7 +24,7 @@ GREY = "#555555"
 GRID = "#e5e5e5"
 
 _FONT = "DejaVu Sans"
-"""Comes with Matplotlib; has Latin, Greek, Cyrillic and Arabic letters."""
+"""Part of Matplotlib; has Latin, Greek, Cyrillic and Arabic letters."""
 
 _FURTHER_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei"),
@@ -32,7 +32,7 @@ _FURTHER_FONTS = (
     *("Yu Gothic", "MS Gothic", "IPAGothic", "Malgun Gothic", "NanumGothic", "Arial Unicode MS"),
     *("Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Ethiopic", "Noto Sans Bengali", "Noto Sans Tamil"),
 )
-"""Fonts of other scripts that systems bring along; those that are installed are used."""
+"""Fonts of other scripts on common systems; those that are installed are used."""
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
@@ -49,11 +49,11 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """Returns a figure as PNG; equal pictures are equal bytes."""
+    """Returns a figure as PNG; equal figures give equal bytes."""
     buffer = io.BytesIO()
     _set_fonts(figure)
     # "tight", because constrained layout does not see labels beside axes of fixed aspect and would cut long names off.
-    # Without Matplotlib's version in the file equal pictures are equal bytes.
+    # Without Matplotlib's version in the file, equal figures give equal bytes.
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
     return buffer.getvalue()
 
@@ -68,12 +68,12 @@ def message_png(message: str, title: str) -> bytes:
 
 
 def plain(text: str) -> str:
-    """Returns text as it can be drawn: no formula between dollar signs, no character that no font has."""
+    """Returns text that can be drawn: without formulas between dollar signs and without characters that no font has."""
     return drawable(text).replace("$", r"\$")
 
 
 def drawable(text: str) -> str:
-    """Returns text with characters that no font here has as their code points, such as `[U+6797 U+5730]`."""
+    """Returns text with the characters that no font has replaced by code points, such as `[U+6797 U+5730]`."""
     if text.isascii():
         return text
     return "".join(
@@ -84,7 +84,7 @@ def drawable(text: str) -> str:
 
 @functools.cache
 def _families() -> tuple[str, ...]:
-    """Returns the fonts that texts are drawn with, each for what those before it lack."""
+    """Returns the fonts of texts, each for characters that those before it lack."""
     from matplotlib import font_manager
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
@@ -101,12 +101,12 @@ def _characters() -> frozenset[int]:
 
 
 def _set_fonts(figure: Figure) -> None:
-    """Lets all texts of a figure use the fonts; Matplotlib's own settings are the process's and left alone."""
+    """Sets the fonts of all texts of a figure, without changing the global settings of Matplotlib."""
     from matplotlib.text import Text
 
     families = list(_families())
     for axes in figure.get_axes():
-        # Of ticks too that are made while drawing.
+        # Also of ticks that are made while drawing.
         axes.tick_params(axis="both", which="both", labelfontfamily=families)
     for text in figure.findobj(Text):
         if not text.get_text().isascii():
@@ -116,10 +116,10 @@ def _set_fonts(figure: Figure) -> None:
 
 
 def classes_to_display(labels: np.ndarray, colours: Sequence[str]) -> np.ndarray:
-    """Draws a map of classes in their colours.
+    """Colors a mask by its classes.
 
     Args:
-        labels: integers (..., height, width), places in `colours`; any other number (such as 255, no class) is black.
+        labels: integers (..., height, width), indices of `colours`; any other number (such as 255, no class) is black.
         colours: one colour `#rrggbb` a class.
 
     Returns:

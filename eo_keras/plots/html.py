@@ -67,7 +67,7 @@ class Table:
     Attributes:
         columns: the head; empty for a table of names and values without one, whose long values are broken.
         rows: cells as text, as many in each row.
-        caption: what the table shows.
+        caption: description of the table.
         text_columns: number of columns from the left that hold words; the others are numbers, set to the right.
     """
 
@@ -79,13 +79,13 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture.
+    """An image.
 
     Attributes:
         png: the bytes of a PNG file.
-        alt: what it shows, for readers who cannot see it.
+        alt: description for readers who cannot see it.
         caption: text below it.
-        dots_per_pixel: how many of the picture's dots go into one pixel of the page at the most; figures are drawn
+        dots_per_pixel: most dots of the image in one pixel of the page; figures are drawn
             finer than that, so that they stay sharp on screens of high resolution.
     """
 
@@ -97,7 +97,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a page with a title of its own."""
+    """A section of a page, with a title."""
 
     title: str
     blocks: Sequence[Text | Table | Picture]
@@ -114,7 +114,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """Returns a page as HTML; the same page is always the same text.
+    """Returns a page as HTML; the same page always gives the same text.
 
     Raises:
         ValueError: if a picture is no PNG, or the rows of a table differ in length.

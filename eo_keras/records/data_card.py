@@ -1,4 +1,4 @@
-"""The card of a records folder, `card.json`: what the numbers are, where they come from, what the classes mean."""
+"""The card of a records folder, `card.json`: its numbers, their origin and the classes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEMA = 1
 
 
 _LISTED = 10
-"""Classes that a line names; of more it gives the number."""
+"""Most classes that a line names; it gives the number of others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One part of the data: its examples by class (of tiles, the clear pixels), and the shards that hold them."""
+    """One split: its examples by class (of tiles, the clear pixels), and its shards."""
 
     examples: int
     classes: Mapping[str, int]
@@ -78,7 +78,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
-    """Where the data came from: a file's name, size and SHA-256; of a folder, the hash over all its images."""
+    """Source of the data: a file's name, size and SHA-256; of a folder, the hash over all its images."""
 
     name: str
     bytes: int
@@ -87,15 +87,15 @@ class SourceFile:
 
 @dataclasses.dataclass(frozen=True)
 class DataCard:
-    """What a records folder holds. See the module's and the fields' comments.
+    """Description of a records folder.
 
     Attributes:
         dataset: the data set's name, also the beginning of the shards' names.
         version: version of the records' content.
-        task: what the labels are for: `classification` of patches, or `segmentation`, where every pixel has one.
+        task: `classification` of patches, or `segmentation`, where every pixel has one.
         bands: names of the stored bands, in stored order.
         dtype: type of the stored numbers, `uint8` or `uint16`.
-        encoding: how an image is stored: `jpeg`, or `raw` little-endian numbers in height, width, band order.
+        encoding: encoding of images: `jpeg`, or `raw` little-endian numbers in height, width, band order.
         level: Sentinel-2 processing level, `L1C` or `L2A`.
         harmonised: whether the product's radiometric offset is already applied.
         reflectance: relation of the numbers to reflectance; None where the source does not say it.
@@ -105,7 +105,7 @@ class DataCard:
         georeferenced: whether every record holds its CRS and transform.
         legend: the classes.
         splits: the parts by name (`train`, `val`, `test`).
-        split_method: how the parts were made: the options and the counts that came out of them.
+        split_method: options of the split, and the resulting counts.
         statistics: one entry a band, over the training split.
         sources: the files the records were made from.
         products: Sentinel-2 product identifiers, where known.
@@ -142,7 +142,7 @@ class DataCard:
         return label_layouts.of_task(self.task)
 
     def missing_classes(self) -> tuple[str, ...]:
-        """Returns a line for each part that has no example, or no clear pixel, of some classes of its legend."""
+        """Returns a line for each split that has no example, or no clear pixel, of some classes of its legend."""
         what = self.targets.counted.removesuffix("s")
         lines = []
         for name, split in self.splits.items():
@@ -172,7 +172,7 @@ def write_card(card: DataCard, folder: str | os.PathLike[str]) -> None:
 
 
 def contents(card: DataCard) -> dict[str, bytes]:
-    """Returns a card as its file holds it, under its fixed name."""
+    """Returns the content of a card's file, by its fixed name."""
     return {DATA_CARD_NAME: signed_bytes(card)}
 
 

@@ -39,7 +39,7 @@ _TRANSFORM = struct.Struct("<6d")
 
 @dataclasses.dataclass(frozen=True)
 class PixelLabels:
-    """What a tile of a scene has besides its image.
+    """Labels, validity and origin of a tile of a scene.
 
     Attributes:
         mask: uint8 (height, width), the class's place in the legend, or `IGNORE`.
@@ -67,7 +67,7 @@ class PixelLabels:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One example as it is stored.
+    """One stored example.
 
     Attributes:
         image: JPEG bytes, or raw little-endian numbers (height, width, band).
@@ -75,7 +75,7 @@ class Example:
         key: the example's name, unique in its data set.
         crs: coordinate reference system (`EPSG:n`, or WKT where it has no code), or None.
         transform: GDAL-style affine transform (a, b, c, d, e, f) from pixel (column, row) to CRS, or None.
-        tile: what a tile has besides; None for a patch.
+        tile: labels, validity and origin of a tile; None for a patch.
     """
 
     image: bytes
@@ -87,7 +87,7 @@ class Example:
 
 
 def encode(example: Example) -> bytes:
-    """Serialises an example."""
+    """Serializes an example."""
     features: dict[str, bytes | int] = {IMAGE: example.image, KEY: example.key.encode()}
     if example.label is not None:
         features[LABEL] = example.label
@@ -110,7 +110,7 @@ def _maps(tile: PixelLabels) -> dict[str, np.ndarray]:
 
 
 def decode(data: bytes) -> Example:
-    """Reads back an example, without TensorFlow; the maps of a tile are taken for square."""
+    """Parses an example, without TensorFlow; the masks of a tile are taken to be square."""
     features = tfrecord.decode_example(data)
     georeferenced = CRS in features
     tile = None
@@ -146,7 +146,7 @@ def read_examples(path: str | os.PathLike[str]) -> Iterator[Example]:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What tells an example and its place.
+    """Key and location of an example.
 
     Attributes:
         key: its name.
@@ -164,7 +164,7 @@ class Header:
 
 
 def read_headers(path: str | os.PathLike[str]) -> Iterator[Header]:
-    """Yields what tells the examples of one shard; no image and no mask is decoded.
+    """Yields keys and locations of the examples of one shard; no image and no mask is decoded.
 
     Raises:
         RecordsError: if the shard is damaged.

@@ -17,8 +17,8 @@ class Targets:
     Attributes:
         per_pixel: whether every pixel has a class, which is stored as a mask with its validity.
         dtype: type of parsed labels.
-        examples: what the examples are called, in the plural.
-        counted: what a split's numbers by class count, in the plural.
+        examples: name of the examples, in the plural.
+        counted: name of the units that a split counts by class, in the plural.
     """
 
     per_pixel: bool

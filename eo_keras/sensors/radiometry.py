@@ -1,4 +1,4 @@
-"""The grey-value stretch of EuroSAT's JPEGs, its inverse, and the way from one scale of stored numbers to another.
+"""Conversion between scales of stored numbers, such as EuroSAT's JPEGs, and reflectance.
 
 The authors made the RGB images out of the 13-band ones by `gdal_translate -of JPEG -co QUALITY=100 -ot Byte -a_nodata 0
 -scale 0 2750 1 255 -b 4 -b 3 -b 2` (README of the EuroSAT repository): digital numbers 0..2750 become 1..255 linearly.
@@ -18,7 +18,7 @@ _LOWEST, _HIGHEST = 1, 255
 
 @dataclasses.dataclass(frozen=True)
 class Reflectance:
-    """How stored numbers relate to reflectance: `reflectance = number * scale + offset`."""
+    """Relation of stored numbers to reflectance: `reflectance = number * scale + offset`."""
 
     scale: float
     offset: float = 0.0
@@ -28,20 +28,20 @@ JPEG_STEP = JPEG_STRETCH_DN / (_HIGHEST - _LOWEST) / QUANTIFICATION
 """Reflectance of one grey value; a value of 1 is reflectance 0."""
 
 HARMONISED = Reflectance(scale=1 / QUANTIFICATION)
-"""What harmonised digital numbers (uint16) mean."""
+"""Relation of harmonised digital numbers (uint16) to reflectance."""
 
 EUROSAT_JPEG = Reflectance(scale=JPEG_STEP, offset=-JPEG_STEP)
-"""What the grey values (uint8) of EuroSAT's JPEGs mean."""
+"""Relation of the grey values (uint8) of EuroSAT's JPEGs to reflectance."""
 
 
 def convert(numbers: npt.ArrayLike, given: Reflectance, wanted: Reflectance, dtype: npt.DTypeLike) -> np.ndarray:
-    """Turns stored numbers into those of another scale that stand for the same reflectance.
+    """Converts stored numbers to another scale of the same reflectance.
 
     Args:
         numbers: stored numbers (..., bands), any real dtype, without NaN; give all bands that the image holds, for only
             a pixel of 0 in every one of them is one of no data.
-        given: what the numbers mean.
-        wanted: what the result is to mean.
+        given: relation of the numbers to reflectance.
+        wanted: relation of the result to reflectance.
         dtype: integer dtype of the result.
 
     Returns:
@@ -77,7 +77,7 @@ def _rescaled(numbers: npt.ArrayLike, given: Reflectance, wanted: Reflectance, d
 
 
 def jpeg_to_reflectance(value: npt.ArrayLike) -> np.ndarray:
-    """Turns grey values of EuroSAT's JPEGs back into top-of-atmosphere reflectance.
+    """Converts grey values of EuroSAT's JPEGs to top-of-atmosphere reflectance.
 
     Args:
         value: grey values 0..255, any shape and real dtype.

@@ -1,4 +1,4 @@
-"""Sentinel-2 as this package knows it: bands by name, composites, and EuroSAT's stored band order.
+"""Bands of Sentinel-2 by name, composites, and EuroSAT's stored band order.
 
 Band facts are those of ESA's Sentinel-2 MSI: centre wavelengths and native resolutions as in the EuroSAT paper's band
 table (Helber et al. 2019, IEEE JSTARS 12(7), table of bands).
@@ -18,7 +18,7 @@ class Band:
 
     Attributes:
         name: ESA's name, for instance `B8A`.
-        title: what the band is called in the literature.
+        title: name of the band in the literature.
         wavelength_nm: centre wavelength in nanometres.
         resolution_m: native ground sampling distance in metres.
         levels: the processing levels that hold the band; B10 (cirrus) is dropped in L2A.
@@ -71,7 +71,7 @@ JPEG_STRETCH_DN = 2_750
 
 
 def parse_bands(text: str, available: Iterable[str] = NOMINAL_ORDER) -> tuple[str, ...]:
-    """Turns `RGB`, `CI`, `SWIR`, `all` or a comma-separated list of names into band names.
+    """Parses `RGB`, `CI`, `SWIR`, `all` or a comma-separated list of names.
 
     Args:
         text: the name of a composite, `all`, or names such as `B04,B8A`; upper or lower case, `B4` and `B08A` are
@@ -79,10 +79,10 @@ def parse_bands(text: str, available: Iterable[str] = NOMINAL_ORDER) -> tuple[st
         available: the bands that the data holds, in stored order; `all` means these.
 
     Returns:
-        The band names, in the order asked for.
+        The band names, in the order given.
 
     Raises:
-        BandError: if a name is unknown, is asked for twice, or is not available.
+        BandError: if a name is unknown, is given twice, or is not available.
     """
     available = tuple(available)
     stripped = text.strip()

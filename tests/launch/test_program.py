@@ -92,7 +92,7 @@ def test_texts_name_modules_after_python_m():
 def test_flag_files_are_listed_and_printed():
     lines = program("flagfiles").stdout.splitlines()
     assert [line.split()[0] for line in lines] == sorted(path.name for path in flag_files.INSTALLED.glob("*.flags"))
-    assert lines[0].split(maxsplit=1)[1] == "The demo's small network on 1,600 generated RGB patches"
+    assert lines[0].split(maxsplit=1)[1] == "The demo's small network on 1,600 synthetic RGB patches"
     for name in ("demo", "demo.flags"):
         assert program("flagfiles", name).stdout == (flag_files.INSTALLED / "demo.flags").read_text()
 

@@ -29,7 +29,7 @@ def dots(pixels, colour, tolerance=60):
 
 
 def bars(pixels, part):
-    return dots(pixels, dataset.PART_COLOURS[part], 3)
+    return dots(pixels, dataset.SPLIT_COLORS[part], 3)
 
 
 def test_bars_are_as_long_as_the_counts():
@@ -67,7 +67,7 @@ def test_histograms_of_many_bands_and_of_one_number():
     bands = ("B10", "B01", "B8A", "B$2$")
     png = dataset.band_histograms_png(counts, bands, UNIT, 0, "T")
     pixels = decoded(png, (700, 400))
-    assert dots(pixels, dataset.PART_COLOURS["train"]) and dots(pixels, dataset.PART_COLOURS["test"])
+    assert dots(pixels, dataset.SPLIT_COLORS["train"]) and dots(pixels, dataset.SPLIT_COLORS["test"])
     np.testing.assert_array_equal(counts["train"], before)
     assert png == dataset.band_histograms_png(counts, bands, UNIT, 0, "T")
 
@@ -108,7 +108,7 @@ def test_a_map_shows_testing_over_training():
     pixels = decoded(dataset.map_png({"test": test, "train": train}, "T"), (500, 400))
     left, right = np.array_split(pixels, 2, axis=1)
     for half, here, there in ((left, "train", "test"), (right, "test", "train")):
-        colours = dataset.PART_COLOURS
+        colours = dataset.SPLIT_COLORS
         assert dots(half, colours[here]) > 5 * dots(half[: -len(half) // 5], colours[there], 20)
     same = decoded(dataset.map_png({"test": train, "train": train}, "T"))[: -len(pixels) // 5].astype(int)
     assert (same[..., 0] > same[..., 2] + 40).sum() > 50 * (same[..., 2] > same[..., 0] + 40).sum()
