@@ -164,7 +164,7 @@ def test_several_runs_are_compared(command, run_of, tmp_path):
     code, out, err = command(pattern, f"--output_dir={output}", "--nocalibrate")
     assert code == 0 and err == "", err
     content = json.loads((output / "comparison.json").read_text())
-    assert [one["name"] for one in content["runs"]] == ["a", "b", "c"] and content["examples"] == 30
+    assert [one["name"] for one in content["runs"]] == ["a", "b", "c"] and content["count"] == 30
     right = {}
     for folder in folders:
         stored = report.read_evaluation(folder / runs.EVALUATION_DIR / "test")
