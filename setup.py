@@ -37,8 +37,8 @@ setuptools.setup(
         "tensorboard>=2.20,<2.22",  # follows TensorFlow's version
         "protobuf>=6.31.1,<8",  # tf.train.Example without TensorFlow; the range of TensorFlow 2.21
         "google-crc32c>=1.5,<2",  # the checksums of TFRecords
-        "pillow>=10,<14",  # pictures outside TensorFlow
-        "simplejpeg>=1.7,<2",  # JPEGs of a source, checked strictly and three times as fast as by Pillow
+        "pillow>=10,<14",  # images outside TensorFlow
+        "simplejpeg>=1.7,<2",  # JPEGs of a source, decoded strictly and three times as fast as by Pillow
         "fsspec>=2024.2",  # sources and records on other file systems; dated releases, whose packages must fit theirs
         "packaging>=23",  # launch.doctor compares versions with the ranges of this file
         "matplotlib>=3.8,<4",  # figures
@@ -47,8 +47,8 @@ setuptools.setup(
     ],
     extras_require={
         "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],  # TensorFlow's own choice of CUDA libraries
-        # Builds on a cluster. Releases before 2.70 do not fit protobuf 6.31; classes of its local runner, which
-        # Beam calls experimental, watch over its processes: of 2.70 and 2.77 they are the same, later ones are unseen.
+        # Builds on a cluster. Releases before 2.70 do not fit protobuf 6.31; the supervision of its local
+        # processes uses experimental classes, which are equal in 2.70 and 2.77; later releases are untested.
         "beam": ["apache-beam>=2.70,<2.78"],
         "geoparquet": ["pyarrow>=15"],  # vectors in GeoParquet; dated by Arrow's own releases, its readers stay stable
         "dev": [
@@ -61,7 +61,7 @@ setuptools.setup(
             "pyarrow>=15",  # GeoParquet is tested
             "jax>=0.4.35,<0.11",  # shows that the models need no TensorFlow
             "s3fs>=2024.2",  # records in an object store are tested; its releases are fsspec's
-            "moto[server]>=5,<6",  # the object store that they are tested with, on this machine
+            "moto[server]>=5,<6",  # a local object store for these tests
         ],
     },
     classifiers=[

@@ -12,7 +12,7 @@ _OTHERS = {
     "flagfiles": "Lists the installed flag files; with a name, prints that file, to be copied and changed.",
     "completion": "Prints a script that completes commands and flags in a shell: eo-keras completion bash (or zsh).",
 }
-"""What the program does itself, with its explanation."""
+"""Built-in commands of the program, with their explanations."""
 
 
 def main() -> None:
