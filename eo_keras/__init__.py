@@ -1,7 +1,63 @@
 """EO-Keras: land use and land cover from Sentinel-2 with TensorFlow and Keras 3.
 
-The package imports neither TensorFlow nor Keras by itself; the modules that need them
-(`data`, `models`, `training`, `evaluation`, `serving`) import them when they are used.
+The names below are the public interface. Each is imported when it is first used (PEP 562), so that `import eo_keras`
+takes milliseconds and a program that only reads cards imports neither TensorFlow nor Keras.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from eo_keras import errors as errors
+    from eo_keras import legends as legends
+    from eo_keras.api import Records as Records
+    from eo_keras.api import build_model as build_model
+    from eo_keras.api import list_models as list_models
+    from eo_keras.api import list_tasks as list_tasks
+    from eo_keras.api import open_records as open_records
+    from eo_keras.api import predict as predict
+    from eo_keras.api import train as train
+    from eo_keras.geo.scenes import open_scene as open_scene
+    from eo_keras.runs.folder import open_run as open_run
+    from eo_keras.serving.saved_model import export as export
+    from eo_keras.training.options import TrainingOptions as TrainingOptions
+
+_MODULES = {
+    "Records": "api",
+    "TrainingOptions": "training.options",
+    "build_model": "api",
+    "export": "serving.saved_model",
+    "list_models": "api",
+    "list_tasks": "api",
+    "open_records": "api",
+    "open_run": "runs.folder",
+    "open_scene": "geo.scenes",
+    "predict": "api",
+    "train": "api",
+}
+"""The module of each public name."""
+
+_PACKAGES = ("errors", "legends")
+"""Modules that are public themselves."""
+
+__all__ = ["__version__", *_PACKAGES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used."""
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Lists the public names."""
+    return sorted(__all__)

@@ -120,13 +120,12 @@ def _guard_band_order(assumed: prediction.AssumedBands | None) -> None:
     )
 
 
-def _csv(answers: prediction.Predictions, class_names: tuple[str, ...]) -> str:
+def _csv(predictions: prediction.Predictions, class_names: tuple[str, ...]) -> str:
+    rows = predictions.rows(class_names)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class_id", "class_name", "probability", *(f"p_{name}" for name in class_names)])
-    for path, number, row in zip(answers.paths, answers.classes, answers.probabilities, strict=True):
-        values = [f"{value:.6f}" for value in row]
-        writer.writerow([path, number, class_names[number], values[number], *values])
+    writer.writerow(rows[0])
+    writer.writerows([f"{value:.6f}" if isinstance(value, float) else value for value in row.values()] for row in rows)
     return text.getvalue()
 
 

@@ -1,1 +1,5 @@
 """Legends: classes with colours, and crosswalks from codes to classes."""
+
+from eo_keras.legends.catalogue import EUROSAT, FLOOD, HSL4, HSL8, IGNORE, LEGENDS, URBAN_ATLAS, Legend, LegendClass
+
+__all__ = ["EUROSAT", "FLOOD", "HSL4", "HSL8", "IGNORE", "LEGENDS", "URBAN_ATLAS", "Legend", "LegendClass"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import functools
 import importlib.metadata
 import io
 import json
@@ -323,6 +324,16 @@ class Run:
     folder: pathlib.Path
     card: model_cards.ModelCard
     model: keras.Model
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options that trained it, by name, as its card holds them."""
+        return self.card.flags
+
+    @functools.cached_property
+    def history(self) -> list[dict[str, float | None]]:
+        """One row an epoch, columns as in history.csv; see `read_history`."""
+        return read_history(self.folder)
 
 
 def open_run(run_dir: str | os.PathLike[str], model_name: str = MODEL_NAME) -> Run:

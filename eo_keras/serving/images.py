@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,6 +53,15 @@ class Predictions:
     def classes(self) -> np.ndarray:
         """int64 (N,): the most probable class, the first one of equals."""
         return self.probabilities.argmax(axis=1)
+
+    def rows(self, class_names: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns one row an image: path, number, name and probability of its class, and all probabilities."""
+        return [
+            {"image": str(path), "class_id": int(number), "class_name": class_names[number]}
+            | {"probability": float(values[number])}
+            | {f"p_{name}": float(value) for name, value in zip(class_names, values, strict=True)}
+            for path, number, values in zip(self.paths, self.classes, self.probabilities, strict=True)
+        ]
 
 
 def fit_to_model(image: rasters.Image, card: ModelCard, where: str | os.PathLike[str]) -> np.ndarray:

@@ -1,0 +1,258 @@
+"""Public functions over the packages of the library; import them from `eo_keras`, not from here.
+
+TensorFlow and Keras are imported by the functions that need them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from eo_keras.errors import OptionError, RecordsError
+from eo_keras.records.data_card import DataCard, read_data_card
+from eo_keras.sensors import sentinel2
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from eo_keras.runs.folder import Run
+    from eo_keras.training.options import TrainingOptions
+
+# Without AVX-512, TensorFlow leaves oneDNN's kernels off, and networks train at a third of the speed. It reads the
+# variable when it is imported.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """A records folder: its card, and batches of its splits.
+
+    Attributes:
+        folder: path of the folder.
+        card: its data card: bands, dtype, legend, splits, statistics.
+    """
+
+    folder: pathlib.Path
+    card: DataCard
+
+    def count(self, split: str) -> int:
+        """Returns the number of examples in a split.
+
+        Raises:
+            RecordsError: if there is no such split.
+        """
+        if split not in self.card.splits:
+            raise RecordsError(self.folder, f"there is no split '{split}'", f"one of {', '.join(self.card.splits)}")
+        return self.card.splits[split].examples
+
+    def dataset(
+        self,
+        split: str,
+        batch_size: int = 64,
+        *,
+        bands: str | Sequence[str] = "all",
+        shuffle: bool | None = None,
+        augment: Any = False,
+        one_hot: bool = False,
+        seed: int = 1,
+        cache: bool = True,
+    ) -> tf.data.Dataset:
+        """Returns batches that `keras.Model.fit`, `evaluate` and `predict` take.
+
+        Args:
+            split: name of the split, such as `train`.
+            batch_size: examples in a batch.
+            bands: `RGB`, `CI`, `SWIR`, `all`, or names of bands, in the order of the channels.
+            shuffle: whether each pass has a new order and leaves out the examples that fill no batch. Default: for
+                the split `train` alone.
+            augment: whether shuffled images are augmented by the defaults of the records' task; or an
+                `eo_keras.data.augment.patches.Augmentation` (patches) or `crops.CropAugmentation` (tiles).
+            one_hot: whether labels are one-hot vectors instead of class numbers.
+            seed: of order and augmentation.
+            cache: whether to keep the examples in memory, up to 4 GiB.
+
+        Returns:
+            A dataset of batches. Those of patches are `(image, label)`: images (batch, height, width, band), digital
+            numbers in their stored dtype; labels int32 (batch,), or float32 (batch, class). Those of tiles are `(image,
+            label, weight)`: labels uint8 (batch, height, width) or float32 (batch, height, width, class), and weights
+            float32 (batch, height, width), 0 for pixels without a class.
+
+        Raises:
+            RecordsError: if the split cannot be used.
+            BandError: if a band is not stored.
+            OptionError: if there are too few examples for a batch, or the augmentation does not fit.
+        """
+        from eo_keras.data import fit
+        from eo_keras.data.augment.crops import CropAugmentation
+        from eo_keras.data.augment.patches import Augmentation
+        from eo_keras.data.pipeline import PipelineOptions, RecordDataset
+
+        shuffle = split == "train" if shuffle is None else shuffle
+        if augment and not shuffle:
+            raise OptionError(
+                "augment", "it is given for a dataset that is not shuffled", "shuffle=True, or no augment"
+            )
+        if augment is True:
+            augment = (
+                CropAugmentation(crop=self.card.patch_size) if self.card.task == "segmentation" else Augmentation()
+            )
+        options = PipelineOptions(
+            batch_size=batch_size,
+            bands=_bands(self.card, bands),
+            seed=seed,
+            augmentation=augment or None,
+            cache=cache,
+        )
+        make = fit.shuffled_dataset if shuffle else fit.ordered_dataset
+        return make(RecordDataset(self.folder), options, split, one_hot=one_hot)
+
+
+def open_records(records_dir: str | os.PathLike[str]) -> Records:
+    """Opens a records folder and reads its card.
+
+    Args:
+        records_dir: the folder, as `launch.build` or `tfrecords_builder` wrote it.
+
+    Raises:
+        RecordsError: if the folder or its card is missing, or the card cannot be read.
+    """
+    return Records(pathlib.Path(records_dir), read_data_card(records_dir))
+
+
+def list_tasks() -> tuple[str, ...]:
+    """Lists the names of the tasks that models are trained for."""
+    from eo_keras import tasks
+
+    return tasks.TASKS
+
+
+def list_models(task: str | None = None) -> tuple[str, ...]:
+    """Lists the names of the architectures.
+
+    Args:
+        task: one of `list_tasks()`; None for all.
+
+    Raises:
+        OptionError: if there is no such task.
+    """
+    from eo_keras import models
+
+    if task is not None and task not in list_tasks():
+        raise OptionError("task", f"'{task}'", f"one of {', '.join(list_tasks())}")
+    return tuple(name for name, info in models.MODELS.items() if task in (None, info.task))
+
+
+def build_model(
+    name: str,
+    card: DataCard,
+    bands: str | Sequence[str] = "RGB",
+    weights: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Builds a Keras model for the classes, numbers and patch size of a records folder.
+
+    Args:
+        name: one of `list_models()`.
+        card: the card of the records; their statistics become the model's normalization layer.
+        bands: `RGB`, `CI`, `SWIR`, `all`, or names of bands, in the order of the channels.
+        weights: None for random weights; `imagenet`; or a file, see `eo_keras.models.build`.
+        **options: other arguments of `eo_keras.models.build`, such as `seed`, `dropout`, `dtype_policy`, or
+            `patch_size=None` for images of any size.
+
+    Returns:
+        A model from digital numbers (batch, height, width, band) in the card's dtype to float32 probabilities (batch,
+        class), or (batch, height, width, class) of a segmentation model. It is not compiled.
+
+    Raises:
+        BandError: if the records lack a band.
+        OptionError: if an option's value cannot work.
+        SourceError: if the weights cannot be read or do not fit.
+    """
+    from eo_keras import models
+
+    bands = _bands(card, bands)
+    model, _ = models.build(
+        name,
+        bands=bands,
+        num_classes=len(card.legend),
+        normalisation=models.Normalization.of_card(card, bands),
+        input_dtype=card.dtype,
+        weights=weights,
+        **({"patch_size": card.patch_size} | options),
+    )
+    return model
+
+
+def train(
+    options: TrainingOptions,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Run:
+    """Trains a model, writes a run folder, and opens it.
+
+    Args:
+        options: records, run folder, model and all else.
+        progress: called with (stage, done, total) steps.
+        report: called with lines of text: what will be done, and one after each epoch. `print`, for instance.
+
+    Raises:
+        OptionError: if options cannot work together.
+        EOKerasError: see `eo_keras.training.train.train`.
+    """
+    from eo_keras.runs.folder import open_run
+    from eo_keras.training.train import train
+
+    train(options, progress=progress, report=report)
+    return open_run(options.run_dir)
+
+
+def predict(
+    run: Run,
+    files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    bands: str | None = None,
+    calibrated: bool | None = None,
+    batch_size: int = 64,
+) -> list[dict[str, Any]]:
+    """Classifies image files with a run's model.
+
+    Args:
+        run: the run of a classification model.
+        files: paths, patterns such as `patches/*.tif`, or folders of GeoTIFF, JPEG or PNG images of the patch size.
+        bands: names of the images' bands in stored order. Default: those that the files name, or EuroSAT's order of
+            13 bands, or RGB, by their number.
+        calibrated: whether the run's temperature is applied. Default: where `launch.evaluate` has fitted one.
+        batch_size: images in a batch; it does not change the predictions.
+
+    Returns:
+        A list of one row an image, sorted by path, with the entries `image`, `class_id`, `class_name`, `probability`,
+        and `p_` with each class's name. `pandas.DataFrame` and `csv.DictWriter` take the rows.
+
+    Raises:
+        SourceError: if an image cannot be read, or has another size than the model's patches.
+        BandError: if its bands are not known or do not fit the model.
+        RunError: if the model predicts masks.
+    """
+    from eo_keras.geo.images import find_images
+    from eo_keras.runs import temperature
+    from eo_keras.serving.images import predict_images
+
+    paths = find_images([files] if isinstance(files, (str, os.PathLike)) else files)
+    found, _ = temperature.find(run.folder, calibrated)
+    predictions = predict_images(
+        run,
+        paths,
+        None if bands is None else sentinel2.parse_bands(bands),
+        batch_size,
+        temperature=found and found.temperature,
+    )
+    return predictions.rows(run.card.legend.class_names)
+
+
+def _bands(card: DataCard, bands: str | Sequence[str]) -> tuple[str, ...]:
+    return sentinel2.parse_bands(bands if isinstance(bands, str) else ",".join(bands), card.bands)
