@@ -36,13 +36,13 @@ flags.DEFINE_float("min_seconds", 5.0, "batches, read: whole epochs are read unt
 
 def _build() -> None:
     from tfrecords_builder import build
+    from tfrecords_builder.sources.eurosat import EuroSATOptions
 
     options = build.BuildOptions(
         dataset="eurosat_rgb",
-        source=FLAGS.source,
+        source=EuroSATOptions(FLAGS.source, no_verify=not FLAGS.verify),
         output_dir=FLAGS.output_dir,
         num_workers=FLAGS.num_workers,
-        verify=FLAGS.verify,
     )
     started = time.perf_counter()
     report = build.build(options)

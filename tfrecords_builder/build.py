@@ -1,4 +1,4 @@
-"""From a source archive to a records folder: scan, split, plan, write the shards, and the card last.
+"""From a source to a records folder: list, preflight, scan, split, plan, write the shards, and the card last.
 
 A folder with a card is whole. The same options over the same source give byte-identical files on every engine, with
 any number of workers, and however often the build was killed and called again.
@@ -17,16 +17,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 import eo_keras
 from eo_keras.core import engines, files
-from eo_keras.errors import OptionError, SourceError
+from eo_keras.core.options import check, documented, nested, option
+from eo_keras.errors import BandError, LegendError, OptionError, SourceError
 from eo_keras.records import data_card as cards
 from eo_keras.records.statistics import Histograms
-from tfrecords_builder.sources import SOURCES, UNNAMED, Source
-from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
+from tfrecords_builder import sources
+from tfrecords_builder.sources.source import Context, Listing, PlannedExample, Preflight, Rows
 from tfrecords_builder.splits import split as splits
+from tfrecords_builder.splits.types import TEST, TRAIN, VAL, SplitOptions, SplitResult
 from tfrecords_builder.steps import plan, scan, shards
 from tfrecords_builder.storage import manifest, output
 from tfrecords_builder.storage.output import BuildReport
@@ -34,82 +34,64 @@ from tfrecords_builder.storage.state import BuildState
 
 _Progress = Callable[[str, int, int], None] | None
 
+_REFUSALS = (SourceError, OptionError, BandError, LegendError)
 
+
+@documented
 @dataclasses.dataclass(frozen=True)
 class BuildOptions:
-    """What to build.
+    """What to build."""
 
-    Attributes:
-        dataset: a name of `tfrecords_builder.sources.SOURCES`.
-        source: the archive: a zip, a folder holding its root, or the folder of class folders; a path or a URL.
-        output_dir: the records folder to make; a path or a URL.
-        split: who is train, val and test.
-        shard_mb: size of a shard in megabytes (10^6 bytes).
-        verify: whether every JPEG is decoded in the scan. Without, damage is found in training images alone, which are
-            decoded for the statistics, and identical images are told by their files' checksums. GeoTIFFs are
-            always decoded.
-        num_workers: number of processes.
-        engine: one of `output.ENGINES`.
-        beam_options: options of Apache Beam, such as `--runner=FlinkRunner`.
-        overwrite: whether to replace a build, whole or unfinished, that is already in `output_dir`.
-        bands: names of the source's bands in stored order, of data sets that do not say them.
-        level: its processing level, likewise.
-    """
-
-    dataset: str
-    source: str
-    output_dir: str
-    split: splits.SplitOptions = splits.SplitOptions()
-    shard_mb: float = 16.0
-    verify: bool = True
-    num_workers: int = 1
-    engine: str = "local"
+    dataset: str = option(choices=tuple(sources.SOURCES), help="Data set to build.")
+    source: Any
+    """Options of the data set, of its source's `Options`; or where it lies, if nothing else is to be said."""
+    output_dir: str = option(urls=True, repeatable=False, help="Records folder to make; new or empty. A path or a URL.")
+    split: SplitOptions = nested(SplitOptions)
+    shard_mb: float | None = option(
+        None,
+        above=0,
+        help="Size of a shard in megabytes (10^6 bytes); training gets at least "
+        f"{plan.MIN_TRAINING_SHARDS} shards. Default: 16, of urban_atlas 64.",
+    )
+    num_workers: int = option(1, minimum=1, affects_result=False, help="Processes.")
+    engine: str = option(
+        "local",
+        choices=output.ENGINES,
+        affects_result=False,
+        help="What runs the work: processes of this machine, or Apache Beam.",
+    )
     beam_options: tuple[str, ...] = ()
-    overwrite: bool = False
-    bands: tuple[str, ...] | None = None
-    level: str | None = None
+    """Options of Apache Beam, such as `--runner=FlinkRunner`."""
+    overwrite: bool = option(
+        False,
+        affects_result=False,
+        repeatable=False,
+        help="Whether to replace a build, whole or unfinished, that is in `output_dir`; other files there stay.",
+    )
 
-    def named_source(self) -> Source:
-        """Returns the source, its bands named.
-
-        Raises:
-            OptionError: if the data set is unknown, does not say its bands and nobody else does, or says them itself.
-        """
-        if self.dataset not in SOURCES:
-            raise OptionError("dataset", f"'{self.dataset}' is unknown", f"one of {', '.join(SOURCES)}")
-        source = SOURCES[self.dataset]
-        if self.dataset in UNNAMED:
-            return source.named(self.bands, self.level)
-        if self.bands is not None or self.level is not None:
-            raise OptionError(
-                "`bands_in_file` and `scene_level`",
-                f"{self.dataset} says itself what it holds",
-                remedy="leave them out",
-            )
-        return source
+    def __post_init__(self):
+        """Refuses values of another type or out of range."""
+        check(self)
 
 
 def build(options: BuildOptions, *, progress: _Progress = None, dry_run: bool = False) -> BuildReport:
-    """Builds a records folder, or goes on with an unfinished one.
+    """Builds a records folder, or continues an unfinished build.
 
     Args:
         options: what to build.
-        progress: called with (stage, done, total) as the work goes on.
-        dry_run: scan, split and plan, but write nothing; always in this machine's processes.
+        progress: called with (stage, done, total) as the work advances.
+        dry_run: do all that planning needs, but write nothing; always in this machine's processes. Scenes are not cut:
+            the report's card then has no statistics, and its one split `all` counts the tiles that may be kept.
 
     Raises:
         OptionError: if the options cannot work together.
-        SourceError: if the source or a patch of it cannot be used, or its bands are in another order.
+        SourceError: if the source or an example of it cannot be used, or its bands are in another order.
+        BandError: if a scene lacks a band.
         RecordsError: if the output folder holds something else or an unfinished build of something else, or another
             process is writing to it.
         StorageError: if the output cannot be written.
     """
-    _check_options(options)
-    # Workers may run in other folders.
-    options = dataclasses.replace(
-        options, source=files.absolute(options.source), output_dir=output.resolved(options.output_dir)
-    )
-    opening = secrets.token_hex(8)
+    options, opening = _resolved(options), secrets.token_hex(8)
     if dry_run:
         output.check(options.output_dir, overwrite=options.overwrite)
         with tempfile.TemporaryDirectory() as folder, _engine(options, opening, local=True) as engine:
@@ -119,16 +101,30 @@ def build(options: BuildOptions, *, progress: _Progress = None, dry_run: bool = 
         return _Build(options, opening, engine, BuildState(folder), progress).run()
 
 
-def _check_options(options: BuildOptions) -> None:
-    options.named_source()
+def _resolved(options: BuildOptions) -> BuildOptions:
+    """Returns the options with the source's defaults and with paths that mean the same to every worker, all checked."""
+    source = sources.named(options.dataset)
+    given = options.source
+    if isinstance(given, str | os.PathLike):
+        given = source.Options(os.fspath(given))
+    split = options.split
+    if split.split is None:
+        split = dataclasses.replace(split, split=source.facts.split)
+    given = source.checked(given, split)
     output.check_work(
-        shard_mb=options.shard_mb,
         num_workers=options.num_workers,
         engine=options.engine,
         beam_options=options.beam_options,
-        paths=(options.source, options.output_dir),
+        paths=(str(getattr(given, dataclasses.fields(given)[0].name)), options.output_dir),
     )
-    splits.check_options(options.split)
+    splits.check_options(split)
+    return dataclasses.replace(
+        options,
+        source=given,
+        output_dir=output.resolved(options.output_dir),
+        split=split,
+        shard_mb=source.facts.shard_mb if options.shard_mb is None else options.shard_mb,
+    )
 
 
 def _engine(options: BuildOptions, opening: str, *, local: bool = False) -> engines.Engine:
@@ -136,7 +132,7 @@ def _engine(options: BuildOptions, opening: str, *, local: bool = False) -> engi
         "local" if local else options.engine,
         options.num_workers,
         options.beam_options,
-        functools.partial(shards.prepare, options.source, opening),
+        functools.partial(sources.named(options.dataset).prepare, options.source, opening),
     )
 
 
@@ -147,28 +143,43 @@ class _Build:
         self, options: BuildOptions, opening: str, engine: engines.Engine, state: BuildState, progress: _Progress
     ):
         self._options, self._engine, self._state, self._progress = options, engine, state, progress
-        self._source = options.named_source()
-        self._context = scan.SourceContext(self._source, options.source, options.verify, state.folder, opening)
+        self._source = sources.named(options.dataset)
+        self._context = Context(self._source, options.source, state.folder, opening)
         self._seconds: dict[str, float] = {}
 
     def run(self, dry_run: bool = False) -> BuildReport:
         started = time.monotonic()
+        source, context = self._source, self._context
         with self._timed("list"):
-            items = self._source.items(scan.open_archive(self._options.source, self._context.opening))
-            self._state.begin(self._describe(), self._sources(items), overwrite=self._options.overwrite)
-        with self._forgetting_refusals():
-            splits.split_before_scan(self._patches(items), self._options.split)
-            with self._timed("scan"):
-                scanned = scan.scan(self._context, items, self._engine, self._progress)
-            with self._timed("plan"):
-                warnings = self._guard_band_order(scanned)
-                split = splits.make_split(self._patches(scanned.items, scanned), self._options.split)
-                planned = self._plan(scanned, split)
-        written, kept, histograms = [], 0, self._histograms()
+            listing = source.list(context, self._options.split)
+            stamps = {**listing.stamps, **self._split_files()}
+            changed = self._state.begin(self._describe(listing), stamps, overwrite=self._options.overwrite)
+            for path in changed:
+                self._state.forget(listing.made_from.get(path, ()))
+        with self._forgetting_refusals(), self._timed("preflight"):
+            preflight = source.preflight(context, listing, self._run_units)
+            if preflight.candidates is not None:
+                splits.split_before_scan(preflight.candidates, self._options.split)
+        if dry_run and source.cuts:
+            count = len(preflight.candidates.keys) if preflight.candidates is not None else 0
+            card = self._card(preflight, None, {"all": cards.Split(count, {}, ())}, {}, ())
+            self._seconds["all"] = time.monotonic() - started
+            return BuildReport(card, self._seconds, {"all": 0}, 0, preflight.warnings)
+        with self._noting_refusals(preflight), self._timed("scan"):
+            scan.scan(context, preflight.units, self._run_units)
+        with self._forgetting_refusals(), self._timed("plan"):
+            rows = source.gather(context, listing, preflight)
+            split = splits.make_split(rows.patches, self._options.split)
+            planned = self._plan(preflight, rows, split)
+        written, kept, histograms = [], 0, self._histograms(preflight)
         if not dry_run:
-            with self._forgetting_refusals(), self._timed("write"):
-                written, kept, histograms = self._write(scanned, planned)
-        card = self._card(scanned, split, planned, written, histograms)
+            # Of records that the scan has written, only the state can be damaged.
+            refusals = contextlib.nullcontext() if source.cuts else self._forgetting_refusals()
+            with refusals, self._timed("write"):
+                written, kept, histograms = self._write(preflight, rows, planned)
+        parts = _parts(preflight, rows, split, planned, written)
+        statistics = histograms.statistics(preflight.facts.bands)
+        card = self._card(preflight, rows, parts, {**split.method, **rows.method}, statistics)
         if not dry_run:
             output.finish(self._state.output, card)
             self._state.remove()
@@ -179,7 +190,7 @@ class _Build:
             self._seconds,
             counts,
             kept,
-            (*warnings, *split.warnings, *card.missing_classes(), *self._state.output.take_warnings()),
+            (*rows.warnings, *split.warnings, *card.missing_classes(), *self._state.output.take_warnings()),
         )
 
     @contextlib.contextmanager
@@ -190,150 +201,143 @@ class _Build:
 
     @contextlib.contextmanager
     def _forgetting_refusals(self) -> Iterator[None]:
-        """Removes the state where the source or a flag must change; it would stand in the way of the next call."""
+        """Removes the state where the source or an option must change; it would stand in the next call's way."""
         try:
             yield
-        except (SourceError, OptionError):
+        except _REFUSALS:
             self._state.remove()
             raise
 
-    def _sources(self, items: Sequence[Any]) -> dict[str, str]:
-        """Returns what is read, and what changes when it does."""
-        found = {item.member: f"{item.bytes} {item.stamp}" for item in items}
-        split = self._options.split
-        parts = () if split.lists is None else (splits.TRAIN, splits.VAL, splits.TEST)
+    @contextlib.contextmanager
+    def _noting_refusals(self, preflight: Preflight) -> Iterator[None]:
+        """Removes the state where an input is refused; of scans that cut records, keeps what is made from the others.
+
+        What the units that are not wholly cut are made from is noted, so that it may change before the next call.
+        """
+        source = self._source
+        try:
+            yield
+        except SourceError:
+            if not source.cuts:
+                self._state.remove()
+                raise
+            unfinished = [unit for unit in preflight.units if not source.is_scanned(self._context, unit)]
+            refused = {path for unit in unfinished for path in unit.inputs}
+            self._state.note_refused(refused)
+            raise
+        except _REFUSALS:
+            self._state.remove()
+            raise
+
+    def _run_units(self, function: Callable[[Context, Any], None], units: Sequence[Any], stage: str) -> None:
+        total, done = sum(map(len, units)), 0
+        for position in self._engine.run(function, self._context, units):
+            done += len(units[position])
+            if self._progress:
+                self._progress(stage, done, total)
+
+    def _split_files(self) -> dict[str, str]:
+        """Returns the checksums of the files that the split reads."""
+        split, found = self._options.split, {}
+        parts = () if split.lists is None else (TRAIN, VAL, TEST)
         for path in (*(f"{split.lists}-{part}.txt" for part in parts), *filter(None, [split.coordinates])):
-            # What cannot be read, the split tells of better.
+            # The split's own error about a file that cannot be read says more.
             with contextlib.suppress(OSError):
                 found[path] = files.sha256_of_file(path)
         return found
 
-    def _describe(self) -> dict[str, Any]:
-        """Says what is built; equal descriptions of the same sources give equal bytes."""
-        options = self._options
+    def _describe(self, listing: Listing) -> dict[str, Any]:
+        """Describes what is built; equal descriptions of the same inputs give equal bytes."""
         return {
             "program": eo_keras.__version__,
-            "dataset": options.dataset,
-            "source_name": _source_name(options.source),
-            "shard_mb": options.shard_mb,
-            "verify": options.verify,
-            **({} if options.bands is None else {"bands": options.bands, "level": options.level}),
-            **dataclasses.asdict(options.split),
+            "state_layout": self._state.LAYOUT,
+            "dataset": self._options.dataset,
+            "shard_mb": self._options.shard_mb,
+            **listing.description,
+            **dataclasses.asdict(self._options.split),
         }
 
-    def _guard_band_order(self, scanned: scan.Scan) -> tuple[str, ...]:
-        if not self._source.band_order_guard:
-            return ()
-        problem = band_order_problem(scanned.means, self._source.bands)
-        if problem is None:
-            return ()
-        if len(scanned.items) < GUARD_MIN_PATCHES:
-            return (f"too few patches ({len(scanned.items)}) to judge the band order, but {problem}",)
-        raise SourceError(
-            self._options.source,
-            problem,
-            f"the stored order {','.join(self._source.bands)}",
-            "give the published archive, or write the bands of your GeoTIFFs in that order",
-        )
-
-    def _patches(self, items: Sequence[Any], scanned: scan.Scan | None = None) -> splits.Patches:
-        """Returns what is known of the items before they have been read, or after."""
-        return splits.Patches(
-            keys=tuple(item.key for item in items),
-            classes=tuple(item.class_name for item in items),
-            groups=np.arange(len(items)) if scanned is None else scanned.identical_groups(),
-            crs=(None,) * len(items) if scanned is None else scanned.crs,
-            transforms=None if scanned is None else scanned.transforms,
-            size_m=self._source.patch_size * self._source.resolution_m,
-            pixels=self._source.patch_size,
-            parts=tuple(item.part for item in items),
-        )
-
-    def _plan(self, scanned: scan.Scan, split: splits.SplitResult) -> list[plan.ShardPlan]:
+    def _plan(self, preflight: Preflight, rows: Rows, split: SplitResult) -> list[plan.ShardPlan]:
         return plan.plan_shards(
-            self._source.name,
-            [item.key for item in scanned.items],
-            scanned.stored_bytes.tolist(),
+            preflight.facts.name,
+            rows.patches.keys,
+            rows.bytes.tolist(),
             split.assignment,
             shard_mb=self._options.shard_mb,
             seed=self._options.split.seed,
         )
 
-    def _write(self, scanned: scan.Scan, planned: list[plan.ShardPlan]) -> tuple[list[cards.Shard], int, Histograms]:
-        context = shards.ShardContext(self._context, self._options.output_dir)
-        units = [_shard_unit(scanned, shard) for shard in planned]
-        histograms = self._histograms()
+    def _write(
+        self, preflight: Preflight, rows: Rows, planned: Sequence[plan.ShardPlan]
+    ) -> tuple[list[cards.Shard], int, Histograms]:
+        context = shards.ShardContext(self._context, preflight.facts, self._options.output_dir)
+        units = [
+            shards.ShardUnit(
+                shard.name,
+                tuple(
+                    PlannedExample(rows.patches.keys[position], rows.places[position], rows.digests[position].tobytes())
+                    for position in shard.positions
+                ),
+                counted=shard.split == TRAIN,
+            )
+            for shard in planned
+        ]
+        histograms = self._histograms(preflight)
         entries, kept = manifest.write_all(
             self._engine, shards.write_shard, context, units, self._state, histograms, self._progress
         )
         return entries, kept, histograms
 
-    def _histograms(self) -> Histograms:
-        return Histograms(len(self._source.bands), self._source.dtype)
+    def _histograms(self, preflight: Preflight) -> Histograms:
+        return Histograms(len(preflight.facts.bands), preflight.facts.dtype)
 
     def _card(
         self,
-        scanned: scan.Scan,
-        split: splits.SplitResult,
-        planned: list[plan.ShardPlan],
-        written: Sequence[cards.Shard],
-        histograms: Histograms,
+        preflight: Preflight,
+        rows: Rows | None,
+        parts: dict[str, cards.Split],
+        method: dict[str, Any],
+        statistics: tuple[cards.BandStatistics, ...],
     ) -> cards.DataCard:
-        source = self._source
-        parts: dict[str, Any] = {}
-        for name in dict.fromkeys(shard.split for shard in planned):
-            positions = [position for position, assigned in enumerate(split.assignment) if assigned == name]
-            if scanned.class_pixels is None:
-                counts = collections.Counter(scanned.items[position].class_name for position in positions)
-            else:
-                pixels = scanned.class_pixels[positions].sum(axis=0).tolist()
-                counts = dict(zip(source.legend.class_names, pixels, strict=True))
-            parts[name] = cards.Split(
-                examples=len(positions),
-                classes={class_name: counts[class_name] for class_name in source.legend.class_names},
-                shards=tuple(entry for shard, entry in zip(planned, written, strict=False) if shard.split == name),
-            )
-        sha256, size = scan.source_digest(self._context, scanned)
+        facts = preflight.facts
         return cards.DataCard(
-            dataset=source.name,
-            version=source.version,
-            task=source.task,
-            bands=source.bands,
-            dtype=source.dtype,
-            encoding=source.encoding,
-            level=source.level,
+            dataset=facts.name,
+            version=facts.version,
+            task=facts.task,
+            bands=facts.bands,
+            dtype=facts.dtype,
+            encoding=facts.encoding,
+            level=facts.level,
             harmonised=True,
-            reflectance=source.reflectance,
-            nodata=source.nodata,
-            resolution_m=source.resolution_m,
-            patch_size=source.patch_size,
-            georeferenced=source.georeferenced,
-            legend=source.legend,
+            reflectance=facts.reflectance,
+            nodata=facts.nodata,
+            resolution_m=facts.resolution_m,
+            patch_size=facts.patch_size,
+            georeferenced=facts.georeferenced,
+            legend=facts.legend,
             splits=parts,
-            split_method=split.method,
-            statistics=histograms.statistics(source.bands),
-            sources=(cards.SourceFile(_source_name(self._options.source), size, sha256),),
-            products=(),
-            attribution=source.attribution,
+            split_method=method,
+            statistics=statistics,
+            sources=tuple(self._source.files(self._context, preflight, rows)),
+            products=preflight.products,
+            attribution=facts.attribution,
         ).with_fingerprint()
 
 
-def _shard_unit(scanned: scan.Scan, planned: plan.ShardPlan) -> shards.ShardUnit:
-    return shards.ShardUnit(
-        planned.name,
-        tuple(
-            shards.PlannedExample(
-                scanned.items[position],
-                scanned.stored_digests[position].tobytes(),
-                scanned.crs[position],
-                None if scanned.transforms is None else tuple(scanned.transforms[position].tolist()),
-            )
-            for position in planned.positions
-        ),
-        counted=planned.split == splits.TRAIN,
-    )
-
-
-def _source_name(path: str) -> str:
-    here = files.local(path)
-    return here.resolve().name if here is not None else os.fspath(path).rstrip("/").rpartition("/")[2]
+def _parts(
+    preflight: Preflight,
+    rows: Rows,
+    split: SplitResult,
+    planned: Sequence[plan.ShardPlan],
+    written: Sequence[cards.Shard],
+) -> dict[str, cards.Split]:
+    """Returns the card's splits; in a dry run without shards."""
+    parts = {}
+    for name in dict.fromkeys(shard.split for shard in planned):
+        positions = [position for position, assigned in enumerate(split.assignment) if assigned == name]
+        parts[name] = cards.Split(
+            examples=len(positions),
+            classes=rows.counts(positions, preflight.facts.legend),
+            shards=tuple(entry for shard, entry in zip(planned, written, strict=False) if shard.split == name),
+        )
+    return parts

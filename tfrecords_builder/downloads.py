@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import http.client
 import os
@@ -15,6 +14,8 @@ from collections.abc import Callable
 from eo_keras.core import files
 from eo_keras.core.output_folders import FILES, OutputFolder
 from eo_keras.errors import SourceError
+from tfrecords_builder.sources import SOURCES
+from tfrecords_builder.sources.source import PublishedFile
 
 CHUNK_BYTES = 1 << 20
 ATTEMPTS = 4
@@ -25,26 +26,8 @@ _PASSING = (408, 429, 500, 502, 503, 504)
 """Answers of a server that is busy or unwell, which may be another the next time."""
 
 
-@dataclasses.dataclass(frozen=True)
-class PublishedFile:
-    """A file as its publisher describes it: name, URL, size in bytes and MD5 (the checksum that Zenodo gives)."""
-
-    name: str
-    url: str
-    bytes: int
-    md5: str
-
-
-_ZENODO = "https://zenodo.org/records/7711810/files"
-
-PUBLISHED = {
-    "eurosat_rgb": PublishedFile(
-        "EuroSAT_RGB.zip", f"{_ZENODO}/EuroSAT_RGB.zip?download=1", 94_658_721, "f46e308c4d50d4bf32fedad2d3d62f3b"
-    ),
-    "eurosat_ms": PublishedFile(
-        "EuroSAT_MS.zip", f"{_ZENODO}/EuroSAT_MS.zip?download=1", 2_065_402_329, "091174add3c8e680a49244acf185b9f0"
-    ),
-}
+PUBLISHED = {name: source.facts.published for name, source in SOURCES.items() if source.facts.published is not None}
+"""The published archives by data set."""
 
 
 def download(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -65,6 +65,26 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
                 raise _damaged(path, number)
             yield data
             number += 1
+
+
+def read_record_at(path: str | os.PathLike[str], offset: int, length: int) -> bytes:
+    """Returns one record of a TFRecord file, its checksums verified.
+
+    Args:
+        path: the file.
+        offset: where it begins, framing included.
+        length: its length, framing included.
+
+    Raises:
+        RecordsError: if there is no such record.
+    """
+    with files.open_for_reading(path) as file:
+        file.seek(offset)
+        data = file.read(length)
+    record = data[_LENGTH.size + _CHECKSUM.size : -_CHECKSUM.size]
+    if len(data) != length or data != framed(record):
+        raise RecordsError(path, f"the record at byte {offset:,} is cut off or damaged", "a whole TFRecord file")
+    return record
 
 
 def _damaged(path, number: int) -> RecordsError:
@@ -137,8 +157,13 @@ def encode_example(features: Mapping[str, bytes | int]) -> bytes:
 
 def decode_example(data: bytes) -> dict[str, bytes | int]:
     """Reads back what `encode_example` wrote."""
-    features = {}
+    return {key: values[0] for key, values in decode_lists(data).items()}
+
+
+def decode_lists(data: bytes) -> dict[str, Sequence[Any]]:
+    """Reads the features of any `tf.train.Example`: of each a list of bytes, of integers or of float32 numbers."""
+    found = {}
     for key, feature in _Example.FromString(data).features.feature.items():
         kind = feature.WhichOneof("kind")
-        features[key] = getattr(feature, kind).value[0]
-    return features
+        found[key] = getattr(feature, kind).value if kind else ()
+    return found

@@ -53,7 +53,7 @@ def test_the_index_of_nothing_is_0():
 
 
 def test_the_command_scores_the_test_tiles_alone(tmp_path):
-    built("ombria_s2", write_zip(tmp_path / "o.zip", members()), tmp_path / "r", method="published", **NAMED)
+    built("ombria_s2", write_zip(tmp_path / "o.zip", members()), tmp_path / "r", split="published", **NAMED)
     output = tmp_path / "results" / "threshold.json"
     words = ["-m", "benchmarks.pixel_threshold", f"--records_dir={tmp_path / 'r'}", f"--output={output}"]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=measuring.ROOT)

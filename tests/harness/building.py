@@ -3,14 +3,23 @@
 import hashlib
 
 from eo_keras.records import example as records
-from tfrecords_builder import build
-from tfrecords_builder.splits.split import SplitOptions
+from tfrecords_builder import build, sources
+from tfrecords_builder.splits.types import SplitOptions
 
 
 def built(dataset, source, output_dir, **kwargs):
-    split = {key: kwargs.pop(key) for key in list(kwargs) if key in SplitOptions.__dataclass_fields__}
-    options = build.BuildOptions(dataset, str(source), str(output_dir), SplitOptions(**split), **kwargs)
-    return build.build(options).card
+    return build.build(options_of(dataset, source, output_dir, **kwargs)).card
+
+
+def options_of(dataset, source, output_dir, **kwargs):
+    """Options of a build, of which each belongs to the split, to the source or to the build."""
+    kind = sources.SOURCES[dataset].Options
+
+    def taken(fields):
+        return {key: kwargs.pop(key) for key in list(kwargs) if key in fields}
+
+    split, own = taken(SplitOptions.__dataclass_fields__), taken(kind.__dataclass_fields__)
+    return build.BuildOptions(dataset, kind(str(source), **own), str(output_dir), SplitOptions(**split), **kwargs)
 
 
 def all_examples(card, folder, split=None):

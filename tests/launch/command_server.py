@@ -33,7 +33,7 @@ def main():
     import_tensorflow_quietly()
     import eo_keras.inspection.page
     import eo_keras.training.train  # noqa: F401
-    import tfrecords_builder.build_tiles  # noqa: F401
+    import tfrecords_builder.build  # noqa: F401
 
     gc.freeze()  # Or each fork would copy the pages of all that is there when it collects.
     print("ready", flush=True)

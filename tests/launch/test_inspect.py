@@ -17,7 +17,7 @@ def folders(tmp_path_factory):
     coordinates = archives.write_coordinates(folder / "coordinates.csv", patches_per_class=8)
     methods = {
         "random": splits.SplitOptions(),
-        "spatial": splits.SplitOptions(method="spatial", coordinates=str(coordinates)),
+        "spatial": splits.SplitOptions(split="spatial", coordinates=str(coordinates)),
     }
     for name, split in methods.items():
         build.build(build.BuildOptions("eurosat_rgb", str(source), str(folder / name), split))

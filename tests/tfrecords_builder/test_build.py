@@ -328,12 +328,12 @@ def test_a_dry_run_writes_nothing(rgb_zip, tmp_path):
     [
         ({"test_fraction": 0.05}, "none comes into test; .*Change `test_fraction"),
         ({"val_fraction": 0.05}, "none comes into val"),
-        ({"fold": (1, 50)}, "fold: 1/50, and the number of patches is 30"),
-        ({"method": "published"}, "the archive has no parts of its own"),
-        ({"method": "lists", "lists": "no/such"}, "the list cannot be read"),
-        ({"method": "spatial", "coordinates": "places.csv", "block_km": 500}, "so that there are 2 blocks at least"),
+        ({"fold": "1/50"}, "fold: 1/50, and the number of patches is 30"),
+        ({"split": "published"}, "the archive has no parts of its own"),
+        ({"split": "lists", "lists": "no/such"}, "the list cannot be read"),
+        ({"split": "spatial", "coordinates": "places.csv", "block_km": 500}, "so that there are 2 blocks at least"),
         (
-            {"method": "spatial", "coordinates": "places.csv", "block_km": 500, "fold": (1, 2)},
+            {"split": "spatial", "coordinates": "places.csv", "block_km": 500, "fold": "1/2"},
             "the number of blocks is 1",
         ),
     ],

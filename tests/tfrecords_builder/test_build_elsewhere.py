@@ -50,10 +50,10 @@ def test_source_and_records_may_lie_in_any_file_system(make, rgb_zip, tmp_path):
 
 def test_without_the_check_the_same_records_come_of_a_sound_source(make, rgb_zip, tmp_path):
     built("eurosat_rgb", rgb_zip, tmp_path / "checked")
-    built("eurosat_rgb", rgb_zip, tmp_path / "unchecked", verify=False)
+    built("eurosat_rgb", rgb_zip, tmp_path / "unchecked", no_verify=True)
     assert bytes_of(tmp_path / "checked") == bytes_of(tmp_path / "unchecked")
     # Damage in training images is still found, since they are decoded for the statistics.
     members = make.rgb()
     damaged = {name: data[:400] if "Forest" in name else data for name, data in members.items()}
     with pytest.raises(SourceError, match="Forest_.*cannot be decoded"):
-        built("eurosat_rgb", make.zip(tmp_path / "a.zip", damaged), tmp_path / "d", verify=False)
+        built("eurosat_rgb", make.zip(tmp_path / "a.zip", damaged), tmp_path / "d", no_verify=True)

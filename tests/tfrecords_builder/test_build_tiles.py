@@ -24,23 +24,20 @@ from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from tests.eo_keras.geo.test_checksums import damage, pack, write_manifest
 from tests.harness import products, towns
-from tfrecords_builder import build_tiles as tiles_build
-from tfrecords_builder.sources.urban_atlas.options import TileBuildOptions, TileOptions
-from tfrecords_builder.splits.split import SplitOptions
+from tfrecords_builder import build
+from tfrecords_builder.sources.urban_atlas import preflight
+from tfrecords_builder.sources.urban_atlas import tiles as rows
+from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
+from tfrecords_builder.splits.types import SplitOptions
+from tfrecords_builder.steps import shards
 
 SIZE = 48
 
 
-def options(folder, cities, *, split=None, workers=1, overwrite=False, scene=None, **tiles):
-    tiles = {"size": SIZE, "scene": scenes.SceneOptions(**(scene or {}))} | tiles
-    return TileBuildOptions(
-        cities=str(cities),
-        output_dir=str(folder),
-        tiles=TileOptions(**tiles),
-        split=split or SplitOptions(method="city"),
-        num_workers=workers,
-        overwrite=overwrite,
-    )
+def options(folder, cities, *, split=None, workers=1, overwrite=False, **tiles):
+    tiles = UrbanAtlasOptions(str(cities), **({"tile_size": SIZE} | tiles))
+    split = split or SplitOptions()
+    return build.BuildOptions("urban_atlas", tiles, str(folder), split, num_workers=workers, overwrite=overwrite)
 
 
 def examples(folder, split=None):
@@ -60,7 +57,7 @@ def two_towns(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(two_towns, tmp_path_factory):
     folder = tmp_path_factory.mktemp("records") / "ua"
-    report = tiles_build.build(options(folder, two_towns))
+    report = build.build(options(folder, two_towns))
     return folder, report
 
 
@@ -155,7 +152,7 @@ def test_masks_outside_the_legend_are_named(built, tmp_path):
 @pytest.mark.parametrize("workers", [2])
 def test_the_bytes_do_not_depend_on_the_number_of_workers(built, two_towns, tmp_path, workers):
     folder, _ = built
-    tiles_build.build(options(tmp_path / "again", two_towns, workers=workers))
+    build.build(options(tmp_path / "again", two_towns, workers=workers))
     names = sorted(path.name for path in folder.iterdir())
     assert sorted(path.name for path in (tmp_path / "again").iterdir()) == names
     for name in names:
@@ -164,8 +161,6 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(built, two_towns, tmp_
 
 def test_a_build_that_was_killed_goes_on_and_ends_in_the_same_bytes(built, two_towns, tmp_path, monkeypatch):
     folder, _ = built
-    from tfrecords_builder.steps import tile_shards as shards
-
     original, calls = shards.write_shard, []
 
     def killed(context, unit):
@@ -176,14 +171,12 @@ def test_a_build_that_was_killed_goes_on_and_ends_in_the_same_bytes(built, two_t
 
     monkeypatch.setattr(shards, "write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
-        tiles_build.build(options(tmp_path / "again", two_towns))
+        build.build(options(tmp_path / "again", two_towns))
     monkeypatch.setattr(shards, "write_shard", original)
     cut = []
-    from tfrecords_builder.sources.urban_atlas import tiles as rows
-
     read = rows.SceneReader.read
     monkeypatch.setattr(rows.SceneReader, "read", lambda *args: cut.append(1) or read(*args))
-    report = tiles_build.build(options(tmp_path / "again", two_towns))
+    report = build.build(options(tmp_path / "again", two_towns))
     assert report.kept_shards == 3
     assert not cut  # No scene is read again.
     for path in folder.iterdir():
@@ -191,16 +184,14 @@ def test_a_build_that_was_killed_goes_on_and_ends_in_the_same_bytes(built, two_t
 
 
 def test_an_unfinished_build_of_something_else_is_refused(two_towns, tmp_path, monkeypatch):
-    from tfrecords_builder.steps import tile_shards as shards
-
     def killed(context, unit):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(shards, "write_shard", killed)
-        tiles_build.build(options(tmp_path / "again", two_towns))
+        build.build(options(tmp_path / "again", two_towns))
     with pytest.raises(RecordsError, match=r"something else \(`legend` was hsl4, is now hsl8\)"):
-        tiles_build.build(options(tmp_path / "again", two_towns, legend="hsl8"))
+        build.build(options(tmp_path / "again", two_towns, legend="hsl8"))
 
 
 def test_a_scene_that_is_copied_again_after_a_refusal_is_read_and_others_are_kept(
@@ -213,23 +204,23 @@ def test_a_scene_that_is_copied_again_after_a_refusal_is_read_and_others_are_kep
     whole = scene.read_bytes()
     scene.write_bytes(whole[: len(whole) * 6 // 10])
     with pytest.raises(SourceError, match="_B04.tif.*Copy it again"):
-        tiles_build.build(chosen)
+        build.build(chosen)
     assert (tmp_path / "again" / ".build").is_dir()
     # Another file that has changed in the meantime is named, and nothing is done.
     land = copied.parent / "A_UA2018.gpkg"
     before = land.stat()
     os.utime(land, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
     with pytest.raises(RecordsError, match=r"something else \(\S*A_UA2018.gpkg has changed since\)") as caught:
-        tiles_build.build(chosen)
+        build.build(chosen)
     assert "{" not in str(caught.value) and "[" not in str(caught.value)
     os.utime(land, ns=(before.st_atime_ns, before.st_mtime_ns))
     scene.write_bytes(whole)
     surveyed = []
-    original = tiles_build.preflight.open_labels
+    original = preflight.open_labels
     monkeypatch.setattr(
-        tiles_build.preflight, "open_labels", lambda city, *more: surveyed.append(city.name) or original(city, *more)
+        preflight, "open_labels", lambda city, *more: surveyed.append(city.name) or original(city, *more)
     )
-    tiles_build.build(chosen)
+    build.build(chosen)
     assert surveyed == ["B"]  # What was cut of the other city is kept.
     for path in folder.iterdir():
         if not path.name.startswith("."):
@@ -246,15 +237,15 @@ def test_a_damaged_image_is_found_by_its_container_and_copied_again_read(tmp_pat
     image.write_bytes(content)
     chosen = options(tmp_path / "r", towns.write_list(tmp_path, line, other))
     with pytest.raises(SourceError, match="_B04.jp2: its MD5 is .* manifest.safe says.*copy it again"):
-        tiles_build.build(chosen)
+        build.build(chosen)
     image.write_bytes(whole)
-    assert not tiles_build.build(chosen).warnings
+    assert not build.build(chosen).warnings
     # Land use in a zip is checked throughout.
     archive = pack(tmp_path / "a.zip", {"a.gpkg": (tmp_path / "A_UA2018.gpkg").read_bytes()}, zipfile.ZIP_STORED)
     damage(archive, "a.gpkg", share=0.9, count=1)
     cities = towns.write_list(tmp_path, line.replace("A_UA2018.gpkg", "a.zip"), other)
     with pytest.raises(SourceError, match="a.zip: a.gpkg: its CRC-32 is"):
-        tiles_build.build(options(tmp_path / "s", cities), dry_run=True)
+        build.build(options(tmp_path / "s", cities), dry_run=True)
 
 
 def test_two_scenes_of_one_name_are_named_and_tiles_have_keys_of_their_own(two_towns, tmp_path):
@@ -264,15 +255,15 @@ def test_two_scenes_of_one_name_are_named_and_tiles_have_keys_of_their_own(two_t
     archive = products.zipped(copied.parent / scene, copied.parent / "product.zip")
     copied.write_text("\n".join([lines[0], f"{name},{scene};{archive.name},{land},,"]))
     with pytest.raises(SourceError, match=r"SAFE and \S*product.zip are both called .*Name the product once"):
-        tiles_build.build(options(tmp_path / "r", copied, split=SplitOptions(method="spatial", block_km=0.3)))
+        build.build(options(tmp_path / "r", copied, split=SplitOptions(split="spatial", block_km=0.3)))
     for place, scene in enumerate(("b-c.tif", "c.tif")):
         corner = (products.CORNER[0] + 20_000.0 * place, products.CORNER[1])
         pixels = np.full((1, 96, 96), 900, np.uint16)
         products.write_raster(tmp_path / scene, pixels, 10, names=("B04",), corner=corner)
     lines = [f"a,b-c.tif,{copied.parent}/A_UA2018.gpkg,,", f"a-b,c.tif,{copied.parent}/B_UA2018.gpkg,,"]
-    chosen = options(tmp_path / "r", towns.write_list(tmp_path, *lines), scene={"level": "L2A"})
+    chosen = options(tmp_path / "r", towns.write_list(tmp_path, *lines), scene_level="L2A")
     with pytest.raises(SourceError, match="cities a and a-b.*b-c.tif and .*c.tif give tiles of one key"):
-        tiles_build.build(chosen)
+        build.build(chosen)
 
 
 def test_tensorflow_datasets_reads_the_folder(built):
@@ -314,11 +305,11 @@ def test_the_pipeline_ignores_what_is_not_seen(built, tmp_path):
 
 def test_strides_overlap_and_the_last_tiles_reach_over_the_edge(tmp_path):
     cities = towns.write_list(tmp_path, *(towns.write_town(tmp_path, name, place=k) for k, name in enumerate("AB")))
-    report = tiles_build.build(options(tmp_path / "r", cities, size=64, stride=32, min_labelled=0.0))
+    report = build.build(options(tmp_path / "r", cities, tile_size=64, stride=32, min_labeled_fraction=0.0))
     found = [example for example in examples(tmp_path / "r") if example.tile.city == "A"]
     corners = sorted(tuple(map(int, example.key.split("-")[-2:])) for example in found)
     assert corners == [(row, column) for row in (0, 32) for column in (0, 32)]
-    report = tiles_build.build(options(tmp_path / "s", cities, size=64, min_labelled=0.0))
+    report = build.build(options(tmp_path / "s", cities, tile_size=64, min_labeled_fraction=0.0))
     found = {tuple(map(int, example.key.split("-")[-2:])): example for example in examples(tmp_path / "s")}
     assert sorted(found) == [(0, 0), (0, 64), (64, 0), (64, 64)]
     outside = found[64, 64].tile
@@ -339,7 +330,7 @@ def test_tiles_are_kept_by_their_shares(tmp_path):
     ]
     # Clouds are in training, whose statistics are of what is clear.
     lines[:2] = [line[:-1] + part + "," for line, part in zip(lines, ("test", "train"), strict=False)]
-    report = tiles_build.build(options(tmp_path / "r", towns.write_list(tmp_path, *lines), min_labelled=0.07))
+    report = build.build(options(tmp_path / "r", towns.write_list(tmp_path, *lines), min_labeled_fraction=0.07))
     kept = {(example.tile.city, *map(int, example.key.split("-")[-2:])) for example in examples(tmp_path / "r")}
     corners = [(row, column) for row in (0, 48) for column in (0, 48)]
     assert kept == {("clear", *corner) for corner in corners} | {("cloudy", *corner) for corner in corners[1:]}
@@ -361,7 +352,7 @@ def test_land_use_outside_the_area_is_ignored(tmp_path):
     (east,), (north,) = transform(products.CRS, "EPSG:4326", [x], [y])
     lines[0] = lines[0][:-1] + f",{east - 1} {north} {east} {north + 1}"
     cities = towns.write_list(tmp_path, *lines)
-    tiles_build.build(options(tmp_path / "r", cities))
+    build.build(options(tmp_path / "r", cities))
     found = [example for example in examples(tmp_path / "r") if example.tile.city == "A"]
     # Its north-western quarter is one tile; meridians are not quite the grid's north.
     assert len(found) == 1
@@ -370,15 +361,15 @@ def test_land_use_outside_the_area_is_ignored(tmp_path):
 
 def test_one_city_is_divided_into_blocks(tmp_path):
     cities = towns.write_list(tmp_path, towns.write_town(tmp_path, "A", size=480))
-    blocks = SplitOptions(method="spatial", block_km=1.0, test_fraction=0.3)
-    report = tiles_build.build(options(tmp_path / "r", cities, split=blocks))
+    blocks = SplitOptions(split="spatial", block_km=1.0, test_fraction=0.3)
+    report = build.build(options(tmp_path / "r", cities, split=blocks))
     assert set(report.card.splits) == {"train", "test"}
     assert report.card.split_method["buffer_km"] == pytest.approx(SIZE / 100)
     assert report.card.split_method["left_out_by_buffer"] > 0
 
 
 def test_a_dry_run_surveys_and_writes_nothing(two_towns, tmp_path):
-    report = tiles_build.build(options(tmp_path / "r", two_towns), dry_run=True)
+    report = build.build(options(tmp_path / "r", two_towns), dry_run=True)
     assert report.card.splits["all"].examples == 8
     assert not (tmp_path / "r").exists()
 
@@ -391,16 +382,16 @@ def test_a_dry_run_surveys_and_writes_nothing(two_towns, tmp_path):
         (("", ""), {"val_fraction": 0.2}, "of 2 cities none comes into train; .*Give 3 cities"),
         (
             ("", ""),
-            {"fold": (1, 3)},
+            {"fold": "1/3"},
             "fold: 1/3, and the number of cities without a part of their own is 2; .*fewer folds",
         ),
-        (("", ""), {"method": "spatial", "block_km": 500}, "of 8 tiles in 2 cities none .*Make `block_km` smaller"),
+        (("", ""), {"split": "spatial", "block_km": 500}, "of 8 tiles in 2 cities none .*Make `block_km` smaller"),
         (
             ("", ""),
-            {"method": "spatial", "block_km": 500, "fold": (1, 2)},
+            {"split": "spatial", "block_km": 500, "fold": "1/2"},
             "fold: 1/2, and the number of blocks is 1",
         ),
-        (("", ""), {"method": "spatial", "block_km": 0.5, "buffer_km": 90}, "left out for .*Make `buffer_km` smaller"),
+        (("", ""), {"split": "spatial", "block_km": 0.5, "buffer_km": 90}, "left out for .*Make `buffer_km` smaller"),
     ],
 )
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -410,34 +401,34 @@ def test_what_cannot_be_split_is_refused_before_a_tile_is_cut(
     def cut(*_):
         raise AssertionError("a tile is cut")
 
-    monkeypatch.setattr(tiles_build.rows, "cut_row", cut)
+    monkeypatch.setattr(rows, "cut_tiles", cut)
     lines = two_towns.read_text().splitlines()[: len(parts) + 1]
     lines[1:] = [f"{','.join(line.split(',')[:3])},{part}," for line, part in zip(lines[1:], parts, strict=True)]
     cities = two_towns.with_name("others.csv")
     cities.write_text("\n".join(lines))
-    split = SplitOptions(**({"method": "city"} | split))
+    split = SplitOptions(**({"split": "city"} | split))
     with pytest.raises((SourceError, OptionError), match=match):
-        tiles_build.build(options(tmp_path / "r", cities, split=split), dry_run=dry_run)
+        build.build(options(tmp_path / "r", cities, split=split), dry_run=dry_run)
     assert not (tmp_path / "r").exists()
 
 
 def test_label_years_and_dates_far_apart_are_warned_of(tmp_path):
     lines = [towns.write_town(tmp_path, name, place=place, date="2022-07-01") for place, name in enumerate("AB")]
-    report = tiles_build.build(options(tmp_path / "r", towns.write_list(tmp_path, *lines)))
+    report = build.build(options(tmp_path / "r", towns.write_list(tmp_path, *lines)))
     assert len(report.warnings) == 2
     assert "the land use is of 2018, scene S2A_MSIL1C_20220701" in report.warnings[0]
 
 
 def refused(tmp_path, error, match, *lines, **changes):
     with pytest.raises(error, match=match) as found:
-        tiles_build.build(options(tmp_path / "r", towns.write_list(tmp_path, *lines), **changes))
+        build.build(options(tmp_path / "r", towns.write_list(tmp_path, *lines), **changes))
     assert "\n" not in str(found.value)
     assert not (tmp_path / "r").exists()
 
 
 def test_bad_input_is_refused_in_one_line(tmp_path):
     town = towns.write_town(tmp_path, "A")
-    refused(tmp_path, BandError, "it does not hold B11", town, scene={"bands": ("B04", "B11")})
+    refused(tmp_path, BandError, "it does not hold B11", town, bands="B04,B11")
     far = towns.write_land_use(tmp_path / "far_UA2018.gpkg", 96, (products.CORNER[0] + 90_000, products.CORNER[1]))
     scene = town.split(",")[1]
     refused(tmp_path, SourceError, "it does not overlap with the land use of A", f"A,{scene},{far.name},,")
@@ -449,8 +440,8 @@ def test_bad_input_is_refused_in_one_line(tmp_path):
     other = towns.write_town(tmp_path, "D", place=2, level="L2A")
     refused(tmp_path, SourceError, "it is L2A", town, other)
     refused(tmp_path, SourceError, "`split=spatial` `block_km", town)
-    refused(tmp_path, OptionError, "would lie on both sides", town, split=SplitOptions(method="random"))
-    refused(tmp_path, OptionError, "tiles are split in blocks", town, split=SplitOptions(method="spatial"))
+    refused(tmp_path, OptionError, "would lie on both sides", town, split=SplitOptions(split="random"))
+    refused(tmp_path, OptionError, "tiles are split in blocks", town, split=SplitOptions(split="spatial"))
 
 
 def test_scenes_in_degrees_need_a_target(tmp_path):
@@ -469,20 +460,21 @@ def test_scenes_in_degrees_need_a_target(tmp_path):
     )
     land = towns.write_land_use(tmp_path / "land_UA2018.gpkg", 96, products.CORNER)
     line = f"A,scene_2018-07-01.tif,{land.name},,"
-    refused(tmp_path, SourceError, "say `target_crs`|Say `target_crs", line, scene={"level": "L1C"})
-    found = tiles_build.build(
+    refused(tmp_path, SourceError, "say `target_crs`|Say `target_crs", line, scene_level="L1C")
+    found = build.build(
         options(
             tmp_path / "r",
             tmp_path / "cities.csv",
-            scene={"level": "L1C", "target_crs": products.CRS},
-            split=SplitOptions(method="spatial", block_km=0.2, test_fraction=0.1),
-            min_labelled=0,
-            size=16,
+            scene_level="L1C",
+            target_crs=products.CRS,
+            split=SplitOptions(split="spatial", block_km=0.2, test_fraction=0.1),
+            min_labeled_fraction=0,
+            tile_size=16,
         ),
         dry_run=True,
     )
     assert found.card.resolution_m == pytest.approx(9, abs=2.5)
-    refused(tmp_path, SourceError, "its processing level cannot be told", line, scene={"target_crs": products.CRS})
+    refused(tmp_path, SourceError, "its processing level cannot be told", line, target_crs=products.CRS)
 
 
 def test_pixels_are_metres_on_the_ground_and_one_size(tmp_path):
@@ -496,9 +488,9 @@ def test_pixels_are_metres_on_the_ground_and_one_size(tmp_path):
 
     web = town("Web", "EPSG:3857", (1_669_792, 6_394_000))
     again = town("Again", "EPSG:3857", (1_729_792, 6_394_000))
-    level = {"level": "L1C"}
-    found = tiles_build.build(
-        options(tmp_path / "r", towns.write_list(tmp_path, web, again), scene=level, min_labelled=0), dry_run=True
+    level = {"scene_level": "L1C"}
+    found = build.build(
+        options(tmp_path / "r", towns.write_list(tmp_path, web, again), **level, min_labeled_fraction=0), dry_run=True
     )
     assert found.card.resolution_m == pytest.approx(6.47, abs=0.01)
     metric = town("Utm", products.CRS, products.CORNER)
@@ -508,10 +500,10 @@ def test_pixels_are_metres_on_the_ground_and_one_size(tmp_path):
         r"measure 6\.47\d m on the ground.* 10 m;.*`target_crs=EPSG:326",
         web,
         metric,
-        scene=level,
+        **level,
     )
     oblong = town("Oblong", products.CRS, products.CORNER, height=8.0)
-    refused(tmp_path, SourceError, "10 m by 8 m on the ground.*`target_crs=EPSG:32633", oblong, again, scene=level)
+    refused(tmp_path, SourceError, "10 m by 8 m on the ground.*`target_crs=EPSG:32633", oblong, again, **level)
 
 
 def test_a_legend_of_ones_own_is_part_of_the_build(tmp_path, two_towns):
@@ -526,14 +518,14 @@ def test_a_legend_of_ones_own_is_part_of_the_build(tmp_path, two_towns):
     }
     path = tmp_path / "two.json"
     path.write_text(json.dumps(legend))
-    report = tiles_build.build(options(tmp_path / "r", two_towns, legend=str(path)))
+    report = build.build(options(tmp_path / "r", two_towns, legend=str(path)))
     assert report.card.legend.class_names == ("BuiltUp", "Open")
     assert sum(split.classes["BuiltUp"] for split in report.card.splits.values()) == 96 * 96
 
 
 def test_nothing_of_the_builder_imports_tensorflow_or_keras():
     code = (
-        "import sys; import tfrecords_builder.build_tiles, tfrecords_builder.synthetic.cities; "
+        "import sys; import tfrecords_builder.build, tfrecords_builder.synthetic.cities; "
         "from eo_keras.geo import scene_reader; "
         "from tfrecords_builder.sources.urban_atlas import land_use; from eo_keras.records import example; "
         "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras')))"
@@ -554,8 +546,6 @@ def test_beam_writes_the_same_bytes(built, two_towns, tmp_path):
 
 
 def test_a_row_that_was_damaged_while_it_waited_is_cut_by_the_next_call(built, two_towns, tmp_path, monkeypatch):
-    from tfrecords_builder.steps import tile_shards as shards
-
     folder, _ = built
     original, damaged = shards.write_shard, []
 
@@ -572,7 +562,7 @@ def test_a_row_that_was_damaged_while_it_waited_is_cut_by_the_next_call(built, t
         pytest.raises(SourceError, match="damaged.*Keep other programs out.*run the"),
     ):
         patched.setattr(shards, "write_shard", damage_first)
-        tiles_build.build(options(tmp_path / "r", two_towns))
-    tiles_build.build(options(tmp_path / "r", two_towns))
+        build.build(options(tmp_path / "r", two_towns))
+    build.build(options(tmp_path / "r", two_towns))
     for path in folder.glob("*.tfrecord-*"):
         assert (tmp_path / "r" / path.name).read_bytes() == path.read_bytes(), path.name

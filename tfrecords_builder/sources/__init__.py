@@ -1,13 +1,30 @@
-"""Where the data sets come from: one file for each. A source says what its items are and how one becomes an example."""
+"""The data sets: each is a `tfrecords_builder.sources.source.Source`, in a file or folder of its own."""
 
 from __future__ import annotations
 
+from eo_keras.errors import OptionError
 from tfrecords_builder.sources import eurosat, ombria
+from tfrecords_builder.sources.patches import PatchSource
+from tfrecords_builder.sources.source import Source
+from tfrecords_builder.sources.urban_atlas.source import UrbanAtlas
 
-Source = eurosat.EuroSAT | ombria.Ombria
-"""Every source has the fields and methods of these."""
+SOURCES: dict[str, Source] = {
+    source.facts.name: source
+    for source in (
+        PatchSource(eurosat.RGB),
+        PatchSource(eurosat.MULTISPECTRAL),
+        PatchSource(ombria.SENTINEL2),
+        UrbanAtlas(),
+    )
+}
 
-SOURCES: dict[str, Source] = {source.name: source for source in (eurosat.RGB, eurosat.MULTISPECTRAL, ombria.SENTINEL2)}
 
-UNNAMED = tuple(name for name, source in SOURCES.items() if not source.bands)
-"""Data sets that do not say which bands they show; see their `named`."""
+def named(dataset: str) -> Source:
+    """Returns the source of a name.
+
+    Raises:
+        OptionError: if there is none.
+    """
+    if dataset not in SOURCES:
+        raise OptionError("dataset", f"'{dataset}' is unknown", f"one of {', '.join(SOURCES)}")
+    return SOURCES[dataset]

@@ -13,58 +13,55 @@ from collections import defaultdict
 
 import numpy as np
 
+from eo_keras.core.options import check, documented, option
 from eo_keras.errors import SourceError
-from eo_keras.legends.catalogue import EUROSAT, Legend
+from eo_keras.legends.catalogue import EUROSAT
 from eo_keras.sensors import radiometry, sentinel2
-from eo_keras.sensors.radiometry import Reflectance
-from tfrecords_builder.sources import image_decoding
+from tfrecords_builder.sources import image_decoding, options
 from tfrecords_builder.sources.archive import Archive, Member
 from tfrecords_builder.sources.items import Item, Patch, members_of, nothing_found, sorted_by_key
+from tfrecords_builder.sources.source import Facts, PublishedFile
 
 PATCH_SIZE = 64
 RESOLUTION_M = 10.0
 
 
+@documented
 @dataclasses.dataclass(frozen=True)
-class EuroSAT:
-    """One of EuroSAT's two archives.
+class EuroSATOptions:
+    """Options of EuroSAT."""
 
-    Attributes:
-        name: name of the data set on the command line and in the shards' names.
-        roots: folders that hold the class folders in the published layouts; any other may as well.
-        extensions: endings of the images' names.
-        bands: names of the bands in stored order.
-        dtype: type of the stored numbers.
-        encoding: `jpeg` or `raw`, see `eo_keras.records.data_card.DataCard`.
-        reflectance: relation of the stored numbers to reflectance.
-        band_order_guard: whether to check the band order on the data.
-    """
-
-    name: str
-    roots: tuple[str, ...]
-    extensions: tuple[str, ...]
-    bands: tuple[str, ...]
-    dtype: str
-    encoding: str
-    reflectance: Reflectance
-    band_order_guard: bool
-    legend: Legend = EUROSAT
-    version: str = "1.0.0"
-    level: str = "L1C"
-    nodata: int = 0
-    patch_size: int = PATCH_SIZE
-    resolution_m: float = RESOLUTION_M
-    task: str = "classification"
-    split: str = "random"
-    attribution: str = (
-        "EuroSAT, Helber, Bischke, Dengel, Borth (2019), doi:10.1109/JSTARS.2019.2918242, MIT licence; "
-        "contains modified Copernicus Sentinel data"
+    source: str | None = options.archive()
+    no_verify: bool = option(
+        False,
+        help="Whether to leave out the check that decodes every JPEG before anything is written. Faster; damage is "
+        "then found in training images alone, and identical images are told by the checksums of their files.",
     )
 
-    @property
-    def georeferenced(self) -> bool:
-        """Whether the source's images carry a CRS and a transform."""
-        return self.encoding == "raw"
+    def __post_init__(self):
+        """Refuses values of another type."""
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class EuroSAT:
+    """Reader of one of EuroSAT's two archives, see `tfrecords_builder.sources.patches.PatchReader`.
+
+    Attributes:
+        facts: facts about the archive's images.
+        roots: folders that hold the class folders in the published layouts; any other may as well.
+        extensions: endings of the images' names.
+    """
+
+    facts: Facts
+    roots: tuple[str, ...]
+    extensions: tuple[str, ...]
+
+    Options = EuroSATOptions
+
+    def complete(self, options: EuroSATOptions) -> Facts:
+        """Returns the facts, which no option changes."""
+        return self.facts
 
     def items(self, archive: Archive) -> list[Item]:
         """Lists the patches of an archive, sorted by key.
@@ -83,7 +80,7 @@ class EuroSAT:
         for member in members:
             class_name, _, file_name = member.path.removeprefix(root).partition("/")
             inside = member.path.startswith(root) and file_name
-            if inside and class_name in self.legend.class_names:
+            if inside and class_name in self.facts.legend.class_names:
                 items.append(self._item(archive.path, class_name, file_name, member))
             # Lists, label maps and other forms of the images lie beside the class folders in some published archives;
             # images of this kind never do, and a damaged name must not make one vanish.
@@ -92,7 +89,7 @@ class EuroSAT:
                 raise SourceError(
                     f"{archive.path}: {member.path}",
                     found,
-                    f"images in {root}<Class>/, the classes {', '.join(self.legend.class_names)}",
+                    f"images in {root}<Class>/, the classes {', '.join(self.facts.legend.class_names)}",
                     "move it out of the source, or name its folder by its class",
                 )
         return sorted_by_key(archive.path, items)
@@ -113,7 +110,10 @@ class EuroSAT:
         other = MULTISPECTRAL if self is RGB else RGB
         if other._roots(paths):
             raise SourceError(
-                where, f"this is an archive of {other.name}", f"one of {self.name}", f"say `dataset={other.name}`"
+                where,
+                f"this is an archive of {other.facts.name}",
+                f"one of {self.facts.name}",
+                f"say `dataset={other.facts.name}`",
             )
         raise nothing_found(
             where,
@@ -129,7 +129,7 @@ class EuroSAT:
             {
                 parent.removesuffix(class_name)
                 for parent in parents
-                if (class_name := parent.rpartition("/")[2]) in self.legend.class_names
+                if (class_name := parent.rpartition("/")[2]) in self.facts.legend.class_names
             }
         )
 
@@ -144,7 +144,7 @@ class EuroSAT:
                 "move it out of the class folder",
             )
         named = key.rpartition("_")[0]
-        if named != class_name and named in self.legend.class_names:
+        if named != class_name and named in self.facts.legend.class_names:
             raise SourceError(where, f"a patch named {key} lies in class folder {class_name}", "one class")
         return Item(key, class_name, member.path, member.bytes, member.stamp)
 
@@ -155,17 +155,19 @@ class EuroSAT:
             SourceError: if it is damaged or not of the form that the data set has.
         """
         data, where = archive.read(item.member), f"{archive.path}: {item.member}"
-        if self.encoding == "jpeg":
-            return Patch(data, image_decoding.decode_jpeg(data, where, self.patch_size))
-        image = image_decoding.decode_geotiff(data, where, self.shape, self.dtype)
+        if self.facts.encoding == "jpeg":
+            return Patch(data, image_decoding.decode_jpeg(data, where, self.facts.patch_size))
+        image = image_decoding.decode_geotiff(data, where, self.facts.shape, self.facts.dtype)
         remedy = "give the published archive, or move it out of the source"
         if image.crs is None or image.transform is None:
             raise SourceError(
                 where, "no coordinate reference system or no transform", "a georeferenced GeoTIFF", remedy
             )
         named = image.band_names
-        if named and all(name in sentinel2.BANDS for name in named) and named != self.bands:
-            raise SourceError(where, f"bands named {','.join(named)}", f"the order {','.join(self.bands)}", remedy)
+        if named and all(name in sentinel2.BANDS for name in named) and named != self.facts.bands:
+            raise SourceError(
+                where, f"bands named {','.join(named)}", f"the order {','.join(self.facts.bands)}", remedy
+            )
         return Patch(self._as_stored(image.pixels), image.pixels, image.crs, image.transform)
 
     def read_stored(self, archive: Archive, item: Item) -> tuple[bytes, None]:
@@ -175,10 +177,12 @@ class EuroSAT:
             SourceError: if it cannot be read.
         """
         data = archive.read(item.member)
-        if self.encoding == "jpeg":
+        if self.facts.encoding == "jpeg":
             return data, None
         where = f"{archive.path}: {item.member}"
-        return self._as_stored(image_decoding.decode_geotiff(data, where, self.shape, self.dtype).pixels), None
+        return self._as_stored(
+            image_decoding.decode_geotiff(data, where, self.facts.shape, self.facts.dtype).pixels
+        ), None
 
     def pixels(self, stored: bytes, where: str) -> np.ndarray:
         """Returns the numbers (height, width, bands) of what a record holds.
@@ -186,14 +190,28 @@ class EuroSAT:
         Raises:
             SourceError: if it is a damaged JPEG.
         """
-        if self.encoding == "jpeg":
-            return image_decoding.decode_jpeg(stored, where, self.patch_size)
-        return np.frombuffer(stored, np.dtype(self.dtype).newbyteorder("<")).reshape(self.shape)
+        if self.facts.encoding == "jpeg":
+            return image_decoding.decode_jpeg(stored, where, self.facts.patch_size)
+        return np.frombuffer(stored, np.dtype(self.facts.dtype).newbyteorder("<")).reshape(self.facts.shape)
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and bands of an image."""
-        return self.patch_size, self.patch_size, len(self.bands)
+    def warnings(self, where: str, means: np.ndarray, count: int) -> tuple[str, ...]:
+        """Checks that B10 lies where the stored order says, of GeoTIFFs.
+
+        Raises:
+            SourceError: if it does not, over enough patches.
+        """
+        bands = self.facts.bands
+        problem = band_order_problem(means, bands) if "B10" in bands else None
+        if problem is None:
+            return ()
+        if count < GUARD_MIN_PATCHES:
+            return (f"too few patches ({count}) to judge the band order, but {problem}",)
+        raise SourceError(
+            where,
+            problem,
+            f"the stored order {','.join(bands)}",
+            "give the published archive, or write the bands of your GeoTIFFs in that order",
+        )
 
     @staticmethod
     def _as_stored(pixels: np.ndarray) -> bytes:
@@ -237,24 +255,50 @@ def band_order_problem(means: np.ndarray, bands: tuple[str, ...]) -> str | None:
     return f"{measured}, which should be B10 (cirrus) in place {bands.index('B10') + 1}: it seems to be {seems}"
 
 
+_ATTRIBUTION = (
+    "EuroSAT, Helber, Bischke, Dengel, Borth (2019), doi:10.1109/JSTARS.2019.2918242, MIT licence; "
+    "contains modified Copernicus Sentinel data"
+)
+_ZENODO = "https://zenodo.org/records/7711810/files"
+
 RGB = EuroSAT(
-    name="eurosat_rgb",
+    Facts(
+        name="eurosat_rgb",
+        task="classification",
+        legend=EUROSAT,
+        bands=sentinel2.COMPOSITES["RGB"],
+        dtype="uint8",
+        encoding="jpeg",
+        level="L1C",
+        reflectance=radiometry.EUROSAT_JPEG,
+        patch_size=PATCH_SIZE,
+        resolution_m=RESOLUTION_M,
+        attribution=_ATTRIBUTION,
+        published=PublishedFile(
+            "EuroSAT_RGB.zip", f"{_ZENODO}/EuroSAT_RGB.zip?download=1", 94_658_721, "f46e308c4d50d4bf32fedad2d3d62f3b"
+        ),
+    ),
     roots=("EuroSAT_RGB/", "2750/"),
     extensions=(".jpg", ".jpeg"),
-    bands=sentinel2.COMPOSITES["RGB"],
-    dtype="uint8",
-    encoding="jpeg",
-    reflectance=radiometry.EUROSAT_JPEG,
-    band_order_guard=False,
 )
 
 MULTISPECTRAL = EuroSAT(
-    name="eurosat_ms",
+    Facts(
+        name="eurosat_ms",
+        task="classification",
+        legend=EUROSAT,
+        bands=sentinel2.EUROSAT_ORDER,
+        dtype="uint16",
+        level="L1C",
+        reflectance=radiometry.HARMONISED,
+        patch_size=PATCH_SIZE,
+        resolution_m=RESOLUTION_M,
+        georeferenced=True,
+        attribution=_ATTRIBUTION,
+        published=PublishedFile(
+            "EuroSAT_MS.zip", f"{_ZENODO}/EuroSAT_MS.zip?download=1", 2_065_402_329, "091174add3c8e680a49244acf185b9f0"
+        ),
+    ),
     roots=("EuroSAT_MS/", "ds/images/remote_sensing/otherDatasets/sentinel_2/tif/"),
     extensions=(".tif", ".tiff"),
-    bands=sentinel2.EUROSAT_ORDER,
-    dtype="uint16",
-    encoding="raw",
-    reflectance=radiometry.HARMONISED,
-    band_order_guard=True,
 )

@@ -15,14 +15,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eo_keras.core.options import check, documented
 from eo_keras.errors import OptionError, SourceError
-from eo_keras.legends.catalogue import FLOOD, Legend
+from eo_keras.geo import scenes
+from eo_keras.legends.catalogue import FLOOD
 from eo_keras.records import example as records
 from eo_keras.records.example import NO_DATA, VALID
 from eo_keras.sensors import sentinel2
-from tfrecords_builder.sources import image_decoding
+from tfrecords_builder.sources import image_decoding, options
 from tfrecords_builder.sources.archive import Archive, Member
 from tfrecords_builder.sources.items import Item, Patch, members_of, nothing_found, sorted_by_key
+from tfrecords_builder.sources.source import Facts
 
 _SIZE = 256
 _CHANNELS = 3
@@ -80,59 +83,57 @@ def _layout(archive: Archive) -> list[tuple[Member, re.Match[str]]]:
     )
 
 
+@documented
+@dataclasses.dataclass(frozen=True)
+class OmbriaOptions:
+    """Options of OMBRIA, which does not say which bands its PNGs show."""
+
+    source: str | None = options.archive()
+    band_order: str | None = options.band_order()
+    scene_level: str | None = options.scene_level()
+
+    def __post_init__(self):
+        """Refuses values of another type."""
+        check(self)
+
+
 @dataclasses.dataclass(frozen=True)
 class Ombria:
-    """The images after the flood, with their masks.
+    """Reader of the images after the flood, with their masks; see `tfrecords_builder.sources.patches.PatchReader`.
 
     Attributes:
-        bands: names of the three bands in stored order; the archive does not say them, so the user must.
-        level: processing level, `L1C` or `L2A`, likewise.
-        resolution_m: pixel size in metres, that of Sentinel-2's finest bands; the images have no transform to check it.
+        facts: facts about the images. Their pixel size is that of Sentinel-2's finest bands; there is no transform to
+            check it.
     """
 
-    bands: tuple[str, ...] = ()
-    level: str = ""
-    name: str = "ombria_s2"
-    version: str = "1.0.0"
-    task: str = "segmentation"
-    split: str = "published"
-    dtype: str = "uint8"
-    encoding: str = "raw"
-    reflectance: None = None
-    band_order_guard: bool = False
-    georeferenced: bool = False
-    legend: Legend = FLOOD
-    nodata: int = 0
-    patch_size: int = _SIZE
-    resolution_m: float = 10.0
-    attribution: str = (
-        "OMBRIA, Drakonakis et al. (2022), doi:10.1109/JSTARS.2022.3155559; flood masks of the Copernicus Emergency "
-        "Management Service; contains modified Copernicus Sentinel data"
-    )
+    facts: Facts
+
+    Options = OmbriaOptions
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and bands of an image."""
-        return self.patch_size, self.patch_size, _CHANNELS
+        return self.facts.patch_size, self.facts.patch_size, _CHANNELS
 
-    def named(self, bands: tuple[str, ...] | None, level: str | None) -> Ombria:
-        """Returns the source with the names of its bands and its level, as the user knows them.
+    def complete(self, options: OmbriaOptions) -> Facts:
+        """Returns the facts with the names of the bands and the level, as the user knows them.
 
         Raises:
             OptionError: if one of them is missing, or there are more or fewer than three names.
         """
-        if bands is None or level is None:
+        if options.band_order is None or options.scene_level is None:
             raise OptionError(
-                "`bands_in_file` and `scene_level`",
-                f"{self.name} does not say which bands its PNGs show",
+                "`band_order` and `scene_level`",
+                f"{self.facts.name} does not say which bands its PNGs show",
                 "the names of three bands in stored order, and L1C or L2A",
-                "say `bands_in_file=B11,B08,B03` `scene_level=L2A` if you take them for shortwave infrared, near "
+                "say `band_order=B11,B08,B03` `scene_level=L2A` if you take them for shortwave infrared, near "
                 "infrared and green",
             )
+        bands = scenes.parse_bands_in_file(options.band_order)
         if len(bands) != _CHANNELS:
-            raise OptionError("bands_in_file", f"{len(bands)} names", f"{_CHANNELS}, one a channel of the PNGs")
+            raise OptionError("band_order", f"{len(bands)} names", f"{_CHANNELS}, one a channel of the PNGs")
         sentinel2.parse_bands(",".join(bands))
-        return dataclasses.replace(self, bands=tuple(bands), level=level)
+        return dataclasses.replace(self.facts, bands=bands, level=options.scene_level)
 
     def items(self, archive: Archive) -> list[Item]:
         """Lists the images of an archive with their masks, sorted by key.
@@ -205,10 +206,10 @@ class Ombria:
         mask = np.zeros(shape, np.uint8)
         for number, label in _CLASS_OF.items():
             mask[numbers == number] = label
-        known = (pixels != self.nodata).any(axis=-1)
+        known = (pixels != self.facts.nodata).any(axis=-1)
         validity = np.where(known, VALID, NO_DATA).astype(np.uint8)
         # Dark water is 0 in single bands, and must not be taken for a hole.
-        pixels[known] = np.maximum(pixels[known], self.nodata + 1)
+        pixels[known] = np.maximum(pixels[known], self.facts.nodata + 1)
         return Patch(pixels.tobytes(), pixels, tile=records.PixelLabels(mask, validity, "", "", ""))
 
     def read_stored(self, archive: Archive, item: Item) -> tuple[bytes, records.PixelLabels]:
@@ -224,5 +225,20 @@ class Ombria:
         """Returns the numbers (height, width, bands) of what a record holds."""
         return np.frombuffer(stored, np.uint8).reshape(self.shape)
 
+    def warnings(self, where: str, means: np.ndarray, count: int) -> tuple[str, ...]:
+        """Returns none: nothing is known of the bands' means."""
+        return ()
 
-SENTINEL2 = Ombria()
+
+SENTINEL2 = Ombria(
+    Facts(
+        name="ombria_s2",
+        task="segmentation",
+        legend=FLOOD,
+        dtype="uint8",
+        patch_size=_SIZE,
+        split="published",
+        attribution="OMBRIA, Drakonakis et al. (2022), doi:10.1109/JSTARS.2022.3155559; flood masks of the Copernicus "
+        "Emergency Management Service; contains modified Copernicus Sentinel data",
+    )
+)

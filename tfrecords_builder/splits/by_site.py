@@ -108,7 +108,7 @@ def draw_cities(cities: Mapping[str, str | None], options: SplitOptions) -> dict
     groups: list[Sequence[int]] = [[place] for place in range(len(drawn))]
     draws.check_folds(options, len(drawn), "cities without a part of their own")
     if options.fold is not None:
-        groups, left[TEST] = draws.draw_fold(groups, options.fold)
+        groups, left[TEST] = draws.draw_fold(groups, options.folds)
     assignment: list[str | None] = [None] * len(drawn)
     draws.fill(groups, left, assignment)
     return {**given, **dict(zip(drawn, assignment, strict=True))}

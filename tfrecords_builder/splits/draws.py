@@ -21,7 +21,7 @@ def with_fraction_of_fold(options: SplitOptions) -> SplitOptions:
     """Returns the options with the share of the patches that a fold tests on, if there is one."""
     if options.fold is None:
         return options
-    return dataclasses.replace(options, test_fraction=1 / max(2, options.fold[1]))
+    return dataclasses.replace(options, test_fraction=1 / max(2, options.folds[1]))
 
 
 def check_parts(result: SplitResult, options: SplitOptions, what: str, groups: int | None = None) -> None:
@@ -69,10 +69,10 @@ def check_folds(options: SplitOptions, groups: int, what: str) -> None:
     Raises:
         OptionError: if there are more.
     """
-    if options.fold is not None and options.fold[1] > groups:
+    if options.fold is not None and options.folds[1] > groups:
         raise OptionError(
             "fold",
-            f"{options.fold[0]}/{options.fold[1]}, and the number of {what} is {groups}",
+            f"{options.fold}, and the number of {what} is {groups}",
             f"as many folds as {what} at the most",
             "use fewer folds" + (", or make `block_km` smaller" if what == "blocks" else ""),
         )
@@ -120,7 +120,7 @@ def describe_identical(patches: Patches) -> dict[str, int]:
 
 def describe_draw(options: SplitOptions) -> dict[str, Any]:
     """Returns what the card says of shares and seed."""
-    fold = {} if options.fold is None else {"fold": options.fold[0], "folds": options.fold[1]}
+    fold = {} if options.fold is None else {"fold": options.folds[0], "folds": options.folds[1]}
     shares = {"test_fraction": options.test_fraction, "val_fraction": options.val_fraction}
     return {**fold, **shares, "seed": options.seed}
 

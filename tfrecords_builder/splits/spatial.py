@@ -160,7 +160,7 @@ def _by_blocks(patches: Patches, names: list[str], options: SplitOptions) -> tup
     blocks = [members[name] for name in order]
     check_folds(options, len(blocks), "blocks")
     if options.fold is not None:
-        blocks, left[TEST] = draw_fold(blocks, options.fold)
+        blocks, left[TEST] = draw_fold(blocks, options.folds)
     for block in blocks:
         part = next((part for part, room in left.items() if room > 0), TRAIN)
         if part in left:

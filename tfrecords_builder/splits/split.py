@@ -14,6 +14,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from eo_keras.core.options import check
 from eo_keras.errors import OptionError, SourceError
 from tfrecords_builder.splits import by_site, spatial
 from tfrecords_builder.splits.draws import (
@@ -27,7 +28,7 @@ from tfrecords_builder.splits.draws import (
     quotas,
     with_fraction_of_fold,
 )
-from tfrecords_builder.splits.types import METHODS, TEST, TRAIN, VAL, Patches, SplitOptions, SplitResult
+from tfrecords_builder.splits.types import TEST, TRAIN, VAL, Patches, SplitOptions, SplitResult
 
 
 def check_options(options: SplitOptions) -> None:
@@ -36,8 +37,7 @@ def check_options(options: SplitOptions) -> None:
     Raises:
         OptionError: if they cannot; the flag is named.
     """
-    if options.method not in METHODS:
-        raise OptionError("split", f"'{options.method}' is unknown", f"one of {', '.join(METHODS)}")
+    check(options)
     test, val = options.test_fraction, options.val_fraction
     if not (0 < test < 1 and 0 <= val < 1 and test + val < 1):
         raise OptionError(
@@ -46,7 +46,7 @@ def check_options(options: SplitOptions) -> None:
             "shares between 0 and 1 that leave something for training, the test share above 0",
         )
     if options.fold is not None:
-        number, folds = options.fold
+        number, folds = options.folds
         if not (folds >= 2 and 1 <= number <= folds):
             raise OptionError("fold", f"{number}/{folds}", "a fold of at least two, such as 1/5 to 5/5")
         if options.method in ("published", "lists") or (options.method == "spatial" and options.block_km is None):
@@ -56,7 +56,7 @@ def check_options(options: SplitOptions) -> None:
     if (options.method == "lists") != (options.lists is not None):
         raise OptionError("lists", "it belongs to `split=lists`, and that needs it", "both or neither")
     if options.allow_missing_patches and options.method != "lists":
-        raise OptionError("allow_missing_patches", f"it says nothing to `split={options.method}`", "`split=lists`")
+        raise OptionError("allow_missing_patches", f"it does not apply to `split={options.method}`", "`split=lists`")
     if options.method != "spatial":
         for flag, value in (
             ("block_km", options.block_km),
@@ -64,7 +64,7 @@ def check_options(options: SplitOptions) -> None:
             ("coordinates", options.coordinates),
         ):
             if value is not None:
-                raise OptionError(flag, f"it says nothing to `split={options.method}`", "`split=spatial`")
+                raise OptionError(flag, f"it does not apply to `split={options.method}`", "`split=spatial`")
     # Written so that NaN, which compares as false, is refused too.
     if options.block_km is not None and not 0 < options.block_km < math.inf:
         raise OptionError("block_km", f"{options.block_km:g}", "kilometres above 0")
@@ -107,7 +107,9 @@ def split_before_scan(patches: Patches, options: SplitOptions) -> None:
     Raises:
         OptionError, SourceError: see `make_split`.
     """
-    if options.method != "spatial" or options.coordinates is not None:
+    if patches.sites:
+        make_split(patches, options)
+    elif options.method != "spatial" or options.coordinates is not None:
         # Distances take their time, and are measured once the patches have been read.
         make_split(patches, dataclasses.replace(options, buffer_km=0.0))
 
@@ -126,7 +128,7 @@ def _split_at_random(patches: Patches, options: SplitOptions) -> SplitResult:
         groups.sort(key=lambda group: hash_order(patches.keys[group[0]], options.seed))
         left = quotas(sum(map(len, groups)), options)
         if options.fold is not None:
-            groups, left[TEST] = draw_fold(groups, options.fold)
+            groups, left[TEST] = draw_fold(groups, options.folds)
         fill(groups, left, assignment)
     method = {"method": "random", **describe_draw(options), **describe_identical(patches)}
     return SplitResult(tuple(assignment), method)

@@ -8,38 +8,77 @@ from typing import Any
 
 import numpy as np
 
+from eo_keras.core.options import documented, option
+from eo_keras.errors import OptionError
+
 TRAIN, VAL, TEST = "train", "val", "test"
 METHODS = ("random", "published", "lists", "spatial", "city")
 
 
+@documented
 @dataclasses.dataclass(frozen=True)
 class SplitOptions:
-    """How to split.
+    """How examples are divided into train, val and test."""
 
-    Attributes:
-        method: one of `METHODS`.
-        test_fraction: share of the patches for testing.
-        val_fraction: share of the patches for validation.
-        seed: changes who is drawn.
-        fold: (number from 1, folds) of a cross-validation, in place of `test_fraction`: with one seed, each patch is
-            for testing in exactly one of the folds. For `random`, and `spatial` with `block_km`.
-        lists: prefix of the lists' file names: PREFIX-train.txt, PREFIX-val.txt (may be absent), PREFIX-test.txt.
-        allow_missing_patches: whether lists may name patches that the source lacks.
-        block_km: edge of the blocks of a spatial split in kilometres; None splits by longitude.
-        buffer_km: patches of another part that are nearer than this, edge to edge in kilometres, are left out.
-        coordinates: CSV file with the header `patch,latitude,longitude`, in degrees.
-    """
+    split: str | None = option(
+        None,
+        choices=METHODS,
+        help="How the examples are divided. random: stratified by class. published: by the archive's own folders. "
+        "lists: by published lists, see `lists`. spatial: from west to east by longitude, or in blocks, see "
+        "`block_km`. city: whole cities. Default: random; of ombria_s2 published; of urban_atlas city.",
+    )
+    test_fraction: float = option(
+        0.2, help="Fraction of the patches, tiles or cities for testing, 0 to 1 (not of published splits or lists)."
+    )
+    val_fraction: float = option(
+        0.0, help="Fraction of them for validation, 0 to 1 (not of published splits or lists)."
+    )
+    seed: int = option(1, help="Seed of the split and of the order inside the shards.")
+    fold: str | None = option(
+        None,
+        help="Fold of a cross-validation, such as 2/5: with one `seed`, each patch is for testing in one of 1/5 to 5/5 "
+        "(random; spatial with `block_km`; city). In place of `test_fraction`.",
+    )
+    lists: str | None = option(
+        None, path=True, help="PREFIX of the lists PREFIX-train.txt, PREFIX-val.txt (optional) and PREFIX-test.txt."
+    )
+    allow_missing_patches: bool = option(
+        False, help="Whether lists may name patches that the source lacks; the card counts them."
+    )
+    block_km: float | None = option(
+        None, help="Edge of the blocks of a spatial split in kilometres on the ground. Default: it is by longitude."
+    )
+    buffer_km: float = option(
+        0.0,
+        help="Patches or tiles nearer than this to another split's, edge to edge in kilometres, are left out of "
+        "training or validation. Between blocks of tiles it is at least as wide as a tile.",
+    )
+    coordinates: str | None = option(
+        None,
+        path=True,
+        help="CSV file (header patch,latitude,longitude, degrees) for spatial splits of images that are not "
+        "georeferenced.",
+    )
 
-    method: str = "random"
-    test_fraction: float = 0.2
-    val_fraction: float = 0.0
-    seed: int = 1
-    fold: tuple[int, int] | None = None
-    lists: str | None = None
-    allow_missing_patches: bool = False
-    block_km: float | None = None
-    buffer_km: float = 0.0
-    coordinates: str | None = None
+    @property
+    def method(self) -> str:
+        """One of `METHODS`; at random where nothing is said."""
+        return self.split or "random"
+
+    @property
+    def folds(self) -> tuple[int, int] | None:
+        """The fold's number, from 1, and the number of folds; None without a cross-validation.
+
+        Raises:
+            OptionError: if it is no fold.
+        """
+        if self.fold is None:
+            return None
+        try:
+            number, folds = map(int, self.fold.split("/"))
+        except ValueError:
+            raise OptionError("fold", f"'{self.fold}'", "a fold and the number of folds, such as 2/5") from None
+        return number, folds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from typing import BinaryIO
 
 import numpy as np
 
 from eo_keras.core import files
-from eo_keras.errors import SourceError
-from eo_keras.records import example as records
 from eo_keras.records import tfrecord
 from eo_keras.records.statistics import Histograms
-from tfrecords_builder.sources.items import Item, hashed
-from tfrecords_builder.steps import scan
+from tfrecords_builder.sources.source import Context, Facts, PlannedExample
 from tfrecords_builder.storage import manifest
 
 _COUNTED_TOGETHER = 64  # Images: counting many at once is several times faster, and so many fill a few megabytes.
@@ -27,18 +25,9 @@ _COUNTED_TOGETHER = 64  # Images: counting many at once is several times faster,
 class ShardContext:
     """What all shards of a build share."""
 
-    source: scan.SourceContext
+    build: Context
+    facts: Facts
     output_dir: str
-
-
-@dataclasses.dataclass(frozen=True)
-class PlannedExample:
-    """One example to write: its place in the source, the hash of what the scan saw there, and its place on the map."""
-
-    item: Item
-    stored_digest: bytes
-    crs: str | None
-    transform: tuple[float, ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +46,14 @@ class ShardUnit:
         """Returns a hash over what the shard will hold."""
         whole = hashlib.sha256(f"{self.name} {self.counted}".encode())
         for example in self.examples:
-            whole.update(example.item.key.encode() + b"\0" + example.stored_digest)
+            whole.update(example.key.encode() + b"\0" + example.digest)
         return whole.hexdigest()
 
 
 class _HashingWriter:
     """A binary file that hashes and counts what passes through."""
 
-    def __init__(self, file):
+    def __init__(self, file: BinaryIO):
         self._file = file
         self.sha256 = hashlib.sha256()
         self.bytes = 0
@@ -79,42 +68,27 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
     """Writes a shard and what the state holds about it, unless both are there already and whole.
 
     Raises:
-        SourceError: if a patch has changed since the scan.
-        StorageError: if there is no room for the shard.
+        SourceError: if an example has changed since the scan.
+        StorageError: if the disk is full.
     """
-    if manifest.is_whole(context.source.state_dir, context.output_dir, unit.name, unit.digest()):
+    build, facts = context.build, context.facts
+    if manifest.is_whole(build.state_dir, context.output_dir, unit.name, unit.digest()):
         return
-    source = context.source.source
-    archive = scan.open_archive(context.source.path, context.source.opening)
-    histograms, uncounted = Histograms(len(source.bands), source.dtype), []
-    labels = {name: label for label, name in enumerate(source.legend.class_names)}
-    path = files.join(context.output_dir, unit.name)
-    with files.atomic_file(path, scratch=context.source.state_dir) as file:
+    histograms, uncounted = Histograms(len(facts.bands), facts.dtype), []
+    with files.atomic_file(files.join(context.output_dir, unit.name), scratch=build.state_dir) as file:
         writer = _HashingWriter(file)
-        for planned in unit.examples:
-            item, where = planned.item, f"{context.source.path}: {planned.item.member}"
-            stored, tile = source.read_stored(archive, item)
-            if scan.stored_digest(context.source, archive, item, hashed(stored, tile)) != planned.stored_digest:
-                raise SourceError(
-                    where,
-                    "the image has changed while records were built from it",
-                    remedy="build again from a source at rest",
-                )
-            label = labels[item.class_name] if tile is None else None
-            example = records.Example(stored, label, item.key, planned.crs, planned.transform, tile)
-            tfrecord.write_record(writer, records.encode(example))
-            if unit.counted and tile is not None:
-                histograms.add(source.pixels(stored, where), tile.validity)
-            elif unit.counted:
-                uncounted.append(source.pixels(stored, where))
-                if len(uncounted) == _COUNTED_TOGETHER or planned is unit.examples[-1]:
-                    histograms.add(np.stack(uncounted))
-                    uncounted.clear()
-    manifest.note(
-        context.source.state_dir, unit.name, unit.digest(), writer.bytes, writer.sha256.hexdigest(), histograms
-    )
-
-
-def prepare(source: str, opening: str) -> None:
-    """Opens a source in a process that will be asked for shards of it; this module has been imported by then."""
-    scan.open_archive(source, opening)
+        for example in build.source.examples(build, facts, unit.examples):
+            tfrecord.write_record(writer, example.record)
+            if not unit.counted:
+                continue
+            pixels, validity = example.pixels()
+            if validity is not None:
+                histograms.add(pixels, validity)
+                continue
+            uncounted.append(pixels)
+            if len(uncounted) == _COUNTED_TOGETHER:
+                histograms.add(np.stack(uncounted))
+                uncounted.clear()
+        if uncounted:
+            histograms.add(np.stack(uncounted))
+    manifest.note(build.state_dir, unit.name, unit.digest(), writer.bytes, writer.sha256.hexdigest(), histograms)

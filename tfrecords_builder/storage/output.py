@@ -106,13 +106,10 @@ def finish(output: OutputFolder, card: cards.DataCard) -> None:
     output.write(tfds_metadata.contents(card) | cards.contents(card))
 
 
-def check_work(
-    *, shard_mb: float, num_workers: int, engine: str, beam_options: tuple[str, ...], paths: tuple[str, ...]
-) -> None:
+def check_work(*, num_workers: int, engine: str, beam_options: tuple[str, ...], paths: tuple[str, ...]) -> None:
     """Checks the options that say how a build is run.
 
     Args:
-        shard_mb: size of a shard in megabytes.
         num_workers: number of processes.
         engine: one of `ENGINES`.
         beam_options: options of Apache Beam.
@@ -121,14 +118,8 @@ def check_work(
     Raises:
         OptionError: if they cannot work; the flag is named.
     """
-    if not shard_mb > 0:
-        raise OptionError("shard_mb", f"{shard_mb:g}", "a size above 0 megabytes")
-    if num_workers < 1:
-        raise OptionError("num_workers", str(num_workers), "at least 1 process")
-    if engine not in ENGINES:
-        raise OptionError("engine", f"'{engine}' is unknown", f"one of {', '.join(ENGINES)}")
     if beam_options and engine != "beam":
-        raise OptionError("beam_option", f"it says nothing to `engine={engine}`", "`engine=beam`")
+        raise OptionError("beam_option", f"it does not apply to `engine={engine}`", "`engine=beam`")
     in_memory = [path for path in paths if str(path).startswith("memory://")]
     if in_memory and (num_workers > 1 or engine != "local"):
         raise OptionError(

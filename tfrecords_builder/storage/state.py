@@ -24,14 +24,8 @@ _DESCRIPTION, _SOURCES, _REFUSED = "build.json", "sources.json", "refused.json"
 _LONGEST = 60
 _TITLES = {
     "program": "the program's version",
+    "state_layout": "the layout of unfinished builds",
     "source_name": "the source's name",
-    "method": "`split`",
-    "verify": "the check of every JPEG (`no_verify`)",
-    "size": "`tile_size`",
-    "units": "`scene_units`",
-    "offset": "`scene_offset`",
-    "scale": "`scene_scale`",
-    "level": "`scene_level`",
 }
 """What errors call a field where it is otherwise than in the code."""
 
@@ -43,8 +37,11 @@ class BuildState:
         output: the records folder.
     """
 
+    LAYOUT = 2
+    """Version of the state's files; a state of another version is refused, and not misread."""
+
     def __init__(self, output: OutputFolder):
-        """See the class."""
+        """Names the folder; nothing is written."""
         self.output = output
         self.folder = os.fspath(output.path(STATE_FOLDER))
 

@@ -17,10 +17,10 @@ from eo_keras.legends.catalogue import EUROSAT
 from eo_keras.records import data_card as cards
 from tests.harness import products, towns
 from tests.harness.building import all_examples, built, bytes_of
-from tfrecords_builder import build_tiles as tiles_build
+from tfrecords_builder import build
 from tfrecords_builder.sources import archive as archives
-from tfrecords_builder.sources.urban_atlas.options import TileBuildOptions, TileOptions
-from tfrecords_builder.splits.split import SplitOptions
+from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
+from tfrecords_builder.steps import scan
 from tfrecords_builder.storage import output
 
 
@@ -94,26 +94,26 @@ def test_an_archive_that_changes_while_it_is_read_is_refused(monkeypatch, make, 
 
 
 def tile_options(folder, **kwargs):
-    return TileBuildOptions("cities.csv", str(folder), TileOptions(size=48, **kwargs), SplitOptions(method="city"))
+    return build.BuildOptions("urban_atlas", UrbanAtlasOptions("cities.csv", tile_size=48, **kwargs), str(folder))
 
 
 def test_scenes_and_land_use_replaced_between_two_builds_are_read_again(standing, monkeypatch, tmp_path):
     lines = [towns.write_town(tmp_path, name, place=place) for place, name in enumerate("AB")]
     towns.write_list(tmp_path, *lines)
     shutil.copy(tmp_path / "A_UA2018.gpkg", tmp_path / "kept.gpkg")
-    first = tiles_build.build(tile_options("first")).card
+    first = build.build(tile_options("first")).card
     # Land use alone, then the scene too; nothing else changes.
     towns.write_land_use(tmp_path / "A_UA2018.gpkg", 96, products.CORNER, codes=lambda row, column: "31000")
-    second = tiles_build.build(tile_options("second")).card
+    second = build.build(tile_options("second")).card
     for parts in (first, second):
         assert sum(split.examples for split in parts.splits.values()) == 8
     shutil.rmtree(tmp_path / "A")
     towns.write_town(tmp_path, "A", xml=products.metadata("L1C", "02.04", -1000, date="2018-07-01"))
     os.replace(tmp_path / "kept.gpkg", tmp_path / "A_UA2018.gpkg")
-    third = tiles_build.build(tile_options("third")).card
+    third = build.build(tile_options("third")).card
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    tiles_build.build(tile_options("third-alone"))
+    build.build(tile_options("third-alone"))
     assert bytes_of(tmp_path / "third") == bytes_of(tmp_path / "third-alone")
     of_a = [
         {example.key: example for example in all_examples(card, tmp_path / name) if example.tile.city == "A"}
@@ -131,13 +131,13 @@ def test_land_use_that_changes_while_tiles_are_cut_is_refused(monkeypatch, tmp_p
     original = engines.LocalEngine.run
 
     def run(self, function, context, units):
-        if "cut" in function.__name__:
+        if function is scan.scan_unit:
             towns.write_land_use(tmp_path / "A_UA2018.gpkg", 96, products.CORNER, codes=lambda row, column: "31000")
         return original(self, function, context, units)
 
     monkeypatch.setattr(engines.LocalEngine, "run", run)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError, match="A_UA2018.gpkg: it has changed while tiles were cut"):
-        tiles_build.build(tile_options("r"))
+        build.build(tile_options("r"))
     with contextlib.suppress(FileNotFoundError):
         assert cards.DATA_CARD_NAME not in os.listdir(tmp_path / "r")

@@ -46,7 +46,7 @@ def test_thirteen_unnamed_bands_are_taken_for_eurosats(tmp_path):
     assert image.pixels.dtype == np.uint16 and image.pixels.flags.c_contiguous
     assert image.bands == sentinel2.EUROSAT_ORDER and image.bands_assumed
     assert (image.crs, image.transform) == ("EPSG:32633", (10.0, 0.0, 500000.0, 0.0, -10.0, 4877286.03))
-    assert image.reflectance == radiometry.HARMONISED == eurosat.MULTISPECTRAL.reflectance
+    assert image.reflectance == radiometry.HARMONISED == eurosat.MULTISPECTRAL.facts.reflectance
 
 
 def test_names_in_the_file_count_more_than_the_number_of_bands(tmp_path):
@@ -88,7 +88,7 @@ def test_pictures_are_rgb_composites_decoded_as_the_builder_does(tmp_path):
     image = rasters.read_image(path)
     np.testing.assert_array_equal(image.pixels, image_decoding.decode_jpeg(path.read_bytes(), "a", 64))
     assert image.bands == ("B04", "B03", "B02") and not image.bands_assumed
-    assert image.reflectance == radiometry.EUROSAT_JPEG == eurosat.RGB.reflectance
+    assert image.reflectance == radiometry.EUROSAT_JPEG == eurosat.RGB.facts.reflectance
     # The content decides, not the name.
     image = rasters.read_image(write_picture(tmp_path / "b.tif", pixels, format="PNG"))
     np.testing.assert_array_equal(image.pixels, pixels)
@@ -224,7 +224,7 @@ def test_real_patches_are_read_as_the_builder_reads_them(real_data, tmp_path):
             patch = image_decoding.decode_geotiff(data, name, (64, 64, 13), "uint16")
             np.testing.assert_array_equal(image.pixels, patch.pixels)
             assert (image.crs, image.transform) == (patch.crs, patch.transform)
-            assert image.bands_assumed and image.bands == eurosat.MULTISPECTRAL.bands
+            assert image.bands_assumed and image.bands == eurosat.MULTISPECTRAL.facts.bands
 
 
 def test_no_tensorflow_is_imported():

@@ -298,8 +298,8 @@ def test_what_a_random_split_of_eurosat_gives_away_and_a_spatial_one_does_not(re
     coordinates = str(folder / "coordinates.csv")
     methods = {
         "random": splits.SplitOptions(),
-        "longitude": splits.SplitOptions(method="spatial", coordinates=coordinates),
-        "blocks": splits.SplitOptions(method="spatial", coordinates=coordinates, block_km=10.0, buffer_km=1.0),
+        "longitude": splits.SplitOptions(split="spatial", coordinates=coordinates),
+        "blocks": splits.SplitOptions(split="spatial", coordinates=coordinates, block_km=10.0, buffer_km=1.0),
     }
     found = {}
     for name, split in methods.items():

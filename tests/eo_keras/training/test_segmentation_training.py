@@ -16,7 +16,6 @@ from eo_keras.errors import LegendError, OptionError, RunError
 from eo_keras.evaluation import segmentation_report
 from eo_keras.evaluation.segmentation_evaluate import DenseTTA, rescaled
 from eo_keras.evaluation.segmentation_report import DenseEvaluationOptions
-from eo_keras.geo import scenes
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as codec
@@ -29,8 +28,8 @@ from eo_keras.training import train as training
 from eo_keras.training.optimizers import OptimizerOptions
 from eo_keras.training.options import SegmentationOptions, TrainingOptions
 from tests.harness import towns
-from tfrecords_builder import build_tiles as tiles_build
-from tfrecords_builder.sources.urban_atlas.options import TileBuildOptions, TileOptions
+from tfrecords_builder import build
+from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
 
 TILE = 64
 
@@ -43,12 +42,8 @@ def records_dir(tmp_path_factory):
         for place, name in enumerate("ABC")
     ]
     lines = [line[:-1] + f"{part}," for line, part in zip(lines, ("train", "val", "test"), strict=True)]
-    options = TileBuildOptions(
-        cities=str(towns.write_list(folder, *lines)),
-        output_dir=str(folder / "records"),
-        tiles=TileOptions(scene=scenes.SceneOptions(bands=("B04", "B03", "B02")), size=TILE),
-    )
-    tiles_build.build(options)
+    tiles = UrbanAtlasOptions(str(towns.write_list(folder, *lines)), bands="RGB", tile_size=TILE)
+    build.build(build.BuildOptions("urban_atlas", tiles, str(folder / "records")))
     return folder / "records"
 
 

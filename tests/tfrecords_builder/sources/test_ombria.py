@@ -14,13 +14,12 @@ from eo_keras.plots import html
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from tests.harness.archives import write_zip
-from tests.harness.building import all_examples, built, bytes_of
+from tests.harness.building import all_examples, built, bytes_of, options_of
 from tfrecords_builder import build, disk_usage
 from tfrecords_builder.sources import ombria
 from tfrecords_builder.sources.archive import Archive
-from tfrecords_builder.splits import split as splits
 
-NAMED = {"bands": ("B11", "B08", "B03"), "level": "L2A"}
+NAMED = {"band_order": "B11,B08,B03", "scene_level": "L2A"}
 
 
 def png(pixels):
@@ -58,7 +57,7 @@ def archive(tmp_path):
 
 
 def test_images_masks_and_parts_are_the_archives(archive, tmp_path):
-    card = built("ombria_s2", archive, tmp_path / "r", method="published", **NAMED)
+    card = built("ombria_s2", archive, tmp_path / "r", split="published", **NAMED)
     assert (card.task, card.bands, card.level, card.dtype) == ("segmentation", ("B11", "B08", "B03"), "L2A", "uint8")
     assert card.reflectance is None and cards.read_data_card(tmp_path / "r") == card
     assert {name: part.examples for name, part in card.splits.items()} == {"train": 8, "test": 2}
@@ -81,12 +80,12 @@ def test_images_masks_and_parts_are_the_archives(archive, tmp_path):
 
 
 def test_the_layouts_and_any_number_of_workers_give_the_same_bytes(make, archive, tmp_path):
-    built("ombria_s2", archive, tmp_path / "one", method="published", **NAMED)
-    built("ombria_s2", archive, tmp_path / "two", method="published", num_workers=2, **NAMED)
+    built("ombria_s2", archive, tmp_path / "one", split="published", **NAMED)
+    built("ombria_s2", archive, tmp_path / "two", split="published", num_workers=2, **NAMED)
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
     for root in ("OmbriaS2/", ""):
         folder = make.folder(tmp_path / f"source{len(root)}", members(root))
-        card = built("ombria_s2", folder, tmp_path / f"r{len(root)}", method="published", **NAMED)
+        card = built("ombria_s2", folder, tmp_path / f"r{len(root)}", split="published", **NAMED)
         assert [shard.sha256 for shard in card.splits["test"].shards] == [
             shard.sha256 for shard in cards.read_data_card(tmp_path / "one").splits["test"].shards
         ]
@@ -96,11 +95,10 @@ def test_an_image_in_both_parts_is_told_and_kept_together_at_random(tmp_path):
     content = members()
     content["OMBRIA/OmbriaS2/test/AFTER/S2_after_0008.png"] = content["OMBRIA/OmbriaS2/train/AFTER/S2_after_0003.png"]
     source = write_zip(tmp_path / "a.zip", content)
-    published = splits.SplitOptions(method="published")
-    report = build.build(build.BuildOptions("ombria_s2", str(source), str(tmp_path / "r"), published, **NAMED))
+    report = build.build(options_of("ombria_s2", source, tmp_path / "r", **NAMED))
     assert report.card.split_method["identical_across_splits"] == 2 and "2 identical images" in report.warnings[0]
     # The masks differ, and still the images are the same.
-    card = built("ombria_s2", source, tmp_path / "s", method="random", test_fraction=0.3, **NAMED)
+    card = built("ombria_s2", source, tmp_path / "s", split="random", test_fraction=0.3, **NAMED)
     parts = {example.key: name for name in ("train", "test") for example in all_examples(card, tmp_path / "s", name)}
     assert parts["S2_after_0003"] == parts["S2_after_0008"]
 
@@ -133,10 +131,11 @@ def check_events(card, folder, stems):
 def test_the_floods_of_2021_are_told_apart_by_their_events(make, tmp_path):
     content = events("OMBRIA-master/2021/", ("FRANCE", "GUYANA"))
     numbers = {"FRANCE_imafter_0": 0, "FRANCE_imafter_10": 1, "GUYANA_imafter_0": 2, "GUYANA_imafter_10": 3}
-    card = built("ombria_s2", write_zip(tmp_path / "a.zip", content), tmp_path / "r", test_fraction=0.3, **NAMED)
+    drawn = {"split": "random", "test_fraction": 0.3}
+    card = built("ombria_s2", write_zip(tmp_path / "a.zip", content), tmp_path / "r", **drawn, **NAMED)
     check_events(card, tmp_path / "r", numbers)
     with pytest.raises(OptionError, match="no parts of its own; expected random"):
-        built("ombria_s2", tmp_path / "a.zip", tmp_path / "s", method="published", **NAMED)
+        built("ombria_s2", tmp_path / "a.zip", tmp_path / "s", split="published", **NAMED)
     # One event alone, by its own folder.
     folder = make.folder(tmp_path / "FRANCE", events("", ("FRANCE",)))
     items = ombria.SENTINEL2.items(Archive(folder / "FRANCE"))
@@ -155,7 +154,7 @@ def test_events_copied_into_the_published_parts_are_told_apart_by_their_whole_na
             content[f"OmbriaS2/{part}/AFTER/imafter_{event}_{number}.png"] = png(image)
             content[f"OmbriaS2/{part}/MASK/gt_{event}_{number}.png"] = png(mask)
             numbers[f"imafter_{event}_{number}"] = number // 10 + 2 * place
-    card = built("ombria_s2", write_zip(tmp_path / "a.zip", content), tmp_path / "r", method="published", **NAMED)
+    card = built("ombria_s2", write_zip(tmp_path / "a.zip", content), tmp_path / "r", split="published", **NAMED)
     assert {name: part.examples for name, part in card.splits.items()} == {"train": 2, "test": 2}
     check_events(card, tmp_path / "r", numbers)
 
@@ -217,30 +216,28 @@ AFTER, MASK = "OMBRIA/OmbriaS2/train/AFTER/S2_after_0001.png", "OMBRIA/OmbriaS2/
 )
 def test_what_is_wrong_with_an_archive_is_told(tmp_path, change, told):
     with pytest.raises(SourceError, match=told):
-        built("ombria_s2", broken(tmp_path, change), tmp_path / "r", method="published", **NAMED)
+        built("ombria_s2", broken(tmp_path, change), tmp_path / "r", split="published", **NAMED)
 
 
 def test_nobody_guesses_the_bands(make, archive, tmp_path):
-    with pytest.raises(OptionError, match="does not say which bands.*`bands_in_file=B11,B08,B03"):
-        built("ombria_s2", archive, tmp_path / "r", method="published")
+    with pytest.raises(OptionError, match="does not say which bands.*`band_order=B11,B08,B03"):
+        built("ombria_s2", archive, tmp_path / "r", split="published")
     with pytest.raises(OptionError, match="2 names; expected 3"):
-        built("ombria_s2", archive, tmp_path / "r", method="published", bands=("B11", "B08"), level="L2A")
+        built("ombria_s2", archive, tmp_path / "r", split="published", band_order="B11,B08", scene_level="L2A")
     with pytest.raises(BandError, match="'NDVI' is no Sentinel-2 band"):
-        built("ombria_s2", archive, tmp_path / "r", method="published", bands=("B11", "B08", "NDVI"), level="L2A")
-    with pytest.raises(OptionError, match="eurosat_rgb says itself what it holds"):
-        built("eurosat_rgb", archive, tmp_path / "r", **NAMED)
+        built("ombria_s2", archive, tmp_path / "r", split="published", band_order="B11,B08,NDVI", scene_level="L2A")
     with pytest.raises(OptionError, match="published.*no parts of its own"):
-        built("eurosat_rgb", make.zip(tmp_path / "rgb.zip", make.rgb(per_class=2)), tmp_path / "r", method="published")
+        built("eurosat_rgb", make.zip(tmp_path / "rgb.zip", make.rgb(per_class=2)), tmp_path / "r", split="published")
 
 
 def test_room_is_told_before_the_build(archive, tmp_path):
-    card = built("ombria_s2", archive, tmp_path / "r", method="published", **NAMED)
+    card = built("ombria_s2", archive, tmp_path / "r", split="published", **NAMED)
     size = sum(shard.bytes for part in card.splits.values() for shard in part.shards)
     assert disk_usage.expected("ombria_s2", str(archive)).shard_bytes == pytest.approx(size, rel=0.01)
 
 
 def test_inspection_tells_what_is_not_known(archive, tmp_path):
-    card = built("ombria_s2", archive, tmp_path / "r", method="published", **NAMED)
+    card = built("ombria_s2", archive, tmp_path / "r", split="published", **NAMED)
     assert ("reflectance", "not known; no data is 0") in scan_records.facts(card)
     found = scan_records.survey(card, tmp_path / "r", samples=2)
     places = scan_records.locate(card, found, None)
@@ -251,7 +248,7 @@ def test_inspection_tells_what_is_not_known(archive, tmp_path):
 
 @pytest.mark.real_data
 def test_the_published_test_set(real_data, tmp_path):
-    card = built("ombria_s2", real_data / "ombria_s2.zip", tmp_path / "r", method="published", **NAMED)
+    card = built("ombria_s2", real_data / "ombria_s2.zip", tmp_path / "r", split="published", **NAMED)
     assert card.splits["test"].examples == 70
     water, land = [], []
     for example in all_examples(card, tmp_path / "r", "test"):

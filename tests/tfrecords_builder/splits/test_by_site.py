@@ -37,7 +37,7 @@ def apart(count, tiles=4):
 
 
 def split(places, cities, **options):
-    options = {"method": "city", **options}
+    options = {"split": "city", **options}
     names = [city for city, _, _ in places]
     tiles = dataclasses.replace(tiles_of(places), sites=tuple(names), site_splits=cities)
     return split_tiles(tiles, SplitOptions(**options)), names
@@ -65,15 +65,15 @@ def test_the_lists_own_split_goes_first_and_the_rest_is_drawn():
 
 def test_the_draw_follows_from_seed_and_names_alone():
     backwards = dict(reversed(cities_of(12).items()))
-    draws = [draw_cities(cities, SplitOptions(method="city")) for cities in (cities_of(12), backwards)]
+    draws = [draw_cities(cities, SplitOptions(split="city")) for cities in (cities_of(12), backwards)]
     assert draws[0] == draws[1]
-    assert draws[0] != draw_cities(cities_of(12), SplitOptions(method="city", seed=2))
+    assert draws[0] != draw_cities(cities_of(12), SplitOptions(split="city", seed=2))
 
 
 def test_folds_test_each_city_once():
     tested = []
     for number in (1, 2, 3):
-        result, names = split(apart(9), cities_of(9), fold=(number, 3))
+        result, names = split(apart(9), cities_of(9), fold=f"{number}/3")
         tested += sorted({name for name, part in zip(names, result.assignment, strict=True) if part == "test"})
     assert sorted(tested) == [f"c{number:02d}" for number in range(9)]
 
@@ -93,7 +93,7 @@ def test_a_tile_without_a_place_does_not_end_the_check_of_the_others():
     with pytest.raises(SourceError, match="c01-9-0: its corners lie nowhere on Earth"):
         split_tiles(
             dataclasses.replace(found, sites=("c00", "c01", "c01"), site_splits=cities_of(2, c00="test", c01="train")),
-            SplitOptions(method="city"),
+            SplitOptions(split="city"),
         )
 
 
@@ -104,7 +104,7 @@ def test_one_city_cannot_be_split_by_city():
 
 def test_blocks_inside_a_city_keep_a_tile_apart():
     places = [("c00", x, y) for x in range(16) for y in range(16)]
-    result, _ = split(places, cities_of(1), method="spatial", block_km=2.6, test_fraction=0.25)
+    result, _ = split(places, cities_of(1), split="spatial", block_km=2.6, test_fraction=0.25)
     where = {
         part: [place for place, found in zip(places, result.assignment, strict=True) if found == part]
         for part in ("train", "test")
@@ -121,4 +121,4 @@ def test_blocks_inside_a_city_keep_a_tile_apart():
 def test_a_buffer_narrower_than_a_tile_is_refused():
     places = [("c00", x, 0) for x in range(16)]
     with pytest.raises(OptionError, match="less than a tile's 0.64 km"):
-        split(places, cities_of(1), method="spatial", block_km=2.6, buffer_km=0.3)
+        split(places, cities_of(1), split="spatial", block_km=2.6, buffer_km=0.3)

@@ -96,7 +96,7 @@ def write_lists(tmp_path, **lists):
 def test_lists_are_followed(tmp_path):
     found = patches(["Forest_1", "Forest_2", "Forest_3", "River_1"], groups=[0, 1, 1, 2])
     prefix = write_lists(tmp_path, train=["Forest_1", "Forest_2"], test=["Forest_3"])
-    result = splits.make_split(found, SplitOptions(method="lists", lists=prefix))
+    result = splits.make_split(found, SplitOptions(split="lists", lists=prefix))
     assert result.assignment == ("train", "train", "test", None)
     assert result.method["unlisted"] == 1 and result.method["identical_across_splits"] == 2
     assert any("1 patches are on no list" in warning for warning in result.warnings)
@@ -107,7 +107,7 @@ def test_lists_that_do_not_fit(tmp_path):
     found = patches(["Forest_1", "Forest_2"])
 
     def split(**kwargs):
-        return splits.make_split(found, SplitOptions(method="lists", lists=str(tmp_path / "my"), **kwargs))
+        return splits.make_split(found, SplitOptions(split="lists", lists=str(tmp_path / "my"), **kwargs))
 
     with pytest.raises(SourceError, match="my-train.txt: the list cannot be read"):
         split()
@@ -133,7 +133,7 @@ def test_lists_may_have_comments_blank_lines_and_a_byte_order_mark(tmp_path):
     (tmp_path / "my-train.txt").write_bytes(b"\xef\xbb\xbfForest_1.tif\r\n\r\n# a comment\r\nForest/Forest_2\r\n")
     write_lists(tmp_path, test=["Forest_3"])
     found = patches(["Forest_1", "Forest_2", "Forest_3"])
-    result = splits.make_split(found, SplitOptions(method="lists", lists=str(tmp_path / "my")))
+    result = splits.make_split(found, SplitOptions(split="lists", lists=str(tmp_path / "my")))
     assert result.assignment == ("train", "train", "test")
     data = (tmp_path / "my-train.txt").read_bytes()
     assert result.method["md5"]["train"] == hashlib.md5(data).hexdigest()
@@ -143,7 +143,7 @@ def test_longitude_puts_the_west_in_training(tmp_path):
     keys = [f"Forest_{n}" for n in range(10)]
     path = tmp_path / "places.csv"
     path.write_text("patch,latitude,longitude\n" + "".join(f"{key},50.0,{20 - n}\n" for n, key in enumerate(keys)))
-    options = SplitOptions(method="spatial", coordinates=str(path), val_fraction=0.2)
+    options = SplitOptions(split="spatial", coordinates=str(path), val_fraction=0.2)
     members = by_part(splits.make_split(patches(keys), options), patches(keys))
     assert members["test"] == {"Forest_0", "Forest_1"} and members["val"] == {"Forest_2", "Forest_3"}
 
@@ -154,7 +154,7 @@ def test_equal_longitudes_go_by_key(tmp_path):
     path.write_text("patch,latitude,longitude\n" + "".join(f"{key},{40 + n},7.1\n" for n, key in enumerate(keys)))
     for order in (keys, keys[::-1]):
         found = patches(order)
-        result = splits.make_split(found, SplitOptions(method="spatial", coordinates=str(path)))
+        result = splits.make_split(found, SplitOptions(split="spatial", coordinates=str(path)))
         assert by_part(result, found)["test"] == {"Forest_8", "Forest_9"}
 
 
@@ -163,7 +163,7 @@ def test_longitude_from_transforms_keeps_identical_images_together():
     groups = np.arange(100)
     groups[99] = 0
     twins = splits.Patches(**(vars(found) | {"groups": groups}))
-    result = splits.make_split(twins, SplitOptions(method="spatial"))
+    result = splits.make_split(twins, SplitOptions(split="spatial"))
     # The grid runs from west to east, 10 patches a column; the easternmost joins its twin in the west.
     assert result.assignment == ("train",) * 80 + ("test",) * 19 + ("train",)
 
@@ -171,7 +171,7 @@ def test_longitude_from_transforms_keeps_identical_images_together():
 def test_images_without_a_crs_need_coordinates():
     found = splits.Patches(**(vars(on_a_grid(3)) | {"crs": (None,) * 2 + ("EPSG:32633",) * 7}))
     with pytest.raises(OptionError, match="2 of 9 images carry no coordinates.*`coordinates"):
-        splits.make_split(found, SplitOptions(method="spatial"))
+        splits.make_split(found, SplitOptions(split="spatial"))
 
 
 @pytest.mark.parametrize(
@@ -189,13 +189,13 @@ def test_bad_coordinates(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(SourceError, match=words):
         splits.make_split(
-            patches([f"Forest_{n}" for n in range(10)]), SplitOptions(method="spatial", coordinates=str(path))
+            patches([f"Forest_{n}" for n in range(10)]), SplitOptions(split="spatial", coordinates=str(path))
         )
 
 
 def test_blocks_keep_the_buffer_from_edge_to_edge():
     found = on_a_grid()
-    options = SplitOptions(method="spatial", block_km=3, buffer_km=0.5, val_fraction=0.2)
+    options = SplitOptions(split="spatial", block_km=3, buffer_km=0.5, val_fraction=0.2)
     result = splits.make_split(found, options)
     x, y = found.transforms[:, 2], found.transforms[:, 5]
     corners = np.stack(
@@ -210,7 +210,7 @@ def test_blocks_keep_the_buffer_from_edge_to_edge():
     # At least its share, and not a whole block of 25 more.
     assert 180 <= (parts == "test").sum() < 205
     # Without a buffer the neighbours are 60 m apart.
-    without = splits.make_split(found, SplitOptions(method="spatial", block_km=3))
+    without = splits.make_split(found, SplitOptions(split="spatial", block_km=3))
     assert None not in without.assignment
     centres = np.floor(corners.mean(axis=1) / 3000).astype(int)
     part_of_block = collections.defaultdict(set)
@@ -235,7 +235,7 @@ def test_the_buffer_is_as_wide_on_the_ground_anywhere(crs):
     transforms[:, 2], transforms[:, 5] = east + 2560 * x, north - 2560 * y
     keys = tuple(f"Forest_{a}_{b}" for a, b in zip(x, y, strict=True))
     found = splits.Patches(keys, ("Forest",) * 1600, np.arange(1600), (crs,) * 1600, transforms, 2560.0, 64)
-    result = splits.make_split(found, SplitOptions(method="spatial", block_km=25, buffer_km=10))
+    result = splits.make_split(found, SplitOptions(split="spatial", block_km=25, buffer_km=10))
     parts = np.array([str(part) for part in result.assignment])
     shapes = shapely.box(transforms[:, 2], transforms[:, 5] - 2560, transforms[:, 2] + 2560, transforms[:, 5])
     nearest = shapely.distance(shapes[parts == "train"][:, None], shapes[parts == "test"][None, :]).min(axis=1)
@@ -245,7 +245,7 @@ def test_the_buffer_is_as_wide_on_the_ground_anywhere(crs):
     if crs == "EPSG:32701":
         longitude = spatial.centres_of(spatial.corners_of(found))[:, 0]
         assert longitude.min() < -179 and longitude.max() > 179
-        by_longitude = splits.make_split(found, SplitOptions(method="spatial"))
+        by_longitude = splits.make_split(found, SplitOptions(split="spatial"))
         # The west is west of the antimeridian, and no part is on both sides of another.
         eastwards = longitude % 360
         tested = np.array([part == "test" for part in by_longitude.assignment])
@@ -274,7 +274,7 @@ def test_a_place_that_is_none_is_an_error():
     lost = splits.Patches(**(vars(found) | {"transforms": transforms}))
     for more in ({}, {"block_km": 3.0}):
         with pytest.raises(SourceError, match=f"{found.keys[4]}: its corners lie nowhere on Earth .*EPSG:32633.* 1 of"):
-            splits.make_split(lost, SplitOptions(method="spatial", **more))
+            splits.make_split(lost, SplitOptions(split="spatial", **more))
 
 
 def test_identical_images_join_their_blocks():
@@ -283,7 +283,7 @@ def test_identical_images_join_their_blocks():
     groups[[0, 899]] = 0
     twins = splits.Patches(**(vars(found) | {"groups": groups}))
     for seed in range(10):
-        result = splits.make_split(twins, SplitOptions(method="spatial", block_km=3, seed=seed))
+        result = splits.make_split(twins, SplitOptions(split="spatial", block_km=3, seed=seed))
         assert result.assignment[0] == result.assignment[899]
 
 
@@ -294,7 +294,7 @@ def test_random_folds_test_each_patch_once_and_each_class_alike():
     found = patches(keys, groups=groups)
     tested = []
     for number in range(1, 6):
-        result = splits.make_split(found, SplitOptions(fold=(number, 5), val_fraction=0.1))
+        result = splits.make_split(found, SplitOptions(fold=f"{number}/5", val_fraction=0.1))
         members = by_part(result, found)
         counts = collections.Counter(key.partition("_")[0] for key in members["test"])
         # 47 / 5 and 40 / 5, but for the group of three that goes to one fold.
@@ -304,8 +304,8 @@ def test_random_folds_test_each_patch_once_and_each_class_alike():
         assert (result.method["fold"], result.method["folds"], result.method["test_fraction"]) == (number, 5, 0.2)
         tested += members["test"]
     assert sorted(tested) == sorted(keys)
-    others = splits.make_split(found, SplitOptions(fold=(1, 5), seed=2))
-    first = splits.make_split(found, SplitOptions(fold=(1, 5)))
+    others = splits.make_split(found, SplitOptions(fold="1/5", seed=2))
+    first = splits.make_split(found, SplitOptions(fold="1/5"))
     assert others.assignment != first.assignment
 
 
@@ -313,7 +313,7 @@ def test_spatial_folds_test_each_block_once():
     found = on_a_grid()
     fold_of = {}
     for number in range(1, 5):
-        result = splits.make_split(found, SplitOptions(method="spatial", block_km=3, buffer_km=0.5, fold=(number, 4)))
+        result = splits.make_split(found, SplitOptions(split="spatial", block_km=3, buffer_km=0.5, fold=f"{number}/4"))
         tested = by_part(result, found)["test"]
         assert not fold_of.keys() & tested
         assert abs(len(tested) - 225) < 60 and result.method["left_out_by_buffer"] > 0
@@ -329,26 +329,26 @@ def test_spatial_folds_test_each_block_once():
 @pytest.mark.parametrize(
     ("options", "flag"),
     [
-        ({"method": "guess"}, "split"),
+        ({"split": "guess"}, "split"),
         ({"test_fraction": 0.0}, "test_fraction"),
         ({"test_fraction": 0.7, "val_fraction": 0.3}, "test_fraction"),
-        ({"method": "lists"}, "lists"),
+        ({"split": "lists"}, "lists"),
         ({"lists": "x"}, "lists"),
         ({"allow_missing_patches": True}, "allow_missing_patches"),
         ({"block_km": 3.0}, "block_km"),
         ({"block_km": 0.0}, "block_km"),
-        ({"method": "spatial", "block_km": float("nan")}, "block_km"),
-        ({"method": "spatial", "block_km": 3.0, "buffer_km": float("nan")}, "buffer_km"),
+        ({"split": "spatial", "block_km": float("nan")}, "block_km"),
+        ({"split": "spatial", "block_km": 3.0, "buffer_km": float("nan")}, "buffer_km"),
         ({"test_fraction": float("nan")}, "test_fraction"),
         ({"coordinates": "x.csv"}, "coordinates"),
-        ({"method": "spatial", "buffer_km": 1.0}, "buffer_km"),
-        ({"method": "spatial", "block_km": -1.0}, "block_km"),
-        ({"method": "spatial"}, "coordinates"),
-        ({"fold": (0, 5)}, "fold"),
-        ({"fold": (6, 5)}, "fold"),
-        ({"fold": (1, 1)}, "fold"),
-        ({"method": "spatial", "fold": (1, 5)}, "fold"),
-        ({"method": "lists", "lists": "x", "fold": (1, 5)}, "fold"),
+        ({"split": "spatial", "buffer_km": 1.0}, "buffer_km"),
+        ({"split": "spatial", "block_km": -1.0}, "block_km"),
+        ({"split": "spatial"}, "coordinates"),
+        ({"fold": "0/5"}, "fold"),
+        ({"fold": "6/5"}, "fold"),
+        ({"fold": "1/1"}, "fold"),
+        ({"split": "spatial", "fold": "1/5"}, "fold"),
+        ({"split": "lists", "lists": "x", "fold": "1/5"}, "fold"),
     ],
 )
 def test_impossible_options_name_their_flag(options, flag):
@@ -369,7 +369,7 @@ def test_longitude_reproduces_the_published_spatial_lists(real_data):
         for part in ("train", "val", "test")
     }
     found = patches(sorted(set().union(*published.values())))
-    options = SplitOptions(method="spatial", coordinates=str(folder / "coordinates.csv"), val_fraction=0.2)
+    options = SplitOptions(split="spatial", coordinates=str(folder / "coordinates.csv"), val_fraction=0.2)
     members = by_part(splits.make_split(found, options), found)
     for part, names in published.items():
         assert members[part] == names, part

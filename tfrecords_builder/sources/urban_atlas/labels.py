@@ -13,7 +13,7 @@ from eo_keras.geo.rasterize import Rasterizer
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.legends.crosswalk import code_map
 from tfrecords_builder.sources.urban_atlas import land_use as urban_atlas
-from tfrecords_builder.sources.urban_atlas.options import TileOptions
+from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
 from tfrecords_builder.sources.urban_atlas.sites import Site
 
 _INSIDE, _OUTSIDE = 1, 0
@@ -53,7 +53,7 @@ class LabelSource:
         return labels
 
 
-def open_labels(city: Site, tiles: TileOptions, crs: str) -> LabelSource:
+def open_labels(city: Site, options: UrbanAtlasOptions, crs: str) -> LabelSource:
     """Reads a city's land use and brings it to a CRS.
 
     Raises:
@@ -61,7 +61,7 @@ def open_labels(city: Site, tiles: TileOptions, crs: str) -> LabelSource:
         OptionError: if an option does not fit them.
         LegendError: if the legend's file is damaged.
     """
-    land_use = urban_atlas.read_land_use(city.vectors, code_map(tiles.legend), crs, tiles.roads, tiles.label_year)
+    land_use = urban_atlas.read_land_use(city.vectors, code_map(options.legend), crs, options.roads, options.label_year)
     if not land_use.count:
         raise SourceError(land_use.source, "it holds no polygon", "the land use of a city", "name another file")
     return LabelSource(land_use, _area(city, crs))

@@ -1,121 +1,114 @@
-"""What records of tiles are built from, and how."""
+"""Options of tiles that are cut from scenes, with land use as their labels."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from eo_keras.core.options import check, documented, option
 from eo_keras.errors import OptionError
-from eo_keras.geo.scene_numbers import Told
+from eo_keras.geo import scene_numbers, scenes
+from eo_keras.geo.scene_numbers import UserScaling
 from eo_keras.geo.scenes import SceneOptions
 from eo_keras.legends import crosswalk
-from tfrecords_builder.splits import split as splits
-from tfrecords_builder.storage import output
-
-DATASET = "urban_atlas"
-"""Name of the data set on the command line and in the shards' names."""
-
-SPLITS = ("city", "spatial")
-
-_LARGEST = 4096
+from eo_keras.sensors import sentinel2
+from tfrecords_builder.sources import options
 
 
+@documented
 @dataclasses.dataclass(frozen=True)
-class TileOptions:
-    """What one tile is, and which are kept.
+class UrbanAtlasOptions:
+    """Options of Urban Atlas: which cities, what a tile is, and which tiles are kept."""
 
-    Attributes:
-        scene: how scenes are opened; `bands` names the bands of the records.
-        legend: a name of `eo_keras.legends.crosswalk.CODE_MAPS`, or a JSON file, see there.
-        roads: what becomes of narrow roads (code 12220), see `eo_keras.legends.crosswalk.ROADS`.
-        label_year: the year of the land use where a file holds several; None takes the only one.
-        size: height and width in pixels.
-        stride: pixels from one tile to the next; None for `size`.
-        min_labelled: tiles with a smaller share of pixels that have a class and are clear are left out.
-        min_clear: tiles are left out of whose pixels with data a smaller share is clear: no cloud, shadow of one, or
-            saturation.
-    """
-
-    scene: SceneOptions = SceneOptions()
-    legend: str = "hsl4"
-    roads: str = "merge"
-    label_year: int | None = None
-    size: int = 512
-    stride: int | None = None
-    min_labelled: float = 0.1
-    min_clear: float = 0.5
+    cities: str | None = option(
+        None, path=True, help="CSV file of the cities, with the header name,scenes,vectors,split,area."
+    )
+    legend: str = option(
+        "hsl4",
+        path=True,
+        help=f"What the codes of land use become: {', '.join(crosswalk.CODE_MAPS)}, or a JSON file of classes and "
+        "their codes.",
+    )
+    roads: str = option(
+        "merge",
+        choices=crosswalk.ROADS,
+        help="Label of narrow roads (12220), about a pixel wide. merge: they take the class of what lies beside them. "
+        "ignore: no class. keep: the class that the legend gives them.",
+    )
+    label_year: int | None = option(None, help="Year of the land use, where a file holds several.")
+    bands: str = option("all", help="Bands of the records: RGB, CI, SWIR, all, or names such as B04,B8A.")
+    tile_size: int = option(512, minimum=16, maximum=4096, help="Height and width of a tile in pixels.")
+    stride: int | None = option(
+        None, minimum=1, help="Pixels from one tile to the next, at most `tile_size`. Default: that size."
+    )
+    min_labeled_fraction: float = option(
+        0.1,
+        minimum=0,
+        maximum=1,
+        aliases=("min_labelled",),
+        help="Tiles with a smaller fraction of pixels that have a class and are clear are left out.",
+    )
+    min_valid_fraction: float = option(
+        0.5,
+        minimum=0,
+        maximum=1,
+        aliases=("min_clear",),
+        help="Tiles are left out of whose pixels with data a smaller fraction is clear: no cloud, shadow of one, or "
+        "saturation.",
+    )
+    resampling: str = option(
+        "cubic",
+        choices=scenes.RESAMPLINGS,
+        help="Resampling of bands of 20 and 60 m to the finest one's grid.",
+    )
+    scene_units: str | None = option(
+        None,
+        choices=scene_numbers.UNITS,
+        help="Meaning of the numbers of floating-point scenes; others say it.",
+    )
+    scene_offset: float | None = option(
+        None,
+        help="Number that is added to the stored numbers of scenes of which neither tags nor metadata say it, such as "
+        "-1000 since processing baseline 04.00; 0 where it has been applied.",
+    )
+    scene_scale: float | None = option(
+        None,
+        help="Factor that then gives reflectance, where neither tags nor metadata say it: 0.01 for per cent. Default: "
+        "0.0001.",
+    )
+    scene_level: str | None = options.scene_level()
+    band_order: str | None = options.band_order()
+    target_crs: str | None = option(None, help="Projection in metres to bring scenes to, such as EPSG:32633.")
 
     def __post_init__(self):
-        """Refuses what cannot be."""
-        if not 16 <= self.size <= _LARGEST:
-            raise OptionError("tile_size", f"{self.size} pixels", f"16 to {_LARGEST}")
-        if self.stride is not None and not 1 <= self.stride <= self.size:
-            raise OptionError("stride", f"{self.stride} pixels", f"1 to the tile's {self.size}")
-        if self.roads not in crosswalk.ROADS:
-            raise OptionError("roads", f"'{self.roads}'", f"one of {', '.join(crosswalk.ROADS)}")
-        for flag, share in (("min_labelled", self.min_labelled), ("min_clear", self.min_clear)):
-            if not 0 <= share <= 1:
-                raise OptionError(flag, f"{share:g}", "a share from 0 to 1")
+        """Refuses values that cannot be, alone or together."""
+        check(self)
+        if self.stride is not None and self.stride > self.tile_size:
+            raise OptionError("stride", f"{self.stride} pixels", f"1 to the tile's {self.tile_size}")
+        _ = self.scene
 
-    def of(self, told: Told | None) -> TileOptions:
-        """Returns the options of a city, whose line in the list may say what its scenes' numbers mean."""
-        if told is None:
-            return self
-        said = {"units": told.units, "offset": told.offset, "scale": told.scale, "told_first": told.first}
-        return dataclasses.replace(self, scene=dataclasses.replace(self.scene, **said))
+    @property
+    def scene(self) -> SceneOptions:
+        """How scenes are opened."""
+        return SceneOptions(
+            bands=None if self.bands.strip().lower() == "all" else sentinel2.parse_bands(self.bands),
+            resampling=self.resampling,
+            units=self.scene_units,
+            offset=self.scene_offset,
+            scale=self.scene_scale,
+            bands_in_file=scenes.parse_bands_in_file(self.band_order) if self.band_order else None,
+            target_crs=self.target_crs,
+            level=self.scene_level,
+        )
+
+    def scene_of(self, scaling: UserScaling | None) -> SceneOptions:
+        """Returns how the scenes of a city are opened, whose line in the list may say what their numbers mean."""
+        if scaling is None:
+            return self.scene
+        return dataclasses.replace(
+            self.scene, units=scaling.units, offset=scaling.offset, scale=scaling.scale, told_first=scaling.first
+        )
 
     @property
     def step(self) -> int:
         """Pixels from one tile to the next."""
-        return self.stride or self.size
-
-
-@dataclasses.dataclass(frozen=True)
-class TileBuildOptions:
-    """What to build.
-
-    Attributes:
-        cities: the list of cities, see `tfrecords_builder.sources.urban_atlas.sites`.
-        output_dir: the records folder to make; a path or a URL.
-        tiles: what a tile is.
-        split: who is train, val and test: method `city`, or `spatial` with `block_km`.
-        shard_mb: size of a shard in megabytes (10^6 bytes).
-        num_workers: number of processes.
-        engine: one of `tfrecords_builder.storage.output.ENGINES`.
-        beam_options: options of Apache Beam, such as `--runner=FlinkRunner`.
-        overwrite: whether to replace a build, whole or unfinished, that is already in `output_dir`.
-    """
-
-    cities: str
-    output_dir: str
-    tiles: TileOptions = TileOptions()
-    split: splits.SplitOptions = splits.SplitOptions(method="city")
-    shard_mb: float = 64.0
-    num_workers: int = 1
-    engine: str = "local"
-    beam_options: tuple[str, ...] = ()
-    overwrite: bool = False
-
-    def check(self) -> None:
-        """Checks that the options can work together.
-
-        Raises:
-            OptionError: if they cannot; the flag is named.
-        """
-        output.check_work(
-            shard_mb=self.shard_mb,
-            num_workers=self.num_workers,
-            engine=self.engine,
-            beam_options=self.beam_options,
-            paths=(self.output_dir,),
-        )
-        if self.split.method not in SPLITS:
-            raise OptionError(
-                f"`split={self.split.method}`",
-                "neighbouring tiles, and overlapping ones, would lie on both sides",
-                "`split=city`, or inside one city `split=spatial` with `block_km`",
-            )
-        if self.split.method == "spatial" and self.split.block_km is None:
-            raise OptionError("`split=spatial`", "tiles are split in blocks", "`block_km=KILOMETRES`")
-        if self.split.coordinates is not None:
-            raise OptionError("coordinates", "tiles carry their own place", remedy="leave the flag out")
-        splits.check_options(self.split)
+        return self.stride or self.tile_size

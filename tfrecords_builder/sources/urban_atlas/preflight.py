@@ -14,11 +14,12 @@ from eo_keras.core import files, serialization
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.geo import reference_systems, scenes
 from eo_keras.geo.grid import Grid
-from eo_keras.geo.scenes import Scene
+from eo_keras.geo.scenes import Scene, SceneOptions
 from eo_keras.records import data_card as cards
+from tfrecords_builder.sources.source import Context, lost
 from tfrecords_builder.sources.urban_atlas import source_files
 from tfrecords_builder.sources.urban_atlas.labels import LabelSource, open_labels
-from tfrecords_builder.sources.urban_atlas.options import TileOptions
+from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
 from tfrecords_builder.sources.urban_atlas.sites import Site
 
 LABEL_YEARS_APART = 2
@@ -32,26 +33,15 @@ _SQUARE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
-class TileContext:
-    """What all units of a build share.
-
-    Attributes:
-        tiles: what a tile is.
-        state_dir: folder of the build's state.
-        opening: names this build among all; a worker that lives on opens scenes and land use once for each.
-    """
-
-    tiles: TileOptions
-    state_dir: str
-    opening: str
-
-
-@dataclasses.dataclass(frozen=True)
 class CityUnit:
     """One city to survey, and the name of the file for what is found."""
 
     name: str
     city: Site
+
+    def __len__(self) -> int:
+        """Returns 1."""
+        return 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,18 +91,18 @@ class CitySurvey:
 
 
 @functools.lru_cache(maxsize=4)
-def opened_scene(path: str, tiles: TileOptions, opening: str, check: bool = True) -> Scene:
+def opened_scene(path: str, options: SceneOptions, opening: str, check: bool = True) -> Scene:
     """Opens a scene once a process and build: another one may lie at its path when the next build begins."""
-    return scenes.open_scene(path, tiles.scene, check=check)
+    return scenes.open_scene(path, options, check=check)
 
 
 @functools.lru_cache(maxsize=2)
-def opened_ground(city: Site, tiles: TileOptions, crs: str, opening: str) -> LabelSource:
+def opened_ground(city: Site, options: UrbanAtlasOptions, crs: str, opening: str) -> LabelSource:
     """Reads and reprojects a city's land use once a process and build, as long as it is the one that is worked on."""
-    return open_labels(city, tiles, crs)
+    return open_labels(city, options, crs)
 
 
-def survey_city(context: TileContext, unit: CityUnit) -> None:
+def survey_city(context: Context, unit: CityUnit) -> None:
     """Opens a city's scenes and land use and stores what planning needs.
 
     Raises:
@@ -123,12 +113,12 @@ def survey_city(context: TileContext, unit: CityUnit) -> None:
     path = files.join(context.state_dir, unit.name)
     if files.exists(path):
         return
-    city, tiles = unit.city, context.tiles
-    opened = {scene: opened_scene(scene, tiles.of(city.told), context.opening) for scene in city.scenes}
+    city, options = unit.city, context.options
+    opened = {scene: opened_scene(scene, options.scene_of(city.scaling), context.opening) for scene in city.scenes}
     _check_places(city, opened)
     surveyed, warnings = [], []
     for scene in opened.values():
-        ground = opened_ground(city, tiles, scene.grid.crs, context.opening)
+        ground = opened_ground(city, options, scene.grid.crs, context.opening)
         surveyed.append(_survey_scene(city, scene, ground))
         warnings += scene.warnings
         if scene.date and ground.year and abs(scene.date.year - ground.year) > LABEL_YEARS_APART:
@@ -158,7 +148,7 @@ def survey_city(context: TileContext, unit: CityUnit) -> None:
     files.write_bytes(path, json.dumps(cards.to_json(survey)).encode(), durable=False)
 
 
-def read_survey(context: TileContext, unit: CityUnit) -> CitySurvey:
+def read_survey(context: Context, unit: CityUnit) -> CitySurvey:
     """Returns what `survey_city` stored.
 
     Raises:
@@ -168,11 +158,7 @@ def read_survey(context: TileContext, unit: CityUnit) -> CitySurvey:
     try:
         return serialization.from_json(CitySurvey, json.loads(files.read_bytes(path)))
     except (OSError, ValueError) as error:
-        raise SourceError(
-            path,
-            f"what is known of {unit.city.name} has been lost ({error})",
-            remedy="keep other programs out of the output folder, and run the same command again",
-        ) from None
+        raise lost(path, f"what is known of {unit.city.name} has been lost ({error})") from None
 
 
 def _check_places(city: Site, opened: dict[str, Scene]) -> None:

@@ -12,7 +12,7 @@ import re
 
 from eo_keras.core import files
 from eo_keras.errors import OptionError, SourceError, StorageError
-from eo_keras.geo.scene_numbers import Told
+from eo_keras.geo.scene_numbers import UserScaling
 from tfrecords_builder.splits.types import TEST, TRAIN, VAL
 
 COLUMNS = ("name", "scenes", "vectors", "split", "area", "scene_units", "scene_offset", "scene_scale")
@@ -31,7 +31,7 @@ class Site:
         vectors: paths of its land use, as `eo_keras.geo.polygons` takes them.
         split: `train`, `val` or `test`; None where it is to be drawn.
         area: what of it is used: a file of polygons, or west, south, east and north in degrees; None for all.
-        told: what the numbers of its scenes mean; None where the list does not say.
+        scaling: what the numbers of its scenes mean; None where the list does not say.
     """
 
     name: str
@@ -39,7 +39,12 @@ class Site:
     vectors: tuple[str, ...]
     split: str | None = None
     area: str | tuple[float, float, float, float] | None = None
-    told: Told | None = None
+    scaling: UserScaling | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that its tiles are made from."""
+        return (*self.scenes, *self.vectors, *([self.area] if isinstance(self.area, str) else []))
 
 
 def read_cities(path: str | os.PathLike[str]) -> tuple[Site, ...]:
@@ -86,11 +91,11 @@ def _city(where: str, folder: pathlib.Path, row: dict[str, str]) -> Site:
         _paths(where, folder, "vectors", row["vectors"]),
         split,
         _area(where, folder, row.get("area", "")),
-        _told(where, row),
+        _scaling(where, row),
     )
 
 
-def _told(where: str, row: dict[str, str]) -> Told | None:
+def _scaling(where: str, row: dict[str, str]) -> UserScaling | None:
     """Returns what a line says of its scenes' numbers, which goes before their own metadata."""
     numbers = {}
     for column in ("scene_offset", "scene_scale"):
@@ -102,7 +107,7 @@ def _told(where: str, row: dict[str, str]) -> Told | None:
     if not numbers and not row.get("scene_units"):
         return None
     try:
-        return Told(units=row.get("scene_units") or None, first=True, **numbers)
+        return UserScaling(units=row.get("scene_units") or None, first=True, **numbers)
     except OptionError as error:
         raise SourceError(where, str(error)) from None
 

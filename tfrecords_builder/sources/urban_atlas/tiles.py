@@ -7,26 +7,23 @@ block serves all tiles that it touches. What a unit of work, one row, finds is a
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from typing import Any
 
 import numpy as np
 
 from eo_keras.core import files
-from eo_keras.errors import SourceError
 from eo_keras.geo.grid import Grid
 from eo_keras.geo.scene_reader import SceneReader
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.records import example as records
 from eo_keras.records import tfrecord
 from eo_keras.records.example import NO_DATA, VALID
-from tfrecords_builder.sources.urban_atlas.options import TileOptions
-from tfrecords_builder.sources.urban_atlas.preflight import CitySurvey, TileContext, opened_ground, opened_scene
+from tfrecords_builder.sources.source import DIGEST_BYTES, Context, digest, lost
+from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
+from tfrecords_builder.sources.urban_atlas.preflight import CitySurvey, opened_ground, opened_scene
 from tfrecords_builder.sources.urban_atlas.sites import Site
 from tfrecords_builder.storage.state import load_arrays, save_arrays
-
-_DIGEST_BYTES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +43,15 @@ class RowUnit:
     scene: str
     row: int
     columns: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Returns the number of tiles that may be kept."""
+        return len(self.columns)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The files that its tiles are made from."""
+        return self.city.files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +77,7 @@ class Row:
     dropped: int
 
 
-def rows_of(number: int, city: Site, survey: CitySurvey, tiles: TileOptions) -> list[RowUnit]:
+def rows_of(number: int, city: Site, survey: CitySurvey, tiles: UrbanAtlasOptions) -> list[RowUnit]:
     """Returns the rows of tiles that meet a city's land use, on grids that begin in the scenes' first pixels."""
     units = []
     for place, scene in enumerate(survey.scenes):
@@ -88,14 +94,14 @@ def beginning_of(number: int) -> str:
     return f"row-{number:05d}-"
 
 
-def _starts(length: int, first: int, end: int, tiles: TileOptions) -> list[int]:
+def _starts(length: int, first: int, end: int, tiles: UrbanAtlasOptions) -> list[int]:
     """Returns where tiles start along an axis: the last one ends at or behind the scene's end."""
-    count = max(0, math.ceil((length - tiles.size) / tiles.step)) + 1
+    count = max(0, math.ceil((length - tiles.tile_size) / tiles.step)) + 1
     starts = [number * tiles.step for number in range(count)]
-    return [start for start in starts if start < end and start + tiles.size > first]
+    return [start for start in starts if start < end and start + tiles.tile_size > first]
 
 
-def cut_tiles(context: TileContext, unit: RowUnit) -> None:
+def cut_tiles(context: Context, unit: RowUnit) -> None:
     """Cuts the tiles of a row and stores those that are kept, and what planning needs of them.
 
     Raises:
@@ -103,20 +109,20 @@ def cut_tiles(context: TileContext, unit: RowUnit) -> None:
     """
     if _noted(context, unit) is not None:
         return
-    tiles = context.tiles
+    tiles = context.options
     # The survey has looked at its numbers.
-    scene = opened_scene(unit.scene, tiles.of(unit.city.told), context.opening, check=False)
+    scene = opened_scene(unit.scene, tiles.scene_of(unit.city.scaling), context.opening, check=False)
     ground = opened_ground(unit.city, tiles, scene.grid.crs, context.opening)
-    first, width = unit.columns[0], unit.columns[-1] + tiles.size - unit.columns[0]
-    labels = ground.labels(scene.grid.window(unit.row, first, tiles.size, width))
+    first, width = unit.columns[0], unit.columns[-1] + tiles.tile_size - unit.columns[0]
+    labels = ground.labels(scene.grid.window(unit.row, first, tiles.tile_size, width))
     found: dict[str, list[Any]] = {name: [] for name in ("keys", "columns", "offsets", "lengths", "digests", "pixels")}
     size = 0
     if (labels != IGNORE).any():
         with SceneReader(scene) as reader:
-            image, validity = reader.read(unit.row, first, tiles.size, width)
+            image, validity = reader.read(unit.row, first, tiles.tile_size, width)
         with files.atomic_file(_row_path(context, unit), durable=False) as file:
             for column in unit.columns:
-                place = slice(column - first, column - first + tiles.size)
+                place = slice(column - first, column - first + tiles.tile_size)
                 tile = records.PixelLabels(
                     np.ascontiguousarray(labels[:, place]),
                     np.ascontiguousarray(validity[:, place]),
@@ -142,7 +148,7 @@ def cut_tiles(context: TileContext, unit: RowUnit) -> None:
         {
             "keys": np.array(found["keys"], np.str_),
             **{name: np.array(found[name], np.int64) for name in ("columns", "offsets", "lengths")},
-            "digests": np.array(found["digests"], np.uint8).reshape(count, _DIGEST_BYTES),
+            "digests": np.array(found["digests"], np.uint8).reshape(count, DIGEST_BYTES),
             "pixels": np.array(found["pixels"], np.int64).reshape(count, ground.classes),
             "dropped": np.array(len(unit.columns) - count),
         },
@@ -157,19 +163,14 @@ def _example(
     return records.Example(stored, None, key, here.crs, tuple(map(float, here.transform)), tile)
 
 
-def _is_kept(tile: records.PixelLabels, tiles: TileOptions) -> bool:
+def _is_kept(tile: records.PixelLabels, tiles: UrbanAtlasOptions) -> bool:
     labelled = np.mean((tile.mask != IGNORE) & (tile.validity == VALID))
     clear = np.count_nonzero(tile.validity == VALID) / max(1, np.count_nonzero(tile.validity != NO_DATA))
     # A tile without a single label teaches nothing, whatever share is asked for.
-    return labelled > 0 and labelled >= tiles.min_labelled and clear >= tiles.min_clear
+    return labelled > 0 and labelled >= tiles.min_labeled_fraction and clear >= tiles.min_valid_fraction
 
 
-def digest(record: bytes) -> bytes:
-    """Returns a 16-byte hash of a record."""
-    return hashlib.sha256(record).digest()[:_DIGEST_BYTES]
-
-
-def read_row(context: TileContext, unit: RowUnit) -> Row:
+def read_row(context: Context, unit: RowUnit) -> Row:
     """Returns what `cut_row` stored about a row.
 
     Raises:
@@ -177,21 +178,17 @@ def read_row(context: TileContext, unit: RowUnit) -> Row:
     """
     found = _noted(context, unit)
     if found is None:
-        raise SourceError(
-            _row_path(context, unit),
-            "what was cut from a scene has been lost",
-            remedy="keep other programs out of the output folder, and run the same command again",
-        )
+        raise lost(_row_path(context, unit), "what was cut from a scene has been lost")
     arrays = {name: found[name] for name in ("columns", "offsets", "lengths", "digests", "pixels")}
     return Row(keys=tuple(map(str, found["keys"])), dropped=int(found["dropped"]), **arrays)
 
 
-def is_cut(context: TileContext, unit: RowUnit) -> bool:
+def is_cut(context: Context, unit: RowUnit) -> bool:
     """Tells whether a row has been cut."""
     return _noted(context, unit) is not None
 
 
-def _noted(context: TileContext, unit: RowUnit) -> dict[str, np.ndarray] | None:
+def _noted(context: Context, unit: RowUnit) -> dict[str, np.ndarray] | None:
     path = _row_path(context, unit)
     found = load_arrays(f"{path}.npz")
     if found is None:
@@ -201,5 +198,5 @@ def _noted(context: TileContext, unit: RowUnit) -> dict[str, np.ndarray] | None:
     return found
 
 
-def _row_path(context: TileContext, unit: RowUnit) -> str:
+def _row_path(context: Context, unit: RowUnit) -> str:
     return files.join(context.state_dir, unit.name)

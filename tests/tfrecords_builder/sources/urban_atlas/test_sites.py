@@ -3,9 +3,8 @@
 import pytest
 
 from eo_keras.errors import SourceError
-from eo_keras.geo.scene_numbers import Told
-from eo_keras.geo.scenes import SceneOptions
-from tfrecords_builder.sources.urban_atlas.options import TileOptions
+from eo_keras.geo.scene_numbers import UserScaling
+from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
 from tfrecords_builder.sources.urban_atlas.sites import Site, read_cities
 
 HEADER = "name,scenes,vectors,split,area"
@@ -85,11 +84,11 @@ def test_a_line_may_say_what_its_scenes_numbers_mean(tmp_path):
     path = tmp_path / "cities.csv"
     header = "name,scenes,vectors,scene_units,scene_offset,scene_scale"
     path.write_text(f"{header}\nA,a.tif,land.gpkg,,-1000,\nB,a.tif,land.gpkg,,,0.01\nC,a.tif,land.gpkg,,,\n")
-    told = {city.name: city.told for city in read_cities(path)}
-    assert told == {"A": Told(offset=-1000, first=True), "B": Told(scale=0.01, first=True), "C": None}
-    tiles = TileOptions(scene=SceneOptions(units="reflectance"))
-    assert tiles.of(told["C"]) is tiles
-    assert tiles.of(told["B"]).scene.user_scaling == Told(scale=0.01, first=True)
+    scalings = {city.name: city.scaling for city in read_cities(path)}
+    assert scalings == {"A": UserScaling(offset=-1000, first=True), "B": UserScaling(scale=0.01, first=True), "C": None}
+    tiles = UrbanAtlasOptions(scene_units="reflectance")
+    assert tiles.scene_of(scalings["C"]) == tiles.scene and tiles.scene.user_scaling == UserScaling(units="reflectance")
+    assert tiles.scene_of(scalings["B"]).user_scaling == UserScaling(scale=0.01, first=True)
     for values, said in ((",x,", "scene_offset is 'x'"), (",,-1", "scene_scale: -1"), ("percent,,", "scene_units")):
         path.write_text(f"{header}\nA,a.tif,land.gpkg,{values}\n")
         with pytest.raises(SourceError, match=f"line 2: {said}"):

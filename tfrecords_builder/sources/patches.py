@@ -1,0 +1,382 @@
+"""Sources of patches: archives that hold one file for each image, which the scan reads once and the shards again.
+
+What differs between such data sets is a `PatchReader`; what a unit of the scan found is a file in the build's state, so
+that a scan that is cut off continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from eo_keras.core import files
+from eo_keras.errors import SourceError
+from eo_keras.records import data_card as cards
+from eo_keras.records import example as records
+from eo_keras.records import tfrecord
+from tfrecords_builder.sources.archive import Archive
+from tfrecords_builder.sources.items import Item, Patch, hashed
+from tfrecords_builder.sources.options import required
+from tfrecords_builder.sources.source import (
+    DIGEST_BYTES,
+    Context,
+    Encoded,
+    ExpectedSize,
+    Facts,
+    Listing,
+    PlannedExample,
+    Preflight,
+    Rows,
+    RunUnits,
+    digest,
+    lost,
+)
+from tfrecords_builder.splits.types import Patches, SplitOptions
+from tfrecords_builder.storage.state import load_arrays, save_arrays
+
+UNIT_PATCHES = 256
+"""Patches of one unit of work: enough that starting it costs nothing, few enough for a smooth progress bar."""
+
+_STATE_FRACTION = 0.02  # What a build keeps beside the shards until it has ended, and the card.
+_SAMPLED_ROWS = slice(None, None, 8)  # Every eighth row says which band is the darkest as surely as all.
+
+
+class PatchReader(Protocol):
+    """How the images of one data set are listed and read. Crosses to other processes.
+
+    Attributes:
+        facts: facts about the data set; without bands where its options name them.
+        Options: frozen dataclass of its options, with `source`.
+    """
+
+    facts: Facts
+    Options: type
+
+    def complete(self, options: Any) -> Facts:
+        """Returns the facts with what the options tell.
+
+        Raises:
+            OptionError: if they do not.
+        """
+
+    def items(self, archive: Archive) -> list[Item]:
+        """Lists the examples of an archive, sorted by key.
+
+        Raises:
+            SourceError: if there are none, or one is not of the data set's form.
+        """
+
+    def read(self, archive: Archive, item: Item) -> Patch:
+        """Reads and checks one example.
+
+        Raises:
+            SourceError: if it is damaged or not of the data set's form.
+        """
+
+    def read_stored(self, archive: Archive, item: Item) -> tuple[bytes, records.PixelLabels | None]:
+        """Returns what a record holds of one example; damage to a JPEG's image is not looked for.
+
+        Raises:
+            SourceError: if it cannot be read.
+        """
+
+    def pixels(self, stored: bytes, where: str) -> np.ndarray:
+        """Returns the numbers (height, width, bands) of what a record holds.
+
+        Raises:
+            SourceError: if it is a damaged JPEG.
+        """
+
+    def warnings(self, where: str, means: np.ndarray, count: int) -> tuple[str, ...]:
+        """Checks the mean of each band (bands,) of raw numbers over all examples, no data left out; returns warnings.
+
+        Raises:
+            SourceError: if the bands are not those of the data set.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchUnit:
+    """Some patches to scan, and the name of the file for what is found."""
+
+    name: str
+    items: tuple[Item, ...]
+    inputs: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Returns the number of patches."""
+        return len(self.items)
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchPlace:
+    """Where a patch is read from, and where it lies on the ground."""
+
+    item: Item
+    crs: str | None
+    transform: tuple[float, ...] | None
+
+
+@functools.lru_cache(maxsize=1)
+def open_archive(path: str, opening: str) -> Archive:
+    """Opens an archive once a process and build: another file may lie at its path when the next build begins."""
+    return Archive(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchSource:
+    """A source of patches, see `tfrecords_builder.sources.source.Source`.
+
+    Attributes:
+        reader: how its images are listed and read.
+    """
+
+    reader: PatchReader
+
+    scanning = "scanning"
+    cuts = False
+
+    @property
+    def facts(self) -> Facts:
+        """Facts about the data set."""
+        return self.reader.facts
+
+    @property
+    def Options(self) -> type:  # noqa: N802
+        """The dataclass of its options."""
+        return self.reader.Options
+
+    def checked(self, options: Any, split: SplitOptions) -> Any:
+        """Returns the options with the archive's absolute path."""
+        source = required("source", options.source, self.facts.name)
+        self.reader.complete(options)
+        return dataclasses.replace(options, source=files.absolute(source))
+
+    def prepare(self, options: Any, opening: str) -> None:
+        """Opens the archive."""
+        open_archive(options.source, opening)
+
+    def list(self, context: Context, split: SplitOptions) -> Listing:
+        """Lists the archive's examples."""
+        items = self.reader.items(_archive(context))
+        described = {name: value for name, value in dataclasses.asdict(context.options).items() if name != "source"}
+        return Listing(
+            {"source_name": source_name(context.options.source), **described},
+            {item.member: f"{item.bytes} {item.stamp}" for item in items},
+            items,
+        )
+
+    def preflight(self, context: Context, listing: Listing, run: RunUnits) -> Preflight:
+        """Divides the examples into units."""
+        facts, items = self.reader.complete(context.options), listing.entries
+        starts = range(0, len(items), UNIT_PATCHES)
+        units = [
+            PatchUnit(f"scan-{number:05d}-of-{len(starts):05d}.npz", tuple(items[start : start + UNIT_PATCHES]))
+            for number, start in enumerate(starts)
+        ]
+        count = len(items)
+        return Preflight(facts, units, _patches(facts, items, np.arange(count), (None,) * count, None))
+
+    def scan(self, context: Context, unit: PatchUnit) -> None:
+        """Reads and checks some patches and stores what is kept of them."""
+        if self.is_scanned(context, unit):
+            return
+        facts, archive = self.reader.complete(context.options), _archive(context)
+        sizes, stored, pixels, crs, transforms, class_pixels = [], [], [], [], [], []
+        totals, valid = (np.zeros(len(facts.bands), np.int64) for _ in range(2))
+        for item in unit.items:
+            if _is_unread(context):
+                found, size = self._digest(context, archive, item), item.bytes
+                pixels.append(found)
+            else:
+                patch = self.reader.read(archive, item)
+                found = self._digest(context, archive, item, hashed(patch.stored, patch.tile))
+                size = len(patch.stored)
+                # Raw numbers are the pixels.
+                is_pixels = facts.encoding == "raw" and patch.tile is None
+                pixels.append(found if is_pixels else digest(patch.pixels.data))
+                if patch.tile is not None:
+                    class_pixels.append(patch.tile.class_pixels(len(facts.legend)))
+                if facts.encoding == "raw":  # A JPEG says itself which band is which.
+                    sample = patch.pixels[_SAMPLED_ROWS]
+                    totals += sample.sum(axis=(0, 1), dtype=np.int64)
+                    valid += (sample != facts.nodata).sum(axis=(0, 1))
+                crs.append(patch.crs)
+                transforms.append(patch.transform)
+            sizes.append(size)
+            stored.append(found)
+        arrays = {
+            "sizes": np.array(sizes, np.int64),
+            "stored": _digests(stored),
+            "pixels": _digests(pixels),
+            "totals": totals,
+            "valid": valid,
+        }
+        if facts.georeferenced:
+            names, places = np.unique(crs, return_inverse=True)
+            arrays |= {"crs": names, "crs_of": places, "transforms": np.array(transforms, np.float64)}
+        if class_pixels:
+            arrays["class_pixels"] = np.array(class_pixels, np.int64)
+        save_arrays(_path(context, unit), arrays)
+
+    def is_scanned(self, context: Context, unit: PatchUnit) -> bool:
+        """Tells whether a unit has been scanned."""
+        return load_arrays(_path(context, unit)) is not None
+
+    def gather(self, context: Context, listing: Listing, preflight: Preflight) -> Rows:
+        """Joins what the units found; checks the bands."""
+        facts, items = preflight.facts, listing.entries
+        parts = [_found(context, unit) for unit in preflight.units]
+
+        def joined(name: str) -> np.ndarray:
+            return np.concatenate([part[name] for part in parts])
+
+        totals, valid = (sum(part[name] for part in parts) for name in ("totals", "valid"))
+        warnings = self.reader.warnings(context.options.source, totals / np.maximum(valid, 1), len(items))
+        crs, transforms = (None,) * len(items), None
+        if facts.georeferenced:
+            crs = tuple(str(part["crs"][place]) for part in parts for place in part["crs_of"])
+            transforms = joined("transforms")
+        # Patches with identical pixels share a number.
+        numbers: dict[bytes, int] = {}
+        groups = [numbers.setdefault(row.tobytes(), len(numbers)) for row in joined("pixels")]
+        patches = _patches(facts, items, np.array(groups, np.int64), crs, transforms)
+        positions = transforms.tolist() if transforms is not None else (None,) * len(items)
+        return Rows(
+            patches,
+            [
+                PatchPlace(item, name, place and tuple(place))
+                for item, name, place in zip(items, crs, positions, strict=True)
+            ],
+            joined("sizes"),
+            joined("stored"),
+            joined("class_pixels") if "class_pixels" in parts[0] else None,
+            warnings=warnings,
+        )
+
+    def examples(self, context: Context, facts: Facts, planned: Sequence[PlannedExample]) -> Iterator[Encoded]:
+        """Reads patches again and encodes them."""
+        archive = _archive(context)
+        labels = {name: label for label, name in enumerate(facts.legend.class_names)}
+        for one in planned:
+            item, where = one.place.item, f"{context.options.source}: {one.place.item.member}"
+            stored, tile = self.reader.read_stored(archive, item)
+            if self._digest(context, archive, item, hashed(stored, tile)) != one.digest:
+                raise SourceError(
+                    where,
+                    "the image has changed while records were built from it",
+                    remedy="build again from a source at rest",
+                )
+            label = labels[item.class_name] if tile is None else None
+            example = records.Example(stored, label, one.key, one.place.crs, one.place.transform, tile)
+            yield Encoded(records.encode(example), functools.partial(self._numbers, stored, where, tile))
+
+    def _numbers(
+        self, stored: bytes, where: str, tile: records.PixelLabels | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        return self.reader.pixels(stored, where), None if tile is None else tile.validity
+
+    def files(self, context: Context, preflight: Preflight, rows: Rows) -> Sequence[cards.SourceFile]:
+        """Returns a zip, its bytes hashed; or a folder, with a hash over its patches' keys and hashes."""
+        archive, path = _archive(context), context.options.source
+        if archive.is_zip:
+            sha256, size = files.sha256_of_file(path), files.size(path)
+            archive.check_unchanged()
+        else:
+            whole = hashlib.sha256()
+            for key, found in zip(rows.patches.keys, rows.digests, strict=True):
+                whole.update(key.encode() + b"\0" + found.tobytes())
+            sha256, size = whole.hexdigest(), int(rows.bytes.sum())
+        return (cards.SourceFile(source_name(path), size, sha256),)
+
+    def expected_size(self, options: Any) -> ExpectedSize:
+        """Estimates the size of a build from the listing; of EuroSAT it is exact to a tenth of a per cent."""
+        facts = self.facts
+        archive = Archive(required("source", options.source, facts.name))
+        items = self.reader.items(archive)
+        if facts.encoding == "jpeg":
+            images = [item.bytes for item in items]
+        else:
+            images = [len(self.reader.read_stored(archive, items[0])[0])] * len(items)
+        place = ("EPSG:32633", (0.0,) * 6) if facts.georeferenced else (None, None)
+        # What a record holds beside its image differs by a few bytes only, with the length of its key.
+        flat, tile = np.zeros((facts.patch_size, facts.patch_size), np.uint8), None
+        if items[0].mask:
+            # Masks shrink to a hundredth of the image.
+            tile = records.PixelLabels(flat, flat, "", "", "")
+        whole = records.encode(records.Example(bytes(images[0]), 1, items[len(items) // 2].key, *place, tile))
+        beside = len(whole) - images[0] + tfrecord.FRAMING_BYTES
+        shards = sum(images) + beside * len(images)
+        return ExpectedSize(len(images), shards, int(shards * (1 + _STATE_FRACTION)))
+
+    def _digest(self, context: Context, archive: Archive, item: Item, stored: bytes | None = None) -> bytes:
+        """Returns a hash of what a record holds of a patch.
+
+        What a zip's directory says of a JPEG that is not to be decoded, its CRC-32 and length, is enough: the scan need
+        not read it.
+
+        Args:
+            context: the build.
+            archive: the opened archive.
+            item: the patch.
+            stored: what is hashed of it, if it has been read.
+        """
+        if archive.is_zip and _is_unread(context):
+            found = (item.stamp, item.bytes) if stored is None else (f"{zlib.crc32(stored):08x}", len(stored))
+            return digest("/".join(map(str, found)).encode())
+        return digest(hashed(*self.reader.read_stored(archive, item)) if stored is None else stored)
+
+
+def source_name(path: str) -> str:
+    """Returns the name of a file or folder without its path."""
+    here = files.local(path)
+    return here.resolve().name if here is not None else path.rstrip("/").rpartition("/")[2]
+
+
+def _archive(context: Context) -> Archive:
+    return open_archive(context.options.source, context.opening)
+
+
+def _is_unread(context: Context) -> bool:
+    """Tells whether the scan leaves images undecoded."""
+    return context.source.facts.encoding == "jpeg" and getattr(context.options, "no_verify", False)
+
+
+def _patches(
+    facts: Facts,
+    items: Sequence[Item],
+    groups: np.ndarray,
+    crs: tuple[str | None, ...],
+    transforms: np.ndarray | None,
+) -> Patches:
+    return Patches(
+        keys=tuple(item.key for item in items),
+        classes=tuple(item.class_name for item in items),
+        groups=groups,
+        crs=crs,
+        transforms=transforms,
+        size_m=facts.patch_size * facts.resolution_m,
+        pixels=facts.patch_size,
+        parts=tuple(item.part for item in items),
+    )
+
+
+def _digests(found: Sequence[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def _path(context: Context, unit: PatchUnit) -> str:
+    return files.join(context.state_dir, unit.name)
+
+
+def _found(context: Context, unit: PatchUnit) -> dict[str, np.ndarray]:
+    found = load_arrays(_path(context, unit))
+    if found is None or len(found["sizes"]) != len(unit.items):
+        raise lost(_path(context, unit), "what the scan found has been lost")
+    return found

@@ -1,0 +1,319 @@
+"""What a data set is to the build: its facts, its options, and the steps that only it knows.
+
+A build lists a source, looks at what its records will be (preflight), scans its units, gathers what the units have
+found, splits and plans that, and writes shards of the source's examples. `tfrecords_builder.build` does all that is the
+same for every source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from eo_keras.errors import SourceError
+from eo_keras.legends.catalogue import Legend
+from eo_keras.records import data_card as cards
+from eo_keras.sensors.radiometry import Reflectance
+from tfrecords_builder.splits.types import Patches, SplitOptions
+
+DIGEST_BYTES = 16
+
+
+def digest(data: bytes) -> bytes:
+    """Returns a 16-byte hash: SHA-256, for which processors have instructions, cut short."""
+    return hashlib.sha256(data).digest()[:DIGEST_BYTES]
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedFile:
+    """A file as its publisher describes it: name, URL, size in bytes and MD5 (the checksum that Zenodo gives)."""
+
+    name: str
+    url: str
+    bytes: int
+    md5: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Facts about a source and its records; what only options or files tell is empty until the preflight.
+
+    Attributes:
+        name: name of the data set, also the beginning of the shards' names.
+        task: name of the task that the labels are for.
+        legend: the classes.
+        bands: names of the bands in stored order.
+        dtype: type of the stored numbers.
+        encoding: `jpeg` or `raw`, see `eo_keras.records.data_card.DataCard`.
+        level: Sentinel-2 processing level.
+        reflectance: relation of the stored numbers to reflectance; None where it is not known.
+        nodata: the number that means "no data".
+        patch_size: height and width of an image in pixels.
+        resolution_m: pixel size in metres.
+        georeferenced: whether every image has a CRS and a transform.
+        attribution: whom to name when the data or a model trained on it is published.
+        version: version of the records' content.
+        published: the archive that `launch.download` fetches, or None.
+        split: how it is split where nothing is said.
+        shard_mb: size of a shard in megabytes (10^6 bytes) where nothing is said.
+        examples: what its examples are called.
+    """
+
+    name: str
+    task: str = ""
+    legend: Legend = Legend("", ())
+    bands: tuple[str, ...] = ()
+    dtype: str = ""
+    encoding: str = "raw"
+    level: str = ""
+    reflectance: Reflectance | None = None
+    nodata: int = 0
+    patch_size: int = 0
+    resolution_m: float = 10.0
+    georeferenced: bool = False
+    attribution: str = ""
+    version: str = "1.0.0"
+    published: PublishedFile | None = None
+    split: str = "random"
+    shard_mb: float = 16.0
+    examples: str = "patches"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and number of bands of an image."""
+        return self.patch_size, self.patch_size, len(self.bands)
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What all units of work of a build share.
+
+    Attributes:
+        source: the source.
+        options: its options, checked.
+        state_dir: folder of the build's state.
+        opening: names this build among all; a worker that lives on opens files once for each.
+    """
+
+    source: Source
+    options: Any
+    state_dir: str
+    opening: str
+
+
+class Unit(Protocol):
+    """Part of the scan; its length is the number of its examples, as far as it is known before.
+
+    Attributes:
+        inputs: what it is made from, by the names of `Listing.stamps`.
+    """
+
+    inputs: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What a source holds by its names, sizes and times, before anything is read.
+
+    Attributes:
+        description: the options that change the records' bytes, and what else does, but for the inputs' content.
+        stamps: for each input, what changes when it does.
+        entries: the source's own list of what it holds.
+        made_from: for an input, what the names of the state's files begin with that are made from it.
+    """
+
+    description: Mapping[str, Any]
+    stamps: Mapping[str, Any]
+    entries: Sequence[Any]
+    made_from: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preflight:
+    """What is known before the scan.
+
+    Attributes:
+        facts: the source's facts, complete.
+        units: the units to scan.
+        candidates: what may become examples, so that what cannot be split is refused before the scan; None where
+            only the scan tells.
+        products: Sentinel-2 product identifiers, where known.
+        warnings: what the user should look at.
+        details: whatever else the source needs later.
+    """
+
+    facts: Facts
+    units: Sequence[Any]
+    candidates: Patches | None = None
+    products: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    details: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The N examples of a scan; parallel sequences.
+
+    Attributes:
+        patches: what splitting needs to know of them.
+        places: where `Source.examples` finds each one; small, for they cross to other processes.
+        bytes: int64 (N,), size of what a record will hold of each, in bytes.
+        digests: uint8 (N, 16), hashes by which a changed source is noticed.
+        class_pixels: int64 (N, classes), clear pixels of each class; None where an example has one class.
+        method: what the card says of their choice, beside the split.
+        warnings: what the user should look at.
+    """
+
+    patches: Patches
+    places: Sequence[Any]
+    bytes: np.ndarray
+    digests: np.ndarray
+    class_pixels: np.ndarray | None = None
+    method: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def counts(self, positions: Sequence[int], legend: Legend) -> dict[str, int]:
+        """Counts examples, or their clear pixels, by class."""
+        names = legend.class_names
+        if self.class_pixels is None:
+            classes = [self.patches.classes[position] for position in positions]
+            return {name: classes.count(name) for name in names}
+        return dict(zip(names, self.class_pixels[list(positions)].sum(axis=0).tolist(), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedExample:
+    """An example to write: its key, where it is found, and the hash of what the scan saw there."""
+
+    key: str
+    place: Any
+    digest: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """An example as it is written.
+
+    Attributes:
+        record: the serialized `tf.train.Example`.
+        pixels: returns its numbers (height, width, bands), and its validity (height, width) or None; called where they
+            are counted for the statistics.
+    """
+
+    record: bytes
+    pixels: Callable[[], tuple[np.ndarray, np.ndarray | None]]
+
+
+class RunUnits(Protocol):
+    """Runs units of work on the build's engine."""
+
+    def __call__(self, function: Callable[[Context, Any], None], units: Sequence[Any], stage: str) -> None:
+        """Does all units.
+
+        Args:
+            function: does one unit's work, at the top level of a module.
+            units: the units.
+            stage: what is said of it while it runs.
+        """
+
+
+class Source(Protocol):
+    """A data set that records are built from. Crosses to other processes.
+
+    Attributes:
+        facts: what is known of it without its files.
+        Options: frozen dataclass of its options, see `eo_keras.core.options`; the first one says where it lies.
+        scanning: what is said of its scan while it runs.
+        cuts: whether the scan writes the records themselves into the build's state. Then a dry run ends before the
+            scan, and what has been scanned is kept when a file is refused.
+    """
+
+    facts: Facts
+    Options: type
+    scanning: str
+    cuts: bool
+
+    def checked(self, options: Any, split: SplitOptions) -> Any:
+        """Returns its options with paths that mean the same to every worker.
+
+        Raises:
+            OptionError: if the options cannot work together.
+        """
+
+    def prepare(self, options: Any, opening: str) -> None:
+        """Opens files in a worker process, before its first unit."""
+
+    def list(self, context: Context, split: SplitOptions) -> Listing:
+        """Lists what it holds; quick, reads no image.
+
+        Raises:
+            SourceError: if it cannot be used.
+        """
+
+    def preflight(self, context: Context, listing: Listing, run: RunUnits) -> Preflight:
+        """Looks at what the records will be, before the scan.
+
+        Raises:
+            SourceError: if it cannot be used.
+        """
+
+    def scan(self, context: Context, unit: Any) -> None:
+        """Reads and checks a unit and stores what is found in the build's state, unless it is there.
+
+        Raises:
+            SourceError: if a part of it is damaged or not of the data set's form.
+        """
+
+    def is_scanned(self, context: Context, unit: Any) -> bool:
+        """Tells whether the state holds what the scan of a unit found."""
+
+    def gather(self, context: Context, listing: Listing, preflight: Preflight) -> Rows:
+        """Returns what the scan found, checked.
+
+        Raises:
+            SourceError: if it is lost, or the whole is not what it should be.
+        """
+
+    def examples(self, context: Context, facts: Facts, planned: Sequence[PlannedExample]) -> Iterator[Encoded]:
+        """Yields examples in the order that is asked for.
+
+        Raises:
+            SourceError: if one has changed since the scan.
+        """
+
+    def files(self, context: Context, preflight: Preflight, rows: Rows) -> Sequence[cards.SourceFile]:
+        """Returns the files that the records are made from, for the card.
+
+        Raises:
+            SourceError: if one has changed since it was listed.
+        """
+
+    def expected_size(self, options: Any) -> ExpectedSize | None:
+        """Estimates the size of a build; None where only its scan tells."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpectedSize:
+    """Disk space that a build needs.
+
+    Attributes:
+        patches: number of records.
+        shard_bytes: size of all shards together.
+        bytes: the most that lies in the output folder at any time.
+    """
+
+    patches: int
+    shard_bytes: int
+    bytes: int
+
+
+def lost(path: str, found: str) -> SourceError:
+    """Returns the error about a file of the state that is gone."""
+    remedy = "keep other programs out of the output folder, and run the same command again"
+    return SourceError(path, found, remedy=remedy)
