@@ -30,7 +30,7 @@ def source(tmp_path_factory):
         (["--fold=two"], "such as 2/5"),
         (["--fold=6/5"], "such as 1/5 to 5/5"),
         (["--fold=2/5", "--test_fraction=0.2"], "one of the two"),
-        (["--bands_in_file=B11,B08,B03"], "--band_order: it does not apply to --dataset=eurosat_rgb"),
+        (["--band_order=B11,B08,B03"], "--band_order: it does not apply to --dataset=eurosat_rgb"),
         (["--tile_size=64"], "--tile_size: it does not apply to --dataset=eurosat_rgb"),
     ],
 )

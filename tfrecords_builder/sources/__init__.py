@@ -6,6 +6,7 @@ from eo_keras.errors import OptionError
 from tfrecords_builder.sources import eurosat, ombria
 from tfrecords_builder.sources.patches import PatchSource
 from tfrecords_builder.sources.source import Source
+from tfrecords_builder.sources.tfds import TFDS
 from tfrecords_builder.sources.urban_atlas.source import UrbanAtlas
 
 SOURCES: dict[str, Source] = {
@@ -15,6 +16,7 @@ SOURCES: dict[str, Source] = {
         PatchSource(eurosat.MULTISPECTRAL),
         PatchSource(ombria.SENTINEL2),
         UrbanAtlas(),
+        TFDS(),
     )
 }
 
