@@ -52,7 +52,7 @@ class SceneOptions:
         offset: added to the numbers of scenes without metadata, such as -1000.
         scale: reflectance = (number + offset) x scale; None for 1/10000.
         told_first: whether `offset` and `scale` override tags of a raster and metadata beside it.
-        bands_in_file: the bands' names in stored order, for files that do not name theirs.
+        band_order: the bands' names in stored order, for files that do not name theirs.
         target_crs: CRS to reproject the scene to, such as `EPSG:32633`; None keeps its own.
         level: `L1C` or `L2A` of scenes without metadata.
     """
@@ -63,7 +63,7 @@ class SceneOptions:
     offset: float | None = None
     scale: float | None = None
     told_first: bool = False
-    bands_in_file: tuple[str, ...] | None = None
+    band_order: tuple[str, ...] | None = None
     target_crs: str | None = None
     level: str | None = None
 
@@ -314,7 +314,7 @@ def _file(path: str, options: SceneOptions, check: bool) -> _Source:
     name = pathlib.Path(path).stem
     match = _BAND_AT_END.search(name)
     with raster_files.open_dataset(path) as dataset:
-        names = _names(path, dataset, options.bands_in_file, match and sentinel2.canonical_name(match[1]))
+        names = _names(path, dataset, options.band_order, match and sentinel2.canonical_name(match[1]))
         layers = {band: (dataset, path, index) for index, band in enumerate(names, start=1) if band in BANDS}
         scl = Layer(path, names.index(safe.SCL) + 1) if safe.SCL in names else None
         bare = match is not None and match.start() == 0
@@ -428,36 +428,36 @@ def _vrt_sources(dataset: Any) -> list[str]:
     return list(dict.fromkeys(sources))
 
 
-def _names(path: str, dataset: Any, bands_in_file: tuple[str, ...] | None, band: str | None) -> list[str]:
+def _names(path: str, dataset: Any, band_order: tuple[str, ...] | None, band: str | None) -> list[str]:
     """Returns the bands' names in stored order; other layers than Sentinel-2's bands may be among those of a file.
 
     Args:
         path: the file, for errors.
         dataset: the file, opened by rasterio.
-        bands_in_file: names that the user gives.
+        band_order: names that the user gives.
         band: the band at the end of the file's name, or None.
     """
     described = [sentinel2.canonical_name(description or "") for description in dataset.descriptions]
     known = [name for name in described if name in BANDS]
     is_named = bool(known) and len(set(known)) == len(known)
-    if bands_in_file is not None:
-        if len(bands_in_file) != dataset.count:
+    if band_order is not None:
+        if len(band_order) != dataset.count:
             raise BandError(
                 path,
                 f"{dataset.count} bands",
-                f"{len(bands_in_file)}, as `bands_in_file` names",
+                f"{len(band_order)}, as `band_order` names",
                 "name every band once",
             )
-        _check_names(path, bands_in_file, described if is_named else [band or ""] if dataset.count == 1 else [])
-        return list(bands_in_file)
+        _check_names(path, band_order, described if is_named else [band or ""] if dataset.count == 1 else [])
+        return list(band_order)
     if is_named:
         return described
     if dataset.count == 1 and band in BANDS:
         return [band]
     if dataset.count == len(sentinel2.EUROSAT_ORDER):
-        remedy = "say `bands_in_file=EUROSAT` if they lie in EuroSAT's order, B8A last, or name them all"
+        remedy = "say `band_order=EUROSAT` if they lie in EuroSAT's order, B8A last, or name them all"
     else:
-        remedy = "say the stored order, such as `bands_in_file=B02,B03,B04,B08`"
+        remedy = "say the stored order, such as `band_order=B02,B03,B04,B08`"
     raise BandError(path, f"{dataset.count} bands without names of Sentinel-2's", "each band's name once", remedy)
 
 
@@ -467,14 +467,14 @@ def _check_names(path: str, given: Sequence[str], own: Sequence[str]) -> None:
         if other in BANDS and name != other:
             raise BandError(
                 path,
-                f"its band {index} is {other} by its own name, and `bands_in_file` says {name}",
+                f"its band {index} is {other} by its own name, and `band_order` says {name}",
                 "one name of each band",
-                "leave `bands_in_file` out, or correct the names in the file (band descriptions, or that of the file)",
+                "leave `band_order` out, or correct the names in the file (band descriptions, or that of the file)",
             )
 
 
-def parse_bands_in_file(text: str) -> tuple[str, ...]:
-    """Parses the value of `bands_in_file`: a list of names, or `EUROSAT`; names of other layers are kept.
+def parse_band_order(text: str) -> tuple[str, ...]:
+    """Parses the value of `band_order`: a list of names, or `EUROSAT`; names of other layers are kept.
 
     Raises:
         BandError: if no name is that of a band, or one is given twice.
@@ -484,5 +484,5 @@ def parse_bands_in_file(text: str) -> tuple[str, ...]:
     names = tuple(sentinel2.canonical_name(part) for part in text.split(","))
     known = [name for name in names if name in BANDS]
     if not known or len(set(known)) != len(known):
-        raise BandError("bands_in_file", f"'{text}'", f"names out of {','.join(BANDS)}, each once, in stored order")
+        raise BandError("band_order", f"'{text}'", f"names out of {','.join(BANDS)}, each once, in stored order")
     return names

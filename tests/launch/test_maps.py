@@ -51,7 +51,7 @@ def test_a_dry_run_says_how_many_tiles_there_will_be(cities, tmp_path):
         ({"legend": "hsl5"}, "legend 'hsl5'"),
         ({"tile_size": 8}, "--tile_size: 8 pixels"),
         ({"stride": 1000, "tile_size": 64}, "--stride: 1000 pixels"),
-        ({"bands_in_file": "x,y"}, "--bands_in_file"),
+        ({"band_order": "x,y"}, "--band_order"),
     ],
 )
 def test_mistakes_are_one_line(cities, tmp_path, arguments, said):

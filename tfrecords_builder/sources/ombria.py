@@ -129,7 +129,7 @@ class Ombria:
                 "say `band_order=B11,B08,B03` `scene_level=L2A` if you take them for shortwave infrared, near "
                 "infrared and green",
             )
-        bands = scenes.parse_bands_in_file(options.band_order)
+        bands = scenes.parse_band_order(options.band_order)
         if len(bands) != _CHANNELS:
             raise OptionError("band_order", f"{len(bands)} names", f"{_CHANNELS}, one a channel of the PNGs")
         sentinel2.parse_bands(",".join(bands))

@@ -158,7 +158,7 @@ class TFDS:
                 "their names in stored order",
                 "say `band_order=B04,B03,B02` of red, green and blue",
             )
-        scenes.parse_bands_in_file(options.band_order)
+        scenes.parse_band_order(options.band_order)
         return dataclasses.replace(options, tfds_data_dir=files.absolute(options.tfds_data_dir))
 
     def prepare(self, options: TFDSOptions, opening: str) -> None:
@@ -500,7 +500,7 @@ def _facts(
     shards: Sequence[_Shard],
 ) -> Facts:
     """Returns the facts about the records of a data set."""
-    bands, feature = scenes.parse_bands_in_file(options.band_order), features[image]
+    bands, feature = scenes.parse_band_order(options.band_order), features[image]
     first = tfrecord.decode_lists(next(_records(folder, shards[0])))
     where = f"{folder}: feature '{image}'"
     if _is_image(feature):

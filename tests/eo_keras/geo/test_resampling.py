@@ -109,7 +109,7 @@ def test_the_files_own_mask_counts(tmp_path, form, grid):
     assert path.with_name("S_B05.tif.msk").exists() == (form == "msk")
     if form.startswith("alpha"):
         path = path.rename(tmp_path / "S.tif")
-        options = {"bands_in_file": ("B05", "alpha")}
+        options = {"band_order": ("B05", "alpha")}
         target = OTHER if grid == "other CRS" else None
         scene = scenes.open_scene(path, SceneOptions(level="L1C", target_crs=target, **options))
         with SceneReader(scene) as reader:

@@ -221,7 +221,7 @@ def test_real_scenes_are_in_range(real_data):
     samples = real_data / "samples" / "s2"
     for pattern, order in (("*TOA_10.tif", names), ("*BOA_10.tif", without_b09), ("Boadella_*.tif", names)):
         for path in sorted(samples.rglob(pattern)):
-            scenes.open_scene(path, SceneOptions(bands_in_file=scenes.parse_bands_in_file(order)))
+            scenes.open_scene(path, SceneOptions(band_order=scenes.parse_band_order(order)))
     for path in (*samples.rglob("2023*.tif"), *samples.rglob("leipzig*.tif")):
         scenes.open_scene(path, SceneOptions(units="dn"))
         with pytest.raises(SourceError, match="`scene_units=dn"):

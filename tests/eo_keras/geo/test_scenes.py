@@ -56,23 +56,23 @@ def test_names_of_a_geotiffs_bands_come_from_its_descriptions_or_the_flag(tmp_pa
     assert scenes.open_scene(named).bands == ("B8A", "B04", "B02")
     assert [layer.index for layer in scenes.open_scene(named).layers] == [1, 2, 4]
     plain = write_tiff(tmp_path / "plain.tif", 3)
-    with pytest.raises(BandError, match="bands_in_file"):
+    with pytest.raises(BandError, match="band_order"):
         scenes.open_scene(plain)
-    told = SceneOptions(bands_in_file=scenes.parse_bands_in_file("B2,B3,B10"))
+    told = SceneOptions(band_order=scenes.parse_band_order("B2,B3,B10"))
     scene = scenes.open_scene(plain, told)
     assert (scene.bands, scene.level) == (("B02", "B03", "B10"), "L1C")
     with pytest.raises(BandError, match="3 bands"):
-        scenes.open_scene(plain, SceneOptions(bands_in_file=("B02", "B03")))
+        scenes.open_scene(plain, SceneOptions(band_order=("B02", "B03")))
 
 
 def test_names_of_bands_that_contradict_the_files_own_are_refused(tmp_path):
     named = write_tiff(tmp_path / "named.tif", 3, names=("B02", "B03", "ndvi"))
     single = write_tiff(tmp_path / "T33UUU_20180701T101021_B04_10m.tif", 1)
     for path, told in ((named, ("B03", "B02", "x")), (single, ("B02",))):
-        with pytest.raises(BandError, match="by its own name, and `bands_in_file` says.*Leave `bands_in_file` out"):
-            scenes.open_scene(path, SceneOptions(bands_in_file=told))
-    assert scenes.open_scene(named, SceneOptions(bands_in_file=("B02", "B03", "B04"))).bands == ("B02", "B03", "B04")
-    assert scenes.open_scene(single, SceneOptions(bands_in_file=("B04",))).bands == ("B04",)
+        with pytest.raises(BandError, match="by its own name, and `band_order` says.*Leave `band_order` out"):
+            scenes.open_scene(path, SceneOptions(band_order=told))
+    assert scenes.open_scene(named, SceneOptions(band_order=("B02", "B03", "B04"))).bands == ("B02", "B03", "B04")
+    assert scenes.open_scene(single, SceneOptions(band_order=("B04",))).bands == ("B04",)
 
 
 def test_folders_above_the_bands_tell_which_one_to_name(tmp_path):
@@ -88,17 +88,17 @@ def test_folders_above_the_bands_tell_which_one_to_name(tmp_path):
 
 def test_thirteen_unnamed_bands_are_not_guessed_to_lie_in_eurosats_order(tmp_path):
     path = write_tiff(tmp_path / "patch.tif", 13)
-    with pytest.raises(BandError, match="`bands_in_file=EUROSAT"):
+    with pytest.raises(BandError, match="`band_order=EUROSAT"):
         scenes.open_scene(path)
-    scene = scenes.open_scene(path, SceneOptions(bands_in_file=scenes.parse_bands_in_file("eurosat")))
+    scene = scenes.open_scene(path, SceneOptions(band_order=scenes.parse_band_order("eurosat")))
     assert scene.bands[8] == "B09"
     assert scene.bands[-1] == "B8A"
 
 
 @pytest.mark.parametrize("text", ["", "ndvi,qa", "B02,B03,B2"])
 def test_names_of_stored_bands_that_are_none_are_refused(text):
-    with pytest.raises(BandError, match="bands_in_file"):
-        scenes.parse_bands_in_file(text)
+    with pytest.raises(BandError, match="band_order"):
+        scenes.parse_band_order(text)
 
 
 def test_a_folder_of_files_is_a_scene_in_sentinels_order(tmp_path):
@@ -187,7 +187,7 @@ def test_a_raster_of_another_form_is_not_followed(tmp_path):
     products.write_raster(tmp_path / "a.img", np.full((1, 9, 9), 5, np.uint16), 10, driver="HFA")
     (tmp_path / "a.img").rename(tmp_path / "a.tif")
     with pytest.raises(SourceError, match="cannot be opened as GTiff"):
-        scenes.open_scene(tmp_path / "a.tif", SceneOptions(bands_in_file=("B04",)))
+        scenes.open_scene(tmp_path / "a.tif", SceneOptions(band_order=("B04",)))
 
 
 @pytest.mark.parametrize("form", ["aux.xml", "tfw"])

@@ -95,7 +95,7 @@ class UrbanAtlasOptions:
             units=self.scene_units,
             offset=self.scene_offset,
             scale=self.scene_scale,
-            bands_in_file=scenes.parse_bands_in_file(self.band_order) if self.band_order else None,
+            band_order=scenes.parse_band_order(self.band_order) if self.band_order else None,
             target_crs=self.target_crs,
             level=self.scene_level,
         )
