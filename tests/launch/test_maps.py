@@ -45,11 +45,11 @@ def test_a_dry_run_says_how_many_tiles_there_will_be(cities, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"source": "a.zip"}, "--source: it says nothing to --dataset=urban_atlas"),
+        ({"source": "a.zip"}, "--source: it does not apply to --dataset=urban_atlas"),
         ({"split": "random"}, "would lie on both sides"),
         ({"bands": "B04,B11"}, "it does not hold B11"),
         ({"legend": "hsl5"}, "legend 'hsl5'"),
-        ({"tile_size": 8}, "--tile_size: 8 pixels"),
+        ({"tile_size": 8}, "--tile_size: 8; expected a number in [16, 4096]"),
         ({"stride": 1000, "tile_size": 64}, "--stride: 1000 pixels"),
         ({"band_order": "x,y"}, "--band_order"),
     ],
@@ -64,7 +64,7 @@ def test_each_data_set_needs_its_own_source(tmp_path):
     assert_one_line_error(launch("build", dataset="urban_atlas", output_dir=tmp_path / "r"), "--cities: it is missing")
     assert_one_line_error(launch("build", dataset="eurosat_rgb", output_dir=tmp_path / "r"), "--source: it is missing")
     done = launch("build", dataset="eurosat_rgb", source="a.zip", legend="hsl8", output_dir=tmp_path / "r")
-    assert_one_line_error(done, "--legend: it says nothing to --dataset=eurosat_rgb")
+    assert_one_line_error(done, "--legend: it does not apply to --dataset=eurosat_rgb")
 
 
 def test_the_page_of_tiles(records_dir, tmp_path):

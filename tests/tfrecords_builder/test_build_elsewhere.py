@@ -1,25 +1,12 @@
-"""Builds on Beam, on other file systems, and without the check: the records are the same."""
+"""Builds on other file systems, and without the check: the records are the same."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
 from eo_keras.errors import OptionError, RecordsError, SourceError
 from eo_keras.records import data_card as cards
 from tests.harness.building import built, bytes_of
-
-
-def test_beam_writes_the_same_bytes(ms_zip, tmp_path):
-    pytest.importorskip("apache_beam")
-    built("eurosat_ms", ms_zip, tmp_path / "local")
-    # A process of its own: Beam's must not be forked off one in which TensorFlow runs.
-    command = [sys.executable, "-m", "launch.build", "--dataset=eurosat_ms", f"--source=file://{ms_zip}"]
-    command += [f"--output_dir=file://{tmp_path}/beam", "--engine=beam", "--num_workers=2"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert bytes_of(tmp_path / "beam") == bytes_of(tmp_path / "local")
 
 
 def test_source_and_records_may_lie_in_any_file_system(make, rgb_zip, tmp_path):

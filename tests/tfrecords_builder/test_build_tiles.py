@@ -149,16 +149,6 @@ def test_masks_outside_the_legend_are_named(built, tmp_path):
         scan_records.verify(other, folder)
 
 
-@pytest.mark.parametrize("workers", [2])
-def test_the_bytes_do_not_depend_on_the_number_of_workers(built, two_towns, tmp_path, workers):
-    folder, _ = built
-    build.build(options(tmp_path / "again", two_towns, workers=workers))
-    names = sorted(path.name for path in folder.iterdir())
-    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == names
-    for name in names:
-        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes(), name
-
-
 def test_a_build_that_was_killed_goes_on_and_ends_in_the_same_bytes(built, two_towns, tmp_path, monkeypatch):
     folder, _ = built
     original, calls = shards.write_shard, []
@@ -531,18 +521,6 @@ def test_nothing_of_the_builder_imports_tensorflow_or_keras():
         "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_beam_writes_the_same_bytes(built, two_towns, tmp_path):
-    pytest.importorskip("apache_beam")
-    folder, _ = built
-    # A process of its own: Beam's must not be forked off one in which TensorFlow runs.
-    command = [sys.executable, "-m", "launch.build", "--dataset=urban_atlas", f"--cities={two_towns}", "--engine=beam"]
-    command += [f"--tile_size={SIZE}", f"--output_dir={tmp_path / 'again'}", "--num_workers=2"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    for path in folder.iterdir():
-        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_a_row_that_was_damaged_while_it_waited_is_cut_by_the_next_call(built, two_towns, tmp_path, monkeypatch):

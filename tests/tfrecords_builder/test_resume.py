@@ -147,6 +147,17 @@ def test_a_changed_source_or_list_is_refused(interrupted, make, rgb_zip, tmp_pat
         build.build(listed)
 
 
+def test_a_state_of_another_layout_is_refused_and_not_misread(interrupted, rgb_zip, tmp_path):
+    interrupted(options(rgb_zip, tmp_path / "r"), 2)
+    path = tmp_path / "r" / ".build" / "build.json"
+    described = json.loads(path.read_text())
+    del described["state_layout"]  # As builds left it whose patches and tiles had states of their own.
+    path.write_text(json.dumps(described))
+    with pytest.raises(RecordsError, match=r"the layout of unfinished builds was not given, is now 2.*`overwrite"):
+        build.build(options(rgb_zip, tmp_path / "r"))
+    assert build.build(options(rgb_zip, tmp_path / "r", overwrite=True)).kept_shards == 0
+
+
 def test_options_in_lists_are_known_again(interrupted, make, tmp_path):
     chosen = options(make.zip(tmp_path / "a.zip", make.rgb()), tmp_path / "r", split=SplitOptions(fold="2/5"))
     interrupted(chosen, 2)

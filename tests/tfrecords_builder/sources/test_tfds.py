@@ -13,7 +13,7 @@ from eo_keras.errors import OptionError, SourceError
 from eo_keras.inspection import scan_records
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.records import example as records
-from tests.harness.building import all_examples, built, bytes_of, options_of
+from tests.harness.building import all_examples, built
 from tests.tfrecords_builder.sources import prepare_tfds
 from tests.tfrecords_builder.sources.prepare_tfds import mask_of, pixels_of
 from tfrecords_builder import build
@@ -137,26 +137,8 @@ def test_what_cannot_be_read_is_refused(prepared, tmp_path):
     refused(SourceError, "record .: its class is 2; expected 0 to 1", odd, band_order="B02,B03,B04,B08")
 
 
-def test_a_stopped_build_resumes_and_a_changed_file_is_noticed(prepared, tmp_path, monkeypatch):
-    folder = copied(prepared, tmp_path)
-    chosen = options_of("tfds", folder, tmp_path / "r", **RGB)
-    original, written = build.shards.write_shard, []
-
-    def stop(context, unit):
-        if len(written) == 3:
-            raise KeyboardInterrupt
-        written.append(unit.name)
-        original(context, unit)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(build.shards, "write_shard", stop)
-        build.build(chosen)
-    report = build.build(chosen)
-    assert report.kept_shards == 3
-    built("tfds", folder, tmp_path / "whole", **RGB)
-    assert bytes_of(tmp_path / "r") == bytes_of(tmp_path / "whole")
-
-    scan = build.scan.scan
+def test_a_file_that_changes_while_records_are_built_is_noticed(prepared, tmp_path, monkeypatch):
+    folder, scan = copied(prepared, tmp_path), build.scan.scan
 
     def replace_after(*arguments):
         scan(*arguments)
