@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 from tests.harness.archives import make, ms_zip, rgb_zip  # noqa: E402, F401
-from tests.harness.trainings import finished, rgb_records, short_training  # noqa: E402, F401
+from tests.harness.trainings import finished, rgb_records, short_training, tile_records  # noqa: E402, F401
 
 DEFAULT_DATA = pathlib.Path(__file__).parents[1] / ".." / "shared" / "data"
 

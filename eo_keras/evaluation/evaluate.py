@@ -1,13 +1,11 @@
-"""A run asked about the examples of a split: its answers, their scores, and the temperature that calibrates them."""
+"""Evaluation of a run on a split of records: predictions, their scores, and the temperature that calibrates them."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-
-import numpy as np
 
 from eo_keras import tasks
 from eo_keras.data import holdouts
@@ -16,18 +14,18 @@ from eo_keras.data.pipeline import RecordDataset
 from eo_keras.data.subsets import Holdout, holdout
 from eo_keras.errors import RecordsError, RunError
 from eo_keras.evaluation import tta
+from eo_keras.evaluation.options import OWN, EvaluationOptions
 from eo_keras.legends import catalogue as legends
-from eo_keras.metrics import classification as metrics
-from eo_keras.metrics.by_location import Places
-from eo_keras.metrics.calibration import Calibration, calibrate
-from eo_keras.metrics.predictions import ClassPredictions
+from eo_keras.metrics import calibration, selective
+from eo_keras.metrics.by_location import Places, read_places
+from eo_keras.metrics.calibration import Calibration
+from eo_keras.metrics.predictions import PredictedSample
 from eo_keras.metrics.scores import Scores
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.tasks.predictor import Predictor
-
-_MISTAKES = 40
+from eo_keras.tasks.task import Task
 
 _Progress = Callable[[str, int, int], None]
 
@@ -38,30 +36,24 @@ class Evaluation:
 
     Attributes:
         run: the run.
-        split: name of the split.
         card: the card of the records folder.
-        answers: what the model answered, with keys.
-        scores: the scores of that.
-        images_per_second: how fast it answered.
-        mistakes: numbers of the most confident wrong answers, the surest first.
-        mistaken_images: their images (height, width, band), stored numbers.
-        tta: which average over symmetries answered, see `eo_keras.evaluation.tta`.
+        options: how it was evaluated.
+        predictions: the model's predictions, not calibrated.
+        scores: their scores, with the sections of metrics.json.
+        samples: examples that the figures show.
+        images_per_second: speed of prediction.
         calibration: the run's temperature, fitted on its validation examples, or None.
-        not_calibrated: why there is none.
         places: where the examples lie, or None.
     """
 
     run: runs.Run
-    split: str
     card: cards.DataCard
-    answers: ClassPredictions
+    options: EvaluationOptions
+    predictions: Any
     scores: Scores
+    samples: tuple[PredictedSample, ...]
     images_per_second: float
-    mistakes: np.ndarray
-    mistaken_images: list[np.ndarray]
-    tta: str = tta.NONE
     calibration: Calibration | None = None
-    not_calibrated: str = ""
     places: Places | None = None
 
     @property
@@ -69,23 +61,23 @@ class Evaluation:
         """What a reader of the scores has to know."""
         if self.card.fingerprint != self.run.card.data_fingerprint:
             return ["these are not the records that the run was trained on: what is tested may have been trained on"]
-        if self.split == "train":
-            return ["these examples were trained on: the scores say nothing about others"]
-        if self.split == "val":
+        if self.options.split == "train":
+            return ["these examples were trained on: the scores do not apply to others"]
+        if self.options.split == "val":
             return ["these examples chose the epoch and fit the temperature: the scores are a little too good"]
         return []
 
 
 def check_records(card: cards.DataCard, model: model_cards.ModelCard, where: pathlib.Path) -> None:
-    """Refuses records that a model cannot be asked about.
+    """Refuses records that a model cannot predict.
 
     Raises:
         LegendError: if the classes differ.
         BandError: if bands are missing (by `RecordDataset.bands`, later).
-        RecordsError: if the numbers mean something else: their type, level, scale or size.
+        RecordsError: if the numbers mean something else: their type, level, scale or size; or if the task differs.
     """
     legends.check_same_classes(card.legend, model.legend, str(where))
-    for name in ("dtype", "level", "reflectance", "nodata", "patch_size"):
+    for name in ("task", "dtype", "level", "reflectance", "nodata", "patch_size"):
         found, expected = getattr(card, name), getattr(model, name)
         if found != expected:
             raise RecordsError(
@@ -93,47 +85,84 @@ def check_records(card: cards.DataCard, model: model_cards.ModelCard, where: pat
             )
 
 
+def identity(
+    options: EvaluationOptions, model: model_cards.ModelCard, records: cards.DataCard, model_sha256: str
+) -> dict[str, Any]:
+    """Returns the entries of metrics.json that distinguish an evaluation from those of other models and examples."""
+    return {
+        "model_sha256": model_sha256,
+        "data_fingerprint": records.fingerprint,
+        "trained_on": model.data_fingerprint,
+        "split": options.split,
+        "tta": options.tta_name,
+        **tasks.of(model).evaluated_as(options, model),
+    }
+
+
 def evaluate(
     run: runs.Run,
     records: RecordDataset,
-    split: str = "test",
+    options: EvaluationOptions | None = None,
     *,
-    batch_size: int = 256,
-    symmetries: str = tta.NONE,
+    fitted: Calibration | None = None,
+    not_calibrated: str = "",
+    places: Callable[[tuple[str, ...]], Places | None] | None = None,
     progress: _Progress | None = None,
 ) -> Evaluation:
-    """Asks a run's model about every example of a split, and scores the answers.
+    """Predicts every example of a split and scores the predictions.
 
     Args:
         run: the run.
         records: the records folder.
-        split: which split of it.
-        batch_size: examples asked about at a time.
-        symmetries: which average over symmetries answers, see `eo_keras.evaluation.tta`.
+        options: how; None for the defaults.
+        fitted: the temperature of the run's model, see `fit_calibration`; None for none.
+        not_calibrated: why there is none.
+        places: returns where the examples of given keys lie. Default: the records' own CRS and transforms.
         progress: called with (stage, done, total) batches.
 
     Raises:
         RecordsError: if the records cannot be used, or do not fit the model.
         BandError: if they do not hold the model's bands.
-        LegendError: if the classes differ.
+        LegendError: if the classes differ, or a mask holds a number outside the legend.
+        OptionError: if an option does not apply to the task or the model.
     """
+    options, task = options or EvaluationOptions(), tasks.of(run.card)
+    options.check_task(task)
     check_records(records.card, run.card, records.folder)
-    dataset = _dataset(run, records, split, None, batch_size)
-    found = _predictor(run, symmetries)(records, dataset, f"predicting {split}", progress)
-    answers = found.predictions
-    wrong = np.flatnonzero(~answers.right)
-    surest = wrong[np.argsort(-answers.confidences[wrong], kind="stable")][:_MISTAKES]
+    split, card = options.split, records.card
+    dataset = _dataset(run, records, options, split)
+    predictor = _predictor(run, options, records.count(split))
+    found = predictor(records, dataset, f"predicting {split}", progress, samples=task.samples)
+    keys = found.predictions.keys
+    located = read_places(records.folder, card, split, keys) if places is None else places(keys)
+    predictions = task.with_places(found.predictions, located, card)
+    scores = task.scores(predictions, card.legend.class_names, options.resamples)
+    sections = _sections(task, predictions, fitted, not_calibrated)
     return Evaluation(
         run=run,
-        split=split,
-        card=records.card,
-        answers=answers,
-        scores=metrics.score_classification(answers.labels, answers.probabilities, records.card.legend.class_names),
+        card=card,
+        options=options,
+        predictions=predictions,
+        scores=dataclasses.replace(scores, sections={**scores.sections, **sections}),
+        samples=found.samples or _samples(dataset, task.highlights(predictions)),
         images_per_second=found.images_per_second,
-        mistakes=surest,
-        mistaken_images=_images_of(dataset, [answers.keys[number] for number in surest]),
-        tta=symmetries,
+        calibration=fitted,
+        places=located,
     )
+
+
+def _sections(task: Task, predictions: Any, fitted: Calibration | None, reason: str) -> Mapping[str, Any]:
+    """Returns the sections of metrics.json about probabilities."""
+    found = task.probabilities(predictions)
+    calibrated = calibration.to_json(fitted, found.labels, found.probabilities, reason)
+    taken = ()
+    if fitted is not None:
+        # As launch.predict and an export give them.
+        taken = fitted.calibrated_thresholds
+        found = found.calibrated(fitted.temperature)
+    curve = selective.risk_coverage(found.confidences, found.right)
+    by_validation = selective.apply_thresholds(taken, found.confidences, found.right)
+    return {"calibration": calibrated, "selective": {**curve.to_json(), "by_validation": by_validation}}
 
 
 def validation_part(run: runs.Run, records: RecordDataset) -> tuple[str, Holdout | None]:
@@ -174,9 +203,8 @@ def validation_part(run: runs.Run, records: RecordDataset) -> tuple[str, Holdout
 def fit_calibration(
     run: runs.Run,
     records: RecordDataset,
+    options: EvaluationOptions | None = None,
     *,
-    batch_size: int = 256,
-    symmetries: str = tta.NONE,
     model_sha256: str = "",
     progress: _Progress | None = None,
 ) -> Calibration:
@@ -185,8 +213,7 @@ def fit_calibration(
     Args:
         run: the run.
         records: the records that it was trained on.
-        batch_size: examples asked about at a time.
-        symmetries: which average over symmetries answers, see `eo_keras.evaluation.tta`.
+        options: how its predictions are computed; the split does not matter.
         model_sha256: checksum of the model's file, kept with the temperature.
         progress: called with (stage, done, total) batches.
 
@@ -194,46 +221,56 @@ def fit_calibration(
         RunError: if the run had no validation examples.
         RecordsError: if the records are others than the run's, or cannot be used.
     """
+    options, task = options or EvaluationOptions(), tasks.of(run.card)
     split, part = validation_part(run, records)
-    dataset = _dataset(run, records, split, part, batch_size)
-    answers = _predictor(run, symmetries)(records, dataset, "predicting validation", progress).predictions
-    return calibrate(
-        answers.labels,
-        answers.probabilities,
-        run.card.selection["split"],
+    dataset = _dataset(run, records, options, split, part)
+    predictor = _predictor(run, options, records.count(split, part))
+    found = predictor(records, dataset, "predicting validation", progress).predictions
+    sample, fitted_on = task.probabilities(found), run.card.selection["split"]
+    if sample is not found:
+        fitted_on = f"pixels of {fitted_on}"
+    return calibration.calibrate(
+        sample.labels,
+        sample.probabilities,
+        fitted_on,
         model_sha256=model_sha256,
-        tta=symmetries,
+        tta=options.variant,
         data_fingerprint=records.card.fingerprint,
     )
 
 
-def _predictor(run: runs.Run, symmetries: str) -> Predictor:
-    return Predictor(tta.answering(run.model, symmetries), tasks.get("classification"), run.card.legend.class_names)
+def _predictor(run: runs.Run, options: EvaluationOptions, examples: int) -> Predictor:
+    task = tasks.of(run.card)
+    model = tta.wrap(task.evaluated_model(run.model, options), options)
+    return Predictor(model, task, run.card.legend.class_names, **task.scoring(options, examples))
 
 
-def _dataset(run: runs.Run, records: RecordDataset, split: str, part: Holdout | None, batch_size: int) -> Any:
-    size = min(batch_size, records.count(split, part) or 1)
-    options = pipelines.PipelineOptions(batch_size=size, bands=run.card.bands)
-    return pipelines.evaluation(records, options, split, part=part, with_keys=True)
+def _dataset(
+    run: runs.Run, records: RecordDataset, options: EvaluationOptions, split: str, part: Holdout | None = None
+) -> Any:
+    size = options.batch_size or tasks.of(run.card).batch_size
+    size = min(size, records.count(split, part) or 1)
+    settings = pipelines.PipelineOptions(batch_size=size, bands=run.card.bands, cache=False)
+    return pipelines.evaluation(records, settings, split, part=part, with_keys=True)
 
 
-def _images_of(dataset: Any, keys: Iterable[str]) -> list[np.ndarray]:
+def _samples(dataset: Any, keys: Iterable[str]) -> tuple[PredictedSample, ...]:
     """Reads the images of some keys in a second pass: all images of a split would not fit into the memory."""
     keys = list(keys)
     wanted, found = {key.encode() for key in keys}, {}
     if not wanted:
-        return []
-    for image, _, _, key in dataset:
+        return ()
+    for image, label, _, key in dataset:
         for place, name in enumerate(key.numpy()):
             if name in wanted:
-                found[name.decode()] = image[place].numpy()
+                found[name.decode()] = image[place].numpy(), label[place].numpy()
         if len(found) == len(wanted):
             break
-    return [found[key] for key in keys]
+    return tuple(PredictedSample(key, *found[key]) for key in keys)
 
 
 def add_to_card(evaluation: Evaluation) -> list[str]:
-    """Adds temperature and scores to the run's card; scores of other records say nothing about the run, and stay out.
+    """Adds temperature and scores to the run's card; scores of other records do not describe the run, and stay out.
 
     Returns:
         Lines for the user, see `runs.write_card`.
@@ -241,22 +278,15 @@ def add_to_card(evaluation: Evaluation) -> list[str]:
     Raises:
         StorageError: if the run folder cannot be written.
     """
-    run, scores = evaluation.run, evaluation.scores
+    run, scores, options = evaluation.run, evaluation.scores, evaluation.options
     card = run.card
-    if evaluation.calibration is not None and evaluation.tta == tta.NONE:
+    if evaluation.calibration is not None and evaluation.calibration.tta == OWN:
         card = dataclasses.replace(card, temperature=evaluation.calibration.summary())
     if evaluation.card.fingerprint != card.data_fingerprint:
         return runs.write_card(card, run.folder) if card != run.card else []
-    summary = {
-        "accuracy": scores["accuracy"].value,
-        "accuracy_low": scores["accuracy"].low,
-        "accuracy_high": scores["accuracy"].high,
-        "macro_f1": scores.value("macro_f1"),
-        "kappa": scores.value("kappa"),
-        "expected_calibration_error": scores.value("expected_calibration_error"),
-        "count": scores.count,
-    }
-    # Averaged answers are an entry of their own: they must never pass for those of the model by itself.
-    name = evaluation.split if evaluation.tta == tta.NONE else f"{evaluation.split}-{evaluation.tta}"
-    card = dataclasses.replace(card, scores={**card.scores, name: summary})
+    summary = {name: scores.value(name) for name in scores.overall}
+    ends = dict(zip(("low", "high"), scores[scores.primary].ends, strict=True))
+    summary |= {f"{scores.primary}_{end}": value for end, value in ends.items()} | {"count": scores.count}
+    # Averaged predictions are an entry of their own: they must never pass for those of the model by itself.
+    card = dataclasses.replace(card, scores={**card.scores, options.name: summary})
     return runs.write_card(card, run.folder)

@@ -1,4 +1,4 @@
-"""The folder of one evaluation, `metrics.json`, `predictions.csv` and figures: written, and found again."""
+"""The folder of one evaluation, `metrics.json`, `predictions.csv` and figures: written, and read back."""
 
 from __future__ import annotations
 
@@ -10,59 +10,86 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from eo_keras import tasks
 from eo_keras.core import files
 from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import OptionError, RunError
-from eo_keras.metrics import by_location, calibration, selective
-from eo_keras.metrics.predictions import PREDICTIONS_NAME, ClassPredictions, read_answers
-from eo_keras.metrics.scores import ReliabilityBin
+from eo_keras.evaluation.options import EvaluationOptions
+from eo_keras.metrics import by_location, selective
+from eo_keras.metrics.comparison import EvaluatedRun
+from eo_keras.metrics.estimate import RESAMPLES
+from eo_keras.metrics.predictions import PREDICTIONS_NAME
+from eo_keras.metrics.scores import ReliabilityBin, Scores
 from eo_keras.plots import classification, confidence
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
+from eo_keras.runs.model_card import ModelCard
+from eo_keras.tasks.task import Task
 
 if TYPE_CHECKING:
     from eo_keras.evaluation.evaluate import Evaluation
 
 METRICS_NAME = "metrics.json"
-NOT_ASKED = "not asked for"
-"""Reason of an evaluation without a temperature that could have had one."""
+EARLIER_PREDICTIONS_NAME = "answers.csv"
+"""Name of the predictions in folders of earlier versions."""
 
-FIGURES = ("confusion_matrix.png", "reliability.png", "selective_accuracy.png", "mistakes.png")
-MAP_FILES = ("accuracy_map.png", "accuracy_map.csv")
+NOT_WANTED = "not wanted"
+"""Reason of an evaluation without a temperature that could have had one."""
+_EARLIER_NOT_WANTED = "not asked for"
+
+CONFIDENCE_FIGURES = ("reliability.png", "selective_accuracy.png")
+PLACE_FILES = ("accuracy_map.png", "accuracy_map.csv")
 """Only where the examples' places are known."""
 
 KIND = "evaluation"
-NAMES = (METRICS_NAME, PREDICTIONS_NAME, *FIGURES, *MAP_FILES)
 
-_ENTRIES = ("scores", "calibration", "selective", "places", "tta", "warnings", "trained_on", "selection")
-"""What those who read an evaluation again rely on; older ones lack some."""
+_ENTRIES = ("scores", "calibration", "selective", "tta", "warnings", "trained_on", "selection")
+"""Entries that those who read an evaluation again rely on; older files lack some."""
+
+
+def file_names(task: Task) -> tuple[str, ...]:
+    """Returns the names of the files that an evaluation always has."""
+    return (METRICS_NAME, PREDICTIONS_NAME, *CONFIDENCE_FIGURES, *task.figure_names)
+
+
+def names(task: Task) -> tuple[str, ...]:
+    """Returns the names of all files that an evaluation may write."""
+    return (*file_names(task), *PLACE_FILES)
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
+class StoredEvaluation:
     """An evaluation as its folder holds it.
 
     Attributes:
         folder: the folder.
         metrics: its `metrics.json`.
-        answers: the answers, with keys.
-        class_names: names of the classes in the legend's order.
+        scores: the scores in it.
+        predictions: the predictions, with keys.
     """
 
     folder: pathlib.Path
     metrics: Mapping[str, Any]
-    answers: ClassPredictions
-    class_names: tuple[str, ...]
+    scores: Scores
+    predictions: Any
+
+    @property
+    def resamples(self) -> int:
+        """Number of resamples of the bootstrap that gave intervals."""
+        return self.scores.details.get("resamples", RESAMPLES)
+
+    def as_run(self, name: str) -> EvaluatedRun:
+        """Returns the evaluation as a member of a comparison, of a given name there."""
+        outcomes = tasks.get(self.scores.task).outcomes(self.predictions, self.resamples)
+        return EvaluatedRun(name, self.metrics, self.scores, outcomes)
 
 
 def find_runs(words: Sequence[str]) -> list[pathlib.Path]:
     """Returns the run folders that are meant, each once, in the order given.
 
     Args:
-        words: paths, several in one joined by commas, or patterns such as `runs/*`. Of what a pattern finds, folders
-            that hold no run are left out.
+        words: paths, several in one joined by commas, or patterns such as `runs/*`. Folders that match a pattern and
+            hold no run are left out.
 
     Raises:
         OptionError: if a pattern finds no run.
@@ -92,10 +119,16 @@ def short_names(folders: Sequence[pathlib.Path]) -> list[str]:
     return [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
 
 
-def variant(split: str, model_name: str, symmetries: str) -> str:
-    """Returns a name that tells a split's evaluations apart: `test`, `test-last`, `test-d4`, `test-last-d4`."""
-    last = "-last" if model_name == runs.LAST_MODEL_NAME else ""
-    return split + last + ("" if symmetries == "none" else f"-{symmetries}")
+def folder_name(options: EvaluationOptions, model: ModelCard, records: Any) -> str:
+    """Returns the name of an evaluation's folder in the run folder; other records than the run's own begin it.
+
+    Args:
+        options: how the run is evaluated.
+        model: the run's card.
+        records: the card of the records folder.
+    """
+    other = records.fingerprint != model.data_fingerprint
+    return f"{records.dataset}-{records.fingerprint[:8]}-{options.name}" if other else options.name
 
 
 def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
@@ -103,13 +136,7 @@ def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
     return OutputFolder(folder, KIND, RunError)
 
 
-def write_evaluation(
-    evaluation: Evaluation,
-    folder: str | os.PathLike[str],
-    *,
-    model_name: str = runs.MODEL_NAME,
-    overwrite: bool = False,
-) -> list[str]:
+def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[str]:
     """Writes scores, predictions and figures into a folder; an earlier evaluation in it is replaced.
 
     `metrics.json` comes last and holds the checksum of the predictions, so that an evaluation that was cut off is not
@@ -118,7 +145,6 @@ def write_evaluation(
     Args:
         evaluation: the evaluation.
         folder: where it goes.
-        model_name: which of the run's models was asked.
         overwrite: whether to write beside what somebody else has in the folder.
 
     Returns:
@@ -128,103 +154,99 @@ def write_evaluation(
         RunError: if the folder is somebody else's, or a file of somebody else's is in the way.
         StorageError: if the folder cannot be written.
     """
-    run, answers, scores = evaluation.run, evaluation.answers, evaluation.scores
-    names = evaluation.card.legend.class_names
-    symmetries = "" if evaluation.tta == "none" else f", averaged over {evaluation.tta}"
-    bands = ",".join(run.card.bands) if len(run.card.bands) <= 4 else f"{len(run.card.bands)} bands"
-    title = f"{run.card.model}, {bands}: {evaluation.card.dataset}, {evaluation.split}{symmetries}"
-    calibrated = calibration.to_json(
-        evaluation.calibration, answers.labels, answers.probabilities, evaluation.not_calibrated
-    )
-    taken, temperature = (), None
-    if evaluation.calibration is not None:
-        # What launch.predict and an export say too.
-        taken, temperature = evaluation.calibration.calibrated_thresholds, evaluation.calibration.temperature
-        answers = answers.with_probabilities(calibration.apply_temperature(answers.probabilities, temperature))
-    curve = selective.risk_coverage(answers.confidences, answers.right)
-    by_validation = selective.apply_thresholds(taken, answers.confidences, answers.right)
-    predictions = answers.to_csv(names).encode("utf-8")
-    mistakes = classification.mistakes_png(
-        [
-            classification.to_display(image, run.card.bands, run.card.dtype, stretched=run.card.reflectance is None)
-            for image in evaluation.mistaken_images
-        ],
-        *answers.captions(evaluation.mistakes, names),
-        title,
-        total=int(np.count_nonzero(~answers.right)),
-    )
-    located, map_files = _map(evaluation, title)
+    run, card, options, scores = evaluation.run, evaluation.card, evaluation.options, evaluation.scores
+    task, fitted = tasks.of(run.card), evaluation.calibration
+    title = _title(evaluation)
+    predictions = evaluation.predictions
+    if fitted is not None:
+        # As launch.predict and an export give them.
+        predictions = task.calibrated(predictions, fitted.temperature)
+    table = task.to_csv(predictions, card.legend.class_names).encode("utf-8")
+    located, place_files = _by_place(evaluation, title)
     content = {
+        "run": run.folder.resolve().name,
         "model": run.card.model,
-        "model_file": model_name,
-        "model_sha256": files.sha256_of_file(runs.model_path(run.folder, model_name)),
+        "model_file": options.model_name,
+        "model_sha256": files.sha256_of_file(runs.model_path(run.folder, options.model_name)),
         "bands": list(run.card.bands),
         "initialisation": run.card.initialisation,
         "selection": dict(run.card.selection),
-        "dataset": evaluation.card.dataset,
-        "data_fingerprint": evaluation.card.fingerprint,
+        "dataset": card.dataset,
+        "data_fingerprint": card.fingerprint,
         "trained_on": run.card.data_fingerprint,
-        "split": evaluation.split,
-        "split_method": dict(evaluation.card.split_method),
-        "tta": evaluation.tta,
+        "split": options.split,
+        "split_method": dict(card.split_method),
+        "tta": options.tta_name,
+        **task.evaluated_as(options, run.card),
         "warnings": evaluation.warnings,
-        "images_per_second": round(evaluation.images_per_second, 1),
+        "images_per_second": round(evaluation.images_per_second, 2),
         "versions": runs.versions(),
-        "predictions_temperature": temperature,
-        "predictions_sha256": files.sha256_of_bytes(predictions),
-        **scores.to_json(),
-        "calibration": calibrated,
-        "selective": {**curve.to_json(), "by_validation": by_validation},
-        "places": located,
+        "predictions_temperature": fitted and fitted.temperature,
+        "predictions_sha256": files.sha256_of_bytes(table),
+        **dataclasses.replace(scores, sections={**scores.sections, "places": located}).to_json(),
     }
-    figures = {
-        "confusion_matrix.png": classification.confusion_matrix_png(scores.confusion, names, title),
-        "reliability.png": _reliability_png(evaluation, calibrated, title),
-        "selective_accuracy.png": confidence.selective_accuracy_png(curve, title),
-        "mistakes.png": mistakes,
+    figures = task.report_figures(predictions, scores, evaluation.samples, card, run.card.bands, title)
+    figures |= {
+        "reliability.png": _reliability_png(evaluation, title),
+        "selective_accuracy.png": _selective_png(evaluation, title),
     }
     output = output_folder(folder)
     runs.list_folder(run.folder, folder)
-    with output.held(overwrite=overwrite, writes=NAMES):
-        if not map_files:
-            output.remove(MAP_FILES)
-        output.write({PREDICTIONS_NAME: predictions, **figures, **map_files, METRICS_NAME: files.json_bytes(content)})
+    with output.held(overwrite=overwrite, writes=names(task)):
+        output.remove([METRICS_NAME, EARLIER_PREDICTIONS_NAME, *({*PLACE_FILES} - place_files.keys())])
+        output.write({PREDICTIONS_NAME: table, **figures, **place_files, METRICS_NAME: files.json_bytes(content)})
         if overwrite:
             output.tell_foreign()
     return output.take_warnings()
 
 
-def _reliability_png(evaluation: Evaluation, calibrated: Mapping[str, Any], title: str) -> bytes:
-    scores, ece = evaluation.scores, evaluation.scores.value("expected_calibration_error")
+def _title(evaluation: Evaluation) -> str:
+    run, options, scores = evaluation.run, evaluation.options, evaluation.scores
+    bands = ",".join(run.card.bands) if len(run.card.bands) <= 4 else f"{len(run.card.bands)} bands"
+    metric, estimate = tasks.of(run.card).monitor, scores[scores.primary]
+    found = f"{metric.text(estimate.value)} ({metric.show_interval(estimate.ends)})"
+    return f"{run.card.model}, {bands}: {evaluation.card.dataset}, {options.name}: {found}"
+
+
+def _reliability_png(evaluation: Evaluation, title: str) -> bytes:
+    scores = evaluation.scores
+    error = scores.value("expected_calibration_error")
     if evaluation.calibration is None:
-        return classification.reliability_png(scores.reliability, ece, title)
-    bins = [ReliabilityBin(**part) for part in calibrated["reliability"]]
+        return classification.reliability_png(scores.reliability, error, title)
+    calibrated = scores.sections["calibration"]
+    bins = [ReliabilityBin(**one) for one in calibrated["reliability"]]
     after = calibrated["split"]["after"]["expected_calibration_error"]
     note = f"{100 * after:.2f} % at temperature {evaluation.calibration.temperature:.3f}, fitted on validation"
-    return classification.reliability_png(scores.reliability, ece, title, bins, note)
+    return classification.reliability_png(scores.reliability, error, title, bins, note)
 
 
-def _map(evaluation: Evaluation, title: str) -> tuple[dict[str, Any] | None, dict[str, bytes]]:
-    """Returns what `metrics.json` says of places, and map and table where places are known."""
-    found = evaluation.places
-    if found is None or not found.known.any():
+def _selective_png(evaluation: Evaluation, title: str) -> bytes:
+    found = tasks.of(evaluation.run.card).probabilities(evaluation.predictions)
+    if evaluation.calibration is not None:
+        found = found.calibrated(evaluation.calibration.temperature)
+    return confidence.selective_accuracy_png(selective.risk_coverage(found.confidences, found.right), title)
+
+
+def _by_place(evaluation: Evaluation, title: str) -> tuple[dict[str, Any] | None, dict[str, bytes]]:
+    """Returns the section `places` of `metrics.json`, and map and table of the accuracy where places are known."""
+    found, correct = evaluation.places, tasks.of(evaluation.run.card).correct(evaluation.predictions)
+    if correct is None or found is None or not found.known.any():
         return None, {}
-    right = evaluation.answers.right
-    grid = by_location.by_cell(found.degrees, right)
-    picture = confidence.accuracy_map_png(found.degrees, right, grid, title)
+    grid = by_location.by_cell(found.degrees, correct)
+    picture = confidence.accuracy_map_png(found.degrees, correct, grid, title)
     content = {"source": found.source, "examples": int(found.known.sum()), "cell_degrees": grid.degrees}
-    return content, {MAP_FILES[0]: picture, MAP_FILES[1]: grid.to_csv().encode("utf-8")}
+    return content, {PLACE_FILES[0]: picture, PLACE_FILES[1]: grid.to_csv().encode("utf-8")}
 
 
-def read_evaluation(folder: str | os.PathLike[str]) -> Stored:
-    """Reads an evaluation's folder.
+def read_evaluation(folder: str | os.PathLike[str]) -> StoredEvaluation:
+    """Reads an evaluation's folder, of this version or of an earlier one.
 
     Raises:
-        RunError: if it is missing, damaged, or from before probabilities were kept.
+        RunError: if it is missing, damaged, or from before predictions were kept.
     """
     folder = pathlib.Path(folder)
     path = folder / METRICS_NAME
-    remedy = "evaluate the run again with `again`"
+    remedy = "evaluate the run again with `force`"
     try:
         metrics = json.loads(files.read_bytes(path))
         checksum = metrics["predictions_sha256"]
@@ -233,25 +255,46 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Stored:
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"it cannot be read ({type(error).__name__}: {error})"
         raise RunError(path, problem, "the scores of an evaluation by launch.evaluate", remedy) from None
-    answers, class_names = read_answers(folder / PREDICTIONS_NAME)
-    if files.sha256_of_file(folder / PREDICTIONS_NAME) != checksum:
+    scores = Scores.read(metrics, str(path))
+    table = folder / PREDICTIONS_NAME
+    if not table.is_file() and (folder / EARLIER_PREDICTIONS_NAME).is_file():
+        table = folder / EARLIER_PREDICTIONS_NAME
+    predictions = tasks.get(scores.task).read_csv(table, scores)
+    if files.sha256_of_file(table) != checksum:
         problem = f"it is not the file that {METRICS_NAME} was made with"
-        raise RunError(folder / PREDICTIONS_NAME, problem, f"SHA-256 {checksum}", remedy)
-    return Stored(folder, metrics, answers, class_names)
+        raise RunError(table, problem, f"SHA-256 {checksum}", remedy)
+    return StoredEvaluation(folder, metrics, scores, predictions)
 
 
-def find_evaluation(folder: str | os.PathLike[str], expected: Mapping[str, Any]) -> Stored | None:
+def find_evaluation(folder: str | os.PathLike[str], expected: Mapping[str, Any]) -> StoredEvaluation | None:
     """Returns the evaluation in a folder if it is whole and is the expected one, else None.
 
     Args:
         folder: the folder.
-        expected: entries of `metrics.json` that tell which evaluation is meant, such as `model_sha256`.
+        expected: entries of `metrics.json` that distinguish the evaluation, see `evaluate.identity`.
     """
     try:
         stored = read_evaluation(folder)
     except RunError:
         return None
-    wanted = FIGURES + (MAP_FILES if stored.metrics.get("places") else ())
+    wanted = CONFIDENCE_FIGURES + tasks.get(stored.scores.task).figure_names
+    wanted += PLACE_FILES if stored.metrics.get("places") else ()
     if not all((stored.folder / name).is_file() for name in wanted):
         return None
     return stored if all(stored.metrics.get(name) == value for name, value in expected.items()) else None
+
+
+def suffices(stored: StoredEvaluation, options: EvaluationOptions) -> bool:
+    """Returns whether a stored evaluation holds the temperature, the map and the intervals that are wanted now."""
+    metrics = stored.metrics
+    if "predictions_temperature" not in metrics or ("schema" not in metrics and "interval" not in metrics["scores"]):
+        return False  # It was made by an earlier version, with other intervals and confidences.
+    if stored.resamples != options.resamples:
+        return False
+    found = metrics["calibration"]
+    if found["temperature"] is None:
+        left_out = found["reason"] in (NOT_WANTED, _EARLIER_NOT_WANTED)
+        if options.calibrate or (options.calibrate is None and left_out):
+            return False
+    located = metrics["places"]
+    return not options.coordinates or bool(located and located["source"] == pathlib.Path(options.coordinates).name)

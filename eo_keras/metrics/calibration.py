@@ -292,7 +292,7 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
         return found
     except (OSError, ValueError) as error:
         raise RunError(
-            path, f"it cannot be read ({error})", "a temperature written by launch.evaluate", "evaluate with `again`"
+            path, f"it cannot be read ({error})", "a temperature written by launch.evaluate", "evaluate with `force`"
         ) from None
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from eo_keras.core import files
 from eo_keras.errors import RunError
 from eo_keras.metrics import calibration
-from eo_keras.metrics.segmentation import SegmentationScorer
 
 PREDICTIONS_NAME = "predictions.csv"
 _COLUMNS = ("key", "true", "predicted", "probability")
@@ -28,26 +27,13 @@ class PredictedSample:
         key: its key.
         image: stored numbers (height, width, band).
         labels: its class, or uint8 (height, width), `IGNORE` where the truth is not known.
-        predictions: its predicted class, or uint8 (height, width).
+        predictions: its predicted class, or uint8 (height, width); None where that is known otherwise.
     """
 
     key: str
     image: np.ndarray
     labels: np.ndarray
-    predictions: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskPredictions:
-    """A segmentation model's predictions of tiles, as pixel counts.
-
-    Attributes:
-        scorer: the counts of all tiles.
-        cross_entropy: mean negative logarithm of the true class's probability over the labeled pixels, in nats.
-    """
-
-    scorer: SegmentationScorer
-    cross_entropy: float
+    predictions: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +86,10 @@ class ClassPredictions:
         rows = np.flatnonzero(found.argmax(axis=1) != self.predictions)
         found[rows, self.predictions[rows]] = np.nextafter(found[rows].max(axis=1), np.float32(2))
         return dataclasses.replace(self, probabilities=found)
+
+    def calibrated(self, temperature: float) -> ClassPredictions:
+        """Returns the same predictions with probabilities whose logits are divided by a temperature."""
+        return self.with_probabilities(calibration.apply_temperature(self.probabilities, temperature))
 
     def cross_entropy(self) -> float:
         """Returns the mean negative logarithm of the true class's probability, in nats."""
@@ -157,6 +147,6 @@ def read_answers(path: str | os.PathLike[str]) -> tuple[ClassPredictions, tuple[
             path,
             f"line {line} cannot be read ({type(error).__name__}: {error})",
             f"{','.join(_COLUMNS)} and a column p_NAME for every class",
-            "evaluate the run again with `again`",
+            "evaluate the run again with `force`",
         ) from None
     return ClassPredictions(np.array(labels, np.int64), np.array(probabilities, np.float32), tuple(keys)), names

@@ -118,7 +118,7 @@ class Scores:
                 where,
                 f"its scores cannot be read ({type(error).__name__}: {error})",
                 "the scores of an evaluation by launch.evaluate",
-                "evaluate the run again with `again`",
+                "evaluate the run again with `force`",
             ) from None
         raise RunError(where, f"its schema is {schema}", f"{SCHEMA} or lower", "use a newer version of EO-Keras")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,15 +10,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from eo_keras.errors import RunError
 from eo_keras.losses import classification
+from eo_keras.metrics.by_location import Places
+from eo_keras.metrics.classification import score_classification
 from eo_keras.metrics.confusion import confusion_matrix
 from eo_keras.metrics.metric import ACCURACY
-from eo_keras.metrics.predictions import ClassPredictions
+from eo_keras.metrics.outcomes import ExampleOutcomes
+from eo_keras.metrics.predictions import ClassPredictions, PredictedSample, read_answers
+from eo_keras.metrics.scores import Scores
 from eo_keras.plots import classification as plots
 from eo_keras.records.data_card import DataCard
 from eo_keras.records.targets import TARGETS
+from eo_keras.runs.model_card import ModelCard
 from eo_keras.tasks import training_loss
-from eo_keras.tasks.task import LossFn, Predicted, StepLoss, TaskOptions
+from eo_keras.tasks.task import EvaluationOptions, LossFn, Predicted, StepLoss, TaskOptions
+
+_MISTAKES = 40
 
 
 class ClassScorer:
@@ -27,6 +36,10 @@ class ClassScorer:
         self._keys: list[str] = []
         self._labels: list[np.ndarray] = []
         self._probabilities: list[np.ndarray] = []
+
+    def keep(self, probabilities: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns the probabilities."""
+        return (probabilities,)
 
     def add(self, keys: Sequence[str], labels: np.ndarray, kept: Sequence[np.ndarray]) -> np.ndarray:
         """Adds images; see `Scorer`."""
@@ -57,7 +70,10 @@ class Classification:
     monitor = ACCURACY
     metrics = (ACCURACY,)
     options = frozenset(("shift", "brightness", "cutout", "aux_weight", "progressive_sizes", "progressive_epochs"))
+    evaluation_options = frozenset(("tta", "coordinates"))
     batch_size = 256
+    samples = 0
+    figure_names = ("confusion_matrix.png", "mistakes.png")
 
     def augmentation(self, options: TaskOptions) -> Any:
         """Returns the changes to patches."""
@@ -99,10 +115,6 @@ class Classification:
         """Returns why the losses must not be compared number by number."""
         return training_loss.note(options, augmented=options.augmentation is not None)
 
-    def keep(self, probabilities: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Returns the probabilities."""
-        return (probabilities,)
-
     def scorer(self, class_names: Sequence[str]) -> ClassScorer:
         """Returns a scorer without images."""
         return ClassScorer()
@@ -133,6 +145,81 @@ class Classification:
         class_id = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
         names = tf.gather(tf.constant(class_names), class_id)
         return {"probabilities": probabilities, "class_id": class_id, "class_name": names}
+
+    def evaluated_as(self, options: EvaluationOptions, card: ModelCard) -> dict[str, Any]:
+        """Returns no entries."""
+        return {}
+
+    def evaluated_model(self, model: keras.Model, options: EvaluationOptions) -> keras.Model:
+        """Returns the model itself."""
+        return model
+
+    def scoring(self, options: EvaluationOptions, examples: int) -> dict[str, Any]:
+        """Returns no options."""
+        return {}
+
+    def with_places(self, predictions: ClassPredictions, places: Places | None, card: DataCard) -> ClassPredictions:
+        """Returns the predictions as they are: intervals take the images to be independent."""
+        return predictions
+
+    def scores(self, predictions: ClassPredictions, class_names: Sequence[str], resamples: int) -> Scores:
+        """Returns the scores of probabilities."""
+        return score_classification(predictions.labels, predictions.probabilities, class_names, resamples=resamples)
+
+    def outcomes(self, predictions: ClassPredictions, resamples: int) -> ExampleOutcomes:
+        """Returns which images are predicted correctly."""
+        return ExampleOutcomes.of(predictions)
+
+    def probabilities(self, predictions: ClassPredictions) -> ClassPredictions:
+        """Returns all predictions."""
+        return predictions
+
+    def correct(self, predictions: ClassPredictions) -> np.ndarray:
+        """Returns whether each image is predicted correctly."""
+        return predictions.right
+
+    def highlights(self, predictions: ClassPredictions) -> list[str]:
+        """Returns the keys of the most confident mistakes, the most confident first."""
+        incorrect = np.flatnonzero(~predictions.right)
+        order = np.argsort(-predictions.confidences[incorrect], kind="stable")[:_MISTAKES]
+        return [predictions.keys[number] for number in incorrect[order]]
+
+    def report_figures(
+        self,
+        predictions: ClassPredictions,
+        scores: Scores,
+        samples: Sequence[PredictedSample],
+        card: DataCard,
+        bands: Sequence[str],
+        title: str,
+    ) -> dict[str, bytes]:
+        """Draws the confusion matrix and the most confident mistakes."""
+        names = card.legend.class_names
+        place_of = {key: place for place, key in enumerate(predictions.keys)}
+        images = [
+            plots.to_display(sample.image, bands, card.dtype, stretched=card.reflectance is None) for sample in samples
+        ]
+        captions = predictions.captions([place_of[sample.key] for sample in samples], names)
+        total = int(np.count_nonzero(~predictions.right))
+        return {
+            "confusion_matrix.png": plots.confusion_matrix_png(scores.confusion, names, title),
+            "mistakes.png": plots.mistakes_png(images, *captions, title, total=total),
+        }
+
+    def calibrated(self, predictions: ClassPredictions, temperature: float) -> ClassPredictions:
+        """Returns the same predictions with scaled probabilities."""
+        return predictions.calibrated(temperature)
+
+    def to_csv(self, predictions: ClassPredictions, class_names: Sequence[str]) -> str:
+        """Returns a line an image: key, true and predicted class, and all probabilities."""
+        return predictions.to_csv(class_names)
+
+    def read_csv(self, path: str | os.PathLike[str], scores: Scores) -> ClassPredictions:
+        """Reads back what `to_csv` wrote."""
+        predictions, class_names = read_answers(path)
+        if class_names != scores.class_names:
+            raise RunError(path, f"its classes are {', '.join(class_names)}", ", ".join(scores.class_names))
+        return predictions
 
 
 TASK = Classification()

@@ -35,9 +35,10 @@ class Predictor:
     ):
         self._strategy = strategy or tf.distribute.get_strategy()
         self._new_scorer = lambda: task.scorer(class_names, **scorer)
+        keep = self._new_scorer().keep
 
         def predict(image, label):
-            return task.keep(model(image, training=False), label)
+            return keep(model(image, training=False), label)
 
         self._predict = tf.function(lambda image, label: self._strategy.run(predict, (image, label)))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,18 +18,29 @@ from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.losses import class_weights as weighting
 from eo_keras.losses import segmentation
+from eo_keras.metrics import by_location, calibration
+from eo_keras.metrics.by_location import Places
+from eo_keras.metrics.mask_predictions import MaskPredictions, read_mask_predictions
 from eo_keras.metrics.metric import ACCURACY, MIOU
-from eo_keras.metrics.predictions import MaskPredictions
+from eo_keras.metrics.outcomes import PlaceOutcomes
+from eo_keras.metrics.predictions import ClassPredictions, PredictedSample
+from eo_keras.metrics.scores import Scores
 from eo_keras.metrics.segmentation import SegmentationScorer
 from eo_keras.plots import classification as plots
 from eo_keras.plots import segmentation as mask_plots
 from eo_keras.records.data_card import DataCard
 from eo_keras.records.targets import TARGETS
+from eo_keras.runs.model_card import ModelCard
 from eo_keras.tasks import training_loss
-from eo_keras.tasks.task import LossFn, Predicted, StepLoss, TaskOptions
+from eo_keras.tasks.task import EvaluationOptions, LossFn, Predicted, StepLoss, TaskOptions
 
 CLASS_WEIGHTS = ("none", "median_frequency", "effective_number")
 """What a pixel of each class counts: 1, or more where the class is rare, see `eo_keras.losses.class_weights`."""
+
+
+_SAMPLED_PIXELS = 200_000
+_FEWEST_ACROSS, _MOST_ACROSS = 4, 32
+"""Pixels whose probabilities are kept for calibration, and how many of them lie side by side in a tile."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,24 +77,50 @@ class SegmentationOptions:
 
 
 class MaskScorer:
-    """Pixel counts of tiles and the cross-entropy of their pixels; no mask is kept.
+    """Pixel counts of tiles, the cross-entropy of their pixels, and probabilities of some pixels; no mask is kept.
 
     Args:
         class_names: names of the classes in the legend's order.
         tolerance: how many pixels a boundary may be off.
+        grid: probabilities are kept of about `grid` x `grid` pixels of a tile, evenly spaced; 0 for none.
     """
 
-    def __init__(self, class_names: Sequence[str], tolerance: float = 2.0):
+    def __init__(self, class_names: Sequence[str], tolerance: float = 2.0, grid: int = 0):
         self._scorer = SegmentationScorer(class_names, tolerance=tolerance)
-        self._entropy, self._pixels = 0.0, 0
+        self._grid, self._entropy, self._pixels = grid, 0.0, 0
+        self._labels: list[np.ndarray] = []
+        self._probabilities: list[np.ndarray] = []
+
+    def keep(self, probabilities: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns masks, sums of cross-entropy over labeled pixels, their number, and probabilities of the grid."""
+        classes = probabilities.shape[-1]
+        predictions = tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
+        known = tf.not_equal(label, IGNORE)
+        # The scorer refuses a label outside the legend; here it must not stop a device.
+        safe = tf.where(label < classes, tf.cast(label, tf.int32), 0)
+        true = tf.gather(probabilities, safe, axis=-1, batch_dims=3)
+        entropy = -tf.math.log(tf.maximum(tf.cast(true, tf.float32), np.finfo(np.float32).tiny))
+        # In double precision: millions of pixels are added up.
+        summed = tf.reduce_sum(tf.where(known, tf.cast(entropy, tf.float64), 0), axis=(1, 2))
+        kept = predictions, summed, tf.reduce_sum(tf.cast(known, tf.int64), axis=(1, 2))
+        return (*kept, self._of_grid(probabilities)) if self._grid else kept
+
+    def _of_grid(self, values: Any) -> Any:
+        """Returns every so many rows and columns of (batch, height, width, ...), from the middle of a cell on."""
+        step = max(1, values.shape[1] // self._grid)
+        return values[:, step // 2 :: step, step // 2 :: step]
 
     def add(self, keys: Sequence[str], labels: np.ndarray, kept: Sequence[np.ndarray]) -> np.ndarray:
         """Adds tiles; see `Scorer`."""
-        predictions, entropy, pixels = kept
+        predictions, entropy, pixels, *probabilities = kept
         self._entropy += float(entropy.sum())
         self._pixels += int(pixels.sum())
         for key, label, prediction in zip(keys, labels, predictions, strict=True):
             self._scorer.add(key, label, prediction)
+        for of_grid in probabilities:
+            true = self._of_grid(labels)
+            self._labels.append(true[true != IGNORE].astype(np.int64))
+            self._probabilities.append(of_grid[true != IGNORE])
         return predictions
 
     def merge(self, other: MaskScorer) -> None:
@@ -89,10 +128,15 @@ class MaskScorer:
         self._scorer.merge(other._scorer)
         self._entropy += other._entropy
         self._pixels += other._pixels
+        self._labels += other._labels
+        self._probabilities += other._probabilities
 
     def result(self) -> MaskPredictions:
         """Returns the predictions of all tiles."""
-        return MaskPredictions(self._scorer, self._entropy / max(1, self._pixels))
+        sample = None
+        if self._labels:
+            sample = ClassPredictions(np.concatenate(self._labels), np.concatenate(self._probabilities))
+        return MaskPredictions(self._scorer, self._entropy / max(1, self._pixels), sample=sample)
 
 
 class Segmentation:
@@ -107,7 +151,10 @@ class Segmentation:
         ("loss", "class_weights", "effective_beta", "focal_gamma", "output_stride", "backbone_run")
         + ("crop", "scale_min", "scale_max", "jitter")
     )
+    evaluation_options = frozenset(("output_stride", "scales", "flip", "boundary_tolerance"))
     batch_size = 8  # A tile has as many pixels as 16 patches and more.
+    samples = 16
+    figure_names = ("class_scores.png", "confusion_matrix.png", "maps.png")
 
     def augmentation(self, options: TaskOptions) -> Any:
         """Returns the changes to tiles and their masks."""
@@ -141,31 +188,14 @@ class Segmentation:
             special.append(f"class weights ({chosen.class_weights})")
         return training_loss.note(options, augmented=chosen.augmentation is not None, special=special)
 
-    def keep(self, probabilities: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Returns masks, sums of cross-entropy over labeled pixels, and their number; probabilities are not kept."""
-        classes = probabilities.shape[-1]
-        predictions = tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
-        known = tf.not_equal(label, IGNORE)
-        # The scorer refuses a label outside the legend; here it must not stop a device.
-        safe = tf.where(label < classes, tf.cast(label, tf.int32), 0)
-        true = tf.gather(probabilities, safe, axis=-1, batch_dims=3)
-        entropy = -tf.math.log(tf.maximum(tf.cast(true, tf.float32), np.finfo(np.float32).tiny))
-        # In double precision: millions of pixels are added up.
-        summed = tf.reduce_sum(tf.where(known, tf.cast(entropy, tf.float64), 0), axis=(1, 2))
-        return predictions, summed, tf.reduce_sum(tf.cast(known, tf.int64), axis=(1, 2))
-
-    def scorer(self, class_names: Sequence[str], tolerance: float = 2.0) -> MaskScorer:
-        """Returns a scorer without tiles; a boundary may be off by `tolerance` pixels."""
-        return MaskScorer(class_names, tolerance)
+    def scorer(self, class_names: Sequence[str], **options: Any) -> MaskScorer:
+        """Returns a scorer without tiles; see `MaskScorer`."""
+        return MaskScorer(class_names, **options)
 
     def validation(self, predictions: MaskPredictions) -> dict[str, float]:
         """Returns mean cross-entropy, accuracy and mean intersection over union."""
         scores = predictions.scorer.scores(resamples=1)
-        return {
-            "loss": predictions.cross_entropy,
-            "accuracy": scores.value("accuracy"),
-            "miou": scores.value("miou"),
-        }
+        return {"loss": predictions.cross_entropy} | {metric.name: scores.value(metric.name) for metric in self.metrics}
 
     def figures(self, predicted: Predicted, card: DataCard, bands: Sequence[str], title: str) -> dict[str, bytes]:
         """Draws the confusion matrix over all pixels, and the samples with true and predicted mask."""
@@ -185,6 +215,87 @@ class Segmentation:
         """Returns `probabilities`, and the number of each pixel's most probable class as uint8."""
         class_id = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
         return {"probabilities": probabilities, "class_id": tf.cast(class_id, tf.uint8)}
+
+    def evaluated_as(self, options: EvaluationOptions, card: ModelCard) -> dict[str, Any]:
+        """Returns output stride and boundary tolerance."""
+        stride = options.output_stride or card.flags["segmentation"]["output_stride"]
+        return {"output_stride": stride, "boundary_tolerance": options.boundary_tolerance}
+
+    def evaluated_model(self, model: keras.Model, options: EvaluationOptions) -> keras.Model:
+        """Returns the model, where another stride or size is wanted, for images of any size."""
+        if options.output_stride is None and options.tta_name == "none":
+            return model
+        return models.inference_model(model, None, options.output_stride)
+
+    def scoring(self, options: EvaluationOptions, examples: int) -> dict[str, Any]:
+        """Returns the tolerance, and a grid of about `_SAMPLED_PIXELS` pixels in all tiles together."""
+        grid = math.isqrt(_SAMPLED_PIXELS // max(1, examples))
+        return {"tolerance": options.boundary_tolerance, "grid": min(max(grid, _FEWEST_ACROSS), _MOST_ACROSS)}
+
+    def with_places(self, predictions: MaskPredictions, places: Places | None, card: DataCard) -> MaskPredictions:
+        """Returns predictions with the ground that each tile shows: tiles of equal ground are drawn together."""
+        if places is None:
+            return predictions
+        grounds = by_location.grounds(places, predictions.keys, card.patch_size * card.resolution_m)
+        return dataclasses.replace(predictions, places=grounds)
+
+    def scores(self, predictions: MaskPredictions, class_names: Sequence[str], resamples: int) -> Scores:
+        """Returns the scores of pixel counts, and of the sampled probabilities."""
+        scores = predictions.scorer.scores(
+            resamples=resamples, places=predictions.places, negative_log_likelihood=predictions.cross_entropy
+        )
+        if predictions.sample is None:
+            return scores
+        sample = predictions.sample
+        reliability = calibration.reliability(sample.labels, sample.probabilities)
+        found = calibration.score_probabilities(sample.labels, sample.probabilities, reliability).estimates()
+        # The likelihood is that of all pixels.
+        return dataclasses.replace(scores, overall={**found, **scores.overall}, reliability=reliability)
+
+    def outcomes(self, predictions: MaskPredictions, resamples: int) -> PlaceOutcomes:
+        """Returns the pixel counts of each tile."""
+        return PlaceOutcomes.of(predictions.scorer, predictions.places, resamples=resamples)
+
+    def probabilities(self, predictions: MaskPredictions) -> ClassPredictions:
+        """Returns those of the sampled pixels."""
+        return predictions.sample
+
+    def correct(self, predictions: MaskPredictions) -> None:
+        """Returns None: a tile is neither correct nor incorrect."""
+        return None
+
+    def highlights(self, predictions: MaskPredictions) -> list[str]:
+        """Returns no keys."""
+        return []
+
+    def report_figures(
+        self,
+        predictions: MaskPredictions,
+        scores: Scores,
+        samples: Sequence[PredictedSample],
+        card: DataCard,
+        bands: Sequence[str],
+        title: str,
+    ) -> dict[str, bytes]:
+        """Draws scores by class, the confusion matrix over all pixels, and the first tiles with their masks."""
+        drawn = (
+            mask_plots.class_scores_png(scores, card.legend, title),
+            plots.confusion_matrix_png(scores.confusion, card.legend.class_names, title, "pixels"),
+            mask_plots.maps_png(samples, card, bands, title),
+        )
+        return dict(zip(self.figure_names, drawn, strict=True))
+
+    def calibrated(self, predictions: MaskPredictions, temperature: float) -> MaskPredictions:
+        """Returns the predictions as they are: pixel counts do not depend on the temperature."""
+        return predictions
+
+    def to_csv(self, predictions: MaskPredictions, class_names: Sequence[str]) -> str:
+        """Returns a line a tile: key, place, and its pixel counts by class."""
+        return predictions.to_csv()
+
+    def read_csv(self, path: str | os.PathLike[str], scores: Scores) -> MaskPredictions:
+        """Reads back what `to_csv` wrote; without the sampled probabilities."""
+        return read_mask_predictions(path, scores)
 
 
 def pixel_loss(loss: segmentation.DenseLoss) -> LossFn:

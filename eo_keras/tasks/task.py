@@ -7,15 +7,20 @@ task is a module of this package, its labels' layout in `eo_keras.records.target
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from eo_keras.metrics.by_location import Places
 from eo_keras.metrics.metric import Metric
-from eo_keras.metrics.predictions import PredictedSample
+from eo_keras.metrics.outcomes import Outcomes
+from eo_keras.metrics.predictions import ClassPredictions, PredictedSample
+from eo_keras.metrics.scores import Scores
 from eo_keras.records.data_card import DataCard
 from eo_keras.records.targets import Targets
+from eo_keras.runs.model_card import ModelCard
 
 if TYPE_CHECKING:
     import keras
@@ -57,13 +62,22 @@ class TaskOptions(Protocol):
 class Scorer(Protocol):
     """Collects what is kept of predictions, batch by batch."""
 
+    def keep(self, probabilities: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns what is kept of a batch, computed on the device; the first axis counts examples.
+
+        Args:
+            probabilities: a model's output.
+            label: the labels of the batch.
+        """
+        ...
+
     def add(self, keys: Sequence[str], labels: np.ndarray, kept: Sequence[np.ndarray]) -> np.ndarray:
         """Adds examples.
 
         Args:
             keys: their keys.
             labels: their labels.
-            kept: what `Task.keep` returned for them.
+            kept: what `keep` returned for them.
 
         Returns:
             The predicted classes, of the labels' shape.
@@ -94,6 +108,19 @@ class Predicted:
     images_per_second: float
 
 
+class EvaluationOptions(Protocol):
+    """The options of an evaluation that tasks read; see `eo_keras.evaluation.evaluate.EvaluationOptions`."""
+
+    output_stride: int | None
+    boundary_tolerance: float
+    resamples: int
+
+    @property
+    def tta_name(self) -> str:
+        """Name of the test-time augmentation."""
+        ...
+
+
 class Task(Protocol):
     """A task.
 
@@ -104,7 +131,10 @@ class Task(Protocol):
         monitor: the score that chooses the epoch and compares runs.
         metrics: the scores of validation, the monitor among them and the loss not.
         options: names of the training options that apply to this task alone.
+        evaluation_options: names of the options of an evaluation that apply to this task alone.
         batch_size: default number of examples in a batch where nothing is trained.
+        samples: number of the first examples that figures of an evaluation show.
+        figure_names: names of these figures.
     """
 
     name: str
@@ -113,7 +143,10 @@ class Task(Protocol):
     monitor: Metric
     metrics: tuple[Metric, ...]
     options: frozenset[str]
+    evaluation_options: frozenset[str]
     batch_size: int
+    samples: int
+    figure_names: tuple[str, ...]
 
     def augmentation(self, options: TaskOptions) -> Any:
         """Returns the changes to training images (see `eo_keras.data.augment`), or None."""
@@ -133,15 +166,6 @@ class Task(Protocol):
 
     def loss_note(self, options: TaskOptions) -> str:
         """Returns why the losses of training and validation must not be compared number by number."""
-        ...
-
-    def keep(self, probabilities: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Returns what a scorer needs of a batch, computed on the device; the first axis counts examples.
-
-        Args:
-            probabilities: a model's output.
-            label: the labels of the batch.
-        """
         ...
 
     def scorer(self, class_names: Sequence[str], **options: Any) -> Scorer:
@@ -167,4 +191,81 @@ class Task(Protocol):
 
     def served(self, probabilities: tf.Tensor, class_names: Sequence[str]) -> dict[str, tf.Tensor]:
         """Returns the outputs of the served signature, from a model's float32 output."""
+        ...
+
+    def evaluated_as(self, options: EvaluationOptions, card: ModelCard) -> dict[str, Any]:
+        """Returns entries of metrics.json that distinguish evaluations of a model, besides the augmentation."""
+        ...
+
+    def evaluated_model(self, model: keras.Model, options: EvaluationOptions) -> keras.Model:
+        """Returns the model that an evaluation runs."""
+        ...
+
+    def scoring(self, options: EvaluationOptions, examples: int) -> dict[str, Any]:
+        """Returns the scorer's options of an evaluation of so many examples, probabilities for calibration included."""
+        ...
+
+    def with_places(self, predictions: Any, places: Places | None, card: DataCard) -> Any:
+        """Returns predictions that know which examples show the same ground, where scores depend on it."""
+        ...
+
+    def scores(self, predictions: Any, class_names: Sequence[str], resamples: int) -> Scores:
+        """Returns the scores of predictions, intervals by so many resamples."""
+        ...
+
+    def outcomes(self, predictions: Any, resamples: int) -> Outcomes:
+        """Returns what two models' predictions are compared by."""
+        ...
+
+    def probabilities(self, predictions: Any) -> ClassPredictions:
+        """Returns the probabilities that are calibrated: those of all predictions, or of a sample."""
+        ...
+
+    def correct(self, predictions: Any) -> np.ndarray | None:
+        """Returns whether each example is predicted correctly, bool (N,); None where that is not defined."""
+        ...
+
+    def highlights(self, predictions: Any) -> list[str]:
+        """Returns keys of examples that figures of an evaluation show, besides the first ones."""
+        ...
+
+    def report_figures(
+        self,
+        predictions: Any,
+        scores: Scores,
+        samples: Sequence[PredictedSample],
+        card: DataCard,
+        bands: Sequence[str],
+        title: str,
+    ) -> dict[str, bytes]:
+        """Draws an evaluation as PNG images by name.
+
+        Args:
+            predictions: the predictions, calibrated where a temperature was fitted.
+            scores: their scores.
+            samples: the first examples, or those of `highlights`.
+            card: the card of the records folder.
+            bands: the bands of the samples.
+            title: title of the figures.
+        """
+        ...
+
+    def calibrated(self, predictions: Any, temperature: float) -> Any:
+        """Returns predictions whose probabilities are divided by a temperature, where they are kept."""
+        ...
+
+    def to_csv(self, predictions: Any, class_names: Sequence[str]) -> str:
+        """Returns predictions as `predictions.csv` holds them."""
+        ...
+
+    def read_csv(self, path: str | os.PathLike[str], scores: Scores) -> Any:
+        """Reads back what `to_csv` wrote.
+
+        Args:
+            path: the file.
+            scores: the scores of the same evaluation.
+
+        Raises:
+            RunError: if the file is missing or is no such file.
+        """
         ...

@@ -46,3 +46,20 @@ def finished(short_training, tmp_path_factory):
     options = dataclasses.replace(short_training, run_dir=str(folder))
     report = training.train(options, flags_text="--model=resnet14\n", report=lines.append)
     return options, report, lines
+
+
+@pytest.fixture(scope="session")
+def tile_records(tmp_path_factory):
+    """A records folder of twelve tiles of 64 pixels and three bands: three towns, one for each split."""
+    from tests.harness import towns
+    from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
+
+    folder = tmp_path_factory.mktemp("towns")
+    lines = [
+        towns.write_town(folder, name, place=place, size=128, bands=("B02", "B03", "B04"))
+        for place, name in enumerate("ABC")
+    ]
+    lines = [line[:-1] + f"{split}," for line, split in zip(lines, ("train", "val", "test"), strict=True)]
+    tiles = UrbanAtlasOptions(str(towns.write_list(folder, *lines)), bands="RGB", tile_size=64)
+    build.build(build.BuildOptions("urban_atlas", tiles, str(folder / "records")))
+    return folder / "records"

@@ -16,7 +16,7 @@ from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.runs import temperature as run_temperature
 from eo_keras.sensors.sentinel2 import COMPOSITES
-from launch import app, evaluate, evaluate_maps
+from launch import app, evaluate
 from tests.launch.commands import launch_whole
 from tfrecords_builder import build
 from tfrecords_builder.splits import split as splits
@@ -71,8 +71,7 @@ def command(monkeypatch, capsys):
         values = flags.FlagValues()
         app.define_flags(values)
         evaluate.define_flags(values)
-        for module in (evaluate, evaluate_maps):
-            monkeypatch.setattr(module, "FLAGS", values)
+        monkeypatch.setattr(evaluate, "FLAGS", values)
         return app.exit_code(evaluate.main, ["evaluate", *map(str, arguments)], values), *capsys.readouterr()
 
     return run
@@ -87,12 +86,13 @@ def test_one_run_its_temperature_and_its_map(command, run_of, world):
     code, out, err = command(f"--run_dir={folder}", f"--coordinates={world / 'coordinates.csv'}")
     assert code == 0 and err == "", err
     content = metrics_of(folder)
-    assert f"overall accuracy {content['scores']['accuracy']['value']:.2%} (95 % interval" in out
-    assert "chosen:   epoch 3, by accuracy (50.00%) on 20.0% of the split train, held out by key; never by" in out
+    accuracy = content["scores"]["accuracy"]["value"]
+    assert f"accuracy {accuracy:.2%} (" in out
+    assert "chosen:   epoch 3, by accuracy 50.00% on 20.0% of the split train, held out by key; never by" in out
     temperature = content["calibration"]["temperature"]
-    assert f"temperature {temperature:.3f}" in out and "the surest 80%" in out
+    assert f"temperature {temperature:.3f}" in out and "the most confident 80%" in out
     assert "map: 30 of 30 examples have coordinates (coordinates.csv)" in out
-    assert model_cards.read_model_card(folder).scores["test"]["accuracy"] == content["scores"]["accuracy"]["value"]
+    assert model_cards.read_model_card(folder).scores["test"]["accuracy"] == accuracy
     kept = calibration.read_calibration(run_temperature.path(folder))
     assert kept.temperature == temperature and kept.model_sha256 == content["model_sha256"]
     aims = [one.accuracy for one in kept.calibrated_thresholds if one.threshold is not None]
@@ -102,35 +102,34 @@ def test_one_run_its_temperature_and_its_map(command, run_of, world):
 
     assert f"caution: of the temperature, {kept.examples} examples are few" in out
 
-    # The same question again is not computed again; another one is.
+    # The same evaluation is not computed again; another one is.
     path = folder / runs.EVALUATION_DIR / "test" / report.METRICS_NAME
     written = path.stat().st_mtime_ns
     code, out, _ = command(f"--run_dir={folder}")
     assert code == 0 and "reused: " in out and path.stat().st_mtime_ns == written
-    assert f"overall accuracy {content['scores']['accuracy']['value']:.2%}" in out and "AnnualCrop" in out
+    assert f"accuracy {accuracy:.2%}" in out and "AnnualCrop" in out
     code, out, _ = command(f"--run_dir={folder}", "--dry_run")
     assert code == 0 and "dry run: would reuse the evaluation in" in out
     card = model_cards.read_model_card(folder)
     assert card.temperature["temperature"] == temperature and "few" in card.temperature["cautions"][0]
-    scaled = report.read_evaluation(path.parent).answers
+    scaled = report.read_evaluation(path.parent).predictions
     code, out, _ = command(f"--run_dir={folder}", "--nocalibrate", "--again")
-    assert code == 0 and "reused" not in out and "temperature: none (not asked for)" in out
+    assert code == 0 and "reused" not in out and "temperature: none (not wanted)" in out
     # predictions.csv holds the confidences that launch.predict and an export give.
-    raw = report.read_evaluation(path.parent).answers
+    raw = report.read_evaluation(path.parent).predictions
     expected = calibration.apply_temperature(raw.probabilities, temperature)
     np.testing.assert_allclose(scaled.probabilities, expected, rtol=0, atol=1e-6)
     assert (scaled.predictions == raw.predictions).all() and abs(temperature - 1) > 0.05
-    assert "map: none, these records hold no coordinates" in out
     code, out, _ = command(f"--run_dir={folder}")
     assert code == 0 and "reused" not in out, "the temperature is wanted now"
     assert metrics_of(folder)["calibration"]["temperature"] == temperature
 
 
-def test_averaged_answers_are_reported_apart(command, run_of):
+def test_averaged_predictions_are_reported_apart(command, run_of):
     folder = run_of("a", 1)
     code, out, err = command(f"--run_dir={folder}", "--tta=d4", "--nocalibrate")
     assert code == 0 and err == "", err
-    assert "averaged over the symmetries d4" in out and "gain over the model's own answers: not known" in out
+    assert "probabilities averaged over d4" in out and "gain over the model's own predictions: not known" in out
     averaged = metrics_of(folder, "test-d4")
     assert averaged["tta"] == "d4" and not (folder / runs.EVALUATION_DIR / "test").exists()
     assert set(model_cards.read_model_card(folder).scores) == {"test-d4"}
@@ -138,8 +137,9 @@ def test_averaged_answers_are_reported_apart(command, run_of):
     assert metrics_of(folder)["tta"] == "none" and metrics_of(folder, "test-d4") == averaged
     assert set(model_cards.read_model_card(folder).scores) == {"test", "test-d4"}
     code, out, _ = command(f"--run_dir={folder}", "--tta=d4", "--nocalibrate")
-    gain = 100 * (averaged["scores"]["accuracy"]["value"] - metrics_of(folder)["scores"]["accuracy"]["value"])
-    assert code == 0 and "reused" in out and f"own answers: {gain:+.2f} percentage points" in out
+    first, second = (one["scores"]["accuracy"]["value"] for one in (averaged, metrics_of(folder)))
+    gain = 100 * (first - second)
+    assert code == 0 and "reused" in out and f"own predictions: {gain:+.2f} percentage points" in out
 
 
 def test_a_run_without_validation(command, run_of):
@@ -159,7 +159,7 @@ def test_several_runs_are_compared(command, run_of, tmp_path):
     pattern = f"--run_dir={tmp_path / 'runs'}/*"
     code, out, err = command(pattern, f"--output_dir={output}", "--dry_run")
     assert code == 0 and err == "" and not output.exists()
-    assert out.count("dry run: would ask the model, fit a temperature on 20.0% of the split train") == 3
+    assert out.count("dry run: would predict, fit a temperature on 20.0% of the split train") == 3
     assert f"dry run: would compare 3 runs and write the comparison to {output}" in out
     code, out, err = command(pattern, f"--output_dir={output}", "--nocalibrate")
     assert code == 0 and err == "", err
@@ -168,7 +168,7 @@ def test_several_runs_are_compared(command, run_of, tmp_path):
     right = {}
     for folder in folders:
         stored = report.read_evaluation(folder / runs.EVALUATION_DIR / "test")
-        right[folder.name] = dict(zip(stored.answers.keys, stored.answers.right, strict=True))
+        right[folder.name] = dict(zip(stored.predictions.keys, stored.predictions.right, strict=True))
     for one in content["differences"]:
         pairs = [(right[one["first"]][key], right[one["second"]][key]) for key in right["a"]]
         assert one["difference"] == pytest.approx(np.mean([a - b for a, b in np.array(pairs, int)]))
@@ -184,8 +184,8 @@ def test_runs_of_other_records(command, run_of, world, tmp_path):
     first, second = run_of("a", 1), run_of("b", 2, records="other")
     both, output = f"--run_dir={first},{second}", f"--output_dir={tmp_path / 'comparison'}"
     code, _, err = command(both, output, "--nocalibrate")
-    lacks = r"b: it lacks \d+ of a's examples, first \w+ and it was evaluated on \d+ others"
-    assert code == 2 and re.search(lacks, err)
+    words = r"b: it lacks \d+ of a's examples, first \w+ and it was evaluated on \d+ others"
+    assert code == 2 and re.search(words, err)
     assert "--records_dir" in err and not (tmp_path / "comparison").exists()
     code, out, err = command(both, output, f"--records_dir={world / 'rgb'}")
     assert code == 0, err
@@ -200,6 +200,17 @@ def test_runs_of_other_records(command, run_of, world, tmp_path):
     assert model_cards.read_model_card(second).scores.keys() == {"test"}, (
         "scored on its own records only, in the first call"
     )
+
+
+def test_runs_and_options_of_one_task(command, run_of, tmp_path):
+    first, second = run_of("a", 1), run_of("b", 2)
+    card = model_cards.read_model_card(second)
+    model_cards.write_model_card(dataclasses.replace(card, task="segmentation"), second)
+    code, _, err = command(f"--run_dir={first},{second}")
+    assert code == 2 and "b is for segmentation, " in err and "expected runs of one task" in err
+    for flag in ("--flip", "--output_stride=8", "--scales=0.5,1", "--boundary_tolerance=1"):
+        code, _, err = command(f"--run_dir={first}", flag)
+        assert code == 2 and f"{flag.partition('=')[0]}: it does not apply to records of one class an image" in err
 
 
 def test_mistakes_are_one_line(command, run_of, tmp_path):

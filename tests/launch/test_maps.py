@@ -97,19 +97,23 @@ def test_a_run_of_maps_is_trained_and_scored(records_dir, tmp_path):
     done = launch("evaluate", "--output_stride=8", "--flip", run_dir=f"{run_dir},{twin}", output_dir=compared)
     assert done.returncode == 0, done.stderr
     assert "Residential" in done.stdout and "boundary" in done.stdout
-    # Equal answers on four tiles: no difference, and much left open.
+    # Equal predictions of four tiles: no difference, and much left open.
     (pair,) = json.loads((compared / "comparison.json").read_text())["differences"]
     assert (pair["verdict"], pair["difference"], pair["method"]) == ("no difference shown", 0, "MOVER")
     assert pair["high"] > 0.2 and "run - twin  no difference shown" in done.stdout
     metrics = json.loads((run_dir / "evaluation" / "test-os8-flip" / "metrics.json").read_text())
     assert metrics["output_stride"] == 8 and metrics["tta"] == "flip"
+    assert metrics["calibration"]["fitted_on"] == "pixels of the split val"
     assert "test-os8-flip" in model_cards.read_model_card(run_dir).scores
+    again = launch("evaluate", "--output_stride=8", "--flip", run_dir=run_dir)
+    assert again.returncode == 0 and "reused:" in again.stdout and "temperature" in again.stdout, again.stderr
     done = launch("export", run_dir=run_dir, export_dir=tmp_path / "serving")
     assert done.returncode == 0, done.stderr
     assert "np.ones((1, 512, 512, 3), 'uint16')" in done.stdout
     done = launch("predict", run_dir=run_dir, images=tmp_path, output=tmp_path / "a.csv")
     assert done.returncode == 2
-    assert_one_line_error(launch("evaluate", "--tta=d4", run_dir=run_dir), "--tta: it says nothing to a model of maps")
-    assert_one_line_error(launch("evaluate", "--scales=1,x", run_dir=run_dir), "--scales: 1,x")
+    done = launch("evaluate", "--tta=d4", run_dir=run_dir)
+    assert_one_line_error(done, "--tta: it does not apply to records of one class a pixel")
+    assert_one_line_error(launch("evaluate", "--scales=1,x", run_dir=run_dir), "flag --scales=1,x")
     done = launch("train", "--model=resnet14", records_dir=records_dir, run_dir=tmp_path / "other")
     assert_one_line_error(done, "is for classification, the records are for segmentation")

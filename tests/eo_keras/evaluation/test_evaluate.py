@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from eo_keras import tasks
 from eo_keras.data import pipeline as pipelines
@@ -13,8 +12,10 @@ from eo_keras.data import subsets
 from eo_keras.errors import BandError, LegendError, OptionError, RecordsError, RunError
 from eo_keras.evaluation import evaluate as evaluation
 from eo_keras.evaluation import report
+from eo_keras.evaluation.options import EvaluationOptions
 from eo_keras.legends import catalogue as legends
 from eo_keras.metrics import by_location, calibration
+from eo_keras.metrics.predictions import ClassPredictions
 from eo_keras.records import example as records
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
@@ -35,7 +36,7 @@ def data(rgb_records):
 
 @pytest.fixture(scope="module")
 def result(run, data):
-    return evaluation.evaluate(run, data, "test", batch_size=7)
+    return evaluation.evaluate(run, data, EvaluationOptions(batch_size=7), not_calibrated="why")
 
 
 @pytest.fixture(scope="module")
@@ -48,38 +49,36 @@ def stored(data):
     return found
 
 
-def test_every_example_is_asked_about_once(result, stored, run):
-    answers = result.answers
-    assert len(answers.keys) == len(set(answers.keys)) == 40 == result.scores.count
-    images = np.stack([stored[key][0] for key in answers.keys])
-    np.testing.assert_array_equal(answers.labels, [stored[key][1] for key in answers.keys])
-    np.testing.assert_allclose(answers.probabilities, run.model.predict(images, verbose=0), atol=1e-5)
-    assert result.scores.value("accuracy") == np.mean(answers.predictions == answers.labels)
+def test_every_example_is_predicted_once(result, stored, run):
+    predictions = result.predictions
+    images = np.stack([stored[key][0] for key in predictions.keys])
+    np.testing.assert_array_equal(predictions.labels, [stored[key][1] for key in predictions.keys])
+    np.testing.assert_allclose(predictions.probabilities, run.model.predict(images, verbose=0), atol=1e-5)
+    assert result.scores.value("accuracy") == np.mean(predictions.predictions == predictions.labels)
 
 
-def test_the_batch_size_does_not_change_the_scores(result, run, data):
-    other = evaluation.evaluate(run, data, "test", batch_size=1000)
-    assert other.answers.keys == result.answers.keys
-    np.testing.assert_allclose(other.answers.probabilities, result.answers.probabilities, atol=1e-5)
-
-
-def test_mistakes_are_the_surest_errors_with_their_own_images(result, stored):
-    answers = result.answers
-    wrong = np.flatnonzero(answers.predictions != answers.labels)
-    assert set(result.mistakes) == set(wrong) and len(wrong) > 0
-    confidences = answers.probabilities[result.mistakes].max(axis=1)
-    assert (np.diff(confidences) <= 0).all()
-    for number, image in zip(result.mistakes, result.mistaken_images, strict=True):
-        np.testing.assert_array_equal(image, stored[answers.keys[number]][0])
+def test_mistakes_are_the_most_confident_ones_with_their_own_images(result, stored):
+    predictions = result.predictions
+    place_of = {key: place for place, key in enumerate(predictions.keys)}
+    shown = [place_of[sample.key] for sample in result.samples]
+    incorrect = np.flatnonzero(predictions.predictions != predictions.labels)
+    assert set(shown) == set(incorrect) and len(incorrect) > 0
+    assert (np.diff(predictions.probabilities[shown].max(axis=1)) <= 0).all()
+    for sample in result.samples:
+        np.testing.assert_array_equal(sample.image, stored[sample.key][0])
 
 
 @pytest.fixture(scope="module")
-def calibrated(run, data, result):
+def calibrated(run, data):
     """The evaluation with a temperature, and with places for all examples but one."""
-    found = evaluation.fit_calibration(run, data, batch_size=16, model_sha256="ab")
-    degrees = np.stack([np.linspace(5, 15, 40), np.linspace(45, 55, 40)], axis=1)
-    degrees[3] = np.nan
-    return dataclasses.replace(result, calibration=found, places=by_location.Places(degrees, "somewhere.csv"))
+
+    def places(keys):
+        degrees = np.stack([np.linspace(5, 15, 40), np.linspace(45, 55, 40)], axis=1)
+        degrees[3] = np.nan
+        return by_location.Places(degrees, "somewhere.csv")
+
+    fitted = evaluation.fit_calibration(run, data, EvaluationOptions(batch_size=16), model_sha256="ab")
+    return evaluation.evaluate(run, data, fitted=fitted, places=places)
 
 
 @pytest.fixture(scope="module")
@@ -103,67 +102,69 @@ def test_the_folder(folder, calibrated):
     }
     content = json.loads((folder / "metrics.json").read_text())
     scores = calibrated.scores
-    assert content.items() >= scores.to_json().items() and content["tta"] == "none"
+    assert (content["schema"], content["task"], content["tta"]) == (2, "classification", "none")
     assert content["selection"]["split"] == "20.0% of the split train, held out by key"
     assert content["data_fingerprint"] == content["trained_on"] and content["warnings"] == []
-    assert content["calibration"]["temperature"] == calibrated.calibration.temperature
     before = content["calibration"]["split"]["before"]
-    assert before["expected_calibration_error"] == scores.value("expected_calibration_error")
-    assert before["negative_log_likelihood"] == pytest.approx(calibrated.answers.cross_entropy())
-    assert content["selective"]["accuracy_at_coverage"][0]["accuracy"] == pytest.approx(scores.accuracy)
+    assert before["negative_log_likelihood"] == pytest.approx(calibrated.predictions.cross_entropy())
+    selective = content["selective"]["accuracy_at_coverage"][0]
+    assert selective["accuracy"] == pytest.approx(scores.value("accuracy"))
     assert content["places"] == {"source": "somewhere.csv", "examples": 39, "cell_degrees": 2.0}
     with open(folder / "predictions.csv") as file:
         rows = list(csv.DictReader(file))
-    assert np.mean([row["true"] == row["predicted"] for row in rows]) == scores.accuracy
-    assert [row["key"] for row in rows] == list(calibrated.answers.keys)
-    for path in folder.glob("*.png"):
-        assert Image.open(path).size[0] > 300
+    assert np.mean([row["true"] == row["predicted"] for row in rows]) == scores.value("accuracy")
+    assert [row["key"] for row in rows] == list(calibrated.predictions.keys)
+    # predictions.csv holds the confidences that launch.predict and an export give.
+    temperature = content["predictions_temperature"]
+    assert temperature == calibrated.calibration.temperature != 1
+    scaled = calibration.apply_temperature(calibrated.predictions.probabilities, temperature)
+    np.testing.assert_allclose(report.read_evaluation(folder).predictions.probabilities, scaled, rtol=1e-6)
 
 
-def test_an_evaluation_is_found_again_only_if_it_is_whole_and_the_same(folder, calibrated, tmp_path):
-    content = json.loads((folder / "metrics.json").read_text())
-    expected = {name: content[name] for name in ("model_sha256", "data_fingerprint", "split", "tta")}
-    found = report.find_evaluation(folder, expected)
-    assert found.metrics == content and found.class_names == legends.EUROSAT.class_names
-    temperature = calibrated.calibration.temperature
-    softened = calibration.apply_temperature(calibrated.answers.probabilities, temperature)
-    np.testing.assert_allclose(found.answers.probabilities, softened, rtol=1e-6)
-    assert content["predictions_temperature"] == temperature != 1
-    assert report.find_evaluation(folder, expected | {"tta": "d4"}) is None
-    assert report.find_evaluation(tmp_path, expected) is None
+def test_an_evaluation_of_schema_1_is_read_again(folder, calibrated, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "old")
+    content = json.loads((copy / "metrics.json").read_text())
+    overall, by_class = content["scores"], content.pop("by_class")
+    old = {name: overall[name]["value"] for name in ("accuracy", "macro_f1", "kappa", "expected_calibration_error")}
+    old |= {f"accuracy_{end}": overall["accuracy"][end] for end in ("low", "high")}
+    old |= {"count": content.pop("count"), "interval": "Wilson score", "reliability": content.pop("reliability")}
+    old |= {"confusion": content.pop("confusion"), "macro_classes": 10}
+    old["classes"] = [
+        {"name": name, "support": one["support"], "predicted": one["predicted"]}
+        | {score: one[score] and one[score]["value"] for score in ("precision", "recall", "f1")}
+        for name, one in by_class.items()
+    ]
+    for name in ("schema", "task", "primary", "unit", "details"):
+        del content[name]
+    (copy / "metrics.json").write_text(json.dumps(content | {"scores": old}))
+    (copy / "predictions.csv").rename(copy / "answers.csv")
+    names = ("model_sha256", "data_fingerprint", "trained_on", "split", "tta")
+    found = report.find_evaluation(copy, {name: content[name] for name in names})
+    assert found.scores["accuracy"] == calibrated.scores["accuracy"] and report.suffices(found, EvaluationOptions())
+    assert found.predictions.keys == calibrated.predictions.keys
+    # A new evaluation takes the place of the old one, its predictions included.
+    report.write_evaluation(calibrated, copy)
+    assert report.read_evaluation(copy).metrics["schema"] == 2
 
-    def damaged(change):
-        copy = tmp_path / change.__name__
-        shutil.copytree(folder, copy)
-        change(copy)
-        return report.find_evaluation(copy, expected)
 
-    def without_a_figure(copy):
-        (copy / "mistakes.png").unlink()
+@pytest.mark.parametrize("name", ["mistakes.png", "accuracy_map.csv"])
+def test_an_evaluation_that_lacks_a_figure_is_not_whole(folder, tmp_path, name):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert report.find_evaluation(copy, {}) is not None
+    (copy / name).unlink()
+    assert report.find_evaluation(copy, {}) is None
 
-    def without_the_map(copy):
-        (copy / "accuracy_map.csv").unlink()
 
-    def other_predictions(copy):
-        path = copy / "predictions.csv"
-        path.write_text(path.read_text().replace("Forest_", "Wood_"))
-
-    def from_before_probabilities_were_kept(copy):
-        del content["predictions_sha256"]
-        (copy / "metrics.json").write_text(json.dumps(content))
-
-    def from_before_temperatures(copy):
-        (copy / "metrics.json").write_text(json.dumps({k: v for k, v in content.items() if k != "calibration"}))
-
-    changes = without_a_figure, without_the_map, other_predictions, from_before_temperatures
-    for change in (*changes, from_before_probabilities_were_kept):
-        assert damaged(change) is None, change.__name__
-    with pytest.raises(RunError, match="predictions.csv: it is not the file that metrics.json was made with"):
-        report.read_evaluation(tmp_path / "other_predictions")
+@pytest.mark.parametrize("entry", ["predictions_sha256", "calibration"])
+def test_an_evaluation_of_before_an_entry_was_written_is_not_used(folder, tmp_path, entry):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    content = json.loads((copy / "metrics.json").read_text())
+    del content[entry]
+    (copy / "metrics.json").write_text(json.dumps(content))
+    assert report.find_evaluation(copy, {}) is None
 
 
 def test_an_evaluation_replaces_its_own_files_and_nobody_elses(folder, result, tmp_path):
-    result = dataclasses.replace(result, not_calibrated="why")
     theirs = {"metrics.json": b"mine", "predictions.csv": b"mine"}
     for name, data in theirs.items():
         (tmp_path / name).write_bytes(data)
@@ -181,7 +182,7 @@ def test_an_evaluation_replaces_its_own_files_and_nobody_elses(folder, result, t
 
 def test_a_map_of_before_does_not_outlive_its_evaluation(folder, result, tmp_path):
     shutil.copytree(folder, tmp_path / "test")
-    report.write_evaluation(dataclasses.replace(result, not_calibrated="why"), tmp_path / "test")
+    report.write_evaluation(result, tmp_path / "test")
     assert not list((tmp_path / "test").glob("accuracy_map*"))
     content = json.loads((tmp_path / "test" / "metrics.json").read_text())
     assert content["places"] is None and content["calibration"]["reason"] == "why"
@@ -210,13 +211,32 @@ def test_no_temperature_without_validation_or_from_other_records(run, data):
         evaluation.fit_calibration(other, data)
 
 
-def test_averaged_answers_are_an_entry_of_their_own(run, result, tmp_path):
+def test_averaged_predictions_are_an_entry_of_their_own(run, result, tmp_path):
     copy = dataclasses.replace(run, folder=tmp_path)
     evaluation.add_to_card(dataclasses.replace(result, run=copy))
     copy = dataclasses.replace(copy, card=model_cards.read_model_card(tmp_path))
-    evaluation.add_to_card(dataclasses.replace(result, run=copy, tta="d4"))
+    evaluation.add_to_card(dataclasses.replace(result, run=copy, options=EvaluationOptions(tta="d4")))
     found = model_cards.read_model_card(tmp_path).scores
     assert set(found) == {"test", "test-d4"} and found["test"]["accuracy"] == result.scores.value("accuracy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "test"),
+        ({"tta": "d4", "checkpoint": "last"}, "test-last-d4"),
+        ({"output_stride": 8}, "test-os8"),
+        ({"scales": (0.5, 1.0), "flip": True, "split": "val"}, "val-s0.5-1-flip"),
+    ],
+)
+def test_names_distinguish_evaluations(changes, name):
+    assert EvaluationOptions(**changes).name == name
+
+
+@pytest.mark.parametrize("changes", [{"scales": ()}, {"scales": (1.0, 1.0)}, {"scales": (0.01,)}, {"tta": "d8"}])
+def test_augmentations_that_make_no_sense_are_refused(changes):
+    with pytest.raises(OptionError, match=next(iter(changes))):
+        EvaluationOptions(**changes)
 
 
 def test_which_runs_are_meant(tmp_path, monkeypatch):
@@ -244,7 +264,7 @@ def test_which_runs_are_meant(tmp_path, monkeypatch):
 
 def test_what_a_reader_has_to_know(run, data, result):
     assert result.warnings == []
-    assert "were trained on" in evaluation.evaluate(run, data, "train").warnings[0]
+    assert "were trained on" in evaluation.evaluate(run, data, EvaluationOptions("train")).warnings[0]
     other = dataclasses.replace(result, card=dataclasses.replace(result.card, fingerprint="another"))
     assert "may have been trained on" in other.warnings[0]
 
@@ -271,10 +291,10 @@ def test_records_of_other_classes_or_without_the_bands(run, data, rgb_records, t
     with pytest.raises(BandError, match="does not hold B08"):
         evaluation.evaluate(other, data)
     with pytest.raises(RecordsError, match="no split 'val'|is empty"):
-        evaluation.evaluate(run, data, "val")
+        evaluation.evaluate(run, data, EvaluationOptions("val"))
 
 
 def test_cross_entropy_by_hand():
-    answers = evaluation.ClassPredictions(np.array([0, 1]), np.array([[0.5, 0.5], [1.0, 0.0]], np.float32))
+    answers = ClassPredictions(np.array([0, 1]), np.array([[0.5, 0.5], [1.0, 0.0]], np.float32))
     assert answers.cross_entropy() == pytest.approx((np.log(2) - np.log(np.finfo(np.float32).tiny)) / 2)
     assert answers.accuracy() == 0.5

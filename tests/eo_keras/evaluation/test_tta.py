@@ -7,6 +7,9 @@ from eo_keras.data import pipeline as pipelines
 from eo_keras.errors import OptionError
 from eo_keras.evaluation import evaluate as evaluation
 from eo_keras.evaluation import tta
+from eo_keras.evaluation.options import EvaluationOptions
+
+D4 = EvaluationOptions(tta="d4")
 
 
 def model_of(read, size=4):
@@ -32,42 +35,58 @@ def test_the_answer_is_the_mean_over_turned_and_mirrored_images(images):
         [np.asarray(model(np.stack([symmetries(image)[k] for image in images]))) for k in range(8)], axis=0
     )
     assert np.abs(expected - np.asarray(model(images))).max() > 0.05
-    answering = tta.answering(model, "d4")
-    np.testing.assert_allclose(answering(tf.constant(images), training=False), expected, atol=1e-6)
-    traced = tf.function(lambda batch: answering(batch, training=False))(tf.constant(images))
+    averaged = tta.wrap(model, D4)
+    np.testing.assert_allclose(averaged(tf.constant(images), training=False), expected, atol=1e-6)
+    traced = tf.function(lambda batch: averaged(batch, training=False))(tf.constant(images))
     np.testing.assert_allclose(traced, expected, atol=1e-6)
     # A pixel next to the corner has eight different images: each symmetry must come once.
     for k in range(8):
         turned = np.stack([symmetries(image)[k] for image in images])
-        np.testing.assert_allclose(answering(tf.constant(turned)), expected, atol=1e-6)
+        np.testing.assert_allclose(averaged(tf.constant(turned)), expected, atol=1e-6)
 
 
 def test_the_corner_pixel(images):
     model = model_of(lambda image: image[:, 0, 0, :])
     corners = images[:, [0, 0, -1, -1], [0, -1, 0, -1], 0].astype(float) / 255
-    found = np.asarray(tta.answering(model, "d4")(tf.constant(images)))
+    found = np.asarray(tta.wrap(model, D4)(tf.constant(images)))
     np.testing.assert_allclose(found[:, 0], corners.mean(axis=1), atol=1e-6)
 
 
 def test_a_symmetric_model_answers_as_before(images):
     model = model_of(lambda image: keras.ops.mean(keras.ops.cast(image, "float32"), axis=(1, 2)))
-    np.testing.assert_allclose(tta.answering(model, "d4")(tf.constant(images)), np.asarray(model(images)), atol=1e-6)
+    np.testing.assert_allclose(tta.wrap(model, D4)(tf.constant(images)), np.asarray(model(images)), atol=1e-6)
 
 
-def test_the_answerer_asks_it(finished, rgb_records):
+def test_an_evaluation_averages(finished, rgb_records):
     from eo_keras.runs import folder as runs
 
     run, records = runs.open_run(finished[0].run_dir), pipelines.RecordDataset(rgb_records)
-    result = evaluation.evaluate(run, records, batch_size=16, symmetries="d4")
-    assert result.tta == "d4" and len(result.answers.keys) == 40
+    result = evaluation.evaluate(run, records, EvaluationOptions(batch_size=16, tta="d4"))
     stored = [image for image, *_ in pipelines.evaluation(records, pipelines.PipelineOptions(40), "test")][0].numpy()
     versions = [np.asarray(run.model(np.stack([symmetries(image)[k] for image in stored]))) for k in range(8)]
-    np.testing.assert_allclose(result.answers.probabilities, np.mean(versions, axis=0), atol=1e-5)
+    np.testing.assert_allclose(result.predictions.probabilities, np.mean(versions, axis=0), atol=1e-5)
 
 
-def test_what_cannot_be_averaged():
-    assert tta.answering(None, "none") is None
-    with pytest.raises(OptionError, match="'d8'; expected one of none, d4"):
-        tta.answering(None, "d8")
+def test_models_without_square_images_are_not_averaged():
+    assert tta.wrap(None, EvaluationOptions()) is None
     with pytest.raises(OptionError, match="images of 4 x 6 pixels; expected square images"):
-        tta.answering(keras.Sequential([keras.Input((4, 6, 1)), keras.layers.Flatten()]), "d4")
+        tta.wrap(keras.Sequential([keras.Input((4, 6, 1)), keras.layers.Flatten()]), D4)
+
+
+@pytest.mark.parametrize("size", [10, 20, 30, 60])
+def test_pixels_beside_no_data_keep_their_numbers(size):
+    images = np.full((1, 40, 40, 2), 900, np.uint16)
+    images[:, :13] = 0
+    found = tta.rescaled(tf.constant(images), tf.constant([size, size])).numpy()
+    assert set(np.unique(found)) == {0, 900}
+    known = found.any(axis=-1)[0]
+    nearest = (np.arange(size) * 2 + 1) * 40 // (2 * size)
+    np.testing.assert_array_equal(known, np.repeat(nearest[:, None] >= 13, size, axis=1))
+
+
+def test_smaller_tiles_are_averaged():
+    image = np.random.default_rng(0).integers(100, 10_000, (1, 32, 32, 3)).astype(np.uint16)
+    half = tta.rescaled(tf.constant(image), tf.constant([16, 16])).numpy()
+    assert half.dtype == np.uint16
+    assert half.std() < 0.75 * image.std()
+    assert abs(half.mean() / image.mean() - 1) < 0.01

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 
 import keras
 import numpy as np
@@ -13,9 +12,9 @@ from eo_keras import models, tasks
 from eo_keras.data import pipeline as pipelines
 from eo_keras.data.augment.crops import CropAugmentation
 from eo_keras.errors import LegendError, OptionError, RunError
-from eo_keras.evaluation import segmentation_report
-from eo_keras.evaluation.segmentation_evaluate import DenseTTA, rescaled
-from eo_keras.evaluation.segmentation_report import DenseEvaluationOptions
+from eo_keras.evaluation import evaluate as evaluation
+from eo_keras.evaluation import tta
+from eo_keras.evaluation.options import EvaluationOptions
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as codec
@@ -27,24 +26,13 @@ from eo_keras.tasks.predictor import Predictor
 from eo_keras.training import train as training
 from eo_keras.training.optimizers import OptimizerOptions
 from eo_keras.training.options import SegmentationOptions, TrainingOptions
-from tests.harness import towns
-from tfrecords_builder import build
-from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
 
 TILE = 64
 
 
 @pytest.fixture(scope="module")
-def records_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("towns")
-    lines = [
-        towns.write_town(folder, name, place=place, size=2 * TILE, bands=("B02", "B03", "B04"))
-        for place, name in enumerate("ABC")
-    ]
-    lines = [line[:-1] + f"{part}," for line, part in zip(lines, ("train", "val", "test"), strict=True)]
-    tiles = UrbanAtlasOptions(str(towns.write_list(folder, *lines)), bands="RGB", tile_size=TILE)
-    build.build(build.BuildOptions("urban_atlas", tiles, str(folder / "records")))
-    return folder / "records"
+def records_dir(tile_records):
+    return tile_records
 
 
 @pytest.fixture
@@ -239,40 +227,17 @@ def with_backbone(options, folder):
     )
 
 
-def test_an_evaluation_is_written_with_figures_and_enters_the_card(trained, records_dir, tmp_path):
-    run_dir, _ = trained
-    run, records = runs.open_run(run_dir), pipelines.RecordDataset(records_dir)
-    found = segmentation_report.evaluate_maps(run, records, DenseEvaluationOptions(resamples=200))
-    segmentation_report.write_maps_evaluation(found, tmp_path / "e", model_sha256="0", model_name=runs.MODEL_NAME)
-    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
-    assert metrics["details"]["images"] == 4
-    assert metrics["count"] == (2 * TILE) ** 2
-    assert metrics["output_stride"] == 16 and metrics["tta"] == "none" and metrics["warnings"] == []
-    for name in segmentation_report.FIGURES:
-        assert (tmp_path / "e" / name).read_bytes().startswith(b"\x89PNG")
-    segmentation_report.add_maps_to_card(found)
-    assert model_cards.read_model_card(run_dir).scores["test"]["miou"] == found.scores.value("miou")
-    again = segmentation_report.evaluate_maps(run, records, DenseEvaluationOptions("train", resamples=10))
-    assert "trained on" in again.warnings[0]
-
-
-def test_other_strides_scales_and_mirrored_tiles_change_the_answers_a_little(trained, records_dir):
+def test_other_strides_scales_and_mirrored_tiles_change_the_predictions_a_little(trained, records_dir):
     run, records = runs.open_run(trained[0]), pipelines.RecordDataset(records_dir)
 
     def entropy(**changes):
-        return segmentation_report.evaluate_maps(
-            run, records, DenseEvaluationOptions(resamples=10, **changes)
-        ).predicted.predictions.cross_entropy
+        found = evaluation.evaluate(run, records, EvaluationOptions(resamples=10, **changes))
+        return found.scores.value("negative_log_likelihood")
 
     plain = entropy()
-    others = [
-        entropy(output_stride=8),
-        entropy(tta=DenseTTA(flip=True)),
-        entropy(tta=DenseTTA((0.75, 1.0, 1.5))),
-    ]
+    others = [entropy(output_stride=8), entropy(flip=True), entropy(scales=(0.75, 1.0, 1.5))]
     assert all(other != plain for other in others)
     assert np.allclose(others, plain, rtol=0.5)
-    assert entropy(batch_size=3) == pytest.approx(plain, rel=1e-5)
 
 
 def test_an_export_answers_about_images_of_any_size(trained, tmp_path):
@@ -300,36 +265,18 @@ def test_a_model_of_maps_names_no_class_of_a_patch(trained, tmp_path):
 def test_the_mean_of_mirrored_answers_is_the_same_for_the_mirrored_tile(trained):
     run = runs.open_run(trained[0])
     model = models.inference_model(run.model, None)
-    ask = DenseTTA((0.5, 1.0), flip=True).answering(model)
+    averaged = tta.wrap(model, EvaluationOptions(scales=(0.5, 1.0), flip=True))
     images = np.random.default_rng(1).integers(1, 3000, (1, TILE, TILE, 3)).astype(np.uint16)
-    one, other = ask(tf.constant(images)), ask(tf.constant(images[:, :, ::-1]))
+    one, other = averaged(tf.constant(images)), averaged(tf.constant(images[:, :, ::-1]))
     np.testing.assert_allclose(one, np.asarray(other)[:, :, ::-1], atol=1e-5)
     np.testing.assert_allclose(np.asarray(one).sum(-1), 1, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({}, "test"),
-        ({"output_stride": 8}, "test-os8"),
-        ({"tta": DenseTTA((0.5, 1.0), flip=True), "split": "val"}, "val-s0.5-1-flip"),
-    ],
-)
-def test_names_tell_evaluations_apart(changes, name):
-    assert DenseEvaluationOptions(**changes).name == name
-
-
-@pytest.mark.parametrize("scales", [(), (1.0, 1.0), (0.01,), (9.0,)])
-def test_scales_that_make_no_sense_are_refused(scales):
-    with pytest.raises(OptionError, match="scales"):
-        DenseTTA(scales)
 
 
 def test_no_data_stays_no_data_at_another_size():
     images = np.full((1, 8, 8, 2), 1000, np.uint16)
     images[0, :4] = 0
-    small = rescaled(tf.constant(images), tf.constant((4, 4))).numpy()[0]
-    large = rescaled(tf.constant(images), tf.constant((16, 16))).numpy()[0]
+    small = tta.rescaled(tf.constant(images), tf.constant((4, 4))).numpy()[0]
+    large = tta.rescaled(tf.constant(images), tf.constant((16, 16))).numpy()[0]
     assert not small[:2].any() and (small[2:] > 0).all()
     assert not large[:8].any() and (large[8:] > 0).all()
 
