@@ -65,12 +65,12 @@ def pool(folders: Sequence[tuple[pathlib.Path, pathlib.Path]], block_km: float) 
     labels, probabilities, cells = [], [], []
     for records_dir, folder in folders:
         stored = report.read_evaluation(folder)
-        found = by_location.read_places(records_dir, cards.read_data_card(records_dir), "test", stored.answers.keys)
+        found = by_location.read_places(records_dir, cards.read_data_card(records_dir), "test", stored.predictions.keys)
         if found is None or not found.known.all():
             raise measuring.MeasurementError(records_dir, "not all patches have a place", "georeferenced patches")
-        keys += stored.answers.keys
-        labels.append(stored.answers.labels)
-        probabilities.append(stored.answers.probabilities)
+        keys += stored.predictions.keys
+        labels.append(stored.predictions.labels)
+        probabilities.append(stored.predictions.probabilities)
         cells.append(blocks_of(found.degrees, block_km))
     if len(set(keys)) != len(keys):
         raise measuring.MeasurementError("folds", "a patch is for testing in two of them", "each patch in one")
@@ -79,7 +79,7 @@ def pool(folders: Sequence[tuple[pathlib.Path, pathlib.Path]], block_km: float) 
         np.concatenate(labels)[order], np.concatenate(probabilities)[order], tuple(keys[place] for place in order)
     )
     _, blocks = np.unique(np.concatenate(cells)[order], axis=0, return_inverse=True)
-    return Pooled(pooled, stored.class_names, blocks.reshape(-1))
+    return Pooled(pooled, stored.scores.class_names, blocks.reshape(-1))
 
 
 def blocks_of(degrees: np.ndarray, block_km: float) -> np.ndarray:

@@ -65,8 +65,8 @@ def main() -> None:
     """Runs the measurement."""
     app.import_tensorflow_quietly()
     from eo_keras.data import pipeline as pipelines
-    from eo_keras.evaluation import evaluate as evaluation
     from eo_keras.metrics import classification as metrics
+    from eo_keras.metrics.predictions import ClassPredictions
     from eo_keras.runs import folder as runs
     from eo_keras.serving import images as prediction
 
@@ -91,13 +91,13 @@ def main() -> None:
     names = run.card.legend.class_names
     labels = np.array([names.index(key.rpartition("_")[0]) for key in keys])
     differing = np.flatnonzero(of_geotiffs.classes != of_jpegs.classes)
-    asked = evaluation.ClassPredictions(labels, of_geotiffs.probabilities)
+    asked = ClassPredictions(labels, of_geotiffs.probabilities)
     result = {
         "patches": len(keys),
         "agreement": metrics.agreement(of_geotiffs.classes, of_jpegs.classes),
         "agreement_after_compression": metrics.agreement(of_compressed.classes, of_jpegs.classes),
         "accuracy_on_geotiffs": asked.accuracy(),
-        "accuracy_on_jpegs": evaluation.ClassPredictions(labels, of_jpegs.probabilities).accuracy(),
+        "accuracy_on_jpegs": ClassPredictions(labels, of_jpegs.probabilities).accuracy(),
         "median_difference_of_top_probability": float(
             np.median(np.abs(of_geotiffs.probabilities.max(axis=1) - of_jpegs.probabilities.max(axis=1)))
         ),

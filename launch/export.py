@@ -1,4 +1,4 @@
-r"""Exports a run's model for TensorFlow Serving: a checked SavedModel that takes digital numbers and answers classes.
+r"""Exports a run's model for TensorFlow Serving: a checked SavedModel from digital numbers to classes.
 
 Examples:
   python -m launch.export --run_dir=runs/a --export_dir=serving/eurosat
@@ -33,19 +33,19 @@ flags.DEFINE_bool(
 
 
 def _examples(report) -> str:
-    """Returns text to copy: how to serve the export, and how to ask it from Python."""
+    """Returns text to copy: how to serve the export, and how to run it from Python."""
     image, folder = report.inputs[0], report.path.parent.resolve()
-    # A model's name stands in the address that is asked, and in a path of the container.
+    # A model's name stands in the address of requests, and in a path of the container.
     name = re.sub(r"[^A-Za-z0-9_-]", "_", folder.name)
     mount = shlex.quote(f"type=bind,source={folder},target=/models/{name}")
-    # A map's model takes any height and width.
+    # A segmentation model takes any height and width.
     shape = (1, *(512 if edge is None else edge for edge in image.shape[1:]))
     # TensorFlow Serving turns no JSON into uint16.
     how = "gRPC: port 8500" if image.dtype == "uint16" else f"POST http://localhost:8501/v1/models/{name}:predict"
     lines = [
         f"serve it ({how}):",
         f"  docker run --rm -p 8500:8500 -p 8501:8501 --mount {mount} -e MODEL_NAME={name} tensorflow/serving",
-        "ask it from Python:",
+        "run it from Python:",
         "  import numpy as np, tensorflow as tf",
         f"  model = tf.saved_model.load({str(report.path)!r})",
         f"  print(model.serve(np.ones({shape}, {image.dtype!r})))",

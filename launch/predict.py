@@ -1,8 +1,8 @@
 r"""Asks a run's model about image files (GeoTIFF, JPEG, PNG) and writes its answers as CSV.
 
 Examples:
-  python -m launch.predict --run_dir=runs/a --images='patches/*.tif' --output=answers.csv
-  python -m launch.predict --run_dir=runs/a --images=patches --image_bands=B02,B03,B04,B08 --output=answers.csv
+  python -m launch.predict --run_dir=runs/a --images='patches/*.tif' --output=predictions.csv
+  python -m launch.predict --run_dir=runs/a --images=patches --image_bands=B02,B03,B04,B08 --output=predictions.csv
 """
 
 import csv

@@ -298,11 +298,11 @@ def _describe(found: sweeps.Sweep, plan: Sequence[grid.PlannedRun], varied: Mapp
 
 def _tell(found: sweeps.Sweep) -> None:
     """Prints the table, and the command that comes next."""
-    from eo_keras.evaluation import comparison_page
+    from eo_keras.evaluation import comparison_report
     from eo_keras.sweeps import report
 
     table = report.table(found)
-    print("\n".join(["", *comparison_page.lines(table), "", *report.cautions(found)]))
+    print("\n".join(["", *comparison_report.table_lines(table), "", *report.cautions(found)]))
     print(f"{FLAGS.sweep_dir}: {report.TABLE_NAME}, {report.CSV_NAME}, {report.FIGURE_NAME}")
     best = report.best_of(report.settings_of(found.results))
     if best is not None and all(one.status in (sweeps.FINISHED, sweeps.FAILED) for one in found.results):

@@ -1,4 +1,4 @@
-"""Parses serialised examples inside a `tf.data` pipeline."""
+"""Parses serialized examples inside a `tf.data` pipeline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eo_keras.records.example import IMAGE, KEY, LABEL, MASK, VALID, VALIDITY
 
 
 def parse_batch(serialized: Any, card: DataCard, *, with_keys: bool = False) -> dict[str, Any]:
-    """Parses a batch of serialised examples inside a `tf.data` pipeline.
+    """Parses a batch of serialized examples inside a `tf.data` pipeline.
 
     Args:
         serialized: string tensor (batch,).
@@ -21,7 +21,7 @@ def parse_batch(serialized: Any, card: DataCard, *, with_keys: bool = False) -> 
 
     Returns:
         `image` (batch, height, width, band) of the card's dtype; `label`, int32 (batch,), or of tiles uint8 (batch,
-        height, width), `IGNORE` where the ground is not seen; and `key` (batch,) string if asked for.
+        height, width), `IGNORE` where the ground is not seen; and `key` (batch,) string if wanted.
     """
     dense = card.targets.per_pixel
     spec = {IMAGE: tf.io.FixedLenFeature([], tf.string)}

@@ -25,7 +25,7 @@ from eo_keras.records.data_card import DataCard
 _PARALLEL_READS = 8
 _SHUFFLE_BYTES = 32 << 20  # New memory costs more time than reading: a larger buffer slows large images down.
 _PARSE_BYTES = 2 << 20  # Of examples that are parsed together to be kept in memory; a few such batches are under way.
-_ALIGNMENT = 64  # Bytes: what TensorFlow's kernels ask of a tensor that they did not allocate.
+_ALIGNMENT = 64  # Bytes: what TensorFlow's kernels need of a tensor that they did not allocate.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ class TrainingDataset:
 
         Args:
             number: which epoch, from 0.
-            first_step: the number of batches to leave out, for a run that goes on in the midst of an epoch.
+            first_step: the number of batches to leave out, for a run that is resumed within an epoch.
             size: height and width to which the augmented images are averaged down; None leaves them as they are.
         """
         return self.steps_from(number * self.steps + first_step, self.steps - first_step, size=size)
@@ -164,12 +164,12 @@ class TrainingDataset:
             start = number * self.steps
             rows = slice(max(first, start) - first, min(first + count, start + self.steps) - first)
             orders[rows] = order[first + rows.start - start : first + rows.stop - start]
-        # As an element and not as a constant of the function, which is copied whenever that is serialised.
+        # As an element and not as a constant of the function, which is copied whenever that is serialized.
         examples = tf.data.Dataset.from_tensors((self._images, self._labels)).repeat()
         return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(orders), examples)
 
     def _streamed(self, first: int, count: int) -> tf.data.Dataset:
-        """Returns batches of serialised examples, pass after pass in one dataset: a chain of them would take long."""
+        """Returns batches of serialized examples, pass after pass in one dataset: a chain of them would take long."""
         options, passes = self._options, self._passes(first, count)
         split = self._records.split(self._split)
         example_bytes = sum(shard.bytes for shard in split.shards) // split.examples
@@ -182,7 +182,7 @@ class TrainingDataset:
             files = tf.gather(tf.constant(self._files), order)
             batches = serialized(files, self._part, parallel=min(_PARALLEL_READS, len(self._files)))
             batches = batches.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
-            # Skipped while still serialised: no image is decoded in vain. Another worker may have fewer examples.
+            # Skipped while still serialized: no image is decoded in vain. Another worker may have fewer examples.
             batches = batches.batch(self.batch_size, drop_remainder=True)
             return batches.take(self.steps).skip(skipped)
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from eo_keras.errors import LegendError, OptionError, RunError
 from eo_keras.metrics.metric import METRICS, Metric
-from eo_keras.metrics.outcomes import ExampleOutcomes, Outcomes
-from eo_keras.metrics.predictions import ClassPredictions
+from eo_keras.metrics.outcomes import Outcomes
 from eo_keras.metrics.scores import Scores
 
 
@@ -209,20 +208,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         so_far = max(so_far, min(1.0, (len(p_values) - rank) * p_values[place]))
         corrected[place] = so_far
     return corrected
-
-
-def gain(plain: ClassPredictions, other: ClassPredictions, names: tuple[str, str]) -> Difference:
-    """Returns how two sets of predictions of the same examples in the same order differ, `names[1]` minus `names[0]`.
-
-    Raises:
-        RunError: if the examples differ.
-    """
-    if plain.keys != other.keys:
-        raise RunError(names[1], "it was evaluated on other examples", f"those of {names[0]}")
-    one = ExampleOutcomes.of(other).paired(ExampleOutcomes.of(plain))
-    ends = one.difference.value, one.difference.low, one.difference.high, one.difference.method
-    counts = one.only_first_correct, one.only_second_correct
-    return Difference(names[1], names[0], *ends, one.p_value, one.p_value, *counts)
 
 
 def _warnings(runs: Sequence[EvaluatedRun]) -> list[str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_RIGHT, _WRONG = "#1a7a1a", "#b2182b"
+_CORRECT, _INCORRECT = "#1a7a1a", "#b2182b"
 _MOST_MISTAKES, _TILE_COLUMNS = 40, 8
 _MOST_SAMPLES = 10
 
@@ -35,9 +35,9 @@ def confusion_matrix_png(
     *,
     small: bool = False,
 ) -> bytes:
-    """Draws a confusion matrix: colour is the share of the true class, cells hold count and per cent.
+    """Draws a confusion matrix: color is the share of the true class, cells hold count and per cent.
 
-    The colour scale follows the square root of the share, or the errors of a good model would all look white.
+    The color scale follows the square root of the share, or the errors of a good model would all look white.
 
     Args:
         confusion: (C, C) counts, rows true and columns predicted.
@@ -69,8 +69,8 @@ def confusion_matrix_png(
         count, share = int(confusion[row, column]), shares[row, column]
         # Zeros stay, but pale: they must not hide the cells in which something happened.
         text = f"{100 * share:.0f}" if small else f"{count:,}\n{_per_cent(share)}" if count else "0"
-        colour = "#aaaaaa" if not count else "white" if share > 0.4 else "black"
-        axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=colour, linespacing=1.25)
+        color = "#aaaaaa" if not count else "white" if share > 0.4 else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=color, linespacing=1.25)
     names = [plain(name) for name in class_names]
     axes.set_xticks(range(size), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), [f"{name} ({count:,})" for name, count in zip(names, support, strict=True)])
@@ -105,7 +105,7 @@ def reliability_png(
         bins: the bins of `calibration.reliability`; empty ones have no bar.
         ece: the expected calibration error, a fraction of 1.
         title: the figure's title.
-        calibrated: the bins of the same answers after temperature scaling, drawn as a curve; empty for none.
+        calibrated: the bins of the same predictions after temperature scaling, drawn as a curve; empty for none.
         note: a line below the title that says what scaled them.
 
     Returns:
@@ -114,33 +114,33 @@ def reliability_png(
     lines = [title, f"Expected calibration error: {100 * ece:.2f} %", *([note] if note else [])]
     figure = new_figure(6.2, 7.2, "\n".join(lines))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    filled = [part for part in bins if part.count]
-    left = [part.lower for part in filled]
-    width = [part.upper - part.lower for part in filled]
-    accuracy = [part.accuracy for part in filled]
-    gap = [part.confidence - part.accuracy for part in filled]
+    filled = [one for one in bins if one.count]
+    left = [one.lower for one in filled]
+    width = [one.upper - one.lower for one in filled]
+    accuracy = [one.accuracy for one in filled]
+    gap = [one.confidence - one.accuracy for one in filled]
     style = {"align": "edge", "linewidth": 0.8}
     upper.bar(left, accuracy, width, color="#92c5de", edgecolor=BLUE, label="Accuracy", **style)
     hatched = {"facecolor": "none", "edgecolor": RED, "hatch": "////"}
     upper.bar(left, gap, width, bottom=accuracy, label="Gap to mean confidence", **hatched, **style)
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="Perfect calibration")
-    if scaled := [part for part in calibrated if part.count]:
-        points = [part.confidence for part in scaled], [part.accuracy for part in scaled]
-        upper.plot(*points, color=_RIGHT, linewidth=1.4, label="After temperature scaling")
+    if scaled := [one for one in calibrated if one.count]:
+        points = [one.confidence for one in scaled], [one.accuracy for one in scaled]
+        upper.plot(*points, color=_CORRECT, linewidth=1.4, label="After temperature scaling")
         # A bin of few examples says little, and shows it.
-        sizes = [6 + 14 * np.log10(part.count) for part in scaled]
-        upper.scatter(*points, s=sizes, color=_RIGHT, zorder=3, clip_on=False)
+        sizes = [6 + 14 * np.log10(one.count) for one in scaled]
+        upper.scatter(*points, s=sizes, color=_CORRECT, zorder=3, clip_on=False)
     upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="Accuracy")
     # Outside of the axes, where no bar can lie beneath it.
     figure.legend(loc="outside lower center", ncols=2 if scaled else 3, fontsize=9, frameon=False)
-    lower.bar(left, [part.count for part in filled], width, color="#bbbbbb", edgecolor=GREY, **style)
+    lower.bar(left, [one.count for one in filled], width, color="#bbbbbb", edgecolor=GREY, **style)
     if scaled:
-        edges = [calibrated[0].lower, *(part.upper for part in calibrated)]
-        lower.stairs([part.count for part in calibrated], edges, color=_RIGHT, linewidth=1.4)
+        edges = [calibrated[0].lower, *(one.upper for one in calibrated)]
+        lower.stairs([one.count for one in calibrated], edges, color=_CORRECT, linewidth=1.4)
     if filled:
         # Most predictions of a good model are in the last bin: on a linear axis the others would not be seen.
         lower.set_yscale("log")
-        lower.set_ylim(0.7, 2 * max(part.count for part in (*filled, *scaled)))
+        lower.set_ylim(0.7, 2 * max(one.count for one in (*filled, *scaled)))
     lower.set(xlabel="Confidence (top probability)", ylabel="Examples (log)")
     for axes in (upper, lower):
         axes.grid(axis="y", color="#e5e5e5", linewidth=0.7)
@@ -157,16 +157,16 @@ def mistakes_png(
     title: str,
     total: int | None = None,
 ) -> bytes:
-    """Draws the most confident mistakes, the surest first, 40 at the most.
+    """Draws the most confident mistakes in falling order, 40 at the most.
 
     Args:
-        images: (M, H, W, 3) uint8, the wrongly classified examples and no others.
+        images: (M, H, W, 3) uint8, the incorrectly classified examples and no others.
         true_names: M names of the true classes.
         predicted_names: M names of the predicted classes.
         confidences: (M,) probabilities of the predicted classes, fractions of 1.
         keys: M keys of the examples; of long ones the part after the last slash, or the end, is shown.
         title: the figure's title.
-        total: number of all mistakes, where M is only the surest part of them.
+        total: number of all mistakes, where M is only the most confident of them.
 
     Returns:
         The figure as PNG; without mistakes it says so.
@@ -194,7 +194,7 @@ def samples_png(
     title: str,
     columns: int = _TILE_COLUMNS,
 ) -> bytes:
-    """Draws examples as they come, right or wrong, 40 at the most; the arguments are those of `mistakes_png`.
+    """Draws examples in the order given, 40 at the most; the arguments are those of `mistakes_png`.
 
     Raises:
         ValueError: if the arguments differ in length.
@@ -215,7 +215,7 @@ def _check_lengths(*columns) -> None:
 def _captioned_tiles_png(
     images, true_names, predicted_names, confidences, keys, order, title: str, columns: int = _TILE_COLUMNS
 ) -> bytes:
-    """Draws the images of `order`, each above its true and predicted name; a wrong one is red."""
+    """Draws the images of `order`, each above its true and predicted name; an incorrect one is red."""
     columns = min(columns, len(order))
     rows = -(-len(order) // columns)
     # One unit is one column's width; a row is an image of one unit, three lines of caption and a gap.
@@ -225,14 +225,16 @@ def _captioned_tiles_png(
     for place, index in enumerate(order):
         left, top = place % columns, place // columns * (1 + caption)
         _draw_tile(axes, images[index], left, top)
-        right = true_names[index] == predicted_names[index]
+        correct = true_names[index] == predicted_names[index]
         lines = (
             _shortened(true_names[index], 24),
             f"→ {_shortened(predicted_names[index], 22)} ({confidences[index]:.2f})",
             _shortened(keys[index], 28),
         )
-        for line, (text, colour) in enumerate(zip(lines, (_RIGHT, _RIGHT if right else _WRONG, GREY), strict=True)):
-            axes.text(left + 0.47, top + 0.965 + 0.09 * line, text, ha="center", va="top", fontsize=7.3, color=colour)
+        for line, (text, color) in enumerate(
+            zip(lines, (_CORRECT, _CORRECT if correct else _INCORRECT, GREY), strict=True)
+        ):
+            axes.text(left + 0.47, top + 0.965 + 0.09 * line, text, ha="center", va="top", fontsize=7.3, color=color)
     return png_bytes(figure)
 
 
@@ -303,7 +305,7 @@ def to_display(
     if dtype_name == "uint8":
         return np.ascontiguousarray(np.clip(np.rint(shown), 0, 255).astype(np.uint8))
     grey = stretch_like_eurosat_jpeg(shown)
-    # All stored bands are asked, not only those shown: a dark pixel may be 0 in one of them and hold data in the rest.
+    # All stored bands count, not only those shown: a dark pixel may be 0 in one of them and hold data in the rest.
     grey[(image == 0).all(axis=-1)] = 0
     return grey
 
@@ -332,7 +334,7 @@ def _tile_axes(figure: Figure, columns: float, rows: float) -> Axes:
     """Returns axes whose unit is one tile: many small axes would take seconds to lay out."""
     axes = figure.add_subplot()
     axes.set_axis_off()
-    # The last gap is cut off, or the tiles would not be centred.
+    # The last gap is cut off, or the tiles would not be centered.
     axes.set(xlim=(0, columns - 0.06), ylim=(rows, 0), aspect="equal")
     return axes
 

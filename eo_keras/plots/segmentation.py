@@ -1,4 +1,4 @@
-"""Figures of maps: tiles beside their truth and what was answered, and the classes' scores with their intervals."""
+"""Figures of segmentation: tiles beside their true and predicted masks, and scores by class with their intervals."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _EDGE = 256  # Pixels: a larger tile is drawn smaller.
 def maps_png(
     shown: Sequence[PredictedSample], card: DataCard, bands: Sequence[str], title: str, across: int = 4
 ) -> bytes:
-    """Draws tiles, 16 at the most: image, truth and answer beside each other, in the legend's colours.
+    """Draws tiles, 16 at the most: image, truth and prediction beside each other, in the legend's colours.
 
     Args:
         shown: the tiles.
         card: the card of the records folder.
         bands: the tiles' bands.
         title: title of the figure.
-        across: tiles beside each other, each with its truth and its answer.
+        across: tiles beside each other, each with its truth and its prediction.
 
     Returns:
-        The figure as PNG. Truth is black where it is not known, and image and answer where there is no data.
+        The figure as PNG. Truth is black where it is not known, and image and prediction where there is no data.
     """
     if not shown:
         return message_png("No tile was kept to be shown.", title)
@@ -47,21 +47,21 @@ def maps_png(
         step = -(-tile.labels.shape[0] // _EDGE)
         smaller = np.s_[::step, ::step]
         image = tile.image[smaller]
-        # What a model says of no data is nothing to look at.
-        answer = np.where((image == card.nodata).all(axis=-1), IGNORE, tile.predictions[smaller])
+        # Predictions of no data mean nothing.
+        predicted = np.where((image == card.nodata).all(axis=-1), IGNORE, tile.predictions[smaller])
         pictures = (
             classification.to_display(image, bands, card.dtype, stretched=card.reflectance is None),
             classes_to_display(tile.labels[smaller], card.legend.colours),
-            classes_to_display(answer, card.legend.colours),
+            classes_to_display(predicted, card.legend.colours),
         )
-        for column, (name, picture) in enumerate(zip(("image", "truth", "answer"), pictures, strict=True)):
+        for column, (name, picture) in enumerate(zip(("image", "truth", "prediction"), pictures, strict=True)):
             extent = (left + column, left + column + 0.96, top + 0.96, top)
             axes.imshow(picture, extent=extent, interpolation="nearest", aspect="equal")
             if number < across:
                 axes.text(left + column + 0.48, -0.04, name, ha="center", va="bottom", fontsize=8, color=GREY)
         known = tile.labels != IGNORE
-        right = np.mean(tile.predictions[known] == tile.labels[known]) if known.any() else 0.0
-        caption = f"{tile.key[-40:]}: {100 * right:.1f} % right"
+        correct = np.mean(tile.predictions[known] == tile.labels[known]) if known.any() else 0.0
+        caption = f"{tile.key[-40:]}: {100 * correct:.1f} % correct"
         axes.text(left + 1.48, top + 0.98, plain(caption), ha="center", va="top", fontsize=7, color=GREY)
     axes.set(xlim=limits[0], ylim=limits[1])
     _add_legend(figure, card.legend)

@@ -1,4 +1,4 @@
-"""A run's answers about image files."""
+"""A run's predictions of image files."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class AssumedBands:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a model answers about N images.
+    """A model's predictions of N images.
 
     Attributes:
         paths: the images.
-        probabilities: float32 (N, classes), the model's answers.
-        assumed: what tells whether the band order was assumed rightly; None where it was never assumed.
+        probabilities: float32 (N, classes), the model's output.
+        assumed: means that show whether the assumed band order is correct; None where it was never assumed.
     """
 
     paths: tuple[pathlib.Path, ...]
@@ -70,7 +70,7 @@ def fit_to_model(image: rasters.Image, card: ModelCard, where: str | os.PathLike
     Args:
         image: the image.
         card: the model's card.
-        where: what errors are to name, usually the file.
+        where: what errors name, usually the file.
 
     Returns:
         (height, width, bands) of the card's dtype, the card's bands in its order.
@@ -99,7 +99,7 @@ def fit_to_model(image: rasters.Image, card: ModelCard, where: str | os.PathLike
     if found.itemsize < wanted.itemsize:
         raise BandError(
             where,
-            f"{found} grey values, which say nothing above reflectance {radiometry.JPEG_STEP * 254:g}",
+            f"{found} gray values, which end at reflectance {radiometry.JPEG_STEP * 254:g}",
             f"{wanted} digital numbers, as the model was trained with",
             "give the GeoTIFFs that the images were made of, or use a run that was trained on JPEGs",
         )
@@ -124,20 +124,20 @@ def predict_images(
     progress: Callable[[str, int, int], None] | None = None,
     temperature: float | None = None,
 ) -> Predictions:
-    """Asks a run's model about image files; no more than one batch of them is in memory.
+    """Predicts image files by a run's model; no more than one batch of them is in memory.
 
     Args:
         run: the run.
         paths: the images.
         bands: names of their bands in stored order. Default: see `eo_keras.geo.images.read_image`.
-        batch_size: images asked about at a time; it does not change the answers.
+        batch_size: images predicted at a time; it does not change the predictions.
         progress: called with (`STAGE`, done, total) images.
         temperature: what the logits are divided by, see `eo_keras.runs.temperature`; None is 1.
 
     Raises:
         SourceError: if an image cannot be read, or has another size than the model's patches.
-        BandError: if its bands cannot be told or do not fit the model.
-        RunError: if the model answers with maps.
+        BandError: if its bands are not known or do not fit the model.
+        RunError: if the model is one of segmentation.
     """
     import tensorflow as tf
 
@@ -146,16 +146,16 @@ def predict_images(
     if run.card.targets.per_pixel:
         raise RunError(
             run.folder,
-            f"{run.card.model} answers with a map of the image, not with a class",
-            "a model of patches",
-            "export it with launch.export and ask the SavedModel, which takes images of any size",
+            f"{run.card.model} predicts a class for every pixel, not one for the image",
+            "a classification model",
+            "export it with launch.export: the SavedModel takes images of any size",
         )
     card, paths = run.card, tuple(map(pathlib.Path, paths))
     model = run.model if temperature is None else models.with_temperature(run.model, temperature)
-    answer = tf.function(lambda images: model(images, training=False))
+    predict = tf.function(lambda images: model(images, training=False))
     size = max(1, min(batch_size, len(paths)))
-    # One shape for all batches, so that the model is compiled once; behind a shorter last batch's own images lie some
-    # of the batch before, whose answers are not read.
+    # One shape for all batches, so that the model is compiled once; a shorter last batch is filled up with images
+    # of the batch before, whose predictions are not read.
     batch = np.zeros((size, card.patch_size, card.patch_size, len(card.bands)), card.dtype)
     probabilities = np.empty((len(paths), len(card.legend)), np.float32)
     means = _BandMeans()
@@ -165,7 +165,7 @@ def predict_images(
             image = rasters.read_image(path, bands)
             batch[place] = fit_to_model(image, card, path)
             means.add(image)
-        probabilities[start : start + len(part)] = answer(tf.constant(batch)).numpy()[: len(part)]
+        probabilities[start : start + len(part)] = predict(tf.constant(batch)).numpy()[: len(part)]
         if progress:
             progress(STAGE, start + len(part), len(paths))
     return Predictions(paths, probabilities, means.result())

@@ -1,10 +1,10 @@
 """A run's model as a SavedModel for TensorFlow Serving, or TensorFlow alone: digital numbers in, classes out.
 
 An export folder holds versions, `EXPORT/1`, `EXPORT/2` and so on, each whole from the moment it has its name. Its
-signature `serving_default`, also callable as `serve`, takes `image` and answers `probabilities` float32
-`(batch, classes)`, `class_id` int64 `(batch,)` and `class_name` string `(batch,)`. A model of maps takes images of any
-size and answers `probabilities` `(batch, height, width, classes)` and `class_id` uint8 `(batch, height, width)`.
-Normalisation is inside.
+signature `serving_default`, also callable as `serve`, takes `image` and returns `probabilities` float32
+`(batch, classes)`, `class_id` int64 `(batch,)` and `class_name` string `(batch,)`. A segmentation model takes images of
+any size and returns `probabilities` `(batch, height, width, classes)` and `class_id` uint8 `(batch, height, width)`.
+Normalization is inside.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from eo_keras.serving import warmup
 
 ENDPOINT = "serve"
 SIGNATURE = "serving_default"
-"""What TensorFlow Serving asks when a request names no signature."""
+"""The signature that TensorFlow Serving runs when a request names none."""
 
 NEEDS = "import tensorflow, then tensorflow.saved_model.load(folder)"
 """How an export is opened, as its card says it: without this package and without Keras."""
@@ -68,7 +68,7 @@ class ExportReport:
         bytes: size of the version's files.
         inputs: the signature's inputs, as they were read back.
         outputs: its outputs.
-        checked_images: how many images the export and the Keras model were both asked about.
+        checked_images: number of images that the export and the Keras model both predicted.
         largest_difference: by how much their probabilities differed at the most.
     """
 
@@ -155,7 +155,7 @@ def export(
 
     Raises:
         OptionError: if the version is taken or no number from 1 on, or the folder lies in the run folder.
-        RunError: if the export answers otherwise than the Keras model.
+        RunError: if the export and the Keras model differ.
         StorageError: if the folder cannot be written, is in use, or is not a folder of versions.
     """
     choose_version(run, export_dir, version)
@@ -213,35 +213,35 @@ def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> Any:
 
 
 def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:
-    """Asks the export and the Keras model about the same images; returns their number and the largest difference.
+    """Runs the export and the Keras model on the same images; returns their number and the largest difference.
 
     Raises:
-        RunError: if the answers differ, or the model's are no numbers.
+        RunError: if the outputs differ, or the model's are no numbers.
     """
     images = _digital_numbers(run.card)
     expected = np.asarray(run.model(images, training=False))
     if not np.isfinite(expected).all():
         raise RunError(
             run.folder / runs.MODEL_NAME,
-            "its answers are not finite numbers",
+            "its outputs are not finite numbers",
             "probabilities",
             "its training has diverged: train again with a lower learning_rate",
         )
-    answers = {name: value.numpy() for name, value in loaded.signatures[SIGNATURE](image=tf.constant(images)).items()}
-    difference = float(np.abs(answers["probabilities"] - expected).max())
-    places = answers["class_id"][..., None].astype(np.int64)
-    chosen = np.take_along_axis(answers["probabilities"], places, axis=-1)[..., 0]
+    outputs = {name: value.numpy() for name, value in loaded.signatures[SIGNATURE](image=tf.constant(images)).items()}
+    difference = float(np.abs(outputs["probabilities"] - expected).max())
+    places = outputs["class_id"][..., None].astype(np.int64)
+    chosen = np.take_along_axis(outputs["probabilities"], places, axis=-1)[..., 0]
     named = (
-        "class_name" not in answers
-        or [run.card.legend.class_names[label].encode() for label in answers["class_id"]]
-        == answers["class_name"].tolist()
+        "class_name" not in outputs
+        or [run.card.legend.class_names[label].encode() for label in outputs["class_id"]]
+        == outputs["class_name"].tolist()
     )
     # Written so that a difference that is no number fails too.
     alike = difference <= TOLERANCE
-    if not alike or (chosen < answers["probabilities"].max(axis=-1)).any() or not named:
+    if not alike or (chosen < outputs["probabilities"].max(axis=-1)).any() or not named:
         raise RunError(
             run.folder / runs.MODEL_NAME,
-            f"its export answers otherwise: probabilities differ by {difference:.2g}"
+            f"its export predicts otherwise: probabilities differ by {difference:.2g}"
             + (", classes by their name or number" if alike else ""),
             f"at most {TOLERANCE:g}, and the legend's names",
             "export on the processor instead of a GPU; if that does not help, report it with the model card",
@@ -259,7 +259,7 @@ def _digital_numbers(card: model_cards.ModelCard) -> np.ndarray:
     largest = np.iinfo(card.dtype).max
     shape = (card.patch_size, card.patch_size, len(card.bands))
     mean, std = (np.asarray(card.normalisation[name]) for name in ("mean", "std"))
-    # Of different brightness, or a trained model would answer the same for all.
+    # Of different brightness, or a trained model would predict the same for all.
     usual = [rng.normal(mean + shift * std, std, shape).clip(1, largest) for shift in (-1, 0, 1)]
     anything = rng.integers(0, largest, shape, endpoint=True)
     half = np.where(np.arange(card.patch_size)[:, None, None] < card.patch_size // 2, usual[1], card.nodata)

@@ -1,4 +1,4 @@
-"""What the steps of an epoch come to: collected step by step, kept in a checkpoint, told as a line of the history."""
+"""Running sums of an epoch: updated each step, saved in checkpoints, written as one row of history.csv."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EpochProgress:
 
     Attributes:
         losses: the loss of each of its steps so far, in nats.
-        right: number of training examples, of maps their labelled pixels, that were answered rightly.
+        right: number of training examples (of tiles, labeled pixels) that were predicted correctly.
         counted: of how many.
         seconds: time taken.
     """
@@ -30,7 +30,7 @@ class EpochProgress:
     seconds: float = 0.0
 
     def add(self, results: Iterable[tuple[Any, Any, Any]], first_step: int, epoch: int) -> None:
-        """Adds what steps came to: loss, number of right answers, and of how many.
+        """Adds the results of steps: loss, number of correct predictions, and number of predictions.
 
         Args:
             results: one entry a step.
@@ -49,7 +49,7 @@ class EpochProgress:
                 raise _not_finite(step, "the loss", self.losses[-1], epoch)
 
     def row(self, epoch: int, batch_size: int, rate: Callable[[int, int], float]) -> dict[str, Any]:
-        """Returns the line of the history, without what validation says.
+        """Returns the row of the history, without the scores of validation.
 
         Args:
             epoch: which epoch, counted from 0.
@@ -89,14 +89,14 @@ def check_validation(scores: Mapping[str, Any], epoch: int) -> None:
         raise _not_finite(f"epoch {epoch + 1}", f"validation's {bad[0]}", scores[bad[0]], epoch)
 
 
-def check_answers(probabilities: np.ndarray, epoch: int) -> None:
-    """Refuses a network, of which no validation tells, that the epoch's last step has ruined: no loss has seen it.
+def check_probabilities(probabilities: np.ndarray, epoch: int) -> None:
+    """Refuses a network that the epoch's last step has ruined, where no validation shows it: no loss has seen it.
 
     Raises:
         TrainingError: if a probability is not finite.
     """
     if not np.isfinite(probabilities).all():
-        raise _not_finite(f"epoch {epoch + 1}", "the probability of a class behind its last step", "not finite", epoch)
+        raise _not_finite(f"epoch {epoch + 1}", "the probability of a class after its last step", "not finite", epoch)
 
 
 def _not_finite(where: str, what: str, value: Any, epoch: int) -> TrainingError:

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: scalars by step and epoch, and pictures of what the model answers.
+"""TensorBoard's event files of a run: scalars by step and epoch, and figures of predictions.
 
 The folder holds two runs, as Keras's own callback writes them: `train` and `validation`, whose scalars of an epoch have
 equal names and stand in one chart. `epoch/...` counts epochs, `step/...` counts steps, and no other tag has both.
@@ -16,7 +16,7 @@ from eo_keras.runs import event_files
 from eo_keras.runs.event_files import EPOCH, SESSION, STEPS, TRAIN, VALIDATION, name_of
 
 NUM_SAMPLES = 8
-"""Number of validation examples that are shown with their answers: TensorBoard's thumbnails are small."""
+"""Number of validation examples that are shown with their predictions: TensorBoard's thumbnails are small."""
 
 _TRAINING = ("loss", "accuracy", "learning_rate", "images_per_second")
 """Columns of the history that are shown of training; of validation, all are."""
@@ -25,8 +25,8 @@ _TRAINING = ("loss", "accuracy", "learning_rate", "images_per_second")
 class TensorBoardLogger:
     """Writes TensorBoard's event files, those of an epoch before that epoch's checkpoint is made to count.
 
-    So whoever goes on from a checkpoint can take away what belongs to later epochs, and there is one curve. The steps
-    of the epoch under way are shown as they are taken; after a resumption they are written from its first step on.
+    So a run that is resumed from a checkpoint can remove what belongs to later epochs, and there is one curve. The
+    steps of the current epoch are shown as they are taken; after a resumption they are written from its first step on.
 
     Args:
         output: the run folder.
@@ -48,12 +48,12 @@ class TensorBoardLogger:
         output.remove([name for name in inside if name not in kept])
 
     def steps(self, epoch: int, points: Sequence[tuple[int, float, float]]) -> None:
-        """Shows steps of the epoch under way.
+        """Shows steps of the current epoch.
 
         Args:
             epoch: which epoch, counted from 1.
             points: step, loss and learning rate of all its steps so far that are to be shown; those that were shown
-                before are passed over.
+                before are skipped.
         """
         name = name_of(TRAIN, STEPS, epoch)
         path = self._output.path(name)

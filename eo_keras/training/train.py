@@ -367,7 +367,7 @@ class _Training:
             row |= {f"val_{name}": value for name, value in scores.items()}
         else:
             ((image, *_),) = self.sample
-            epochs.check_answers(self.twin(image, training=False).numpy(), epoch - 1)
+            epochs.check_probabilities(self.twin(image, training=False).numpy(), epoch - 1)
         row["seconds"] = round(row["seconds"] + time.monotonic() - started, 3)
         improved = self.best is None or found is None
         if not improved:

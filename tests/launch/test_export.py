@@ -39,7 +39,7 @@ def command(monkeypatch, capfd):
 
 def example(out):
     """Cuts the Python example out of the command's output."""
-    return "\n".join(line.strip() for line in out.split("ask it from Python:\n")[1].splitlines())
+    return "\n".join(line.strip() for line in out.split("run it from Python:\n")[1].splitlines())
 
 
 def test_the_command_and_its_example(rgb, tmp_path, capsys):

@@ -114,10 +114,10 @@ def augment_map(
 
 def _corner(edges: tf.Tensor, window: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Draws where a window begins, down and right: within the tile, or before it where the window is larger."""
-    room = edges - window
+    free = edges - window
     # As many places as there are, each as likely; 1 is never drawn, but may come of rounding.
-    drawn = tf.random.stateless_uniform([2], seed) * tf.cast(tf.abs(room) + 1, tf.float32)
-    return tf.minimum(room, 0) + tf.minimum(tf.cast(drawn, tf.int32), tf.abs(room))
+    drawn = tf.random.stateless_uniform([2], seed) * tf.cast(tf.abs(free) + 1, tf.float32)
+    return tf.minimum(free, 0) + tf.minimum(tf.cast(drawn, tf.int32), tf.abs(free))
 
 
 def crop_pair(
@@ -152,7 +152,7 @@ def crop_pair(
     image = image[first[0] : last[0], first[1] : last[1]]
     scale = tf.repeat(size / tf.cast(window, tf.float32), 2)[:2]
     translation = scale * tf.cast(first - corner, tf.float32)
-    # In whole numbers, so that no centre falls on the wrong side of an edge.
+    # In whole numbers, so that no center falls on the other side of an edge.
     nearest = (2 * tf.range(size) + 1) * window // (2 * size)
     places = [nearest + corner[axis] for axis in (0, 1)]
     inside = [(place >= 0) & (place < edges[axis]) for axis, place in enumerate(places)]

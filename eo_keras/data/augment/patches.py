@@ -43,7 +43,7 @@ class Augmentation:
         """Refuses images that the symmetries or the shift do not fit.
 
         Raises:
-            OptionError: if symmetries are asked for and the images are not square, or shift or cutout exceed them.
+            OptionError: if symmetries are wanted and the images are not square, or shift or cutout exceed them.
         """
         if self.d4 and height != width:
             raise OptionError("d4", f"images of {height} x {width} pixels are not square", remedy="switch d4 off")

@@ -151,15 +151,6 @@ def test_runs_of_other_records_are_told():
     assert "trained on different records (a on d; b on eeeeeeeeeeee)" in warnings[1]
 
 
-def test_the_gain_of_one_over_another():
-    labels = np.array([0, 1, 2, 0])
-    plain, other = predicted(labels, [0, 1, 1, 1]), predicted(labels, [0, 1, 2, 0])
-    one = comparison.gain(plain, other, ("plain", "d4"))
-    assert (one.first, one.difference, one.only_first_correct, one.only_second_correct) == ("d4", 0.5, 2, 0)
-    with pytest.raises(RunError, match="other examples"):
-        comparison.gain(plain, dataclasses.replace(other, keys=other.keys[::-1]), ("plain", "d4"))
-
-
 def test_the_folder(three, tmp_path):
     found = comparison.compare(three[0])
     comparison_report.write(comparison_report.Report(found, "Three | runs"), tmp_path / "c")

@@ -223,7 +223,7 @@ def test_folders_that_cannot_be(rgb, exported, tmp_path):
 
 @pytest.mark.parametrize("fault", ["other answers", "other names", "not finite"])
 def test_an_export_that_answers_otherwise_gets_no_name(rgb, tmp_path, monkeypatch, fault):
-    run, words = rgb, "its export answers otherwise"
+    run, words = rgb, "its export predicts otherwise"
     if fault == "not finite":
         model = keras.models.clone_model(rgb.model)
         model.set_weights([weight * np.nan for weight in rgb.model.get_weights()])

@@ -43,7 +43,7 @@ def test_weights_that_the_last_step_ruins_are_an_error(short_training, tmp_path,
         optimizer=optimizer,
         validation_from_train=0.2 if validated else 0.0,
     )
-    what = r"validation's loss is nan|the probability of a class behind its last step is not finite"
+    what = r"validation's loss is nan|the probability of a class after its last step is not finite"
     with pytest.raises(TrainingError, match=rf"epoch 1: ({what}).*lower learning_rate"):
         training.train(options)
     assert not (tmp_path / "run" / runs.MODEL_NAME).exists()
