@@ -47,7 +47,7 @@ def check_task(options, folder):
     _check_comparison(result, folder)
     _check_card(task, result, run)
     _check_options(task, run, records)
-    _check_export(task, run, folder)
+    _check_export(task, result, folder)
     return run, result
 
 
@@ -176,10 +176,11 @@ def _check_options(task, run, records):
             evaluation.evaluate(run, records, EvaluationOptions(**{name: changed[name]}))
 
 
-def _check_export(task, run, folder):
-    exported = saved_model.export(run, folder / "serving")
+def _check_export(task, result, folder):
+    exported = saved_model.export(result.run, folder / "serving", calibration=result.calibration)
     outputs = {one.name: one for one in exported.outputs}
     assert outputs["probabilities"].dtype == "float32" and exported.largest_difference < 1e-5
     assert len(outputs["class_id"].shape) == len(outputs["probabilities"].shape) - 1
     card = model_cards.read_model_card(exported.path / saved_model.EXTRA_DIR)
     assert card.task == task.name and card.needs == saved_model.NEEDS
+    assert card.temperature["temperature"] == result.calibration.temperature
