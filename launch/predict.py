@@ -1,4 +1,4 @@
-r"""Asks a run's model about image files (GeoTIFF, JPEG, PNG) and writes its answers as CSV.
+r"""Predicts image files (GeoTIFF, JPEG, PNG) by a run's model and writes the predictions as CSV.
 
 Examples:
   python -m launch.predict --run_dir=runs/a --images='patches/*.tif' --output=predictions.csv
@@ -34,7 +34,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     path_flags.define_multi_path(
         "images",
         None,
-        "Images to ask about: a file, a pattern in quotes such as 'patches/*.tif', or a folder, with all images below "
+        "Images to predict: a file, a pattern in quotes such as 'patches/*.tif', or a folder, with all images below "
         "it",  # absl itself adds that the flag may be repeated.
         required=True,
         **where,
@@ -54,7 +54,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "where there is one; if said, a run without is refused.",
         **where,
     )
-    flags.DEFINE_integer("batch_size", 64, "Images asked about at a time.", lower_bound=1, **where)
+    flags.DEFINE_integer("batch_size", 64, "Images predicted at a time.", lower_bound=1, **where)
     flags.DEFINE_bool("overwrite", False, "Whether to replace a file that is already in --output.", **where)
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     found, text = temperature.find(FLAGS.run_dir, FLAGS.calibrated)
     print(f"temperature: {text}")
     if FLAGS.dry_run:
-        print(f"dry run: the first image fits the model; would write the answers to {output}")
+        print(f"dry run: the first image fits the model; would write the predictions to {output}")
         return
 
     app.import_tensorflow_quietly()
@@ -81,15 +81,15 @@ def main() -> None:
     run = runs.open_run(FLAGS.run_dir)
     started = time.monotonic()
     with app.ProgressBars(unit="images") as progress:
-        answers = prediction.predict_images(
+        predictions = prediction.predict_images(
             run, paths, bands, FLAGS.batch_size, progress, temperature=found and found.temperature
         )
     seconds = time.monotonic() - started
-    _guard_band_order(answers.assumed)
+    _guard_band_order(predictions.assumed)
     _check_output(output)  # Again, for another process may have made it meanwhile.
     files.make_folder(output.parent)
-    files.write_text(output, _csv(answers, card.legend.class_names))
-    counts = np.bincount(answers.classes, minlength=len(card.legend))
+    files.write_text(output, _csv(predictions, card.legend.class_names))
+    counts = np.bincount(predictions.classes, minlength=len(card.legend))
     for name, count in zip(card.legend.class_names, counts, strict=True):
         print(f"  {name:24}{count:>8,}")
     print(f"{output}: {len(paths):,} images in {seconds:.1f} s ({len(paths) / seconds:,.0f} a second)")

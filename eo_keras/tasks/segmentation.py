@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,8 +38,8 @@ CLASS_WEIGHTS = ("none", "median_frequency", "effective_number")
 
 
 _SAMPLED_PIXELS = 200_000
-_FEWEST_ACROSS, _MOST_ACROSS = 4, 32
-"""Pixels whose probabilities are kept for calibration, and how many of them lie side by side in a tile."""
+_FEWEST_OF_TILE, _MOST_OF_TILE = 16, 1024
+"""Labeled pixels whose probabilities are kept for calibration: of all tiles together, and of one tile."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,17 +81,17 @@ class MaskScorer:
     Args:
         class_names: names of the classes in the legend's order.
         tolerance: how many pixels a boundary may be off.
-        grid: probabilities are kept of about `grid` x `grid` pixels of a tile, evenly spaced; 0 for none.
+        sampled: number of labeled pixels of a tile, drawn at random, whose probabilities are kept; 0 for none.
     """
 
-    def __init__(self, class_names: Sequence[str], tolerance: float = 2.0, grid: int = 0):
+    def __init__(self, class_names: Sequence[str], tolerance: float = 2.0, sampled: int = 0):
         self._scorer = SegmentationScorer(class_names, tolerance=tolerance)
-        self._grid, self._entropy, self._pixels = grid, 0.0, 0
+        self._sampled, self._entropy, self._pixels = sampled, 0.0, 0
         self._labels: list[np.ndarray] = []
         self._probabilities: list[np.ndarray] = []
 
     def keep(self, probabilities: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Returns masks, sums of cross-entropy over labeled pixels, their number, and probabilities of the grid."""
+        """Returns masks, sums of cross-entropy over labeled pixels, their number, and the sample."""
         classes = probabilities.shape[-1]
         predictions = tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
         known = tf.not_equal(label, IGNORE)
@@ -103,24 +102,33 @@ class MaskScorer:
         # In double precision: millions of pixels are added up.
         summed = tf.reduce_sum(tf.where(known, tf.cast(entropy, tf.float64), 0), axis=(1, 2))
         kept = predictions, summed, tf.reduce_sum(tf.cast(known, tf.int64), axis=(1, 2))
-        return (*kept, self._of_grid(probabilities)) if self._grid else kept
+        return (*kept, *self._sample(probabilities, label, known)) if self._sampled else kept
 
-    def _of_grid(self, values: Any) -> Any:
-        """Returns every so many rows and columns of (batch, height, width, ...), from the middle of a cell on."""
-        step = max(1, values.shape[1] // self._grid)
-        return values[:, step // 2 :: step, step // 2 :: step]
+    def _sample(self, probabilities: tf.Tensor, label: tf.Tensor, known: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns probabilities (batch, sampled, classes) and labels (batch, sampled); missing ones are `IGNORE`.
+
+        The pixels are the same in every run: of a fixed random order of all, the first that are labeled.
+        """
+        batch, pixels = tf.shape(label)[0], tf.shape(label)[1] * tf.shape(label)[2]
+        order = tf.random.stateless_uniform((pixels,), (0, 0), alg="philox")
+        priority = tf.where(tf.reshape(known, (batch, pixels)), order, -1.0)
+        priority, places = tf.math.top_k(priority, tf.minimum(self._sampled, pixels))
+        flat = tf.reshape(probabilities, (batch, pixels, probabilities.shape[-1]))
+        labels = tf.gather(tf.reshape(label, (batch, pixels)), places, batch_dims=1)
+        labels = tf.where(priority < 0, tf.constant(IGNORE, label.dtype), labels)
+        return tf.gather(flat, places, batch_dims=1), labels
 
     def add(self, keys: Sequence[str], labels: np.ndarray, kept: Sequence[np.ndarray]) -> np.ndarray:
         """Adds tiles; see `Scorer`."""
-        predictions, entropy, pixels, *probabilities = kept
+        predictions, entropy, pixels, *sample = kept
         self._entropy += float(entropy.sum())
         self._pixels += int(pixels.sum())
         for key, label, prediction in zip(keys, labels, predictions, strict=True):
             self._scorer.add(key, label, prediction)
-        for of_grid in probabilities:
-            true = self._of_grid(labels)
+        if sample:
+            probabilities, true = sample
             self._labels.append(true[true != IGNORE].astype(np.int64))
-            self._probabilities.append(of_grid[true != IGNORE])
+            self._probabilities.append(probabilities[true != IGNORE])
         return predictions
 
     def merge(self, other: MaskScorer) -> None:
@@ -228,9 +236,9 @@ class Segmentation:
         return models.inference_model(model, None, options.output_stride)
 
     def scoring(self, options: EvaluationOptions, examples: int) -> dict[str, Any]:
-        """Returns the tolerance, and a grid of about `_SAMPLED_PIXELS` pixels in all tiles together."""
-        grid = math.isqrt(_SAMPLED_PIXELS // max(1, examples))
-        return {"tolerance": options.boundary_tolerance, "grid": min(max(grid, _FEWEST_ACROSS), _MOST_ACROSS)}
+        """Returns the tolerance, and how many pixels of a tile are sampled: about `_SAMPLED_PIXELS` of all tiles."""
+        sampled = min(max(_SAMPLED_PIXELS // max(1, examples), _FEWEST_OF_TILE), _MOST_OF_TILE)
+        return {"tolerance": options.boundary_tolerance, "sampled": sampled}
 
     def with_places(self, predictions: MaskPredictions, places: Places | None, card: DataCard) -> MaskPredictions:
         """Returns predictions with the ground that each tile shows: tiles of equal ground are drawn together."""
