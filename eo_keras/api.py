@@ -97,9 +97,8 @@ class Records:
                 "augment", "it is given for a dataset that is not shuffled", "shuffle=True, or no augment"
             )
         if augment is True:
-            augment = (
-                CropAugmentation(crop=self.card.patch_size) if self.card.task == "segmentation" else Augmentation()
-            )
+            crops = self.card.targets.per_pixel
+            augment = CropAugmentation(crop=self.card.patch_size) if crops else Augmentation()
         options = PipelineOptions(
             batch_size=batch_size,
             bands=_bands(self.card, bands),

@@ -306,7 +306,7 @@ def _default_crop(records_dir: str) -> int:
         card = cards.read_data_card(records_dir)
     except RecordsError:
         return _CROP  # Training itself tells what is the matter with the records.
-    return max(crops.SMALLEST_CROP, min(_CROP, card.patch_size)) if card.task == "segmentation" else _CROP
+    return max(crops.SMALLEST_CROP, min(_CROP, card.patch_size)) if card.targets.per_pixel else _CROP
 
 
 def _chosen(kind: type, given: dict) -> dict:

@@ -117,10 +117,10 @@ def read_status(planned: PlannedRun, data_fingerprint: str) -> tuple[RunStatus, 
     Raises:
         RunError: if its folder holds another run or something else, or its checkpoint cannot be read.
     """
-    from eo_keras import models
+    from eo_keras import models, tasks
     from eo_keras.training.options import check_resumable
 
-    metric = "miou" if models.MODELS[planned.options.model].task == "segmentation" else "accuracy"
+    metric = tasks.of(models.MODELS[planned.options.model]).monitor.name
     folder, result = (
         pathlib.Path(planned.options.run_dir),
         RunStatus(planned.name, dict(planned.settings), metric=metric),
