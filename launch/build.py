@@ -107,7 +107,7 @@ def main() -> None:
         f"{FLAGS.output_dir}: {examples:,} examples in {seconds:.1f} s ({examples / seconds:,.0f} a second), "
         f"fingerprint {card.fingerprint[:12]}"
     )
-    print(f"next: python -m launch.inspect --records_dir={FLAGS.output_dir}")
+    app.say(f"next: python -m launch.inspect --records_dir={FLAGS.output_dir}")
 
 
 if __name__ == "__main__":

@@ -270,6 +270,3 @@ def ignored_options(path: str, scaling: Scaling, user: UserScaling) -> str:
         f"{scaling.scale / QUANTIFICATION:g} and offset {scaling.offset:g} (reflectance x 10000) are used, "
         f"{scaling.source}"
     )
-
-
-Told = UserScaling

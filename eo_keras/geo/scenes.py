@@ -51,7 +51,7 @@ class SceneOptions:
         units: one of `scene_numbers.UNITS`, for floating-point scenes without metadata.
         offset: added to the numbers of scenes without metadata, such as -1000.
         scale: reflectance = (number + offset) x scale; None for 1/10000.
-        told_first: whether `offset` and `scale` override tags of a raster and metadata beside it.
+        override_metadata: whether `offset` and `scale` override tags of a raster and metadata beside it.
         band_order: the bands' names in stored order, for files that do not name theirs.
         target_crs: CRS to reproject the scene to, such as `EPSG:32633`; None keeps its own.
         level: `L1C` or `L2A` of scenes without metadata.
@@ -62,7 +62,7 @@ class SceneOptions:
     units: str | None = None
     offset: float | None = None
     scale: float | None = None
-    told_first: bool = False
+    override_metadata: bool = False
     band_order: tuple[str, ...] | None = None
     target_crs: str | None = None
     level: str | None = None
@@ -82,7 +82,7 @@ class SceneOptions:
     @property
     def user_scaling(self) -> UserScaling:
         """Units, offset and scale of the stored numbers."""
-        return UserScaling(self.units, self.offset, self.scale, self.told_first)
+        return UserScaling(self.units, self.offset, self.scale, self.override_metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,8 +199,8 @@ def _missing(path: str, missing: Sequence[str], source: _Source) -> BandError:
 
 
 def _product(path: str, options: SceneOptions) -> _Source:
-    if options.units is not None or (options.told_first and options.user_scaling.numbers):
-        where = "scene_offset and scene_scale" if options.told_first else "scene_units"
+    if options.units is not None or (options.override_metadata and options.user_scaling.numbers):
+        where = "scene_offset and scene_scale" if options.override_metadata else "scene_units"
         remedy = "leave it out, or give it for other cities alone, by a column of the list"
         raise OptionError(where, f"{path} has metadata that state its scaling", remedy=remedy)
     product = safe.open_product(path)

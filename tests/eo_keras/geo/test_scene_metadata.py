@@ -266,10 +266,10 @@ def test_what_the_user_says_is_for_scenes_that_say_nothing(product):
     assert offset == -1000 and "`scene_offset` and `scene_scale` are for scenes that do not say" in scene.warnings[0]
     assert offsets(folder, offset=-1000)[1].warnings == ()
     assert "scene_offset" in offsets(product, offset=0)[1].warnings[0]
-    # Told of one city, it goes before metadata; a product says itself.
-    assert offsets(folder, offset=-500, told_first=True)[0] == -500
+    # Given for one city, it overrides metadata, but not those of a product.
+    assert offsets(folder, offset=-500, override_metadata=True)[0] == -500
     with pytest.raises(OptionError, match="has metadata that state its scaling"):
-        scenes.open_scene(product, SceneOptions(offset=0, told_first=True))
+        scenes.open_scene(product, SceneOptions(offset=0, override_metadata=True))
 
 
 def test_bare_names_take_the_folders_name(tmp_path):

@@ -173,7 +173,7 @@ def test_a_statement_that_goes_before_flags_is_corrected_by_the_column(tmp_path)
     path = write(tmp_path / "tags.tif", ground(0.02, 0.12) * 10_000, "uint16", tags=(1e-4, -0.1))
     with pytest.raises(SourceError, match="applied already.*give the city a column scene_offset with 0"):
         scenes.open_scene(path, SceneOptions(offset=0))
-    scenes.open_scene(path, SceneOptions(offset=0, told_first=True))
+    scenes.open_scene(path, SceneOptions(offset=0, override_metadata=True))
 
 
 def test_an_offset_tag_of_reflectance_is_reflectance(tmp_path):

@@ -105,7 +105,7 @@ class UrbanAtlasOptions:
         if scaling is None:
             return self.scene
         return dataclasses.replace(
-            self.scene, units=scaling.units, offset=scaling.offset, scale=scaling.scale, told_first=scaling.first
+            self.scene, units=scaling.units, offset=scaling.offset, scale=scaling.scale, override_metadata=scaling.first
         )
 
     @property
