@@ -484,5 +484,5 @@ def parse_band_order(text: str) -> tuple[str, ...]:
     names = tuple(sentinel2.canonical_name(part) for part in text.split(","))
     known = [name for name in names if name in BANDS]
     if not known or len(set(known)) != len(known):
-        raise BandError("band_order", f"'{text}'", f"names out of {','.join(BANDS)}, each once, in stored order")
+        raise BandError("`band_order`", f"'{text}'", f"names out of {','.join(BANDS)}, each once, in stored order")
     return names
