@@ -1,4 +1,4 @@
-"""How well the boundaries of a map's classes lie where they are in truth, as counts that add up over images.
+"""Boundary F1: agreement of the classes' boundaries with the true ones, as counts that add up over images.
 
 A class's boundary are those of its pixels that touch a pixel of another class by a side. Pixels whose truth is not
 known are no boundary and make none: neither they nor the image's edge show where a class ends. NumPy only.
@@ -25,7 +25,7 @@ def boundary_counts(
         predictions: integers (height, width), 0..num_classes - 1.
         known: bool (height, width), whether a pixel's truth is known.
         num_classes: number of classes C.
-        tolerance: how many pixels, centre to centre, a counterpart of the same class may be away.
+        tolerance: how many pixels, center to center, a counterpart of the same class may be away.
 
     Returns:
         int64 (4, C), by class: boundary pixels of the prediction; those of them near the true boundary; boundary pixels
@@ -63,7 +63,7 @@ def boundary_f1(counts: np.ndarray) -> np.ndarray:
 
 
 def _boundary(classes: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Returns which pixels have a known neighbour of another class above, below, left or right."""
+    """Returns which pixels have a known neighbor of another class above, below, left or right."""
     boundary = np.zeros(classes.shape, bool)
     for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         differs = (classes[one] != classes[other]) & known[one] & known[other]
@@ -80,7 +80,7 @@ def _near(
     num_classes: int,
     tolerance: float,
 ) -> np.ndarray:
-    """Returns for each boundary pixel, in their order, whether the other map has one of the same class nearby."""
+    """Returns for each boundary pixel, in their order, whether the other mask has one of the same class nearby."""
     at_boundary = classes[boundary]
     near = np.zeros(len(at_boundary), bool)
     # One bit a class, so that all classes are widened at once.
@@ -90,9 +90,9 @@ def _near(
         bits = np.zeros(classes.shape, kind)
         inside = other_boundary & (others >= first) & (others < first + here)
         bits[inside] = kind(1) << (others[inside].astype(kind) - kind(first))
-        asked = (at_boundary >= first) & (at_boundary < first + here)
-        found = _widened(bits, tolerance)[boundary][asked]
-        near[asked] = (found >> (at_boundary[asked].astype(kind) - kind(first))) & kind(1) > 0
+        in_range = (at_boundary >= first) & (at_boundary < first + here)
+        nearby = _widened(bits, tolerance)[boundary][in_range]
+        near[in_range] = (nearby >> (at_boundary[in_range].astype(kind) - kind(first))) & kind(1) > 0
     return near
 
 

@@ -1,6 +1,6 @@
-"""Temperature scaling: one number, fitted on validation examples, that makes confidences mean what they say.
+"""Calibration of probabilities: their scores, and temperature scaling fitted on validation examples. NumPy only.
 
-Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv 1706.04599, section 4.2. NumPy only.
+Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv 1706.04599, section 4.2.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ BINS = 15
 """Number of bins of the calibration error in Guo et al. 2017."""
 
 LIMITS = (0.05, 20.0)
-"""Temperatures are looked for between these; where validation is answered without a mistake there is no lowest one."""
+"""Range of the search for a temperature; where all validation predictions are correct there is no lowest one."""
 
 FEW = 100
-"""Of fewer examples a fitted temperature is cautioned about."""
+"""A temperature fitted on fewer examples has a caution."""
 
 _TINY = float(np.finfo(np.float32).tiny)
 _STEPS = 60
-"""Halvings of the interval: more than float64 can tell apart."""
+"""Halvings of the interval: more than float64 can distinguish."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationScores:
-    """How well probabilities are calibrated; lower is better for all three.
+    """Scores of probabilities; lower is better for all three.
 
     Attributes:
         expected_calibration_error: mean distance between confidence and accuracy, weighted by the bins' counts.
@@ -61,7 +61,7 @@ class Calibration:
     """A fitted temperature.
 
     Attributes:
-        temperature: what logits are to be divided by; above 1 the model was too sure, below 1 not sure enough.
+        temperature: divisor of the logits; above 1 the model was overconfident, below 1 underconfident.
         at_limit: whether the likelihood would still rise beyond `LIMITS`.
         fitted_on: the examples that it was fitted on, in words.
         examples: their number.
@@ -71,8 +71,8 @@ class Calibration:
         tta: which average over symmetries gave the probabilities, see `eo_keras.evaluation.tta`; another one needs
             another number.
         data_fingerprint: fingerprint of the records that the examples are from.
-        thresholds: confidences, before scaling, from which on the answers about these examples are right often enough,
-            see `eo_keras.metrics.selective`.
+        thresholds: confidences before scaling from which on the predictions of these examples reach an accuracy, see
+            `eo_keras.metrics.selective`.
         calibrated_thresholds: the same of confidences after scaling.
     """
 
@@ -89,7 +89,7 @@ class Calibration:
     calibrated_thresholds: tuple[Threshold, ...] = ()
 
     def summary(self) -> dict[str, Any]:
-        """Returns what a model's card says of it."""
+        """Returns the entries of a model card."""
         return {
             "temperature": self.temperature,
             "fitted_on": self.fitted_on,
@@ -99,14 +99,16 @@ class Calibration:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What speaks against relying on it."""
-        found = []
+        """Reasons not to rely on it."""
+        cautions = []
         if self.examples < FEW:
-            found.append(f"{self.examples:,} examples are few: another {self.examples:,} may give quite another one")
+            cautions.append(
+                f"{self.examples:,} examples are few: another {self.examples:,} may give a very different one"
+            )
         if self.at_limit:
-            found.append("the likelihood would still rise beyond the limit of the search")
-        found += worse(self.before, self.after, "on the examples that it was fitted on")
-        return tuple(found)
+            cautions.append("the likelihood would still rise beyond the limit of the search")
+        cautions += worse(self.before, self.after, "on the examples that it was fitted on")
+        return tuple(cautions)
 
 
 def score_probabilities(
@@ -179,7 +181,7 @@ def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
 
 
 def worse(before: CalibrationScores, after: CalibrationScores, where: str) -> list[str]:
-    """Says which scores a temperature makes worse, as `metrics.json` and the command tell it."""
+    """Returns which scores a temperature makes worse, in words, as `metrics.json` and the command show it."""
     names = {"negative_log_likelihood": "negative log-likelihood", "expected_calibration_error": "calibration error"}
     raised = [
         f"{text} ({getattr(before, name):z.4f} to {getattr(after, name):z.4f})"
@@ -192,7 +194,7 @@ def worse(before: CalibrationScores, after: CalibrationScores, where: str) -> li
 def apply_temperature(probabilities: npt.ArrayLike, temperature: float) -> np.ndarray:
     """Returns what the softmax would have given with the logits divided by a temperature.
 
-    The logits themselves are not needed: log p is the logits minus a constant a row, which softmax takes no notice of.
+    The logits themselves are not needed: log p is the logits minus a constant a row, which does not change a softmax.
     The order of a row's classes stays, and with it every prediction.
 
     Args:
@@ -208,14 +210,14 @@ def apply_temperature(probabilities: npt.ArrayLike, temperature: float) -> np.nd
 
 
 def fit_temperature(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[float, bool]:
-    """Finds the temperature of the largest likelihood.
+    """Fits the temperature of the largest likelihood.
 
     The negative log-likelihood is convex in 1 / T (log-sum-exp minus a linear function), so that its slope crosses 0
     once at the most, in whatever scale T is written; it is found by halving the interval of log T.
 
     Args:
         labels: (N,) true labels of validation examples.
-        probabilities: (N, C) what the model answers about them.
+        probabilities: (N, C) predicted probabilities of them.
 
     Returns:
         The temperature, and whether it stopped at a limit. 1 where the likelihood does not depend on it.
@@ -253,14 +255,14 @@ def calibrate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, fitted_on: st
 
     Args:
         labels: (N,) true labels of validation examples; never those of the split that is tested.
-        probabilities: (N, C) what the model answers about them.
+        probabilities: (N, C) predicted probabilities of them.
         fitted_on: which examples these are.
         **origin: `model_sha256`, `tta` and `data_fingerprint` of `Calibration`.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     temperature, at_limit = fit_temperature(labels, probabilities)
-    scaled, right = apply_temperature(probabilities, temperature), probabilities.argmax(axis=1) == labels
-    curve, scaled_curve = (risk_coverage(each.max(axis=1), right) for each in (probabilities, scaled))
+    scaled, correct = apply_temperature(probabilities, temperature), probabilities.argmax(axis=1) == labels
+    curve, scaled_curve = (risk_coverage(each.max(axis=1), correct) for each in (probabilities, scaled))
     return Calibration(
         temperature=temperature,
         at_limit=at_limit,
@@ -275,7 +277,7 @@ def calibrate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, fitted_on: st
 
 
 def to_bytes(calibration: Calibration) -> bytes:
-    """Returns a fitted temperature as JSON, for whoever uses the model later."""
+    """Returns a fitted temperature as JSON, for predictions and exports of the model."""
     return files.json_bytes(cards.to_json(calibration))
 
 
@@ -286,36 +288,41 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
         RunError: if the file is missing or is no such file.
     """
     try:
-        found = serialization.from_json(Calibration, json.loads(files.read_bytes(path)))
-        if not LIMITS[0] <= found.temperature <= LIMITS[1]:
-            raise ValueError(f"the temperature is {found.temperature}")
-        return found
+        calibration = serialization.from_json(Calibration, json.loads(files.read_bytes(path)))
+        if not LIMITS[0] <= calibration.temperature <= LIMITS[1]:
+            raise ValueError(f"the temperature is {calibration.temperature}")
+        return calibration
     except (OSError, ValueError) as error:
         raise RunError(
             path, f"it cannot be read ({error})", "a temperature written by launch.evaluate", "evaluate with `force`"
         ) from None
 
 
-def to_json(found: Calibration | None, labels: np.ndarray, probabilities: np.ndarray, reason: str) -> dict[str, Any]:
-    """Returns what an evaluation's `metrics.json` says: the temperature, and the scores of its own examples.
+def to_json(
+    calibration: Calibration | None, labels: np.ndarray, probabilities: np.ndarray, reason: str
+) -> dict[str, Any]:
+    """Returns the section `calibration` of `metrics.json`: the temperature, and scores of the evaluated examples.
 
     Args:
-        found: the temperature, or None.
+        calibration: the temperature, or None.
         labels: (N,) true labels of the evaluated split.
-        probabilities: (N, C) the model's own answers about it.
+        probabilities: (N, C) the model's own probabilities of it.
         reason: why there is no temperature; empty where there is.
     """
     content: dict[str, Any] = {"temperature": None, "reason": reason, "split": {"before": None, "after": None}}
     content["split"]["before"] = dataclasses.asdict(score_probabilities(labels, probabilities))
-    if found is not None:
-        scaled = apply_temperature(probabilities, found.temperature)
+    if calibration is not None:
+        scaled = apply_temperature(probabilities, calibration.temperature)
         content |= {
-            "temperature": found.temperature,
-            "at_limit": found.at_limit,
-            "fitted_on": found.fitted_on,
-            "examples": found.examples,
-            "cautions": [*found.cautions],
-            "validation": {"before": dataclasses.asdict(found.before), "after": dataclasses.asdict(found.after)},
+            "temperature": calibration.temperature,
+            "at_limit": calibration.at_limit,
+            "fitted_on": calibration.fitted_on,
+            "examples": calibration.examples,
+            "cautions": [*calibration.cautions],
+            "validation": {
+                "before": dataclasses.asdict(calibration.before),
+                "after": dataclasses.asdict(calibration.after),
+            },
             "reliability": [dataclasses.asdict(one) for one in reliability(labels, scaled)],
         }
         before, after = score_probabilities(labels, probabilities), score_probabilities(labels, scaled)

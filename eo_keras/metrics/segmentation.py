@@ -132,7 +132,7 @@ class SegmentationScorer:
             raise OptionError("resamples", f"it is {resamples}", "at least 1")
         if not self.confusion.any():
             raise EOKerasError(
-                "scores", f"{len(self.sums)} images without a labelled pixel", "at least one", "check the split's masks"
+                "scores", f"{len(self.sums)} images without a labeled pixel", "at least one", "check the split's masks"
             )
         place_sums = by_place(list(self.sums), np.stack(list(self.sums.values())), places)
         of_class, of_all = scores_of(place_sums.sum(axis=0))
@@ -141,8 +141,8 @@ class SegmentationScorer:
             {name: np.concatenate([each[name] for each in one]) for name in one[0]} for one in zip(*drawn, strict=True)
         )
         holding = (place_sums[:, 1] > 0).sum(axis=0)
-        labelled = int((place_sums[:, 1].sum(axis=1) > 0).sum())
-        overall = {name: of_resamples(of_all[name], drawn_of_all[name], labelled) for name in _OF_ALL}
+        labeled = int((place_sums[:, 1].sum(axis=1) > 0).sum())
+        overall = {name: of_resamples(of_all[name], drawn_of_all[name], labeled) for name in _OF_ALL}
         overall["kappa"] = confusion.kappa_estimate(
             of_all["kappa"], overall["accuracy"], of_all["by_chance"], drawn_of_all["kappa"]
         )

@@ -1,8 +1,8 @@
-"""Selective classification: how accurate a model is on the share of examples about which it is surest.
+"""Selective classification: accuracy of a model on its most confident predictions. NumPy only.
 
 Geifman & El-Yaniv 2017, Selective Classification for Deep Neural Networks, arXiv 1705.08500, section 2: a classifier
-that may decline to answer has a coverage, the share of examples that it answers, and a selective risk, the share of
-errors among these. Here it answers where its top probability reaches a threshold. NumPy only.
+that may abstain has a coverage, the share of examples that it predicts, and a selective risk, the share of errors among
+these. Here it abstains where its top probability is below a threshold.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ACCURACIES = (0.99, 0.995)
 
 @dataclasses.dataclass(frozen=True)
 class Threshold:
-    """From which confidence on answers are given, so that a share of these is right.
+    """The lowest confidence from which on predictions reach an accuracy.
 
     Attributes:
-        accuracy: the share that is to be right.
-        coverage: share of the examples that are answered then; None where no threshold reaches the accuracy.
-        threshold: the lowest confidence that is answered, or None.
+        accuracy: the accuracy to reach.
+        coverage: share of the examples that are predicted then; None where no threshold reaches the accuracy.
+        threshold: the lowest confidence that is not abstained from, or None.
     """
 
     accuracy: float
@@ -37,30 +37,30 @@ class Threshold:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The risk-coverage curve of N examples, the surest first.
+    """The risk-coverage curve of N examples, the most confident first.
 
-    Examples of equal confidence cannot be told apart by a threshold. Within such a group the number of right answers
-    rises evenly, which is its mean over all orders of the group: neither luck nor the stored order plays a part.
+    A threshold cannot separate examples of equal confidence. Within such a group the number of correct predictions
+    rises evenly, which is its mean over all orders of the group, so that the stored order plays no part.
 
     Attributes:
         confidences: float64 (N,), falling.
-        right: float64 (N,), number of right answers among the first 1..N examples; a fraction within a group.
-        ends: bool (N,), whether the next example is less sure: only there a threshold can divide.
+        correct: float64 (N,), number of correct predictions among the first 1..N examples; a fraction within a group.
+        ends: bool (N,), whether the next example is less confident: only there a threshold can divide.
     """
 
     confidences: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
     ends: np.ndarray
 
     @property
     def coverages(self) -> np.ndarray:
         """float64 (N,): 1/N to 1."""
-        return np.arange(1, len(self.right) + 1) / len(self.right)
+        return np.arange(1, len(self.correct) + 1) / len(self.correct)
 
     @property
     def accuracies(self) -> np.ndarray:
         """float64 (N,): selective accuracy, 1 minus selective risk."""
-        return self.right / np.arange(1, len(self.right) + 1)
+        return self.correct / np.arange(1, len(self.correct) + 1)
 
     @property
     def aurc(self) -> float:
@@ -71,10 +71,10 @@ class Curve:
         return float(1 - self.accuracies.mean())
 
     def accuracy_at(self, coverage: float) -> tuple[float, float]:
-        """Returns accuracy and threshold where at least this share of the examples, the surest, is answered."""
+        """Returns accuracy and threshold where at least this share of the examples is predicted."""
         # A coverage that is a whole number of examples must not become one more by rounding.
-        count = int(np.ceil(coverage * len(self.right) - 1e-9))
-        place = min(max(count, 1), len(self.right)) - 1
+        count = int(np.ceil(coverage * len(self.correct) - 1e-9))
+        place = min(max(count, 1), len(self.correct)) - 1
         return float(self.accuracies[place]), float(self.confidences[place])
 
     def coverage_at(self, accuracy: float) -> tuple[float, float] | None:
@@ -101,54 +101,54 @@ class Curve:
         }
 
 
-def risk_coverage(confidences: npt.ArrayLike, right: npt.ArrayLike) -> Curve:
+def risk_coverage(confidences: npt.ArrayLike, correct: npt.ArrayLike) -> Curve:
     """Returns the risk-coverage curve.
 
     Args:
         confidences: (N,) top probabilities.
-        right: (N,) whether the answers are right.
+        correct: (N,) whether the predictions are correct.
 
     Raises:
         EOKerasError: if there is no example.
         ValueError: if the shapes differ.
     """
-    confidences, right = np.asarray(confidences, np.float64), np.asarray(right, bool)
-    if confidences.shape != right.shape or confidences.ndim != 1:
-        raise ValueError(f"confidences {confidences.shape} and answers {right.shape} do not fit")
-    if not len(right):
+    confidences, correct = np.asarray(confidences, np.float64), np.asarray(correct, bool)
+    if confidences.shape != correct.shape or confidences.ndim != 1:
+        raise ValueError(f"confidences {confidences.shape} and outcomes {correct.shape} do not fit")
+    if not len(correct):
         raise EOKerasError("risk-coverage curve", "there is no example", "at least one")
     order = np.argsort(-confidences, kind="stable")
-    confidences, hits = confidences[order], np.cumsum(right[order])
+    confidences, hits = confidences[order], np.cumsum(correct[order])
     ends = np.append(confidences[:-1] != confidences[1:], True)
-    # Right answers are known at the ends of the groups and rise evenly in between.
+    # Correct predictions are known at the ends of the groups and rise evenly in between.
     places = np.concatenate([[0], np.flatnonzero(ends) + 1])
     counts = np.interp(np.arange(1, len(hits) + 1), places, np.concatenate([[0], hits[ends]]))
     return Curve(confidences, counts, ends)
 
 
 def apply_thresholds(
-    thresholds: Sequence[Threshold], confidences: npt.ArrayLike, right: npt.ArrayLike
+    thresholds: Sequence[Threshold], confidences: npt.ArrayLike, correct: npt.ArrayLike
 ) -> list[dict[str, float | None]]:
-    """Returns what thresholds come to on other examples than those they were taken from.
+    """Returns coverage and accuracy of thresholds on other examples than those they were taken from.
 
-    Only this tells what to expect: on its own examples a threshold is the luckiest of many.
+    Only these are unbiased: on its own examples a threshold is the luckiest of many.
 
     Args:
         thresholds: of a curve of validation examples; those that are None are left out.
         confidences: (N,) top probabilities of the examples.
-        right: (N,) whether their answers are right.
+        correct: (N,) whether their predictions are correct.
 
     Returns:
-        For each the accuracy that was aimed at, the threshold, and coverage and accuracy here; the latter is None where
-        nothing is answered.
+        For each the accuracy to reach, the threshold, and coverage and accuracy here; the latter is None where nothing
+        is predicted.
     """
-    confidences, right = np.asarray(confidences, np.float64), np.asarray(right, bool)
-    found = []
+    confidences, correct = np.asarray(confidences, np.float64), np.asarray(correct, bool)
+    reached = []
     for one in thresholds:
         if one.threshold is None:
             continue
-        answered = confidences >= one.threshold
-        accuracy = float(right[answered].mean()) if answered.any() else None
-        coverage = float(answered.mean())
-        found.append({"aim": one.accuracy, "threshold": one.threshold, "coverage": coverage, "accuracy": accuracy})
-    return found
+        predicted = confidences >= one.threshold
+        accuracy = float(correct[predicted].mean()) if predicted.any() else None
+        coverage = float(predicted.mean())
+        reached.append({"aim": one.accuracy, "threshold": one.threshold, "coverage": coverage, "accuracy": accuracy})
+    return reached

@@ -163,7 +163,7 @@ def test_other_types_shapes_and_options_are_errors():
         SegmentationScorer("x" * 256)
     with pytest.raises(OptionError, match="which is no class"):
         SegmentationScorer(NAMES, ignore=3)
-    with pytest.raises(EOKerasError, match="without a labelled pixel"):
+    with pytest.raises(EOKerasError, match="without a labeled pixel"):
         scorer_of([("a", np.full((3, 3), 255, np.uint8), np.zeros((3, 3), np.uint8))]).scores()
 
 

@@ -24,25 +24,25 @@ def test_no_threshold_reaches_it():
 
 def test_ties_are_the_mean_over_all_orders():
     rng = np.random.default_rng(0)
-    confidences, right = rng.choice([0.5, 0.7, 0.9], 30), rng.random(30) < 0.7
-    curve = selective.risk_coverage(confidences, right)
+    confidences, correct = rng.choice([0.5, 0.7, 0.9], 30), rng.random(30) < 0.7
+    curve = selective.risk_coverage(confidences, correct)
     drawn = np.zeros((4000, 30))
     for row in drawn:
         order = rng.permutation(30)
         order = order[np.argsort(-confidences[order], kind="stable")]
-        row[:] = np.cumsum(right[order])
-    np.testing.assert_allclose(curve.right, drawn.mean(axis=0), atol=0.1)
+        row[:] = np.cumsum(correct[order])
+    np.testing.assert_allclose(curve.correct, drawn.mean(axis=0), atol=0.1)
     assert list(np.flatnonzero(curve.ends) + 1) == list(np.cumsum([np.sum(confidences == c) for c in (0.9, 0.7, 0.5)]))
     # The stored order plays no part.
     order = rng.permutation(30)
-    np.testing.assert_array_equal(selective.risk_coverage(confidences[order], right[order]).right, curve.right)
+    np.testing.assert_array_equal(selective.risk_coverage(confidences[order], correct[order]).correct, curve.correct)
 
 
 def test_a_threshold_cannot_divide_equals():
     curve = selective.risk_coverage([0.9, 0.9, 0.9, 0.5], [True, True, False, True])
     assert curve.coverage_at(0.99) is None
     assert curve.coverage_at(2 / 3) == pytest.approx((1.0, 0.5))
-    np.testing.assert_allclose(curve.right, [2 / 3, 4 / 3, 2, 3])
+    np.testing.assert_allclose(curve.correct, [2 / 3, 4 / 3, 2, 3])
 
 
 def test_numbers_for_metrics_json():
@@ -52,7 +52,7 @@ def test_numbers_for_metrics_json():
     found = [one["accuracy"] for one in content["accuracy_at_coverage"]]
     np.testing.assert_allclose(found, [0.94, 94 / 95, 1, 1, 1])
     assert content["accuracy_at_coverage"][2]["threshold"] == pytest.approx(confidences[89])
-    # 94 of 94 right is 100 %, 94 of 95 is 98.9 %.
+    # 94 of 94 correct is 100 %, 94 of 95 is 98.9 %.
     assert [one["coverage"] for one in content["coverage_at_accuracy"]] == [0.94, 0.94]
 
 
@@ -61,7 +61,7 @@ def test_thresholds_of_validation_on_other_examples():
     thresholds = curve.thresholds()
     assert [(one.accuracy, one.coverage, one.threshold) for one in thresholds] == [(0.99, 0.5, 0.8), (0.995, 0.5, 0.8)]
     found = selective.apply_thresholds(thresholds, [0.95, 0.8, 0.79, 0.1, 0.85], [True, False, True, True, True])
-    # Three of five are at least as sure as 0.8, and two of these are right.
+    # Three of five are at least as confident as 0.8, and two of these are correct.
     assert found[0] == {"aim": 0.99, "threshold": 0.8, "coverage": 0.6, "accuracy": pytest.approx(2 / 3)}
     none = selective.apply_thresholds(thresholds, [0.1, 0.2], [True, True])
     assert none[0]["coverage"] == 0 and none[0]["accuracy"] is None
