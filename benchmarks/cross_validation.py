@@ -65,7 +65,8 @@ def pool(folders: Sequence[tuple[pathlib.Path, pathlib.Path]], block_km: float) 
     labels, probabilities, cells = [], [], []
     for records_dir, folder in folders:
         stored = report.read_evaluation(folder)
-        found = by_location.read_places(records_dir, cards.read_data_card(records_dir), "test", stored.predictions.keys)
+        card = cards.read_data_card(records_dir)
+        found = by_location.read_locations(records_dir, card, "test", stored.predictions.keys)
         if found is None or not found.known.all():
             raise measuring.MeasurementError(records_dir, "not all patches have a place", "georeferenced patches")
         keys += stored.predictions.keys
@@ -111,7 +112,7 @@ def score(pooled: dict[str, Pooled]) -> dict[str, Any]:
     """Scores pooled answers by choice of bands, and compares each with the first one."""
     reference, found = next(iter(pooled)), {}
     for bands, one in pooled.items():
-        right = one.answers.right.astype(np.float64)
+        right = one.answers.correct.astype(np.float64)
         low, high = interval(right, one.blocks)
         scores = metrics.score_classification(one.answers.labels, one.answers.probabilities, one.class_names)
         found[bands] = {
@@ -127,7 +128,7 @@ def score(pooled: dict[str, Pooled]) -> dict[str, Any]:
             before = pooled[reference].answers
             if before.keys != one.answers.keys:
                 raise measuring.MeasurementError("folds", f"{bands} and {reference} answer about other patches")
-            difference = right - before.right
+            difference = right - before.correct
             low, high = interval(difference, one.blocks)
             found[bands] |= {"gain": float(difference.mean()), "gain_low": low, "gain_high": high, "over": reference}
     return found

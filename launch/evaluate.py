@@ -236,9 +236,9 @@ def _calibration(
     return found, ""
 
 
-def _places(path: str, keys: tuple[str, ...]) -> by_location.Places:
+def _places(path: str, keys: tuple[str, ...]) -> by_location.Locations:
     degrees, _ = read_coordinates(path, keys)
-    return by_location.Places(degrees, pathlib.Path(path).name)
+    return by_location.Locations(degrees, pathlib.Path(path).name)
 
 
 def _report(subject: _Subject, stored: StoredEvaluation, chosen: EvaluationOptions, *, alone: bool) -> None:

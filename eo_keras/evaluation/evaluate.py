@@ -17,7 +17,7 @@ from eo_keras.evaluation import tta
 from eo_keras.evaluation.options import OWN, EvaluationOptions
 from eo_keras.legends import catalogue as legends
 from eo_keras.metrics import calibration, selective
-from eo_keras.metrics.by_location import Places, read_places
+from eo_keras.metrics.by_location import Locations, read_locations
 from eo_keras.metrics.calibration import Calibration
 from eo_keras.metrics.predictions import PredictedSample
 from eo_keras.metrics.scores import Scores
@@ -54,7 +54,7 @@ class Evaluation:
     samples: tuple[PredictedSample, ...]
     images_per_second: float
     calibration: Calibration | None = None
-    places: Places | None = None
+    places: Locations | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -106,7 +106,7 @@ def evaluate(
     *,
     fitted: Calibration | None = None,
     not_calibrated: str = "",
-    places: Callable[[tuple[str, ...]], Places | None] | None = None,
+    places: Callable[[tuple[str, ...]], Locations | None] | None = None,
     progress: _Progress | None = None,
 ) -> Evaluation:
     """Predicts every example of a split and scores the predictions.
@@ -134,7 +134,7 @@ def evaluate(
     predictor = _predictor(run, options, records.count(split))
     found = predictor(records, dataset, f"predicting {split}", progress, samples=task.samples)
     keys = found.predictions.keys
-    located = read_places(records.folder, card, split, keys) if places is None else places(keys)
+    located = read_locations(records.folder, card, split, keys) if places is None else places(keys)
     predictions = task.with_places(found.predictions, located, card)
     scores = task.scores(predictions, card.legend.class_names, options.resamples)
     sections = _sections(task, predictions, fitted, not_calibrated)
@@ -160,8 +160,8 @@ def _sections(task: Task, predictions: Any, fitted: Calibration | None, reason: 
         # As launch.predict and an export give them.
         taken = fitted.calibrated_thresholds
         found = found.calibrated(fitted.temperature)
-    curve = selective.risk_coverage(found.confidences, found.right)
-    by_validation = selective.apply_thresholds(taken, found.confidences, found.right)
+    curve = selective.risk_coverage(found.confidences, found.correct)
+    by_validation = selective.apply_thresholds(taken, found.confidences, found.correct)
     return {"calibration": calibrated, "selective": {**curve.to_json(), "by_validation": by_validation}}
 
 

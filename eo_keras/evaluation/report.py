@@ -224,7 +224,7 @@ def _selective_png(evaluation: Evaluation, title: str) -> bytes:
     found = tasks.of(evaluation.run.card).probabilities(evaluation.predictions)
     if evaluation.calibration is not None:
         found = found.calibrated(evaluation.calibration.temperature)
-    return confidence.selective_accuracy_png(selective.risk_coverage(found.confidences, found.right), title)
+    return confidence.selective_accuracy_png(selective.risk_coverage(found.confidences, found.correct), title)
 
 
 def _by_place(evaluation: Evaluation, title: str) -> tuple[dict[str, Any] | None, dict[str, bytes]]:
@@ -232,7 +232,7 @@ def _by_place(evaluation: Evaluation, title: str) -> tuple[dict[str, Any] | None
     found, correct = evaluation.places, tasks.of(evaluation.run.card).correct(evaluation.predictions)
     if correct is None or found is None or not found.known.any():
         return None, {}
-    grid = by_location.by_cell(found.degrees, correct)
+    grid = by_location.accuracy_by_cell(found.degrees, correct)
     picture = confidence.accuracy_map_png(found.degrees, correct, grid, title)
     content = {"source": found.source, "examples": int(found.known.sum()), "cell_degrees": grid.degrees}
     return content, {PLACE_FILES[0]: picture, PLACE_FILES[1]: grid.to_csv().encode("utf-8")}

@@ -1,4 +1,4 @@
-"""Where the examples of a split lie, and how many of them are answered rightly there."""
+"""Locations of the examples of a split, and the accuracy by location."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ _METRES_A_DEGREE = 111_320.0
 
 _FEWEST_ACROSS, _MOST_ACROSS = 4, 30
 _EXAMPLES_IN_CELL = 8
-"""On average at least: the share of a cell of one example is 0 or 1 and says nothing of the place."""
+"""On average at least: the accuracy of a single example is 0 or 1."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Places:
-    """Where N examples lie.
+class Locations:
+    """Locations of N examples.
 
     Attributes:
-        degrees: float64 (N, 2), longitude and latitude of the images' centres; NaN where they are not known.
-        source: what says so.
+        degrees: float64 (N, 2), longitude and latitude of the images' centers; NaN where they are not known.
+        source: where they are read from, in words.
     """
 
     degrees: np.ndarray
@@ -56,30 +56,30 @@ class Places:
 
     @property
     def known(self) -> np.ndarray:
-        """Whether each place is known, bool (N,)."""
+        """Whether each location is known, bool (N,)."""
         return np.isfinite(self.degrees).all(axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The answers in one cell of a grid of degrees.
+    """Counts of predictions in one cell of a grid of degrees.
 
     Attributes:
         west: longitude of its western edge, part of the cell.
         south: latitude of its southern edge, part of the cell.
         examples: number of examples in it, at least 1.
-        right: number of these that are answered rightly.
+        correct: number of these that are predicted correctly.
     """
 
     west: float
     south: float
     examples: int
-    right: int
+    correct: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
-    """Answers by cell.
+class AccuracyGrid:
+    """Accuracy by cell.
 
     Attributes:
         degrees: side of a cell.
@@ -93,16 +93,18 @@ class Grid:
         """Returns a header and a line a cell."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["west", "south", "degrees", "examples", "right", "accuracy"])
+        writer.writerow(["west", "south", "degrees", "examples", "correct", "accuracy"])
         for cell in self.cells:
-            accuracy = f"{cell.right / cell.examples:.6f}"
+            accuracy = f"{cell.correct / cell.examples:.6f}"
             edges = (f"{value:g}" for value in (cell.west, cell.south, self.degrees))
-            writer.writerow([*edges, cell.examples, cell.right, accuracy])
+            writer.writerow([*edges, cell.examples, cell.correct, accuracy])
         return text.getvalue()
 
 
-def read_places(records_dir: str | os.PathLike[str], card: DataCard, split: str, keys: Sequence[str]) -> Places | None:
-    """Reads where examples lie from their CRS and transforms; no image is decoded.
+def read_locations(
+    records_dir: str | os.PathLike[str], card: DataCard, split: str, keys: Sequence[str]
+) -> Locations | None:
+    """Reads the locations of examples from their CRS and transforms; no image is decoded.
 
     Args:
         records_dir: the records folder.
@@ -111,7 +113,7 @@ def read_places(records_dir: str | os.PathLike[str], card: DataCard, split: str,
         keys: keys of the examples.
 
     Returns:
-        The places in the order of the keys, or None if the records hold none.
+        The locations in the order of the keys, or None if the records hold none.
 
     Raises:
         RecordsError: if a shard is damaged.
@@ -119,53 +121,55 @@ def read_places(records_dir: str | os.PathLike[str], card: DataCard, split: str,
     if not card.georeferenced:
         return None
     place_of = {key: place for place, key in enumerate(keys)}
-    centres: dict[str, list[tuple[int, float, float]]] = collections.defaultdict(list)
+    centers: dict[str, list[tuple[int, float, float]]] = collections.defaultdict(list)
     middle = card.patch_size / 2
     for shard in card.splits[split].shards:
         for example in records.read_examples(files.join(records_dir, shard.name)):
             if example.transform is not None and example.key in place_of:
                 a, b, c, d, e, f = example.transform
                 x, y = (a + b) * middle + c, (d + e) * middle + f
-                centres[example.crs].append((place_of[example.key], x, y))
-    return Places(_degrees(centres, len(keys)), "the records' CRS and transforms")
+                centers[example.crs].append((place_of[example.key], x, y))
+    return Locations(_degrees(centers, len(keys)), "the records' CRS and transforms")
 
 
-def _degrees(centres: dict[str, list[tuple[int, float, float]]], count: int) -> np.ndarray:
+def _degrees(centers: dict[str, list[tuple[int, float, float]]], count: int) -> np.ndarray:
     from rasterio.warp import transform
 
     degrees = np.full((count, 2), np.nan)
-    for crs, points in centres.items():
+    for crs, points in centers.items():
         members, xs, ys = zip(*points, strict=True)
         degrees[list(members)] = np.stack(transform(crs, "EPSG:4326", xs, ys), axis=-1)
     return degrees
 
 
-def grounds(found: Places, keys: Sequence[str], side_m: float) -> dict[str, str]:
+def grounds(locations: Locations, keys: Sequence[str], side_m: float) -> dict[str, str]:
     """Returns a name of the ground that each square image shows, by key; images of equal names belong together.
 
-    Images of the same centre, such as one place at several dates, have the same ground. Where others overlap, it is the
-    block of twice an image's side that holds the centre: blocks of neighbouring images are drawn by a block bootstrap
-    (Hall 1985, Stochastic Processes and their Applications 20(2)). An image of unknown place is a ground of its own.
+    Images of the same center, such as one place at several dates, have the same ground. Where others overlap, it is the
+    block of twice an image's side that holds the center: blocks of neighboring images are drawn by a block bootstrap
+    (Hall 1985, Stochastic Processes and their Applications 20(2)). An image of unknown location is a ground of its own.
 
     Args:
-        found: the images' places.
+        locations: the images' locations.
         keys: their keys, in the same order.
         side_m: length of an image's side in metres.
     """
     import shapely
 
-    known = found.known
+    known = locations.known
     names = dict(zip(keys, keys, strict=True))
     placed = [key for key, one in zip(keys, known, strict=True) if one]
     if not placed:
         return names
-    longitude, latitude = found.degrees[known].T
+    longitude, latitude = locations.degrees[known].T
     side = side_m / _METRES_A_DEGREE
     # A degree of longitude is shorter by the cosine: of a band of latitude, so that a band's columns are straight.
     bands = np.floor(latitude / (2 * side))
     across = longitude * np.maximum(np.cos(np.radians(2 * side * (bands + 0.5))), 0.01)
-    centres, first, member = np.unique(found.degrees[known].round(6), axis=0, return_index=True, return_inverse=True)
-    # Neighbours of a grid that is turned against north are a little less than their side apart.
+    centers, first, member = np.unique(
+        locations.degrees[known].round(6), axis=0, return_index=True, return_inverse=True
+    )
+    # Neighbors of a grid that is turned against north are a little less than their side apart.
     half = 0.45 * side
     x, y = across[first], latitude[first]
     boxes = shapely.box(x - half, y - half, x + half, y + half)
@@ -175,36 +179,36 @@ def grounds(found: Places, keys: Sequence[str], side_m: float) -> dict[str, str]
         return names | {
             key: f"block {int(band)} {int(column)}" for key, band, column in zip(placed, bands, columns, strict=True)
         }
-    return names | {key: "{:.6f} {:.6f}".format(*centres[k]) for key, k in zip(placed, member.ravel(), strict=True)}
+    return names | {key: "{:.6f} {:.6f}".format(*centers[k]) for key, k in zip(placed, member.ravel(), strict=True)}
 
 
-def by_cell(degrees: npt.ArrayLike, right: npt.ArrayLike) -> Grid:
-    """Counts examples and right answers by cell.
+def accuracy_by_cell(degrees: npt.ArrayLike, correct: npt.ArrayLike) -> AccuracyGrid:
+    """Counts examples and correct predictions by cell.
 
     The cells are the smallest of which thirty or fewer lie side by side and hold eight examples on average, or else the
     largest of which four lie side by side.
 
     Args:
-        degrees: (N, 2) longitude and latitude; examples of unknown place are left out.
-        right: bool (N,) whether the answers are right.
+        degrees: (N, 2) longitude and latitude; examples of unknown location are left out.
+        correct: bool (N,) whether the predictions are correct.
     """
-    degrees, right = np.asarray(degrees, np.float64), np.asarray(right, bool)
+    degrees, correct = np.asarray(degrees, np.float64), np.asarray(correct, bool)
     known = np.isfinite(degrees).all(axis=1)
-    degrees, right = degrees[known], right[known]
+    degrees, correct = degrees[known], correct[known]
     if not len(degrees):
-        return Grid(1.0, ())
+        return AccuracyGrid(1.0, ())
     extent = float((degrees.max(axis=0) - degrees.min(axis=0)).max())
     across = [extent * under / over for over, under in _SIZES]
     fit = [size for size, count in zip(_SIZES, across, strict=True) if _FEWEST_ACROSS <= count <= _MOST_ACROSS]
-    # One place alone, or more than the globe is wide.
+    # One location alone, or more than the globe is wide.
     for over, under in fit or [next(size for size, n in zip(_SIZES, across, strict=True) if n <= _MOST_ACROSS)]:
         cells, members = np.unique(np.floor(degrees * under / over).astype(int), axis=0, return_inverse=True)
         if len(degrees) >= _EXAMPLES_IN_CELL * len(cells):
             break
     examples = np.bincount(members.ravel(), minlength=len(cells))
-    hits = np.bincount(members.ravel(), weights=right, minlength=len(cells))
+    hits = np.bincount(members.ravel(), weights=correct, minlength=len(cells))
     order = np.lexsort((cells[:, 0], -cells[:, 1]))
-    return Grid(
+    return AccuracyGrid(
         over / under,
         tuple(
             Cell(float(x * over / under), float(y * over / under), int(examples[k]), int(hits[k]))

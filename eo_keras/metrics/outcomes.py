@@ -100,7 +100,7 @@ class ExampleOutcomes:
     @classmethod
     def of(cls, predictions: ClassPredictions) -> ExampleOutcomes:
         """Returns the outcomes of predictions with keys."""
-        return cls(predictions.keys, predictions.labels, predictions.right)
+        return cls(predictions.keys, predictions.labels, predictions.correct)
 
     def aligned(self, other: ExampleOutcomes) -> ExampleOutcomes:
         """Returns another model's outcomes of the same examples, in the order of these."""

@@ -1,4 +1,4 @@
-"""A model's answers about labelled examples, as arrays and as a CSV file that loses nothing."""
+"""Predictions of labeled images, as arrays and as a CSV file that loses nothing."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class PredictedSample:
 
 @dataclasses.dataclass(frozen=True)
 class ClassPredictions:
-    """What a model answers about N examples, in their stored order.
+    """Predicted probabilities of N labeled images, in their stored order.
 
     Attributes:
         labels: int64 (N,), the true labels.
-        probabilities: float (N, C), the model's answers.
+        probabilities: float (N, C), the predicted probabilities.
         keys: N keys of the examples; empty where the pipeline was made without.
     """
 
@@ -56,7 +56,7 @@ class ClassPredictions:
         return self.probabilities.argmax(axis=1)
 
     @property
-    def right(self) -> np.ndarray:
+    def correct(self) -> np.ndarray:
         """Whether each prediction is the true label, bool (N,)."""
         return self.predictions == self.labels
 
@@ -68,7 +68,7 @@ class ClassPredictions:
     def captions(
         self, places: Sequence[int], class_names: Sequence[str]
     ) -> tuple[list[str], list[str], np.ndarray, list[str]]:
-        """Returns true names, predicted names, top probabilities and keys of some examples, as `reports` draws them."""
+        """Returns true names, predicted names, top probabilities and keys of some examples, as figures show them."""
         predictions = self.predictions
         return (
             [class_names[self.labels[place]] for place in places],
@@ -78,7 +78,7 @@ class ClassPredictions:
         )
 
     def with_probabilities(self, probabilities: np.ndarray) -> ClassPredictions:
-        """Returns the same answers with other probabilities that order the classes as these do, float32.
+        """Returns the same predictions with other probabilities that order the classes as these do, float32.
 
         Rounded, two classes may become equal; the predicted one stays ahead.
         """
@@ -96,13 +96,13 @@ class ClassPredictions:
         return calibration.negative_log_likelihood(self.probabilities[np.arange(len(self.labels)), self.labels])
 
     def accuracy(self) -> float:
-        """Returns the share of right predictions."""
-        return float(self.right.mean())
+        """Returns the share of correct predictions."""
+        return float(self.correct.mean())
 
     def to_csv(self, class_names: Sequence[str]) -> str:
         """Returns a header and a line an example: key, true and predicted name, top probability, all probabilities.
 
-        Nine significant digits give every float32 back to the bit, so that whoever reads the file can score it anew.
+        Nine significant digits give every float32 back to the bit, so that the file can be scored again.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -115,11 +115,11 @@ class ClassPredictions:
         return text.getvalue()
 
 
-def read_answers(path: str | os.PathLike[str]) -> tuple[ClassPredictions, tuple[str, ...]]:
+def read_predictions(path: str | os.PathLike[str]) -> tuple[ClassPredictions, tuple[str, ...]]:
     """Reads back what `ClassPredictions.to_csv` wrote.
 
     Returns:
-        The answers with float32 probabilities, and the names of the classes in the legend's order.
+        The predictions with float32 probabilities, and the names of the classes in the legend's order.
 
     Raises:
         RunError: if the file is missing or is no such file; the line is named.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from eo_keras.metrics.by_location import Grid
+from eo_keras.metrics.by_location import AccuracyGrid
 from eo_keras.metrics.selective import ACCURACIES, COVERAGES, Curve
 from eo_keras.plots.figure import GREY, GRID, message_png, new_figure, png_bytes
 
@@ -58,7 +58,7 @@ def selective_accuracy_png(curve: Curve, title: str) -> bytes:
     return png_bytes(figure)
 
 
-def accuracy_map_png(degrees: npt.ArrayLike, correct: npt.ArrayLike, grid: Grid, title: str) -> bytes:
+def accuracy_map_png(degrees: npt.ArrayLike, correct: npt.ArrayLike, grid: AccuracyGrid, title: str) -> bytes:
     """Draws the share of correct predictions by place: a square a cell with its number of examples, errors as dots.
 
     Cells of fewer than five examples are pale: one prediction more or less would give them another color.
@@ -66,7 +66,7 @@ def accuracy_map_png(degrees: npt.ArrayLike, correct: npt.ArrayLike, grid: Grid,
     Args:
         degrees: (N, 2) longitude and latitude, NaN where they are not known.
         correct: bool (N,) whether the predictions are correct.
-        grid: of `places.by_cell`.
+        grid: of `by_location.accuracy_by_cell`.
         title: the figure's title.
 
     Returns:
@@ -82,7 +82,7 @@ def accuracy_map_png(degrees: npt.ArrayLike, correct: npt.ArrayLike, grid: Grid,
     known = np.isfinite(degrees).all(axis=1)
     if not known.any():
         return message_png("No example has a place.", title)
-    cells = np.array([[cell.west, cell.south, cell.examples, cell.right] for cell in grid.cells])
+    cells = np.array([[cell.west, cell.south, cell.examples, cell.correct] for cell in grid.cells])
     side = grid.degrees
     west, south = cells[:, :2].min(axis=0) - side
     east, north = cells[:, :2].max(axis=0) + 2 * side

@@ -12,12 +12,12 @@ import tensorflow as tf
 
 from eo_keras.errors import RunError
 from eo_keras.losses import classification
-from eo_keras.metrics.by_location import Places
+from eo_keras.metrics.by_location import Locations
 from eo_keras.metrics.classification import score_classification
 from eo_keras.metrics.confusion import confusion_matrix
 from eo_keras.metrics.metric import ACCURACY
 from eo_keras.metrics.outcomes import ExampleOutcomes
-from eo_keras.metrics.predictions import ClassPredictions, PredictedSample, read_answers
+from eo_keras.metrics.predictions import ClassPredictions, PredictedSample, read_predictions
 from eo_keras.metrics.scores import Scores
 from eo_keras.plots import classification as plots
 from eo_keras.records.data_card import DataCard
@@ -158,7 +158,7 @@ class Classification:
         """Returns no options."""
         return {}
 
-    def with_places(self, predictions: ClassPredictions, places: Places | None, card: DataCard) -> ClassPredictions:
+    def with_places(self, predictions: ClassPredictions, places: Locations | None, card: DataCard) -> ClassPredictions:
         """Returns the predictions as they are: intervals take the images to be independent."""
         return predictions
 
@@ -176,11 +176,11 @@ class Classification:
 
     def correct(self, predictions: ClassPredictions) -> np.ndarray:
         """Returns whether each image is predicted correctly."""
-        return predictions.right
+        return predictions.correct
 
     def highlights(self, predictions: ClassPredictions) -> list[str]:
         """Returns the keys of the most confident mistakes, the most confident first."""
-        incorrect = np.flatnonzero(~predictions.right)
+        incorrect = np.flatnonzero(~predictions.correct)
         order = np.argsort(-predictions.confidences[incorrect], kind="stable")[:_MISTAKES]
         return [predictions.keys[number] for number in incorrect[order]]
 
@@ -200,7 +200,7 @@ class Classification:
             plots.to_display(sample.image, bands, card.dtype, stretched=card.reflectance is None) for sample in samples
         ]
         captions = predictions.captions([place_of[sample.key] for sample in samples], names)
-        total = int(np.count_nonzero(~predictions.right))
+        total = int(np.count_nonzero(~predictions.correct))
         return {
             "confusion_matrix.png": plots.confusion_matrix_png(scores.confusion, names, title),
             "mistakes.png": plots.mistakes_png(images, *captions, title, total=total),
@@ -216,7 +216,7 @@ class Classification:
 
     def read_csv(self, path: str | os.PathLike[str], scores: Scores) -> ClassPredictions:
         """Reads back what `to_csv` wrote."""
-        predictions, class_names = read_answers(path)
+        predictions, class_names = read_predictions(path)
         if class_names != scores.class_names:
             raise RunError(path, f"its classes are {', '.join(class_names)}", ", ".join(scores.class_names))
         return predictions

@@ -18,7 +18,7 @@ from eo_keras.legends.catalogue import IGNORE
 from eo_keras.losses import class_weights as weighting
 from eo_keras.losses import segmentation
 from eo_keras.metrics import by_location, calibration
-from eo_keras.metrics.by_location import Places
+from eo_keras.metrics.by_location import Locations
 from eo_keras.metrics.mask_predictions import MaskPredictions, read_mask_predictions
 from eo_keras.metrics.metric import ACCURACY, MIOU
 from eo_keras.metrics.outcomes import PlaceOutcomes
@@ -240,7 +240,7 @@ class Segmentation:
         sampled = min(max(_SAMPLED_PIXELS // max(1, examples), _FEWEST_OF_TILE), _MOST_OF_TILE)
         return {"tolerance": options.boundary_tolerance, "sampled": sampled}
 
-    def with_places(self, predictions: MaskPredictions, places: Places | None, card: DataCard) -> MaskPredictions:
+    def with_places(self, predictions: MaskPredictions, places: Locations | None, card: DataCard) -> MaskPredictions:
         """Returns predictions with the ground that each tile shows: tiles of equal ground are drawn together."""
         if places is None:
             return predictions

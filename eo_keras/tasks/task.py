@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from eo_keras.metrics.by_location import Places
+from eo_keras.metrics.by_location import Locations
 from eo_keras.metrics.metric import Metric
 from eo_keras.metrics.outcomes import Outcomes
 from eo_keras.metrics.predictions import ClassPredictions, PredictedSample
@@ -205,7 +205,7 @@ class Task(Protocol):
         """Returns the scorer's options of an evaluation of so many examples, probabilities for calibration included."""
         ...
 
-    def with_places(self, predictions: Any, places: Places | None, card: DataCard) -> Any:
+    def with_places(self, predictions: Any, places: Locations | None, card: DataCard) -> Any:
         """Returns predictions that know which examples show the same ground, where scores depend on it."""
         ...
 

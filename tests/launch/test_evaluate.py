@@ -168,7 +168,7 @@ def test_several_runs_are_compared(command, run_of, tmp_path):
     right = {}
     for folder in folders:
         stored = report.read_evaluation(folder / runs.EVALUATION_DIR / "test")
-        right[folder.name] = dict(zip(stored.predictions.keys, stored.predictions.right, strict=True))
+        right[folder.name] = dict(zip(stored.predictions.keys, stored.predictions.correct, strict=True))
     for one in content["differences"]:
         pairs = [(right[one["first"]][key], right[one["second"]][key]) for key in right["a"]]
         assert one["difference"] == pytest.approx(np.mean([a - b for a, b in np.array(pairs, int)]))

@@ -75,7 +75,7 @@ def calibrated(run, data):
     def places(keys):
         degrees = np.stack([np.linspace(5, 15, 40), np.linspace(45, 55, 40)], axis=1)
         degrees[3] = np.nan
-        return by_location.Places(degrees, "somewhere.csv")
+        return by_location.Locations(degrees, "somewhere.csv")
 
     fitted = evaluation.fit_calibration(run, data, EvaluationOptions(batch_size=16), model_sha256="ab")
     return evaluation.evaluate(run, data, fitted=fitted, places=places)

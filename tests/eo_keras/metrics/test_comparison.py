@@ -50,7 +50,7 @@ def member(name, labels, predictions, keys=None, **changes):
     found = predicted(labels, predictions, keys)
     sections = {
         "calibration": calibration.to_json(None, found.labels, found.probabilities, "none"),
-        "selective": selective.risk_coverage(found.confidences, found.right).to_json(),
+        "selective": selective.risk_coverage(found.confidences, found.correct).to_json(),
     }
     scores = metrics.score_classification(found.labels, found.probabilities, NAMES, resamples=50)
     return evaluated(name, scores, ExampleOutcomes.of(found), **sections, **changes)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import RunError
-from eo_keras.metrics.predictions import ClassPredictions, read_answers
+from eo_keras.metrics.predictions import ClassPredictions, read_predictions
 
 NAMES = ("Forest", 'River, "wild"')
 
@@ -18,7 +18,7 @@ def test_the_file_gives_every_bit_back(tmp_path):
     )
     path = tmp_path / "predictions.csv"
     path.write_text(answers.to_csv(NAMES))
-    found, names = read_answers(path)
+    found, names = read_predictions(path)
     assert names == NAMES and found.keys == answers.keys and found.probabilities.dtype == np.float32
     np.testing.assert_array_equal(found.probabilities, answers.probabilities)
     np.testing.assert_array_equal(found.labels, answers.labels)
@@ -42,4 +42,4 @@ def test_another_file(tmp_path, text, words):
     path = tmp_path / "predictions.csv"
     path.write_text(text)
     with pytest.raises(RunError, match=words):
-        read_answers(path)
+        read_predictions(path)
