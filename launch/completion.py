@@ -56,8 +56,6 @@ def script(shell: str, others: Mapping[str, str]) -> str:
 
 def _flags(command: str) -> list[_Flag]:
     module = importlib.import_module(f"{__package__}.{command}")
-    if not hasattr(module, "define_flags"):
-        return [_described(flag) for flag in flags.FLAGS.flags_by_module_dict()[module.__name__]]
     values = flags.FlagValues()
     module.define_flags(values)
     app.define_flags(values)

@@ -121,7 +121,7 @@ def main() -> None:
     if several:
         _compare(report.short_names(folders), stored, chosen, output_dir)
     elif not FLAGS.dry_run:
-        print(f"next: python -m launch.export --run_dir={folders[0]} --export_dir=serving/{cards[0].dataset}")
+        app.say(f"next: python -m launch.export --run_dir={folders[0]} --export_dir=serving/{cards[0].dataset}")
 
 
 def _check_one_task(folders: list[pathlib.Path], cards: list[model_cards.ModelCard]) -> None:

@@ -14,22 +14,28 @@ from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
-path_flags.define_path("run_dir", None, "Run folder made by launch.train.", required=True)
-path_flags.define_path(
-    "export_dir",
-    None,
-    "Folder of the service's versions EXPORT_DIR/1 and so on; made where it is missing.",
-    required=True,
-)
-flags.DEFINE_integer("version", None, "Number of the version, 1 or more. Default: the next after the highest.")
 
-
-flags.DEFINE_bool(
-    "calibrated",
-    None,
-    "Whether the export divides its logits by the temperature that launch.evaluate fitted for the run. Default: where "
-    "there is one; if said, a run without is refused. Its card says what it divides by.",
-)
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the command's flags, the common ones left out."""
+    where = {"flag_values": flag_values}
+    path_flags.define_path("run_dir", None, "Run folder made by launch.train.", required=True, **where)
+    path_flags.define_path(
+        "export_dir",
+        None,
+        "Folder of the service's versions EXPORT_DIR/1 and so on; made where it is missing.",
+        required=True,
+        **where,
+    )
+    flags.DEFINE_integer(
+        "version", None, "Number of the version, 1 or more. Default: the next after the highest.", **where
+    )
+    flags.DEFINE_bool(
+        "calibrated",
+        None,
+        "Whether the export divides its logits by the temperature that launch.evaluate fitted for the run. Default: "
+        "where there is one; if given, a run without is refused. The card of the export holds the temperature.",
+        **where,
+    )
 
 
 def _examples(report) -> str:
@@ -65,7 +71,7 @@ def main() -> None:
     version = serving.choose_version(run, FLAGS.export_dir, FLAGS.version)
     print(f"model:   {card.model} on {','.join(card.bands)}, {card.parameters:,} weights")
     found, text = temperature.find(FLAGS.run_dir, FLAGS.calibrated)
-    print(f"temperature: {text}")
+    app.say(f"temperature: {text}")
     if FLAGS.dry_run:
         print(f"dry run: would write version {version} to {FLAGS.export_dir}/{version}")
         return
@@ -84,4 +90,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    define_flags(FLAGS)
     app.run(main)

@@ -70,7 +70,7 @@ def main() -> None:
     print(f"model:  {card.model} on {','.join(card.bands)} ({card.dtype}), {len(card.legend)} classes")
     print(f"images: {len(paths):,} of {card.patch_size}x{card.patch_size} pixels")
     found, text = temperature.find(FLAGS.run_dir, FLAGS.calibrated)
-    print(f"temperature: {text}")
+    app.say(f"temperature: {text}")
     if FLAGS.dry_run:
         print(f"dry run: the first image fits the model; would write the predictions to {output}")
         return

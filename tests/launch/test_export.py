@@ -25,10 +25,7 @@ def command(monkeypatch, capfd):
         # Flags of its own, so that other tests find the command's as they were.
         values = flags.FlagValues()
         app.define_flags(values)
-        flags.DEFINE_string("run_dir", None, "", flag_values=values, required=True)
-        flags.DEFINE_string("export_dir", None, "", flag_values=values, required=True)
-        flags.DEFINE_integer("version", None, "", flag_values=values)
-        flags.DEFINE_bool("calibrated", None, "", flag_values=values)
+        export.define_flags(values)
         monkeypatch.setattr(export, "FLAGS", values)
         argv = ["export", f"--run_dir={run_dir}", f"--export_dir={export_dir}", *arguments]
         code = app.exit_code(export.main, argv, values)

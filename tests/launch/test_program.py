@@ -3,6 +3,7 @@
 import ast
 import fnmatch
 import functools
+import importlib
 import pathlib
 import runpy
 import shutil
@@ -11,6 +12,7 @@ import sys
 
 import pytest
 import setuptools
+from absl import flags
 
 import eo_keras
 from launch import app, command_names, flag_files
@@ -155,3 +157,14 @@ def test_an_installation_holds_every_file_that_is_no_python(monkeypatch):
             if path.suffix == ".py":
                 assert ".".join(path.parent.relative_to(ROOT).parts) in packages, path
     assert given["entry_points"]["console_scripts"] == ["eo-keras = launch.__main__:main"]
+
+
+def test_the_flags_of_all_commands_can_be_defined_in_one_process():
+    before = set(flags.FLAGS)
+    for name in command_names.COMMANDS:
+        values = flags.FlagValues()
+        app.define_flags(values)
+        importlib.import_module(f"launch.{name}").define_flags(values)
+        # Flags of absl and of every command come besides.
+        assert len(set(values) - before) > 1, name
+    assert set(flags.FLAGS) == before
