@@ -153,7 +153,6 @@ class _NumbersParser(flags.BaseListParser):
     """
 
     def __init__(self, kind: type):
-        """See the class."""
         super().__init__(",", "comma separated list")
         self._kind = kind
 

@@ -20,7 +20,7 @@ TRAIN, VALIDATION = "train", "validation"
 # TensorBoard reads the files of a folder in the order of their names.
 STEPS, EPOCH = "events.out.tfevents.{:07d}.0-steps", "events.out.tfevents.{:07d}.1-epoch"
 SESSION = "events.out.tfevents.9999999.sweep"
-"""Where a sweep notes what a run came to, see `sweep_events`; it lies beside the run's own files."""
+"""Folder of a sweep's events with the result of a run, see `sweep_events`; beside the run's own files."""
 
 _VERSION = "brain.Event:2"  # The first record of every event file, or TensorBoard warns.
 

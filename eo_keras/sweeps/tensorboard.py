@@ -1,4 +1,4 @@
-"""What TensorBoard's tab HParams shows of a sweep: one row a run, with its settings and what it came to.
+"""Content of TensorBoard's tab HParams for a sweep: one row a run, with its settings and results.
 
 Each run's session is one small file beside the run's own event files, so that a run is listed once. Its tags are its
 own: `kept/...` and `last/...` at the epoch that they are of.

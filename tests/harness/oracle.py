@@ -126,7 +126,7 @@ TILES_EVALUATIONS = {
 }
 
 ASKED = 8
-"""Test examples that exports and models are asked about directly."""
+"""Number of test examples that exports and models predict directly."""
 
 TRAINING_LIMIT = 300
 

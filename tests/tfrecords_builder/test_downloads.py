@@ -130,7 +130,7 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
         downloads.download(published(server), tmp_path / "other", pause_seconds=0)
 
 
-def test_a_partial_file_that_the_server_refuses_is_fetched_anew(server, tmp_path):
+def test_a_partial_file_that_the_server_refuses_is_fetched_again(server, tmp_path):
     left_behind(tmp_path, b"x" * 1000)
     server.answers = [416]
     assert downloads.download(published(server), tmp_path, pause_seconds=0).read_bytes() == CONTENT

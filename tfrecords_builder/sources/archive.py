@@ -37,7 +37,7 @@ class Member:
 
 
 class Archive:
-    """A zip file or a folder of files. Opened anew in each process, since open files do not cross to workers.
+    """A zip file or a folder of files. Opened in each process, since open files cannot be pickled.
 
     Args:
         path: the zip file or the folder: a local path or a URL.
@@ -47,7 +47,6 @@ class Archive:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        """See the class."""
         self.path = os.fspath(path)
         self._local = files.local(path)
         self._zip: zipfile.ZipFile | None = None

@@ -76,10 +76,10 @@ def sorted_by_key(where: str, items: Iterable[Item]) -> list[Item]:
     for item in ordered:
         if (other := known.setdefault(_folded(item.key), item)) is not item:
             same = f"have one key, {item.key}" if item.key == other.key else "differ in upper and lower case alone"
-            raise _twins(where, other, item, same)
+            raise _copies(where, other, item, same)
     for key, item in known.items():
         if (other := known.get(_COPY.sub("", key), item)) is not item:
-            raise _twins(where, other, item, "are called as an image and its copy are")
+            raise _copies(where, other, item, "are called as an image and its copy are")
     return ordered
 
 
@@ -87,7 +87,7 @@ def _folded(key: str) -> str:
     return unicodedata.normalize("NFC", key).casefold()
 
 
-def _twins(where: str, first: Item, second: Item, found: str) -> SourceError:
+def _copies(where: str, first: Item, second: Item, found: str) -> SourceError:
     return SourceError(
         where,
         f"{first.member} and {second.member} {found}",

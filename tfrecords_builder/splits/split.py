@@ -195,7 +195,7 @@ def _split_by_lists(patches: Patches, options: SplitOptions) -> SplitResult:
         for name in names:
             if name in list_of:
                 raise SourceError(
-                    path, f"{name} is listed already in {list_of[name]}", "every patch once", "mend the lists"
+                    path, f"{name} is listed already in {list_of[name]}", "every patch once", "fix the lists"
                 )
             list_of[name] = path.name
         absent = [name for name in names if name not in positions]

@@ -1,4 +1,4 @@
-"""The folder that a build writes to: what may be in it, who holds it, and what a build comes to."""
+"""Output folder of a build: checks of its content, its lock, and the report of a build."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAMES = (cards.DATA_CARD_NAME, *tfds_metadata.FILE_NAMES)
 
 @dataclasses.dataclass(frozen=True)
 class BuildReport:
-    """What a build came to.
+    """Report of a build.
 
     Attributes:
         card: the records folder's card; in a dry run without shards.

@@ -32,7 +32,7 @@ YEAR = 2018
 NAMES = ("ALDERFORD", "BRINEHAVEN", "COLDMERE", "DUNWICK", "ELMSTEAD", "FARNLEIGH", "GREYCLIFF", "HOLLOWBY")
 
 DATES = (
-    # One product from before offsets were added, one processed anew with one: the ground is the same.
+    # One product from before offsets were added, one reprocessed with one: the ground is the same.
     ProductOptions(sensing=datetime.datetime(2018, 7, 1, 10, 10, 21), baseline="02.06"),
     ProductOptions(sensing=datetime.datetime(2019, 8, 15, 10, 20, 31), baseline="05.00", satellite="S2B"),
 )

@@ -162,9 +162,9 @@ def test_longitude_from_transforms_keeps_identical_images_together():
     found = on_a_grid(10)
     groups = np.arange(100)
     groups[99] = 0
-    twins = splits.Patches(**(vars(found) | {"groups": groups}))
-    result = splits.make_split(twins, SplitOptions(split="spatial"))
-    # The grid runs from west to east, 10 patches a column; the easternmost joins its twin in the west.
+    copies = splits.Patches(**(vars(found) | {"groups": groups}))
+    result = splits.make_split(copies, SplitOptions(split="spatial"))
+    # The grid runs from west to east, 10 patches a column; the easternmost joins its copy in the west.
     assert result.assignment == ("train",) * 80 + ("test",) * 19 + ("train",)
 
 
@@ -281,9 +281,9 @@ def test_identical_images_join_their_blocks():
     found = on_a_grid()
     groups = np.arange(900)
     groups[[0, 899]] = 0
-    twins = splits.Patches(**(vars(found) | {"groups": groups}))
+    copies = splits.Patches(**(vars(found) | {"groups": groups}))
     for seed in range(10):
-        result = splits.make_split(twins, SplitOptions(split="spatial", block_km=3, seed=seed))
+        result = splits.make_split(copies, SplitOptions(split="spatial", block_km=3, seed=seed))
         assert result.assignment[0] == result.assignment[899]
 
 

@@ -35,7 +35,6 @@ class LabelSource:
     """
 
     def __init__(self, land_use: urban_atlas.LandUse, area: Polygons | None = None):
-        """See the class."""
         self._land_use = land_use
         self.classes, self.year = len(land_use.code_map.legend), land_use.year
         self.polygons, self.repaired = land_use.count, land_use.repaired

@@ -214,7 +214,7 @@ def _survey_scene(city: Site, scene: Scene, ground: LabelSource) -> SceneSurvey:
             scene.source,
             f"it does not overlap with the land use of {city.name}",
             f"a scene over {', '.join(city.vectors)}",
-            "mend the city's line",
+            "fix the city's line",
         )
     date = scene.date.isoformat() if scene.date else ""
     return SceneSurvey(

@@ -65,12 +65,12 @@ def read_cities(path: str | os.PathLike[str]) -> tuple[Site, ...]:
         raise SourceError(path, "it names no city", _FORM, "add a line for each city")
     columns = set(rows[0]) - {None}
     if not {"name", "scenes", "vectors"} <= columns or not columns <= set(COLUMNS):
-        raise SourceError(path, f"its columns are {','.join(map(str, rows[0]))}", _FORM, "mend its first line")
+        raise SourceError(path, f"its columns are {','.join(map(str, rows[0]))}", _FORM, "fix its first line")
     cities: dict[str, Site] = {}
     for number, row in enumerate(rows, start=2):
         where = f"{path}, line {number}"
         if None in row or None in row.values():
-            raise SourceError(where, "it has more or fewer values than there are columns", _FORM, "mend the line")
+            raise SourceError(where, "it has more or fewer values than there are columns", _FORM, "fix the line")
         city = _city(where, path.parent, {name: (value or "").strip() for name, value in row.items()})
         if city.name in cities:
             raise SourceError(where, f"'{city.name}' is named twice", "each city once; join its scenes with ';'")
@@ -129,7 +129,7 @@ def _paths(where: str, folder: pathlib.Path, column: str, text: str) -> tuple[st
                 "copy the file there, or mount the store",
             )
         if not os.path.exists(path):
-            raise SourceError(where, f"there is no {path}", "paths that start from the list's folder", "mend the line")
+            raise SourceError(where, f"there is no {path}", "paths that start from the list's folder", "fix the line")
     if len(set(paths)) != len(paths):
         raise SourceError(where, f"{column} names a path twice", "each once")
     return tuple(paths)
