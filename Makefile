@@ -22,11 +22,12 @@ test: lint  ## lint, and all but the slow tests, a module on each processor
 test-real: $(INSTALLED)  ## all tests, the slow ones and those on the real data too
 	$(BIN)/python -m pytest
 
-lint: $(INSTALLED)  ## ruff's linter and formatter, the layers of the packages, and words
+lint: $(INSTALLED)  ## ruff's linter and formatter, the layers of the packages, words, and who compares tasks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.harness.wording
+	$(BIN)/python -m tests.harness.task_names
 
 bench-peers: .venv-peers/.installed  ## install what benchmarks/speed.py compares with, apart from the package (10 GB)
 
