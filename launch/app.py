@@ -170,7 +170,7 @@ def _help(text: str, flag_values: flags.FlagValues, *, full: bool) -> str:
         "",
         "  --flagfile=FILE: Reads flags from a file, one a line; # begins a comment. FILE is a path, or the name of an",
         f"      installed file, which {command_names.PROGRAM} flagfiles lists.",
-        "  --version: Prints the version of EO-Keras.",
+        "  --version alone: Prints the version of EO-Keras.",
     ]
     return command_names.as_typed("\n".join(lines))
 

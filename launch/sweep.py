@@ -246,7 +246,7 @@ def main() -> None:
     folder = pathlib.Path(FLAGS.sweep_dir)
 
     def say(line: str) -> None:
-        print(line, flush=True)
+        app.say(line)
 
     with app.StopOnSignal() as stop:
 
@@ -311,7 +311,7 @@ def _tell(found: sweeps.Sweep) -> None:
         pattern = first.name.replace(",", "?")
         if grid.SEED in found.varied and len(first.settings) > 1:
             pattern = f"{pattern.rpartition('=')[0]}=*"
-        print(f"next: python -m launch.evaluate --run_dir='{os.path.join(FLAGS.sweep_dir, pattern)}' --split=test")
+        app.say(f"next: python -m launch.evaluate --run_dir='{os.path.join(FLAGS.sweep_dir, pattern)}' --split=test")
 
 
 if __name__ == "__main__":

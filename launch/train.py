@@ -342,7 +342,7 @@ def main() -> None:
     name = {"accuracy": "accuracy", "miou": "mIoU"}.get(best["metric"])
     value = f", validation {name} {best['value']:.2%}" if best["value"] is not None else ""
     print(f"{FLAGS.run_dir}: {len(report.history)} epochs, {report.seconds:,.0f} s; kept epoch {best['epoch']}{value}")
-    print(f"next: python -m launch.evaluate --run_dir={FLAGS.run_dir} --split=test")
+    app.say(f"next: python -m launch.evaluate --run_dir={FLAGS.run_dir} --split=test")
 
 
 if __name__ == "__main__":
