@@ -498,7 +498,7 @@ def of_metrics(metrics):
         add("temperature", calibration["temperature"])
     for part in ("split", "validation"):
         for when, values in (calibration.get(part) or {}).items():
-            for name, value in values.items():
+            for name, value in (values or {}).items():
                 add(f"calibration.{part}.{when}.{name}", value)
     if metrics.get("selective"):
         found["selective"] = _of_json(metrics["selective"])
