@@ -177,7 +177,7 @@ class _Build:
             refusals = contextlib.nullcontext() if source.cuts else self._forgetting_refusals()
             with refusals, self._timed("write"):
                 written, kept, histograms = self._write(preflight, rows, planned)
-        parts = _parts(preflight, rows, split, planned, written)
+        parts = _card_splits(preflight, rows, split, planned, written)
         statistics = histograms.statistics(preflight.facts.bands)
         card = self._card(preflight, rows, parts, {**split.method, **rows.method}, statistics)
         if not dry_run:
@@ -241,7 +241,7 @@ class _Build:
         split, found = self._options.split, {}
         parts = () if split.lists is None else (TRAIN, VAL, TEST)
         for path in (*(f"{split.lists}-{part}.txt" for part in parts), *filter(None, [split.coordinates])):
-            # The split's own error about a file that cannot be read says more.
+            # The split's own error about a file that cannot be read is more precise.
             with contextlib.suppress(OSError):
                 found[path] = files.sha256_of_file(path)
         return found
@@ -324,7 +324,7 @@ class _Build:
         ).with_fingerprint()
 
 
-def _parts(
+def _card_splits(
     preflight: Preflight,
     rows: Rows,
     split: SplitResult,

@@ -62,7 +62,7 @@ def download(
         try:
             _fetch_with_retries(file, partial, progress, pause_seconds)
             try:
-                _verify(partial, file, "run the same command again; the wrong file has been removed")
+                _verify(partial, file, "run the same command again; the other file has been removed")
             except SourceError:
                 partial.unlink()
                 raise
@@ -86,7 +86,7 @@ def _fetch_with_retries(file: PublishedFile, partial: pathlib.Path, progress, pa
         try:
             return _fetch(file, partial, progress)
         except urllib.error.HTTPError as error:
-            reason = f"the server answers {error.code} ({error.reason})"
+            reason = f"the server responds with {error.code} ({error.reason})"
             if error.code == 416:
                 # The partial file is not the beginning of what the server has; it would be refused for ever.
                 partial.unlink(missing_ok=True)

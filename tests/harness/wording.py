@@ -46,7 +46,6 @@ NOT_YET = (
     "tests/eo_keras/training/",
     "tests/faults/",
     "tests/launch/",
-    "tests/tfrecords_builder/",
 )
 """Beginnings of paths whose wording is still to be revised."""
 

@@ -47,7 +47,9 @@ def test_room_for_a_build(run, tmp_path, monkeypatch):
     code, out, err = run(*given)
     assert (code, err) == (0, "") and "a build of 10 patches of eurosat_ms needs 0.00 GB" in out
     assert out.splitlines()[-1].startswith("nothing stands in the way; ")
-    monkeypatch.setattr(doctor.disk_usage, "expected", lambda dataset, source: doctor.disk_usage.Room(9, 1, 10**18))
+    monkeypatch.setattr(
+        doctor.disk_usage, "expected", lambda dataset, source: doctor.disk_usage.ExpectedSize(9, 1, 10**18)
+    )
     code, out, err = run(*given, "--dry_run")
     assert code == 2 and "1 problem, the first of them: space, a build of 9 patches" in err and err.count("\n") == 1
 

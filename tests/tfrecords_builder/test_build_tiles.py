@@ -368,12 +368,12 @@ def test_a_dry_run_surveys_and_writes_nothing(two_towns, tmp_path):
     ("parts", "split", "match"),
     [
         (("",), {}, "`split=city`: of 4 tiles in 1 city none comes into train; .*Give 2 cities at least"),
-        (("train", "train"), {}, "`split=city`: of 2 cities none comes into test; .*name one for every part"),
+        (("train", "train"), {}, "`split=city`: of 2 cities none comes into test; .*name one for every split"),
         (("", ""), {"val_fraction": 0.2}, "of 2 cities none comes into train; .*Give 3 cities"),
         (
             ("", ""),
             {"fold": "1/3"},
-            "fold: 1/3, and the number of cities without a part of their own is 2; .*fewer folds",
+            "fold: 1/3, and the number of cities without a split of their own is 2; .*fewer folds",
         ),
         (("", ""), {"split": "spatial", "block_km": 500}, "of 8 tiles in 2 cities none .*Make `block_km` smaller"),
         (
@@ -464,7 +464,7 @@ def test_scenes_in_degrees_need_a_target(tmp_path):
         dry_run=True,
     )
     assert found.card.resolution_m == pytest.approx(9, abs=2.5)
-    refused(tmp_path, SourceError, "its processing level cannot be told", line, target_crs=products.CRS)
+    refused(tmp_path, SourceError, "its processing level is not known", line, target_crs=products.CRS)
 
 
 def test_pixels_are_metres_on_the_ground_and_one_size(tmp_path):

@@ -112,7 +112,7 @@ def test_a_wrong_file_that_is_there_is_not_overwritten(server, tmp_path):
 
 
 def test_what_the_server_does_not_have(server, tmp_path):
-    with pytest.raises(SourceError, match="answers 404"):
+    with pytest.raises(SourceError, match="responds with 404"):
         downloads.download(published(server, name="gone.zip"), tmp_path)
 
 
@@ -126,7 +126,7 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
     server.answers = [503, 429]
     assert downloads.download(published(server), tmp_path, pause_seconds=0).read_bytes() == CONTENT
     server.answers = [503] * downloads.ATTEMPTS
-    with pytest.raises(SourceError, match="answers 503"):
+    with pytest.raises(SourceError, match="responds with 503"):
         downloads.download(published(server), tmp_path / "other", pause_seconds=0)
 
 

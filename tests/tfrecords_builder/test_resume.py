@@ -117,7 +117,7 @@ def test_a_damaged_state_is_made_again(interrupted, rgb_zip, tmp_path):
         ({"no_verify": True}, "`no_verify` was False, is now True"),
     ],
 )
-def test_another_flag_is_refused_unless_asked_to_begin_anew(interrupted, rgb_zip, tmp_path, change, words):
+def test_another_flag_is_refused_unless_overwritten(interrupted, rgb_zip, tmp_path, change, words):
     interrupted(options(rgb_zip, tmp_path / "r"), 2)
     with pytest.raises(RecordsError, match=f"unfinished build of something else .{words}.*`overwrite"):
         build.build(options(rgb_zip, tmp_path / "r", **change))
@@ -177,7 +177,7 @@ def test_an_image_that_is_refused_while_shards_are_written_may_be_copied_again(m
     assert bytes_of(tmp_path / "r") == bytes_of(tmp_path / "whole")
 
 
-def test_a_source_that_is_refused_leaves_nothing_and_may_be_mended(make, tmp_path):
+def test_a_source_that_is_refused_leaves_nothing_and_may_be_repaired(make, tmp_path):
     folder = make.folder(tmp_path / "s", make.rgb())
     path = folder / "EuroSAT_RGB" / "River" / "River_3.jpg"
     whole = path.read_bytes()

@@ -18,7 +18,7 @@ MAX_MEMBER_BYTES = 16 << 20
 _REMEDY = "download it again: python -m launch.download continues or repeats it and verifies the checksum"
 
 _VERSIONS = ("ETag", "etag", "version_id", "md5Hash", "md5", "checksum", "mtime", "LastModified", "last_modified")
-"""What file systems call the mark by which a changed file is told from what it was."""
+"""What file systems call the stamp that changes with a file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Archive:
             ) from None
         except (SourceError, StorageError):
             raise
-        # Damage makes zipfile and its decompressors raise whatever the wrong bytes bring about.
+        # Damage makes zipfile and its decompressors raise exceptions of any kind.
         except Exception as error:
             raise SourceError(
                 f"{self.path}: {member}",

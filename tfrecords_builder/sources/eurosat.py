@@ -35,7 +35,7 @@ class EuroSATOptions:
     no_verify: bool = option(
         False,
         help="Whether to leave out the check that decodes every JPEG before anything is written. Faster; damage is "
-        "then found in training images alone, and identical images are told by the checksums of their files.",
+        "then found in training images alone, and identical images are recognised by the checksums of their files.",
     )
 
     def __post_init__(self):
@@ -95,7 +95,7 @@ class EuroSAT:
         return sorted_by_key(archive.path, items)
 
     def _root(self, where: str, paths: list[str]) -> str:
-        """Returns the folder that holds the class folders with images of this kind; empty, or with a slash behind."""
+        """Returns the folder that holds the class folders with images of this kind; empty, or ending in a slash."""
         roots = self._roots(paths)
         if len(roots) > 1:
             raise SourceError(
@@ -103,7 +103,7 @@ class EuroSAT:
                 f"class folders with images in {self.extensions[0]} lie in {roots[0] or './'} and in {roots[1]}",
                 "one folder of class folders",
                 f"give one of them as `source`, such as the folder {roots[1]}; of a zip, unpack it first. Where they "
-                "are parts of one data set, such as train and test, move their images together and use `lists`",
+                "belong to one data set, such as train and test, move their images together and use `lists`",
             )
         if roots:
             return roots[0]

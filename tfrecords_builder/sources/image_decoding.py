@@ -77,7 +77,7 @@ def decode_png(data: bytes, where: str, shape: tuple[int, ...]) -> np.ndarray:
     Args:
         data: the file.
         where: its name, for errors.
-        shape: height and width that it must have, and 3 behind them where it must be coloured.
+        shape: height and width that it must have, and 3 as well if it must be coloured.
 
     Returns:
         uint8 of that shape, as stored.
@@ -101,7 +101,7 @@ def decode_png(data: bytes, where: str, shape: tuple[int, ...]) -> np.ndarray:
             return np.array(image, np.uint8)
     except SourceError:
         raise
-    except Exception as error:  # The decoder raises whatever the damaged part brought about.
+    except Exception as error:  # The decoder raises exceptions of any kind.
         raise SourceError(
             where, f"it cannot be decoded ({error})", "a whole PNG image", "copy or download the source again"
         ) from None
@@ -226,7 +226,7 @@ def _read_with_gdal(data: bytes, where: str, shape: tuple[int, int, int], dtype:
                 names = tuple(description for description in dataset.descriptions if description)
     except EOKerasError:
         raise
-    except Exception as error:  # The decoder raises whatever the damaged part brought about.
+    except Exception as error:  # The decoder raises exceptions of any kind.
         raise SourceError(
             where,
             f"it cannot be read ({error.__cause__ or error})",  # rasterio tells what happened in the cause only.

@@ -1,4 +1,4 @@
-"""What every source lists and reads: the items of an archive, and one item as an example needs it."""
+"""Items of an archive, and the content of one item."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Item:
         bytes: the files' size.
         stamp: what changes when a file does, see `archives.Member`.
         mask: the file of its pixels' classes, or empty.
-        part: the part that the archive gives it to (`train`, `val`, `test`), or empty.
+        split: the split that the archive assigns it to (`train`, `val`, `test`), or empty.
     """
 
     key: str
@@ -38,7 +38,7 @@ class Item:
     bytes: int
     stamp: str
     mask: str = ""
-    part: str = ""
+    split: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Patch:
 
 
 def hashed(stored: bytes, tile: PixelLabels | None) -> bytes:
-    """Returns what is hashed of an example, by which a changed source is noticed: all that its files say."""
+    """Returns the bytes of an example that are hashed to detect a changed source: all that its files hold."""
     return stored if tile is None else stored + tile.mask.tobytes()
 
 
@@ -102,7 +102,7 @@ def members_of(archive: Archive) -> list[Member]:
 
 
 def nothing_found(where: str, paths: Sequence[str], found: str, expected: str, remedy: str) -> SourceError:
-    """Returns the error of an archive without what is looked for; other zips in it are named."""
+    """Returns the error of an archive without any item; other zips in it are named."""
     if inner := [path for path in paths if path.lower().endswith(".zip")]:
         return SourceError(where, f"{found}, but other zips ({inner[0]})", expected, "unpack it, and give one of those")
     return SourceError(where, found, expected, remedy)

@@ -1,9 +1,9 @@
-"""OMBRIA's Sentinel-2 part: 256x256 pixels before and after floods, and masks of what was flooded.
+"""Sentinel-2 images of OMBRIA: 256x256 pixels before and after floods, and masks of what was flooded.
 
 Drakonakis, Tsagkatakis, Fotiadou, Tsakalides: "OmbriaNet: Supervised Flood Mapping via Convolutional Neural Networks
 Using Multitemporal Sentinel-1 and Sentinel-2 Data Fusion", IEEE JSTARS 15, 2022. The masks come from the Copernicus
 Emergency Management Service. The archive holds PNGs of three 8-bit numbers a pixel and says neither which bands they
-are nor how they relate to reflectance; whoever builds records has to name the bands, and the card keeps it so.
+are nor how they relate to reflectance; the options name the bands, and the card keeps reflectance unknown.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _CHANNELS = 3
 _IMAGES, _MASKS = "AFTER", "MASK"
 _KINDS = rf"(?P<kind>{_IMAGES}|{_MASKS})/(?P<name>[^/]+)"
 _LAYOUTS = (
-    re.compile(rf"(?P<root>(?:.*/)?)(?P<part>train|val|test)(?P<event>)/{_KINDS}"),
-    re.compile(rf"(?P<root>(?:.*/)?)(?P<part>)(?P<event>[^/]+)/Sentinel2/{_KINDS}"),
-    re.compile(rf"(?P<root>)(?P<part>)(?P<event>)Sentinel2/{_KINDS}"),
+    re.compile(rf"(?P<root>(?:.*/)?)(?P<split>train|val|test)(?P<event>)/{_KINDS}"),
+    re.compile(rf"(?P<root>(?:.*/)?)(?P<split>)(?P<event>[^/]+)/Sentinel2/{_KINDS}"),
+    re.compile(rf"(?P<root>)(?P<split>)(?P<event>)Sentinel2/{_KINDS}"),
 )
-"""The published parts; the floods of 2021, by event; one of these events' folders."""
+"""The published splits; the floods of 2021, by event; one of these events' folders."""
 
 _NAME_OF = {
     _IMAGES: re.compile(r"(?:S2_after|imafter)_(?P<rest>[^/]+)\.png", re.IGNORECASE),
@@ -55,15 +55,15 @@ _LAYOUT = (
 
 
 class _Place(NamedTuple):
-    """What an image and its mask have in common: the part, the event, and their names but for the first word."""
+    """Place of an image and its mask: the split, the event, and their names but for the first word."""
 
-    part: str
+    split: str
     event: str
     rest: str
 
 
 def _layout(archive: Archive) -> list[tuple[Member, re.Match[str]]]:
-    """Returns the images and masks of the layout that an archive has; where it has both, of the published parts."""
+    """Returns the images and masks of the layout that an archive has; where it has both, of the published splits."""
     members = [member for member in members_of(archive) if _OTHER_SENSOR not in f"/{member.path}"]
     for layout in _LAYOUTS:
         found = [(member, match) for member in members if (match := layout.fullmatch(member.path))]
@@ -79,7 +79,7 @@ def _layout(archive: Archive) -> list[tuple[Member, re.Match[str]]]:
         [member.path for member in members_of(archive)],
         "it holds no images after a flood",
         _LAYOUT,
-        "give the archive of OMBRIA's Sentinel-2 part",
+        "give the archive of OMBRIA with its Sentinel-2 images",
     )
 
 
@@ -155,7 +155,7 @@ class Ombria:
                     _LAYOUT,
                     "move it out of the data set's folders, or name it as the others are",
                 )
-            place = _Place(match["part"] or "", match["event"] or "", named["rest"])
+            place = _Place(match["split"] or "", match["event"] or "", named["rest"])
             if (other := found[kind].setdefault(place, member)) is not member:
                 raise SourceError(
                     archive.path,
@@ -179,7 +179,7 @@ class Ombria:
                 bytes=image.bytes + found[_MASKS][place].bytes,
                 stamp=f"{image.stamp} {found[_MASKS][place].stamp}",
                 mask=found[_MASKS][place].path,
-                part=place.part,
+                split=place.split,
             )
             for place, image in found[_IMAGES].items()
         ]

@@ -59,7 +59,7 @@ class PatchReader(Protocol):
     Options: type
 
     def complete(self, options: Any) -> Facts:
-        """Returns the facts with what the options tell.
+        """Returns the facts, completed from the options.
 
         Raises:
             OptionError: if they do not.
@@ -116,7 +116,7 @@ class PatchUnit:
 
 @dataclasses.dataclass(frozen=True)
 class PatchPlace:
-    """Where a patch is read from, and where it lies on the ground."""
+    """Place of a patch in its archive, and its CRS and transform."""
 
     item: Item
     crs: str | None
@@ -363,7 +363,7 @@ def _patches(
         transforms=transforms,
         size_m=facts.patch_size * facts.resolution_m,
         pixels=facts.patch_size,
-        parts=tuple(item.part for item in items),
+        published=tuple(item.split for item in items),
     )
 
 

@@ -40,7 +40,7 @@ class PublishedFile:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Facts about a source and its records; what only options or files tell is empty until the preflight.
+    """Facts about a source and its records; what depends on options or files is empty until the preflight.
 
     Attributes:
         name: name of the data set, also the beginning of the shards' names.
@@ -142,9 +142,9 @@ class Preflight:
         facts: the source's facts, complete.
         units: the units to scan.
         candidates: what may become examples, so that what cannot be split is refused before the scan; None where
-            only the scan tells.
+            they are only known after the scan.
         products: Sentinel-2 product identifiers, where known.
-        warnings: what the user should look at.
+        warnings: lines for the user.
         details: whatever else the source needs later.
     """
 
@@ -167,7 +167,7 @@ class Rows:
         digests: uint8 (N, 16), hashes by which a changed source is noticed.
         class_pixels: int64 (N, classes), clear pixels of each class; None where an example has one class.
         method: what the card says of their choice, beside the split.
-        warnings: what the user should look at.
+        warnings: lines for the user.
     """
 
     patches: Patches
@@ -281,7 +281,7 @@ class Source(Protocol):
         """
 
     def examples(self, context: Context, facts: Facts, planned: Sequence[PlannedExample]) -> Iterator[Encoded]:
-        """Yields examples in the order that is asked for.
+        """Yields examples in the order of the plan.
 
         Raises:
             SourceError: if one has changed since the scan.
@@ -295,7 +295,7 @@ class Source(Protocol):
         """
 
     def expected_size(self, options: Any) -> ExpectedSize | None:
-        """Estimates the size of a build; None where only its scan tells."""
+        """Estimates the size of a build; None if it is only known after the scan."""
 
 
 @dataclasses.dataclass(frozen=True)

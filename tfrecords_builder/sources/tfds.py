@@ -2,7 +2,7 @@
 
 Read are the files that TFDS writes: `dataset_info.json`, `features.json`, the names of classes, and TFRecord files. No
 TensorFlow is needed, and a records folder of this program is such a data set too. JPEGs stay as they are; other images
-become raw numbers. TFDS does not say which bands an image shows: whoever builds records names them.
+become raw numbers. TFDS does not say which bands an image shows: the options name them.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ class TFDS:
             transforms=joined("transforms") if facts.georeferenced else None,
             size_m=facts.patch_size * facts.resolution_m,
             pixels=facts.patch_size,
-            parts=tuple(splits[position] for position in order),
+            published=tuple(splits[position] for position in order),
         )
         return Rows(
             patches,
@@ -357,7 +357,7 @@ class _Prepared:
                 transform = tuple(_tensor(self.features[records.TRANSFORM], features[records.TRANSFORM]).tolist())
         except SourceError:
             raise
-        except Exception as error:  # Damage makes the decoders raise whatever the wrong bytes bring about.
+        except Exception as error:  # Damage makes the decoders raise exceptions of any kind.
             found = f"it cannot be read ({error})"
             raise SourceError(where, found, f"an example as {_FEATURES_NAME} says", _REMEDY) from None
         return _Example(stored, pixels, label, tile, crs, transform)
@@ -555,7 +555,7 @@ def _colours(count: int) -> list[str]:
     """Returns colours of different hues, `#rrggbb`; the first ones stay the same whatever the number is."""
     golden = (math.sqrt(5) - 1) / 2
     colours = (colorsys.hsv_to_rgb(number * golden % 1, 0.65, 0.9 - 0.3 * (number % 2)) for number in range(count))
-    return ["#" + "".join(f"{round(255 * share):02x}" for share in colour) for colour in colours]
+    return ["#" + "".join(f"{round(255 * part):02x}" for part in colour) for colour in colours]
 
 
 def _is_image(feature: Mapping[str, Any]) -> bool:

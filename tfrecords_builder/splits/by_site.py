@@ -19,8 +19,8 @@ def split_tiles(tiles: Patches, options: SplitOptions) -> SplitResult:
     """Splits tiles.
 
     By city, the list's own split goes first; the cities without one are drawn by hash of name and seed. Tiles of
-    different parts that share ground or border on each other, as those of neighbouring cities do, stay in the test
-    (or validation) part alone. In blocks, the buffer is at least as wide as a tile.
+    different splits that share ground or border on each other, as those of neighbouring cities do, stay in the test
+    (or validation) split alone. In blocks, the buffer is at least as wide as a tile.
 
     Args:
         tiles: the tiles with their sites; their classes do not matter.
@@ -28,7 +28,7 @@ def split_tiles(tiles: Patches, options: SplitOptions) -> SplitResult:
 
     Raises:
         OptionError: if the buffer is narrower than a tile.
-        SourceError: if a part is empty.
+        SourceError: if a split is empty.
     """
     options = draws.with_fraction_of_fold(options)
     if options.method == "spatial":
@@ -37,7 +37,7 @@ def split_tiles(tiles: Patches, options: SplitOptions) -> SplitResult:
         result = _by_city(tiles, options)
     names = set(tiles.sites)
     groups = len(names) if options.method == "city" else None
-    draws.check_parts(result, options, f"{len(tiles.keys):,} tiles in {_counted(names)}", groups)
+    draws.check_not_empty(result, options, f"{len(tiles.keys):,} tiles in {_counted(names)}", groups)
     return result
 
 
@@ -50,13 +50,13 @@ def check_cities(cities: Mapping[str, str | None], options: SplitOptions) -> Non
 
     Raises:
         OptionError: if there are more folds than cities.
-        SourceError: if a part is empty.
+        SourceError: if a split is empty.
     """
     if options.method == "city":
         options = draws.with_fraction_of_fold(options)
-        parts = draw_cities(cities, options)
-        result = SplitResult(tuple(parts.values()), {})
-        draws.check_parts(result, options, _counted(parts), len(cities))
+        splits = draw_cities(cities, options)
+        result = SplitResult(tuple(splits.values()), {})
+        draws.check_not_empty(result, options, _counted(splits), len(cities))
 
 
 def _counted(cities: Collection[str]) -> str:
@@ -77,36 +77,36 @@ def _in_blocks(tiles: Patches, options: SplitOptions) -> SplitResult:
 
 def _by_city(tiles: Patches, options: SplitOptions) -> SplitResult:
     with_tiles = {name: tiles.site_splits[name] for name in set(tiles.sites)}
-    part_of = draw_cities(with_tiles, options)
-    assignment: list[str | None] = [part_of[name] for name in tiles.sites]
+    split_of = draw_cities(with_tiles, options)
+    assignment: list[str | None] = [split_of[name] for name in tiles.sites]
     footprints = footprints_of(spatial.corners_of(tiles), tiles.keys)
     left_out = spatial.apply_buffer(footprints, assignment, max(_TOUCHING_M, 1000 * options.buffer_km))
-    by_part = collections.defaultdict(list)
-    for name, part in sorted(part_of.items()):
-        by_part[part].append(name)
+    by_split = collections.defaultdict(list)
+    for name, split in sorted(split_of.items()):
+        by_split[split].append(name)
     method = {
         "method": "city",
         **draws.describe_draw(options),
-        "cities": {part: by_part[part] for part in (TRAIN, VAL, TEST) if by_part[part]},
+        "cities": {split: by_split[split] for split in (TRAIN, VAL, TEST) if by_split[split]},
         "left_out_beside_other_parts": left_out,
     }
     return SplitResult(tuple(assignment), method)
 
 
 def draw_cities(cities: Mapping[str, str | None], options: SplitOptions) -> dict[str, str]:
-    """Returns the part of every city: the list's own, or a drawn one."""
+    """Returns the split of every city: the list's own, or a drawn one."""
     given = {name: split for name, split in cities.items() if split is not None}
     drawn = [name for name, split in cities.items() if split is None]
     drawn.sort(key=lambda name: draws.hash_order(name, options.seed))
-    parts = collections.Counter(given.values())
+    splits = collections.Counter(given.values())
     quotas = draws.quotas(len(cities), options)
-    # A country's cities are many; of a few, each part that is asked for still gets one.
+    # A country's cities are many; of a few, each split that is asked for still gets one.
     left = {
-        part: max(quotas[part], 1) - parts[part] if share else 0
-        for part, share in ((TEST, options.test_fraction), (VAL, options.val_fraction))
+        split: max(quotas[split], 1) - splits[split] if fraction else 0
+        for split, fraction in ((TEST, options.test_fraction), (VAL, options.val_fraction))
     }
     groups: list[Sequence[int]] = [[place] for place in range(len(drawn))]
-    draws.check_folds(options, len(drawn), "cities without a part of their own")
+    draws.check_folds(options, len(drawn), "cities without a split of their own")
     if options.fold is not None:
         groups, left[TEST] = draws.draw_fold(groups, options.folds)
     assignment: list[str | None] = [None] * len(drawn)

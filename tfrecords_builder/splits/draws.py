@@ -18,14 +18,14 @@ def hash_order(key: str, seed: int) -> bytes:
 
 
 def with_fraction_of_fold(options: SplitOptions) -> SplitOptions:
-    """Returns the options with the share of the patches that a fold tests on, if there is one."""
+    """Returns the options with the fraction of the patches that a fold tests on, if there is one."""
     if options.fold is None:
         return options
     return dataclasses.replace(options, test_fraction=1 / max(2, options.folds[1]))
 
 
-def check_parts(result: SplitResult, options: SplitOptions, what: str, groups: int | None = None) -> None:
-    """Refuses a split of which a part is empty.
+def check_not_empty(result: SplitResult, options: SplitOptions, what: str, groups: int | None = None) -> None:
+    """Refuses a division that leaves train, test or a wanted val empty.
 
     Args:
         result: the split.
@@ -38,14 +38,14 @@ def check_parts(result: SplitResult, options: SplitOptions, what: str, groups: i
     """
     named = options.method in ("published", "lists")
     wanted = [TRAIN, *([VAL] if options.val_fraction and not named else []), TEST]
-    if not (empty := [part for part in wanted if part not in result.assignment]):
+    if not (empty := [split for split in wanted if split not in result.assignment]):
         return
     method = result.method
     if "blocks" in method:
         groups = method["blocks"]
     left_out = method.get("left_out_by_buffer", 0) + method.get("left_out_beside_other_parts", 0)
     if groups is not None and groups < len(wanted):
-        remedy = _REMEDIES_OF_FEW_GROUPS[options.method].format(parts=len(wanted))
+        remedy = _REMEDIES_OF_FEW_GROUPS[options.method].format(splits=len(wanted))
     elif left_out:
         remedy = _REMEDIES_OF_LEFT_OUT[options.method]
         if not options.buffer_km:
@@ -53,12 +53,12 @@ def check_parts(result: SplitResult, options: SplitOptions, what: str, groups: i
     elif options.fold is not None:
         remedy = "use fewer folds, or another `seed`"
     else:
-        remedy = _REMEDIES_OF_EMPTY_PARTS[options.method]
+        remedy = _REMEDIES_OF_EMPTY_SPLITS[options.method]
     raise SourceError(
         f"`split={options.method}`",
         f"of {what} none comes into {' and '.join(empty)}"
-        + (f"; {left_out:,} are left out for their nearness to another part" if left_out else ""),
-        "examples in every part",
+        + (f"; {left_out:,} are left out for their nearness to another split" if left_out else ""),
+        "examples in every split",
         remedy,
     )
 
@@ -78,29 +78,29 @@ def check_folds(options: SplitOptions, groups: int, what: str) -> None:
         )
 
 
-_REMEDIES_OF_EMPTY_PARTS = {
+_REMEDIES_OF_EMPTY_SPLITS = {
     "random": "change `test_fraction` or `val_fraction`, or give more patches",
     "published": "give the whole archive, or split it with `split=random`",
     "lists": "give lists that name patches of this source",
     "spatial": "change `test_fraction` or `val_fraction`, make `block_km` smaller, or take another `seed`",
-    "city": "leave the column split empty for some cities, or name one for every part there",
+    "city": "leave the column split empty for some cities, or name one for every split there",
 }
 
 _REMEDIES_OF_FEW_GROUPS = {
-    "spatial": "make `block_km` smaller, so that there are {parts} blocks at least",
-    "city": "give {parts} cities at least, or divide their ground with `split=spatial` `block_km=KILOMETRES`",
+    "spatial": "make `block_km` smaller, so that there are {splits} blocks at least",
+    "city": "give {splits} cities at least, or divide their ground with `split=spatial` `block_km=KILOMETRES`",
 }
 
 _REMEDIES_OF_LEFT_OUT = {
     "spatial": "make `buffer_km` smaller, or `block_km` larger where the ground is wide enough",
-    "city": "name parts in the column split that lie apart, make `buffer_km` smaller, or divide the ground with "
+    "city": "name splits in the column split that lie apart, make `buffer_km` smaller, or divide the ground with "
     "`split=spatial` `block_km=KILOMETRES`",
 }
 
 
 _REMEDIES_WITHOUT_BUFFER = {
     "spatial": "make `block_km` larger where the ground is wide enough, or smaller tiles",
-    "city": "name parts in the column split that lie apart, or divide the ground with `split=spatial` "
+    "city": "name splits in the column split that lie apart, or divide the ground with `split=spatial` "
     "`block_km=KILOMETRES`",
 }
 
@@ -119,10 +119,10 @@ def describe_identical(patches: Patches) -> dict[str, int]:
 
 
 def describe_draw(options: SplitOptions) -> dict[str, Any]:
-    """Returns what the card says of shares and seed."""
+    """Returns what the card says of fractions and seed."""
     fold = {} if options.fold is None else {"fold": options.folds[0], "folds": options.folds[1]}
-    shares = {"test_fraction": options.test_fraction, "val_fraction": options.val_fraction}
-    return {**fold, **shares, "seed": options.seed}
+    fractions = {"test_fraction": options.test_fraction, "val_fraction": options.val_fraction}
+    return {**fold, **fractions, "seed": options.seed}
 
 
 def quotas(count: int, options: SplitOptions) -> dict[str, int]:
@@ -131,20 +131,20 @@ def quotas(count: int, options: SplitOptions) -> dict[str, int]:
 
 
 def fill(groups: Iterable[Sequence[int]], left: dict[str, int], assignment: list[str | None]) -> None:
-    """Gives whole groups of positions to the first part that still has room for them, the rest to training."""
+    """Gives whole groups of positions to the first split that has space left for them, the rest to training."""
     for members in groups:
-        part = next((name for name, room in left.items() if len(members) <= room), TRAIN)
-        if part in left:
-            left[part] -= len(members)
+        split = next((name for name, free in left.items() if len(members) <= free), TRAIN)
+        if split in left:
+            left[split] -= len(members)
         for position in members:
-            assignment[position] = part
+            assignment[position] = split
 
 
 def draw_fold(groups: Sequence[Sequence[int]], fold: tuple[int, int]) -> tuple[list[Sequence[int]], int]:
     """Puts those groups first that a fold tests on; also returns how many patches they hold.
 
-    A group belongs to the fold in whose share of all patches, counted in the order given, its first patch lies. So the
-    folds are about as large as each other, and no group is in two.
+    A group belongs to the fold in whose fraction of all patches, counted in the order given, its first patch lies. So
+    the folds are about as large as each other, and no group is in two.
     """
     number, folds = fold
     total = sum(map(len, groups))

@@ -1,4 +1,4 @@
-"""Splits by place: by longitude, or by blocks with a buffer between the parts.
+"""Splits by place: by longitude, or by blocks with a buffer between the splits.
 
 Neighbouring patches look alike, so that a random split tests on places that training has seen; these do not.
 """
@@ -113,7 +113,7 @@ def block_names(corners: Corners, block_km: float) -> list[str]:
 def _seam(longitude: np.ndarray) -> float:
     """Returns the longitude, in degrees, from which the west begins: 0 to 360 degrees further on all places lie.
 
-    It is that of the westernmost place, the antimeridian and whatever else is empty behind the easternmost.
+    It is that of the westernmost place, the antimeridian and whatever else is empty east of the easternmost.
     """
     around = np.unique(longitude)
     gaps = np.diff(around, append=around[0] + 360)
@@ -127,17 +127,17 @@ def _by_longitude(patches: Patches, longitude: np.ndarray, options: SplitOptions
     order = sorted(range(len(longitude)), key=lambda position: (longitude[position], patches.keys[position]))
     quota = quotas(len(order), options)
     training = len(order) - quota[TEST] - quota[VAL]
-    part_of_group: dict[int, str] = {}
+    split_of_group: dict[int, str] = {}
     assignment: list[str | None] = [None] * len(order)
     for rank, position in enumerate(order):
-        part = TRAIN if rank < training else VAL if rank < training + quota[VAL] else TEST
+        split = TRAIN if rank < training else VAL if rank < training + quota[VAL] else TEST
         # Identical images go where the westernmost of them lies.
-        assignment[position] = part_of_group.setdefault(int(patches.groups[position]), part)
+        assignment[position] = split_of_group.setdefault(int(patches.groups[position]), split)
     return tuple(assignment)
 
 
 def _by_blocks(patches: Patches, names: list[str], options: SplitOptions) -> tuple[list[str | None], int]:
-    """Gives whole blocks, which each patch's is named of, to the parts; also returns the number of blocks."""
+    """Assigns whole blocks to the splits; each patch's block is given by name; also returns the number of blocks."""
     # Blocks that share an identical image are joined, so that no image lies on both sides.
     joined: dict[str, str] = {}
 
@@ -155,23 +155,23 @@ def _by_blocks(patches: Patches, names: list[str], options: SplitOptions) -> tup
         members[root(name)].append(position)
     order = sorted(members, key=lambda name: hash_order(name, options.seed))
     assignment: list[str | None] = [None] * len(names)
-    # A part takes blocks until it has its share at least: to pick those that fit exactly would favour small blocks.
+    # A split takes blocks until it has its fraction at least: to pick those that fit exactly would favour small blocks.
     left = quotas(len(names), options)
     blocks = [members[name] for name in order]
     check_folds(options, len(blocks), "blocks")
     if options.fold is not None:
         blocks, left[TEST] = draw_fold(blocks, options.folds)
     for block in blocks:
-        part = next((part for part, room in left.items() if room > 0), TRAIN)
-        if part in left:
-            left[part] -= len(block)
+        split = next((split for split, free in left.items() if free > 0), TRAIN)
+        if split in left:
+            left[split] -= len(block)
         for position in block:
-            assignment[position] = part
+            assignment[position] = split
     return assignment, len(set(names))
 
 
 def apply_buffer(footprints: Footprints, assignment: list[str | None], buffer_m: float) -> int:
-    """Leaves out patches within the buffer of a part to be kept clean of them; returns how many.
+    """Leaves out patches within the buffer of a split to be kept clean of them; returns how many.
 
     Training and validation keep away from testing, then training from validation. Distances are those on the ground,
     from edge to edge.
@@ -180,8 +180,8 @@ def apply_buffer(footprints: Footprints, assignment: list[str | None], buffer_m:
         return 0
     left_out = 0
     for kept, others in ((TEST, (TRAIN, VAL)), (VAL, (TRAIN,))):
-        fixed = [position for position, part in enumerate(assignment) if part == kept]
-        moving = np.array([position for position, part in enumerate(assignment) if part in others], dtype=np.int64)
+        fixed = [position for position, split in enumerate(assignment) if split == kept]
+        moving = np.array([position for position, split in enumerate(assignment) if split in others], dtype=np.int64)
         if not fixed or not len(moving):
             continue
         near = within(footprints[moving], footprints[fixed], buffer_m)

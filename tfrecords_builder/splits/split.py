@@ -1,6 +1,6 @@
 """Splits: at random by class, as the archive or published lists have it, by place, or by site.
 
-Patches with identical pixels are never divided between the parts of a random or a spatial split. Everything here is
+Patches with identical pixels are never divided between the splits of a random or a spatial split. Everything here is
 pure, apart from reading the lists and the coordinates; the order of the patches given does not matter.
 """
 
@@ -19,7 +19,7 @@ from eo_keras.errors import OptionError, SourceError
 from tfrecords_builder.splits import by_site, spatial
 from tfrecords_builder.splits.draws import (
     check_folds,
-    check_parts,
+    check_not_empty,
     describe_draw,
     describe_identical,
     draw_fold,
@@ -43,7 +43,7 @@ def check_options(options: SplitOptions) -> None:
         raise OptionError(
             "`test_fraction` and `val_fraction`",
             f"{test:g} and {val:g}",
-            "shares between 0 and 1 that leave something for training, the test share above 0",
+            "fractions between 0 and 1 that leave something for training, the test fraction above 0",
         )
     if options.fold is not None:
         number, folds = options.folds
@@ -51,7 +51,7 @@ def check_options(options: SplitOptions) -> None:
             raise OptionError("fold", f"{number}/{folds}", "a fold of at least two, such as 1/5 to 5/5")
         if options.method in ("published", "lists") or (options.method == "spatial" and options.block_km is None):
             raise OptionError(
-                "fold", "it needs parts to draw from", "`split=random`, or `split=spatial` with `block_km`"
+                "fold", "it needs splits to draw from", "`split=random`, or `split=spatial` with `block_km`"
             )
     if (options.method == "lists") != (options.lists is not None):
         raise OptionError("lists", "it belongs to `split=lists`, and that needs it", "both or neither")
@@ -77,7 +77,7 @@ def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
 
     Raises:
         OptionError: if the options cannot work together, or need coordinates that are not there.
-        SourceError: if a list or the coordinates do not fit the patches, or a part comes out empty.
+        SourceError: if a list or the coordinates do not fit the patches, or a split is empty.
     """
     options = with_fraction_of_fold(options)
     check_options(options)
@@ -93,12 +93,12 @@ def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
         result = spatial.split_by_place(patches, options)
     else:
         result = _split_at_random(patches, options)
-    check_parts(result, options, f"{len(patches.keys):,} patches")
+    check_not_empty(result, options, f"{len(patches.keys):,} patches")
     return result
 
 
 def split_before_scan(patches: Patches, options: SplitOptions) -> None:
-    """Refuses what cannot be split before a patch has been read, as far as keys, classes and parts tell.
+    """Refuses what cannot be split before a patch has been read, as far as keys, classes and published splits tell.
 
     Args:
         patches: what is known of them; which are identical, and where they lie, may be known only later.
@@ -135,14 +135,14 @@ def _split_at_random(patches: Patches, options: SplitOptions) -> SplitResult:
 
 
 def _split_as_published(patches: Patches, options: SplitOptions) -> SplitResult:
-    if not any(patches.parts):
+    if not any(patches.published):
         raise OptionError(
             "`split=published`",
-            "the archive has no parts of its own",
+            "the archive has no splits of its own",
             "random, lists or spatial",
             "say `split=random`, or `split=lists` with `lists`",
         )
-    across = _across(patches, patches.parts)
+    across = _across(patches, patches.published)
     method = {
         "method": "published",
         **describe_identical(patches),
@@ -150,24 +150,24 @@ def _split_as_published(patches: Patches, options: SplitOptions) -> SplitResult:
         "identical_across_splits": across,
         "seed": options.seed,
     }
-    warnings = (f"{across:,} identical images lie in different parts of the archive",) if across else ()
-    return SplitResult(tuple(part or None for part in patches.parts), method, warnings)
+    warnings = (f"{across:,} identical images lie in different splits of the archive",) if across else ()
+    return SplitResult(tuple(split or None for split in patches.published), method, warnings)
 
 
 def _across(patches: Patches, assignment: Sequence[str | None]) -> int:
-    """Counts the patches whose pixels lie in another part too."""
-    parts_of = collections.defaultdict(collections.Counter)
-    for group, part in zip(patches.groups.tolist(), assignment, strict=True):
-        if part:
-            parts_of[group][part] += 1
-    return sum(sum(parts.values()) for parts in parts_of.values() if len(parts) > 1)
+    """Counts the patches whose pixels lie in another split too."""
+    splits_of = collections.defaultdict(collections.Counter)
+    for group, split in zip(patches.groups.tolist(), assignment, strict=True):
+        if split:
+            splits_of[group][split] += 1
+    return sum(sum(splits.values()) for splits in splits_of.values() if len(splits) > 1)
 
 
 def _read_list(path: pathlib.Path) -> tuple[list[str], str]:
     """Returns the keys that a list names, and the MD5 checksum of its file."""
     try:
         data = path.read_bytes()
-        # A byte order mark, as some editors write it, would become part of the first name.
+        # A byte order mark, as some editors write it, would belong to the first name.
         lines = data.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
@@ -187,11 +187,11 @@ def _split_by_lists(patches: Patches, options: SplitOptions) -> SplitResult:
     missing: dict[str, int] = {}
     checksums: dict[str, str] = {}
     list_of: dict[str, str] = {}
-    for part in (TRAIN, VAL, TEST):
-        path = pathlib.Path(f"{options.lists}-{part}.txt")
-        if part == VAL and not path.exists():
+    for split in (TRAIN, VAL, TEST):
+        path = pathlib.Path(f"{options.lists}-{split}.txt")
+        if split == VAL and not path.exists():
             continue
-        names, checksums[part] = _read_list(path)
+        names, checksums[split] = _read_list(path)
         for name in names:
             if name in list_of:
                 raise SourceError(
@@ -204,12 +204,12 @@ def _split_by_lists(patches: Patches, options: SplitOptions) -> SplitResult:
                 path,
                 f"{len(absent):,} of its {len(names):,} patches are not in the source, first {', '.join(absent[:3])}",
                 "a source with every listed patch",
-                "give the whole archive, or say `allow_missing_patches` if a part of it is meant",
+                "give the whole archive, or say `allow_missing_patches` if a subset is meant",
             )
-        missing[part] = len(absent)
+        missing[split] = len(absent)
         for name in names:
             if name in positions:
-                assignment[positions[name]] = part
+                assignment[positions[name]] = split
     across = _across(patches, assignment)
     unlisted = assignment.count(None)
     method = {
@@ -227,5 +227,5 @@ def _split_by_lists(patches: Patches, options: SplitOptions) -> SplitResult:
     if unlisted:
         warnings.append(f"{unlisted:,} patches are on no list and are left out")
     if across:
-        warnings.append(f"{across:,} identical images lie in different parts of these lists")
+        warnings.append(f"{across:,} identical images lie in different splits of these lists")
     return SplitResult(tuple(assignment), method, tuple(warnings))

@@ -83,7 +83,7 @@ class SplitOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Patches:
-    """What splitting needs to know of patches or tiles; parallel sequences of N entries.
+    """Patches or tiles to split; parallel sequences of N entries.
 
     Attributes:
         keys: unique keys.
@@ -93,7 +93,7 @@ class Patches:
         transforms: float64 (N, 6) affine transforms, or None where the images are not georeferenced.
         size_m: edge of a patch in metres.
         pixels: edge of a patch in pixels.
-        parts: the parts that the archive gives them to; empty, or of empty texts, where it gives none.
+        published: the splits that the archive assigns them to; empty, or of empty texts, without any.
         sites: the sites that tiles of scenes are cut from, by name; empty where patches are of no site.
         site_splits: for each site by name its own split, or None where it is to be drawn.
     """
@@ -105,14 +105,14 @@ class Patches:
     transforms: np.ndarray | None
     size_m: float
     pixels: int
-    parts: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     site_splits: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitResult:
-    """A split: each patch's part (None is left out), what the card says of it, and warnings."""
+    """A split: the assignment of each patch (None is left out), its description for the card, and warnings."""
 
     assignment: tuple[str | None, ...]
     method: dict[str, Any]

@@ -34,7 +34,7 @@ def plan_shards(
     """Distributes every split's examples over shards of about equal size, in an order fixed by hash of key and seed.
 
     Args:
-        dataset: first part of the shards' names.
+        dataset: beginning of the shards' names.
         keys: the examples' keys.
         sizes: the examples' sizes in bytes.
         assignment: the examples' splits; None is left out.

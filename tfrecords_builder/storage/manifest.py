@@ -53,9 +53,9 @@ def write_all(
         The shards' entries in the card, and how many were there already.
 
     Raises:
-        RecordsError: if somebody else has a file of a shard's name.
+        RecordsError: if a file of a shard's name is not a build's.
         SourceError: if what the records are made of has changed.
-        StorageError: if there is no room.
+        StorageError: if the disk is full.
     """
     state_dir = state.folder
     kept = {unit.name for unit in units if is_noted(state_dir, unit.name, unit.digest())}
@@ -100,7 +100,7 @@ def note(state_dir: str, name: str, digest: str, size: int, sha256: str, histogr
 
 
 def is_noted(state_dir: str, name: str, digest: str) -> bool:
-    """Tells whether the state says that a shard of just this content has been written; it may be damaged since."""
+    """Tells whether the state records a written shard of this content; it may have been damaged since."""
     found = load_arrays(_path(state_dir, name))
     return found is not None and str(found["unit"]) == digest
 

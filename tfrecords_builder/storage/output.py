@@ -30,7 +30,7 @@ class BuildReport:
         seconds: time taken, by stage.
         planned_shards: number of shards by split.
         kept_shards: number of shards that an earlier call had finished.
-        warnings: what the user should look at.
+        warnings: lines for the user.
     """
 
     card: cards.DataCard
@@ -92,7 +92,7 @@ def clear(output: OutputFolder, kept: Set[str], planned: Iterable[str]) -> None:
         planned: names of all shards that will be written; they are listed from now on.
 
     Raises:
-        RecordsError: if somebody else has a file of such a name.
+        RecordsError: if a file of such a name is not a build's.
     """
     planned = tuple(planned)
     output.check(overwrite=True, writes=planned)

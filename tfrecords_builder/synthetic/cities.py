@@ -78,7 +78,7 @@ def write_cities(
         seed: everything random.
         dates: what is written of each for the days the sensor passed.
         zones: UTM zones that the cities lie in, by turns.
-        progress: called with 1 behind every city.
+        progress: called with 1 after every city.
 
     Returns:
         The list, `cities.csv`.

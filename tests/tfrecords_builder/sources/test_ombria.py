@@ -134,7 +134,7 @@ def test_the_floods_of_2021_are_told_apart_by_their_events(make, tmp_path):
     drawn = {"split": "random", "test_fraction": 0.3}
     card = built("ombria_s2", write_zip(tmp_path / "a.zip", content), tmp_path / "r", **drawn, **NAMED)
     check_events(card, tmp_path / "r", numbers)
-    with pytest.raises(OptionError, match="no parts of its own; expected random"):
+    with pytest.raises(OptionError, match="no splits of its own; expected random"):
         built("ombria_s2", tmp_path / "a.zip", tmp_path / "s", split="published", **NAMED)
     # One event alone, by its own folder.
     folder = make.folder(tmp_path / "FRANCE", events("", ("FRANCE",)))
@@ -142,7 +142,7 @@ def test_the_floods_of_2021_are_told_apart_by_their_events(make, tmp_path):
     assert [item.key for item in items] == ["imafter_0", "imafter_10"]
     # Of a whole copy, the published parts are the data set.
     both = write_zip(tmp_path / "both.zip", {**content, **members("OMBRIA-master/OmbriaS2/")})
-    assert {item.part for item in ombria.SENTINEL2.items(Archive(both))} == {"train", "test"}
+    assert {item.split for item in ombria.SENTINEL2.items(Archive(both))} == {"train", "test"}
 
 
 def test_events_copied_into_the_published_parts_are_told_apart_by_their_whole_names(tmp_path):
@@ -226,7 +226,7 @@ def test_nobody_guesses_the_bands(make, archive, tmp_path):
         built("ombria_s2", archive, tmp_path / "r", split="published", band_order="B11,B08", scene_level="L2A")
     with pytest.raises(BandError, match="'NDVI' is no Sentinel-2 band"):
         built("ombria_s2", archive, tmp_path / "r", split="published", band_order="B11,B08,NDVI", scene_level="L2A")
-    with pytest.raises(OptionError, match="published.*no parts of its own"):
+    with pytest.raises(OptionError, match="published.*no splits of its own"):
         built("eurosat_rgb", make.zip(tmp_path / "rgb.zip", make.rgb(per_class=2)), tmp_path / "r", split="published")
 
 

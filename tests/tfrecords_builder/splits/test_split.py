@@ -100,7 +100,7 @@ def test_lists_are_followed(tmp_path):
     assert result.assignment == ("train", "train", "test", None)
     assert result.method["unlisted"] == 1 and result.method["identical_across_splits"] == 2
     assert any("1 patches are on no list" in warning for warning in result.warnings)
-    assert any("identical images lie in different parts" in warning for warning in result.warnings)
+    assert any("identical images lie in different splits" in warning for warning in result.warnings)
 
 
 def test_lists_that_do_not_fit(tmp_path):

@@ -1,1 +1,1 @@
-"""Records of tiles: scenes of cities and the land use of their ground, cut on a grid with a stride."""
+"""Urban Atlas: tiles cut from scenes of cities, with their land use as masks."""

@@ -1,4 +1,4 @@
-"""What is known of a city's ground: its land use as labels, and which area of it is used."""
+"""Labels of a city: its land use as masks, within the area that is used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INSIDE, _OUTSIDE = 1, 0
 
 
 class LabelSource:
-    """The labels of a city's ground, `IGNORE` outside the area that is used.
+    """Labels of a city, `IGNORE` outside the area that is used.
 
     Args:
         land_use: the city's land use.

@@ -89,7 +89,7 @@ def read_land_use(
 ) -> LandUse:
     """Reads the land use of a city and brings it to a scene's CRS.
 
-    The codes are in a field such as `code_2018` or `CODE2012`, in either case, whose name tells the year. Files of
+    The codes are in a field such as `code_2018` or `CODE2012`, in either case, whose name holds the year. Files of
     2006 as they were first published have `CODE` beside `ITEM`, without a year.
 
     Args:
@@ -137,7 +137,7 @@ def _year_of(path: str, layers: Sequence[vector_files.Layer], wanted: int | None
     if not years:
         raise SourceError(
             path,
-            f"no field of it tells a land use; its fields are {', '.join(names)}",
+            f"no field of it holds a land use; its fields are {', '.join(names)}",
             "one such as code_2018 or CODE2012",
             "name the file of Urban Atlas's land use",
         )

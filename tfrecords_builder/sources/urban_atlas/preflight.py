@@ -56,7 +56,7 @@ class SceneSurvey:
         bands: names of the bands that records will hold, in order.
         grid: its grid.
         window: first row, first column, end row and end column of what the land use covers.
-        resolution_m: what a pixel measures on the ground in the middle of that, in metres.
+        resolution_m: size of a pixel on the ground in the middle of that, in metres.
     """
 
     path: str
@@ -75,7 +75,7 @@ class CitySurvey:
 
     Attributes:
         scenes: its scenes.
-        label_year: the year of the land use, or None where nothing says.
+        label_year: the year of the land use, or None where it is not known.
         polygons: number of polygons.
         repaired: how many of them had invalid rings.
         sources: the files that its records are made from.
@@ -185,7 +185,7 @@ def _say_target(grid: Grid) -> str:
 
 
 def _resolution(scene: Scene, window: tuple[int, ...]) -> float:
-    """Returns what a pixel measures on the ground in the middle of a window, in metres."""
+    """Returns the size of a pixel on the ground in the middle of a window, in metres."""
     top, left, bottom, right = window
     width, height = reference_systems.pixel_on_ground(scene.grid.window(top, left, bottom - top, right - left))
     if not abs(width / height - 1) <= _SQUARE:
@@ -203,7 +203,7 @@ def _survey_scene(city: Site, scene: Scene, ground: LabelSource) -> SceneSurvey:
     if scene.level is None:
         raise SourceError(
             scene.source,
-            "its processing level cannot be told",
+            "its processing level is not known",
             "L1C or L2A",
             "say `scene_level=L1C` or `scene_level=L2A`",
         )

@@ -252,7 +252,7 @@ def _stamps(cities: Sequence[Site]) -> dict[str, list[int]]:
     """Returns size and time of the files that cities are built from, by which a changed one is noticed."""
     stamps = {}
     for path in sorted({path for city in cities for path in city.files}):
-        inner = [path, *source_files.behind(path)]
+        inner = [path, *source_files.sources_of_vrt(path)]
         if os.path.isdir(path):
             wanted = (".jp2", ".tif", ".tiff", ".vrt", ".xml") if safe.is_product(path) else ("",)
             inner = sorted(

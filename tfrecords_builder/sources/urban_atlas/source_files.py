@@ -31,7 +31,7 @@ def of_scenes(scenes: Iterable[Scene]) -> tuple[list[cards.SourceFile], list[str
     used: dict[str, set[str]] = {}
     for scene in scenes:
         for layer in (*scene.layers, *filter(None, [scene.scl])):
-            for inner in (layer.path, *_behind(layer.path)):
+            for inner in (layer.path, *_sources_of_vrt(layer.path)):
                 path, member = containers.place_of(inner)
                 used.setdefault(path, set()).update({member} - {""})
     found, unchecked = [], []
@@ -49,15 +49,15 @@ def of_scenes(scenes: Iterable[Scene]) -> tuple[list[cards.SourceFile], list[str
     ]
 
 
-def behind(path: str) -> list[str]:
+def sources_of_vrt(path: str) -> list[str]:
     """Lists the files that a VRT is made from, sorted; none of another file, or where the VRT cannot be used."""
-    return sorted({containers.place_of(source)[0] for source in _behind(path)})
+    return sorted({containers.place_of(source)[0] for source in _sources_of_vrt(path)})
 
 
-def _behind(path: str) -> list[str]:
+def _sources_of_vrt(path: str) -> list[str]:
     if not path.lower().endswith(".vrt"):
         return []
-    with contextlib.suppress(SourceError):  # Whoever opens it, tells.
+    with contextlib.suppress(SourceError):  # Opening it raises the same error.
         return vrt_files.sources_of(path)
     return []
 

@@ -95,7 +95,7 @@ def beginning_of(number: int) -> str:
 
 
 def _starts(length: int, first: int, end: int, tiles: UrbanAtlasOptions) -> list[int]:
-    """Returns where tiles start along an axis: the last one ends at or behind the scene's end."""
+    """Returns where tiles start along an axis: the last one ends at or after the scene's end."""
     count = max(0, math.ceil((length - tiles.tile_size) / tiles.step)) + 1
     starts = [number * tiles.step for number in range(count)]
     return [start for start in starts if start < end and start + tiles.tile_size > first]
@@ -166,7 +166,7 @@ def _example(
 def _is_kept(tile: records.PixelLabels, tiles: UrbanAtlasOptions) -> bool:
     labelled = np.mean((tile.mask != IGNORE) & (tile.validity == VALID))
     clear = np.count_nonzero(tile.validity == VALID) / max(1, np.count_nonzero(tile.validity != NO_DATA))
-    # A tile without a single label teaches nothing, whatever share is asked for.
+    # A tile without a single label teaches nothing, whatever the smallest fraction is.
     return labelled > 0 and labelled >= tiles.min_labeled_fraction and clear >= tiles.min_valid_fraction
 
 

@@ -119,7 +119,7 @@ def test_the_first_edition_names_no_year(tmp_path):
     assert (land.year, land.count) == (2006, 6)
     np.testing.assert_array_equal(land.labels(GRID), urban_atlas.LandUse(polygons(), HSL4).labels(GRID))
     # A field of that name alone is anything.
-    with pytest.raises(SourceError, match="no field of it tells a land use; its fields are CODE"):
+    with pytest.raises(SourceError, match="no field of it holds a land use; its fields are CODE"):
         urban_atlas.read_land_use([write(tmp_path / "b.gpkg", "CODE")], HSL4, "EPSG:32633")
 
 
@@ -128,7 +128,7 @@ def test_street_trees_are_no_land_use(tmp_path):
     folder = tmp_path / "city"
     folder.mkdir()
     write(folder / "city_UA2018_stl.gpkg", "stl", **trees)
-    with pytest.raises(SourceError, match="no field of it tells a land use; its fields are stl, country, fua_code"):
+    with pytest.raises(SourceError, match="no field of it holds a land use; its fields are stl, country, fua_code"):
         urban_atlas.read_land_use([folder], HSL4, "EPSG:32633")
     write(folder / "city_UA2018.gpkg", "code_2018")
     land = urban_atlas.read_land_use([folder], HSL4, "EPSG:32633")
@@ -166,7 +166,7 @@ def test_a_layer_of_changes_needs_the_year(tmp_path):
 def test_what_is_no_land_use(tmp_path):
     path = write(tmp_path / "a.gpkg", "class_2018")
     with pytest.raises(
-        SourceError, match="no field of it tells a land use; its fields are class_2018; expected one such"
+        SourceError, match="no field of it holds a land use; its fields are class_2018; expected one such"
     ):
         urban_atlas.read_land_use([path], HSL4, "EPSG:32633")
     path = write(tmp_path / "b.gpkg", parts=(*TOWN, ("10000", area(0, 0, 1, 1))))

@@ -19,7 +19,7 @@ def test_the_files_behind_a_vrt_are_named_and_hashed(tmp_path):
     rasterio.shutil.copy(tmp_path / "b.tif", tmp_path / "c.vrt", driver="VRT")
     rasterio.shutil.copy(tmp_path / "c.vrt", tmp_path / "a.vrt", driver="VRT")
     found, warnings = source_files.of_scenes([scenes.open_scene(tmp_path / "a.vrt", LEVEL)])
-    assert warnings == [] and source_files.behind(str(tmp_path / "b.tif")) == []
+    assert warnings == [] and source_files.sources_of_vrt(str(tmp_path / "b.tif")) == []
     assert {one.name: one.sha256 for one in found} == {
         name: files.sha256_of_file(tmp_path / name) for name in ("a.vrt", "b.tif")
     }
