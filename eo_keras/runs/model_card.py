@@ -108,12 +108,19 @@ def read_model_card(run_dir: str | os.PathLike[str]) -> ModelCard:
     )
 
 
+_EARLIER_NETWORKS = {
+    **dict.fromkeys(("resnet14", "resnet50", "resnet101", "inception_v3", "googlenet"), "classification"),
+    **dict.fromkeys(("xception65", "compact"), "classification"),
+    **dict.fromkeys(("deeplab_resnet14", "deeplab_resnet50", "deeplab_resnet101"), "segmentation"),
+    **dict.fromkeys(("deeplab_xception65", "deeplab_xception_small"), "segmentation"),
+}
+"""The networks of versions whose cards name no task. Not the registry, whose import of Keras takes seconds."""
+
+
 def _with_task(content: dict[str, Any]) -> dict[str, Any]:
     """Returns a card's content with its task, which cards of earlier versions lack: that of their network."""
     if "task" in content:
         return content
-    from eo_keras import models  # Imports Keras, which no other card needs.
-
-    if content.get("model") not in models.MODELS:
+    if content.get("model") not in _EARLIER_NETWORKS:
         raise ValueError(f"it names no task, and the network '{content.get('model')}' is not known")
-    return content | {"task": models.MODELS[content["model"]].task}
+    return content | {"task": _EARLIER_NETWORKS[content["model"]]}
