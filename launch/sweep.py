@@ -8,7 +8,7 @@ broken off: finished runs are kept, an interrupted one is resumed, failed ones a
 given later. The test split is never looked at. docs/sweeping.md explains the results.
 
 Examples:
-  python -m launch.sweep --base=launch/flagfiles/eurosat_rgb_resnet50_scratch.flags --records_dir=records/rgb \
+  python -m launch.sweep --base=eurosat_rgb_resnet50_scratch.flags --records_dir=records/rgb \
       --sweep_dir=runs/sweep --learning_rate=0.02,0.05,0.1 --weight_decay=0.001,0.005 --seed=1,2,3
   python -m launch.sweep --base=runs/a/flags.txt --sweep_dir=runs/smoothing --vary=label_smoothing=0,0.1 --seed=1,2,3
   tensorboard --logdir=runs/sweep

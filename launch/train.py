@@ -1,7 +1,7 @@
 r"""Trains a model on a records folder and writes a run folder.
 
 Examples:
-  python -m launch.train --flagfile=launch/flagfiles/eurosat_rgb_resnet50_scratch.flags \
+  python -m launch.train --flagfile=eurosat_rgb_resnet50_scratch.flags \
       --records_dir=records/rgb --run_dir=runs/a
   python -m launch.train --flagfile=runs/a/flags.txt --run_dir=runs/b       # repeats run a
   python -m launch.train --flagfile=runs/a/flags.txt --run_dir=runs/a --resume
