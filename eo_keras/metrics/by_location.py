@@ -32,7 +32,7 @@ _SIZES = (
     (10, 1),
     (20, 1),
 )
-"""Sides of a cell in degrees, as fractions: 0.1 as a float would put some edges into the wrong cell."""
+"""Sides of a cell in degrees, as fractions: 0.1 as a float would put some edges into another cell."""
 
 _METRES_A_DEGREE = 111_320.0
 """Of latitude; of longitude at the equator."""

@@ -31,7 +31,7 @@ def score_classification(
     The prediction is the most probable class, the first one of equals. Scores are those of `confusion.scores_of` and of
     `calibration.score_probabilities`. Intervals of accuracy, precision and recall are Wilson's, kappa's follows from
     the accuracy's; those of F1 are percentile intervals of a bootstrap over examples. All of them take the examples to
-    be independent of each other; neighbouring patches of one scene are not, and their intervals are too narrow.
+    be independent of each other; neighboring patches of one scene are not, and their intervals are too narrow.
 
     Args:
         labels: (N,) integers, true labels.

@@ -1,4 +1,4 @@
-"""The temperature that a run's confidences are divided by, where one was fitted for the model as it is now."""
+"""The temperature of a run's confidences, where one was fitted for the model as it is now."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REMEDY = "fit one with launch.evaluate, or leave `calibrated` out"
 
 
 def path(run_dir: str | os.PathLike[str], model_name: str = runs.MODEL_NAME, symmetries: str = "none") -> pathlib.Path:
-    """Returns where a run keeps the temperature of one of its models: `evaluation/temperature.json` of the kept one."""
+    """Returns the file of the temperature of one of a run's models: `evaluation/temperature.json` of the kept one."""
     last = "-last" if model_name == runs.LAST_MODEL_NAME else ""
     averaged = "" if symmetries == "none" else f"-{symmetries}"
     return pathlib.Path(run_dir) / runs.EVALUATION_DIR / f"temperature{last}{averaged}.json"
@@ -32,17 +32,17 @@ def find(run_dir: str | os.PathLike[str], calibrated: bool | None = None) -> tup
         RunError: if it is wanted in any case and there is none for this model, or its file cannot be read.
     """
     if calibrated is False:
-        return None, "none, as asked for"
+        return None, "none, as requested"
     kept = path(run_dir)
     if not kept.is_file():
         if calibrated:
             raise RunError(run_dir, "no temperature was fitted for its model", f"{kept.name}", _REMEDY)
         return None, "none: launch.evaluate has fitted none"
-    found = calibration.read_calibration(kept)
-    if found.model_sha256 != files.sha256_of_file(pathlib.Path(run_dir) / runs.MODEL_NAME):
+    fitted = calibration.read_calibration(kept)
+    if fitted.model_sha256 != files.sha256_of_file(pathlib.Path(run_dir) / runs.MODEL_NAME):
         if calibrated:
             raise RunError(kept, "it was fitted for another model", "one for the run's model as it is now", _REMEDY)
         return None, f"none: {kept.name} was fitted for another model; evaluate the run again"
-    cautions = "".join(f"; {caution}" for caution in found.cautions)
-    text = f"{found.temperature:.3f}, fitted on {found.examples:,} examples ({found.fitted_on}){cautions}"
-    return found, text
+    cautions = "".join(f"; {caution}" for caution in fitted.cautions)
+    text = f"{fitted.temperature:.3f}, fitted on {fitted.examples:,} examples ({fitted.fitted_on}){cautions}"
+    return fitted, text

@@ -254,7 +254,7 @@ def test_the_temperature_of_the_run_is_used(command, rgb_run, images, tmp_path):
         np.testing.assert_allclose(odds[large], expected[large], rtol=1e-3)
         assert abs(scaled - raw).max() > 0.05
         code, out, _ = command(rgb_run, f"--images={folder}", "--nocalibrated", "--overwrite")
-        assert code == 0 and "temperature: none, as asked for" in out
+        assert code == 0 and "temperature: none, as requested" in out
         np.testing.assert_array_equal(read_answers(tmp_path / "answers.csv")[1], raw)
     finally:
         kept.unlink()

@@ -62,7 +62,7 @@ def test_scores_by_hand():
     found = calibration.score_probabilities([0, 1], [[0.8, 0.2], [0.6, 0.4]])
     assert found.negative_log_likelihood == pytest.approx(-(np.log(0.8) + np.log(0.4)) / 2)
     assert found.brier_score == pytest.approx(((0.2**2 + 0.2**2) + (0.6**2 + 0.6**2)) / 2)
-    # One right at 0.8 and one wrong at 0.6, each in a bin of its own.
+    # One correct at 0.8 and one incorrect at 0.6, each in a bin of its own.
     assert found.expected_calibration_error == pytest.approx((0.2 + 0.6) / 2)
 
 
@@ -75,7 +75,7 @@ def test_where_the_likelihood_has_no_maximum():
         calibration.fit_temperature(np.zeros(0, int), np.zeros((0, 2)))
 
 
-def test_what_metrics_json_says():
+def test_the_section_of_metrics_json():
     labels, _, sure = overconfident(1000)
     fitted = calibration.calibrate(labels, sure, "here")
     content = json.loads(json.dumps(calibration.to_json(fitted, labels, sure, "")))
@@ -111,7 +111,7 @@ def test_what_speaks_against_a_temperature_is_said():
     assert calibration.calibrate(labels, sure, "many").cautions == ()
     few = calibration.calibrate(labels[:5], sure[:5], "few")
     assert "5 examples are few" in few.cautions[0]
-    # On other examples than its own it may do harm, which is told of these.
+    # On other examples than its own it may do harm, which the section says of these.
     content = calibration.to_json(dataclasses.replace(few, temperature=9.0), labels, sure, "")
     assert content["cautions"][-1].startswith("it raises the negative log-likelihood (")
     assert (
@@ -123,12 +123,12 @@ def test_a_perfect_likelihood_is_zero_without_a_minus():
     assert f"{calibration.score_probabilities([0, 1], np.eye(2)).negative_log_likelihood:.4f}" == "0.0000"
 
 
-def test_scaled_answers_keep_their_class_where_rounding_makes_two_equal():
+def test_scaled_predictions_keep_their_class_where_rounding_makes_two_equal():
     probabilities = np.array([[0.3333334, 0.33333331, 0.33333329], [0.2, 0.40000001, 0.4]])
-    answers = ClassPredictions(np.array([0, 1]), probabilities, ("a", "b"))
-    scaled = answers.with_probabilities(calibration.apply_temperature(probabilities, 20.0))
+    predicted = ClassPredictions(np.array([0, 1]), probabilities, ("a", "b"))
+    scaled = predicted.with_probabilities(calibration.apply_temperature(probabilities, 20.0))
     assert scaled.predictions.tolist() == [0, 1] and scaled.probabilities.dtype == np.float32
-    scaled = answers.with_probabilities(calibration.apply_temperature(probabilities[:, ::-1], 20.0)[:, ::-1])
+    scaled = predicted.with_probabilities(calibration.apply_temperature(probabilities[:, ::-1], 20.0)[:, ::-1])
     assert scaled.predictions.tolist() == [0, 1]
     turned = ClassPredictions(np.array([2]), np.array([[1 / 3 - 1e-9, 1 / 3, 1 / 3 + 1e-9]]), ("a",))
     assert turned.with_probabilities(turned.probabilities).predictions.tolist() == [2]

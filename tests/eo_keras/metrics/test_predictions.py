@@ -13,18 +13,18 @@ NAMES = ("Forest", 'River, "wild"')
 def test_the_file_gives_every_bit_back(tmp_path):
     rng = np.random.default_rng(0)
     first = rng.random(500).astype(np.float32) ** 9
-    answers = ClassPredictions(
+    predicted = ClassPredictions(
         rng.integers(0, 2, 500), np.stack([first, 1 - first], axis=1), tuple(f"a/{n},x" for n in range(500))
     )
     path = tmp_path / "predictions.csv"
-    path.write_text(answers.to_csv(NAMES))
+    path.write_text(predicted.to_csv(NAMES))
     found, names = read_predictions(path)
-    assert names == NAMES and found.keys == answers.keys and found.probabilities.dtype == np.float32
-    np.testing.assert_array_equal(found.probabilities, answers.probabilities)
-    np.testing.assert_array_equal(found.labels, answers.labels)
-    rows = list(csv.DictReader(io.StringIO(answers.to_csv(NAMES))))
-    assert [row["predicted"] for row in rows] == [NAMES[label] for label in answers.predictions]
-    assert float(rows[3]["probability"]) == pytest.approx(answers.confidences[3])
+    assert names == NAMES and found.keys == predicted.keys and found.probabilities.dtype == np.float32
+    np.testing.assert_array_equal(found.probabilities, predicted.probabilities)
+    np.testing.assert_array_equal(found.labels, predicted.labels)
+    rows = list(csv.DictReader(io.StringIO(predicted.to_csv(NAMES))))
+    assert [row["predicted"] for row in rows] == [NAMES[label] for label in predicted.predictions]
+    assert float(rows[3]["probability"]) == pytest.approx(predicted.confidences[3])
 
 
 @pytest.mark.parametrize(

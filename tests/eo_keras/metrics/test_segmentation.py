@@ -35,20 +35,20 @@ def test_scores_are_scikit_learns():
     scores = scorer_of(some).scores(resamples=50)
     known = [labels != 255 for _, labels, _ in some]
     truth = np.concatenate([labels[k] for (_, labels, _), k in zip(some, known, strict=True)])
-    answers = np.concatenate([predictions[k] for (_, _, predictions), k in zip(some, known, strict=True)])
-    iou = sklearn_metrics.jaccard_score(truth, answers, average=None)
+    predicted = np.concatenate([predictions[k] for (_, _, predictions), k in zip(some, known, strict=True)])
+    iou = sklearn_metrics.jaccard_score(truth, predicted, average=None)
     assert [scores.value("iou", name) for name in NAMES] == pytest.approx(iou)
     assert scores["miou"].value == pytest.approx(iou.mean())
     share = np.bincount(truth) / len(truth)
     assert scores["frequency_weighted_iou"].value == pytest.approx((share * iou).sum())
-    assert scores["accuracy"].value == pytest.approx(sklearn_metrics.accuracy_score(truth, answers))
-    assert scores["kappa"].value == pytest.approx(sklearn_metrics.cohen_kappa_score(truth, answers))
-    precision, recall, f1, support = sklearn_metrics.precision_recall_fscore_support(truth, answers)
+    assert scores["accuracy"].value == pytest.approx(sklearn_metrics.accuracy_score(truth, predicted))
+    assert scores["kappa"].value == pytest.approx(sklearn_metrics.cohen_kappa_score(truth, predicted))
+    precision, recall, f1, support = sklearn_metrics.precision_recall_fscore_support(truth, predicted)
     for place, name in enumerate(NAMES):
         found = [scores.value(score, name) for score in ("precision", "recall", "f1")]
         assert found == pytest.approx([precision[place], recall[place], f1[place]])
         assert scores.by_class[name]["support"] == support[place]
-    assert np.array_equal(scores.confusion, sklearn_metrics.confusion_matrix(truth, answers))
+    assert np.array_equal(scores.confusion, sklearn_metrics.confusion_matrix(truth, predicted))
     assert scores.count == len(truth) and scores.details["images"] == 6
 
 
