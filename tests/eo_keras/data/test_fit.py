@@ -5,10 +5,9 @@ import pytest
 import eo_keras as eo
 from eo_keras.data.augment.patches import Augmentation
 from eo_keras.errors import OptionError, RecordsError
-from eo_keras.geo import scenes
 from tests.harness import towns
-from tfrecords_builder import build_tiles
-from tfrecords_builder.sources.urban_atlas.options import TileBuildOptions, TileOptions
+from tfrecords_builder import build
+from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
 
 TILE = 48
 
@@ -25,13 +24,8 @@ def tiles(tmp_path_factory):
         towns.write_town(folder, name, place=place, size=84, bands=("B02", "B03", "B04"))[:-1] + f"{split},"
         for place, (name, split) in enumerate((("A", "train"), ("B", "test")))
     ]
-    build_tiles.build(
-        TileBuildOptions(
-            cities=str(towns.write_list(folder, *lines)),
-            output_dir=str(folder / "records"),
-            tiles=TileOptions(scene=scenes.SceneOptions(bands=("B04", "B03", "B02")), size=TILE),
-        )
-    )
+    cut = UrbanAtlasOptions(str(towns.write_list(folder, *lines)), bands="RGB", tile_size=TILE)
+    build.build(build.BuildOptions("urban_atlas", cut, str(folder / "records")))
     return eo.open_records(folder / "records")
 
 
