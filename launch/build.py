@@ -1,4 +1,4 @@
-r"""Builds a records folder: sharded TFRecords with a card, from a published archive or from scenes and land use.
+r"""Builds a records folder from an archive, from scenes and land use, or from a prepared TensorFlow Datasets data set.
 
 Examples:
   python -m launch.build --dataset=eurosat_rgb --source=EuroSAT_RGB.zip --output_dir=records/rgb --split=random
@@ -7,14 +7,16 @@ Examples:
   python -m launch.build --dataset=urban_atlas --cities=cities.csv --legend=hsl4 --bands=RGB --output_dir=records/ua
   python -m launch.build --dataset=ombria_s2 --source=ombria_s2.zip --band_order=B11,B08,B03 --scene_level=L2A \
       --output_dir=records/ombria
+  python -m launch.build --dataset=tfds --tfds_data_dir=~/tensorflow_datasets --tfds_name=resisc45 \
+      --band_order=B04,B03,B02 --output_dir=records/resisc45
 
 cities.csv has the header name,scenes,vectors,split,area; several paths are joined by ';'. Scenes: Sentinel-2 products
 (SAFE folders or zips), GeoTIFF, COG, VRT or JPEG 2000. Vectors: GeoPackage, FileGDB, Shapefile or GeoParquet, also
 inside zips. split (train, val, test) and area (a file of polygons, or "west south east north" in degrees) may be empty.
-Columns scene_units, scene_offset and scene_scale may say of one city what the flags of these names say of all.
+Columns scene_units, scene_offset and scene_scale override the flags of these names for one city.
 
-A build that was stopped resumes when it is called again. --engine=beam runs it on Apache Beam, with
-Beam's own options passed on: --beam_option=--runner=FlinkRunner --beam_option=--flink_master=HOST:8081
+A build that was stopped resumes when it is called again. --engine=beam runs it on Apache Beam, with Beam's own options
+passed on: --beam_option=--runner=FlinkRunner --beam_option=--flink_master=HOST:8081
 """
 
 from __future__ import annotations
