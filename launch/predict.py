@@ -15,14 +15,13 @@ import numpy as np
 from absl import flags
 
 from eo_keras.core import files, output_files
-from eo_keras.errors import BandError, OptionError
+from eo_keras.errors import OptionError
 from eo_keras.geo import images as rasters
 from eo_keras.runs import model_card as model_cards
 from eo_keras.runs import temperature
 from eo_keras.sensors import sentinel2
 from eo_keras.serving import images as prediction
 from launch import app, path_flags
-from tfrecords_builder.sources.eurosat import GUARD_MIN_PATCHES, band_order_problem
 
 FLAGS = flags.FLAGS
 
@@ -85,7 +84,8 @@ def main() -> None:
             run, paths, bands, FLAGS.batch_size, progress, temperature=found and found.temperature
         )
     seconds = time.monotonic() - started
-    _guard_band_order(predictions.assumed)
+    if warning := prediction.check_band_order(predictions.assumed):
+        app.say(f"warning: {warning}")
     _check_output(output)  # Again, for another process may have made it meanwhile.
     files.make_folder(output.parent)
     files.write_text(output, _csv(predictions, card.legend.class_names))
@@ -101,23 +101,6 @@ def _check_output(output: pathlib.Path) -> None:
         raise OptionError(
             "--output", f"{output} is already there", remedy="replace it by --overwrite, or choose another name"
         )
-
-
-def _guard_band_order(assumed: prediction.AssumedBands | None) -> None:
-    """Refuses images, or warns of few, that seem not to hold their bands in the order that was assumed."""
-    problem = assumed and band_order_problem(assumed.means, sentinel2.EUROSAT_ORDER)
-    if not problem:
-        return
-    remedy = "say the order by --image_bands: all is Sentinel-2's own, with B8A in ninth place"
-    if assumed.images < GUARD_MIN_PATCHES:
-        print(f"warning: too few images ({assumed.images}) to judge the band order, but {problem}. If so, {remedy}")
-        return
-    raise BandError(
-        f"{assumed.images:,} images whose 13 bands have no names",
-        problem,
-        f"EuroSAT's order {','.join(sentinel2.EUROSAT_ORDER)}",
-        remedy,
-    )
 
 
 def _csv(predictions: prediction.Predictions, class_names: tuple[str, ...]) -> str:

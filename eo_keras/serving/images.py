@@ -14,6 +14,7 @@ from eo_keras.errors import BandError, RunError, SourceError
 from eo_keras.geo import images as rasters
 from eo_keras.runs.model_card import ModelCard
 from eo_keras.sensors import radiometry, sentinel2
+from eo_keras.sensors.band_order import GUARD_MIN_IMAGES, band_order_problem
 
 if TYPE_CHECKING:
     from eo_keras.runs.folder import Run
@@ -33,6 +34,32 @@ class AssumedBands:
 
     images: int
     means: np.ndarray
+
+
+def check_band_order(assumed: AssumedBands | None) -> str:
+    """Refuses images that seem not to hold their bands in the order that was assumed.
+
+    Args:
+        assumed: the images; None where no order was assumed.
+
+    Returns:
+        A warning where the images are too few to judge; else an empty text.
+
+    Raises:
+        BandError: if enough images hold another order.
+    """
+    problem = assumed and band_order_problem(assumed.means, sentinel2.EUROSAT_ORDER)
+    if not problem:
+        return ""
+    remedy = "name the order by `image_bands`: all is Sentinel-2's own, with B8A in ninth place"
+    if assumed.images < GUARD_MIN_IMAGES:
+        return f"too few images ({assumed.images}) to judge the band order, but {problem}. If so, {remedy}"
+    raise BandError(
+        f"{assumed.images:,} images whose 13 bands have no names",
+        problem,
+        f"EuroSAT's order {','.join(sentinel2.EUROSAT_ORDER)}",
+        remedy,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

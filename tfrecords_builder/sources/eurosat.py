@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections import defaultdict
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from eo_keras.core.options import check, documented, option
 from eo_keras.errors import SourceError
 from eo_keras.legends.catalogue import EUROSAT
 from eo_keras.sensors import radiometry, sentinel2
+from eo_keras.sensors.band_order import GUARD_MIN_IMAGES, band_order_problem
 from tfrecords_builder.sources import image_decoding, options
 from tfrecords_builder.sources.archive import Archive, Member
 from tfrecords_builder.sources.items import Item, Patch, members_of, nothing_found, sorted_by_key
@@ -204,7 +204,7 @@ class EuroSAT:
         problem = band_order_problem(means, bands) if "B10" in bands else None
         if problem is None:
             return ()
-        if count < GUARD_MIN_PATCHES:
+        if count < GUARD_MIN_IMAGES:
             return (f"too few patches ({count}) to judge the band order, but {problem}",)
         raise SourceError(
             where,
@@ -216,43 +216,6 @@ class EuroSAT:
     @staticmethod
     def _as_stored(pixels: np.ndarray) -> bytes:
         return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
-
-
-CIRRUS_CONTRAST = 4.0
-"""How many times darker than the next band B10 must be on average: 61 times over 466 patches, 7.9 over sea alone."""
-
-GUARD_MIN_PATCHES = 20
-"""Below this number of patches the means say too little to refuse a build; a warning is given instead."""
-
-
-def band_order_problem(means: np.ndarray, bands: tuple[str, ...]) -> str | None:
-    """Checks on the data that B10 (cirrus) lies where the stored order says.
-
-    B10 sees almost nothing but high clouds: in Level-1C scenes without cirrus it is by far the darkest band.
-
-    Args:
-        means: mean of each band (13,), over the whole build, in the order found.
-        bands: the names that the positions should have.
-
-    Returns:
-        None if the order holds, else a sentence about the order that the data seem to have.
-    """
-    order = np.argsort(means)
-    darkest, contrast = int(order[0]), float(means[order[1]] / max(means[order[0]], 1e-9))
-    measured = f"the darkest band is number {darkest + 1} (mean {means[darkest]:.1f}, the next {means[order[1]]:.1f})"
-    if contrast < CIRRUS_CONTRAST:
-        return f"{measured}: no band looks like B10 (cirrus), so these seem not to be the 13 bands of Level-1C"
-    if bands[darkest] == "B10":
-        return None
-    known = defaultdict(list)
-    for title, names in (
-        ("Sentinel-2's nominal order, with B8A in ninth place", sentinel2.NOMINAL_ORDER),
-        ("that nominal order reversed", sentinel2.NOMINAL_ORDER[::-1]),
-        ("the stored order reversed", bands[::-1]),
-    ):
-        known[names.index("B10")].append(title)
-    seems = " or ".join(known[darkest]) or "no order known here"
-    return f"{measured}, which should be B10 (cirrus) in place {bands.index('B10') + 1}: it seems to be {seems}"
 
 
 _ATTRIBUTION = (
