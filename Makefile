@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-real lint bench-peers clean
+.PHONY: help demo docs test test-real lint bench-peers clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -16,7 +16,10 @@ demo: $(INSTALLED)  ## install and run the whole way on a small generated data s
 	@started=$$(date +%s); echo '$(BIN)/python -m launch.demo --overwrite'; $(BIN)/python -m launch.demo --overwrite && \
 		echo "demo: $$(($$(date +%s) - started)) s, without the installation"
 
-test: lint  ## lint, and all but the slow tests, a module on each processor
+docs: $(INSTALLED)  ## the documentation as HTML in build/docs; warnings are errors
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+
+test: lint docs  ## lint, documentation, and all but the slow tests, a module on each processor
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test-real: $(INSTALLED)  ## all tests, the slow ones and those on the real data too

@@ -62,6 +62,11 @@ setuptools.setup(
             "jax>=0.4.35,<0.11",  # shows that the models need no TensorFlow
             "s3fs>=2024.2",  # records in an object store are tested; its releases are fsspec's
             "moto[server]>=5,<6",  # a local object store for these tests
+            "sphinx>=8.2,<10",  # the documentation; later releases are untested
+            "myst-parser>=4,<6",  # Markdown for Sphinx; 4 is the first for Sphinx 8
+            "nbformat>=5.10,<6",  # reads the notebook, in the format that Jupyter has written since 2019
+            "nbclient>=0.10,<1",  # runs it as a test
+            "ipykernel>=6.29,<8",  # the Python that it runs in; later releases are untested
         ],
     },
     classifiers=[

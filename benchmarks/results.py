@@ -139,8 +139,8 @@ def _leaks(folder: pathlib.Path) -> list[str]:
         "## What a split gives away",
         "",
         "How many test patches have such a patch in training, edge to edge, of all pairs; "
-        "[inspecting.md](inspecting.md) says how they are found. `python -m launch.inspect --records_dir=... "
-        "--coordinates=data/coordinates.csv` repeats it; the reports are in [leaks](results/leaks).",
+        "[inspect](guides/inspect.md) says how they are found. `python -m launch.inspect --records_dir=... "
+        "--coordinates=data/coordinates.csv` repeats it; the reports are in `docs/results/leaks`.",
         "",
         f"| split | test patches | {' | '.join(_LEAKS)} | median distance |",
         f"| --- |{' ---: |' * (len(_LEAKS) + 2)}",

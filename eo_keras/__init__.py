@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eo_keras import legends as legends
     from eo_keras.api import Records as Records
     from eo_keras.api import build_model as build_model
+    from eo_keras.api import evaluate as evaluate
     from eo_keras.api import list_models as list_models
     from eo_keras.api import list_tasks as list_tasks
     from eo_keras.api import open_records as open_records
@@ -30,6 +31,7 @@ _MODULES = {
     "Records": "api",
     "TrainingOptions": "training.options",
     "build_model": "api",
+    "evaluate": "api",
     "export": "serving.saved_model",
     "list_models": "api",
     "list_tasks": "api",

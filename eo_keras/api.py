@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from eo_keras.evaluation.evaluate import Evaluation
     from eo_keras.runs.folder import Run
     from eo_keras.training.options import TrainingOptions
 
@@ -210,11 +212,37 @@ def train(
     return open_run(options.run_dir)
 
 
+def evaluate(run: Run, records: Records, split: str = "test", **options: Any) -> Evaluation:
+    """Predicts the examples of a split and scores the predictions; nothing is written.
+
+    Args:
+        run: the run.
+        records: the records; their bands, numbers and classes must be those of the run.
+        split: name of the split.
+        **options: other fields of `eo_keras.evaluation.options.EvaluationOptions`, such as `tta="d4"`.
+
+    Returns:
+        The evaluation. Its `scores` are `eo_keras.metrics.scores.Scores`: `scores["accuracy"]` is an `Estimate` with
+        `value`, `low` and `high`.
+
+    Raises:
+        RecordsError: if the records cannot be used, or do not fit the model.
+        BandError: if they lack a band of the model.
+        LegendError: if the classes differ.
+        OptionError: if an option does not apply to the task.
+    """
+    from eo_keras.data.pipeline import RecordDataset
+    from eo_keras.evaluation.evaluate import evaluate
+    from eo_keras.evaluation.options import EvaluationOptions
+
+    return evaluate(run, RecordDataset(records.folder), EvaluationOptions(split=split, **options))
+
+
 def predict(
     run: Run,
     files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
-    bands: str | None = None,
+    image_bands: str | None = None,
     calibrated: bool | None = None,
     batch_size: int = 64,
 ) -> list[dict[str, Any]]:
@@ -223,8 +251,8 @@ def predict(
     Args:
         run: the run of a classification model.
         files: paths, patterns such as `patches/*.tif`, or folders of GeoTIFF, JPEG or PNG images of the patch size.
-        bands: names of the images' bands in stored order. Default: those that the files name, or EuroSAT's order of
-            13 bands, or RGB, by their number.
+        image_bands: names of the images' bands in stored order. Default: those that the files name, or EuroSAT's order
+            of 13 bands, or RGB, by their number.
         calibrated: whether the run's temperature is applied. Default: where `launch.evaluate` has fitted one.
         batch_size: images in a batch; it does not change the predictions.
 
@@ -234,22 +262,24 @@ def predict(
 
     Raises:
         SourceError: if an image cannot be read, or has another size than the model's patches.
-        BandError: if its bands are not known or do not fit the model.
+        BandError: if its bands are not known, do not fit the model, or seem to be in another order than assumed.
         RunError: if the model predicts masks.
     """
     from eo_keras.geo.images import find_images
     from eo_keras.runs import temperature
-    from eo_keras.serving.images import predict_images
+    from eo_keras.serving.images import check_band_order, predict_images
 
     paths = find_images([files] if isinstance(files, (str, os.PathLike)) else files)
     found, _ = temperature.find(run.folder, calibrated)
     predictions = predict_images(
         run,
         paths,
-        None if bands is None else sentinel2.parse_bands(bands),
+        None if image_bands is None else sentinel2.parse_bands(image_bands),
         batch_size,
         temperature=found and found.temperature,
     )
+    if warning := check_band_order(predictions.assumed):
+        warnings.warn(warning, stacklevel=2)
     return predictions.rows(run.card.legend.class_names)
 
 

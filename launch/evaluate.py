@@ -1,8 +1,8 @@
-r"""Scores runs on a split and, of several, says which is better and how sure that is. docs/evaluating.md explains it.
+r"""Scores runs on a split and, of several, says which is better and how sure that is.
 
 Each run's scores, predictions and figures go into its own folder, evaluation/<split>, a comparison of several into
 --output_dir. An evaluation that is already there and fits (the same model, records, split and options) is not computed
-again.
+again. docs/guides/evaluate.md explains the files.
 
 Examples:
   python -m launch.evaluate --run_dir=runs/a --split=test

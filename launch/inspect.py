@@ -1,7 +1,7 @@
 """Reports the content of a records folder and the leakage between its splits, as an HTML page.
 
 The page holds the card, the leakage report (copies and neighbours across splits), a map, class balance, band
-histograms and samples. The numbers of the leakage report are written beside it as JSON. docs/inspecting.md explains
+histograms and samples. The numbers of the leakage report are written beside it as JSON. docs/guides/inspect.md explains
 them.
 
 Example: python -m launch.inspect --records_dir=records/rgb --coordinates=data/coordinates.csv

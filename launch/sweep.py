@@ -5,7 +5,7 @@ read as flags of this command. Every other flag of launch.train that holds one v
 
 Each run is a folder in --sweep_dir, such as lr=0.05,wd=0.001,seed=1. The same command again goes on where it was
 broken off: finished runs are kept, an interrupted one is resumed, failed ones are tried again. Further values may be
-given later. The test split is never looked at. docs/sweeping.md explains the results.
+given later. The test split is never looked at. docs/guides/sweep.md explains the results.
 
 Examples:
   python -m launch.sweep --base=eurosat_rgb_resnet50_scratch.flags --records_dir=records/rgb \

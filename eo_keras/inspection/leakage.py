@@ -1,15 +1,14 @@
-"""Leakage between the splits of a data set: exact copies, near-duplicates, and neighbours on the ground.
+"""What one part of a data set gives away of another: exact copies, near copies, and neighbours on the ground.
 
 A test score says how a network does on pictures that it has not seen. Three things break that promise, and each is
-searched here over all pairs of patches of different splits, none left out:
+searched here over all pairs of patches of different parts, none left out:
 
 * **exact copies**: patches with identical decoded pixels (a 128-bit hash of them);
-* **near-duplicates**: the same picture compressed again, brightened, given more contrast, mirrored or turned by a
-  quarter;
+* **near copies**: the same picture compressed again, brightened, given more contrast, mirrored or turned by a quarter;
 * **neighbours**: patches that overlap, touch, or lie within a distance on the ground, edge to edge, as the buffer of a
   spatial split counts it.
 
-Near-duplicates are found in two steps. Candidates come from the 64-bit DCT hash of Zauner, "Implementation and
+Near copies are found in two steps. Candidates come from the 64-bit DCT hash of Zauner, "Implementation and
 Benchmarking of Perceptual Image Hash Functions" (2010), section 3.2.1: brightness at 32x32, its DCT, the 8x8 lowest
 frequencies without the zeroth row and column, one bit each for above or below their median. Brightness and contrast do
 not change it, and the hashes of all eight symmetries of the square follow from one DCT: a mirror image changes signs,
@@ -25,8 +24,8 @@ place, cut one pixel apart; the next has 0.56 and is another. The default thresh
 
 What that misses was measured on 2,000 EuroSAT patches: of copies with 20 % more contrast none, of copies compressed
 again as JPEGs of quality 90 and 75 5 % and 9 %. Patches below `LEAST_CONTRAST` are not compared, but counted in the
-report: two pictures of calm water cannot be distinguished. Views of one place that are shifted by more than a pixel are
-no near-duplicates either; they are neighbours.
+report: two pictures of calm water cannot be told apart. Views of one place that are shifted by more than a pixel are
+no near copies either; they are neighbours.
 """
 
 from __future__ import annotations
@@ -72,12 +71,12 @@ _BLOCK = (32, 16384)
 
 @dataclasses.dataclass(frozen=True)
 class LeakOptions:
-    """Thresholds of a search for leakage.
+    """What counts as a leak.
 
     Attributes:
-        near_copy_bits: hashes of a near-duplicate differ in so many of 64 bits at the most. 10 finds 99 % of copies
-            with JPEG quality 90; unrelated pictures differ in 32 on average.
-        least_correlation: smallest correlation of the details of a near-duplicate.
+        near_copy_bits: hashes of a near copy differ in so many of 64 bits at the most. 10 finds 99 % of copies with
+            JPEG quality 90; unrelated pictures differ in 32 on average.
+        least_correlation: correlation of a near copy's details at the least.
         neighbour_km: patches nearer than this, edge to edge in kilometres, are neighbours.
     """
 
@@ -88,12 +87,12 @@ class LeakOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprints:
-    """Fingerprints of the pixels of N patches, 2.1 kB each.
+    """What is kept of the pixels of N patches, 2.1 kB each.
 
     Attributes:
         digests: uint64 (N, 2), hash of the pixels.
         hashes: uint64 (N, 8), perceptual hash of the patch in each of `TURNS`.
-        details: float16 (N, 32, 32), details of the brightness as defined above, with mean 0 and deviation 1.
+        details: float16 (N, 32, 32), details of the brightness as the module tells, with mean 0 and deviation 1.
         contrast: float32 (N,), standard deviation of the brightness at full size, in reflectance.
     """
 
@@ -115,7 +114,7 @@ class Inventory:
 
     Attributes:
         keys: unique keys.
-        parts: the split (`train`, `val`, `test`) of each.
+        parts: the part (`train`, `val`, `test`) of each.
         classes: class names.
         fingerprints: see there.
         footprints: their ground, or None where the places are not known.
@@ -132,14 +131,14 @@ class Inventory:
 
 @dataclasses.dataclass(frozen=True)
 class Copy:
-    """A patch of one split and its copy in another; `bits` and `correlation` are those of an exact copy too.
+    """A patch of one part and its copy in another; `bits` and `correlation` are those of an exact copy too.
 
     Attributes:
         kind: `exact` or `near`.
         key: the patch.
-        part: its split.
+        part: its part.
         other_key: its copy.
-        other_part: the copy's split.
+        other_part: the copy's part.
         same_class: whether both have one label.
         bits: bits in which the hashes differ.
         correlation: correlation of the details.
@@ -159,14 +158,14 @@ class Copy:
 
 @dataclasses.dataclass(frozen=True)
 class PairOfParts:
-    """Counts of patches of the split `part` with a counterpart in the split `other`.
+    """How many patches of `part` have a counterpart in `other`.
 
     Attributes:
-        part: the split that should be new to a network.
-        other: the split that it must not resemble.
+        part: the part that should be new to a network.
+        other: the part that it must not resemble.
         patches: number of patches of `part`.
         exact: those with an exact copy.
-        near: those with a near-duplicate.
+        near: those with a near copy.
         overlapping: those that share more ground than a strip of one pixel, or None without places.
         neighbours: by distance in kilometres, those with a patch of `other` so near or nearer; `0` is touching, with
             a tolerance of `TOUCHING_PIXELS`. None without places.
@@ -185,14 +184,14 @@ class PairOfParts:
 
 @dataclasses.dataclass(frozen=True)
 class LeakReport:
-    """Result of a search for leakage.
+    """What was found.
 
     Attributes:
-        options: the thresholds.
+        options: what counted as a leak.
         pairs: counts for testing and training, validation and training, testing and validation, where they exist.
         copies: up to `MOST_LISTED` copies, exact ones first; an exactly copied patch with one of its counterparts.
         copies_found: number of all of them.
-        too_even: by split, patches with too little contrast to search for near-duplicates.
+        too_even: by part, patches with too little contrast to search near copies of.
     """
 
     options: LeakOptions
@@ -290,7 +289,7 @@ def close_hashes(first: np.ndarray, second: np.ndarray, bits: int) -> Iterator[t
 
 
 def near_copies(first: Fingerprints, second: Fingerprints, options: LeakOptions) -> np.ndarray:
-    """Finds the near-duplicates between two sets of patches that are not exact ones.
+    """Finds the near copies between two sets of patches that are not exact ones.
 
     Returns:
         A structured array with the fields `first` and `second` (positions), `turn`, `bits` and `correlation`: each
@@ -330,7 +329,7 @@ def exact_copies(first: Fingerprints, second: Fingerprints) -> np.ndarray:
 
 
 def find_leaks(inventory: Inventory, options: LeakOptions = LeakOptions()) -> LeakReport:
-    """Searches for leakage between splits: of testing and validation from training, and between the two."""
+    """Searches leaks between the parts of a data set: of testing and validation from training, and between the two."""
     parts = np.array(inventory.parts)
     positions = {name: np.flatnonzero(parts == name) for name in ("train", "val", "test")}
     prints = {name: _taken(inventory.fingerprints, where) for name, where in positions.items()}

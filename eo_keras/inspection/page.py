@@ -1,4 +1,4 @@
-"""HTML page about a records folder, and the numbers of its leakage report as JSON."""
+"""The page that `launch.inspect` writes of a records folder, and the numbers of its leak report for citing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Subject:
         card: its card.
         survey: what was gathered.
         places: where the patches lie, or None if that is not known.
-        report: the leakage between its splits.
+        report: the leaks between its splits.
         copies: images (height, width, 3) uint8 by key, of the copies that the page draws.
     """
 
@@ -55,7 +55,7 @@ def make_page(subject: Subject, against: Subject | None = None, *, verified: boo
 
     Args:
         subject: the folder that the page is about.
-        against: another folder, whose leakage and map stand beside the first's.
+        against: another folder, whose leaks and map stand beside the first's.
         verified: whether the SHA-256 of the shards was compared.
     """
     card = subject.card
@@ -81,7 +81,7 @@ def make_page(subject: Subject, against: Subject | None = None, *, verified: boo
 
 
 def numbers(subject: Subject, against: Subject | None = None) -> dict[str, Any]:
-    """Returns the numbers of the leakage report as `json` can write them."""
+    """Returns the leak report's numbers as what `json` can write."""
 
     def one(inspected: Subject) -> dict[str, Any]:
         return {
@@ -97,7 +97,7 @@ def numbers(subject: Subject, against: Subject | None = None) -> dict[str, Any]:
 
 
 def summary(report: leakage.LeakReport) -> list[str]:
-    """Returns the leakage report in lines of text, one for each pair of splits."""
+    """Returns the leak report in lines of text, one for each pair of splits."""
     lines = []
     for pair in report.pairs:
         found = [f"{pair.exact:,} exact copies", f"{pair.near:,} near copies"]

@@ -1,4 +1,4 @@
-"""Checks of a records folder, and one pass over its records that gathers the content of its page; no TensorFlow."""
+"""Looks into a records folder: checks that it is whole, and gathers what its page shows. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """Result of one pass over all N records of a folder, in the order of the shards.
+    """What one pass over all N records of a folder gathers, in the order of the shards.
 
     Attributes:
         keys: keys of the examples.
@@ -60,7 +60,7 @@ class Survey:
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """Places of N patches.
+    """Where N patches lie.
 
     Attributes:
         degrees: float64 (N, 2), longitude and latitude of the centres.
@@ -114,7 +114,7 @@ def survey(
     checksums: bool = False,
     progress: Progress | None = None,
 ) -> Survey:
-    """Reads every record once and gathers the content of a page and of a search for leakage.
+    """Reads every record once and gathers what a page and a search for leaks need.
 
     All checks of `verify` are made, that of the SHA-256 only if `checksums`.
 
@@ -198,7 +198,7 @@ def _shown(example: records.Example, image: np.ndarray, card: cards.DataCard) ->
 
 
 def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = None) -> Places | None:
-    """Locates the patches.
+    """Finds out where the patches lie.
 
     Args:
         card: the folder's card.
@@ -207,7 +207,7 @@ def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = Non
             hold. The patches are then squares around these centres along the grid of their UTM zone.
 
     Returns:
-        The places, or None if neither the records nor a file hold them.
+        The places, or None if neither the records nor a file tell them.
 
     Raises:
         SourceError: if the file cannot be read or lacks a patch, or what the records hold is no place on Earth.
@@ -229,7 +229,7 @@ def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = Non
 def find_leaks(
     card: cards.DataCard, surveyed: Survey, places: Places | None, options: leakage.LeakOptions
 ) -> leakage.LeakReport:
-    """Searches for leakage between the splits of a surveyed folder; see `eo_keras.inspection.leakage`."""
+    """Searches leaks between the splits of a surveyed folder; see `eo_keras.inspection.leakage`."""
     return leakage.find_leaks(
         leakage.Inventory(
             keys=surveyed.keys,
@@ -280,7 +280,7 @@ def describe(card: cards.DataCard) -> str:
 
 
 def facts(card: cards.DataCard) -> list[tuple[str, str]]:
-    """Returns the content of a card, apart from counts and statistics, as names and values."""
+    """Returns what a card says, apart from counts and statistics, as names and values."""
     scale = "not known"
     if card.reflectance is not None:
         offset = card.reflectance.offset

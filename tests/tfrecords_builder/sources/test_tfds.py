@@ -13,11 +13,9 @@ from eo_keras.errors import OptionError, SourceError
 from eo_keras.inspection import scan_records
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.records import example as records
-from tests.harness.archives import write_zip
 from tests.harness.building import all_examples, built
 from tests.tfrecords_builder.sources import prepare_tfds
 from tests.tfrecords_builder.sources.prepare_tfds import mask_of, pixels_of
-from tests.tfrecords_builder.sources.test_ombria import NAMED, members
 from tfrecords_builder import build
 
 RGB = {"band_order": "B04,B03,B02"}
@@ -98,16 +96,6 @@ def test_records_of_this_program_are_read_back_to_the_byte(rgb_zip, ms_zip, tmp_
     for name in shards:
         assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes(), name
     assert second.georeferenced == first.georeferenced and second.legend.class_names == first.legend.class_names
-
-
-def test_records_of_masks_are_read_back_to_the_byte(tmp_path):
-    first = built("ombria_s2", write_zip(tmp_path / "ombria.zip", members()), tmp_path / "first", **NAMED)
-    chosen = {"split": "published", "tfds_classes": first.legend.class_names, **NAMED}
-    second = built("tfds", tmp_path / "first", tmp_path / "second", **chosen)
-    assert second.splits == first.splits and second.statistics == first.statistics
-    for split in first.splits.values():
-        for shard in split.shards:
-            assert (tmp_path / "second" / shard.name).read_bytes() == (tmp_path / "first" / shard.name).read_bytes()
 
 
 def copied(prepared, tmp_path, name="coloured"):
