@@ -44,6 +44,7 @@ setuptools.setup(
         "matplotlib>=3.8,<4",  # figures
         "tqdm>=4.66,<5",  # progress bars
         "h5py>=3.11,<4",  # weights files, read as plain arrays
+        "wrapt>=1.15,<3",  # registers the layers of saved models once Keras is loaded; TensorFlow requires it too
     ],
     extras_require={
         "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],  # TensorFlow's own choice of CUDA libraries

@@ -50,15 +50,9 @@ def measure_ours(what: str) -> None:
     from eo_keras.losses import segmentation
     from eo_keras.training import optimizers
 
-    model, _ = models.build(
-        FLAGS.model,
-        bands=("B04", "B03", "B02"),
-        num_classes=CLASSES,
-        normalisation=models.Normalization((1000.0,) * 3, (500.0,) * 3),
-        input_dtype="uint16",
-        patch_size=FLAGS.size,
-        seed=1,
-    )
+    statistics = models.Normalization((1000.0,) * 3, (500.0,) * 3)
+    image_input = models.ImageInput(("B04", "B03", "B02"), "uint16", statistics, FLAGS.size)
+    model, _ = models.build(FLAGS.model, models.NetworkSpec({models.IMAGE: image_input}, CLASSES, seed=1))
     shape = (FLAGS.batch_size, FLAGS.size, FLAGS.size)
     image = tf.constant(np.random.default_rng(1).integers(1, 3000, (*shape, 3)).astype(np.uint16))
     label = tf.constant((np.arange(np.prod(shape)).reshape(shape) % CLASSES).astype(np.uint8))

@@ -113,16 +113,10 @@ def train(name: str, settings: Settings, folder: pathlib.Path) -> dict[str, Any]
     from eo_keras.training import optimizers
 
     image, label = batch(settings)
-    model, _ = models.build(
-        name,
-        bands=_BANDS,
-        num_classes=_CLASSES,
-        normalisation=models.Normalization((128.0,) * 3, (50.0,) * 3),
-        input_dtype="uint8",
-        patch_size=settings.patch_size,
-        dtype_policy=settings.dtype_policy,
-        seed=1,
-    )
+    statistics = models.Normalization((128.0,) * 3, (50.0,) * 3)
+    image_input = models.ImageInput(_BANDS, "uint8", statistics, settings.patch_size)
+    spec = models.NetworkSpec({models.IMAGE: image_input}, _CLASSES, dtype_policy=settings.dtype_policy, seed=1)
+    model, _ = models.build(name, spec)
     training = models.logits_model(model)
     options = optimizers.OptimizerOptions(
         settings.optimizer, RATES[settings.optimizer], schedule="linear", warmup_epochs=0, final_rate=1.0

@@ -112,16 +112,11 @@ def profile(records_dir: str, model_name: str, dtype_policy: str, batch_size: in
     pipeline = pipelines.TrainingDataset(
         records, pipelines.PipelineOptions(batch_size, augmentation=patches.Augmentation())
     )
-    model, _ = models.build(
-        model_name,
-        bands=pipeline.bands,
-        num_classes=len(records.card.legend),
-        normalisation=models.Normalization.of_card(records.card, pipeline.bands),
-        input_dtype=records.card.dtype,
-        patch_size=records.card.patch_size,
-        dtype_policy=dtype_policy,
-        seed=options.seed,
+    card = records.card
+    spec = models.NetworkSpec.of_card(
+        card, pipeline.bands, patch_size=card.patch_size, dtype_policy=dtype_policy, seed=options.seed
     )
+    model, _ = models.build(model_name, spec)
     stepper = stepping.TrainStep(
         model, tf.distribute.get_strategy(), options, tasks.get("classification").loss(options)
     )

@@ -65,16 +65,8 @@ def _keras() -> None:
 
     card = cards.read_data_card(FLAGS.records_dir)
     options = training_options.TrainingOptions(FLAGS.records_dir, "").optimizer
-    model, _ = models.build(
-        FLAGS.model,
-        bands=card.bands,
-        num_classes=len(card.legend),
-        normalisation=models.Normalization.of_card(card, card.bands),
-        input_dtype=card.dtype,
-        patch_size=PATCH_SIZE,
-        dtype_policy=FLAGS.dtype_policy,
-        seed=1,
-    )
+    spec = models.NetworkSpec.of_card(card, patch_size=PATCH_SIZE, dtype_policy=FLAGS.dtype_policy, seed=1)
+    model, _ = models.build(FLAGS.model, spec)
     model = models.logits_model(model)
     model.compile(
         keras.optimizers.SGD(

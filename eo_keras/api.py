@@ -161,7 +161,7 @@ def build_model(
         card: the card of the records; their statistics become the model's normalization layer.
         bands: `RGB`, `CI`, `SWIR`, `all`, or names of bands, in the order of the channels.
         weights: None for random weights; `imagenet`; or a file, see `eo_keras.models.build`.
-        **options: other arguments of `eo_keras.models.build`, such as `seed`, `dropout`, `dtype_policy`, or
+        **options: other attributes of `eo_keras.models.NetworkSpec`, such as `seed`, `dropout`, `dtype_policy`, or
             `patch_size=None` for images of any size.
 
     Returns:
@@ -176,15 +176,8 @@ def build_model(
     from eo_keras import models
 
     bands = _bands(card, bands)
-    model, _ = models.build(
-        name,
-        bands=bands,
-        num_classes=len(card.legend),
-        normalisation=models.Normalization.of_card(card, bands),
-        input_dtype=card.dtype,
-        weights=weights,
-        **({"patch_size": card.patch_size} | options),
-    )
+    choices = {"patch_size": card.patch_size, "weights": weights} | options
+    model, _ = models.build(name, models.NetworkSpec.of_card(card, bands, **choices))
     return model
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from eo_keras import models
 from eo_keras.errors import OptionError, RecordsError
 from launch import app, path_flags
 from launch import options as flag_options
@@ -44,10 +45,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "model",
         "resnet50",
-        "Architecture. Of patches: resnet50, resnet101, inception_v3, googlenet, xception65, compact (for small patches"
-        ", from random weights), or the small resnet14. Of maps: deeplab_xception65, deeplab_resnet50, "
-        "deeplab_resnet101, or the small deeplab_xception_small and deeplab_resnet14.",
-        **where,
+        f"Network. {models.describe()}",
     )
     flags.DEFINE_string("bands", "all", "Bands to train on: RGB, CI, SWIR, all, or names such as B04,B8A.", **where)
     path_flags.define_path(

@@ -48,16 +48,9 @@ def make_run():
         legend = legend or legends.EUROSAT
         level, spread = (90.0, 35.0) if dtype == "uint8" else (1200.0, 500.0)
         normalisation = models.Normalization((level,) * len(bands), (spread,) * len(bands))
-        model, report = models.build(
-            "resnet14",
-            bands=bands,
-            num_classes=len(legend),
-            normalisation=normalisation,
-            input_dtype=dtype,
-            patch_size=patch_size,
-            dtype_policy=policy,
-            seed=seed,
-        )
+        image = models.ImageInput(tuple(bands), dtype, normalisation, patch_size)
+        spec = models.NetworkSpec({models.IMAGE: image}, len(legend), dtype_policy=policy, seed=seed)
+        model, report = models.build("resnet14", spec)
         # The features hardly differ between random images, so the weights that tell them apart must be large.
         rng, logits = np.random.default_rng(0), model.get_layer("logits")
         logits.set_weights([rng.normal(0, sharpness, weight.shape) for weight in logits.get_weights()])

@@ -16,9 +16,7 @@ from keras import layers
 from eo_keras.errors import OptionError
 from eo_keras.models.graph import sources
 from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
-
-OUTPUT_STRIDES = (8, 16)
-"""How many pixels of the image lie between two of the deepest map, as in the paper."""
+from eo_keras.models.spec import check_output_stride
 
 _POOLS = (layers.MaxPooling2D, layers.AveragePooling2D)
 _GLOBAL_POOLS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
@@ -57,16 +55,6 @@ def plan_stages(strides: Sequence[int], before: int, output_stride: int | None) 
             stages.append(Stage(1, rate, rate * own))
             rate *= own
     return stages
-
-
-def check_output_stride(output_stride: int) -> None:
-    """Refuses an output stride that the paper does not have.
-
-    Raises:
-        OptionError: if it is not one of `OUTPUT_STRIDES`.
-    """
-    if output_stride not in OUTPUT_STRIDES:
-        raise OptionError("output_stride", f"{output_stride}", f"one of {', '.join(map(str, OUTPUT_STRIDES))}")
 
 
 def output_stride_of(model: keras.Model) -> int:

@@ -64,7 +64,7 @@ def depthwise_kernels(model: keras.Model) -> frozenset[str]:
     return frozenset(layer.kernel.path for layer in model.layers if isinstance(layer, layers.DepthwiseConv2D))
 
 
-def normalised_kernels(model: keras.Model) -> frozenset[str]:
+def normalized_kernels(model: keras.Model) -> frozenset[str]:
     """Returns the paths of the kernels over all channels that batch normalisation follows.
 
     Their length means nothing, for it is divided out again. That of the last convolution of a dense model, which has no

@@ -61,7 +61,7 @@ def make_phases(options: TrainingOptions, model: keras.Model, steps: int) -> lis
             variables,
             groups=models.depth_groups(model),
             undecayed=models.depthwise_kernels(model),
-            normalised=models.normalised_kernels(model),
+            normalised=models.normalized_kernels(model),
             scale_loss=options.dtype_policy == "mixed_float16",
         )
         return Phase(title, first, steps, schedule, optimizer, variables)

@@ -207,12 +207,9 @@ class _Training:
     def _build(self) -> None:
         options, card = self.options, self.card
         self.start = transfer.start_of(options, self.records)
-        self.model, self.initialisation = models.build(
-            options.model,
-            bands=self.bands,
-            num_classes=len(card.legend),
-            normalisation=models.Normalization.of_card(card, self.bands),
-            input_dtype=card.dtype,
+        spec = models.NetworkSpec.of_card(
+            card,
+            self.bands,
             patch_size=options.input_size(card),
             stem=options.stem,
             weights=self.start.weights,
@@ -222,6 +219,7 @@ class _Training:
             seed=options.seed,
             **self.task.network(options),
         )
+        self.model, self.initialisation = models.build(options.model, spec)
         self.few_values = None
         if not options.frozen_batch_norm:
             smallest = min(filter(None, map(self._image_size, range(options.epochs))))

@@ -106,13 +106,12 @@ def test_parts_of_a_step_are_differences():
 
 
 JAX_SCRIPT = """
-import json, pathlib, sys
+import dataclasses, json, pathlib, sys
 from benchmarks import train_step_jax
 train_step_jax.keep_tensorflow_out()
 from eo_keras import models
-from eo_keras.models.backbones.resnet import build_resnet
-changes = {"blocks": (1,), "width": 8, "dropout": 0.1}
-models.MODELS["tiny"] = models.Architecture("tiny", lambda **options: build_resnet(**options | changes), {})
+resnet = models.MODELS["resnet14"]
+models.MODELS["tiny"] = dataclasses.replace(resnet, arguments={"blocks": (1,), "width": 8})
 folder = pathlib.Path(sys.argv[1])
 train_step_jax.begin(folder)
 how = {"batch_size": 10, "steps": 4, "patch_size": 32}

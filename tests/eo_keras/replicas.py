@@ -6,7 +6,7 @@ A process of its own, for only one mirrored strategy fits in a process. In doubl
 rounding, amplified by batch normalisation, makes any two orders of summation differ after a few steps.
 """
 
-import functools
+import dataclasses
 import gc
 import sys
 
@@ -51,13 +51,9 @@ def batches():
     return images.astype(np.uint8), labels.astype(np.int32), weights
 
 
-def dense_builds():
-    """Reduced builds of those that answer for every pixel; they are trained where they are named."""
-    from eo_keras.models.backbones.resnet import resnet_features
-
-    # Of two stages, which is a stride of 8.
-    backbone = functools.partial(resnet_features, blocks=(1, 1), width=4)
-    return {"deeplab_resnet50": {"backbone": backbone, "output_stride": 8, "depth": 8, "low_depth": 4}}
+DENSE = {"deeplab_resnet50": {"backbone": "resnet", "blocks": (1, 1), "width": 4, "depth": 8, "low_depth": 4}}
+"""Reduced builds of those that answer for every pixel, of two stages, which is a stride of 8; they are trained where
+they are named."""
 
 
 def maps(labels):
@@ -101,18 +97,18 @@ def train(name, arguments, strategy, optimizer):
     )
     dense = models.MODELS[name].task == "segmentation"
     with strategy.scope():
-        model = models.MODELS[name].builder(
-            bands=("B04", "B03", "B02"),
-            num_classes=CLASSES,
-            normalisation=models.Normalization((110.0, 115.0, 120.0), (60.0, 60.0, 60.0)),
-            input_dtype="uint8",
-            patch_size=SIZE,
+        normalization = models.Normalization((110.0, 115.0, 120.0), (60.0, 60.0, 60.0))
+        image = models.ImageInput(("B04", "B03", "B02"), "uint8", normalization, SIZE)
+        spec = models.NetworkSpec(
+            {models.IMAGE: image},
+            CLASSES,
+            output_stride=8 if arguments is DENSE.get(name) else None,
             synchronized=strategy.num_replicas_in_sync > 1,
             dtype_policy="float64",
             dropout=0.0,
             seed=3,
-            **arguments,
         )
+        model = dataclasses.replace(models.MODELS[name], arguments=arguments)(name, spec)
         averages = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights]
         loss = dense_loss() if dense else tasks.get("classification").loss(options)
         stepper = step.TrainStep(model, strategy, options, loss, averages)
@@ -156,7 +152,7 @@ def main():
 
     distribution.prepare_devices(virtual_devices=devices, deterministic=True, seed=1)
     strategy = distribution.make_strategy("mirrored", virtual_devices=devices)
-    chosen = {name: models.MODELS[name].arguments for name in models.MODELS} if full else REDUCED | dense_builds()
+    chosen = {name: models.MODELS[name].arguments for name in models.MODELS} if full else REDUCED | DENSE
     names = [word for word in sys.argv[3:] if not word.startswith("-")] or list(chosen if full else REDUCED)
     results = {}
     for name in names:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from eo_keras.models.layers.factory import AUXILIARY, LayerFactory, layer_seed
-from eo_keras.models.layers.normalization import Normalization
+from eo_keras.models.layers.factory import AUXILIARY, LayerFactory
+from eo_keras.models.spec import NetworkSpec
 
 POOL = None
 """Marks a pooling that halves the grid in `TABLE`."""
@@ -40,95 +40,76 @@ DROPOUT, AUXILIARY_DROPOUT = 0.4, 0.7
 
 
 def build_googlenet(
+    spec: NetworkSpec,
     *,
-    bands: Sequence[str],
-    num_classes: int,
-    normalisation: Normalization,
-    input_dtype: str,
-    patch_size: int | None = None,
-    scale: Sequence[float] | None = None,
     width: float = 1.0,
     table: Sequence[tuple[str, Sequence[int] | None]] = TABLE,
-    auxiliary: bool = True,
-    dropout: float | None = None,
-    synchronized: bool = False,
-    dtype_policy: str | None = None,
-    seed: int | None = None,
     name: str = "googlenet",
 ) -> keras.Model:
     """Builds a GoogLeNet with random weights.
 
     For a patch of 64 pixels the grid is 16x16 in the stem, and 8x8, 4x4 and 2x2 in the three groups of blocks. The
-    paper's auxiliary classifiers average over 5x5 pixels of a grid of 14x14 and flatten what is left. A grid of 4x4 has
-    no 5x5 pixels, and an input of any size cannot be flattened: here the 1x1 convolution looks at each pixel, and the
-    mean of what it finds over all of them goes on.
+    paper's auxiliary classifiers average over 5x5 pixels of a grid of 14x14 and flatten the result. A grid of 4x4 has
+    no 5x5 pixels, and an input of any size cannot be flattened: here the mean over all pixels is taken of the output of
+    the 1x1 convolution.
 
     Args:
-        bands: names of the input's bands in channel order.
-        num_classes: number of classes.
-        normalisation: mean and standard deviation of each band in digital numbers.
-        input_dtype: dtype of the digital numbers, `uint8` or `uint16`.
-        patch_size: height and width of the input in pixels; `None` takes any.
-        scale: what one standard deviation becomes behind the normalisation, per band; 1 when not given.
+        spec: inputs, classes and how layers compute. Its dropout replaces the paper's rates, 0.4 and, in auxiliary
+            classifiers, 0.7.
         width: what the channels of every layer are multiplied by.
         table: the blocks by name, see `TABLE`; fewer of them make a shallower network.
-        auxiliary: whether to add the auxiliary classifiers.
-        dropout: share of the features that are dropped before the logits while training, and before those of the
-            auxiliary classifiers too; `None` takes the paper's, 0.4 and 0.7.
-        synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
-        dtype_policy: one of `POLICIES`, or `None` for Keras's global one.
-        seed: makes the initial weights and the dropout repeatable.
         name: name of the model.
 
     Returns:
-        A model from `image` `(batch, patch_size, patch_size, len(bands))`, digital numbers, to `probabilities`
+        A model from `image` `(batch, patch_size, patch_size, bands)`, digital numbers, to `probabilities`
         `(batch, num_classes)`, float32 (float64 under that policy), the layer before being `logits`; with auxiliary
         classifiers to a list of the probabilities and of `aux1_logits` and `aux2_logits`, of the same shape and dtype.
 
     Raises:
-        BandError: if the normalisation does not fit the bands.
-        OptionError: if the policy is unknown, the dropout is no rate, or `synchronized` is asked for under another
-            backend than TensorFlow.
+        OptionError: if the specification has several inputs, or synchronized batch normalization under another backend
+            than TensorFlow.
     """
-    parts = LayerFactory(dtype_policy, seed, synchronized)
+    factory = LayerFactory(spec)
 
     def channels(count):
         return max(1, round(count * width))
 
     def block(x, prefix, row):
         one, reduce3, three, reduce5, five, projection = (channels(count) for count in row)
-        by_one = parts.unit(x, one, 1, f"{prefix}_1x1")
-        by_three = parts.unit(parts.unit(x, reduce3, 1, f"{prefix}_3x3_reduce"), three, 3, f"{prefix}_3x3")
-        by_five = parts.unit(parts.unit(x, reduce5, 1, f"{prefix}_5x5_reduce"), five, 5, f"{prefix}_5x5")
-        pooled = parts.max_pool(x, 3, f"{prefix}_pool", strides=1, padding="same")
-        pooled = parts.unit(pooled, projection, 1, f"{prefix}_projection")
-        return parts.concatenate([by_one, by_three, by_five, pooled], prefix)
+        by_one = factory.conv_bn_relu(x, one, 1, f"{prefix}_1x1")
+        by_three = factory.conv_bn_relu(x, reduce3, 1, f"{prefix}_3x3_reduce")
+        by_three = factory.conv_bn_relu(by_three, three, 3, f"{prefix}_3x3")
+        by_five = factory.conv_bn_relu(x, reduce5, 1, f"{prefix}_5x5_reduce")
+        by_five = factory.conv_bn_relu(by_five, five, 5, f"{prefix}_5x5")
+        pooled = factory.max_pool(x, 3, f"{prefix}_pool", strides=1, padding="same")
+        pooled = factory.conv_bn_relu(pooled, projection, 1, f"{prefix}_projection")
+        return factory.concatenate([by_one, by_three, by_five, pooled], prefix)
 
     def classifier(x, prefix):
-        x = parts.global_mean(parts.unit(x, channels(128), 1, prefix), f"{prefix}_mean")
+        x = factory.global_mean(factory.conv_bn_relu(x, channels(128), 1, prefix), f"{prefix}_mean")
         x = layers.Dense(
             channels(1024),
             activation="relu",
-            kernel_initializer=keras.initializers.HeNormal(seed=layer_seed(seed, f"{prefix}_dense")),
-            dtype=parts.exact,
+            kernel_initializer=keras.initializers.HeNormal(seed=factory.layer_seed(f"{prefix}_dense")),
+            dtype=factory.exact,
             name=f"{prefix}_dense",
         )(x)
-        x = parts.dropout(x, AUXILIARY_DROPOUT if dropout is None else dropout, f"{prefix}_dropout")
-        return parts.logits(x, num_classes, prefix + AUXILIARY)
+        x = factory.dropout(x, AUXILIARY_DROPOUT, f"{prefix}_dropout")
+        return factory.logits(x, prefix + AUXILIARY)
 
-    image, x = parts.image(bands, normalisation, scale, input_dtype, patch_size)
-    x = parts.unit(x, channels(64), 7, "conv1", strides=2)
-    x = parts.max_pool(x, 3, "pool1", padding="same")
-    x = parts.unit(parts.unit(x, channels(64), 1, "conv2_reduce"), channels(192), 3, "conv2")
-    x = parts.max_pool(x, 3, "pool2", padding="same")
+    image, x = factory.image()
+    x = factory.conv_bn_relu(x, channels(64), 7, "conv1", strides=2)
+    x = factory.max_pool(x, 3, "pool1", padding="same")
+    x = factory.conv_bn_relu(factory.conv_bn_relu(x, channels(64), 1, "conv2_reduce"), channels(192), 3, "conv2")
+    x = factory.max_pool(x, 3, "pool2", padding="same")
     outputs = []
     for title, row in table:
         if row is POOL:
-            x = parts.max_pool(x, 3, title, padding="same")
+            x = factory.max_pool(x, 3, title, padding="same")
             continue
         x = block(x, f"inception_{title}", row)
-        if auxiliary and title in AUXILIARY_BLOCKS:
+        if spec.auxiliary and title in AUXILIARY_BLOCKS:
             outputs.append(classifier(x, AUXILIARY_BLOCKS[title]))
-    x = parts.dropout(parts.global_mean(x), DROPOUT if dropout is None else dropout)
-    probabilities = parts.probabilities(parts.logits(x, num_classes))
+    x = factory.dropout(factory.global_mean(x), DROPOUT)
+    probabilities = factory.probabilities(factory.logits(x))
     return keras.Model(image, [probabilities, *outputs] if outputs else probabilities, name=name)

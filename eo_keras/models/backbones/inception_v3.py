@@ -20,7 +20,7 @@ import keras
 from keras import layers
 
 from eo_keras.models.layers.factory import LayerFactory
-from eo_keras.models.layers.normalization import Normalization
+from eo_keras.models.spec import NetworkSpec
 
 BATCH_NORM_EPSILON = 1e-3
 """That of `keras.applications`; with another one its weights would give other answers."""
@@ -36,61 +36,40 @@ SEVENS = (128, 160, 160, 192)
 
 
 def build_inception_v3(
+    spec: NetworkSpec,
     *,
-    bands: Sequence[str],
-    num_classes: int,
-    normalisation: Normalization,
-    input_dtype: str,
-    patch_size: int | None = None,
-    scale: Sequence[float] | None = None,
     blocks: Sequence[int] = (3, 4, 2),
     width: float = 1.0,
     padding: str = "same",
     enlarge: int = 1,
-    dropout: float | None = None,
-    synchronized: bool = False,
-    dtype_policy: str | None = None,
-    seed: int | None = None,
     name: str = "inception_v3",
 ) -> keras.Model:
-    """Builds an Inception-v3 without pretrained weights.
+    """Builds an Inception-v3 with random weights.
 
     Args:
-        bands: names of the input's bands in channel order.
-        num_classes: number of classes.
-        normalisation: mean and standard deviation of each band in digital numbers.
-        input_dtype: dtype of the digital numbers, `uint8` or `uint16`.
-        patch_size: height and width of the input in pixels; `None` takes any.
-        scale: what one standard deviation becomes behind the normalisation, per band; 1 when not given.
+        spec: inputs, classes and how layers compute. Its dropout replaces the rate of 0.2.
         blocks: number of blocks on each of the three grids, without the two blocks that halve the grid.
         width: what the channels of every layer are multiplied by.
         padding: `same`, or `valid` for the published network, which needs 75 pixels; see the module.
-        enlarge: factor by which the normalised image is enlarged in height and width, by bilinear interpolation. A
+        enlarge: factor by which the normalized image is enlarged in height and width, by bilinear interpolation. A
             factor and not a size, so that images of any size keep their proportions.
-        dropout: share of the features that are dropped before the logits while training; `None` is 0.2.
-        synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
-        dtype_policy: one of `POLICIES`, or `None` for Keras's global one.
-        seed: makes the initial weights and the dropout repeatable.
         name: name of the model.
 
     Returns:
-        A model from `image` `(batch, patch_size, patch_size, len(bands))`, digital numbers, to `probabilities`
+        A model from `image` `(batch, patch_size, patch_size, bands)`, digital numbers, to `probabilities`
         `(batch, num_classes)`, float32 (float64 under that policy); the layer before is `logits`, of the same dtype.
 
     Raises:
-        BandError: if the normalisation does not fit the bands.
-        OptionError: if the policy is unknown, the dropout is no rate, or `synchronized` is asked for under another
-            backend than TensorFlow.
+        OptionError: if the specification has several inputs, or synchronized batch normalization under another backend
+            than TensorFlow.
     """
-    network = _Network(
-        LayerFactory(dtype_policy, seed, synchronized, BATCH_NORM_EPSILON, batch_norm_scale=False), width, padding
-    )
-    parts = network.parts
-    image, x = parts.image(bands, normalisation, scale, input_dtype, patch_size)
+    factory = LayerFactory(spec, BATCH_NORM_EPSILON, batch_norm_scale=False)
+    network = _Network(factory, width, padding)
+    image, x = factory.image()
     if enlarge > 1:
         # Not `Resizing`, which works under no other backend where there is no TensorFlow.
         x = layers.UpSampling2D(
-            enlarge, interpolation="bilinear", data_format="channels_last", dtype=parts.exact, name="enlarged"
+            enlarge, interpolation="bilinear", data_format="channels_last", dtype=factory.exact, name="enlarged"
         )(x)
     x = network.stem(x)
     number = 0
@@ -107,22 +86,22 @@ def build_inception_v3(
     for _ in range(blocks[2]):
         x = network.threes(x, f"mixed{number}")
         number += 1
-    features = parts.dropout(parts.global_mean(x), DROPOUT if dropout is None else dropout)
-    return keras.Model(image, parts.probabilities(parts.logits(features, num_classes)), name=name)
+    logits = factory.logits(factory.dropout(factory.global_mean(x), DROPOUT))
+    return keras.Model(image, factory.probabilities(logits), name=name)
 
 
 class _Network:
     """The stem and the blocks. The order in which they make layers is the published one."""
 
-    def __init__(self, parts: LayerFactory, width: float, padding: str):
-        self.parts, self.width, self.padding = parts, width, padding
+    def __init__(self, factory: LayerFactory, width: float, padding: str):
+        self.factory, self.width, self.padding = factory, width, padding
 
     def chain(self, x: Any, prefix: str, *steps: tuple) -> Any:
         """Adds units of (filters, size) or (filters, size, strides, padding), named by their number and size."""
         for number, (filters, size, *rest) in enumerate(steps, 1):
             height, across = (size, size) if isinstance(size, int) else size
             filters = max(1, round(filters * self.width))
-            x = self.parts.unit(x, filters, (height, across), f"{prefix}_{number}_{height}x{across}", *rest)
+            x = self.factory.conv_bn_relu(x, filters, (height, across), f"{prefix}_{number}_{height}x{across}", *rest)
         return x
 
     def stem(self, x: Any) -> Any:
@@ -131,15 +110,17 @@ class _Network:
         for number, (filters, size, strides, padding) in enumerate(
             ((32, 3, 2, shrinking), (32, 3, 1, shrinking), (64, 3, 1, "same")), 1
         ):
-            x = self.parts.unit(x, max(1, round(filters * self.width)), size, f"conv{number}", strides, padding)
-        x = self.parts.max_pool(x, 3, "pool1", padding=shrinking)
+            x = self.factory.conv_bn_relu(
+                x, max(1, round(filters * self.width)), size, f"conv{number}", strides, padding
+            )
+        x = self.factory.max_pool(x, 3, "pool1", padding=shrinking)
         for number, (filters, size) in enumerate(((80, 1), (192, 3)), 4):
-            x = self.parts.unit(x, max(1, round(filters * self.width)), size, f"conv{number}", 1, shrinking)
-        return self.parts.max_pool(x, 3, "pool2", padding=shrinking)
+            x = self.factory.conv_bn_relu(x, max(1, round(filters * self.width)), size, f"conv{number}", 1, shrinking)
+        return self.factory.max_pool(x, 3, "pool2", padding=shrinking)
 
     def projected(self, x: Any, filters: int, prefix: str) -> Any:
         """Adds the branch of a mean over 3x3 pixels and a 1x1 convolution."""
-        x = self.parts.average_pool(x, 3, f"{prefix}_pool", strides=1, padding="same")
+        x = self.factory.average_pool(x, 3, f"{prefix}_pool", strides=1, padding="same")
         return self.chain(x, f"{prefix}_projection", (filters, 1))
 
     def fives(self, x: Any, projection: int, prefix: str) -> Any:
@@ -147,14 +128,14 @@ class _Network:
         one = self.chain(x, f"{prefix}_one", (64, 1))
         five = self.chain(x, f"{prefix}_five", (48, 1), (64, 5))
         double = self.chain(x, f"{prefix}_double", (64, 1), (96, 3), (96, 3))
-        return self.parts.concatenate([one, five, double, self.projected(x, projection, prefix)], prefix)
+        return self.factory.concatenate([one, five, double, self.projected(x, projection, prefix)], prefix)
 
     def first_reduction(self, x: Any, prefix: str) -> Any:
         """Adds the block that halves the first grid (figure 10)."""
         three = self.chain(x, f"{prefix}_three", (384, 3, 2, self.padding))
         double = self.chain(x, f"{prefix}_double", (64, 1), (96, 3), (96, 3, 2, self.padding))
-        pooled = self.parts.max_pool(x, 3, f"{prefix}_pool", padding=self.padding)
-        return self.parts.concatenate([three, double, pooled], prefix)
+        pooled = self.factory.max_pool(x, 3, f"{prefix}_pool", padding=self.padding)
+        return self.factory.concatenate([three, double, pooled], prefix)
 
     def sevens(self, x: Any, filters: int, prefix: str) -> Any:
         """Adds a block of the second grid (figure 6): 7x7 by rows and columns."""
@@ -163,15 +144,15 @@ class _Network:
         seven = self.chain(x, f"{prefix}_seven", (filters, 1), (filters, row), (192, column))
         steps = ((filters, 1), (filters, column), (filters, row), (filters, column), (192, row))
         double = self.chain(x, f"{prefix}_double", *steps)
-        return self.parts.concatenate([one, seven, double, self.projected(x, 192, prefix)], prefix)
+        return self.factory.concatenate([one, seven, double, self.projected(x, 192, prefix)], prefix)
 
     def second_reduction(self, x: Any, prefix: str) -> Any:
         """Adds the block that halves the second grid."""
         three = self.chain(x, f"{prefix}_three", (192, 1), (320, 3, 2, self.padding))
         steps = ((192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2, self.padding))
         seven = self.chain(x, f"{prefix}_seven", *steps)
-        pooled = self.parts.max_pool(x, 3, f"{prefix}_pool", padding=self.padding)
-        return self.parts.concatenate([three, seven, pooled], prefix)
+        pooled = self.factory.max_pool(x, 3, f"{prefix}_pool", padding=self.padding)
+        return self.factory.concatenate([three, seven, pooled], prefix)
 
     def threes(self, x: Any, prefix: str) -> Any:
         """Adds a block of the last grid (figure 7): branches that end in a row and a column side by side."""
@@ -180,9 +161,9 @@ class _Network:
             sides = [
                 self.chain(x, f"{branch}_{side}", (384, size)) for side, size in (("row", (1, 3)), ("column", (3, 1)))
             ]
-            return self.parts.concatenate(sides, branch)
+            return self.factory.concatenate(sides, branch)
 
         one = self.chain(x, f"{prefix}_one", (320, 1))
         three = split(self.chain(x, f"{prefix}_three", (384, 1)), f"{prefix}_three")
         double = split(self.chain(x, f"{prefix}_double", (448, 1), (384, 3)), f"{prefix}_double")
-        return self.parts.concatenate([one, three, double, self.projected(x, 192, prefix)], prefix)
+        return self.factory.concatenate([one, three, double, self.projected(x, 192, prefix)], prefix)

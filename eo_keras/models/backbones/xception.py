@@ -10,14 +10,13 @@ rectifier at the entrance, but behind the depthwise convolution batch normalisat
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from eo_keras.models.dilation import Stage, plan_stages
 from eo_keras.models.layers.factory import LayerFactory
-from eo_keras.models.layers.normalization import Normalization
+from eo_keras.models.spec import NetworkSpec
 
 ENTRY = (128, 256, 728)
 """Channels of the entry flow's blocks, each of which halves the grid."""
@@ -35,84 +34,56 @@ MULTIPLE = 8
 """Channels of narrower networks are rounded to this: vector instructions take that many at once."""
 
 
-def build_xception(
-    *,
-    bands: Sequence[str],
-    num_classes: int,
-    normalisation: Normalization,
-    input_dtype: str,
-    patch_size: int | None = None,
-    scale: Sequence[float] | None = None,
-    middle: int = 16,
-    width: float = 1.0,
-    dropout: float | None = None,
-    synchronized: bool = False,
-    dtype_policy: str | None = None,
-    seed: int | None = None,
-    zero_last_gamma: bool = True,
-    name: str = "xception",
-) -> keras.Model:
-    """Builds the network as a classifier, with random weights; so the backbone of a dense model is pretrained.
+def build_xception(spec: NetworkSpec, *, middle: int = 16, width: float = 1.0, name: str = "xception") -> keras.Model:
+    """Builds the network as a classifier, with random weights; so the backbone of a segmentation network is pretrained.
 
     Args:
-        bands: names of the input's bands in channel order.
-        num_classes: number of classes.
-        normalisation: mean and standard deviation of each band in digital numbers.
-        input_dtype: dtype of the digital numbers, `uint8` or `uint16`.
-        patch_size: height and width of the input in pixels; `None` takes any.
-        scale: what one standard deviation becomes behind the normalisation, per band; 1 when not given.
+        spec: inputs, classes and how layers compute; without dropout of its own.
         middle: number of blocks in the middle flow: 16 in Xception-65, 8 in Xception-41.
         width: what the channels of every layer are multiplied by.
-        dropout: share of the features that are dropped before the logits while training; `None` is 0.
-        synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
-        dtype_policy: one of `POLICIES`, or `None` for Keras's global one.
-        seed: makes the initial weights repeatable.
-        zero_last_gamma: start each block as its shortcut alone, see `xception_features`.
         name: name of the model.
 
     Returns:
-        A model from `image` `(batch, patch_size, patch_size, len(bands))`, digital numbers, to `probabilities`
+        A model from `image` `(batch, patch_size, patch_size, bands)`, digital numbers, to `probabilities`
         `(batch, num_classes)`, float32 (float64 under that policy); the layer before is `logits`, of the same dtype.
 
     Raises:
-        BandError: if the normalisation does not fit the bands.
-        OptionError: if the policy is unknown, the dropout is no rate, or `synchronized` is asked for under another
-            backend than TensorFlow.
+        OptionError: if the specification has several inputs, or synchronized batch normalization under another backend
+            than TensorFlow.
     """
-    parts = LayerFactory(dtype_policy, seed, synchronized)
-    image, x = parts.image(bands, normalisation, scale, input_dtype, patch_size)
-    _, x = xception_features(parts, x, middle=middle, width=width, zero_last_gamma=zero_last_gamma)
-    logits = parts.logits(parts.dropout(parts.global_mean(x), dropout or 0), num_classes)
-    return keras.Model(image, parts.probabilities(logits), name=name)
+    factory = LayerFactory(spec)
+    image, x = factory.image()
+    _, x = xception_features(factory, x, middle=middle, width=width)
+    logits = factory.logits(factory.dropout(factory.global_mean(x)))
+    return keras.Model(image, factory.probabilities(logits), name=name)
 
 
 def xception_features(
-    parts: LayerFactory,
+    factory: LayerFactory,
     x: Any,
     output_stride: int | None = None,
     *,
     middle: int = 16,
     width: float = 1.0,
-    zero_last_gamma: bool = True,
 ) -> tuple[Any, Any]:
-    """Adds entry, middle and exit flow; the epsilon of batch normalisation is the paper's 1e-3.
+    """Adds entry, middle and exit flow; the epsilon of batch normalization is the paper's 1e-3.
+
+    From random weights each block starts as its shortcut alone (`NetworkSpec.zero_last_gamma`). Otherwise the initial
+    network is one chain of all its batch normalizations, each of which amplifies the error of the moving moments of the
+    one before: after a few dozen steps inference differs from training beyond use.
 
     Args:
-        parts: what makes the layers.
+        factory: what makes the layers.
         x: the standardised bands.
         output_stride: where further strides become rates; None keeps them all, for a stride of 32.
         middle: number of blocks in the middle flow.
         width: what the channels of every layer are multiplied by.
-        zero_last_gamma: start each block as its shortcut alone, by a zero gamma in the last batch normalisation before
-            the sum (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Without, the fresh network is one chain of all
-            its batch normalisations, each of which enlarges what the moving moments of the one before miss: after a
-            few dozen steps inference differs from training beyond use.
 
     Returns:
         The map behind the second block's second separable convolution, at a quarter of the resolution (the low-level
         features of DeepLabv3+), and the last map of all.
     """
-    parts = dataclasses.replace(parts, batch_norm_epsilon=1e-3)
+    factory = dataclasses.replace(factory, batch_norm_epsilon=1e-3)
 
     def channels(count):
         return max(MULTIPLE, MULTIPLE * round(count * width / MULTIPLE))
@@ -121,29 +92,29 @@ def xception_features(
         """Three separable convolutions, the last one with the stride, and what is added to them."""
         shortcut, maps = x, []
         if project:
-            shortcut = parts.convolution(x, channels(filters[-1]), 1, f"{prefix}_shortcut", stage.stride)
-            shortcut = parts.batch_norm(shortcut, f"{prefix}_shortcut_bn")
+            shortcut = factory.convolution(x, channels(filters[-1]), 1, f"{prefix}_shortcut", stage.stride)
+            shortcut = factory.batch_norm(shortcut, f"{prefix}_shortcut_bn")
         for number, count in enumerate(filters, 1):
             unit = f"{prefix}_unit{number}"
             if number > 1 or relu_first:
-                x = parts.relu(x, f"{unit}_relu")
+                x = factory.relu(x, f"{unit}_relu")
             maps.append(x)
             last = number == len(filters)
-            gamma = "zeros" if last and zero_last_gamma else "ones"
+            gamma = factory.last_gamma if last else "ones"
             x = separable(x, count, unit, stage, striding=project and last, gamma=gamma)
-        return parts.add([shortcut, x], f"{prefix}_add"), maps
+        return factory.add([shortcut, x], f"{prefix}_add"), maps
 
     def separable(x, count, unit, stage, striding, gamma):
         if not striding:
-            return parts.separable(x, channels(count), unit, rate=stage.rate, gamma=gamma)
+            return factory.separable(x, channels(count), unit, rate=stage.rate, gamma=gamma)
         # Padding of TensorFlow's own would depend on whether the size is odd, and move the grid.
-        x = parts.zero_pad(x, stage.rate, f"{unit}_pad")
-        return parts.separable(x, channels(count), unit, stage.stride, "valid", stage.rate, gamma)
+        x = factory.zero_pad(x, stage.rate, f"{unit}_pad")
+        return factory.separable(x, channels(count), unit, stage.stride, "valid", stage.rate, gamma)
 
     *entry, centre, exit1, exit2 = plan_stages([2] * len(ENTRY) + [1, 2, 1], 2, output_stride)
-    x = parts.convolution(parts.zero_pad(x, 1, "conv1_pad"), channels(32), 3, "conv1_conv", strides=2)
-    x = parts.relu(parts.batch_norm(x, "conv1_bn"), "conv1_relu")
-    x = parts.unit(x, channels(64), 3, "conv2")
+    x = factory.convolution(factory.zero_pad(x, 1, "conv1_pad"), channels(32), 3, "conv1_conv", strides=2)
+    x = factory.relu(factory.batch_norm(x, "conv1_bn"), "conv1_relu")
+    x = factory.conv_bn_relu(x, channels(64), 3, "conv2")
     # What enters the convolution with the stride is the last map of its resolution.
     finest = []
     for number, (count, stage) in enumerate(zip(ENTRY, entry, strict=True), 1):
@@ -154,5 +125,5 @@ def xception_features(
     x, _ = block(x, EXIT[0], exit1, "exit1")
     for number, count in enumerate(EXIT[1], 1):
         unit = f"exit2_unit{number}"
-        x = parts.relu(parts.separable(x, channels(count), unit, rate=exit2.rate), f"{unit}_relu")
+        x = factory.relu(factory.separable(x, channels(count), unit, rate=exit2.rate), f"{unit}_relu")
     return finest[1], x

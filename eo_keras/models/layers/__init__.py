@@ -1,1 +1,7 @@
-"""Layers shared by the networks."""
+"""Layers shared by the networks; importing this package registers them with Keras."""
+
+from eo_keras.models.layers.batch_norm import BatchNormalization
+from eo_keras.models.layers.normalization import BandNormalization
+from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
+
+__all__ = ["BandNormalization", "BatchNormalization", "BroadcastLike", "ResizeLike"]

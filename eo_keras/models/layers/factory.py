@@ -12,10 +12,8 @@ from keras import layers
 
 from eo_keras.errors import OptionError
 from eo_keras.models.layers.batch_norm import BatchNormalization
-from eo_keras.models.layers.normalization import BandNormalization, Normalization
-
-POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
-"""The dtype policies that models are built for."""
+from eo_keras.models.layers.normalization import BandNormalization
+from eo_keras.models.spec import IMAGE, POLICIES, NetworkSpec
 
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
@@ -30,52 +28,59 @@ DENSE_HEAD = ("aspp_", "decoder_")
 
 @dataclasses.dataclass(frozen=True)
 class LayerFactory:
-    """Makes layers that agree in precision, batch normalisation and seeds.
+    """Makes the layers of a network so that they agree in precision, batch normalization and seeds.
 
-    Convolutions have no bias: batch normalisation follows each one and would subtract it again.
+    Convolutions have no bias: batch normalization follows each one and would subtract it again.
 
     Attributes:
-        dtype_policy: one of `POLICIES`, or None for Keras's global one, which is not changed.
-        seed: makes the initial weights repeatable; each layer draws from its own seed. None draws new ones.
-        synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
+        spec: the specification of the network.
         batch_norm_epsilon: what is added to the variance.
         batch_norm_momentum: momentum of the moving statistics; 0.9 follows the weights within short runs.
-        batch_norm_scale: whether batch normalisation has a gamma.
+        batch_norm_scale: whether batch normalization has a gamma.
 
     Raises:
-        OptionError: if the policy is unknown, or `synchronized` is asked for under another backend than TensorFlow.
+        OptionError: if Keras's global dtype policy is none that networks are built for and the specification names no
+            other, or the specification has synchronized batch normalization under another backend than TensorFlow.
     """
 
-    dtype_policy: str | None = None
-    seed: int | None = None
-    synchronized: bool = False
+    spec: NetworkSpec
     batch_norm_epsilon: float = 1e-3
     batch_norm_momentum: float = 0.9
     batch_norm_scale: bool = True
 
     def __post_init__(self):
         """Refuses what Keras cannot do."""
-        resolve_policy(self.dtype_policy)
-        check_synchronized(self.synchronized)
+        resolve_policy(self.spec.dtype_policy)
+        backend = keras.config.backend()
+        if self.spec.synchronized and backend != "tensorflow":
+            raise OptionError(
+                "synchronized",
+                f"synchronized batch normalization under the {backend} backend of Keras",
+                "synchronized=False, or KERAS_BACKEND=tensorflow",
+            )
 
     @property
     def policy(self) -> keras.DTypePolicy:
         """The precision of the layers between the input and the head."""
-        return resolve_policy(self.dtype_policy)
+        return resolve_policy(self.spec.dtype_policy)
 
     @property
     def exact(self) -> str:
-        """The precision of the normalisation and the head, which reduced precision would round away."""
+        """The precision of the normalization and the head, where reduced precision would lose too much."""
         return "float64" if self.policy.compute_dtype == "float64" else "float32"
 
-    def image(
-        self, bands: Sequence[str], normalisation: Normalization, scale: Sequence[float] | None, dtype: str, size: Any
-    ) -> tuple[Any, Any]:
-        """Returns the input `image` of digital numbers, and the standardised bands."""
-        image = keras.Input((size, size, len(bands)), dtype=dtype, name="image")
-        layer = BandNormalization(
-            normalisation.mean, normalisation.std, scale, bands=bands, dtype=self.exact, name="normalisation"
-        )
+    @property
+    def last_gamma(self) -> str:
+        """The initial gamma of the last batch normalization of a residual block: `zeros` or `ones`."""
+        zero = self.spec.zero_last_gamma
+        return "zeros" if (self.spec.weights is None if zero is None else zero) else "ones"
+
+    def image(self) -> tuple[Any, Any]:
+        """Returns the input `image` of digital numbers, and the standardized bands."""
+        given = self.spec.image
+        image = keras.Input((given.patch_size, given.patch_size, len(given.bands)), dtype=given.dtype, name=IMAGE)
+        mean, std = given.normalization.mean, given.normalization.std
+        layer = BandNormalization(mean, std, given.scale, bands=given.bands, dtype=self.exact, name="normalisation")
         return image, layer(image)
 
     def convolution(
@@ -90,7 +95,7 @@ class LayerFactory:
             dilation_rate=rate,
             use_bias=False,
             data_format="channels_last",
-            kernel_initializer=keras.initializers.HeNormal(seed=layer_seed(self.seed, name)),
+            kernel_initializer=keras.initializers.HeNormal(seed=self.layer_seed(name)),
             dtype=self.policy,
             name=name,
         )(x)
@@ -108,7 +113,7 @@ class LayerFactory:
             dilation_rate=rate,
             use_bias=False,
             data_format="channels_last",
-            depthwise_initializer=keras.initializers.TruncatedNormal(stddev=1 / size, seed=layer_seed(self.seed, name)),
+            depthwise_initializer=keras.initializers.TruncatedNormal(stddev=1 / size, seed=self.layer_seed(name)),
             dtype=self.policy,
             name=name,
         )(x)
@@ -142,7 +147,7 @@ class LayerFactory:
             momentum=self.batch_norm_momentum,
             scale=self.batch_norm_scale,
             gamma_initializer=gamma,
-            synchronized=self.synchronized,
+            synchronized=self.spec.synchronized,
             dtype=self.policy,
             name=name,
         )(x)
@@ -151,8 +156,10 @@ class LayerFactory:
         """Adds a rectifier."""
         return layers.Activation("relu", dtype=self.policy, name=name)(x)
 
-    def unit(self, x: Any, filters: int, size: Any, prefix: str, strides: int = 1, padding: str = "same") -> Any:
-        """Adds a convolution, batch normalisation and a rectifier: `<prefix>_conv`, `<prefix>_bn`, `<prefix>_relu`."""
+    def conv_bn_relu(
+        self, x: Any, filters: int, size: Any, prefix: str, strides: int = 1, padding: str = "same"
+    ) -> Any:
+        """Adds a convolution, batch normalization and a ReLU: `<prefix>_conv`, `<prefix>_bn`, `<prefix>_relu`."""
         x = self.convolution(x, filters, size, f"{prefix}_conv", strides, padding)
         return self.relu(self.batch_norm(x, f"{prefix}_bn"), f"{prefix}_relu")
 
@@ -190,22 +197,22 @@ class LayerFactory:
         """Adds the maximum over all pixels, in the head's precision."""
         return layers.GlobalMaxPooling2D(data_format="channels_last", dtype=self.exact, name=name)(x)
 
-    def dropout(self, x: Any, rate: float, name: str = "dropout") -> Any:
-        """Adds dropout (Srivastava et al. 2014, JMLR 15) in the head's precision; no layer at all where the rate is 0.
+    def dropout(self, x: Any, rate: float = 0.0, name: str = "dropout") -> Any:
+        """Adds dropout (Srivastava et al. 2014, JMLR 15) in the head's precision; no layer where the rate is 0.
 
-        Raises:
-            OptionError: if the rate is not within 0 and 1, or 1.
+        Args:
+            x: features.
+            rate: the architecture's own rate, which that of the specification replaces.
+            name: name of the layer.
         """
-        check_dropout(rate)
-        if rate == 0:
-            return x
-        return layers.Dropout(rate, seed=layer_seed(self.seed, name), dtype=self.exact, name=name)(x)
+        rate = rate if self.spec.dropout is None else self.spec.dropout
+        return layers.Dropout(rate, seed=self.layer_seed(name), dtype=self.exact, name=name)(x) if rate else x
 
-    def logits(self, features: Any, num_classes: int, name: str = LOGITS) -> Any:
+    def logits(self, features: Any, name: str = LOGITS) -> Any:
         """Adds the last layer with weights, initialised after Goyal et al. 2017 (arXiv 1706.02677, section 5.1)."""
         return layers.Dense(
-            num_classes,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01, seed=layer_seed(self.seed, name)),
+            self.spec.num_classes,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01, seed=self.layer_seed(name)),
             dtype=self.exact,
             name=name,
         )(features)
@@ -214,23 +221,12 @@ class LayerFactory:
         """Adds the softmax."""
         return layers.Softmax(dtype=self.exact, name=PROBABILITIES)(logits)
 
-
-def layer_seed(seed: int | None, layer_name: str) -> int | None:
-    """Returns a seed of a layer's own, so that adding a layer does not change the others' initial weights."""
-    if seed is None:
-        return None
-    digest = hashlib.sha256(f"{seed}/{layer_name}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
-
-
-def check_dropout(rate: float) -> None:
-    """Refuses a rate that leaves nothing.
-
-    Raises:
-        OptionError: if it is below 0, or 1 or more.
-    """
-    if not 0 <= rate < 1:
-        raise OptionError("dropout", f"{rate}", "at least 0 and below 1")
+    def layer_seed(self, layer_name: str) -> int | None:
+        """Returns a seed of a layer's own, so that adding a layer does not change the others' initial weights."""
+        if self.spec.seed is None:
+            return None
+        digest = hashlib.sha256(f"{self.spec.seed}/{layer_name}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
 
 
 def is_segmentation_head(layer_name: str) -> bool:
@@ -253,18 +249,3 @@ def resolve_policy(dtype_policy: str | None) -> keras.DTypePolicy:
     if name not in POLICIES:
         raise OptionError("dtype_policy", f"'{name}'", f"one of {', '.join(POLICIES)}")
     return keras.dtype_policies.get(name)
-
-
-def check_synchronized(synchronized: bool) -> None:
-    """Refuses synchronised batch normalisation where Keras has none.
-
-    Raises:
-        OptionError: if it is asked for under another backend than TensorFlow.
-    """
-    backend = keras.config.backend()
-    if synchronized and backend != "tensorflow":
-        raise OptionError(
-            "synchronized",
-            f"synchronised batch normalisation under the {backend} backend of Keras",
-            "synchronized=False, or KERAS_BACKEND=tensorflow",
-        )

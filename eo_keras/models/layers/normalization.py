@@ -5,7 +5,6 @@ Because the normalisation is a layer, training, evaluation, serving and mapping 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -14,34 +13,6 @@ import numpy as np
 from keras import ops
 
 from eo_keras.errors import BandError
-from eo_keras.records.data_card import DataCard
-
-
-@dataclasses.dataclass(frozen=True)
-class Normalization:
-    """What the bands of a training split look like.
-
-    Attributes:
-        mean: mean of each band, in digital numbers, pixels of no data left out.
-        std: standard deviation of each band, in digital numbers, above 0.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of_card(cls, card: DataCard, bands: Sequence[str]) -> Normalization:
-        """Takes the statistics of some bands from a records folder's card.
-
-        Raises:
-            BandError: if the card has no statistics of a band.
-        """
-        statistics = {entry.band: entry for entry in card.statistics}
-        if missing := [band for band in bands if band not in statistics]:
-            raise BandError(
-                f"statistics of {card.dataset}", f"none of {missing[0]}", f"one of {', '.join(statistics) or 'no band'}"
-            )
-        return cls(tuple(statistics[band].mean for band in bands), tuple(statistics[band].std for band in bands))
 
 
 # Saved models know the layer by this name.

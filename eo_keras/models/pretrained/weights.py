@@ -41,27 +41,27 @@ class InitializationReport:
         source: `imagenet`, a file, or `random`.
         loaded: names of the layers that hold the source's weights.
         inflated: names of the layers whose kernel was made out of the source's for other bands.
-        initialised: names of the layers that hold random weights.
+        initialized: names of the layers that hold random weights.
         stem: which input channel of the source each band takes; empty for random weights.
     """
 
     source: str
     loaded: tuple[str, ...] = ()
     inflated: tuple[str, ...] = ()
-    initialised: tuple[str, ...] = ()
+    initialized: tuple[str, ...] = ()
     stem: tuple[StemBand, ...] = ()
 
     def summary(self) -> str:
         """Returns one sentence for the user."""
         if not (self.loaded or self.inflated):
-            return f"All {len(self.initialised)} layers start from random weights."
+            return f"All {len(self.initialized)} layers start from random weights."
         parts = [f"{len(self.loaded)} layers loaded from {self.source}"]
         if self.inflated:
             bands = ", ".join(f"{entry.band} from {entry.source} x {entry.factor:.3g}" for entry in self.stem)
             parts.append(f"{', '.join(self.inflated)} inflated ({bands})")
-        if self.initialised:
-            names = ", ".join(self.initialised[:5]) + (", ..." if len(self.initialised) > 5 else "")
-            parts.append(f"{len(self.initialised)} layers start from random weights ({names})")
+        if self.initialized:
+            names = ", ".join(self.initialized[:5]) + (", ..." if len(self.initialized) > 5 else "")
+            parts.append(f"{len(self.initialized)} layers start from random weights ({names})")
         return "; ".join(parts) + "."
 
 
@@ -79,7 +79,7 @@ class _Source:
 
 def scratch_report(model: keras.Model) -> InitializationReport:
     """Returns the report of a model with random weights."""
-    return InitializationReport("random", initialised=tuple(layer.name for layer in model.layers if layer.weights))
+    return InitializationReport("random", initialized=tuple(layer.name for layer in model.layers if layer.weights))
 
 
 def input_scale(
@@ -135,7 +135,7 @@ def load_backbone(
     if source.published and source.published.by_order:
         source = dataclasses.replace(source, layers=_named_by_order(source.layers, model, weights))
     plan: tuple[StemBand, ...] = ()
-    loaded, inflated, initialised = [], [], []
+    loaded, inflated, initialized = [], [], []
     for layer in model.layers:
         if not layer.weights:
             continue
@@ -152,7 +152,7 @@ def load_backbone(
         if arrays is not None and isinstance(layer, keras.layers.Conv2D) and not layer.use_bias:
             arrays = arrays[:1]
         if arrays is None or [array.shape for array in arrays] != [tuple(weight.shape) for weight in layer.weights]:
-            initialised.append(layer.name)
+            initialized.append(layer.name)
             continue
         if not all(np.isfinite(array).all() for array in arrays):
             raise SourceError(weights, f"layer '{layer.name}' holds values that are not finite", "finite weights")
@@ -167,7 +167,7 @@ def load_backbone(
             "weights of the same architecture",
             "choose the model that they were trained with, or other weights",
         )
-    return InitializationReport(str(weights), tuple(loaded), tuple(inflated), tuple(initialised), plan)
+    return InitializationReport(str(weights), tuple(loaded), tuple(inflated), tuple(initialized), plan)
 
 
 def _fitted_stem(arrays, source: _Source, bands, stem: str, where: str):

@@ -14,10 +14,16 @@ from typing import Any
 import keras
 from keras import layers
 
-from eo_keras.models.dilation import check_output_stride
-from eo_keras.models.layers.factory import LOGITS, LayerFactory, layer_seed
-from eo_keras.models.layers.normalization import Normalization
+from eo_keras.models.backbones.resnet import resnet_features
+from eo_keras.models.backbones.xception import xception_features
+from eo_keras.models.layers.factory import LOGITS, LayerFactory
 from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
+from eo_keras.models.spec import NetworkSpec
+
+BACKBONES: dict[str, Callable[..., tuple[Any, Any]]] = {"resnet": resnet_features, "xception": xception_features}
+"""Functions that add a backbone and return its low-level features and its last feature map, by name."""
+
+DEFAULT_OUTPUT_STRIDE = 16
 
 RATES = (6, 12, 18)
 """Of the pyramid's separable convolutions at output stride 16; doubled at 8 (section 4)."""
@@ -30,95 +36,74 @@ LOW_STRIDE = 4
 
 
 def build_deeplab(
+    spec: NetworkSpec,
     *,
-    bands: Sequence[str],
-    num_classes: int,
-    normalisation: Normalization,
-    input_dtype: str,
-    backbone: Callable[..., tuple[Any, Any]],
-    patch_size: int | None = None,
-    scale: Sequence[float] | None = None,
-    output_stride: int | None = None,
+    backbone: str = "resnet",
     depth: int = 256,
     low_depth: int = 48,
-    dropout: float | None = None,
-    synchronized: bool = False,
-    dtype_policy: str | None = None,
-    seed: int | None = None,
     name: str = "deeplab",
-    **backbone_options: Any,
+    **arguments: Any,
 ) -> keras.Model:
     """Builds the network with random weights.
 
-    The mean over the whole image, a branch of the pyramid, is normalised over the batch's images alone: with few images
-    a batch its moments are rough, and with one they say nothing.
+    The mean over the whole image, a branch of the pyramid, is normalized over the batch's images alone: with few images
+    a batch its moments are noisy, and with one they carry no information.
 
     Args:
-        bands: names of the input's bands in channel order.
-        num_classes: number of classes.
-        normalisation: mean and standard deviation of each band in digital numbers.
-        input_dtype: dtype of the digital numbers, `uint8` or `uint16`.
-        backbone: `resnet_features`, `xception_features`, or a function like them.
-        patch_size: height and width of the input in pixels; `None` takes any height and width, odd ones too.
-        scale: what one standard deviation becomes behind the normalisation, per band; 1 when not given.
-        output_stride: pixels of the image between two of the backbone's last map, 8 or 16; `None` is 16.
+        spec: inputs, classes, output stride and how layers compute. Its dropout, of the pyramid's features, replaces
+            the rate of 0.1.
+        backbone: one of `BACKBONES`.
         depth: channels of the pyramid's branches and of the decoder.
         low_depth: channels that the low-level features are reduced to (table 1: 48 of 8 to 64 do best).
-        dropout: share of the pyramid's features that are dropped while training; `None` is 0.1.
-        synchronized: whether batch normalisation takes its moments over all replicas (TensorFlow backend only).
-        dtype_policy: one of `POLICIES`, or `None` for Keras's global one.
-        seed: makes the initial weights and the dropout repeatable.
         name: name of the model.
-        **backbone_options: what the backbone is called with besides.
+        **arguments: keyword arguments of the backbone, such as `blocks` of `resnet_features`.
 
     Returns:
-        A model from `image` `(batch, patch_size, patch_size, len(bands))`, digital numbers, to `probabilities`
-        `(batch, patch_size, patch_size, num_classes)`, float32 (float64 under that policy); the layer before is
-        `logits`, of the same shape and dtype.
+        A model from `image` `(batch, height, width, bands)`, digital numbers, of any height and width where the
+        specification has no patch size, odd ones too, to `probabilities` `(batch, height, width, num_classes)`, float32
+        (float64 under that policy); the layer before is `logits`, of the same shape and dtype.
 
     Raises:
-        BandError: if the normalisation does not fit the bands.
-        OptionError: if the policy is unknown, the output stride is none of the paper's, the dropout is no rate, or
-            `synchronized` is asked for under another backend than TensorFlow.
+        OptionError: if the specification has several inputs, or synchronized batch normalization under another backend
+            than TensorFlow.
     """
-    output_stride = 16 if output_stride is None else output_stride
-    check_output_stride(output_stride)
-    parts = LayerFactory(dtype_policy, seed, synchronized, batch_norm_epsilon=1e-5)
-    image, x = parts.image(bands, normalisation, scale, input_dtype, patch_size)
-    low, high = backbone(parts, x, output_stride, **backbone_options)
+    output_stride = spec.output_stride or DEFAULT_OUTPUT_STRIDE
+    factory = LayerFactory(spec, batch_norm_epsilon=1e-5)
+    image, x = factory.image()
+    low, high = BACKBONES[backbone](factory, x, output_stride, **arguments)
     rates = [rate * 16 // output_stride for rate in RATES]
-    pyramid = parts.dropout(_pyramid(parts, high, rates, depth), DROPOUT if dropout is None else dropout)
-    features = _decoder(parts, pyramid, low, output_stride // LOW_STRIDE, depth, low_depth)
+    pyramid = factory.dropout(_pyramid(factory, high, rates, depth), DROPOUT)
+    features = _decoder(factory, pyramid, low, output_stride // LOW_STRIDE, depth, low_depth)
     scores = layers.Conv2D(
-        num_classes,
+        spec.num_classes,
         1,
         data_format="channels_last",
-        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01, seed=layer_seed(seed, "decoder_scores")),
-        dtype=parts.exact,
+        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01, seed=factory.layer_seed("decoder_scores")),
+        dtype=factory.exact,
         name="decoder_scores",
     )(features)
     # In full precision: interpolated in bfloat16, the logits of neighbouring pixels would become equal.
-    logits = ResizeLike(LOW_STRIDE, dtype=parts.exact, name=LOGITS)(scores, image)
-    return keras.Model(image, parts.probabilities(logits), name=name)
+    logits = ResizeLike(LOW_STRIDE, dtype=factory.exact, name=LOGITS)(scores, image)
+    return keras.Model(image, factory.probabilities(logits), name=name)
 
 
-def _pyramid(parts: LayerFactory, x: Any, rates: Sequence[int], depth: int) -> Any:
+def _pyramid(factory: LayerFactory, x: Any, rates: Sequence[int], depth: int) -> Any:
     """Adds atrous spatial pyramid pooling and the projection of its branches."""
-    branches = [parts.unit(x, depth, 1, "aspp_1x1")]
+    branches = [factory.conv_bn_relu(x, depth, 1, "aspp_1x1")]
     for number, rate in enumerate(rates, 1):
         # Named by number, not by rate: with other rates the weights are the same.
         prefix = f"aspp_atrous{number}"
-        branches.append(parts.relu(parts.separable(x, depth, prefix, rate=rate), f"{prefix}_relu"))
-    mean = parts.unit(parts.global_mean(x, "aspp_mean", keepdims=True), depth, 1, "aspp_mean")
-    branches.append(BroadcastLike(dtype=parts.policy, name="aspp_mean_spread")(mean, x))
-    return parts.unit(parts.concatenate(branches, "aspp_concatenate"), depth, 1, "aspp_projection")
+        branches.append(factory.relu(factory.separable(x, depth, prefix, rate=rate), f"{prefix}_relu"))
+    mean = factory.conv_bn_relu(factory.global_mean(x, "aspp_mean", keepdims=True), depth, 1, "aspp_mean")
+    branches.append(BroadcastLike(dtype=factory.policy, name="aspp_mean_spread")(mean, x))
+    return factory.conv_bn_relu(factory.concatenate(branches, "aspp_concatenate"), depth, 1, "aspp_projection")
 
 
-def _decoder(parts: LayerFactory, x: Any, low: Any, ratio: int, depth: int, low_depth: int) -> Any:
+def _decoder(factory: LayerFactory, x: Any, low: Any, ratio: int, depth: int, low_depth: int) -> Any:
     """Adds the decoder up to the features that the scores are made of, in the size of the low-level features."""
-    low = parts.unit(low, low_depth, 1, "decoder_low")
-    x = ResizeLike(ratio, dtype=parts.policy, name="decoder_resize")(x, low)
-    x = parts.concatenate([x, low], "decoder_concatenate")
+    low = factory.conv_bn_relu(low, low_depth, 1, "decoder_low")
+    x = ResizeLike(ratio, dtype=factory.policy, name="decoder_resize")(x, low)
+    x = factory.concatenate([x, low], "decoder_concatenate")
     for prefix in ("decoder_unit1", "decoder_unit2"):
-        x = parts.relu(parts.separable(x, depth, prefix), f"{prefix}_relu")
+        x = factory.relu(factory.separable(x, depth, prefix), f"{prefix}_relu")
     return x

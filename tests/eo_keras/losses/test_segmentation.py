@@ -1,6 +1,5 @@
 """Losses over pixels: what counts, what is ignored, and that sums over devices give the loss of the whole batch."""
 
-import os
 import subprocess
 import sys
 
@@ -307,55 +306,3 @@ def test_two_devices_have_the_loss_and_the_gradient_of_one(tmp_path):
             case = f"{options}, batch {place}"
             np.testing.assert_allclose(two["losses"][place, :, number], [float(value)] * 2, rtol=1e-12, err_msg=case)
             np.testing.assert_allclose(two["gradients"][place, number], gradient, rtol=1e-10, atol=1e-15, err_msg=case)
-
-
-JAX_SCRIPT = """
-import sys
-sys.modules["tensorflow"] = None
-import jax, keras, numpy as np
-from eo_keras.losses.segmentation import DenseLoss, right_pixels
-from tests.eo_keras.losses.test_segmentation import CLASSES, OPTIONS, maps
-assert keras.config.backend() == "jax"
-losses = [DenseLoss(options, CLASSES) for options in OPTIONS]
-
-@jax.jit
-def everything(labels, logits):
-    values_of = lambda logits: jax.numpy.stack([loss.combine(loss.terms(labels, logits)) for loss in losses])
-    return values_of(logits), jax.jacrev(values_of)(logits)
-
-results = {}
-for case, ignored in (("some", 0.3), ("all", 2.0)):
-    results[f"losses/{case}"], results[f"gradients/{case}"] = map(np.asarray, everything(*maps(ignored=ignored)))
-labels, logits = maps()
-labels[0, 0, 0] = CLASSES
-results["outside"] = np.asarray(everything(labels, logits)[0])
-results["right"] = np.asarray(right_pixels(*maps()))
-np.savez(sys.argv[1], **results)
-"""
-
-
-def test_the_same_under_jax_without_tensorflow(tmp_path):
-    pytest.importorskip("jax")
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    done = subprocess.run(
-        [sys.executable, "-c", JAX_SCRIPT, str(tmp_path / "jax.npz")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = np.load(tmp_path / "jax.npz")
-    for number, options in enumerate(OPTIONS):
-        for case, ignored in (("some", 0.3), ("all", 2.0)):
-            labels, logits = maps(ignored=ignored)
-            expected = loss_of(options, labels, logits)
-            np.testing.assert_allclose(
-                found[f"losses/{case}"][number], expected, rtol=1e-8, err_msg=f"{options} {case}"
-            )
-            np.testing.assert_allclose(
-                found[f"gradients/{case}"][number], gradient_of(options, labels, logits), rtol=1e-7, atol=1e-9
-            )
-    assert np.isnan(found["outside"]).all()
-    assert int(found["right"]) == int(right_pixels(*maps()))

@@ -1,39 +1,30 @@
 """Strides that become rates: the same answers where there were answers before, and what cannot be."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
 
 from eo_keras.errors import OptionError
-from eo_keras.models import Normalization, copy_weights, inference_model, output_stride_of
-from eo_keras.models.backbones.resnet import build_resnet, resnet_features
-from eo_keras.models.backbones.xception import build_xception, xception_features
+from eo_keras.models import copy_weights, inference_model, output_stride_of
+from eo_keras.models.backbones.resnet import build_resnet
+from eo_keras.models.backbones.xception import build_xception
 from eo_keras.models.dilation import Stage, dilated_layers, plan_stages
 from eo_keras.models.segmentation.deeplab import build_deeplab
+from tests.harness.networks import images, network_spec
 
-COMMON = {
-    "bands": ("B04", "B03", "B02"),
-    "num_classes": 4,
-    "normalisation": Normalization((1500.0,) * 3, (800.0,) * 3),
-    "input_dtype": "uint16",
-    "seed": 3,
-}
-RESNET = {"blocks": (1, 1, 2, 2), "width": 8, "zero_last_gamma": False}
-XCEPTION = {"middle": 1, "width": 1 / 16, "zero_last_gamma": False}
-BACKBONES = {"resnet": (resnet_features, RESNET), "xception": (xception_features, XCEPTION)}
-CLASSIFIERS = {"resnet": (build_resnet, RESNET), "xception": (build_xception, XCEPTION)}
+RESNET = {"blocks": (1, 1, 2, 2), "width": 8}
+XCEPTION = {"middle": 1, "width": 1 / 16}
+BACKBONES = {"resnet": RESNET, "xception": XCEPTION}
+CLASSIFIERS = {"resnet": build_resnet, "xception": build_xception}
 LAST = {"resnet": "conv5_block2_out", "xception": "exit2_unit3_relu"}
 
 
-def dense(name, **options):
-    features, arguments = BACKBONES[name]
-    return build_deeplab(**(COMMON | options), backbone=functools.partial(features, **arguments), depth=16, low_depth=8)
+def spec(**choices):
+    return network_spec(**{"seed": 3, "zero_last_gamma": False} | choices)
 
 
-def images(height, width):
-    return np.random.default_rng(0).integers(1, 3000, (1, height, width, 3)).astype("uint16")
+def dense(name, **choices):
+    return build_deeplab(spec(**choices), backbone=name, depth=16, low_depth=8, **BACKBONES[name])
 
 
 def answer(model, image, layer="probabilities"):
@@ -59,19 +50,18 @@ def test_stages():
 @pytest.mark.parametrize("size", [(64, 96), (65, 83)])
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_finer_map_holds_the_coarser_one(name, size):
-    builder, arguments = CLASSIFIERS[name]
-    classifier = builder(**COMMON, **arguments)
+    classifier = CLASSIFIERS[name](spec(), **BACKBONES[name])
     random = np.random.default_rng(1)
     for layer in classifier.layers:  # Statistics that are not the trivial ones, so that padding is told from content.
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.beta.assign(random.normal(0, 0.3, layer.beta.shape))
-    maps = {32: answer(classifier, images(*size), LAST[name])}
+    maps = {32: answer(classifier, images(1, *size), LAST[name])}
     for stride in (16, 8):
         model = dense(name, output_stride=stride)
         for layer in model.layers:
             if layer.weights and layer.name in {own.name for own in classifier.layers}:
                 layer.set_weights(classifier.get_layer(layer.name).get_weights())
-        maps[stride] = answer(model, images(*size), LAST[name])
+        maps[stride] = answer(model, images(1, *size), LAST[name])
         assert maps[stride].shape[1:3] == tuple(-(-one // stride) for one in size)
     assert np.abs(maps[32]).max() > 0.1
     for stride in (16, 8):
@@ -92,7 +82,7 @@ def test_twin_at_another_output_stride(name):
     expected = settings(finer)
     expected.pop("dropout")
     assert settings(twin) == expected != settings(model)
-    image = images(61, 66)
+    image = images(1, 61, 66)
     np.testing.assert_allclose(answer(twin, image), answer(finer, image), atol=1e-6)
     assert np.abs(answer(twin, image, "logits") - answer(model, image, "logits")).max() > 1e-4
     assert settings(inference_model(twin, 64, output_stride=8)) == expected
@@ -101,7 +91,7 @@ def test_twin_at_another_output_stride(name):
 def test_back_to_the_coarser_one_by_copying():
     model, coarse = dense("xception", output_stride=8), dense("xception", seed=9)
     copy_weights(model, coarse)
-    image = images(40, 33)
+    image = images(1, 40, 33)
     again = inference_model(coarse, None, output_stride=8)
     np.testing.assert_allclose(answer(again, image), answer(model, image), atol=1e-6)
 
@@ -115,4 +105,4 @@ def test_output_strides_that_cannot_be():
     with pytest.raises(OptionError, match="output_stride: 32; expected one of 8, 16"):
         dense("resnet", output_stride=32)
     with pytest.raises(OptionError, match="8 for model 'resnet'; expected a dense model"):
-        dilated_layers(build_resnet(**COMMON, **RESNET), 8)
+        dilated_layers(build_resnet(spec(), **RESNET), 8)

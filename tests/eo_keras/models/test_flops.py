@@ -3,8 +3,9 @@
 import keras
 import pytest
 
-from eo_keras.models import Normalization, count_macs
+from eo_keras.models import count_macs
 from eo_keras.models.backbones.resnet import build_resnet
+from tests.harness.networks import network_spec, without_weights
 
 
 def model_of(*layers, channels=3, size=None):
@@ -51,12 +52,7 @@ def test_what_cannot_be_counted():
 
 def test_resnet50_as_published():
     """He et al. 2015, table 1: 3.8e9. The 4.1e9 often told are those with the stride on the 3x3 convolution."""
-    model = build_resnet(
-        bands=("B04", "B03", "B02"),
-        num_classes=1000,
-        normalisation=Normalization((110.0,) * 3, (60.0,) * 3),
-        input_dtype="uint8",
-    )
+    model = without_weights(build_resnet, network_spec(num_classes=1000))
     assert count_macs(model, 224, 224) == 3_857_973_248
     # With it the first 1x1 convolution of three stages works on four times the places.
     added = sum(3 * (224 // stride) ** 2 * (2 * width) * width for stride, width in ((8, 128), (16, 256), (32, 512)))

@@ -9,26 +9,19 @@ import keras
 import numpy as np
 import pytest
 
-from eo_keras.models import Normalization, copy_weights, inference_model, logits_model, seed_states, set_trainable
+from eo_keras.models import copy_weights, inference_model, logits_model, seed_states, set_trainable
 from eo_keras.models.backbones.googlenet import TABLE, build_googlenet
 from eo_keras.models.backbones.resnet import build_resnet
-
-COMMON = {
-    "bands": ("B04", "B03", "B02"),
-    "num_classes": 4,
-    "normalisation": Normalization((1500.0,) * 3, (800.0,) * 3),
-    "input_dtype": "uint16",
-    "seed": 1,
-}
+from tests.harness.networks import network_spec
 
 
-def googlenet(**options):
+def googlenet(**choices):
     table = [entry for entry in TABLE if entry[0] in ("4a", "4d")]
-    return build_googlenet(**COMMON, width=1 / 32, table=table, **options)
+    return build_googlenet(network_spec(seed=1, **choices), width=1 / 32, table=table)
 
 
 def test_training_model_of_one_output():
-    model = build_resnet(**COMMON, blocks=(1,), width=4)
+    model = build_resnet(network_spec(seed=1), blocks=(1,), width=4)
     trained = logits_model(model)
     assert [output.name for output in trained.outputs] == [model.get_layer("logits").output.name]
     assert len(keras.tree.flatten(trained(np.ones((1, 32, 32, 3), "uint16")))) == 1
@@ -52,7 +45,7 @@ def test_weights_and_averages_are_copied_by_layer():
 
 
 def test_twin_of_a_frozen_model_learns():
-    model = build_resnet(**COMMON, blocks=(1,), width=4)
+    model = build_resnet(network_spec(seed=1), blocks=(1,), width=4)
     set_trainable(model, only_head=True, frozen_batch_norm=True)
     assert len(model.trainable_variables) == 2
     assert all(layer.trainable for layer in inference_model(model).layers)
@@ -72,13 +65,12 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 import keras
-from eo_keras.models import Normalisation, seed_states, training_model
+from eo_keras.models import logits_model, seed_states
 from eo_keras.models.backbones.compact import build_compact
+from tests.harness.networks import network_spec
 with strategy.scope():
-    model = training_model(build_compact(
-        bands=("B04", "B03", "B02"), num_classes=3, normalisation=Normalisation((1500.0,) * 3, (800.0,) * 3),
-        input_dtype="uint16", stem=(4, 4), widths=(16,), blocks=(1,), dropout=0.5, seed=1,
-    ))
+    spec = network_spec(num_classes=3, dropout=0.5, seed=1)
+    model = logits_model(build_compact(spec, stem=(4, 4), widths=(16,), blocks=(1,)))
     masks = keras.Model(model.input, model.get_layer("dropout").output)
 states = seed_states(model)
 

@@ -4,30 +4,23 @@ import keras
 import numpy as np
 import pytest
 
-from eo_keras.models import Normalization, depth_groups, logits_model, set_trainable
+from eo_keras.models import depth_groups, logits_model, set_trainable
 from eo_keras.models.backbones.googlenet import TABLE, build_googlenet
 from eo_keras.models.backbones.inception_v3 import build_inception_v3
 from eo_keras.models.backbones.resnet import build_resnet
-
-COMMON = {
-    "bands": ("B04", "B03", "B02"),
-    "num_classes": 4,
-    "normalisation": Normalization((1500.0,) * 3, (800.0,) * 3),
-    "input_dtype": "uint16",
-    "seed": 1,
-}
+from tests.harness.networks import images, network_spec
 
 
-def resnet(**options):
-    return build_resnet(**COMMON, blocks=(1, 1, 1, 1), width=4, **options)
+def resnet(**choices):
+    return build_resnet(network_spec(seed=1, **choices), blocks=(1, 1, 1, 1), width=4)
 
 
 @pytest.mark.parametrize(
     ("model", "blocks"),
     [
         (lambda: resnet(dropout=0.5), 4),
-        (lambda: build_googlenet(**COMMON, width=1 / 16), 9),
-        (lambda: build_inception_v3(**COMMON, width=1 / 16, blocks=(1, 1, 1)), 5),
+        (lambda: build_googlenet(network_spec(seed=1), width=1 / 16), 9),
+        (lambda: build_inception_v3(network_spec(seed=1), width=1 / 16, blocks=(1, 1, 1)), 5),
     ],
 )
 def test_groups_never_fall_on_the_way_and_end_with_the_heads(model, blocks):
@@ -52,7 +45,7 @@ def test_groups_of_a_block():
     assert [groups[f"conv{stage}_block1_{number}_conv"] for stage in (2, 3, 5) for number in range(4)] == [
         0, 0, 0, 0, 1, 1, 1, 1, 3, 3, 3, 3
     ]  # fmt: skip
-    groups = depth_groups(build_inception_v3(**COMMON, width=1 / 16, blocks=(1, 1, 2)))
+    groups = depth_groups(build_inception_v3(network_spec(seed=1), width=1 / 16, blocks=(1, 1, 2)))
     last = {groups[name] for name in groups if name.startswith("mixed5_") and name.endswith("_conv")}
     assert last == {5}  # Its branches are merged twice.
 
@@ -68,9 +61,9 @@ def moments(model):
 
 def test_what_does_not_learn():
     table = [entry for entry in TABLE if entry[0] in ("4a", "4d")]
-    model = build_googlenet(**COMMON, width=1 / 16, dropout=0, table=table)
+    model = build_googlenet(network_spec(seed=1, dropout=0), width=1 / 16, table=table)
     trained = logits_model(model)
-    image = np.random.default_rng(0).integers(1, 3000, (4, 32, 32, 3)).astype("uint16")
+    image = images(4)
     everything = [variable.path for variable in trained.trainable_variables]
     order = [weight.path for weight in trained.weights]
 

@@ -14,6 +14,8 @@ import pytest
 import tensorflow as tf
 
 from eo_keras import models
+from eo_keras.models.segmentation.deeplab import BACKBONES
+from tests.harness.networks import network_spec
 
 BATCH, SIZE, STEPS, CLASSES = 8, 64, 20, 4
 NARROW = {"width": 16, "widths": 8, "stem": 8, "depth": 32, "low_depth": 8}
@@ -26,10 +28,13 @@ RATES = {"inception_v3": 0.002, "googlenet": 0.002, "compact": 0.02}
 """Where 0.05, with momentum, is too much for the first steps, as in networks without shortcuts."""
 
 
-def small(builder, arguments):
+def small(architecture):
     """Returns the arguments of a narrow, shallow build; what is not known here stays as it is."""
-    given = {name: one.default for name, one in inspect.signature(builder).parameters.items()} | dict(arguments)
-    chosen = dict(arguments)
+    functions = [architecture.builder]
+    if "backbone" in architecture.arguments:
+        functions.append(BACKBONES[architecture.arguments["backbone"]])
+    given = {name: one.default for one in functions for name, one in inspect.signature(one).parameters.items()}
+    chosen, given = dict(architecture.arguments), given | dict(architecture.arguments)
     for name in NARROW.keys() & given.keys():
         value, by = given[name], NARROW[name]
         if isinstance(value, tuple):
@@ -40,10 +45,6 @@ def small(builder, arguments):
     for name in REPEATS.keys() & given.keys():
         value, most = given[name], REPEATS[name]
         chosen[name] = tuple(min(one, most) for one in value) if isinstance(value, tuple) else min(value, most)
-    if "backbone" in given:
-        function = getattr(given["backbone"], "func", given["backbone"])
-        inner = small(function, getattr(given["backbone"], "keywords", {}))
-        chosen["backbone"] = functools.partial(function, **inner)
     return chosen
 
 
@@ -65,24 +66,17 @@ MEASURED = {}
 def losses(name):
     """Returns the cross-entropy of a batch by moving moments and by its own, after the steps; of equal builds once."""
     architecture = models.MODELS[name]
-    arguments = small(architecture.builder, architecture.arguments)
-    key = architecture.builder, repr(sorted(arguments.items(), key=lambda one: one[0])), RATES.get(name)
+    arguments = small(architecture)
+    key = architecture.function, repr(sorted(arguments.items())), RATES.get(name)
     if key not in MEASURED:
         MEASURED[key] = trained(architecture, arguments, RATES.get(name, 0.05))
     return MEASURED[key]
 
 
 def trained(architecture, arguments, rate):
-    model = architecture.builder(
-        bands=("B04", "B03", "B02"),
-        num_classes=CLASSES,
-        normalisation=models.Normalization((1000.0,) * 3, (400.0,) * 3),
-        input_dtype="uint16",
-        patch_size=SIZE,
-        seed=1,
-        **({"zero_last_gamma": True} if architecture.residual else {}),
-        **arguments,
-    )
+    normalization = models.Normalization((1000.0,) * 3, (400.0,) * 3)
+    spec = network_spec(num_classes=CLASSES, patch_size=SIZE, normalization=normalization, seed=1)
+    model = architecture.builder(spec, **arguments)
     logits, variables = models.logits_model(model), [one.value for one in model.trainable_variables]
     velocities = [tf.Variable(tf.zeros_like(one)) for one in variables]
 

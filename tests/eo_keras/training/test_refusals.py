@@ -21,6 +21,7 @@ from eo_keras.training import epoch as epochs
 from eo_keras.training import train as training
 from eo_keras.training.optimizers import OptimizerOptions, make_schedule
 from eo_keras.training.options import SegmentationOptions, TrainingOptions, check_task
+from tests.harness.networks import network_spec
 
 PARTS = (TrainingOptions("", ""), SegmentationOptions(), Augmentation(), CropAugmentation())
 
@@ -107,9 +108,7 @@ def test_batch_normalisation_has_several_values(name, size, batch, values):
 
 @functools.cache
 def built(name):
-    normalisation = models.Normalization((100.0,) * 3, (50.0,) * 3)
-    bands = ("B04", "B03", "B02")
-    return models.build(name, bands=bands, num_classes=3, normalisation=normalisation, input_dtype="uint8")[0]
+    return models.build(name, network_spec(num_classes=3, dtype="uint8"))[0]
 
 
 def test_one_epoch_has_half_an_epoch_of_warm_up(short_training, tmp_path):

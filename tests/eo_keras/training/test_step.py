@@ -12,20 +12,13 @@ from eo_keras.errors import OptionError
 from eo_keras.losses import classification
 from eo_keras.training import train as training
 from eo_keras.training.optimizers import OptimizerOptions
+from tests.harness.networks import network_spec
 
 
 @pytest.fixture(scope="module")
 def weights_file(tmp_path_factory):
     """A `.keras` file of the small network, to start from."""
-    model, _ = models.build(
-        "resnet14",
-        bands=("B04", "B03", "B02"),
-        num_classes=7,
-        normalisation=models.Normalization((100.0,) * 3, (50.0,) * 3),
-        input_dtype="uint8",
-        patch_size=32,
-        seed=2,
-    )
+    model, _ = models.build("resnet14", network_spec(num_classes=7, dtype="uint8", patch_size=32, seed=2))
     path = tmp_path_factory.mktemp("weights") / "small.keras"
     models.inference_model(model, 32).save(path)
     return path

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from eo_keras import models
-from eo_keras.models import Normalization
 from eo_keras.models.backbones.compact import build_compact
 from eo_keras.sensors.sentinel2 import EUROSAT_ORDER
-
-COMMON = {"num_classes": 10, "input_dtype": "uint16", "seed": 1}
+from tests.harness.networks import images, network_spec, without_weights
 
 
 def convolution(inputs, outputs, size):
@@ -16,12 +14,8 @@ def convolution(inputs, outputs, size):
 
 
 def test_grids_and_parameters_of_the_registry():
-    model, report = models.build(
-        "compact",
-        bands=EUROSAT_ORDER,
-        normalisation=Normalization((1000.0,) * 13, (300.0,) * 13),
-        patch_size=64,
-        **COMMON,
+    model = without_weights(
+        models.MODELS["compact"], "compact", network_spec(EUROSAT_ORDER, num_classes=10, patch_size=64)
     )
     grids = {name: model.get_layer(name).output.shape[1:] for name in ("conv2_relu", "stage1_block1_out")}
     assert grids == {"conv2_relu": (32, 32, 48), "stage1_block1_out": (16, 16, 96)}
@@ -33,23 +27,18 @@ def test_grids_and_parameters_of_the_registry():
             convolution(inputs, outputs, 1) + convolution(inputs, outputs, 3) + 3 * convolution(outputs, outputs, 3)
         )
     assert model.count_params() == expected == pytest.approx(6.2e6, rel=0.02)
-    assert report.initialised[0] == "conv1_conv" and report.initialised[-1] == "logits"
 
 
 def test_blocks_start_as_identity_from_scratch():
     small = {"stem": (4, 6), "widths": (8, 12), "blocks": (2, 2)}
-    normalisation = Normalization((1000.0,) * 3, (300.0,) * 3)
-    image = np.random.default_rng(0).integers(1, 3000, (2, 32, 32, 3)).astype("uint16")
     for zero in (True, False):
-        model = build_compact(
-            bands=("B04", "B03", "B02"), normalisation=normalisation, zero_last_gamma=zero, **small, **COMMON
-        )
+        model = build_compact(network_spec(zero_last_gamma=zero, seed=1), **small)
         inside = models.logits_model(model)
         before, behind = (
             np.asarray(part)
             for part in type(inside)(
                 model.input, [model.get_layer(f"stage2_block{number}_out").output for number in (1, 2)]
-            )(image)
+            )(images())
         )
         assert before.std() > 0
         assert np.array_equal(before, behind) is zero

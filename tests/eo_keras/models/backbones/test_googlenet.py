@@ -4,40 +4,26 @@ import keras
 import numpy as np
 import pytest
 
-from eo_keras.models import Normalization, inference_model, logits_model
+from eo_keras.models import inference_model, logits_model
 from eo_keras.models.backbones.googlenet import build_googlenet
-
-COMMON = {
-    "bands": ("B04", "B03", "B02"),
-    "normalisation": Normalization((1500.0,) * 3, (800.0,) * 3),
-    "input_dtype": "uint16",
-    "seed": 1,
-}
+from tests.harness.networks import network_spec, without_weights
 
 
 def test_small_network_has_the_grids_of_64_pixels_and_two_auxiliary_classifiers():
-    model = build_googlenet(**COMMON, num_classes=4, width=1 / 16, patch_size=64)
+    model = build_googlenet(network_spec(patch_size=64, seed=1), width=1 / 16)
     grids = {title: model.get_layer(f"inception_{title}").output.shape[1:3] for title in ("3a", "4a", "4e", "5b")}
     assert grids == {"3a": (8, 8), "4a": (4, 4), "4e": (4, 4), "5b": (2, 2)}
     assert model.get_layer("conv2_relu").output.shape[1:3] == (16, 16)
-    trained = logits_model(model)
-    assert trained.output_names == ["logits", "aux1_logits", "aux2_logits"]
-    image = np.ones((2, 64, 64, 3), "uint16")
-    probabilities, *auxiliary = model(image)
-    logits, *same = trained(image)
-    np.testing.assert_allclose(keras.ops.softmax(logits), probabilities, atol=1e-6)
-    for one, other in zip(auxiliary, same, strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert logits_model(model).output_names == ["logits", "aux1_logits", "aux2_logits"]
     twin = inference_model(model)
     assert not [layer.name for layer in twin.layers if layer.name.startswith("aux")]
-    without = build_googlenet(**COMMON, num_classes=4, width=1 / 16, auxiliary=False)
+    without = build_googlenet(network_spec(auxiliary=False, seed=1), width=1 / 16)
     assert without.output_names == ["probabilities"]
     assert twin.count_params() == without.count_params()
     for one, other in zip(twin.get_weights(), without.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)  # An auxiliary classifier changes no other layer's seed.
 
 
-@pytest.mark.slow
 def test_parameters_of_table_1():
     """The column "params" of table 1, in thousands, by a sum of its own; batch norm's four a channel come on top."""
 
@@ -55,8 +41,8 @@ def test_parameters_of_table_1():
         expected += convolution(inputs, one, 1) + convolution(inputs, projection, 1)
         expected += convolution(inputs, reduce3, 1) + convolution(reduce3, three, 3)
         expected += convolution(inputs, reduce5, 1) + convolution(reduce5, five, 5)
-    model = build_googlenet(**COMMON, num_classes=1000)
-    found = inference_model(model).count_params()
+    model = without_weights(build_googlenet, network_spec(num_classes=1000))
+    found = without_weights(build_googlenet, network_spec(num_classes=1000, auxiliary=False)).count_params()
     assert found == expected
     assert found == pytest.approx(7.0e6, rel=0.02)  # 6.0 million without the 1000 classes of ImageNet.
     auxiliary = sum(convolution(inputs, 128, 1) + 128 * 1024 + 1024 + 1024 * 1000 + 1000 for inputs in (512, 528))

@@ -11,8 +11,8 @@ from eo_keras.models.pretrained.catalogue import INCEPTION_V3
 from eo_keras.models.pretrained.stem import IMAGENET_MEAN, IMAGENET_STD
 from eo_keras.models.pretrained.weights import input_scale, load_backbone
 from eo_keras.sensors.sentinel2 import NOMINAL_ORDER
+from tests.harness.networks import RGB, network_spec
 
-RGB = ("B04", "B03", "B02")
 IMAGENET = Normalization(IMAGENET_MEAN, IMAGENET_STD)
 
 
@@ -27,13 +27,10 @@ def randomise(model):
     return model
 
 
-def reduced(bands=RGB, weights=None, normalisation=IMAGENET, **options):
-    arguments = {"blocks": (2, 1, 1), "width": 1 / 16, "padding": "valid", "seed": 5, "dropout": 0}
+def reduced(bands=RGB, weights=None, normalization=IMAGENET, patch_size=None, **arguments):
     scale = input_scale(weights, bands, "by_name", INCEPTION_V3)
-    return build_inception_v3(
-        bands=bands, num_classes=4, normalisation=normalisation, input_dtype="uint16", scale=scale,
-        **(arguments | options),
-    )  # fmt: skip
+    spec = network_spec(bands, patch_size=patch_size, normalization=normalization, scale=scale, seed=5, dropout=0)
+    return build_inception_v3(spec, **{"blocks": (2, 1, 1), "width": 1 / 16, "padding": "valid"} | arguments)
 
 
 def load(model, path, bands=RGB):
@@ -64,7 +61,7 @@ def test_layers_are_matched_by_their_order(foreign, form, tmp_path):
     (foreign.save_weights if form == ".weights.h5" else foreign.save)(path)
     model = reduced(weights=path)
     report = load(model, path)
-    assert report.initialised == ("logits",) and not report.inflated
+    assert report.initialized == ("logits",) and not report.inflated
     image = np.random.default_rng(1).integers(1, 256, (2, 80, 75, 3)).astype("uint16")
     expected = np.asarray(foreign(image / np.float32(127.5) - 1))
     found = np.asarray(keras.Model(model.input, model.get_layer("mixed5").output)(image))
@@ -122,7 +119,7 @@ def test_full_network_answers_as_the_original(tmp_path):
     original.save_weights(path)
     model = reduced(weights=path, blocks=(3, 4, 2), width=1)
     report = load(model, path)
-    assert len(report.loaded) == 188 and report.initialised == ("logits",)
+    assert len(report.loaded) == 188 and report.initialized == ("logits",)
     assert model.count_params() == original.count_params() + 2048 * 4 + 4
     image = np.random.default_rng(1).integers(1, 256, (2, 80, 80, 3)).astype("uint16")
     expected = original.predict(image / np.float32(127.5) - 1, verbose=0)
@@ -130,14 +127,7 @@ def test_full_network_answers_as_the_original(tmp_path):
     assert np.abs(expected).max() > 1
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
-    zero_pad, report = build(
-        "inception_v3",
-        bands=RGB,
-        num_classes=10,
-        normalisation=IMAGENET,
-        input_dtype="uint8",
-        patch_size=64,
-        weights=path,
-    )
+    spec = network_spec(dtype="uint8", num_classes=10, patch_size=64, normalization=IMAGENET, weights=path)
+    padded, report = build("inception_v3", spec)
     assert len(report.loaded) == 188
-    assert zero_pad.get_layer("mixed10").output.shape[1:] == (2, 2, 2048)
+    assert padded.get_layer("mixed10").output.shape[1:] == (2, 2, 2048)

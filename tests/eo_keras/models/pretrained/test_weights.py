@@ -14,8 +14,8 @@ from eo_keras.models.pretrained.stem import IMAGENET_STD
 from eo_keras.models.pretrained.weights import input_scale, load_backbone
 from eo_keras.runs import folder as runs
 from eo_keras.sensors.sentinel2 import NOMINAL_ORDER
+from tests.harness.networks import RGB, network_spec
 
-RGB = ("B04", "B03", "B02")
 CAFFE_MEAN_BGR = np.array([103.939, 116.779, 123.68])
 IMAGENET = Normalization(tuple(CAFFE_MEAN_BGR[::-1]), IMAGENET_STD)
 """Under this the model's stem sees digital numbers less ImageNet's mean: what keras.applications feeds."""
@@ -40,10 +40,9 @@ def original():
 def test_resnet50_answers_as_the_original(original, tmp_path):
     path = tmp_path / "resnet50.weights.h5"
     original.save_weights(path)
-    model, report = build(
-        "resnet50", bands=RGB, num_classes=10, normalisation=IMAGENET, input_dtype="uint8", weights=path
-    )
-    assert report.initialised == ("logits",)
+    spec = network_spec(dtype="uint8", num_classes=10, normalization=IMAGENET, weights=path)
+    model, report = build("resnet50", spec)
+    assert report.initialized == ("logits",)
     assert not report.inflated
     assert len(report.loaded) == 106
     assert report.summary().startswith("106 layers loaded from ")
@@ -60,15 +59,11 @@ def test_resnet50_answers_as_the_original(original, tmp_path):
     assert {layer.name for layer in model.layers if layer.weights} == {*weighted, "logits"}
 
 
-def reduced(bands=RGB, weights=None, stem="by_name", mean=128.0, std=50.0, **options):
-    return build_resnet(
-        bands=bands,
-        num_classes=4,
-        normalisation=Normalization((mean,) * len(bands), (std,) * len(bands)),
-        input_dtype="uint16",
-        scale=input_scale(weights, bands, stem),
-        **({"blocks": (1,), "width": 8, "seed": 5} | options),
-    )
+def reduced(bands=RGB, weights=None, stem="by_name", mean=128.0, std=50.0, width=8, seed=5):
+    normalization = Normalization((mean,) * len(bands), (std,) * len(bands))
+    scale = input_scale(weights, bands, stem)
+    spec = network_spec(bands, normalization=normalization, scale=scale, seed=seed)
+    return build_resnet(spec, blocks=(1,), width=width)
 
 
 @pytest.fixture
@@ -102,8 +97,8 @@ def test_older_form_folds_the_bias_and_reports_the_rest(published):
     model = reduced(weights=path)
     report = load_backbone(model, path, RGB)
     assert report.loaded == ("conv1_conv", "conv1_bn")
-    assert "conv2_block1_0_conv" in report.initialised
-    assert "logits" in report.initialised
+    assert "conv2_block1_0_conv" in report.initialized
+    assert "logits" in report.initialized
     np.testing.assert_allclose(
         np.asarray(model.get_layer("conv1_bn").moving_mean),
         layers["conv1_bn"]["moving_mean:0"] - layers["conv1_conv"]["bias:0"],
@@ -173,7 +168,7 @@ def test_own_model_is_matched_by_its_bands(tmp_path):
     np.testing.assert_array_equal(np.asarray(model.get_layer("conv1_conv").kernel), kernel[:, :, [2, 1, 0]])
     assert [entry.source for entry in report.stem] == ["B04", "B08", "B02"]
     assert report.inflated == ("conv1_conv",)
-    assert not report.initialised
+    assert not report.initialized
     assert model.get_layer("normalisation").scale == (1.0, 1.0, 1.0)
 
 
@@ -187,7 +182,7 @@ def test_own_model_with_the_same_bands_is_the_same_model(tmp_path, published):
     model = reduced(weights=path, seed=2)
     report = load_backbone(model, path, RGB)
     assert not report.inflated
-    assert not report.initialised
+    assert not report.initialized
     np.testing.assert_allclose(model.predict(image, verbose=0), source.predict(image, verbose=0), atol=1e-6)
 
 

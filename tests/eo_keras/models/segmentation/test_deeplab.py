@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from eo_keras import models
-from eo_keras.errors import OptionError
-from eo_keras.models import Normalization
-from tests.eo_keras.models.segmentation.small_deeplab import COMMON, SMALL, XCEPTION, images, reduced
+from tests.eo_keras.models.segmentation.small_deeplab import SMALL, XCEPTION, reduced
+from tests.harness.networks import images, network_spec, without_weights
 
 
 def of_type(model, kind):
@@ -16,7 +15,7 @@ def of_type(model, kind):
 
 @pytest.fixture(scope="module")
 def full():
-    return models.build("deeplab_xception65", **(COMMON | {"num_classes": 21}))[0]
+    return without_weights(models.MODELS["deeplab_xception65"], "deeplab_xception65", network_spec(num_classes=21))
 
 
 def test_work_and_parameters_of_the_paper(full):
@@ -48,8 +47,6 @@ def test_layers_of_the_paper(full):
     assert {epsilons.pop("aspp"), epsilons.pop("decoder")} == {1e-5} and set(epsilons.values()) == {1e-3}
     (dropout,) = of_type(full, keras.layers.Dropout).values()
     assert dropout.rate == 0.1
-    scores = np.asarray(convolutions["decoder_scores"].kernel)
-    assert scores.std() == pytest.approx(0.0088, rel=0.03) and np.abs(scores).max() <= 0.02  # Cut at two deviations.
     assert full.get_layer("logits").ratio == 4 and full.get_layer("decoder_resize").ratio == 4
     assert full.output_names == ["probabilities"] and full.output_shape == (None, None, None, 21)
 
@@ -72,62 +69,35 @@ def test_low_level_features_of_a_resnet_come_before_striding():
 
 
 @pytest.mark.parametrize("backbone", [SMALL, XCEPTION])
-def test_any_size_also_saved(backbone, tmp_path):
-    model = reduced(backbone=backbone)
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+def test_any_size_also_traced(backbone):
+    model = reduced(backbone)
     for size in ((64, 64), (33, 50), (32, 129)):
         found = np.asarray(model(images(2, *size)))
-        assert found.shape == (2, *size, 4) and found.dtype == "float32"
+        assert found.shape == (2, *size, 4)
         np.testing.assert_allclose(found.sum(axis=-1), 1, atol=1e-6)
-        np.testing.assert_allclose(again(images(2, *size)), found, atol=1e-6)
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
-        traced = tf.function(again.call, input_signature=[tf.TensorSpec((None, None, None, 3), "uint16")])
+        traced = tf.function(model.call, input_signature=[tf.TensorSpec((None, None, None, 3), "uint16")])
         np.testing.assert_allclose(traced(images(1, 47, 33)), model(images(1, 47, 33)), atol=1e-6)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "float64"])
-def test_what_stays_exact(policy):
-    model = reduced(dtype_policy=policy)
-    exact = "float64" if policy == "float64" else "float32"
-    for name in ("decoder_scores", "logits", "probabilities", "normalisation"):
-        assert model.get_layer(name).compute_dtype == exact
-    assert model.get_layer("decoder_resize").compute_dtype == keras.DTypePolicy(policy).compute_dtype
-    assert keras.backend.standardize_dtype(model(images()).dtype) == exact
+def test_scores_start_small():
+    scores = np.asarray(reduced(num_classes=64).get_layer("decoder_scores").kernel)
+    # A normal distribution of 0.01, cut at two deviations.
+    assert scores.std() == pytest.approx(0.0088, rel=0.05) and np.abs(scores).max() <= 0.02
 
 
 def test_logits_differ_between_neighbours_in_half_precision():
     model = reduced(dtype_policy="mixed_bfloat16")
     scores = model.get_layer("decoder_scores")
     scores.bias.assign([0, 100, 100, 100])  # There, neighbours in bfloat16 are half a unit apart.
-    logits = np.asarray(keras.Model(model.input, model.get_layer("logits").output)(images(), training=False))
+    logits = np.asarray(keras.Model(model.input, model.get_layer("logits").output)(images(1, 64, 64), training=False))
     assert len(np.unique(logits[..., 1])) > 100
 
 
 @pytest.mark.parametrize("bands", [("B08",), ("B02", "B03", "B04", "B08", "B11")])
 def test_bands(bands):
-    normalisation = Normalization((1500.0,) * len(bands), (800.0,) * len(bands))
-    model = reduced(bands=bands, normalisation=normalisation, patch_size=32)
+    model = reduced(bands=bands, patch_size=32)
     assert model.input_shape == (None, 32, 32, len(bands)) and model.output_shape == (None, 32, 32, 4)
     assert model(images(1, 32, 32, len(bands))).shape == (1, 32, 32, 4)
-
-
-def test_options_are_refused_by_name():
-    with pytest.raises(OptionError, match="output_stride: 4; expected one of 8, 16"):
-        models.build("deeplab_resnet14", **COMMON, output_stride=4)
-    with pytest.raises(OptionError, match="output_stride: 16 for resnet14, a classifier; expected a dense model"):
-        models.build("resnet14", **COMMON, output_stride=16)
-    with pytest.raises(OptionError, match="no ImageNet weights for deeplab_xception65; expected one of resnet50, "):
-        models.build("deeplab_xception65", **COMMON, weights="imagenet")
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"), [("deeplab_resnet14", 2_426_108), ("deeplab_xception_small", 1_451_364)]
-)
-def test_small_ones_of_the_registry(name, parameters):
-    model, report = models.build(name, **COMMON, output_stride=8, patch_size=64, seed=1)
-    assert model.count_params() == parameters
-    assert report.source == "random" and models.output_stride_of(model) == 8
-    assert model(images()).shape == (1, 64, 64, 4)

@@ -6,7 +6,8 @@ import pytest
 
 from eo_keras import models
 from eo_keras.models.backbones.resnet import build_resnet
-from tests.eo_keras.models.segmentation.small_deeplab import COMMON, RESNET, SMALL, XCEPTION, images, reduced
+from tests.eo_keras.models.segmentation.small_deeplab import RESNET, SMALL, XCEPTION, reduced
+from tests.harness.networks import images, network_spec
 
 
 def test_training_model_answers_with_logits_of_every_pixel():
@@ -26,7 +27,7 @@ def test_what_learns():
     assert {"aspp_projection_bn", "decoder_low_conv", "decoder_scores"} <= head
     norm = model.get_layer("conv5_block1_3_bn")
     before = np.asarray(norm.moving_mean).copy(), np.asarray(model.get_layer("aspp_1x1_bn").moving_mean).copy()
-    models.logits_model(model)(images(2), training=True)
+    models.logits_model(model)(images(2, 64, 64), training=True)
     np.testing.assert_array_equal(norm.moving_mean, before[0])
     assert not np.array_equal(model.get_layer("aspp_1x1_bn").moving_mean, before[1])
     models.set_trainable(model, only_head=False, frozen_batch_norm=True)
@@ -37,12 +38,12 @@ def test_what_learns():
 def test_kernels_of_a_kind():
     model = reduced()
     four = {one.path for one in model.trainable_variables if len(one.shape) == 4}
-    depthwise, normalised = models.depthwise_kernels(model), models.normalised_kernels(model)
-    assert len(depthwise) == 5 and four == depthwise | normalised | {"decoder_scores/kernel"}
-    assert not depthwise & normalised and "decoder_scores/kernel" not in normalised
-    classifier = build_resnet(**COMMON, **RESNET)
+    depthwise, normalized = models.depthwise_kernels(model), models.normalized_kernels(model)
+    assert len(depthwise) == 5 and four == depthwise | normalized | {"decoder_scores/kernel"}
+    assert not depthwise & normalized and "decoder_scores/kernel" not in normalized
+    classifier = build_resnet(network_spec(), **RESNET)
     four = {one.path for one in classifier.trainable_variables if len(one.shape) == 4}
-    assert models.normalised_kernels(classifier) == four and not models.depthwise_kernels(classifier)
+    assert models.normalized_kernels(classifier) == four and not models.depthwise_kernels(classifier)
 
 
 @pytest.mark.parametrize(("backbone", "blocks"), [(SMALL, 4), (XCEPTION, 6)])

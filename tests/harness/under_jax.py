@@ -1,0 +1,92 @@
+"""Runs networks and losses under JAX where there is no TensorFlow; see tests/eo_keras/models/test_jax.py.
+
+    KERAS_BACKEND=jax python tests/harness/under_jax.py FOLDER
+
+FOLDER holds the reduced networks as `NAME.keras`; `found.npz` is written into it.
+"""
+
+import pathlib
+import sys
+
+sys.modules["tensorflow"] = None  # Any import of it fails.
+
+import jax  # noqa: E402
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from eo_keras import models  # noqa: E402
+from eo_keras.errors import OptionError  # noqa: E402
+from eo_keras.losses.classification import softmax_cross_entropy  # noqa: E402
+from eo_keras.losses.segmentation import DenseLoss, right_pixels  # noqa: E402
+from eo_keras.training.optimizers import OptimizerOptions, make_optimizer, make_schedule  # noqa: E402
+from tests.eo_keras.losses.test_segmentation import CLASSES, OPTIONS, maps  # noqa: E402
+from tests.harness.networks import REDUCED, images, network_spec, reduced, reduced_info  # noqa: E402
+
+
+def saved_networks(folder):
+    """Predictions of the networks that TensorFlow saved."""
+    results = {}
+    for name in REDUCED:
+        model = keras.saving.load_model(folder / f"{name}.keras", safe_mode=True)
+        inference = models.inference_model(model)
+        results[f"{name}/probabilities"] = inference.predict_on_batch(images(2, 33, 41))
+        results[f"{name}/macs"] = models.count_macs(model, 33, 41)
+        assert models.depth_groups(models.logits_model(model))["logits"] > 0
+    finer = models.inference_model(keras.saving.load_model(folder / "deeplab_resnet50.keras"), None, 8)
+    assert models.output_stride_of(finer) == 8
+    results["deeplab_resnet50/stride8"] = finer.predict_on_batch(images(2, 33, 41))
+    return results
+
+
+def built_networks():
+    """Networks are built and trained under JAX: precision, dropout, a step of an optimizer, refusals."""
+    half = reduced("resnet50", dtype_policy="mixed_bfloat16").predict_on_batch(images())
+    assert half.dtype == np.float32 and abs(half.sum(axis=1) - 1).max() < 1e-6
+    info = reduced_info("compact", stem=(8, 8), widths=(8,), blocks=(1,))
+    training = models.logits_model(info("compact", network_spec(dropout=0.5, seed=1)))
+    assert len(models.seed_states(training)) == 1
+    values = [
+        [one.value for one in group] for group in (training.trainable_variables, training.non_trainable_variables)
+    ]
+    states = jax.jit(lambda image: training.stateless_call(*values, image, training=True)[1])(images())
+    assert any(state.shape == (2,) and state[1] == 1 for state in states)  # Dropout has drawn once.
+    weight = keras.Variable(np.ones(2), name="kernel")
+    optimizer = make_optimizer(OptimizerOptions(warmup_epochs=0), make_schedule(OptimizerOptions(), 2, 10), [weight])
+    optimizer.apply([np.ones(2, np.float32)], [weight])
+    assert float(weight[0]) < 1
+    try:
+        reduced("resnet50", synchronized=True)
+    except OptionError as error:
+        assert "synchronized batch normalization under the jax backend" in str(error)
+    else:
+        raise AssertionError("synchronized was taken")
+
+
+def losses():
+    """Losses, gradients and counts."""
+    smoothed = softmax_cross_entropy(np.array([1, 0]), np.array([[0.0, 1.0], [0.0, 1.0]]), label_smoothing=0.1)
+    assert abs(np.asarray(smoothed) - [0.363262, 1.263262]).max() < 1e-5
+    kinds = [DenseLoss(options, CLASSES) for options in OPTIONS]
+
+    @jax.jit
+    def everything(labels, logits):
+        def values(logits):
+            return jax.numpy.stack([loss.combine(loss.terms(labels, logits)) for loss in kinds])
+
+        return values(logits), jax.jacrev(values)(logits)
+
+    results = {}
+    for case, ignored in (("some", 0.3), ("all", 2.0)):
+        results[f"losses/{case}"], results[f"gradients/{case}"] = map(np.asarray, everything(*maps(ignored=ignored)))
+    labels, logits = maps()
+    results["correct"] = np.asarray(right_pixels(labels, logits))
+    labels[0, 0, 0] = CLASSES
+    results["outside"] = np.asarray(everything(labels, logits)[0])
+    return results
+
+
+if __name__ == "__main__":
+    assert keras.config.backend() == "jax"
+    folder = pathlib.Path(sys.argv[1])
+    built_networks()
+    np.savez(folder / "found.npz", **saved_networks(folder), **losses())
