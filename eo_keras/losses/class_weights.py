@@ -1,4 +1,4 @@
-"""What a pixel of each class counts in a loss, from the numbers of pixels in the training split. NumPy only."""
+"""Class weights of a loss, from the numbers of pixels in the training split. NumPy only."""
 
 from __future__ import annotations
 

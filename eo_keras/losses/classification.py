@@ -1,4 +1,4 @@
-"""Losses, one number an example, so that whoever sums them decides what counts. Only Keras is used here."""
+"""Losses of classification, one number per example; the caller weighs and sums them. Only Keras is used here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses of dense maps, as sums over pixels that devices and workers can add up before anything is divided.
+"""Losses of segmentation, as sums over pixels that devices and workers add up before they are divided.
 
 A mean over a device's own pixels weighs a pixel the more, the fewer others on that device are labelled, and one of two
 devices without a labelled pixel halves the step. So every loss here comes in two parts: `DenseLoss.terms` gives sums
@@ -23,14 +23,14 @@ DENSE_LOSSES = ("cross_entropy", "focal", "dice", "cross_entropy+dice")
 
 @dataclasses.dataclass(frozen=True)
 class DenseLossOptions:
-    """What is minimised over the pixels of a map.
+    """Loss over the pixels of a mask.
 
     Attributes:
         kind: one of `DENSE_LOSSES`. `focal`: see `pixel_losses`; `dice`: see `dice_sums`; the sum of two counts both
             alike (Isensee et al. 2021, Nature Methods 18, section "Training", with sums over the whole batch).
         class_weights: what a pixel of each class counts in the cross-entropy or the focal loss; None for 1. The mean of
             a class-weighted loss is still over the number of pixels.
-        focal_gamma: how much less a pixel counts that is answered well; of `focal` alone.
+        focal_gamma: exponent that reduces the weight of well classified pixels; of `focal` alone.
         label_smoothing: this share of the target is spread evenly over all classes; of cross-entropy alone.
         ignore: the value of a mask whose pixels count nothing.
     """
@@ -73,7 +73,7 @@ class DenseLoss:
     """A loss in two parts, for a number of classes.
 
     Args:
-        options: what is minimised.
+        options: kind of loss and its weights.
         num_classes: number of classes C.
 
     Raises:
@@ -81,7 +81,6 @@ class DenseLoss:
     """
 
     def __init__(self, options: DenseLossOptions, num_classes: int):
-        """See the class."""
         if 0 <= options.ignore < num_classes:
             raise OptionError("ignore", f"{options.ignore} is a class", f"no number of 0..{num_classes - 1}")
         if options.class_weights is not None and len(options.class_weights) != num_classes:
@@ -93,7 +92,7 @@ class DenseLoss:
         """Returns sums over the pixels at hand; those of other devices are to be added to them, one by one.
 
         Args:
-            labels: integers (batch, height, width), or of any shape; `ignore` where nothing is known.
+            labels: integers (batch, height, width), or of any shape; `ignore` where the class is unknown.
             logits: float32 or float64 (batch, height, width, C): the labels' shape and the classes.
 
         Returns:
@@ -118,7 +117,7 @@ class DenseLoss:
         return terms
 
     def combine(self, sums: Mapping[str, Any]) -> Any:
-        """Returns the loss, a scalar, that sums over all devices come to; 0 where no pixel counts."""
+        """Returns the loss of sums over all devices, a scalar; 0 where no pixel counts."""
         loss = 0.0
         if "loss" in sums:
             # A count is 0, or 1 and more: the larger of it and 1 spares a division by 0, whose gradient is NaN.
@@ -133,8 +132,9 @@ def whole_sums(terms: Mapping[str, Any], all_reduce: Callable[[Any], Any]) -> di
 
     The loss of these sums has the same value L on every device, and its gradient on device k is dL/dS times the
     gradient of k's own sums. As S is the sum of the devices' sums, the gradients add up to that of L over the whole
-    batch: they are to be summed, as the optimizers of this package do, and L is to be counted once. Nothing is asked of
-    `all_reduce` in the backward pass.
+    batch: they are to be summed, as the optimizers of this package do, and L is to be counted once. `all_reduce` is not
+        part
+    of the backward pass.
 
     Args:
         terms: this device's sums, of `DenseLoss.terms`.
@@ -145,7 +145,7 @@ def whole_sums(terms: Mapping[str, Any], all_reduce: Callable[[Any], Any]) -> di
 
 
 def counted_pixels(labels: Any, num_classes: int, dtype: Any, ignore: int = IGNORE) -> Any:
-    """Returns what each pixel counts: 1, or 0 where it is ignored, or NaN where its label is no class.
+    """Returns the weight of each pixel: 1, or 0 where it is ignored, or NaN where its label is no class.
 
     A label outside the legend reads past the end of an array: an error on a processor, 0 on a GPU. As NaN it stops the
     training on either, and no device can pass it over.
@@ -171,7 +171,7 @@ def pixel_losses(
     1708.02002, section 3.2, with softmax in the place of the sigmoid); gamma 0 is the cross-entropy.
 
     Args:
-        labels: integers (...); `ignore` where nothing is known.
+        labels: integers (...); `ignore` where the class is unknown.
         logits: float32 or float64 (..., C).
         class_weights: C factors by true class, or None for 1.
         focal_gamma: see above.
@@ -202,7 +202,7 @@ def pixel_losses(
 
 
 def dice_sums(labels: Any, logits: Any, *, ignore: int = IGNORE) -> tuple[Any, Any, Any]:
-    """Returns what the soft Dice coefficients of all classes are made of.
+    """Returns the sums that the soft Dice coefficients of all classes are computed from.
 
     With p the probabilities and y the truth as 0 and 1, class by class and summed over the pixels that are not ignored,
     the coefficient is `2 sum(p y) / (sum(p) + sum(y))` (Sudre et al. 2017, arXiv 1707.03237, section 2.1, without
@@ -233,7 +233,7 @@ def dice_sums(labels: Any, logits: Any, *, ignore: int = IGNORE) -> tuple[Any, A
 def dice_from_sums(intersection: Any, cardinality: Any, truth: Any) -> Any:
     """Returns 1 minus the mean of the soft Dice coefficients of those classes that occur in the truth.
 
-    A class without a true pixel has the coefficient 0 whatever is answered: it would add a constant and no gradient.
+    A class without a true pixel has the coefficient 0 for any prediction: it would add a constant and no gradient.
 
     Args:
         intersection: (C,), see `dice_sums`.
@@ -250,10 +250,10 @@ def dice_from_sums(intersection: Any, cardinality: Any, truth: Any) -> Any:
 
 
 def right_pixels(labels: Any, logits: Any, *, ignore: int = IGNORE) -> Any:
-    """Returns how many pixels that are not ignored are answered rightly, an int32 scalar."""
-    answers = ops.cast(ops.argmax(logits, axis=-1), "int32")
+    """Returns the number of correct pixels among those that are not ignored, an int32 scalar."""
+    predicted = ops.cast(ops.argmax(logits, axis=-1), "int32")
     labels = ops.cast(labels, "int32")
-    return ops.sum(ops.cast(ops.logical_and(answers == labels, labels != ignore), "int32"))
+    return ops.sum(ops.cast(ops.logical_and(predicted == labels, labels != ignore), "int32"))
 
 
 def _within(labels: Any, num_classes: int) -> Any:

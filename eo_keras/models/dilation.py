@@ -1,7 +1,7 @@
-"""Atrous convolution (Chen et al. 2018, arXiv 1802.02611, section 3.1): strides that become rates.
+"""Atrous (dilated) convolution (Chen et al. 2018, arXiv 1802.02611, section 3.1): strides that become dilation rates.
 
-Where a stride is left out and all convolutions behind it look `stride` times as far, the network answers at more places
-and, where it had answered before, exactly as before: so weights trained at one output stride work at another.
+Where a stride is left out and the dilation rates of all convolutions after it are multiplied by it, the feature map is
+finer and, at the pixels that it had before, unchanged: so weights trained at one output stride work at another.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _GLOBAL_POOLS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """How one stage of a network strides.
+    """Stride and dilation rates of one stage of a network.
 
     Attributes:
         stride: its stride, 1 where the output stride is reached.
-        rate: how far the convolutions before its stride look.
-        next_rate: how far those behind it look.
+        rate: dilation rate of the convolutions before its stride.
+        next_rate: dilation rate of those after it.
     """
 
     stride: int
@@ -38,12 +38,12 @@ class Stage:
 
 
 def plan_stages(strides: Sequence[int], before: int, output_stride: int | None) -> list[Stage]:
-    """Turns the strides of a network's stages into rates once the output stride is reached.
+    """Turns the strides of a network's stages into dilation rates once the output stride is reached.
 
     Args:
         strides: the stride of each stage.
-        before: the stride of the map that the first stage takes.
-        output_stride: the stride of the last stage's map; None leaves all strides as they are.
+        before: stride of the first stage's input.
+        output_stride: stride of the last stage's feature map; None leaves all strides as they are.
     """
     stages: list[Stage] = []
     stride, rate = before, 1
@@ -58,30 +58,32 @@ def plan_stages(strides: Sequence[int], before: int, output_stride: int | None) 
 
 
 def output_stride_of(model: keras.Model) -> int:
-    """Returns how many pixels of the image lie between two of a model's deepest map."""
+    """Returns the output stride of a model: pixels of the image per pixel of its deepest feature map."""
     return _Walk(model, None).deepest
 
 
 def dilated_layers(model: keras.Model, output_stride: int) -> dict[str, dict[str, Any]]:
-    """Says what has to change in a dense model's layers for another output stride with the same weights.
+    """Returns the changes in a segmentation network's layers for another output stride with the same weights.
 
-    The graph is followed, not names: from where a stride is left out, convolutions look further, explicit padding
-    grows with them, and a map has less far to go to the size of another one.
+    The graph is followed, not names: from where a stride is left out, dilation rates and explicit padding grow, and the
+    ratio of a layer that resizes a feature map shrinks.
 
     Args:
-        model: a dense model of this package.
+        model: a segmentation network of this package.
         output_stride: one of `OUTPUT_STRIDES`, no larger than the model's own.
 
     Returns:
         By name of layer, the entries of its configuration that change.
 
     Raises:
-        OptionError: if the output stride is none of `OUTPUT_STRIDES`, or larger than the model's, for nothing tells
-            where its strides were; or the model is no dense one.
+        OptionError: if the output stride is none of `OUTPUT_STRIDES`, or larger than the model's, as nothing tells
+            where its strides were; or the model is not a segmentation network.
     """
     check_output_stride(output_stride)
     if not any(isinstance(layer, ResizeLike) for layer in model.layers):
-        raise OptionError("output_stride", f"{output_stride} for model '{model.name}'", "a dense model", "leave it out")
+        raise OptionError(
+            "output_stride", f"{output_stride} for model '{model.name}'", "a segmentation network", "leave it out"
+        )
     own = output_stride_of(model)
     if output_stride > own:
         raise OptionError(
@@ -94,9 +96,9 @@ def dilated_layers(model: keras.Model, output_stride: int) -> dict[str, dict[str
 
 
 class _Walk:
-    """Follows a model from the image on.
+    """A walk through a model's graph from the image on.
 
-    For each layer's map: its stride, and how many times finer it has become than the model has it.
+    For each layer's feature map: its stride, and how many times finer it becomes than in the model.
     """
 
     def __init__(self, model: keras.Model, output_stride: int | None):
@@ -106,10 +108,10 @@ class _Walk:
         finer: dict[keras.layers.Layer, int] = {}
         for layer, before in sources(model).items():
             if isinstance(layer, (ResizeLike, BroadcastLike)):
-                map_, reference = before
+                resized, reference = before
                 strides[layer], finer[layer] = strides[reference], finer[reference]
-                if finer[map_] > 1:
-                    self.changes[layer.name] = {"ratio": layer.ratio * finer[reference] // finer[map_]}
+                if finer[resized] > 1:
+                    self.changes[layer.name] = {"ratio": layer.ratio * finer[reference] // finer[resized]}
                 continue
             stride, times = (max((of[one] for one in before), default=1) for of in (strides, finer))
             if isinstance(layer, _GLOBAL_POOLS):
@@ -122,7 +124,7 @@ class _Walk:
             self.deepest = max(self.deepest, stride)
 
     def _stride(self, layer: keras.layers.Layer, stride: int, times: int, limit: int | None) -> tuple[int, int]:
-        """Notes what a layer that looks around it has to change; returns stride and fineness behind it."""
+        """Records the changes of a convolution or pooling; returns stride and fineness of its feature map."""
         own = max(layer.strides)
         kept = limit is None or stride * own <= limit
         if isinstance(layer, _POOLS):

@@ -1,4 +1,4 @@
-"""How much a model computes."""
+"""Multiply-accumulate operations of a model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from keras import layers
 
 
 def count_macs(model: keras.Model, height: int, width: int) -> int:
-    """Counts what a model multiplies and adds for one image.
+    """Counts the multiply-accumulate operations of a model for one image.
 
-    What a kernel does is counted, at each place of its output as if no padding were there, as papers do it; biases,
-    normalisation, rectifiers, pooling and interpolation are not.
+    Those of kernels are counted, at each pixel of the output as if there were no padding, as papers do it; biases,
+    normalization, activations, pooling and interpolation are not.
 
     Args:
         model: a functional model of one image input.
@@ -20,10 +20,10 @@ def count_macs(model: keras.Model, height: int, width: int) -> int:
         width: likewise.
 
     Returns:
-        Pairs of a multiplication and an addition.
+        Number of multiply-accumulate operations, each a multiplication and an addition.
 
     Raises:
-        ValueError: if a layer has a kernel and is of an unknown kind.
+        ValueError: if a layer with a kernel is of an unknown kind.
     """
     kernels = [layer for layer in model.layers if hasattr(layer, "kernel") or hasattr(layer, "depthwise_kernel")]
     if not kernels:
@@ -36,14 +36,14 @@ def count_macs(model: keras.Model, height: int, width: int) -> int:
 
 
 def _of_layer(layer: keras.layers.Layer, shape: tuple[int, ...]) -> int:
-    *places, channels = shape
+    *pixels, channels = shape
     if isinstance(layer, layers.DepthwiseConv2D):
         each = math.prod(layer.kernel_size) * channels
     elif isinstance(layer, layers.SeparableConv2D):
-        # Its depthwise part has as many places as its pointwise one.
+        # Depthwise and pointwise convolution have the same number of pixels.
         each = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
     elif isinstance(layer, layers.Conv2DTranspose) or not isinstance(layer, (layers.Conv2D, layers.Dense)):
         raise ValueError(f"layer '{layer.name}' is a {type(layer).__name__}, whose work is not known")
     else:
         each = math.prod(layer.kernel.shape)
-    return math.prod(places) * each
+    return math.prod(pixels) * each

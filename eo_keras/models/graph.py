@@ -13,7 +13,7 @@ def sources(model: keras.Model) -> dict[keras.layers.Layer, list[keras.layers.La
         model: a functional model in which each layer is called once.
 
     Returns:
-        Layers by layer, so ordered that each one comes behind all that it takes.
+        Layers by layer, in an order in which each one follows all whose outputs it takes.
     """
     known = set(model.layers)
     before = {layer: [source for source in _inbound(layer) if source in known] for layer in model.layers}
@@ -27,6 +27,6 @@ def sources(model: keras.Model) -> dict[keras.layers.Layer, list[keras.layers.La
 
 
 def _inbound(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    # Keras has no public way to a functional model's graph; its own `get_config` goes by this history of tensors, too.
+    # Keras has no public access to a functional model's graph; its own `get_config` uses this history of tensors, too.
     tensors = keras.tree.flatten(layer.input) if not isinstance(layer, layers.InputLayer) else []
     return [tensor._keras_history.operation for tensor in tensors]

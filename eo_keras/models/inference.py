@@ -1,7 +1,6 @@
-"""The other shapes of a model: one to train, that answers with logits, and one to be saved and asked.
+"""Models derived from a network: one that is trained and returns logits, and one that is saved and predicts.
 
-A model as `eo_keras.models.build` returns it answers with `probabilities`, and behind them, if it has auxiliary
-classifiers, with their logits.
+A model of `eo_keras.models.build` returns `probabilities` and, if it has auxiliary classifiers, their logits.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from eo_keras.models.layers.factory import LOGITS, PROBABILITIES
 
 
 def logits_model(model: keras.Model) -> keras.Model:
-    """Returns a model of the same layers whose answers a loss is computed from.
+    """Returns a model of the same layers whose outputs are the logits that a loss is computed from.
 
-    Logits and not probabilities: the logarithm of a rounded softmax would lose what is small.
+    Logits and not probabilities: the logarithm of a rounded softmax would lose small values.
 
     Args:
         model: a model as `build` returns it.
 
     Returns:
         A model from the same input to a list of logits `(batch, num_classes)`, those of the classifier first, then
-        those of the auxiliary classifiers; of a dense model `(batch, height, width, num_classes)`, in the image's size.
-        Keras turns a list of one into the tensor itself when the model is called; `keras.tree.flatten` makes a list of
-        both.
+        those of the auxiliary classifiers; of a segmentation network `(batch, height, width, num_classes)`, in the
+        image's size. Keras turns a list of one into the tensor itself when the model is called; `keras.tree.flatten`
+        makes a list of both.
     """
     return keras.Model(model.input, [model.get_layer(LOGITS).output, *model.outputs[1:]], name=model.name)
 
@@ -37,7 +36,7 @@ def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
     """Returns a model of the same layers whose logits are divided by a temperature before the softmax.
 
     Args:
-        model: a model as `build` or `inference_twin` returns it.
+        model: a model of `build` or `inference_model`.
         temperature: above 0, see `eo_keras.metrics.calibration`.
     """
     logits, softmax = model.get_layer(LOGITS).output, model.get_layer(PROBABILITIES)
@@ -46,23 +45,24 @@ def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
 
 
 def inference_model(model: keras.Model, patch_size: int | None = None, output_stride: int | None = None) -> keras.Model:
-    """Returns a model of the same weights, in layers of its own, that is fit to be saved and asked anywhere.
+    """Returns a model of the same weights, in layers of its own, that can be saved and predicts on any backend.
 
-    It computes in full precision, or its answers would depend on the precision it was trained in; its batch
-    normalisation is not synchronised, or it could not be loaded by another backend than TensorFlow; nothing in it is
-    frozen; and it has neither the auxiliary classifiers nor dropout, which do nothing but in training.
+    It computes in full precision, or its predictions would depend on the precision of training; its batch
+    normalization is not synchronized, or it could not be loaded by another backend than TensorFlow; nothing in it is
+    frozen; and it has neither the auxiliary classifiers nor dropout, which have an effect in training alone.
 
     Args:
         model: a model of this package.
-        patch_size: height and width of the twin's input in pixels; `None` takes any.
-        output_stride: of a dense model's twin, so that it looks more closely than the model was trained to (Chen et al.
-            2018, arXiv 1802.02611, table 5); `None` is the model's own.
+        patch_size: height and width of the input in pixels; None takes any.
+        output_stride: of a segmentation network, smaller than in training for finer predictions (Chen et al. 2018,
+            arXiv 1802.02611, table 5); None is the model's own.
 
     Returns:
         A model with `probabilities` as its only output.
 
     Raises:
-        OptionError: if the output stride is none, or larger than the model's, or the model is no dense one.
+        OptionError: if the output stride is not one of `OUTPUT_STRIDES`, or is larger than the model's, or the model is
+            not a segmentation network.
     """
     changes = {} if output_stride is None else dilated_layers(model, output_stride)
 
@@ -79,35 +79,35 @@ def inference_model(model: keras.Model, patch_size: int | None = None, output_st
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         return args[0] if isinstance(layer, keras.layers.Dropout) else layer(*args, **kwargs)
 
-    # A model knows the layers on the way to its outputs only: so the auxiliary classifiers stay behind.
-    answering = keras.Model(model.input, model.outputs[0], name=model.name)
+    # A model has the layers between its inputs and outputs only: this leaves out the auxiliary classifiers.
+    predicting = keras.Model(model.input, model.outputs[0], name=model.name)
     image = model.inputs[0]
     size = (patch_size, patch_size, image.shape[-1])
-    twin = keras.models.clone_model(
-        answering,
+    inference = keras.models.clone_model(
+        predicting,
         input_tensors=keras.Input(size, dtype=image.dtype, name=image.name),
         clone_function=clone,
         call_function=call,
     )
-    copy_weights(model, twin)
-    return twin
+    copy_weights(model, inference)
+    return inference
 
 
-def copy_weights(model: keras.Model, twin: keras.Model, values: Sequence[Any] | None = None) -> None:
-    """Copies weights into a twin, layer by layer of the same name; layers that the twin lacks are passed over.
+def copy_weights(model: keras.Model, target: keras.Model, values: Sequence[Any] | None = None) -> None:
+    """Copies weights into the layers of the same name of another model; layers that it lacks are passed over.
 
     Args:
-        model: the model that `twin` was made of, or its training model.
-        twin: what `inference_twin` returned.
-        values: what is copied in place of `model.weights`, parallel to them: arrays, or variables of any backend, for
-            instance averages.
+        model: the model that `target` was derived from, or its model of logits.
+        target: a model of `inference_model`.
+        values: copied in place of `model.weights`, parallel to them: arrays or variables of any backend, such as moving
+            averages.
 
     Raises:
-        ValueError: if there are not as many values as weights, or the twin has a layer or shape that the model has not.
+        ValueError: if there are not as many values as weights, or the target has a layer or shape that the model lacks.
     """
     values = model.weights if values is None else values
     by_weight = {id(weight): value for weight, value in zip(model.weights, values, strict=True)}
-    for layer in twin.layers:
+    for layer in target.layers:
         if layer.weights:
             weights = model.get_layer(layer.name).weights
             layer.set_weights([_array(by_weight[id(weight)]) for weight in weights])
@@ -116,9 +116,9 @@ def copy_weights(model: keras.Model, twin: keras.Model, values: Sequence[Any] | 
 def seed_states(model: keras.Model) -> list[keras.Variable]:
     """Returns the states of the dropout's random generators, in the order of the layers.
 
-    `model.variables` has them, `model.weights` and TensorFlow's checkpoint of a model do not: to go on with a run
-    exactly they have to be kept besides. Each is `(key, number of draws)`. Replicas of a mirrored strategy hold equal
-    states and so would drop the same places of their parts of the batch, unless each one's key is changed.
+    `model.variables` has them, `model.weights` and TensorFlow's checkpoint of a model do not: to resume a run exactly
+    they have to be saved too. Each is `(key, number of draws)`. Replicas of a mirrored strategy hold equal states and
+    would drop the same units of their shares of the batch, unless each one's key is changed.
     """
     weights = {id(weight) for weight in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]

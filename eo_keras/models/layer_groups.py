@@ -1,4 +1,4 @@
-"""Which layers of a model lie how deep, which of them learn, and which of their kernels are of a kind."""
+"""Groups of layers by depth, trainable layers, and kernels that optimizers treat differently."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MERGES = (layers.Add, layers.Concatenate)
 
 
 def depth_groups(model: keras.Model) -> dict[str, int]:
-    """Sorts the layers by their depth, for learning rates that decay towards the input.
+    """Groups the layers by depth, for learning rates that decay towards the input.
 
     ELECTRA (Clark et al. 2020, arXiv 2003.10555) and BEiT (Bao et al. 2021, arXiv 2106.08254) sort by transformer
-    block; here it is by block of a convolutional network: a group ends where branches are added or concatenated. What
-    comes behind the last such place on the way to an output, the classifiers, is the last group. The graph is followed,
-    not names, but for the head of a dense model: it is one more group, for all of it starts from random weights.
+    block; here it is by block of a convolutional network: a group ends where branches are added or concatenated. The
+    layers after the last such place, the classifiers, are the last group. The graph is followed, not names, except for
+    the head of a segmentation network: it is one more group, as all of it starts from random weights.
 
     Args:
         model: a functional model.
@@ -35,16 +35,16 @@ def depth_groups(model: keras.Model) -> dict[str, int]:
         if is_segmentation_head(layer.name) or dense.intersection(taken):
             dense.add(layer)
     body = [layer for layer in before if layer not in dense]
-    behind: dict[keras.layers.Layer, list[keras.layers.Layer]] = {layer: [] for layer in body}
+    after: dict[keras.layers.Layer, list[keras.layers.Layer]] = {layer: [] for layer in body}
     for layer in body:
         for source in before[layer]:
-            behind[source].append(layer)
+            after[source].append(layer)
     level: dict[keras.layers.Layer, int] = {}
     merged: dict[keras.layers.Layer, bool] = {}
     for layer in body:
         level[layer] = max((level[source] + isinstance(source, MERGES) for source in before[layer]), default=0)
     for layer in reversed(body):
-        merged[layer] = any(isinstance(after, MERGES) or merged[after] for after in behind[layer])
+        merged[layer] = any(isinstance(one, MERGES) or merged[one] for one in after[layer])
     last = max(level.values()) + 1
     for layer in body:
         if not merged[layer] and not isinstance(layer, MERGES):
@@ -65,10 +65,10 @@ def depthwise_kernels(model: keras.Model) -> frozenset[str]:
 
 
 def normalized_kernels(model: keras.Model) -> frozenset[str]:
-    """Returns the paths of the kernels over all channels that batch normalisation follows.
+    """Returns the paths of the kernels over all channels that batch normalization follows.
 
-    Their length means nothing, for it is divided out again. That of the last convolution of a dense model, which has no
-    batch normalisation behind it, is how sure the model is of its answers.
+    Their norm has no effect, as it is divided out again. That of the last convolution of a segmentation network, which
+    no batch normalization follows, scales the logits.
     """
     return frozenset(
         before[0].kernel.path
@@ -78,14 +78,14 @@ def normalized_kernels(model: keras.Model) -> frozenset[str]:
 
 
 def set_trainable(model: keras.Model, *, only_head: bool, frozen_batch_norm: bool) -> None:
-    """Chooses which layers learn. To be called before the optimizer is built and the step is traced.
+    """Sets which layers are trainable. To be called before the optimizer is built and the step is traced.
 
     Args:
-        model: a model of this package, or its training model; they share their layers.
-        only_head: only the layers `logits` and the auxiliary classifiers' `..._logits` learn, of a dense model all
-            behind its backbone; the rest is a fixed extractor of features, its batch normalisation included.
-        frozen_batch_norm: batch normalisation keeps gamma, beta and its moving moments, and uses the latter in training
-            too. With both arguments False everything learns again.
+        model: a model of this package, or its model of logits; they share their layers.
+        only_head: only the layers `logits` and the auxiliary classifiers' `..._logits` are trainable, of a segmentation
+            network all after its backbone; the rest is a fixed feature extractor, its batch normalization included.
+        frozen_batch_norm: batch normalization keeps gamma, beta and its moving moments, and uses the latter in training
+            too. With both arguments False all layers are trainable.
     """
     for layer in model.layers:
         frozen = (only_head and not is_head(layer.name)) or (

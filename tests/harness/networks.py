@@ -27,6 +27,9 @@ REDUCED = {
 }
 """Arguments that make a network of the registry narrow and shallow: one for each architecture and backbone."""
 
+UNDER_JAX = ("resnet50", "googlenet", "compact", "deeplab_resnet50", "deeplab_xception65")
+"""Reduced networks that have every kind of layer between them; JAX takes seconds to compile each."""
+
 RATES = {
     "inception_v3": {"dropout": 0.2},
     "googlenet": {"aux1_dropout": 0.7, "aux2_dropout": 0.7, "dropout": 0.4},

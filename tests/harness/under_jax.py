@@ -20,13 +20,13 @@ from eo_keras.losses.classification import softmax_cross_entropy  # noqa: E402
 from eo_keras.losses.segmentation import DenseLoss, right_pixels  # noqa: E402
 from eo_keras.training.optimizers import OptimizerOptions, make_optimizer, make_schedule  # noqa: E402
 from tests.eo_keras.losses.test_segmentation import CLASSES, OPTIONS, maps  # noqa: E402
-from tests.harness.networks import REDUCED, images, network_spec, reduced, reduced_info  # noqa: E402
+from tests.harness.networks import UNDER_JAX, images, network_spec, reduced, reduced_info  # noqa: E402
 
 
 def saved_networks(folder):
     """Predictions of the networks that TensorFlow saved."""
     results = {}
-    for name in REDUCED:
+    for name in UNDER_JAX:
         model = keras.saving.load_model(folder / f"{name}.keras", safe_mode=True)
         inference = models.inference_model(model)
         results[f"{name}/probabilities"] = inference.predict_on_batch(images(2, 33, 41))
@@ -50,6 +50,9 @@ def built_networks():
     ]
     states = jax.jit(lambda image: training.stateless_call(*values, image, training=True)[1])(images())
     assert any(state.shape == (2,) and state[1] == 1 for state in states)  # Dropout has drawn once.
+    inception = reduced_info("inception_v3", blocks=(0, 0, 1), enlarge=2)("inception_v3", network_spec(patch_size=32))
+    enlarged = keras.Model(inception.input, inception.get_layer("enlarged").output).predict_on_batch(images())
+    assert enlarged.shape == (2, 64, 64, 3) and np.isfinite(enlarged).all()
     weight = keras.Variable(np.ones(2), name="kernel")
     optimizer = make_optimizer(OptimizerOptions(warmup_epochs=0), make_schedule(OptimizerOptions(), 2, 10), [weight])
     optimizer.apply([np.ones(2, np.float32)], [weight])

@@ -1,7 +1,7 @@
-"""GoogLeNet (Szegedy et al. 2014, arXiv 1409.4842, table 1 and section 5), with batch normalisation.
+"""GoogLeNet (Szegedy et al. 2014, arXiv 1409.4842, table 1 and section 5), with batch normalization.
 
-Batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167) behind each convolution takes the place of the local
-response normalisation and of the biases, as in all implementations since; the layers are otherwise those of table 1.
+Batch normalization (Ioffe and Szegedy 2015, arXiv 1502.03167) after each convolution takes the place of the local
+response normalization and of the biases, as in all implementations since; the layers are otherwise those of table 1.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TABLE: tuple[tuple[str, tuple[int, ...] | None], ...] = (
 """Table 1: channels of the 1x1, the 3x3 and its reduction before it, the 5x5 likewise, and the pool's projection."""
 
 AUXILIARY_BLOCKS = {"4a": "aux1", "4d": "aux2"}
-"""Behind which blocks the auxiliary classifiers sit (section 5)."""
+"""Blocks that the auxiliary classifiers follow (section 5)."""
 
 DROPOUT, AUXILIARY_DROPOUT = 0.4, 0.7
 """The rates of the paper: table 1, and section 5."""

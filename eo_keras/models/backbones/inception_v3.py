@@ -1,9 +1,9 @@
 """Inception-v3 (Szegedy et al. 2015, arXiv 1512.00567, sections 3 to 6), without its auxiliary classifier.
 
-Layers, their order, batch normalisation without gamma and its epsilon are those of `keras.applications.InceptionV3`, so
-that its weights map by order. That network refuses images below 75 pixels. This one takes them from 32 on:
+Layers, their order, batch normalization without gamma and its epsilon are those of `keras.applications.InceptionV3`, so
+that its weights are matched by order. That network refuses images below 75 pixels. This one takes them from 32 on:
 
-*   `padding="same"`. Without it, as published, the grid of 64 pixels shrinks to 5x5 behind the stem and to nothing
+*   `padding="same"`. Without it, as published, the grid of 64 pixels shrinks to 5x5 after the stem and to nothing
     before the last blocks. Padded it is 8x8, then 4x4 and 2x2, and a step takes less time than a ResNet-50's. A kernel
     does the same at every pixel whether the border is padded or not, so that ImageNet's weights keep their meaning.
 *   `enlarge=1`. Enlarging the image, 64 pixels to 128 by a factor of 2, makes every grid finer, which brings them
@@ -23,13 +23,13 @@ from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.spec import NetworkSpec
 
 BATCH_NORM_EPSILON = 1e-3
-"""That of `keras.applications`; with another one its weights would give other answers."""
+"""That of `keras.applications`; with another one its weights would give other outputs."""
 
 DROPOUT = 0.2
 """The rate of the authors' implementation in TensorFlow-Slim; the paper does not name one."""
 
 POOL_PROJECTIONS = (32, 64, 64)
-"""Channels behind the pool in the blocks of the first grid; further ones as the last."""
+"""Channels after the pool in the blocks of the first grid; further ones as the last."""
 
 SEVENS = (128, 160, 160, 192)
 """Channels of the 1x7 and 7x1 convolutions in the blocks of the second grid; further ones as the last."""
@@ -97,7 +97,7 @@ class _Network:
         self.factory, self.width, self.padding = factory, width, padding
 
     def chain(self, x: Any, prefix: str, *steps: tuple) -> Any:
-        """Adds units of (filters, size) or (filters, size, strides, padding), named by their number and size."""
+        """Adds convolutions of (filters, size) or (filters, size, strides, padding), named by their number and size."""
         for number, (filters, size, *rest) in enumerate(steps, 1):
             height, across = (size, size) if isinstance(size, int) else size
             filters = max(1, round(filters * self.width))

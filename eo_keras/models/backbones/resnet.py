@@ -1,8 +1,8 @@
 """ResNet v1 with bottleneck blocks (He et al. 2015, arXiv 1512.03385, section 4.1 and table 1).
 
-Layer names, layer order, the epsilon of batch normalisation and the stride on a block's first 1x1 convolution are those
-of `keras.applications.ResNet50` and `ResNet101`, so that their weights map by name. As a backbone of dense models it
-keeps all that, with rates in place of its last strides.
+Layer names, layer order, the epsilon of batch normalization and the stride on a block's first 1x1 convolution are those
+of `keras.applications.ResNet50` and `ResNet101`, so that their weights are matched by name. As a backbone of
+segmentation networks it keeps all that, with dilation rates in place of its last strides.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.spec import NetworkSpec
 
 BATCH_NORM_EPSILON = 1.001e-5
-"""That of `keras.applications`; with another one its weights would give other answers."""
+"""That of `keras.applications`; with another one its weights would give other outputs."""
 
 EXPANSION = 4
 """A bottleneck block's output has four times the channels of its 3x3 convolution."""
@@ -58,19 +58,20 @@ def resnet_features(
     blocks: Sequence[int] = (3, 4, 6, 3),
     width: int = 64,
 ) -> tuple[Any, Any]:
-    """Adds stem and stages; the epsilon of batch normalisation is the ResNet's own.
+    """Adds stem and stages; the epsilon of batch normalization is the ResNet's own.
 
     Args:
-        factory: what makes the layers.
-        x: the standardised bands.
-        output_stride: where further strides become rates; None keeps them all. The paper's multi-grid (Chen et al.
-            2017, arXiv 1706.05587, section 3.2) is left out: pretrained weights would not answer as they did.
+        factory: makes the layers.
+        x: the standardized bands.
+        output_stride: stride from which on strides become dilation rates; None keeps all strides. The paper's
+            multi-grid (Chen et al. 2017, arXiv 1706.05587, section 3.2) is left out: pretrained weights would give
+            other outputs.
         blocks: as in `build_resnet`.
         width: likewise.
 
     Returns:
-        The last map of the first stage, at a quarter of the resolution (of DeepLabv3+ the low-level features: "Conv2
-        before striding", arXiv 1802.02611, section 4.1), and the last map of all.
+        The last feature map of the first stage, at a quarter of the resolution (of DeepLabv3+ the low-level features:
+        "Conv2 before striding", arXiv 1802.02611, section 4.1), and the last feature map.
     """
     factory = dataclasses.replace(factory, batch_norm_epsilon=BATCH_NORM_EPSILON)
 

@@ -1,10 +1,10 @@
 """The Xception-65 of DeepLabv3+ (Chen et al. 2018, arXiv 1802.02611, section 3.2 and figure 4).
 
-Separable convolutions with a stride take the place of all pooling. Batch normalisation and a rectifier follow each
-depthwise convolution, and each pointwise one: where a residual is added behind the latter, its rectifier stands behind
-the sum, at the entrance of the next block, as in Chollet 2017 (arXiv 1610.02357, figure 5), so that what the residual
+Separable convolutions with a stride take the place of all pooling. Batch normalization and a ReLU follow each
+depthwise convolution, and each pointwise one: where a residual is added after the latter, its ReLU follows the sum, at
+the entrance of the next block, as in Chollet 2017 (arXiv 1610.02357, figure 5), so that what the residual
 path carries may be below 0. The code that the authors published (tensorflow/models, research/deeplab) has the same
-rectifier at the entrance, but behind the depthwise convolution batch normalisation alone, in all blocks but the last.
+ReLU at the entrance, but after the depthwise convolution batch normalization alone, in all blocks but the last.
 """
 
 from __future__ import annotations
@@ -73,15 +73,16 @@ def xception_features(
     one before: after a few dozen steps inference differs from training beyond use.
 
     Args:
-        factory: what makes the layers.
-        x: the standardised bands.
-        output_stride: where further strides become rates; None keeps them all, for a stride of 32.
+        factory: makes the layers.
+        x: the standardized bands.
+        output_stride: stride from which on strides become dilation rates; None keeps all strides, for an output stride
+            of 32.
         middle: number of blocks in the middle flow.
         width: what the channels of every layer are multiplied by.
 
     Returns:
-        The map behind the second block's second separable convolution, at a quarter of the resolution (the low-level
-        features of DeepLabv3+), and the last map of all.
+        The feature map after the second block's second separable convolution, at a quarter of the resolution (the
+        low-level features of DeepLabv3+), and the last feature map.
     """
     factory = dataclasses.replace(factory, batch_norm_epsilon=1e-3)
 
@@ -89,8 +90,8 @@ def xception_features(
         return max(MULTIPLE, MULTIPLE * round(count * width / MULTIPLE))
 
     def block(x, filters, stage: Stage, prefix, project=True, relu_first=True):
-        """Three separable convolutions, the last one with the stride, and what is added to them."""
-        shortcut, maps = x, []
+        """Adds three separable convolutions, the last one with the stride, and their shortcut."""
+        shortcut, before = x, []
         if project:
             shortcut = factory.convolution(x, channels(filters[-1]), 1, f"{prefix}_shortcut", stage.stride)
             shortcut = factory.batch_norm(shortcut, f"{prefix}_shortcut_bn")
@@ -98,11 +99,11 @@ def xception_features(
             unit = f"{prefix}_unit{number}"
             if number > 1 or relu_first:
                 x = factory.relu(x, f"{unit}_relu")
-            maps.append(x)
+            before.append(x)
             last = number == len(filters)
             gamma = factory.last_gamma if last else "ones"
             x = separable(x, count, unit, stage, striding=project and last, gamma=gamma)
-        return factory.add([shortcut, x], f"{prefix}_add"), maps
+        return factory.add([shortcut, x], f"{prefix}_add"), before
 
     def separable(x, count, unit, stage, striding, gamma):
         if not striding:
@@ -115,11 +116,11 @@ def xception_features(
     x = factory.convolution(factory.zero_pad(x, 1, "conv1_pad"), channels(32), 3, "conv1_conv", strides=2)
     x = factory.relu(factory.batch_norm(x, "conv1_bn"), "conv1_relu")
     x = factory.conv_bn_relu(x, channels(64), 3, "conv2")
-    # What enters the convolution with the stride is the last map of its resolution.
+    # The input of the convolution with the stride is the last feature map of its resolution.
     finest = []
     for number, (count, stage) in enumerate(zip(ENTRY, entry, strict=True), 1):
-        x, maps = block(x, [count] * UNITS, stage, f"entry{number}", relu_first=number > 1)
-        finest.append(maps[-1])
+        x, before = block(x, [count] * UNITS, stage, f"entry{number}", relu_first=number > 1)
+        finest.append(before[-1])
     for number in range(1, middle + 1):
         x, _ = block(x, [MIDDLE] * UNITS, centre, f"middle{number}", project=False)
     x, _ = block(x, EXIT[0], exit1, "exit1")

@@ -1,6 +1,6 @@
-"""Batch normalisation in one kernel.
+"""Batch normalization in one kernel.
 
-Keras computes moments and normalisation from single operations, which read the features from memory several times, a
+Keras computes moments and normalization from single operations, which read the features from memory several times, a
 sixth of a ResNet50's training step on a processor. TensorFlow has a kernel for all of it, with its gradient.
 """
 
@@ -21,7 +21,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs, training=None, mask=None):
-        """Normalises, and in training follows mean and variance, as Keras's layer does."""
+        """Normalizes, and in training updates the moving mean and variance, as Keras's layer does."""
         if not (training and self.trainable and mask is None and self._fits_the_kernel(inputs)):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
@@ -53,10 +53,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def fewest_values(model: keras.Model, size: int) -> tuple[str, int]:
-    """Returns which batch normalisation sees the fewest values of a channel in one image, and how many.
+    """Returns the batch normalization with the fewest values of a channel in one image, and how many those are.
 
     Args:
-        model: a functional model with a batch normalisation.
+        model: a functional model with a batch normalization.
         size: height and width of the image in pixels.
     """
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]

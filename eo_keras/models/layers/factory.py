@@ -1,4 +1,4 @@
-"""What all architectures share: the input, convolutions with batch normalisation, the head, seeds and precisions."""
+"""Factory of layers: the input, convolutions with batch normalization, the head, seeds and precisions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from eo_keras.models.spec import IMAGE, POLICIES, NetworkSpec
 
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
-"""The layer whose outputs the loss is computed from; the only one that a new legend needs anew."""
+"""The layer whose outputs the loss is computed from; the only one that a new legend replaces."""
 
 AUXILIARY = "_logits"
 """How the names of the auxiliary classifiers' last layers end."""
 
 DENSE_HEAD = ("aspp_", "decoder_")
-"""How the names of those layers with weights begin that a dense model has behind its backbone."""
+"""Prefixes of the names of a segmentation network's layers with weights after its backbone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class LayerFactory:
     def convolution(
         self, x: Any, filters: int, size: Any, name: str, strides: int = 1, padding: str = "valid", rate: int = 1
     ) -> Any:
-        """Adds a convolution, atrous where the rate is above 1, initialised after He et al. 2015 (arXiv 1502.01852)."""
+        """Adds a convolution, atrous where the rate is above 1, initialized after He et al. 2015 (arXiv 1502.01852)."""
         return layers.Conv2D(
             filters,
             size,
@@ -104,7 +104,7 @@ class LayerFactory:
         """Adds a convolution of each channel for itself, atrous where the rate is above 1.
 
         A pixel sees `size * size` values of its channel, which is what the initial weights go by: Keras's own scaling
-        would count the other channels in, and what came out would be small beside the epsilon of batch normalisation.
+        would count the other channels in, and what came out would be small beside the epsilon of batch normalization.
         """
         return layers.DepthwiseConv2D(
             size,
@@ -130,9 +130,9 @@ class LayerFactory:
     ) -> Any:
         """Adds a 3x3 convolution in two parts (Chen et al. 2018, arXiv 1802.02611, section 3.1).
 
-        Each channel for itself, batch normalisation and a rectifier; then all channels of a pixel, and batch
-        normalisation: `<prefix>_depthwise`, `<prefix>_depthwise_bn`, `<prefix>_depthwise_relu`, `<prefix>_pointwise`,
-        `<prefix>_pointwise_bn`, whose initial `gamma` may be `zeros`. The rectifier behind is the caller's.
+        Each channel for itself, batch normalization and a ReLU; then all channels of a pixel, and batch
+        normalization: `<prefix>_depthwise`, `<prefix>_depthwise_bn`, `<prefix>_depthwise_relu`, `<prefix>_pointwise`,
+        `<prefix>_pointwise_bn`, whose initial `gamma` may be `zeros`. The ReLU after them is the caller's.
         """
         x = self.depthwise(x, 3, f"{prefix}_depthwise", strides, padding, rate)
         x = self.relu(self.batch_norm(x, f"{prefix}_depthwise_bn"), f"{prefix}_depthwise_relu")
@@ -140,7 +140,7 @@ class LayerFactory:
         return self.batch_norm(x, f"{prefix}_pointwise_bn", gamma)
 
     def batch_norm(self, x: Any, name: str, gamma: str = "ones") -> Any:
-        """Adds batch normalisation."""
+        """Adds batch normalization."""
         return BatchNormalization(
             axis=-1,
             epsilon=self.batch_norm_epsilon,
@@ -153,7 +153,7 @@ class LayerFactory:
         )(x)
 
     def relu(self, x: Any, name: str) -> Any:
-        """Adds a rectifier."""
+        """Adds a ReLU."""
         return layers.Activation("relu", dtype=self.policy, name=name)(x)
 
     def conv_bn_relu(
@@ -188,7 +188,7 @@ class LayerFactory:
         return layers.Concatenate(axis=-1, dtype=dtype or self.policy, name=name)(list(tensors))
 
     def global_mean(self, x: Any, name: str = "avg_pool", keepdims: bool = False) -> Any:
-        """Adds the mean over all pixels, in the head's precision; with `keepdims` as a map of one pixel."""
+        """Adds the mean over all pixels, in the head's precision; with `keepdims` as a feature map of one pixel."""
         return layers.GlobalAveragePooling2D(
             data_format="channels_last", keepdims=keepdims, dtype=self.exact, name=name
         )(x)
@@ -209,7 +209,7 @@ class LayerFactory:
         return layers.Dropout(rate, seed=self.layer_seed(name), dtype=self.exact, name=name)(x) if rate else x
 
     def logits(self, features: Any, name: str = LOGITS) -> Any:
-        """Adds the last layer with weights, initialised after Goyal et al. 2017 (arXiv 1706.02677, section 5.1)."""
+        """Adds the last layer with weights, initialized after Goyal et al. 2017 (arXiv 1706.02677, section 5.1)."""
         return layers.Dense(
             self.spec.num_classes,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01, seed=self.layer_seed(name)),
@@ -230,17 +230,17 @@ class LayerFactory:
 
 
 def is_segmentation_head(layer_name: str) -> bool:
-    """Whether a layer of that name is one of those that a dense model has behind its backbone."""
+    """Tells whether a layer of that name belongs to the head of a segmentation network, after its backbone."""
     return layer_name.startswith(DENSE_HEAD)
 
 
 def is_head(layer_name: str) -> bool:
-    """Whether a layer of that name is the last one of the classifier or of an auxiliary one, or in a dense head."""
+    """Tells whether a layer of that name is the last of a classifier, auxiliary or not, or in a segmentation head."""
     return layer_name == LOGITS or layer_name.endswith(AUXILIARY) or is_segmentation_head(layer_name)
 
 
 def resolve_policy(dtype_policy: str | None) -> keras.DTypePolicy:
-    """Returns the policy of that name, or Keras's global one for `None`, which stays as it is.
+    """Returns the policy of that name, or Keras's global one for None, which is not changed.
 
     Raises:
         OptionError: if models are not built for such a policy.

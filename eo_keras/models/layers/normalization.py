@@ -1,6 +1,6 @@
-"""The first layer of every model: digital numbers in, standardised bands out.
+"""The first layer of every model: digital numbers in, standardized bands out.
 
-Because the normalisation is a layer, training, evaluation, serving and mapping cannot disagree about it.
+Because the normalization is a layer, training, evaluation, serving and mapping cannot disagree about it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from eo_keras.errors import BandError
 # Saved models know the layer by this name.
 @keras.saving.register_keras_serializable(package="eo_keras", name="BandNormalisation")
 class BandNormalization(keras.layers.Layer):
-    """Standardises each band: `(x - mean) / std * scale`; pixels of no data become exactly 0.
+    """Standardizes each band: `(x - mean) / std * scale`; pixels of no data become exactly 0.
 
     A pixel of no data holds 0 in all bands. Mean, standard deviation and scale are constants of the configuration, not
-    weights, so that neither an optimiser nor a weights file can change them. The layer always computes in float32
+    weights, so that neither an optimizer nor a weights file can change them. The layer always computes in float32
     (float64 when that is its policy): bfloat16 has 8 significant bits and would merge the digital numbers 1118 and
     1121.
 
@@ -30,7 +30,7 @@ class BandNormalization(keras.layers.Layer):
         std: standard deviation of each band in digital numbers, above 0.
         scale: what a deviation of one `std` becomes, per band; 1 for each band when not given. Pretrained stems want
             the scale that they were trained with.
-        bands: names of the bands in channel order; kept so that a saved model knows what it eats.
+        bands: names of the bands in channel order; kept so that a saved model names its input.
         **kwargs: arguments of `keras.layers.Layer`. A `dtype` other than float64 is turned into float32.
 
     Input shape: `(..., len(mean))`, any integer or float dtype, digital numbers.
@@ -48,7 +48,7 @@ class BandNormalization(keras.layers.Layer):
         bands: Sequence[str] | None = None,
         **kwargs,
     ):
-        """Checks the constants; see the class."""
+        """Checks the constants."""
         policy = keras.dtype_policies.get(kwargs.pop("dtype", None) or keras.config.dtype_policy())
         super().__init__(dtype="float64" if policy.compute_dtype == "float64" else "float32", **kwargs)
         # Integer inputs must arrive as they are: the cast is this layer's own.
@@ -60,7 +60,7 @@ class BandNormalization(keras.layers.Layer):
         self._check_constants()
 
     def _check_constants(self) -> None:
-        where = f"normalisation layer '{self.name}'"
+        where = f"normalization layer '{self.name}'"
         for title, values in (("std", self.std), ("scale", self.scale), ("bands", self.bands)):
             if values is not None and len(values) != len(self.mean):
                 raise BandError(where, f"{len(self.mean)} values of mean but {len(values)} of {title}", "one per band")
@@ -80,13 +80,13 @@ class BandNormalization(keras.layers.Layer):
         """Checks the channel axis against the constants."""
         if input_shape[-1] != len(self.mean):
             raise BandError(
-                f"normalisation layer '{self.name}'",
+                f"normalization layer '{self.name}'",
                 f"an input of {input_shape[-1]} bands",
                 f"{len(self.mean)} bands" + (f": {','.join(self.bands)}" if self.bands else ""),
             )
 
     def call(self, inputs):
-        """Returns the standardised bands."""
+        """Returns the standardized bands."""
         values = ops.cast(inputs, self.compute_dtype)
         mean, gain = (
             ops.convert_to_tensor(np.asarray(constant, dtype="float64"), dtype=self.compute_dtype)

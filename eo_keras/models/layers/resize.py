@@ -1,4 +1,4 @@
-"""Maps brought to the size of another one."""
+"""Layers that resize a feature map to the size of another one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="eo_keras")
 class ResizeLike(keras.layers.Layer):
-    """Interpolates a map bilinearly to the height and width of a finer one, whatever they are.
+    """Bilinear interpolation of a feature map to the height and width of a finer one, whatever they are.
 
-    Pixel `i` of the map lies on pixel `ratio * i` of the finer one, for so convolutions with a stride and symmetric
-    padding lay out their maps; behind the map's last pixel its value is kept. Where the finer map has a multiple of
-    `ratio` pixels and one more, this is the alignment of corners that DeepLabv3+ was published with. Half-pixel centres
-    would move the map by an amount that depends on its size: a network trained on one size would be wrong on others.
+    Pixel `i` of the map lies on pixel `ratio * i` of the finer one, as convolutions with a stride and symmetric padding
+    place them; past the map's last pixel its value is kept. Where the finer map has a multiple of
+    `ratio` pixels and one more, this is the alignment of corners that DeepLabv3+ was published with. Half-pixel centers
+    would move the map by an amount that depends on its size: a network trained on one size would fail on others.
 
     Args:
-        ratio: how many pixels of the finer map lie between two of the map.
+        ratio: stride of the map divided by that of the finer one.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments: the map `(batch, height, width, channels)`, and the finer one, which is at most `ratio` times as
@@ -31,26 +31,26 @@ class ResizeLike(keras.layers.Layer):
         self.ratio = ratio
 
     def call(self, inputs, reference):
-        """Returns the map in the size of the reference."""
+        """Returns the feature map in the size of the reference."""
         batch, height, width, channels = ops.shape(inputs)
         new_height, new_width = ops.shape(reference)[1:3]
         # TensorFlow's kernel rounds to float32, whatever it is given.
         if keras.config.backend() == "tensorflow" and self.compute_dtype != "float64":
             return self._by_kernel(inputs, height, width)[:, :new_height, :new_width]
-        rows = ops.matmul(self._shares(height, new_height), ops.reshape(inputs, (batch, height, width * channels)))
-        return ops.matmul(self._shares(width, new_width), ops.reshape(rows, (batch, new_height, width, channels)))
+        rows = ops.matmul(self._weights_of(height, new_height), ops.reshape(inputs, (batch, height, width * channels)))
+        return ops.matmul(self._weights_of(width, new_width), ops.reshape(rows, (batch, new_height, width, channels)))
 
     def _by_kernel(self, inputs: Any, height: Any, width: Any) -> Any:
         import tensorflow as tf
 
-        # keras.ops.image.resize knows half-pixel centres alone, and no size that is not known before the call. In half
+        # keras.ops.image.resize knows half-pixel centers alone, and no size that is not known before the call. In half
         # precision the kernel's gradient is wrong where XLA compiles it.
         images, size = tf.cast(inputs, "float32"), (height * self.ratio, width * self.ratio)
         resized = tf.raw_ops.ResizeBilinear(images=images, size=size)
         return tf.cast(resized, self.compute_dtype)
 
-    def _shares(self, size: Any, new_size: Any) -> Any:
-        """Returns how much of each old place each new one takes."""
+    def _weights_of(self, size: Any, new_size: Any) -> Any:
+        """Returns the interpolation weights `(new size, old size)`."""
         exact = "float64" if self.compute_dtype == "float64" else "float32"
         old, new = (ops.cast(ops.arange(count, dtype="int32"), exact) for count in (size, new_size))
         places = ops.minimum(new / self.ratio, ops.cast(size - 1, exact))
@@ -68,7 +68,7 @@ class ResizeLike(keras.layers.Layer):
 # Saved models know the layer by this name.
 @keras.saving.register_keras_serializable(package="eo_keras", name="SpreadLike")
 class BroadcastLike(keras.layers.Layer):
-    """Gives each pixel of a map the values of another map's only one.
+    """Broadcast of a feature map of one pixel to the height and width of another one.
 
     Call arguments: the pixel `(batch, 1, 1, channels)`, and the map `(batch, height, width, any)`.
     Output shape: `(batch, height, width, channels)`.
@@ -84,5 +84,5 @@ class BroadcastLike(keras.layers.Layer):
         return (inputs_shape[0], *reference_shape[1:3], inputs_shape[-1])
 
     def get_config(self):
-        """Returns the arguments; Keras asks for a method of the layer's own to read a dtype policy back."""
+        """Returns the arguments; Keras reads a dtype policy back only where a layer has this method."""
         return super().get_config()

@@ -1,4 +1,4 @@
-"""What `keras.applications` publishes: which weights there are, and the input that they were trained with."""
+"""Pretrained weights of `keras.applications`, and the input that they were trained with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 from eo_keras.models.pretrained.stem import IMAGENET_MEAN, IMAGENET_STD
 
 _LEVELS = 127.5
-"""Half the range of an 8-bit colour; InceptionV3 is fed with `x / 127.5 - 1`."""
+"""Half the range of an 8-bit color; InceptionV3 is fed with `x / 127.5 - 1`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +16,9 @@ class PretrainedWeights:
 
     Attributes:
         application: the function of `keras.applications` that fetches them.
-        scale: what one standard deviation of red, green and blue in ImageNet is in the stem's input.
-        offset: what ImageNet's mean of red, green and blue is in the stem's input.
-        stem_is_bgr: whether the stem eats blue, green and red, in that order.
+        scale: standard deviation of ImageNet's red, green and blue in the stem's input.
+        offset: ImageNet's mean of red, green and blue in the stem's input.
+        stem_is_bgr: whether the stem takes blue, green and red, in that order.
         by_order: whether the layers have no names that could be relied on, but numbers that depend on what else the
             process had built; they are then matched by their order.
     """
@@ -31,7 +31,7 @@ class PretrainedWeights:
 
 
 def _caffe(application: str) -> PretrainedWeights:
-    """Colours of 0 to 255 less their mean, not divided by anything, blue first."""
+    """Colors of 0 to 255 less their mean, not divided by anything, blue first."""
     return PretrainedWeights(application, IMAGENET_STD, stem_is_bgr=True)
 
 

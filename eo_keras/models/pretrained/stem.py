@@ -1,8 +1,8 @@
 """The stem of a pretrained model for any bands of Sentinel-2.
 
-ImageNet's first convolution eats red, green and blue. Two ways to give it other bands: by name, each band goes to its
-own colour; or by position, the first three bands go to red, green and blue whatever they are, as Helber et al. 2019
-(IEEE JSTARS 12(7)) did for their colour infrared and shortwave infrared composites.
+The first convolution of an ImageNet model takes red, green and blue. Two ways to give it other bands: by name, each
+band goes to its own color; or by position, the first three bands go to red, green and blue whatever they are, as Helber
+et al. 2019 (IEEE JSTARS 12(7)) did for their color infrared and shortwave infrared composites.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from eo_keras.errors import BandError, OptionError
 from eo_keras.sensors.sentinel2 import BANDS, COMPOSITES, nearest_band
 
 STEM_MODES = ("by_name", "by_position")
-"""The ways to give the bands a colour's kernel."""
+"""How bands are matched with the colors of a pretrained kernel."""
 
 RGB_ORDER = COMPOSITES["RGB"]
 """The bands of red, green and blue, in the order of an RGB kernel's input channels."""
@@ -30,11 +30,11 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 @dataclasses.dataclass(frozen=True)
 class StemBand:
-    """Where one band's kernel comes from.
+    """Source of one band's kernel.
 
     Attributes:
         band: the band.
-        source: the colour's band (or, for another source model, its band) whose kernel is taken.
+        source: the color's band (or, for another source model, its band) whose kernel is taken.
         factor: what the kernel is multiplied by; 1 for a band that takes its own kernel.
     """
 
@@ -46,7 +46,7 @@ class StemBand:
 def assign_sources(
     bands: Sequence[str], mode: str = "by_name", sources: Sequence[str] = RGB_ORDER
 ) -> tuple[StemBand, ...]:
-    """Says for each band which input channel of the source's kernel it takes, and how much of it.
+    """Returns for each band the input channel of the source's kernel that it takes, and the factor.
 
     By name, a band that the source has takes its kernel as it is; each other one takes the kernel of the source's band
     that is nearest in wavelength, divided by the number of such bands, so that together they do not drown the others.
@@ -55,7 +55,7 @@ def assign_sources(
     Args:
         bands: the model's bands in channel order.
         mode: `by_name` or `by_position`.
-        sources: the bands that the source's kernel eats, in channel order.
+        sources: bands of the source's kernel, in channel order.
 
     Returns:
         One entry per band, in the order of `bands`.
@@ -108,10 +108,10 @@ def inflate_stem(
         kernel: `(height, width, len(sources), filters)`, input channels in the order of `sources`: red, green, blue.
         bands: the model's bands in channel order.
         mode: `by_name` or `by_position`, see `assign_sources`.
-        sources: the bands that `kernel` eats.
+        sources: bands of `kernel`, in channel order.
 
     Returns:
-        The kernel `(height, width, len(bands), filters)` of the same dtype, and where each band's part comes from.
+        The kernel `(height, width, len(bands), filters)` of the same dtype, and the source of each band's kernel.
 
     Raises:
         BandError: if the bands do not fit, or the kernel has another number of input channels than `sources`.

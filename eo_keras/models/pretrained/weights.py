@@ -25,17 +25,17 @@ from eo_keras.models.pretrained.catalogue import RESNET50, PretrainedWeights
 from eo_keras.models.pretrained.stem import RGB_ORDER, StemBand, assign_sources, inflate_stem
 
 STEM = "conv1_conv"
-"""The layer that eats the bands, in every architecture."""
+"""The layer that takes the bands, in every architecture."""
 
 STEM_BN = "conv1_bn"
-"""The batch normalisation behind it."""
+"""The batch normalization after it."""
 
 _FORMS = "weights of keras.applications (.h5, .weights.h5, .keras) or a .keras model of this package"
 
 
 @dataclasses.dataclass(frozen=True)
 class InitializationReport:
-    """Where a model's weights come from.
+    """Source of a model's weights, layer by layer.
 
     Attributes:
         source: `imagenet`, a file, or `random`.
@@ -67,7 +67,7 @@ class InitializationReport:
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """Weights of one model: arrays by layer name in Keras's order, and what its stem eats.
+    """Weights of one model: arrays by layer name in Keras's order, and the bands of its stem.
 
     `published` is None for a model of this package.
     """
@@ -85,11 +85,11 @@ def scratch_report(model: keras.Model) -> InitializationReport:
 def input_scale(
     weights: str | os.PathLike | None, bands: Sequence[str], stem: str, published: PretrainedWeights | None = RESNET50
 ) -> tuple[float, ...]:
-    """Returns what one standard deviation of each band has to become, so that the stem sees what it was trained with.
+    """Returns the standard deviation that each band must have, so that the stem gets the input it was trained with.
 
     1 for random weights. For weights of `keras.applications` the spread, in the input that it trains this architecture
-    with, of the colour in ImageNet whose kernel the band takes. For a model of this package what its own normalisation
-    layer says of the band whose kernel is taken.
+    with, of the color in ImageNet whose kernel the band takes. For a model of this package what its own normalization
+    layer has for the band whose kernel is taken.
 
     Raises:
         BandError: if the bands do not fit the stem.
@@ -97,7 +97,7 @@ def input_scale(
     """
     if weights is None:
         return (1.0,) * len(bands)
-    saved = None if weights == "imagenet" else _saved_normalisation(_checked_path(weights))
+    saved = None if weights == "imagenet" else _saved_normalization(_checked_path(weights))
     sources, scale = saved or (RGB_ORDER, _required(published, weights).scale)
     return tuple(scale[sources.index(entry.source)] for entry in assign_sources(bands, stem, sources))
 
@@ -111,10 +111,10 @@ def load_backbone(
 ) -> InitializationReport:
     """Loads pretrained weights into a model, layer by layer, where name and shape agree.
 
-    A convolution's bias is folded into the batch normalisation behind it, which is exact: it normalises
-    `x + bias - mean`. So is the answer of the stem to ImageNet's mean colour, where the published network is not fed
-    with 0 there: this package's normalisation makes the mean of every band 0. The kernel of the stem is fitted to the
-    bands by `inflate_stem`. The normalisation layer is not touched: build the model with `input_scale`.
+    A convolution's bias is folded into the batch normalization after it, which is exact: it normalizes
+    `x + bias - mean`. So is the response of the stem to ImageNet's mean color, where the published network is not fed
+    with 0 there: this package's normalization makes the mean of every band 0. The kernel of the stem is fitted to the
+    bands by `inflate_stem`. The normalization layer is not touched: build the model with `input_scale`.
 
     Args:
         model: a model of this package.
@@ -190,23 +190,23 @@ def _bias(arrays: list[np.ndarray] | None) -> np.ndarray | None:
 
 
 def _shifted(arrays, source: _Source, layer: keras.layers.BatchNormalization):
-    """Lets the stem's batch normalisation add what the kernel makes of ImageNet's mean colour.
+    """Folds the response of the kernel to ImageNet's mean color into the stem's batch normalization.
 
     Of the published kernel and not of the one made for other bands: where all of these are at their mean, the layers
-    behind the stem then see what they saw of a mean image.
+    after the stem then get what they got for a mean image.
     """
     kernels = source.layers.get(STEM)
     if not kernels or kernels[0].ndim != 4 or kernels[0].shape[2] != len(source.published.offset):
         return arrays
-    answer = np.einsum("hwcf,c->f", kernels[0], np.asarray(source.published.offset, kernels[0].dtype))
-    mean = len(arrays) - 2  # Behind gamma and beta, as far as there are any, and before the variance.
-    if len(arrays) != len(layer.weights) or answer.shape != arrays[mean].shape:
+    response = np.einsum("hwcf,c->f", kernels[0], np.asarray(source.published.offset, kernels[0].dtype))
+    mean = len(arrays) - 2  # After gamma and beta, as far as there are any, and before the variance.
+    if len(arrays) != len(layer.weights) or response.shape != arrays[mean].shape:
         return arrays
-    return [*arrays[:mean], arrays[mean] - answer, *arrays[mean + 1 :]]
+    return [*arrays[:mean], arrays[mean] - response, *arrays[mean + 1 :]]
 
 
 def _named_by_order(layers: dict[str, list[np.ndarray]], model: keras.Model, where) -> dict[str, list[np.ndarray]]:
-    """Gives the source's layers the names of the model's: convolutions and batch normalisations each in their order."""
+    """Gives the source's layers the names of the model's: convolutions and batch normalizations each in their order."""
 
     def is_convolution(arrays):
         return len(arrays) <= 2 and arrays[0].ndim == 4
@@ -217,18 +217,18 @@ def _named_by_order(layers: dict[str, list[np.ndarray]], model: keras.Model, whe
     named: dict[str, list[np.ndarray]] = {}
     for kind, fits in ((keras.layers.Conv2D, is_convolution), (keras.layers.BatchNormalization, is_batch_norm)):
         own = [layer for layer in model.layers if isinstance(layer, kind)]
-        found = [arrays for arrays in layers.values() if fits(arrays)]
-        agree = len(own) == len(found) and all(
-            arrays[0].shape[-1] == layer.weights[0].shape[-1] for arrays, layer in zip(found, own, strict=True)
+        given = [arrays for arrays in layers.values() if fits(arrays)]
+        agree = len(own) == len(given) and all(
+            arrays[0].shape[-1] == layer.weights[0].shape[-1] for arrays, layer in zip(given, own, strict=True)
         )
         if not agree:
             raise SourceError(
                 where,
-                f"its {len(found)} layers like {kind.__name__} are not the {len(own)} of model '{model.name}'",
+                f"its {len(given)} layers like {kind.__name__} are not the {len(own)} of model '{model.name}'",
                 "weights of the same architecture",
                 "choose the model that they were trained with, or other weights",
             )
-        named |= {layer.name: arrays for layer, arrays in zip(own, found, strict=True)}
+        named |= {layer.name: arrays for layer, arrays in zip(own, given, strict=True)}
     return named
 
 
@@ -285,7 +285,7 @@ def _read(weights: str | os.PathLike, published: PretrainedWeights | None) -> _S
         ) from error
     if not layers:
         raise SourceError(path, "no named layers in it", _FORMS, "save it again with Keras 3.15 or later")
-    saved = _saved_normalisation(path)
+    saved = _saved_normalization(path)
     if saved is not None:
         return _Source(layers, saved[0], None)
     published = _required(published, path)
@@ -353,8 +353,8 @@ def _text(value) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def _saved_normalisation(path: str) -> tuple[tuple[str, ...], tuple[float, ...]] | None:
-    """Returns bands and scale of the normalisation layer in a `.keras` file; None where there is none."""
+def _saved_normalization(path: str) -> tuple[tuple[str, ...], tuple[float, ...]] | None:
+    """Returns bands and scale of the normalization layer in a `.keras` file; None where there is none."""
     if not zipfile.is_zipfile(path):
         return None
     try:
@@ -367,5 +367,5 @@ def _saved_normalisation(path: str) -> tuple[tuple[str, ...], tuple[float, ...]]
     except (OSError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
         raise SourceError(path, f"its configuration cannot be read ({error!r})", _FORMS, "save it again") from error
     if not bands or len(bands) != len(scale):
-        raise SourceError(path, "its normalisation layer does not name its bands", "bands by name", "use another model")
+        raise SourceError(path, "its normalization layer does not name its bands", "bands by name", "use another model")
     return tuple(bands), tuple(float(value) for value in scale)

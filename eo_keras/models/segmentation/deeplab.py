@@ -1,9 +1,9 @@
 """DeepLabv3+ (Chen et al. 2018, arXiv 1802.02611): a class for every pixel.
 
-A backbone whose last strides are rates, atrous spatial pyramid pooling on its last map (section 3.1), and a decoder
-that joins what comes out to a finer map of the backbone (figure 2). The rates and depths are the paper's; the epsilon
-of 1e-5 in the head, the rate of its dropout and its initial weights are those of the code that the authors published
-(tensorflow/models, research/deeplab).
+A backbone with dilated convolutions in place of its last strides, atrous spatial pyramid pooling on its last feature
+map (section 3.1), and a decoder that joins the result to a finer feature map of the backbone (figure 2). The rates and
+depths are the paper's; the epsilon of 1e-5 in the head, the rate of its dropout and its initial weights are those of
+the code that the authors published (tensorflow/models, research/deeplab).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ BACKBONES: dict[str, Callable[..., tuple[Any, Any]]] = {"resnet": resnet_feature
 DEFAULT_OUTPUT_STRIDE = 16
 
 RATES = (6, 12, 18)
-"""Of the pyramid's separable convolutions at output stride 16; doubled at 8 (section 4)."""
+"""Dilation rates of the pyramid's separable convolutions at output stride 16; doubled at 8 (section 4)."""
 
 DROPOUT = 0.1
-"""Share of the pyramid's features that are dropped while training."""
+"""Fraction of the pyramid's features dropped in training."""
 
 LOW_STRIDE = 4
-"""Pixels of the image between two of the low-level features, with which the decoder works."""
+"""Stride of the low-level features, with which the decoder works."""
 
 
 def build_deeplab(
@@ -100,7 +100,7 @@ def _pyramid(factory: LayerFactory, x: Any, rates: Sequence[int], depth: int) ->
 
 
 def _decoder(factory: LayerFactory, x: Any, low: Any, ratio: int, depth: int, low_depth: int) -> Any:
-    """Adds the decoder up to the features that the scores are made of, in the size of the low-level features."""
+    """Adds the decoder up to the features that the scores are computed from, in the size of the low-level features."""
     low = factory.conv_bn_relu(low, low_depth, 1, "decoder_low")
     x = ResizeLike(ratio, dtype=factory.policy, name="decoder_resize")(x, low)
     x = factory.concatenate([x, low], "decoder_concatenate")

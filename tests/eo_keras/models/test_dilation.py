@@ -1,4 +1,4 @@
-"""Strides that become rates: the same answers where there were answers before, and what cannot be."""
+"""Strides that become dilation rates: unchanged values at the pixels there were before, and refusals."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ def dense(name, **choices):
     return build_deeplab(spec(**choices), backbone=name, depth=16, low_depth=8, **BACKBONES[name])
 
 
-def answer(model, image, layer="probabilities"):
+def output_of(model, image, layer="probabilities"):
     return np.asarray(keras.Model(model.input, model.get_layer(layer).output)(image, training=False))
 
 
@@ -55,13 +55,13 @@ def test_a_finer_map_holds_the_coarser_one(name, size):
     for layer in classifier.layers:  # Statistics that are not the trivial ones, so that padding is told from content.
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.beta.assign(random.normal(0, 0.3, layer.beta.shape))
-    maps = {32: answer(classifier, images(1, *size), LAST[name])}
+    maps = {32: output_of(classifier, images(1, *size), LAST[name])}
     for stride in (16, 8):
         model = dense(name, output_stride=stride)
         for layer in model.layers:
             if layer.weights and layer.name in {own.name for own in classifier.layers}:
                 layer.set_weights(classifier.get_layer(layer.name).get_weights())
-        maps[stride] = answer(model, images(1, *size), LAST[name])
+        maps[stride] = output_of(model, images(1, *size), LAST[name])
         assert maps[stride].shape[1:3] == tuple(-(-one // stride) for one in size)
     assert np.abs(maps[32]).max() > 0.1
     for stride in (16, 8):
@@ -70,22 +70,22 @@ def test_a_finer_map_holds_the_coarser_one(name, size):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_twin_at_another_output_stride(name):
+def test_inference_model_at_another_output_stride(name):
     model, finer = dense(name), dense(name, output_stride=8)
     assert (output_stride_of(model), output_stride_of(finer)) == (16, 8)
-    twin = inference_model(model, None, output_stride=8)
-    assert output_stride_of(twin) == 8
-    own = {weight.path: np.asarray(weight) for weight in twin.weights}
+    inference = inference_model(model, None, output_stride=8)
+    assert output_stride_of(inference) == 8
+    own = {weight.path: np.asarray(weight) for weight in inference.weights}
     assert set(own) == {weight.path for weight in model.weights}
     for weight in model.weights:
         np.testing.assert_array_equal(own[weight.path], weight)
     expected = settings(finer)
     expected.pop("dropout")
-    assert settings(twin) == expected != settings(model)
+    assert settings(inference) == expected != settings(model)
     image = images(1, 61, 66)
-    np.testing.assert_allclose(answer(twin, image), answer(finer, image), atol=1e-6)
-    assert np.abs(answer(twin, image, "logits") - answer(model, image, "logits")).max() > 1e-4
-    assert settings(inference_model(twin, 64, output_stride=8)) == expected
+    np.testing.assert_allclose(output_of(inference, image), output_of(finer, image), atol=1e-6)
+    assert np.abs(output_of(inference, image, "logits") - output_of(model, image, "logits")).max() > 1e-4
+    assert settings(inference_model(inference, 64, output_stride=8)) == expected
 
 
 def test_back_to_the_coarser_one_by_copying():
@@ -93,7 +93,7 @@ def test_back_to_the_coarser_one_by_copying():
     copy_weights(model, coarse)
     image = images(1, 40, 33)
     again = inference_model(coarse, None, output_stride=8)
-    np.testing.assert_allclose(answer(again, image), answer(model, image), atol=1e-6)
+    np.testing.assert_allclose(output_of(again, image), output_of(model, image), atol=1e-6)
 
 
 def test_output_strides_that_cannot_be():
@@ -104,5 +104,5 @@ def test_output_strides_that_cannot_be():
         dilated_layers(model, 4)
     with pytest.raises(OptionError, match="output_stride: 32; expected one of 8, 16"):
         dense("resnet", output_stride=32)
-    with pytest.raises(OptionError, match="8 for model 'resnet'; expected a dense model"):
+    with pytest.raises(OptionError, match="8 for model 'resnet'; expected a segmentation network"):
         dilated_layers(build_resnet(spec(), **RESNET), 8)

@@ -29,22 +29,22 @@ def test_training_model_of_one_output():
 
 def test_weights_and_averages_are_copied_by_layer():
     model = googlenet()
-    trained, twin = logits_model(model), inference_model(model, 32)
-    assert len(twin.weights) < len(trained.weights)
+    trained, inference = logits_model(model), inference_model(model, 32)
+    assert len(inference.weights) < len(trained.weights)
     values = [np.full(weight.shape, number, "float32") for number, weight in enumerate(trained.weights)]
-    copy_weights(trained, twin, values)
+    copy_weights(trained, inference, values)
     by_path = {weight.path: number for number, weight in enumerate(trained.weights)}
-    for weight in twin.weights:
+    for weight in inference.weights:
         assert (np.asarray(weight) == by_path[weight.path]).all()
-    copy_weights(trained, twin, [keras.Variable(value) for value in values])
-    copy_weights(model, twin)
-    np.testing.assert_array_equal(twin.get_layer("logits").kernel, model.get_layer("logits").kernel)
-    assert np.abs(np.asarray(twin.get_layer("logits").kernel)).max() < 1
+    copy_weights(trained, inference, [keras.Variable(value) for value in values])
+    copy_weights(model, inference)
+    np.testing.assert_array_equal(inference.get_layer("logits").kernel, model.get_layer("logits").kernel)
+    assert np.abs(np.asarray(inference.get_layer("logits").kernel)).max() < 1
     with pytest.raises(ValueError):
-        copy_weights(trained, twin, values[1:])
+        copy_weights(trained, inference, values[1:])
 
 
-def test_twin_of_a_frozen_model_learns():
+def test_inference_model_of_a_frozen_model_is_trainable():
     model = build_resnet(network_spec(seed=1), blocks=(1,), width=4)
     set_trainable(model, only_head=True, frozen_batch_norm=True)
     assert len(model.trainable_variables) == 2

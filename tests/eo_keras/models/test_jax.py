@@ -11,16 +11,16 @@ import pytest
 
 from eo_keras import models
 from tests.eo_keras.losses.test_segmentation import OPTIONS, gradient_of, loss_of, maps
-from tests.harness.networks import REDUCED, images, outputs_of, reduced
+from tests.harness.networks import UNDER_JAX, images, outputs_of, reduced
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "harness" / "under_jax.py"
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A folder of all reduced networks as TensorFlow saves them, with weights that tell the images apart."""
+    """A folder of reduced networks as TensorFlow saves them, with weights that tell the images apart."""
     folder = tmp_path_factory.mktemp("jax")
-    for name in REDUCED:
+    for name in UNDER_JAX:
         model = reduced(name)
         head = model.get_layer("decoder_scores" if models.MODELS[name].task == "segmentation" else "logits")
         head.kernel.assign(head.kernel * 100)
@@ -46,7 +46,7 @@ def found(saved):
     return np.load(saved / "found.npz")
 
 
-@pytest.mark.parametrize("name", REDUCED)
+@pytest.mark.parametrize("name", UNDER_JAX)
 def test_a_saved_network_predicts_the_same(name, saved, found):
     model = keras.saving.load_model(saved / f"{name}.keras")
     expected = outputs_of(model, images(2, 33, 41))[0]

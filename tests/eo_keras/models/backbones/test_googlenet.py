@@ -15,12 +15,12 @@ def test_small_network_has_the_grids_of_64_pixels_and_two_auxiliary_classifiers(
     assert grids == {"3a": (8, 8), "4a": (4, 4), "4e": (4, 4), "5b": (2, 2)}
     assert model.get_layer("conv2_relu").output.shape[1:3] == (16, 16)
     assert logits_model(model).output_names == ["logits", "aux1_logits", "aux2_logits"]
-    twin = inference_model(model)
-    assert not [layer.name for layer in twin.layers if layer.name.startswith("aux")]
+    inference = inference_model(model)
+    assert not [layer.name for layer in inference.layers if layer.name.startswith("aux")]
     without = build_googlenet(network_spec(auxiliary=False, seed=1), width=1 / 16)
     assert without.output_names == ["probabilities"]
-    assert twin.count_params() == without.count_params()
-    for one, other in zip(twin.get_weights(), without.get_weights(), strict=True):
+    assert inference.count_params() == without.count_params()
+    for one, other in zip(inference.get_weights(), without.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)  # An auxiliary classifier changes no other layer's seed.
 
 

@@ -1,4 +1,4 @@
-"""Inception-v3: the same answers as the published network, weights matched by order, and the stem for any bands."""
+"""Inception-v3: the same outputs as the published network, weights matched by order, and the stem for any bands."""
 
 import keras
 import numpy as np
@@ -69,7 +69,7 @@ def test_layers_are_matched_by_their_order(foreign, form, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
-def test_stem_of_13_bands_answers_as_rgb_where_the_other_bands_are_at_their_mean(foreign, tmp_path):
+def test_stem_of_13_bands_responds_as_rgb_where_the_other_bands_are_at_their_mean(foreign, tmp_path):
     path = tmp_path / "foreign.weights.h5"
     foreign.save_weights(path)
     mean = dict(zip(RGB, IMAGENET_MEAN, strict=True))
@@ -112,7 +112,7 @@ def test_padding_and_enlarging():
 
 
 @pytest.mark.slow
-def test_full_network_answers_as_the_original(tmp_path):
+def test_full_network_predicts_as_the_original(tmp_path):
     original = randomise(keras.applications.InceptionV3(weights=None, include_top=False, input_shape=(80, 80, 3)))
     assert original.count_params() == pytest.approx(21.8e6, rel=0.002)
     path = tmp_path / "inception.weights.h5"

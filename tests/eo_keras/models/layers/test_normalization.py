@@ -25,17 +25,17 @@ def test_no_data_becomes_zero_only_where_all_bands_are_zero():
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float32"])
 def test_neighbouring_numbers_stay_different_under_low_precision(policy):
     layer = BandNormalization((1200.0,), (300.0,), dtype=policy)
-    answer = layer(np.array([[[[1118], [1121], [2594], [2597]]]], dtype="uint16"))
-    assert keras.backend.standardize_dtype(answer.dtype) == "float32"
-    values = np.asarray(answer).ravel()
+    values = layer(np.array([[[[1118], [1121], [2594], [2597]]]], dtype="uint16"))
+    assert keras.backend.standardize_dtype(values.dtype) == "float32"
+    values = np.asarray(values).ravel()
     assert values[1] - values[0] == pytest.approx(0.01, rel=1e-4)
     assert values[3] - values[2] == pytest.approx(0.01, rel=1e-4)
 
 
 def test_float64_policy_computes_in_float64():
-    answer = np.asarray(BandNormalization((1.0,), (3.0,), dtype="float64")(np.array([[[[2]]]], dtype="uint16")))
-    assert answer.dtype == np.float64
-    assert answer.item() == 1 / 3
+    values = np.asarray(BandNormalization((1.0,), (3.0,), dtype="float64")(np.array([[[[2]]]], dtype="uint16")))
+    assert values.dtype == np.float64
+    assert values.item() == 1 / 3
 
 
 def test_global_low_precision_policy_is_not_followed():

@@ -68,7 +68,7 @@ def test_one_pixel_is_spread():
     np.testing.assert_array_equal(found, np.tile(pixel, (1, 4, 5, 1)))
 
 
-def test_saved_layers_answer_alike_at_any_size(tmp_path):
+def test_saved_layers_predict_alike_at_any_size(tmp_path):
     image = keras.Input((None, None, 2))
     small = keras.layers.Conv2D(2, 3, strides=3, padding="same")(image)
     mean = keras.layers.GlobalAveragePooling2D(keepdims=True)(image)

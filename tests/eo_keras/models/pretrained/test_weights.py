@@ -37,7 +37,7 @@ def original():
     return model
 
 
-def test_resnet50_answers_as_the_original(original, tmp_path):
+def test_resnet50_predicts_as_the_original(original, tmp_path):
     path = tmp_path / "resnet50.weights.h5"
     original.save_weights(path)
     spec = network_spec(dtype="uint8", num_classes=10, normalization=IMAGENET, weights=path)
@@ -126,7 +126,7 @@ def test_every_form_that_keras_writes(tmp_path, form):
     assert model.get_layer("normalisation").scale == IMAGENET_STD
 
 
-def test_stem_of_13_bands_answers_as_rgb_where_the_other_bands_are_at_their_mean(published):
+def test_stem_of_13_bands_responds_as_rgb_where_the_other_bands_are_at_their_mean(published):
     path, _ = published
     rgb, full = reduced(weights=path), reduced(NOMINAL_ORDER, weights=path)
     load_backbone(rgb, path, RGB)
@@ -136,12 +136,12 @@ def test_stem_of_13_bands_answers_as_rgb_where_the_other_bands_are_at_their_mean
     colours = np.random.default_rng(3).integers(1, 255, (1, 64, 64, 3)).astype("uint16")
     image = np.full((1, 64, 64, 13), 128, "uint16")
     image[..., [NOMINAL_ORDER.index(band) for band in RGB]] = colours
-    answers = [
+    responses = [
         keras.Model(model.input, model.get_layer("conv1_relu").output).predict(given, verbose=0)
         for model, given in ((rgb, colours), (full, image))
     ]
-    assert answers[0].std() > 0.1
-    np.testing.assert_allclose(answers[1], answers[0], rtol=1e-4, atol=1e-4 * answers[0].max())
+    assert responses[0].std() > 0.1
+    np.testing.assert_allclose(responses[1], responses[0], rtol=1e-4, atol=1e-4 * responses[0].max())
 
 
 @pytest.mark.parametrize(("stem", "channels"), [("by_name", (2, 2, 1)), ("by_position", (2, 1, 0))])

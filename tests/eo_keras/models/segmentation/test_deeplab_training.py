@@ -10,7 +10,7 @@ from tests.eo_keras.models.segmentation.small_deeplab import RESNET, SMALL, XCEP
 from tests.harness.networks import images, network_spec
 
 
-def test_training_model_answers_with_logits_of_every_pixel():
+def test_training_model_returns_logits_of_every_pixel():
     model = reduced()
     trained = models.logits_model(model)
     assert [output.shape for output in trained.outputs] == [(None, None, None, 4)]
@@ -79,6 +79,6 @@ def test_what_it_learns_holds_at_other_sizes_and_output_strides():
     assert losses[0] > 2 * losses[-1]
     for size, output_stride in ((48, 16), (48, 8), (55, 16)):
         image, labels = scenes(8, size)
-        twin = models.inference_model(model, None, output_stride)
-        right = np.asarray(twin(image)).argmax(axis=-1) == labels
+        inference = models.inference_model(model, None, output_stride)
+        right = np.asarray(inference(image)).argmax(axis=-1) == labels
         assert right.mean() > 0.95, (size, output_stride, right.mean())

@@ -1,4 +1,4 @@
-"""Weights for DeepLabv3+: of classifiers, of other dense models, of keras.applications."""
+"""Weights for DeepLabv3+: of classifiers, of other segmentation networks, of keras.applications."""
 
 import dataclasses
 
