@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from eo_keras.core.number_format import duration
+
 FIRST, LARGEST, SHARE = 10.0, 60.0, 0.1
 """Seconds before the first line, the most seconds between two lines, and the share of the time so far between them."""
 
@@ -31,8 +33,6 @@ class ProgressLines:
             return
         elapsed = now - self._begun
         self._next = now + min(LARGEST, max(FIRST, SHARE * elapsed))
-        from eo_keras.sweeps.sweep import duration  # Not before a line is due: it takes a while to import.
-
         left = (self.total - self.n) * elapsed / self.n
         print(f"{self._description}: {self._counts(elapsed)}, about {duration(left)} left", file=sys.stderr, flush=True)
 

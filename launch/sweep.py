@@ -30,7 +30,7 @@ from absl import flags
 from eo_keras.core import files
 from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.records import data_card as cards
-from eo_keras.sweeps import grid
+from eo_keras.sweeps import grid, report, state
 from eo_keras.sweeps import sweep as sweeps
 from launch import app, flag_files, path_flags, train
 
@@ -254,8 +254,8 @@ def main() -> None:
             return train_in_process(
                 planned,
                 mode,
-                folder / sweeps.LOGS_DIR / f"{planned.name}.log",
-                folder / sweeps.FLAGS_DIR / f"{planned.name}.flags",
+                folder / state.LOGS_DIR / f"{planned.name}.log",
+                folder / state.FLAGS_DIR / f"{planned.name}.flags",
                 show=lambda line: say(f"  {line}") if line.startswith(_SHOWN) else None,
                 stop=stop.asked,
             )
@@ -273,8 +273,8 @@ def main() -> None:
     if stop.asked():
         raise app.Stopped(stop.signal)
     names = {planned.name for planned in plan}
-    if failed := [one for one in found.results if one.status == sweeps.FAILED and one.name in names]:
-        log = folder / sweeps.LOGS_DIR / f"{failed[0].name}.log"
+    if failed := [one for one in found.results if one.status == state.FAILED and one.name in names]:
+        log = folder / state.LOGS_DIR / f"{failed[0].name}.log"
         raise EOKerasError(
             f"{len(failed)} of {len(plan)} runs",
             f"failed, the first of them {failed[0].name}: {failed[0].problem}",
@@ -282,11 +282,11 @@ def main() -> None:
         )
 
 
-def _describe(found: sweeps.Sweep, plan: Sequence[grid.PlannedRun], varied: Mapping[str, Sequence[Any]]) -> None:
+def _describe(found: state.Sweep, plan: Sequence[grid.PlannedRun], varied: Mapping[str, Sequence[Any]]) -> None:
     results = {result.name: result for result in found.results}
     for name, values in varied.items():
         print(f"{name}: {', '.join(grid.format_value(value) for value in values)}")
-    what = sweeps.TITLES[found.metric]
+    what = state.TITLES[found.metric]
     print(f"chosen: the setting by {what} on validation examples ({found.validation}), never by the test split")
     statuses = [results[planned.name].status for planned in plan]
     counts = ", ".join(f"{statuses.count(one)} {one}" for one in dict.fromkeys(statuses))
@@ -296,16 +296,15 @@ def _describe(found: sweeps.Sweep, plan: Sequence[grid.PlannedRun], varied: Mapp
             print(f"  {planned.name}  {results[planned.name].status}")
 
 
-def _tell(found: sweeps.Sweep) -> None:
+def _tell(found: state.Sweep) -> None:
     """Prints the table, and the command that comes next."""
     from eo_keras.evaluation import comparison_report
-    from eo_keras.sweeps import report
 
     table = report.table(found)
     print("\n".join(["", *comparison_report.table_lines(table), "", *report.cautions(found)]))
     print(f"{FLAGS.sweep_dir}: {report.TABLE_NAME}, {report.CSV_NAME}, {report.FIGURE_NAME}")
     best = report.best_of(report.settings_of(found.results))
-    if best is not None and all(one.status in (sweeps.FINISHED, sweeps.FAILED) for one in found.results):
+    if best is not None and all(one.status in (state.FINISHED, state.FAILED) for one in found.results):
         first = next(one for one in found.results if best.values.items() <= one.settings.items())
         # The commas of a pattern would divide it.
         pattern = first.name.replace(",", "?")

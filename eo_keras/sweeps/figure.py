@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eo_keras.plots.figure import GREY, GRID, message_png, new_figure, plain, png_bytes
 from eo_keras.sweeps.grid import SEED, format_value
-from eo_keras.sweeps.sweep import FAILED, FINISHED, RunStatus
+from eo_keras.sweeps.state import FAILED, FINISHED, RunStatus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

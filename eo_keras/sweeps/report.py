@@ -19,7 +19,7 @@ from eo_keras.plots.html import Table
 from eo_keras.sweeps import figure as sweep_figure
 from eo_keras.sweeps import tensorboard
 from eo_keras.sweeps.grid import SEED, format_value
-from eo_keras.sweeps.sweep import FAILED, FINISHED, JSON_NAME, SCHEMA, TITLES, RunStatus, Sweep
+from eo_keras.sweeps.state import FAILED, FINISHED, JSON_NAME, SCHEMA, TITLES, RunStatus, Sweep
 
 CSV_NAME, TABLE_NAME, FIGURE_NAME = "sweep.csv", "table.md", "sweep.png"
 NAMES = (JSON_NAME, CSV_NAME, TABLE_NAME, FIGURE_NAME)

@@ -1,10 +1,10 @@
 """A sweep: one training run a point of a grid of settings, one after the other, kept in one folder.
 
-    sweep.json          the base's flags, all runs with what they came to, and the summary; see `sweep_report`
+    sweep.json          the base's flags, all runs with what they came to, and the summary; see `report`
     flags/NAME.flags    the flags of a run
     logs/NAME.log       what its process said
     NAME/               its run folder, such as lr=0.05,wd=0.001,seed=1
-    tensorboard/        TensorBoard's table of hyperparameters, see `sweep_events`
+    tensorboard/        TensorBoard's table of hyperparameters, see `tensorboard`
 
 How a run is trained is for the caller to say: a process of its own, for TensorFlow holds one set of devices a process.
 """
@@ -12,7 +12,6 @@ How a run is trained is for the caller to say: a process of its own, for TensorF
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -21,91 +20,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from eo_keras.core import files
+from eo_keras.core.number_format import duration
 from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import RunError
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
+from eo_keras.sweeps import report as sweep_report
 from eo_keras.sweeps.grid import PlannedRun, check, format_value, has_split
+from eo_keras.sweeps.state import (
+    FAILED,
+    FINISHED,
+    FLAGS_DIR,
+    INTERRUPTED,
+    KIND,
+    LOGS_DIR,
+    TITLES,
+    WAITING,
+    RunStatus,
+    Sweep,
+    read_sweep,
+    replaced,
+)
 
-JSON_NAME = "sweep.json"
-FLAGS_DIR, LOGS_DIR, TENSORBOARD_DIR = "flags", "logs", "tensorboard"
-SCHEMA = 2
-KIND = "sweep"
-
-WAITING, INTERRUPTED, FAILED, FINISHED = "waiting", "interrupted", "failed", "finished"
 NEW, RESUME = "new", "resume"
 """How a run is begun: in a folder without a checkpoint, or from the one that it has."""
 
-TITLES = {"accuracy": "accuracy", "miou": "mIoU"}
-"""What runs are compared by, in words."""
-
 _FREE = ("records_dir", "strategy", "virtual_devices", "cache_gb", "checkpoint_steps", "worker_wait")
 """Flags of the base that do not change what is computed; a sweep may be gone on with under others."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RunStatus:
-    """What a run has come to so far.
-
-    Attributes:
-        name: the run's name.
-        settings: its values of the varied flags.
-        status: `waiting`, `interrupted`, `failed` or `finished`.
-        epochs: number of epochs that are done.
-        epoch: the kept epoch, counted from 1.
-        score: its accuracy on the validation examples, or of maps its mean intersection over union (mIoU), 0 to 1.
-        loss: its cross-entropy on the validation examples, in nats.
-        last_score: the same of the last epoch so far.
-        last_loss: the same of the last epoch so far.
-        seconds: time that the epochs took.
-        wall_seconds: time that the whole process took; None where it took several.
-        ended: when it came to that, in seconds of Unix time.
-        problem: why it failed.
-        metric: what the score is, `accuracy` or `miou`.
-    """
-
-    name: str
-    settings: Mapping[str, Any]
-    status: str = WAITING
-    epochs: int = 0
-    epoch: int | None = None
-    score: float | None = None
-    loss: float | None = None
-    last_score: float | None = None
-    last_loss: float | None = None
-    seconds: float = 0.0
-    wall_seconds: float | None = None
-    ended: float | None = None
-    problem: str = ""
-    metric: str = "accuracy"
-
-
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """All that is known of a sweep.
-
-    Attributes:
-        base: the base's flags by name, without the varied ones.
-        data_fingerprint: fingerprint of the records' card.
-        validation: on which examples the runs are compared.
-        results: one entry a run.
-    """
-
-    base: Mapping[str, Any]
-    data_fingerprint: str
-    validation: str
-    results: tuple[RunStatus, ...]
-
-    @property
-    def varied(self) -> tuple[str, ...]:
-        """Names of the varied flags, the seed last."""
-        return tuple(self.results[0].settings)
-
-    @property
-    def metric(self) -> str:
-        """What the runs are compared by, `accuracy` or `miou`."""
-        return self.results[0].metric
 
 
 def read_status(planned: PlannedRun, data_fingerprint: str) -> tuple[RunStatus, str]:
@@ -195,45 +137,12 @@ def _scored(result: RunStatus, best: int, history: Sequence[Mapping[str, Any]]) 
     )
 
 
-def read_sweep(folder: str | os.PathLike[str]) -> Sweep | None:
-    """Reads what a sweep has come to; None where the folder holds none.
-
-    Raises:
-        RunError: if it cannot be read.
-    """
-    path = pathlib.Path(folder) / JSON_NAME
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA:
-            raise ValueError(f"its layout has version {content['schema']}, this program reads version {SCHEMA}")
-        return Sweep(
-            content["base"],
-            content["data_fingerprint"],
-            content["validation"],
-            tuple(
-                RunStatus(**{field.name: row[field.name] for field in dataclasses.fields(RunStatus)})
-                for row in content["runs"]
-            ),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            path,
-            f"it cannot be read ({type(error).__name__}: {error})",
-            "what a sweep wrote",
-            "remove the file: the runs are kept, and the sweep finds them again",
-        ) from None
-
-
 def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
     """Returns a sweep's folder as what it is written through."""
     return OutputFolder(folder, KIND, RunError, overwritable=False)
 
 
 def _names(plan: Sequence[PlannedRun]) -> list[str]:
-    from eo_keras.sweeps import report as sweep_report
-
     return [*sweep_report.NAMES, *map(_log, plan), *map(_flags, plan)]
 
 
@@ -332,8 +241,6 @@ def sweep(
         EOKerasError: before the first run, see `open_sweep`, or if the folder is in use.
         StorageError: if the folder cannot be written.
     """
-    from eo_keras.sweeps import report as sweep_report
-
     report, stop = report or (lambda line: None), stop or (lambda: False)
     open_sweep(folder, base, plan)
     output = output_folder(folder)
@@ -374,13 +281,6 @@ def _unfinished(found: Sweep, plan: Sequence[PlannedRun]) -> Iterator[tuple[int,
             yield number, planned, results[planned.name]
 
 
-def replaced(found: Sweep, result: RunStatus) -> Sweep:
-    """Returns a sweep in which a run has come to something else."""
-    return dataclasses.replace(
-        found, results=tuple(result if one.name == result.name else one for one in found.results)
-    )
-
-
 def remaining_seconds(found: Sweep, plan: Sequence[PlannedRun]) -> float | None:
     """Returns about how many seconds the runs that are left will take, by those that are finished; None without any.
 
@@ -396,14 +296,6 @@ def remaining_seconds(found: Sweep, plan: Sequence[PlannedRun]) -> float | None:
         if result.status in (WAITING, INTERRUPTED):
             left += 1 - result.epochs / planned.options.epochs
     return left * math.fsum(taken) / len(taken)
-
-
-def duration(seconds: float) -> str:
-    """Returns a time in words: `40 s`, `12 min`, `3 h 05 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _line(result: RunStatus, planned: PlannedRun, remaining: float | None) -> str:

@@ -17,7 +17,7 @@ from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
 from eo_keras.runs.event_files import SESSION, TRAIN, name_of
 from eo_keras.sweeps.grid import format_value
-from eo_keras.sweeps.sweep import FAILED, FINISHED, TENSORBOARD_DIR, TITLES, RunStatus, Sweep
+from eo_keras.sweeps.state import FAILED, FINISHED, TENSORBOARD_DIR, TITLES, RunStatus, Sweep
 
 _FILE = "events.out.tfevents.0000000.sweep"
 

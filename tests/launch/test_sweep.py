@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 
 from eo_keras.errors import OptionError
-from eo_keras.sweeps import grid, report
+from eo_keras.sweeps import grid, report, state
 from eo_keras.sweeps import sweep as sweeps
 from eo_keras.training.options import TrainingOptions
 from launch import sweep
@@ -232,13 +232,13 @@ def test_a_sweep_from_the_command_to_the_table(base, records, tmp_path):
     assert result.returncode == 0 and result.stderr == "", result
     assert "run 2 of 2: lr=0.02,seed=1" in result.stdout and "  epoch   1: loss" in result.stdout
     assert "never by the test split" in result.stdout and "next: python -m launch.evaluate" in result.stdout
-    content = json.loads((folder / sweeps.JSON_NAME).read_text())
+    content = json.loads((folder / state.JSON_NAME).read_text())
     for run in content["runs"]:
-        assert run["status"] == sweeps.FINISHED
+        assert run["status"] == state.FINISHED
         with open(folder / run["name"] / "history.csv") as file:
             (row,) = csv.DictReader(file)
         assert run["score"] == float(row["val_accuracy"]) and run["loss"] == float(row["val_loss"])
-        assert "epoch   1" in (folder / sweeps.LOGS_DIR / f"{run['name']}.log").read_text()
+        assert "epoch   1" in (folder / state.LOGS_DIR / f"{run['name']}.log").read_text()
     assert (folder / report.FIGURE_NAME).stat().st_size > 10_000
     models = {name: (folder / name / "model.keras").stat().st_mtime_ns for name in ("lr=0.01,seed=1", "lr=0.02,seed=1")}
     # A run that ends with an error is told, and what is finished stays as it is.

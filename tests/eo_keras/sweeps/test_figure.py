@@ -2,9 +2,8 @@ import dataclasses
 
 import pytest
 
-from eo_keras.sweeps import figure, grid
-from eo_keras.sweeps import sweep as sweeps
-from eo_keras.sweeps.sweep import RunStatus
+from eo_keras.sweeps import figure, grid, state
+from eo_keras.sweeps.state import RunStatus
 
 
 @pytest.mark.parametrize(
@@ -18,8 +17,8 @@ from eo_keras.sweeps.sweep import RunStatus
 )
 def test_the_figure_shows_the_flags_with_most_values(varied, shown):
     points = grid.expand(varied)
-    found = [RunStatus(grid.run_name(point), point, sweeps.FINISHED, score=0.9) for point in points]
-    found[-1] = dataclasses.replace(found[-1], status=sweeps.FAILED, score=None)
+    found = [RunStatus(grid.run_name(point), point, state.FINISHED, score=0.9) for point in points]
+    found[-1] = dataclasses.replace(found[-1], status=state.FAILED, score=None)
     assert figure.shown_flags(found) == shown
     assert figure.figure_png(found, {}).startswith(b"\x89PNG")
     assert figure.figure_png(found[-1:]).startswith(b"\x89PNG")

@@ -1,8 +1,7 @@
 import pytest
 
-from eo_keras.sweeps import grid, report
-from eo_keras.sweeps import sweep as sweeps
-from eo_keras.sweeps.sweep import RunStatus
+from eo_keras.sweeps import grid, report, state
+from eo_keras.sweeps.state import RunStatus
 
 
 def results(*rows):
@@ -10,7 +9,7 @@ def results(*rows):
     made = []
     for rate, seed, accuracy, loss in rows:
         point = {"learning_rate": rate, "seed": seed}
-        status = sweeps.FINISHED if accuracy is not None else sweeps.FAILED
+        status = state.FINISHED if accuracy is not None else state.FAILED
         made.append(
             RunStatus(grid.run_name(point), point, status, 5, 4, accuracy, loss, accuracy, loss, 120.0, 150.0, 1e9)
         )
@@ -36,7 +35,7 @@ def test_means_and_deviations_by_hand():
 
 
 def test_the_table_marks_the_best_and_not_what_failed():
-    found = sweeps.Sweep({}, "", "the split val", ROWS)
+    found = state.Sweep({}, "", "the split val", ROWS)
     rows = report.table(found).rows
     assert rows[0] == ("0.2", "best", "1 of 1", "94.00%", "-", "0.2500", "-", "2.0")
     assert rows[1] == ("0.3", "1 failed", "1 of 2", "99.00%", "-", "0.1000", "-", "2.0")
@@ -49,6 +48,6 @@ def test_of_equal_accuracies_the_lower_loss_is_best_and_the_gap_is_told():
     rows = results((0.1, 1, 0.9, 0.3), (0.1, 2, 0.92, 0.3), (0.2, 1, 0.9, 0.2), (0.2, 2, 0.92, 0.2))
     best = report.best_of(report.settings_of(rows))
     assert best.values == {"learning_rate": 0.2}
-    text = " ".join(report.cautions(sweeps.Sweep({}, "", "v", rows)))
+    text = " ".join(report.cautions(state.Sweep({}, "", "v", rows)))
     assert "0.00 points behind; seeds differ by a standard deviation of 1.41 points" in text
     assert report.best_of(report.settings_of(results((0.1, 1, None, None)))) is None

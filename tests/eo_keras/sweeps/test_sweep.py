@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from eo_keras.core import files
+from eo_keras.core import files, number_format
 from eo_keras.core.output_folders import MANIFEST_NAME
 from eo_keras.errors import OptionError, RecordsError, RunError
 from eo_keras.geo import images as rasters
@@ -15,10 +15,10 @@ from eo_keras.records import data_card as cards
 from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
-from eo_keras.sweeps import grid, report
+from eo_keras.sweeps import grid, report, state
 from eo_keras.sweeps import sweep as sweeps
 from eo_keras.sweeps import tensorboard as hparams
-from eo_keras.sweeps.sweep import RunStatus
+from eo_keras.sweeps.state import RunStatus
 from eo_keras.training.optimizers import OptimizerOptions
 from eo_keras.training.options import SegmentationOptions
 from eo_keras.training.tensorboard import TensorBoardLogger
@@ -194,7 +194,7 @@ def test_runs_of_maps_are_compared_by_miou(short_training, tmp_path):
         write_run(planned, fingerprint, scores, metric="miou")
         found.append(sweeps.read_status(planned, fingerprint)[0])
     assert [(one.score, one.last_score, one.epoch) for one in found] == [(0.6, 0.6, 2), (0.7, 0.4, 1)]
-    sweep = sweeps.Sweep({}, fingerprint, "v", tuple(found))
+    sweep = state.Sweep({}, fingerprint, "v", tuple(found))
     waiting = plan_of(maps, tmp_path, learning_rate=[0.4])[0]
     assert sweeps.read_status(waiting, fingerprint)[0].metric == "miou"
     assert sweep.metric == "miou" and "validation mIoU" in report.table(sweep).columns
@@ -212,7 +212,7 @@ def test_a_sweep_trains_each_run_once_and_writes_what_it_came_to(swept, tmp_path
     assert training.calls == [(name, sweeps.NEW) for name in names]
     assert lines[0] == "run 1 of 4: lr=0.1,seed=1" and "kept epoch 1: validation accuracy 61.00%" in lines[1]
     folder = tmp_path / "s"
-    content = json.loads((folder / sweeps.JSON_NAME).read_text())
+    content = json.loads((folder / state.JSON_NAME).read_text())
     assert content["best"] == {"learning_rate": 0.2} and "test split is never asked" in content["metric"]
     # The kept epoch's, not the last one's.
     assert [run["score"] for run in content["runs"]] == pytest.approx([0.61, 0.71, 0.62, 0.72])
@@ -226,9 +226,9 @@ def test_a_sweep_trains_each_run_once_and_writes_what_it_came_to(swept, tmp_path
     assert float(rows[1]["validation_accuracy"]) == pytest.approx(0.715)
     assert "| 0.2 | best | 2 of 2 | 71.50% | 0.71 |" in (folder / report.TABLE_NAME).read_text()
     assert (folder / report.FIGURE_NAME).read_bytes().startswith(b"\x89PNG")
-    assert (folder / sweeps.FLAGS_DIR / f"{names[0]}.flags").read_text() == "--learning_rate=0.1\n"
+    assert (folder / state.FLAGS_DIR / f"{names[0]}.flags").read_text() == "--learning_rate=0.1\n"
     assert not list(folder.glob(f"{files.TEMPORARY_PREFIX}*")) and not (folder / files.FolderLock.NAME).exists()
-    assert found == sweeps.read_sweep(folder)
+    assert found == state.read_sweep(folder)
 
 
 def test_finished_runs_are_skipped_and_a_grid_may_be_extended(swept):
@@ -237,19 +237,19 @@ def test_finished_runs_are_skipped_and_a_grid_may_be_extended(swept):
     assert again.calls == []
     found, more = swept(learning_rate=[0.2], seed=[1])
     assert more.calls == [("lr=0.2,seed=1", sweeps.NEW)]
-    assert [result.status for result in found.results] == [sweeps.FINISHED] * 2
+    assert [result.status for result in found.results] == [state.FINISHED] * 2
 
 
 def test_an_interrupted_run_is_resumed_and_one_without_a_checkpoint_begun_again(swept, rgb_records, tmp_path):
     training = FakeTraining(rgb_records, stopped_in="lr=0.2,seed=1")
     found, _ = swept(training, learning_rate=[0.1, 0.2, 0.3], seed=[1])
-    assert [result.status for result in found.results] == [sweeps.FINISHED, sweeps.INTERRUPTED, sweeps.WAITING]
+    assert [result.status for result in found.results] == [state.FINISHED, state.INTERRUPTED, state.WAITING]
     assert found.results[1].epochs == 1
     # One that was killed before its first checkpoint.
     runs.output_folder(tmp_path / "s" / "lr=0.3,seed=1").write({runs.FLAGS_NAME: b""})
     found, again = swept(learning_rate=[0.1, 0.2, 0.3], seed=[1])
     assert again.calls == [("lr=0.2,seed=1", sweeps.RESUME), ("lr=0.3,seed=1", sweeps.NEW)]
-    assert [result.status for result in found.results] == [sweeps.FINISHED] * 3
+    assert [result.status for result in found.results] == [state.FINISHED] * 3
     # Of several processes none took the time of the whole run.
     assert found.results[1].wall_seconds is None and found.results[2].wall_seconds is not None
 
@@ -298,23 +298,23 @@ def test_what_is_somebody_elses_stays(swept, tmp_path, name):
 def test_a_failed_run_is_told_and_the_sweep_goes_on(swept, rgb_records, tmp_path):
     lines, training = [], FakeTraining(rgb_records, failing=["lr=0.1"])
     found, _ = swept(training, lines=lines, learning_rate=[0.1, 0.2])
-    assert [result.status for result in found.results] == [sweeps.FAILED, sweeps.FINISHED]
+    assert [result.status for result in found.results] == [state.FAILED, state.FINISHED]
     assert "  failed: the loss is nan" in lines
     assert "* `lr=0.1` failed: the loss is nan" in (tmp_path / "s" / report.TABLE_NAME).read_text()
     found, again = swept(learning_rate=[0.1, 0.2])
-    assert again.calls == [("lr=0.1", sweeps.NEW)] and found.results[0].status == sweeps.FINISHED
+    assert again.calls == [("lr=0.1", sweeps.NEW)] and found.results[0].status == state.FINISHED
 
 
 def test_stop_on_error(swept, rgb_records):
     training = FakeTraining(rgb_records, failing=["lr=0.1"])
     found, _ = swept(training, learning_rate=[0.1, 0.2], stop_on_error=True)
-    assert len(training.calls) == 1 and found.results[1].status == sweeps.WAITING
+    assert len(training.calls) == 1 and found.results[1].status == state.WAITING
 
 
 def test_a_process_that_ends_early_without_an_error_has_failed(swept, rgb_records):
     training = FakeTraining(rgb_records, silent=["lr=0.1"])
     found, _ = swept(training, learning_rate=[0.1])
-    assert found.results[0].status == sweeps.FAILED and "left the run unfinished" in found.results[0].problem
+    assert found.results[0].status == state.FAILED and "left the run unfinished" in found.results[0].problem
 
 
 def test_another_base_grid_or_data_is_refused_by_name(swept, tmp_path):
@@ -325,7 +325,7 @@ def test_another_base_grid_or_data_is_refused_by_name(swept, tmp_path):
         swept(learning_rate=[0.1], seed=[1])
     # The base's own value of what is varied counts for nothing, nor does what changes no result.
     swept(base=BASE | {"learning_rate": 7.0, "cache_gb": 0.0}, learning_rate=[0.1])
-    path = tmp_path / "s" / sweeps.JSON_NAME
+    path = tmp_path / "s" / state.JSON_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | {"data_fingerprint": "0" * 64}))
     with pytest.raises(RunError, match="begun on other records"):
         swept(learning_rate=[0.1])
@@ -356,13 +356,13 @@ def test_missing_records(swept, short_training):
 
 def test_remaining_time(short_training, tmp_path):
     plan = plan_of(short_training, tmp_path, learning_rate=[0.1, 0.2, 0.3, 0.4])
-    done = RunStatus("lr=0.1", {"learning_rate": 0.1}, sweeps.FINISHED, 2, seconds=90.0, wall_seconds=100.0)
-    half = RunStatus("lr=0.2", {"learning_rate": 0.2}, sweeps.INTERRUPTED, 1)
+    done = RunStatus("lr=0.1", {"learning_rate": 0.1}, state.FINISHED, 2, seconds=90.0, wall_seconds=100.0)
+    half = RunStatus("lr=0.2", {"learning_rate": 0.2}, state.INTERRUPTED, 1)
     others = [RunStatus(f"lr={rate}", {"learning_rate": rate}) for rate in (0.3, 0.4)]
-    assert sweeps.remaining_seconds(sweeps.Sweep({}, "", "", (done, half, *others)), plan) == 250.0
-    waiting = dataclasses.replace(done, status=sweeps.WAITING)
-    assert sweeps.remaining_seconds(sweeps.Sweep({}, "", "", (waiting, half, *others)), plan) is None
-    assert [sweeps.duration(seconds) for seconds in (40, 720, 11100)] == ["40 s", "12 min", "3 h 05 min"]
+    assert sweeps.remaining_seconds(state.Sweep({}, "", "", (done, half, *others)), plan) == 250.0
+    waiting = dataclasses.replace(done, status=state.WAITING)
+    assert sweeps.remaining_seconds(state.Sweep({}, "", "", (waiting, half, *others)), plan) is None
+    assert [number_format.duration(seconds) for seconds in (40, 720, 11100)] == ["40 s", "12 min", "3 h 05 min"]
 
 
 def session_groups(folder):
@@ -419,10 +419,10 @@ def test_tensorboard_lists_each_run_once_and_each_tag_has_one_axis(tmp_path):
         for epoch in (1, 2):
             row = {"epoch": epoch, "loss": 1.0, "val_loss": 0.9, "val_accuracy": 0.5 + epoch / 10}
             monitor.epoch(row, [(9 * epoch - 1, 1.0, 0.1)], {})
-        results.append(RunStatus(name, {"learning_rate": 0.1 + number}, sweeps.FINISHED, 2, 1, 0.6, 0.9, 0.7, 0.9))
-    results.append(RunStatus("lr=0.3", {"learning_rate": 0.3}, sweeps.FAILED))
+        results.append(RunStatus(name, {"learning_rate": 0.1 + number}, state.FINISHED, 2, 1, 0.6, 0.9, 0.7, 0.9))
+    results.append(RunStatus("lr=0.3", {"learning_rate": 0.3}, state.FAILED))
     for _ in range(2):  # The second time nothing has changed.
-        report.write(sweeps.Sweep({}, "", "v", tuple(results)), output)
+        report.write(state.Sweep({}, "", "v", tuple(results)), output)
     groups, _ = session_groups(tmp_path)
     assert sorted(group.name for group in groups) == ["lr=0.1", "lr=0.2", "lr=0.3"]
     events = EventMultiplexer({}, {"tensors": 0}).AddRunsFromDirectory(str(tmp_path))
@@ -439,8 +439,8 @@ def test_tensorboard_lists_each_run_once_and_each_tag_has_one_axis(tmp_path):
 
 def test_tensorboard_shows_none_as_a_word(tmp_path):
     points = grid.expand({"dropout": [None, 0.5], "nesterov": [True, False]})
-    found = tuple(RunStatus(grid.run_name(point), point, sweeps.FINISHED, 1, 1, 0.9, 0.1, 0.9, 0.1) for point in points)
-    report.write(sweeps.Sweep({}, "", "v", found), sweeps.output_folder(tmp_path))
+    found = tuple(RunStatus(grid.run_name(point), point, state.FINISHED, 1, 1, 0.9, 0.1, 0.9, 0.1) for point in points)
+    report.write(state.Sweep({}, "", "v", found), sweeps.output_folder(tmp_path))
     groups, _ = session_groups(tmp_path)
     shown = {(group.hparams["dropout"].string_value, group.hparams["nesterov"].bool_value) for group in groups}
     assert shown == {(rate, flag) for rate in ("none", "0.5") for flag in (True, False)}
