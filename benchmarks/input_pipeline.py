@@ -192,8 +192,9 @@ def _training_pass(records: Any, options: Any, model: str) -> Callable[[int], in
     import tensorflow as tf
 
     from eo_keras.data import pipeline as pipelines
+    from eo_keras.data.augment.options import NO_AUGMENTATION
     from eo_keras.training import options as training_options
-    from eo_keras.training import train as training
+    from eo_keras.training.trainer import Trainer
 
     pipeline = pipelines.TrainingDataset(records, dataclasses.replace(options, cache=False))
     batch = next(iter(pipelines.reading(records, pipeline.epoch(0).take(1))))
@@ -203,15 +204,15 @@ def _training_pass(records: Any, options: Any, model: str) -> Callable[[int], in
         model=model,
         bands=",".join(pipeline.bands),
         batch_size=options.batch_size,
-        augmentation=None,
+        classification=training_options.ClassificationOptions(augmentation=NO_AUGMENTATION),
         validation_from_train=0,
         cache_gb=0,
     )
-    trainer = training._Training(settings, records, tf.distribute.get_strategy())
-    trainer.stepper.enter(trainer.phases[0])
+    trainer = Trainer(settings, records, tf.distribute.get_strategy())
+    trainer.train_step.enter(trainer.phases[0])
 
     def one(_):
-        loss, *_ = trainer.stepper(*batch)
+        loss, *_ = trainer.train_step(*batch)
         loss.numpy()  # A device may still be at work when the call is back.
         return options.batch_size
 
@@ -234,7 +235,7 @@ def main() -> None:
     options = pipelines.PipelineOptions(
         FLAGS.batch_size,
         bands=sentinel2.parse_bands(FLAGS.bands, records.card.bands),
-        augmentation=patches.Augmentation(shift=FLAGS.shift, brightness=FLAGS.brightness),
+        augmentation=patches.Augmentation(max_shift=FLAGS.shift, brightness=FLAGS.brightness),
         cache_limit_bytes=int(FLAGS.cache_gb * 1e9) or 1,
     )
     if FLAGS.dry_run:

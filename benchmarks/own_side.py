@@ -57,7 +57,7 @@ def _batches() -> None:
     from eo_keras.data import pipeline as pipelines
     from eo_keras.data.augment import patches
 
-    augmentation = patches.Augmentation(d4=True, shift=FLAGS.shift, brightness=0.0)
+    augmentation = patches.Augmentation(dihedral=True, max_shift=FLAGS.shift, brightness=0.0)
     options = pipelines.PipelineOptions(FLAGS.batch_size, augmentation=augmentation, cache=FLAGS.in_memory)
     pipeline = pipelines.TrainingDataset(pipelines.RecordDataset(FLAGS.records_dir), options)
 

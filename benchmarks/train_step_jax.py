@@ -48,7 +48,7 @@ class Settings:
 
     Attributes:
         dtype_policy: `float32` or `mixed_bfloat16`.
-        optimizer: a name of `eo_keras.training.optimizers.OPTIMIZERS`.
+        optimizer: a name of `eo_keras.training.options.OPTIMIZERS`.
         batch_size: examples in a step; all steps take the same ones.
         steps: number of steps, 2 or more; the first one, in which the step is compiled, is not timed.
         patch_size: height and width of the images in pixels.
@@ -119,7 +119,7 @@ def train(name: str, settings: Settings, folder: pathlib.Path) -> dict[str, Any]
     model, _ = models.build(name, spec)
     training = models.logits_model(model)
     options = optimizers.OptimizerOptions(
-        settings.optimizer, RATES[settings.optimizer], schedule="linear", warmup_epochs=0, final_rate=1.0
+        settings.optimizer, RATES[settings.optimizer], schedule="linear", warmup_epochs=0, final_lr_fraction=1.0
     )
     optimizer = optimizers.make_optimizer(
         options, optimizers.make_schedule(options, 1, settings.steps), training.trainable_variables

@@ -118,9 +118,10 @@ def profile(records_dir: str, model_name: str, dtype_policy: str, batch_size: in
     )
     model, _ = models.build(model_name, spec)
     stepper = stepping.TrainStep(
-        model, tf.distribute.get_strategy(), options, tasks.get("classification").loss(options)
+        model, tf.distribute.get_strategy(), stepping.StepOptions(), tasks.get("classification").loss(options)
     )
-    (phase,) = phases.make_phases(options, model, pipeline.steps)
+    optimizer = options.optimizer
+    (phase,) = phases.make_phases(phases.PhaseOptions(2, 0, optimizer, optimizer), model, pipeline.steps)
     stepper.enter(phase)
     batch = next(iter(pipeline.epoch(0).take(1)))
 
@@ -150,7 +151,9 @@ def _partial(model: keras.Model, options: Any, phase: phases.Phase, batch: Any) 
         logits, *auxiliary = keras.tree.flatten(training(image, training=True))
         value = tf.reduce_mean(classification.softmax_cross_entropy(label, logits))
         for others in auxiliary:
-            value += options.aux_weight * tf.reduce_mean(classification.softmax_cross_entropy(label, others))
+            value += options.classification.aux_weight * tf.reduce_mean(
+                classification.softmax_cross_entropy(label, others)
+            )
         return value
 
     def gradients():

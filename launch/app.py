@@ -115,7 +115,7 @@ def exit_code(main: Callable[[], None], argv: list[str], flag_values: flags.Flag
     except EOKerasError as error:
         if flag_values.is_parsed() and flag_values.debug:
             traceback.print_exc()
-        return _report(command, _message(error, flag_values))
+        return _report(command, error_text(error, flag_values))
     except Stopped as stopped:
         return stopped.code
     except KeyboardInterrupt:
@@ -138,7 +138,7 @@ def say(text: str) -> None:
     print(with_flags(text), flush=True)
 
 
-def _message(error: EOKerasError, flag_values: flags.FlagValues) -> str:
+def error_text(error: EOKerasError, flag_values: flags.FlagValues) -> str:
     """Returns the message of an error, its place and options written as flags."""
     where, *rest = error.args
     if isinstance(error, OptionError) and where in flag_values:

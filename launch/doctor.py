@@ -1,6 +1,6 @@
-"""Examines this machine before a build or a training run, and says what will not work and what to do about it.
+"""Examines this machine before a build or a training run: what will not work, and what to do about it.
 
-Looked at are the versions, the processor, its memory and cores, oneDNN and GPUs as TensorFlow uses them, the speeds of
+Checked are the versions, the processor, its memory and cores, oneDNN and GPUs as TensorFlow uses them, the speeds of
 bfloat16 and of the disk, the space on it, and the flags of a training run. Exit code 0: nothing stands in the way; 2:
 there is a problem.
 
@@ -10,14 +10,21 @@ Examples:
   python -m launch.doctor --check_flags=runs/a/flags.txt
 """
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from eo_keras.doctor import machine as doctor
 from eo_keras.errors import EOKerasError, OptionError
-from launch import app, flag_files, path_flags
+from eo_keras.training.options import TrainingOptions
+from launch import app, flag_files, options, path_flags, train
 from tfrecords_builder import disk_usage
+
+if TYPE_CHECKING:
+    from eo_keras.doctor.tensorflow import Machine
 
 FLAGS = flags.FLAGS
 
@@ -27,10 +34,10 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     where = {"flag_values": flag_values, "module_name": __name__}
     path_flags.define_path("output_dir", ".", "Folder whose disk is measured: where records or runs shall go.", **where)
     flags.DEFINE_string(
-        "dataset", None, "Data set of which a build shall find room, see launch.build; with --source.", **where
+        "dataset", None, "Data set whose build must fit on the disk, see launch.build; with --source.", **where
     )
     path_flags.define_path(
-        "source", None, "Archive that the build shall read; only its listing is looked at.", urls=True, **where
+        "source", None, "Archive that the build shall read; only its listing is read.", urls=True, **where
     )
     path_flags.define_path(
         "check_flags",
@@ -43,22 +50,22 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def main() -> None:
     """Runs the command."""
     if (FLAGS.dataset is None) != (FLAGS.source is None):
-        raise OptionError("--source", "it says nothing without --dataset, and the other way round", "both or none")
-    given = _training_flags(FLAGS.check_flags) if FLAGS.check_flags is not None else None
+        raise OptionError("--source", "one of --source and --dataset is missing", "both or none")
+    given = training_flags(FLAGS.check_flags) if FLAGS.check_flags is not None else None
     needed, subject = None, ""
     if FLAGS.source is not None:
-        room = disk_usage.expected(FLAGS.dataset, FLAGS.source)
-        needed, subject = room.bytes, f"a build of {room.patches:,} patches of {FLAGS.dataset}"
+        usage = disk_usage.expected(FLAGS.dataset, FLAGS.source)
+        needed, subject = usage.bytes, f"a build of {usage.patches:,} patches of {FLAGS.dataset}"
     variables = dict(os.environ)
     findings = []
 
     def show(area: str, probe, *arguments) -> list[doctor.Check]:
-        found = doctor.examine(area, probe, *arguments)
-        findings.extend(found)
-        for finding in found:
+        checks = doctor.examine(area, probe, *arguments)
+        findings.extend(checks)
+        for finding in checks:
             remedy = f" -> {finding.remedy}" if finding.remedy else ""
             app.say(f"{finding.area:<10} {finding.level:<8} {finding.what}{remedy}")
-        return found
+        return checks
 
     show("versions", doctor.versions)
     show("versions", doctor.gdal)
@@ -81,7 +88,7 @@ def main() -> None:
     print(f"nothing stands in the way; {warnings} warning{'' if warnings == 1 else 's'}")
 
 
-def _examine_tensorflow(variables: dict[str, str], given: dict | None) -> list[doctor.Check]:
+def _examine_tensorflow(variables: dict[str, str], given: flags.FlagValues | None) -> list[doctor.Check]:
     findings = []
 
     def examine(area: str, probe, *arguments) -> None:
@@ -109,20 +116,32 @@ def _examine_tensorflow(variables: dict[str, str], given: dict | None) -> list[d
 
     examine("bfloat16", measure)
     if given is not None:
-        examine("flags", doctor_tensorflow.check_training, given, doctor_tensorflow.this_machine(tuple(gpus), speed))
+        findings += check_flags(given, doctor_tensorflow.this_machine(tuple(gpus), speed))
     return findings
 
 
-def _training_flags(path: str) -> dict:
-    """Reads a flag file as launch.train would."""
-    from launch import train
+def check_flags(given: flags.FlagValues, machine: Machine) -> list[doctor.Check]:
+    """Returns what is known of flags of launch.train on a machine; what it would refuse is a problem, in its words."""
+    from eo_keras.doctor import tensorflow as doctor_tensorflow
 
+    def message(error: EOKerasError) -> str:
+        return app.error_text(error, given)
+
+    try:
+        chosen = options.read(TrainingOptions, given)
+    except EOKerasError as error:
+        return [doctor.Check("flags", doctor.PROBLEM, message(error))]
+    return doctor_tensorflow.check_training(chosen, machine, message)
+
+
+def training_flags(path: str) -> flags.FlagValues:
+    """Reads a flag file as launch.train would."""
     values = flags.FlagValues()
     train.define_flags(values)
     # A run's flags.txt lacks the flag of its own folder, which the command requires.
     argv = [train.__name__, "--records_dir=", "--run_dir=", f"--flagfile={path}"]
     flag_files.parse(values, argv, named_by="--check_flags")
-    return train.given_options(values)
+    return values
 
 
 if __name__ == "__main__":

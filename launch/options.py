@@ -8,7 +8,7 @@ A command defines the flags of its options, and reads the options from them:
     def main():
         chosen = options.read(EvaluationOptions, FLAGS)
 
-A flag has the name, the default and the help of its field, and the range or the choices behind the help. Ranges are
+A flag has the name, the default and the help of its field, and the range or the choices after the help. Ranges are
 checked by the dataclass alone, so that a Python caller and the command line meet the same refusal. Several dataclasses
 may share an option: it must then be declared alike, and becomes one flag.
 

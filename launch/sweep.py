@@ -1,11 +1,11 @@
-r"""Trains a grid of settings, one run after the other, and tells which one does best on validation examples.
+r"""Trains a grid of settings, one run after the other, and ranks them on validation examples.
 
 --base is a flag file of launch.train: all that the runs have in common. It is not given as --flagfile, which would be
 read as flags of this command. Every other flag of launch.train that holds one value may be varied too, by --vary.
 
-Each run is a folder in --sweep_dir, such as lr=0.05,wd=0.001,seed=1. The same command again goes on where it was
+Each run is a folder in --sweep_dir, such as lr=0.05,wd=0.001,seed=1. The same command again resumes where it was
 broken off: finished runs are kept, an interrupted one is resumed, failed ones are tried again. Further values may be
-given later. The test split is never looked at. docs/guides/sweep.md explains the results.
+given later. The test split is never evaluated. docs/guides/sweep.md explains the results.
 
 Examples:
   python -m launch.sweep --base=eurosat_rgb_resnet50_scratch.flags --records_dir=records/rgb \
@@ -28,32 +28,26 @@ from typing import Any
 from absl import flags
 
 from eo_keras.core import files
+from eo_keras.core.options import Option, all_fields
 from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.records import data_card as cards
 from eo_keras.sweeps import grid, report, state
 from eo_keras.sweeps import sweep as sweeps
-from launch import app, flag_files, path_flags, train
+from eo_keras.training.options import TrainingOptions
+from launch import app, flag_files, options, path_flags, train
 
 FLAGS = flags.FLAGS
 
-_NOT_VARIED = {
+_SAME_IN_ALL_RUNS = {
     "records_dir": "runs on other records cannot be compared",
-    "run_dir": "the sweep names the runs",
-    "resume": "the sweep resumes runs by itself",
-    "overwrite": "the sweep says itself how a run is begun",
     "validation_from_train": "runs must be compared on equally many examples",
-    "strategy": "it does not change what is computed",
-    "virtual_devices": "it does not change what is computed",
-    "cache_gb": "it does not change what is computed",
-    "checkpoint_steps": "it does not change what is computed",
-    "worker_wait": "it does not change what is computed",
 }
 _LISTS = ("learning_rate", "weight_decay", "seed")
 _SHOWN = ("epoch", "warning")
 """Lines of a run that begin so are shown; all of them are in its log."""
 
 _ASKED_EVERY = 0.2
-"""Seconds between two looks at whether to stop."""
+"""Seconds between two checks of whether to stop."""
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -91,7 +85,7 @@ def training_flags(base: str, records_dir: str | None, overrides: Mapping[str, A
     values = flags.FlagValues()
     train.define_flags(values)
     app.define_flags(values)
-    # What a base says about its own folder, or about how it was begun, does not reach the runs.
+    # The base's own folder, and how it was begun, do not apply to the runs.
     argv = [train.__name__, "--records_dir=", "--run_dir=", f"--flagfile={base}"]
     if records_dir is not None:
         argv.append(f"--records_dir={records_dir}")
@@ -121,20 +115,31 @@ def varied_flags(flag_values: flags.FlagValues, base: flags.FlagValues) -> dict[
             raise OptionError("--vary", f"'{text}'", "NAME=V1,V2")
         given.append((name.strip().removeprefix("--"), [value.strip() for value in rest.split(",")] if rest else []))
     varied: dict[str, list[Any]] = {}
-    known = {flag.name for flag in base.flags_by_module_dict()[train.__name__]}
+    known = {field.name: field.option for field in all_fields(TrainingOptions)}
+    present = options.aliases(base)
     for name, texts in given:
+        name = present.get(name, name)
         if name not in known:
             raise OptionError(
                 f"--vary={name}", "launch.train has no such flag", remedy="see python -m launch.train --help"
             )
-        if name in _NOT_VARIED:
-            raise OptionError(f"--vary={name}", f"it cannot be varied: {_NOT_VARIED[name]}", "another flag")
+        if reason := _not_varied(name, known[name]):
+            raise OptionError(f"--vary={name}", f"it cannot be varied: {reason}", "another flag")
         if isinstance(base[name].parser, flags.BaseListParser):
             raise OptionError(f"--vary={name}", "it holds a list, whose commas would divide the values", "another flag")
         if name in varied:
             raise OptionError(f"--{name}", "it is varied twice", "all of its values at one place")
         varied[name] = [_value(base[name], text) for text in texts]
     return varied
+
+
+def _not_varied(name: str, declared: Option) -> str:
+    """Returns why a flag cannot be varied; an empty text where it can."""
+    if not declared.repeatable:
+        return "the sweep sets it itself"
+    if name in _SAME_IN_ALL_RUNS:
+        return _SAME_IN_ALL_RUNS[name]
+    return "" if declared.affects_result else "it does not change what is computed"
 
 
 def _value(flag: flags.Flag, text: str) -> Any:
@@ -163,10 +168,9 @@ def make_plan(
         try:
             values = training_flags(base, records_dir, point)
             values.run_dir, values.resume, values.overwrite = os.path.join(sweep_dir, name), False, False
-            plan.append(grid.PlannedRun(point, train.options(values), app.flags_text(values)))
+            plan.append(grid.PlannedRun(point, options.read(TrainingOptions, values), app.flags_text(values)))
         except EOKerasError as error:
-            where, *others = error.args
-            raise type(error)(f"run {name}: {where}", *others) from None
+            raise grid.named(name, error) from None
     return plan
 
 
@@ -179,22 +183,22 @@ def train_in_process(
     show: Callable[[str], None],
     stop: Callable[[], bool],
 ) -> str:
-    """Trains a run by launch.train in a process of its own; asked to stop, passes that on and waits for the checkpoint.
+    """Trains a run by launch.train in a process of its own; to stop, sends it SIGTERM and waits for its checkpoint.
 
     Args:
         planned: the run.
         mode: how it is begun, see `sweeps.read_status`.
-        log: file to which all that the process says is added.
+        log: file to which the output of the process is appended.
         flags_file: file of its flags.
         show: called with each line.
-        stop: asked several times a second whether to stop.
+        stop: called several times a second; whether to stop.
 
     Returns:
         An empty text if it ended well, otherwise its last error line.
     """
     command = [sys.executable, "-m", train.__name__, f"--flagfile={flags_file}", f"--run_dir={planned.options.run_dir}"]
     command += ["--resume"] if mode == sweeps.RESUME else []
-    last, told, rest = "", False, b""
+    last, signaled, rest = "", False, b""
     with files.storage_errors(log), open(log, "ab", buffering=0) as file:
         file.write(f"$ {' '.join(command[1:])}\n".encode())
         # In a process group of its own: of Ctrl-C in a terminal the run would hear twice, and end at once.
@@ -204,9 +208,9 @@ def train_in_process(
             try:
                 ended = False
                 while not ended:
-                    if stop() and not told:
+                    if stop() and not signaled:
                         process.send_signal(signal.SIGTERM)
-                        told = True
+                        signaled = True
                     if not select.select([process.stdout], [], [], _ASKED_EVERY)[0]:
                         continue
                     block = os.read(process.stdout.fileno(), 1 << 16)
@@ -238,8 +242,8 @@ def main() -> None:
     cards.read_data_card(base.records_dir)
     app.import_tensorflow_quietly()
     plan = make_plan(FLAGS.base, FLAGS.records_dir, FLAGS.sweep_dir, points)
-    found = sweeps.open_sweep(FLAGS.sweep_dir, app.own_flags(base), plan)
-    _describe(found, plan, varied)
+    current = sweeps.open_sweep(FLAGS.sweep_dir, app.own_flags(base), plan)
+    _describe(current, plan, varied)
     if FLAGS.dry_run:
         print(f"dry run: {len(plan)} runs fit, nothing was written to {FLAGS.sweep_dir}")
         return
@@ -260,7 +264,7 @@ def main() -> None:
                 stop=stop.asked,
             )
 
-        found = sweeps.sweep(
+        current = sweeps.sweep(
             folder,
             app.own_flags(base),
             plan,
@@ -269,11 +273,11 @@ def main() -> None:
             stop=stop.asked,
             stop_on_error=FLAGS.stop_on_error,
         )
-    _tell(found)
+    _print_results(current)
     if stop.asked():
         raise app.Stopped(stop.signal)
     names = {planned.name for planned in plan}
-    if failed := [one for one in found.results if one.status == state.FAILED and one.name in names]:
+    if failed := [one for one in current.results if one.status == state.FAILED and one.name in names]:
         log = folder / state.LOGS_DIR / f"{failed[0].name}.log"
         raise EOKerasError(
             f"{len(failed)} of {len(plan)} runs",
@@ -282,12 +286,12 @@ def main() -> None:
         )
 
 
-def _describe(found: state.Sweep, plan: Sequence[grid.PlannedRun], varied: Mapping[str, Sequence[Any]]) -> None:
-    results = {result.name: result for result in found.results}
+def _describe(current: state.Sweep, plan: Sequence[grid.PlannedRun], varied: Mapping[str, Sequence[Any]]) -> None:
+    results = {result.name: result for result in current.results}
     for name, values in varied.items():
         print(f"{name}: {', '.join(grid.format_value(value) for value in values)}")
-    what = state.TITLES[found.metric]
-    print(f"chosen: the setting by {what} on validation examples ({found.validation}), never by the test split")
+    what = current.monitor.title
+    print(f"chosen: the setting by {what} on validation examples ({current.validation}), never by the test split")
     statuses = [results[planned.name].status for planned in plan]
     counts = ", ".join(f"{statuses.count(one)} {one}" for one in dict.fromkeys(statuses))
     print(f"runs:   {len(plan)} ({counts})", flush=True)
@@ -296,19 +300,19 @@ def _describe(found: state.Sweep, plan: Sequence[grid.PlannedRun], varied: Mappi
             print(f"  {planned.name}  {results[planned.name].status}")
 
 
-def _tell(found: state.Sweep) -> None:
+def _print_results(current: state.Sweep) -> None:
     """Prints the table, and the command that comes next."""
     from eo_keras.evaluation import comparison_report
 
-    table = report.table(found)
-    print("\n".join(["", *comparison_report.table_lines(table), "", *report.cautions(found)]))
+    table = report.table(current)
+    print("\n".join(["", *comparison_report.table_lines(table), "", *report.cautions(current)]))
     print(f"{FLAGS.sweep_dir}: {report.TABLE_NAME}, {report.CSV_NAME}, {report.FIGURE_NAME}")
-    best = report.best_of(report.settings_of(found.results))
-    if best is not None and all(one.status in (state.FINISHED, state.FAILED) for one in found.results):
-        first = next(one for one in found.results if best.values.items() <= one.settings.items())
+    best = report.best_of(report.settings_of(current.results))
+    if best is not None and all(one.status in (state.FINISHED, state.FAILED) for one in current.results):
+        first = next(one for one in current.results if best.values.items() <= one.settings.items())
         # The commas of a pattern would divide it.
         pattern = first.name.replace(",", "?")
-        if grid.SEED in found.varied and len(first.settings) > 1:
+        if grid.SEED in current.varied and len(first.settings) > 1:
             pattern = f"{pattern.rpartition('=')[0]}=*"
         app.say(f"next: python -m launch.evaluate --run_dir='{os.path.join(FLAGS.sweep_dir, pattern)}' --split=test")
 

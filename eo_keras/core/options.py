@@ -314,6 +314,18 @@ def aliases(kind: type) -> dict[str, str]:
 
 
 def with_present_names(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values by name, such as those that an older version wrote, with the options' present names."""
+    """Returns values by name, such as those that an older version wrote, with the options' present names.
+
+    Args:
+        kind: the dataclass of options.
+        values: values by name; those of nested dataclasses stand beside the outer ones or in objects of their own.
+    """
     present = aliases(kind)
-    return {present.get(name, name): value for name, value in values.items()}
+
+    def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            present.get(name, name): renamed(value) if isinstance(value, Mapping) else value
+            for name, value in values.items()
+        }
+
+    return renamed(values)

@@ -96,6 +96,9 @@ class TrainingDataset:
             OptionError: if there are too few examples for a batch, the workers cannot share a batch evenly, or the
                 augmentation does not fit the images.
         """
+        size = records.card.patch_size
+        if isinstance(options.augmentation, CropAugmentation):
+            options = dataclasses.replace(options, augmentation=options.augmentation.for_tiles(size))
         self._records, self._options, self._split, self._part = records, options, split, part
         workers = input_context.num_input_pipelines if input_context else 1
         self._worker = WorkerShard(input_context.input_pipeline_id, workers) if input_context else WHOLE
@@ -108,7 +111,6 @@ class TrainingDataset:
         check_workers(records.folder, split, None if self.in_memory else shards, options.batch_size, workers)
         self._files = records.files(split, self._share)
         self.bands = records.bands(options.bands)
-        size = records.card.patch_size
         if options.augmentation is not None:
             options.augmentation.check_size(size, size)
         self.examples = records.count(split, part, self._share)

@@ -1,6 +1,6 @@
-"""Looks at the machine before a build or a training run: versions, processor, memory, devices, disk.
+"""Checks of the machine before a build or a training run: versions, processor, memory, devices, disk.
 
-Every probe returns findings and is run by `examine`, so that what cannot be found out is itself a finding.
+Every probe returns findings and is run by `examine`, so that what cannot be determined is itself a finding.
 `doctor_tensorflow` asks TensorFlow, and checks the flags of a training run.
 """
 
@@ -38,12 +38,12 @@ _LEAST_FILES = 256
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One thing that was found.
+    """One finding.
 
     Attributes:
         area: what it is about, such as `disk`.
         level: one of `LEVELS`. `problem`: something will not work. `warning`: it works, but slowly or untested.
-        what: what was found.
+        what: the finding.
         remedy: what to do about it; empty where there is nothing to do.
     """
 
@@ -54,7 +54,7 @@ class Check:
 
 
 def examine(area: str, probe: Callable[..., Sequence[Check]], *arguments: Any) -> list[Check]:
-    """Runs a probe; if it fails, that is what is found."""
+    """Runs a probe; if it fails, that is the finding."""
     try:
         return list(probe(*arguments))
     except EOKerasError as error:
@@ -83,30 +83,30 @@ def versions(package: str = _PACKAGE) -> list[Check]:
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = importlib.metadata.version(wanted.name)
+            installed = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
             findings.append(Check(area, PROBLEM, f"{wanted.name} is not installed", reinstall))
             continue
-        missed = [part for part in wanted.specifier if not part.contains(found, prereleases=True)]
+        missed = [part for part in wanted.specifier if not part.contains(installed, prereleases=True)]
         if not missed:
-            fitting.append(f"{wanted.name} {found}")
+            fitting.append(f"{wanted.name} {installed}")
             continue
         # Below a range something is missing; beyond it, it has only never been tried.
         level = WARNING if all(part.operator in ("<", "<=") for part in missed) else PROBLEM
-        findings.append(Check(area, level, f"{wanted.name} {found}; declared {wanted.specifier}", reinstall))
+        findings.append(Check(area, level, f"{wanted.name} {installed}; declared {wanted.specifier}", reinstall))
     summary = f"Python {python}, {package} {metadata['Version']}; as declared: {', '.join(fitting)}"
     return [Check(area, OK, summary), *findings]
 
 
 def gdal() -> list[Check]:
-    """Tells the versions of the libraries inside rasterio."""
+    """Reports the versions of the libraries inside rasterio."""
     import rasterio
 
     return [Check("versions", OK, f"GDAL {rasterio.__gdal_version__}, PROJ {rasterio.__proj_version__}, in rasterio")]
 
 
 def processor(root: pathlib.Path = _ROOT) -> list[Check]:
-    """Tells the processor's name and instructions, and how many cores this process may use."""
+    """Reports the processor's name and instructions, and how many cores this process may use."""
     area = "processor"
     name, instructions = _cpuinfo(root)
     cores, usable = os.cpu_count() or 1, usable_cores(root)
@@ -117,7 +117,7 @@ def processor(root: pathlib.Path = _ROOT) -> list[Check]:
                 area,
                 WARNING,
                 f"this process may use {usable:g} of the {cores} cores",
-                f"say `num_workers={max(1, int(usable))}` to launch.build, whose default is {cores}",
+                f"give `num_workers={max(1, int(usable))}` to launch.build, whose default is {cores}",
             )
         )
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -140,7 +140,7 @@ _BFLOAT16 = {"avx512_bf16": "AVX512_BF16", "amx_bf16": "AMX"}
 
 
 def has_bfloat16(root: pathlib.Path = _ROOT) -> bool:
-    """Tells whether the processor is known to have instructions for bfloat16."""
+    """Reports whether the processor is known to have instructions for bfloat16."""
     return bool(_cpuinfo(root)[1] & set(_BFLOAT16))
 
 
@@ -191,7 +191,7 @@ def usable_memory(root: pathlib.Path = _ROOT) -> tuple[int, int, int | None]:
 
 
 def memory(root: pathlib.Path = _ROOT) -> list[Check]:
-    """Tells the memory, what of it is free, and whether the control group allows less."""
+    """Reports the memory, how much of it is free, and whether the control group allows less."""
     area = "memory"
     whole, free, limit = usable_memory(root)
     findings = [Check(area, OK, f"{whole / _GB:.1f} GB, {free / _GB:.1f} GB free")]
@@ -206,12 +206,12 @@ def memory(root: pathlib.Path = _ROOT) -> list[Check]:
         )
     if (free := min(free, limit or free)) < _LEAST_MEMORY:
         what = f"{free / _GB:.1f} GB free: little for training, which needs about {_LEAST_MEMORY / _GB:.0f} GB"
-        findings.append(Check(area, WARNING, what, "end other programs; say `cache_gb=0` and a smaller `batch_size`"))
+        findings.append(Check(area, WARNING, what, "end other programs; give `cache_gb=0` and a smaller `batch_size`"))
     return findings
 
 
 def open_files() -> list[Check]:
-    """Tells how many files a process may have open."""
+    """Reports how many files a process may have open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < _LEAST_FILES:
         return [Check("limits", WARNING, f"{soft} open files", f"ulimit -n {_LEAST_FILES * 4} (at most {hard})")]
@@ -256,8 +256,8 @@ def disk(folder: str, *, bytes_limit: int | None = None, seconds: float = TEST_S
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             file.seek(0)
             started, read = time.monotonic(), 0
-            while time.monotonic() - started < seconds and (found := len(file.read(_TEST_BLOCK))):
-                read += found
+            while time.monotonic() - started < seconds and (count := len(file.read(_TEST_BLOCK))):
+                read += count
             reading = read / (time.monotonic() - started)
     except OSError as error:
         remedy = "choose a folder that may be written to"
@@ -270,7 +270,7 @@ def disk(folder: str, *, bytes_limit: int | None = None, seconds: float = TEST_S
 
 
 def space(folder: str, needed: int | None = None, subject: str = "") -> list[Check]:
-    """Tells how much is free where a folder is, or will be.
+    """Reports how much is free where a folder is, or will be.
 
     Args:
         folder: a folder, which need not exist yet.
@@ -287,5 +287,5 @@ def space(folder: str, needed: int | None = None, subject: str = "") -> list[Che
     if free < needed:
         return [Check(area, PROBLEM, what, "free some space or choose another folder")]
     if free < 1.5 * needed:
-        return [Check(area, WARNING, f"{what}: it just fits", "leave room for the runs that will follow")]
+        return [Check(area, WARNING, f"{what}: it just fits", "keep space for the runs that will follow")]
     return [Check(area, OK, what)]

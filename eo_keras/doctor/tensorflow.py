@@ -11,15 +11,14 @@ import os
 import pathlib
 import re
 import time
-import types
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from eo_keras.doctor import machine as doctor
 from eo_keras.doctor.machine import NOTE, OK, PROBLEM, WARNING, Check
-from eo_keras.errors import EOKerasError, OptionError
-from eo_keras.records import data_card as cards
-from eo_keras.sensors import sentinel2
+from eo_keras.errors import EOKerasError
+from eo_keras.records.data_card import read_data_card
+from eo_keras.training.options import TrainingOptions
+from eo_keras.training.validate import validate
 
 _ONEDNN_VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 _DRIVERS = ("proc/driver/nvidia/version", "dev/nvidia0", "dev/dxg")
@@ -43,7 +42,7 @@ class Gpu:
 
 
 def environment(variables: Mapping[str, str]) -> list[Check]:
-    """Looks for environment variables that break training, or slow it down.
+    """Checks for environment variables that break training, or slow it down.
 
     Args:
         variables: those of the process, before TensorFlow is imported.
@@ -68,7 +67,7 @@ def environment(variables: Mapping[str, str]) -> list[Check]:
 
 
 def onednn() -> list[Check]:
-    """Runs a convolution and tells whether TensorFlow gave it to oneDNN."""
+    """Runs a convolution and reports whether TensorFlow gave it to oneDNN."""
     import numpy as np
     import tensorflow as tf
 
@@ -76,10 +75,10 @@ def onednn() -> list[Check]:
     image = np.ones((1, 16, 16, 8), np.float32)
     with tf.Graph().as_default():
         given = tf1.placeholder(tf.float32, image.shape)
-        answer = tf.nn.conv2d(given, tf.ones((3, 3, 8, 8)), 1, "SAME")
+        output = tf.nn.conv2d(given, tf.ones((3, 3, 8, 8)), 1, "SAME")
         said, options = tf1.RunMetadata(), tf1.RunOptions(output_partition_graphs=True)
         with tf1.Session(config=tf1.ConfigProto(device_count={"GPU": 0})) as session:
-            session.run(answer, {given: image}, options=options, run_metadata=said)
+            session.run(output, {given: image}, options=options, run_metadata=said)
     ran = [node.op for graph in said.partition_graphs for node in graph.node if "Conv2D" in node.op]
     switch = os.environ.get(_ONEDNN_VARIABLE, "TensorFlow's own choice")
     if any("Mkl" in name for name in ran):
@@ -117,7 +116,7 @@ def bfloat16_speed(device: str = "CPU:0", *, seconds: float = _SPEED_SECONDS) ->
                     # As mixed precision does it: kernels in float32, cast at each use.
                     features = tf.nn.relu(tf.nn.conv2d(features, tf.cast(kernel, dtype), 1, "SAME"))
                 loss = tf.reduce_sum(features + before)
-            return tf.add_n([tf.reduce_sum(found) for found in tape.gradient(loss, [image, *kernels])])
+            return tf.add_n([tf.reduce_sum(one) for one in tape.gradient(loss, [image, *kernels])])
 
         return step
 
@@ -136,7 +135,7 @@ def bfloat16_speed(device: str = "CPU:0", *, seconds: float = _SPEED_SECONDS) ->
 
 
 def bfloat16(speed: float, device: str) -> list[Check]:
-    """Tells whether `--dtype_policy=mixed_bfloat16` pays.
+    """Reports whether `dtype_policy=mixed_bfloat16` pays.
 
     Args:
         speed: what `bfloat16_speed` measured.
@@ -151,26 +150,26 @@ def bfloat16(speed: float, device: str) -> list[Check]:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Returns the GPUs that TensorFlow sees; their memory is taken into use by that."""
+    """Returns the GPUs that TensorFlow sees; TensorFlow allocates their memory by that."""
     import tensorflow as tf
     from tensorflow.python.client import device_lib
 
     seen = tf.config.list_physical_devices("GPU")
-    # Asked only where there is one, for the answer costs seconds.
+    # Listed only where there is one, for that takes seconds.
     limits = [device.memory_limit for device in device_lib.list_local_devices() if seen and device.device_type == "GPU"]
-    found = []
+    listed = []
     for place, device in enumerate(seen):
         details = tf.config.experimental.get_device_details(device)
         capability = tuple(details.get("compute_capability", (0, 0)))
-        found.append(Gpu(details.get("device_name", device.name), capability, (limits + [0] * len(seen))[place]))
-    return tuple(found)
+        listed.append(Gpu(details.get("device_name", device.name), capability, (limits + [0] * len(seen))[place]))
+    return tuple(listed)
 
 
-def devices(found: tuple[Gpu, ...], root: pathlib.Path = pathlib.Path("/")) -> list[Check]:
-    """Tells which GPUs TensorFlow uses, or why it sees none.
+def devices(visible: tuple[Gpu, ...], root: pathlib.Path = pathlib.Path("/")) -> list[Check]:
+    """Reports which GPUs TensorFlow uses, or why it sees none.
 
     Args:
-        found: what `gpus` returned.
+        visible: what `gpus` returned.
         root: where `proc` and `dev` are.
     """
     import tensorflow as tf
@@ -178,9 +177,9 @@ def devices(found: tuple[Gpu, ...], root: pathlib.Path = pathlib.Path("/")) -> l
     area, built = "GPU", tf.sysconfig.get_build_info()
     cuda = f"CUDA {built['cuda_version']}, cuDNN {built['cudnn_version']}" if built.get("is_cuda_build") else ""
     present = [name for name in _DRIVERS if (root / name).exists()]
-    if found:
+    if visible:
         findings = []
-        for gpu in found:
+        for gpu in visible:
             major, minor = gpu.compute_capability
             what = f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory / 1e9:.1f} GB for TensorFlow ({cuda})"
             findings.append(Check(area, OK, what))
@@ -238,67 +237,44 @@ class Machine:
 
 
 def this_machine(
-    found: tuple[Gpu, ...], bfloat16: float | None = None, root: pathlib.Path = pathlib.Path("/")
+    visible: tuple[Gpu, ...], bfloat16: float | None = None, root: pathlib.Path = pathlib.Path("/")
 ) -> Machine:
-    """Describes this machine; what cannot be found out is left at its default."""
+    """Describes this machine; what cannot be determined is left at its default."""
     try:
         _, free, limit = doctor.usable_memory(root)
         memory = min(free, limit or free)
     except (KeyError, ValueError, IndexError):
         memory = None
-    return Machine(found, bfloat16, memory)
+    return Machine(visible, bfloat16, memory)
 
 
-def check_training(given: Mapping[str, Any], machine: Machine) -> list[Check]:
-    """Tells which flags of `launch.train` are known to break on a machine, or to crawl.
+def check_training(
+    options: TrainingOptions, machine: Machine, message: Callable[[EOKerasError], str] = str
+) -> list[Check]:
+    """Reports which options of a training run are known to break on a machine, or to be slow on it.
+
+    What depends on the records is checked where their folder is there.
 
     Args:
-        given: the flags' values by name; those left out have the defaults of `TrainingOptions` and its parts.
+        options: the options.
         machine: the machine.
+        message: returns the text of an error with which training would refuse the options.
     """
-    from eo_keras import models
-    from eo_keras.data.augment import patches
-    from eo_keras.training import distribution, optimizers
-    from eo_keras.training import options as training_options
-
     area, findings = "flags", []
-
-    def attempt(function, *arguments, **keywords):
-        try:
-            return function(*arguments, **keywords)
-        except EOKerasError as error:
-            findings.append(Check(area, PROBLEM, str(error)))
-
-    def chosen(kind):
-        return {field.name: given[field.name] for field in dataclasses.fields(kind) if field.name in given}
-
-    optimizer = attempt(optimizers.OptimizerOptions, **chosen(optimizers.OptimizerOptions))
-    changes = dataclasses.asdict(patches.Augmentation()) | chosen(patches.Augmentation)
-    augmentation = attempt(patches.Augmentation, **changes) if any(changes.values()) else None
-    parts = {"records_dir": "", "run_dir": "", **chosen(training_options.TrainingOptions)}
-    parts |= {"optimizer": optimizer or optimizers.OptimizerOptions(), "augmentation": augmentation}
-    options = attempt(training_options.TrainingOptions, **parts)
-    if options is None:
-        return findings
 
     def add(level: str, what: str, remedy: str) -> None:
         findings.append(Check(area, level, what, remedy))
 
     replicas = machine.replicas(options.strategy, options.virtual_devices)
-    if options.strategy == "none" or options.strategy not in distribution.STRATEGIES:
-        attempt(distribution.make_strategy, options.strategy, virtual_devices=options.virtual_devices)
-    attempt(options.check_devices, replicas)
-    attempt(distribution.check_batch_size, options.batch_size, types.SimpleNamespace(num_replicas_in_sync=replicas))
+    there = bool(options.records_dir) and os.path.isdir(options.records_dir)
+    try:
+        validate(options, read_data_card(options.records_dir) if there else None, replicas)
+    except EOKerasError as error:
+        findings.append(Check(area, PROBLEM, message(error)))
     if options.virtual_devices > 1:
         where = "they take the processor, not the GPUs" if machine.gpus else "they share one processor"
-        add(NOTE, f"virtual_devices={options.virtual_devices}: {where}, and make nothing faster", "leave them out")
-    if options.model not in models.MODELS:
-        attempt(_refuse, "model", f"'{options.model}'", f"one of {', '.join(models.MODELS)}")
-    elif options.weights == "imagenet" and not models.MODELS[options.model].imagenet:
-        attempt(_refuse, "weights", f"there are no ImageNet weights for {options.model}", "a file, or none")
+        add(NOTE, f"`virtual_devices={options.virtual_devices}`: {where}, and make nothing faster", "leave them out")
     policy, on_gpu = options.dtype_policy, bool(machine.gpus) and not options.virtual_devices
-    if policy not in models.POLICIES:
-        attempt(_refuse, "dtype_policy", f"'{policy}'", f"one of {', '.join(models.POLICIES)}")
     if policy == "mixed_float16":
         if not on_gpu:
             add(WARNING, "mixed_float16 on a processor: it has no fast float16", "take float32")
@@ -309,25 +285,8 @@ def check_training(given: Mapping[str, Any], machine: Machine) -> list[Check]:
     if policy == "float64":
         add(NOTE, "float64: made for comparing devices, several times slower than float32", "take float32 to train")
     if machine.memory is not None and 1e9 * options.cache_gb > 0.8 * machine.memory:
-        what = f"cache_gb={options.cache_gb:g} of {machine.memory / 1e9:.1f} GB of free memory"
-        add(WARNING, f"{what}: a data set of that size leaves no room for the model", "make cache_gb smaller")
-    if options.records_dir and os.path.isdir(options.records_dir):
-        findings += doctor.examine(area, _check_data, options)
+        what = f"`cache_gb={options.cache_gb:g}` of {machine.memory / 1e9:.1f} GB of free memory"
+        add(WARNING, f"{what}: a data set of that size leaves no memory for the model", "make `cache_gb` smaller")
     if not any(finding.level == PROBLEM for finding in findings):
         findings.append(Check(area, OK, f"none known to break on {replicas} device{'s' if replicas > 1 else ''}"))
     return findings
-
-
-def _refuse(*arguments: str) -> None:
-    raise OptionError(*arguments)
-
-
-def _check_data(options: Any) -> list[Check]:
-    """Checks the flags that depend on the records."""
-    card = cards.read_data_card(options.records_dir)
-    sentinel2.parse_bands(options.bands, card.bands)
-    if options.augmentation is not None:
-        options.augmentation.check_size(card.patch_size, card.patch_size)
-    if too_large := [size for size in options.progressive_sizes if size >= card.patch_size]:
-        raise OptionError("progressive_sizes", f"{too_large[0]}", f"less than the patches' {card.patch_size}")
-    return []

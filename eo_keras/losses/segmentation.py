@@ -17,8 +17,7 @@ from keras import ops
 
 from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import IGNORE
-
-DENSE_LOSSES = ("cross_entropy", "focal", "dice", "cross_entropy+dice")
+from eo_keras.losses import SEGMENTATION_LOSSES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +25,8 @@ class DenseLossOptions:
     """Loss over the pixels of a mask.
 
     Attributes:
-        kind: one of `DENSE_LOSSES`. `focal`: see `pixel_losses`; `dice`: see `dice_sums`; the sum of two counts both
-            alike (Isensee et al. 2021, Nature Methods 18, section "Training", with sums over the whole batch).
+        kind: one of `SEGMENTATION_LOSSES`. `focal`: see `pixel_losses`; `dice`: see `dice_sums`; the sum of two counts
+            both alike (Isensee et al. 2021, Nature Methods 18, section "Training", with sums over the whole batch).
         class_weights: what a pixel of each class counts in the cross-entropy or the focal loss; None for 1. The mean of
             a class-weighted loss is still over the number of pixels.
         focal_gamma: exponent that reduces the weight of well classified pixels; of `focal` alone.
@@ -43,8 +42,8 @@ class DenseLossOptions:
 
     def __post_init__(self):
         """Refuses values that make no sense."""
-        if self.kind not in DENSE_LOSSES:
-            raise OptionError("loss", f"'{self.kind}'", f"one of {', '.join(DENSE_LOSSES)}")
+        if self.kind not in SEGMENTATION_LOSSES:
+            raise OptionError("loss", f"'{self.kind}'", f"one of {', '.join(SEGMENTATION_LOSSES)}")
         if not (math.isfinite(self.focal_gamma) and self.focal_gamma >= 0):
             raise OptionError("focal_gamma", f"{self.focal_gamma}", "0 or more")
         if not 0 <= self.label_smoothing < 1:

@@ -36,9 +36,9 @@ def shown_flags(results: Sequence[RunStatus]) -> tuple[str, str | None]:
 
 
 def _values(results: Sequence[RunStatus], name: str) -> list[Any]:
-    found = {format_value(result.settings[name]): result.settings[name] for result in results}
-    ordered = all(isinstance(value, (int, float)) for value in found.values())
-    return sorted(found.values()) if ordered else list(found.values())
+    values = {format_value(result.settings[name]): result.settings[name] for result in results}
+    ordered = all(isinstance(value, (int, float)) for value in values.values())
+    return sorted(values.values()) if ordered else list(values.values())
 
 
 def figure_png(results: Sequence[RunStatus], best: Mapping[str, Any] | None = None, metric: str = "accuracy") -> bytes:

@@ -6,13 +6,12 @@ import dataclasses
 import itertools
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eo_keras.errors import EOKerasError, OptionError
-from eo_keras.records import data_card as cards
-
-if TYPE_CHECKING:
-    from eo_keras.training.options import TrainingOptions
+from eo_keras.records.data_card import DataCard
+from eo_keras.training.options import TrainingOptions
+from eo_keras.training.validate import validate
 
 SEED = "seed"
 _SHORT = {"learning_rate": "lr", "weight_decay": "wd"}
@@ -102,37 +101,17 @@ class PlannedRun:
         return run_name(self.settings)
 
 
-def check(planned: PlannedRun, card: cards.DataCard) -> None:
-    """Refuses a run that could not be trained, as far as can be told without a device.
+def check(planned: PlannedRun, card: DataCard) -> PlannedRun:
+    """Returns a run with defaults that depend on the records filled in, after checking that it can be trained.
 
     Raises:
-        EOKerasError: naming the run.
+        EOKerasError: what training would refuse the run with, or that nothing could compare it with others; the run is
+            named.
     """
-    from eo_keras import models
-    from eo_keras.sensors import sentinel2
-    from eo_keras.training import distribution, optimizers
-    from eo_keras.training.options import check_task
-
     options = planned.options
-
-    def refuse(name: str, known: Sequence[str]) -> None:
-        if getattr(options, name) not in known:
-            raise OptionError(name, f"'{getattr(options, name)}'", f"one of {', '.join(known)}")
-
     try:
-        refuse("model", tuple(models.MODELS))
-        check_task(options, card)
-        refuse("dtype_policy", models.POLICIES)
-        refuse("strategy", [name for name in distribution.STRATEGIES if name != "multi_worker"])
-        if options.weights == "imagenet" and not models.MODELS[options.model].imagenet:
-            raise OptionError("weights", f"there are no ImageNet weights for {options.model}", "a file, or none")
-        models.check_stem(sentinel2.parse_bands(options.bands, card.bands), options.stem)
-        # One step an epoch will do: only whether warm-up and decays lie within the run is looked at.
-        optimizers.make_schedule(options.optimizer, options.epochs - options.head_epochs, 1)
-        if options.augmentation is not None:
-            options.augmentation.check_size(card.patch_size, card.patch_size)
-        if too_large := [size for size in options.progressive_sizes if size >= card.patch_size]:
-            raise OptionError("progressive_sizes", f"{too_large[0]}", f"less than the patches' {card.patch_size}")
+        if options.strategy == "multi_worker":
+            raise OptionError("strategy", "multi_worker: a sweep trains in processes of this machine", "another one")
         if not has_split(card) and not options.validation_from_train:
             raise OptionError(
                 "validation_from_train",
@@ -140,11 +119,17 @@ def check(planned: PlannedRun, card: cards.DataCard) -> None:
                 "validation examples",
                 "hold some out by `validation_from_train=0.05` in the base, or build records with `val_fraction`",
             )
+        return dataclasses.replace(planned, options=validate(options, card))
     except EOKerasError as error:
-        where, *others = error.args
-        raise type(error)(f"run {planned.name}: {where}", *others) from None
+        raise named(planned.name, error) from None
 
 
-def has_split(card: cards.DataCard) -> bool:
-    """Tells whether the records have a split of validation examples."""
+def named(run: str, error: EOKerasError) -> EOKerasError:
+    """Returns an error whose place names a run too."""
+    where, *others = error.args
+    return type(error)(f"run {run}: {where}", *others)
+
+
+def has_split(card: DataCard) -> bool:
+    """Returns whether the records have a split of validation examples."""
     return "val" in card.splits and bool(card.splits["val"].examples)

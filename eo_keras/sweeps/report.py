@@ -1,7 +1,7 @@
-"""What a sweep has come to, as files: JSON and CSV to compute with, a table to read, a figure, and TensorBoard's table.
+"""Results of a sweep as files: JSON and CSV, a table to read, a figure, and TensorBoard's table of hyperparameters.
 
-Runs are compared by the score of the kept epoch on validation examples: accuracy, or of maps mIoU. The test split is
-never asked: a split that has chosen among settings no longer tests.
+Runs are compared by the score of the kept epoch on validation examples: the task's monitor, such as accuracy or mIoU.
+The test split is never evaluated: a split that has chosen among settings no longer tests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from eo_keras.plots.html import Table
 from eo_keras.sweeps import figure as sweep_figure
 from eo_keras.sweeps import tensorboard
 from eo_keras.sweeps.grid import SEED, format_value
-from eo_keras.sweeps.state import FAILED, FINISHED, JSON_NAME, SCHEMA, TITLES, RunStatus, Sweep
+from eo_keras.sweeps.state import FAILED, FINISHED, JSON_NAME, SCHEMA, RunStatus, Sweep
 
 CSV_NAME, TABLE_NAME, FIGURE_NAME = "sweep.csv", "table.md", "sweep.png"
 NAMES = (JSON_NAME, CSV_NAME, TABLE_NAME, FIGURE_NAME)
@@ -89,18 +89,18 @@ def _setting(group: Sequence[RunStatus]) -> SweepPoint:
 def best_of(settings: Sequence[SweepPoint]) -> SweepPoint | None:
     """Returns the setting of the highest mean score, of equal ones that of the lower loss.
 
-    A setting of which a run failed is left out: the mean over the runs that happened to get through says too much. None
+    A setting of which a run failed is left out: the mean over the other runs would be biased. None
     where no other setting has a finished run.
     """
     eligible = [one for one in settings if one.finished and not one.failed]
     return max(eligible, key=lambda one: (one.score, -one.loss), default=None)
 
 
-def table(found: Sweep) -> Table:
+def table(sweep: Sweep) -> Table:
     """Returns the settings, the best first and those without a finished run last."""
-    settings = settings_of(found.results)
+    settings = settings_of(sweep.results)
     best = best_of(settings)
-    names = [name for name in found.varied if name != SEED]
+    names = [name for name in sweep.varied if name != SEED]
     ranked = sorted(settings, key=lambda one: (one is not best, one.score is None, -(one.score or 0), one.loss or 0))
     rows = []
     for one in ranked:
@@ -119,18 +119,18 @@ def table(found: Sweep) -> Table:
                 _number(one.minutes, "{:.1f}"),
             )
         )
-    seeds = "seeds" if SEED in found.varied else "runs"
+    seeds = "seeds" if SEED in sweep.varied else "runs"
     columns = (
         *names,
         "",
         seeds,
-        f"validation {TITLES[found.metric]}",
+        f"validation {sweep.monitor.title}",
         "sd (points)",
         "validation loss",
         "sd",
         "minutes",
     )
-    caption = f"Means over finished runs of the kept epoch, on validation examples ({found.validation})."
+    caption = f"Means over finished runs of the kept epoch, on validation examples ({sweep.validation})."
     return Table(columns, rows, caption, len(names) + 1)
 
 
@@ -138,13 +138,13 @@ def _number(value: float | None, pattern: str, factor: float = 1) -> str:
     return _NONE if value is None else pattern.format(factor * value)
 
 
-def cautions(found: Sweep) -> list[str]:
-    """Says in sentences how far the table is to be trusted."""
-    settings = settings_of(found.results)
+def cautions(sweep: Sweep) -> list[str]:
+    """Returns sentences on how far the table can be trusted."""
+    settings = settings_of(sweep.results)
     best = best_of(settings)
-    texts = ["The test split was not looked at: a sweep chooses, and what has chosen no longer tests."]
-    if left := sum(result.status not in (FINISHED, FAILED) for result in found.results):
-        texts.append(f"Runs are missing: {left} of {len(found.results)} are not finished yet.")
+    texts = ["The test split was not evaluated: a sweep chooses, and what has chosen no longer tests."]
+    if left := sum(result.status not in (FINISHED, FAILED) for result in sweep.results):
+        texts.append(f"Runs are missing: {left} of {len(sweep.results)} are not finished yet.")
     if best is None:
         return texts
     others = [one for one in settings if one.finished and not one.failed and one is not best]
@@ -158,56 +158,56 @@ def cautions(found: Sweep) -> list[str]:
         deviations = [one.score_sd for one in (best, second) if one.score_sd is not None]
         spread = 100 * (sum(value**2 for value in deviations) / len(deviations)) ** 0.5
         texts.append(
-            f"The second best setting is {gap:.2f} points behind; seeds differ by a standard deviation of "
+            f"The second best setting is {gap:.2f} points lower; seeds differ by a standard deviation of "
             f"{spread:.2f} points. The best of many means looks better than it is."
         )
     return texts
 
 
-def write(found: Sweep, output: OutputFolder) -> None:
+def write(sweep: Sweep, output: OutputFolder) -> None:
     """Writes all files of a sweep into its folder, `sweep.json` last.
 
     Raises:
         StorageError: if they cannot be written.
     """
-    tensorboard.write(found, output)
-    settings = settings_of(found.results)
+    tensorboard.write(sweep, output)
+    settings = settings_of(sweep.results)
     best = best_of(settings)
-    figure = sweep_figure.figure_png(found.results, best.values if best else None, TITLES[found.metric])
+    figure = sweep_figure.figure_png(sweep.results, best.values if best else None, sweep.monitor.title)
     output.write(
         {
             FIGURE_NAME: figure,
-            CSV_NAME: _csv(found, settings, best).encode("utf-8"),
-            TABLE_NAME: _markdown(found).encode("utf-8"),
-            JSON_NAME: files.json_bytes(to_json(found)),
+            CSV_NAME: _csv(sweep, settings, best).encode("utf-8"),
+            TABLE_NAME: _markdown(sweep).encode("utf-8"),
+            JSON_NAME: files.json_bytes(to_json(sweep)),
         }
     )
 
 
-def to_json(found: Sweep) -> dict[str, Any]:
+def to_json(sweep: Sweep) -> dict[str, Any]:
     """Returns a sweep as plain dictionaries, lists and numbers."""
-    settings = settings_of(found.results)
+    settings = settings_of(sweep.results)
     best = best_of(settings)
     return {
         "schema": SCHEMA,
-        "metric": f"{TITLES[found.metric]} of the kept epoch on validation examples; the test split is never asked",
-        "validation": found.validation,
-        "varied": list(found.varied),
+        "metric": f"{sweep.monitor.title} of the kept epoch on validation examples; the test split is never evaluated",
+        "validation": sweep.validation,
+        "varied": list(sweep.varied),
         "best": dict(best.values) if best else None,
         "settings": [dataclasses.asdict(one) for one in settings],
-        "runs": [dataclasses.asdict(one) for one in found.results],
-        "data_fingerprint": found.data_fingerprint,
-        "base": dict(found.base),
+        "runs": [dataclasses.asdict(one) for one in sweep.results],
+        "data_fingerprint": sweep.data_fingerprint,
+        "base": dict(sweep.base),
     }
 
 
-def _csv(found: Sweep, settings: Sequence[SweepPoint], best: SweepPoint | None) -> str:
+def _csv(sweep: Sweep, settings: Sequence[SweepPoint], best: SweepPoint | None) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [name for name in found.varied if name != SEED]
+    names = [name for name in sweep.varied if name != SEED]
     numbers = ("runs", "finished", "failed", "score", "score_sd", "loss", "loss_sd", "minutes")
-    titles = [name.replace("score", found.metric) for name in numbers]
-    head = [f"validation_{name}" if name.startswith((found.metric, "loss")) else name for name in titles]
+    titles = [name.replace("score", sweep.metric) for name in numbers]
+    head = [f"validation_{name}" if name.startswith((sweep.metric, "loss")) else name for name in titles]
     writer.writerow([*names, *head, "best"])
     for one in settings:
         values = [format_value(one.values[name]) for name in names]
@@ -215,17 +215,17 @@ def _csv(found: Sweep, settings: Sequence[SweepPoint], best: SweepPoint | None) 
     return text.getvalue()
 
 
-def _markdown(found: Sweep) -> str:
-    shown = table(found)
+def _markdown(sweep: Sweep) -> str:
+    shown = table(sweep)
     aligned = [":--" if place < shown.text_columns else "--:" for place in range(len(shown.columns))]
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (shown.columns, aligned, *shown.rows)]
     parts = [
-        f"# Sweep over {', '.join(found.varied)}",
+        f"# Sweep over {', '.join(sweep.varied)}",
         shown.caption,
         "\n".join(f"| {' | '.join(row)} |" for row in cells),
         "sd: standard deviation over the seeds (n - 1); - where there are fewer than two.",
-        *cautions(found),
+        *cautions(sweep),
     ]
-    if failures := [one for one in found.results if one.status == FAILED]:
+    if failures := [one for one in sweep.results if one.status == FAILED]:
         parts.append("\n".join(f"* `{one.name}` failed: {one.problem}" for one in failures))
     return "\n\n".join(parts) + "\n"

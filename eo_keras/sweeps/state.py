@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eo_keras.errors import RunError
+from eo_keras.metrics.metric import METRICS, Metric
 
 JSON_NAME = "sweep.json"
 FLAGS_DIR, LOGS_DIR, TENSORBOARD_DIR = "flags", "logs", "tensorboard"
@@ -18,13 +19,10 @@ KIND = "sweep"
 
 WAITING, INTERRUPTED, FAILED, FINISHED = "waiting", "interrupted", "failed", "finished"
 
-TITLES = {"accuracy": "accuracy", "miou": "mIoU"}
-"""What runs are compared by, in words."""
-
 
 @dataclasses.dataclass(frozen=True)
 class RunStatus:
-    """What a run has come to so far.
+    """Progress and result of a run.
 
     Attributes:
         name: the run's name.
@@ -32,15 +30,15 @@ class RunStatus:
         status: `waiting`, `interrupted`, `failed` or `finished`.
         epochs: number of epochs that are done.
         epoch: the kept epoch, counted from 1.
-        score: its accuracy on the validation examples, or of maps its mean intersection over union (mIoU), 0 to 1.
+        score: its score on the validation examples, 0 to 1, see `metric`.
         loss: its cross-entropy on the validation examples, in nats.
         last_score: the same of the last epoch so far.
         last_loss: the same of the last epoch so far.
         seconds: time that the epochs took.
         wall_seconds: time that the whole process took; None where it took several.
-        ended: when it came to that, in seconds of Unix time.
+        ended: when it reached this status, in seconds of Unix time.
         problem: why it failed.
-        metric: what the score is, `accuracy` or `miou`.
+        metric: name of the score, such as `accuracy` or `miou`.
     """
 
     name: str
@@ -82,12 +80,17 @@ class Sweep:
 
     @property
     def metric(self) -> str:
-        """What the runs are compared by, `accuracy` or `miou`."""
+        """Name of the score by which the runs are compared."""
         return self.results[0].metric
+
+    @property
+    def monitor(self) -> Metric:
+        """The score by which the runs are compared."""
+        return METRICS[self.metric]
 
 
 def read_sweep(folder: str | os.PathLike[str]) -> Sweep | None:
-    """Reads what a sweep has come to; None where the folder holds none.
+    """Reads what is known of a sweep; None where the folder holds none.
 
     Raises:
         RunError: if it cannot be read.
@@ -117,8 +120,8 @@ def read_sweep(folder: str | os.PathLike[str]) -> Sweep | None:
         ) from None
 
 
-def replaced(found: Sweep, result: RunStatus) -> Sweep:
-    """Returns a sweep in which a run has come to something else."""
+def replaced(sweep: Sweep, result: RunStatus) -> Sweep:
+    """Returns a sweep in which the status of a run is replaced."""
     return dataclasses.replace(
-        found, results=tuple(result if one.name == result.name else one for one in found.results)
+        sweep, results=tuple(result if one.name == result.name else one for one in sweep.results)
     )

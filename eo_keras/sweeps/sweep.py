@@ -1,12 +1,12 @@
 """A sweep: one training run a point of a grid of settings, one after the other, kept in one folder.
 
-    sweep.json          the base's flags, all runs with what they came to, and the summary; see `report`
+    sweep.json          the base's flags, all runs with their results, and the summary; see `report`
     flags/NAME.flags    the flags of a run
-    logs/NAME.log       what its process said
+    logs/NAME.log       output of its process
     NAME/               its run folder, such as lr=0.05,wd=0.001,seed=1
     tensorboard/        TensorBoard's table of hyperparameters, see `tensorboard`
 
-How a run is trained is for the caller to say: a process of its own, for TensorFlow holds one set of devices a process.
+The caller trains a run in a process of its own, for TensorFlow holds one set of devices a process.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from eo_keras import models, tasks
 from eo_keras.core import files
 from eo_keras.core.number_format import duration
+from eo_keras.core.options import result_names, with_present_names
 from eo_keras.core.output_folders import OutputFolder
+from eo_keras.core.serialization import to_json
 from eo_keras.errors import RunError
+from eo_keras.metrics.metric import METRICS
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
@@ -35,23 +39,20 @@ from eo_keras.sweeps.state import (
     INTERRUPTED,
     KIND,
     LOGS_DIR,
-    TITLES,
     WAITING,
     RunStatus,
     Sweep,
     read_sweep,
     replaced,
 )
+from eo_keras.training.options import TrainingOptions, check_resumable
 
 NEW, RESUME = "new", "resume"
 """How a run is begun: in a folder without a checkpoint, or from the one that it has."""
 
-_FREE = ("records_dir", "strategy", "virtual_devices", "cache_gb", "checkpoint_steps", "worker_wait")
-"""Flags of the base that do not change what is computed; a sweep may be gone on with under others."""
-
 
 def read_status(planned: PlannedRun, data_fingerprint: str) -> tuple[RunStatus, str]:
-    """Looks at how far a run is.
+    """Reads the progress of a run.
 
     Returns:
         Its result so far, and how to begin it: `NEW` or `RESUME`.
@@ -59,14 +60,8 @@ def read_status(planned: PlannedRun, data_fingerprint: str) -> tuple[RunStatus, 
     Raises:
         RunError: if its folder holds another run or something else, or its checkpoint cannot be read.
     """
-    from eo_keras import models, tasks
-    from eo_keras.training.options import check_resumable
-
-    metric = tasks.of(models.MODELS[planned.options.model]).monitor.name
-    folder, result = (
-        pathlib.Path(planned.options.run_dir),
-        RunStatus(planned.name, dict(planned.settings), metric=metric),
-    )
+    folder, monitor = pathlib.Path(planned.options.run_dir), tasks.of(models.MODELS[planned.options.model]).monitor
+    result = RunStatus(planned.name, dict(planned.settings), metric=monitor.name)
     try:
         if not runs.has_checkpoint(folder):
             if (folder / runs.MODEL_NAME).exists():
@@ -97,13 +92,11 @@ def read_status(planned: PlannedRun, data_fingerprint: str) -> tuple[RunStatus, 
 
 
 def _finished(planned: PlannedRun, result: RunStatus, data_fingerprint: str) -> RunStatus:
-    """Looks at a run whose checkpoints are gone, by its card and its history.
+    """Returns the status of a run whose checkpoints are gone, by its card and its history.
 
     Raises:
         RunError: if it is another run, or was not trained to its end.
     """
-    from eo_keras.training.options import check_resumable
-
     folder = pathlib.Path(planned.options.run_dir)
     card = model_cards.read_model_card(folder)
     check_resumable(
@@ -113,7 +106,7 @@ def _finished(planned: PlannedRun, result: RunStatus, data_fingerprint: str) -> 
     if len(history) != planned.options.epochs:
         raise RunError(
             folder,
-            f"it holds a model of {len(history)} of {planned.options.epochs} epochs, and no checkpoint to go on from",
+            f"it holds a model of {len(history)} of {planned.options.epochs} epochs, and no checkpoint to resume from",
         )
     result = dataclasses.replace(
         result,
@@ -155,7 +148,7 @@ def _flags(planned: PlannedRun) -> str:
 
 
 def open_sweep(folder: str | os.PathLike[str], base: Mapping[str, Any], plan: Sequence[PlannedRun]) -> Sweep:
-    """Checks all runs of a sweep before the first one begins, and looks at how far they are; writes nothing.
+    """Checks all runs of a sweep before the first one begins, and reads their progress; writes nothing.
 
     Args:
         folder: the sweep's folder; what it holds already of a sweep over the same base stays part of it.
@@ -165,12 +158,10 @@ def open_sweep(folder: str | os.PathLike[str], base: Mapping[str, Any], plan: Se
     Raises:
         EOKerasError: if a run cannot be trained, naming it, or the folder holds a sweep over another base.
     """
+    plan, card = _checked(plan)
     first = plan[0].options
-    card = cards.read_data_card(first.records_dir)
-    for planned in plan:
-        check(planned, card)
     varied = tuple(plan[0].settings)
-    base = {name: value for name, value in cards.to_json(base).items() if name not in varied}
+    base = {name: value for name, value in to_json(base).items() if name not in varied}
     earlier = read_sweep(folder)
     if earlier is not None:
         _check_same(pathlib.Path(folder), earlier, base, varied, card.fingerprint)
@@ -186,24 +177,22 @@ def open_sweep(folder: str | os.PathLike[str], base: Mapping[str, Any], plan: Se
     output_folder(folder).check(writes=_names(plan))
     validation = "the split val"
     if not has_split(card):
-        validation = f"{first.validation_from_train:.1%} of the split train, held out, another part for each seed"
+        validation = f"{first.validation_from_train:.1%} of the split train, held out, other examples for each seed"
     return Sweep(base, card.fingerprint, validation, tuple(known.values()))
 
 
 def _check_same(
     folder: pathlib.Path, earlier: Sweep, base: Mapping[str, Any], varied: tuple[str, ...], fingerprint: str
 ) -> None:
-    remedy = "sweep into another folder, or take the base that this one was begun with"
+    remedy = "sweep into another folder, or use the base that this one was begun with"
     if earlier.varied != varied:
         raise RunError(folder, f"it holds a sweep over {', '.join(earlier.varied)}", ", ".join(varied), remedy)
-    for name in dict.fromkeys((*earlier.base, *base)):
-        if name not in _FREE and earlier.base.get(name) != base.get(name):
-            raise RunError(
-                folder,
-                f"its sweep was begun with {name}={format_value(earlier.base.get(name))} in the base",
-                f"{name}={format_value(base.get(name))}, as the base says now",
-                remedy,
-            )
+    before, changing = with_present_names(TrainingOptions, earlier.base), result_names(TrainingOptions)
+    for name in dict.fromkeys((*before, *base)):
+        was, now = _text(before.get(name)), _text(base.get(name))
+        if name in changing and was != now:
+            found = f"its sweep was begun with `{name}={was}` in the base"
+            raise RunError(folder, found, f"`{name}={now}`, as the base says now", remedy)
     if earlier.data_fingerprint != fingerprint:
         raise RunError(
             folder,
@@ -211,6 +200,17 @@ def _check_same(
             f"the records of now ({fingerprint[:12]})",
             "sweep into another folder, or name the records that this one was begun on",
         )
+
+
+def _text(value: Any) -> str:
+    """Returns a flag's value as text, numbers in lists as an older version wrote them or not."""
+    return ",".join(map(format_value, value)) if isinstance(value, list) else format_value(value)
+
+
+def _checked(plan: Sequence[PlannedRun]) -> tuple[list[PlannedRun], cards.DataCard]:
+    """Returns the runs after `grid.check`, and the card of their records."""
+    card = cards.read_data_card(plan[0].options.records_dir)
+    return [check(planned, card) for planned in plan], card
 
 
 def sweep(
@@ -223,15 +223,15 @@ def sweep(
     stop: Callable[[], bool] | None = None,
     stop_on_error: bool = False,
 ) -> Sweep:
-    """Trains all runs of a plan that are not finished yet, and writes after each one what the sweep has come to.
+    """Trains all runs of a plan that are not finished yet, and writes the results after each one.
 
     Args:
         folder: the sweep's folder, made where it is missing.
         base: the base's flags by name.
         plan: the runs, in the order in which they shall be trained.
-        run: trains one run, told how to begin it, and returns an empty text, or what went wrong.
+        run: trains one run, given how to begin it, and returns an empty text, or what failed.
         report: called with lines for the user.
-        stop: asked after each run whether to return.
+        stop: called after each run; whether to return.
         stop_on_error: whether to return after the first run that fails.
 
     Returns:
@@ -242,52 +242,53 @@ def sweep(
         StorageError: if the folder cannot be written.
     """
     report, stop = report or (lambda line: None), stop or (lambda: False)
+    plan, _ = _checked(plan)
     open_sweep(folder, base, plan)
     output = output_folder(folder)
     with output.held(writes=_names(plan)):
-        found = open_sweep(folder, base, plan)
+        current = open_sweep(folder, base, plan)
         for name in (FLAGS_DIR, LOGS_DIR):
             files.make_folder(output.path(name))
         # They grow, and their run writes them.
         output.announce(_log(planned) for planned in plan)
-        sweep_report.write(found, output)
-        for number, planned, result in _unfinished(found, plan):
+        sweep_report.write(current, output)
+        for number, planned, result in _unfinished(current, plan):
             report(f"run {number} of {len(plan)}: {planned.name}")
             output.write({_flags(planned): planned.flags_text.encode("utf-8")})
             begun = time.monotonic()
-            _, mode = read_status(planned, found.data_fingerprint)
+            _, mode = read_status(planned, current.data_fingerprint)
             problem = run(planned, mode)
             wall = round(time.monotonic() - begun, 3) if mode != RESUME else None
-            result, _ = read_status(planned, found.data_fingerprint)
+            result, _ = read_status(planned, current.data_fingerprint)
             if result.status == FINISHED:
                 result = dataclasses.replace(result, wall_seconds=wall)
             elif not stop():
                 problem = problem or "its process ended without an error, and left the run unfinished"
                 result = dataclasses.replace(result, status=FAILED, problem=problem, ended=round(time.time(), 3))
-            found = replaced(found, result)
-            sweep_report.write(found, output)
+            current = replaced(current, result)
+            sweep_report.write(current, output)
             for line in output.take_warnings():
                 report(f"warning: {line}")
-            report(_line(result, planned, remaining_seconds(found, plan)))
+            report(_line(result, planned, remaining_seconds(current, plan)))
             if stop() or (stop_on_error and result.status == FAILED):
                 break
-    return found
+    return current
 
 
-def _unfinished(found: Sweep, plan: Sequence[PlannedRun]) -> Iterator[tuple[int, PlannedRun, RunStatus]]:
-    results = {result.name: result for result in found.results}
+def _unfinished(current: Sweep, plan: Sequence[PlannedRun]) -> Iterator[tuple[int, PlannedRun, RunStatus]]:
+    results = {result.name: result for result in current.results}
     for number, planned in enumerate(plan, 1):
         if results[planned.name].status != FINISHED:
             yield number, planned, results[planned.name]
 
 
-def remaining_seconds(found: Sweep, plan: Sequence[PlannedRun]) -> float | None:
+def remaining_seconds(current: Sweep, plan: Sequence[PlannedRun]) -> float | None:
     """Returns about how many seconds the runs that are left will take, by those that are finished; None without any.
 
     Failed ones do not count: they are tried again only when the sweep is started again.
     """
-    results = {result.name: result for result in found.results}
-    taken = [one.wall_seconds or one.seconds for one in found.results if one.status == FINISHED]
+    results = {result.name: result for result in current.results}
+    taken = [one.wall_seconds or one.seconds for one in current.results if one.status == FINISHED]
     if not taken:
         return None
     left = 0.0
@@ -300,11 +301,11 @@ def remaining_seconds(found: Sweep, plan: Sequence[PlannedRun]) -> float | None:
 
 def _line(result: RunStatus, planned: PlannedRun, remaining: float | None) -> str:
     if result.status == FINISHED:
-        text = f"  kept epoch {result.epoch}: validation {TITLES[result.metric]} {result.score:.2%}, "
+        text = f"  kept epoch {result.epoch}: validation {METRICS[result.metric].title} {result.score:.2%}, "
         text += f"loss {result.loss:.4f}"
         text += f", {duration(result.seconds)}"
     elif result.status == FAILED:
         text = f"  failed: {result.problem}"
     else:
-        text = f"  interrupted after {result.epochs} of {planned.options.epochs} epochs; the same command goes on"
+        text = f"  interrupted after {result.epochs} of {planned.options.epochs} epochs; the same command resumes it"
     return text + (f"; about {duration(remaining)} left" if remaining else "")

@@ -17,24 +17,24 @@ from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
 from eo_keras.runs.event_files import SESSION, TRAIN, name_of
 from eo_keras.sweeps.grid import format_value
-from eo_keras.sweeps.state import FAILED, FINISHED, TENSORBOARD_DIR, TITLES, RunStatus, Sweep
+from eo_keras.sweeps.state import FAILED, FINISHED, TENSORBOARD_DIR, RunStatus, Sweep
 
 _FILE = "events.out.tfevents.0000000.sweep"
 
 
-def metrics_of(found: Sweep) -> dict[str, tuple[str, str]]:
+def metrics_of(sweep: Sweep) -> dict[str, tuple[str, str]]:
     """Returns what is shown of each run: by tag, the field of `RunStatus` and the column's title."""
     return {
-        f"kept/validation_{found.metric}": ("score", f"validation {TITLES[found.metric]}, kept epoch"),
+        f"kept/validation_{sweep.metric}": ("score", f"validation {sweep.monitor.title}, kept epoch"),
         "kept/validation_loss": ("loss", "validation loss, kept epoch"),
         "kept/epoch": ("epoch", "kept epoch"),
-        f"last/validation_{found.metric}": ("last_score", f"validation {TITLES[found.metric]}, last epoch"),
+        f"last/validation_{sweep.metric}": ("last_score", f"validation {sweep.monitor.title}, last epoch"),
         "last/validation_loss": ("last_loss", "validation loss, last epoch"),
         "minutes": ("minutes", "minutes of training"),
     }
 
 
-def write(found: Sweep, output: OutputFolder) -> None:
+def write(sweep: Sweep, output: OutputFolder) -> None:
     """Writes the experiment, and a session for each run that is finished or failed; what has not changed is left alone.
 
     Raises:
@@ -42,13 +42,13 @@ def write(found: Sweep, output: OutputFolder) -> None:
     """
     from tensorboard.plugins.hparams import api as hp
 
-    hparams = [hp.HParam(name, hp.Discrete(_domain(found.results, name))) for name in found.varied]
+    hparams = [hp.HParam(name, hp.Discrete(_domain(sweep.results, name))) for name in sweep.varied]
     metrics = [
         hp.Metric(tag, display_name=title, dataset_type=hp.Metric.VALIDATION if "validation" in tag else None)
-        for tag, (_, title) in metrics_of(found).items()
+        for tag, (_, title) in metrics_of(sweep).items()
     ]
     _write(output, f"{TENSORBOARD_DIR}/{_FILE}", [(0, hp.hparams_config_pb(hparams, metrics, time_created_secs=0.0))])
-    for result in found.results:
+    for result in sweep.results:
         if result.status in (FINISHED, FAILED):
             inner, name = f"{TENSORBOARD_DIR}/{result.name}/{_FILE}", name_of(TRAIN, SESSION)
             run = runs.output_folder(output.path(result.name))
@@ -57,21 +57,21 @@ def write(found: Sweep, output: OutputFolder) -> None:
                 run, name = output, inner
             else:
                 output.remove([inner])
-            _write(run, name, _session(found, result))
+            _write(run, name, _session(sweep, result))
 
 
-def _session(found: Sweep, result: RunStatus) -> list[tuple[int, Any]]:
+def _session(sweep: Sweep, result: RunStatus) -> list[tuple[int, Any]]:
     from tensorboard.plugins.hparams import api as hp
     from tensorboard.plugins.hparams import api_pb2, summary
 
-    values = {name: _value(found.results, name, value) for name, value in result.settings.items()}
+    values = {name: _value(sweep.results, name, value) for name, value in result.settings.items()}
     status = api_pb2.STATUS_SUCCESS if result.status == FINISHED else api_pb2.STATUS_FAILURE
     ended = result.ended or 0.0
     # Named by the run and not by its values, so that the table and the folders have the same names.
     records = [(0, hp.hparams_pb(values, trial_id=result.name, start_time_secs=max(0.0, ended - result.seconds)))]
     records.append((0, summary.session_end_pb(status, end_time_secs=ended)))
     numbers = dataclasses.asdict(result) | {"minutes": result.seconds / 60}
-    for tag, (name, _) in metrics_of(found).items():
+    for tag, (name, _) in metrics_of(sweep).items():
         if numbers[name] is not None:
             epoch = result.epoch if tag.startswith("kept/") else result.epochs
             records.append((epoch or 0, event_files.scalar(tag, numbers[name])))

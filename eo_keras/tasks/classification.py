@@ -69,7 +69,6 @@ class Classification:
     targets = TARGETS[name]
     monitor = ACCURACY
     metrics = (ACCURACY,)
-    options = frozenset(("shift", "brightness", "cutout", "aux_weight", "progressive_sizes", "progressive_epochs"))
     evaluation_options = frozenset(("tta", "coordinates"))
     batch_size = 256
     samples = 0
@@ -77,11 +76,15 @@ class Classification:
 
     def augmentation(self, options: TaskOptions) -> Any:
         """Returns the changes to patches."""
-        return options.augmentation
+        return options.classification.augmentation or None
 
     def crop(self, options: TaskOptions) -> int | None:
         """Returns None: patches are trained on as a whole."""
         return None
+
+    def image_size(self, options: TaskOptions, epoch: int) -> int | None:
+        """Returns the image size of progressive resizing."""
+        return options.classification.image_size(epoch)
 
     def network(self, options: TaskOptions) -> Mapping[str, Any]:
         """Returns no arguments."""
@@ -100,7 +103,7 @@ class Classification:
                 total = training_loss.all_reduced(tf.reduce_sum(weight))
             loss = loss_of(label, logits)
             for others in auxiliary:
-                loss += options.aux_weight * loss_of(label, others)
+                loss += options.classification.aux_weight * loss_of(label, others)
             if weight is not None:
                 loss *= tf.cast(weight, loss.dtype)
             # A share of the global batch's mean: the strategy adds the replicas' gradients up.
@@ -113,7 +116,7 @@ class Classification:
 
     def loss_note(self, options: TaskOptions) -> str:
         """Returns why the losses must not be compared number by number."""
-        return training_loss.note(options, augmented=options.augmentation is not None)
+        return training_loss.note(options, augmented=bool(options.classification.augmentation))
 
     def scorer(self, class_names: Sequence[str]) -> ClassScorer:
         """Returns a scorer without images."""

@@ -12,8 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from eo_keras import models
-from eo_keras.data.augment.crops import CropAugmentation
-from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.losses import class_weights as weighting
 from eo_keras.losses import segmentation
@@ -31,48 +29,12 @@ from eo_keras.records.data_card import DataCard
 from eo_keras.records.targets import TARGETS
 from eo_keras.runs.model_card import ModelCard
 from eo_keras.tasks import training_loss
+from eo_keras.tasks.options import SegmentationOptions
 from eo_keras.tasks.task import EvaluationOptions, LossFn, Predicted, StepLoss, TaskOptions
-
-CLASS_WEIGHTS = ("none", "median_frequency", "effective_number")
-"""What a pixel of each class counts: 1, or more where the class is rare, see `eo_keras.losses.class_weights`."""
-
 
 _SAMPLED_PIXELS = 200_000
 _FEWEST_OF_TILE, _MOST_OF_TILE = 16, 1024
 """Labeled pixels whose probabilities are kept for calibration: of all tiles together, and of one tile."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SegmentationOptions:
-    """Options of training a segmentation model.
-
-    Attributes:
-        loss: one of `eo_keras.losses.segmentation.DENSE_LOSSES`.
-        class_weights: one of `CLASS_WEIGHTS`.
-        effective_beta: of weights by effective number.
-        focal_gamma: of the focal loss.
-        output_stride: pixels of the image between two of the backbone's last feature map, 8 or 16.
-        backbone_run: run folder of a classifier whose weights the backbone starts from.
-        augmentation: see `eo_keras.data.augment.crops`; its crops are what is trained on. None for whole tiles
-            as they are.
-    """
-
-    loss: str = "cross_entropy"
-    class_weights: str = "none"
-    effective_beta: float = 0.999999
-    focal_gamma: float = 2.0
-    output_stride: int = 16
-    backbone_run: str | None = None
-    augmentation: CropAugmentation | None = CropAugmentation()
-
-    def __post_init__(self):
-        """Refuses what is unknown."""
-        for name, known in (("loss", segmentation.DENSE_LOSSES), ("class_weights", CLASS_WEIGHTS)):
-            if getattr(self, name) not in known:
-                raise OptionError(name, f"'{getattr(self, name)}'", f"one of {', '.join(known)}")
-        if self.output_stride not in models.OUTPUT_STRIDES:
-            strides = ", ".join(map(str, models.OUTPUT_STRIDES))
-            raise OptionError("output_stride", f"{self.output_stride}", f"one of {strides}")
 
 
 class MaskScorer:
@@ -155,10 +117,6 @@ class Segmentation:
     targets = TARGETS[name]
     monitor = MIOU
     metrics = (ACCURACY, MIOU)
-    options = frozenset(
-        ("loss", "class_weights", "effective_beta", "focal_gamma", "output_stride", "backbone_run")
-        + ("crop", "scale_min", "scale_max", "jitter")
-    )
     evaluation_options = frozenset(("output_stride", "scales", "flip", "boundary_tolerance"))
     batch_size = 8  # A tile has as many pixels as 16 patches and more.
     samples = 16
@@ -172,6 +130,10 @@ class Segmentation:
         """Returns the crops' height and width in pixels."""
         augmentation = options.segmentation.augmentation
         return None if augmentation is None else augmentation.crop
+
+    def image_size(self, options: TaskOptions, epoch: int) -> int | None:
+        """Returns None: crops have one size."""
+        return None
 
     def network(self, options: TaskOptions) -> Mapping[str, Any]:
         """Returns the output stride."""

@@ -21,6 +21,7 @@ from eo_keras.metrics.scores import Scores
 from eo_keras.records.data_card import DataCard
 from eo_keras.records.targets import Targets
 from eo_keras.runs.model_card import ModelCard
+from eo_keras.tasks.options import ClassificationOptions, SegmentationOptions
 
 if TYPE_CHECKING:
     import keras
@@ -54,9 +55,8 @@ class TaskOptions(Protocol):
 
     batch_size: int
     label_smoothing: float
-    aux_weight: float
-    augmentation: Any
-    segmentation: Any
+    classification: ClassificationOptions
+    segmentation: SegmentationOptions
 
 
 class Scorer(Protocol):
@@ -130,7 +130,6 @@ class Task(Protocol):
         targets: layout of the labels in records.
         monitor: the score that chooses the epoch and compares runs.
         metrics: the scores of validation, the monitor among them and the loss not.
-        options: names of the training options that apply to this task alone.
         evaluation_options: names of the options of an evaluation that apply to this task alone.
         batch_size: default number of examples in a batch where nothing is trained.
         samples: number of the first examples that figures of an evaluation show.
@@ -142,7 +141,6 @@ class Task(Protocol):
     targets: Targets
     monitor: Metric
     metrics: tuple[Metric, ...]
-    options: frozenset[str]
     evaluation_options: frozenset[str]
     batch_size: int
     samples: int
@@ -154,6 +152,15 @@ class Task(Protocol):
 
     def crop(self, options: TaskOptions) -> int | None:
         """Returns height and width in pixels of the crops that are trained on; None for whole images."""
+        ...
+
+    def image_size(self, options: TaskOptions, epoch: int) -> int | None:
+        """Returns the size in pixels to which an epoch's images are averaged down, or None for none.
+
+        Args:
+            options: the options.
+            epoch: number of the epoch, from 0.
+        """
         ...
 
     def network(self, options: TaskOptions) -> Mapping[str, Any]:

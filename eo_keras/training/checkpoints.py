@@ -96,7 +96,7 @@ def commit(output: OutputFolder, state: Mapping[str, Any], previous: Mapping[str
     Raises:
         StorageError: if the disk is full or the folder may not be written to.
     """
-    # What a run goes on to change, such as its history, must not change in what is kept of this one.
+    # What the run changes later, such as its history, must not change in what is kept of this checkpoint.
     state = copy.deepcopy(dict(state)) | {
         "sha256": {name: output.sha256(_inside(name)) for name in _named_files(state)}
     }
@@ -109,7 +109,7 @@ def commit(output: OutputFolder, state: Mapping[str, Any], previous: Mapping[str
 def publish(output: OutputFolder, state: Mapping[str, Any]) -> None:
     """Gives the models that a state names their names for the user, and removes what no state needs any more.
 
-    To do it twice does no harm: a run that was killed between the state and this does it when it goes on.
+    To do it twice does no harm: a run that was killed between the state and this does it when it is resumed.
     """
     needed = {*_KEPT_NAMES, *_named_files(state)}
     with contextlib.suppress(RunError):

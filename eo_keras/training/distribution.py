@@ -12,8 +12,7 @@ import keras
 import tensorflow as tf
 
 from eo_keras.errors import OptionError
-
-STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
+from eo_keras.training.options import STRATEGIES
 
 _AGREED_STEPS = 20
 """Workers agree after so many steps on whether to stop; to do so after each one would hold them up."""
@@ -50,7 +49,7 @@ class Worker:
 
     @property
     def input_context(self) -> tf.distribute.InputContext | None:
-        """What a pipeline is told of the division; None for a process that trains alone."""
+        """The worker's share of every batch, for the input pipeline; None for a process that trains alone."""
         if self.count == 1:
             return None
         return tf.distribute.InputContext(num_input_pipelines=self.count, input_pipeline_id=self.number)
@@ -90,16 +89,15 @@ def this_worker(strategy: str) -> Worker:
 
 
 class StopConsensus:
-    """A question that all workers answer alike: yes if any one of them would.
+    """Decision of all workers on whether to stop: they stop if any one of them wants to.
 
     Args:
-        ask: what one worker says.
+        ask: whether this worker wants to stop.
         strategy: the strategy.
         worker: this worker.
     """
 
     def __init__(self, ask: Callable[[], bool], strategy: tf.distribute.Strategy, worker: Worker):
-        """See the class."""
         self._ask, self._strategy, self._worker = ask, strategy, worker
         self._sum = tf.function(self._added, autograph=False)
 
@@ -109,14 +107,14 @@ class StopConsensus:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None)
 
     def __call__(self) -> bool:
-        """Asks; every worker must do so at the same place."""
-        answer = bool(self._ask())
+        """Returns whether to stop; every worker must call this at the same place."""
+        wanted = bool(self._ask())
         if self._worker.count == 1:
-            return answer
-        return int(self._sum(tf.constant(int(answer)))) > 0
+            return wanted
+        return int(self._sum(tf.constant(int(wanted)))) > 0
 
     def after(self, step: int) -> bool:
-        """Asks after a step: workers after some of them only, one process alone after each."""
+        """Returns whether to stop after a step; several workers decide after some steps only, one alone after each."""
         return self() if self._worker.count == 1 or step % _AGREED_STEPS == 0 else False
 
 
@@ -193,7 +191,7 @@ def make_strategy(name: str = "auto", *, virtual_devices: int = 0) -> tf.distrib
         virtual_devices: as given to `prepare_devices`; they are used instead of GPUs.
 
     Raises:
-        OptionError: if the name is unknown, or several virtual devices are asked for without a strategy to use them.
+        OptionError: if the name is unknown, or there are several virtual devices without a strategy that uses them.
     """
     if name not in STRATEGIES:
         raise OptionError("strategy", f"'{name}'", f"one of {', '.join(STRATEGIES)}")
@@ -216,18 +214,3 @@ def make_strategy(name: str = "auto", *, virtual_devices: int = 0) -> tf.distrib
     if name == "none" or (name == "auto" and len(devices) < 2):
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy(devices or ["CPU:0"])
-
-
-def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy) -> None:
-    """Refuses a global batch that the replicas cannot share evenly.
-
-    Raises:
-        OptionError: if it is not a multiple of the number of replicas.
-    """
-    replicas = strategy.num_replicas_in_sync
-    if batch_size % replicas:
-        raise OptionError(
-            "batch_size",
-            f"{batch_size} is not divisible by {replicas} devices",
-            f"a multiple of {replicas}, for instance {-(-batch_size // replicas) * replicas}",
-        )

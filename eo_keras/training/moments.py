@@ -13,7 +13,7 @@ from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import IGNORE
 
 FEW_VALUES = 4
-"""With fewer values of a channel, moments say little."""
+"""With fewer values of a channel, moments are unreliable."""
 
 FAR = 3.0
 """How many times a loss has to be above another one to be far above it."""
@@ -49,7 +49,7 @@ def check_batch(model: keras.Model, size: int, batch_size: int) -> str | None:
         )
     if values >= FEW_VALUES:
         return None
-    return f"{where} takes its moments over {values} values of a channel, which say little: a larger batch_size helps"
+    return f"{where} takes its moments over {values} values of a channel, which is unreliable: increase `batch_size`"
 
 
 def disagreement(model: keras.Model, batch: Any) -> str | None:
@@ -77,11 +77,11 @@ def disagreement(model: keras.Model, batch: Any) -> str | None:
 
 def _loss(model: keras.Model, image: np.ndarray, label: np.ndarray, training: bool) -> float:
     values = [[tf.constant(one.numpy()) for one in some] for some in _variables(model)]
-    answers, _ = model.stateless_call(*values, tf.constant(image), training=training)
-    answers, known = keras.ops.convert_to_numpy(answers), np.ones(label.shape, bool)
+    outputs, _ = model.stateless_call(*values, tf.constant(image), training=training)
+    outputs, known = keras.ops.convert_to_numpy(outputs), np.ones(label.shape, bool)
     if label.ndim > 1:
         known = label != IGNORE
-    true = np.take_along_axis(answers, np.where(known, label, 0).astype(np.int64)[..., None], axis=-1)[..., 0]
+    true = np.take_along_axis(outputs, np.where(known, label, 0).astype(np.int64)[..., None], axis=-1)[..., 0]
     return float(-np.log(np.maximum(true[known], np.finfo(np.float32).tiny)).mean()) if known.any() else float("nan")
 
 

@@ -6,91 +6,14 @@ Keras's own clip each device's gradients before they are added up, so that two d
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from eo_keras.errors import OptionError
-from eo_keras.training.schedules import SCHEDULES, WarmupSchedule
-
-OPTIMIZERS = ("sgd", "adamw", "rmsprop", "muon")
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerOptions:
-    """How the weights are changed.
-
-    Attributes:
-        optimizer: one of `OPTIMIZERS`.
-        learning_rate: its peak, after the warm-up. Of `muon`, the length of a kernel's step as a share of the kernel's.
-        other_rate: under `muon`, the peak for all that is no kernel of a convolution, which follows `sgd`.
-        momentum: of `sgd`, `rmsprop` and `muon`.
-        nesterov: whether `sgd` takes Nesterov's form.
-        weight_decay: decoupled decay of the kernels: each step takes `learning_rate * weight_decay` of them away. Under
-            `sgd` it is as strong as an L2 penalty of `weight_decay * (1 - momentum)`. Biases and the weights of batch
-            normalisation are left alone.
-        schedule: one of `SCHEDULES`: half a cosine; `(1 - t) ** power` (Chen et al. 2018, DeepLabv3+); a straight line;
-            or a factor at certain epochs.
-        warmup_epochs: length of the linear rise from 0; may be a fraction. None is one epoch, of shorter runs half.
-        decay_epochs: where `piecewise` multiplies by the factor.
-        decay_factor: that factor.
-        power: exponent of `poly`.
-        final_rate: what `cosine`, `linear` and `poly` end at, as a share of the peak; 1 keeps it.
-        layer_decay: the rate of a layer is multiplied by this once for every block between it and the head: pretrained
-            layers near the input change less (Clark et al. 2020, arXiv 2003.10555, section 3.1); 1 for none.
-        clip_norm: the gradient over all weights and all devices is made no longer than this (Pascanu et al. 2013, arXiv
-            1211.5063, section 3.2); 0 for no limit.
-    """
-
-    optimizer: str = "sgd"
-    learning_rate: float = 0.05
-    other_rate: float = 0.05
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-3
-    schedule: str = "cosine"
-    warmup_epochs: float | None = None
-    decay_epochs: tuple[float, ...] = ()
-    decay_factor: float = 0.1
-    power: float = 0.9
-    final_rate: float = 0.0
-    layer_decay: float = 1.0
-    clip_norm: float = 0.0
-
-    def __post_init__(self):
-        """Refuses values that make no sense."""
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise OptionError(name, f"'{getattr(self, name)}'", f"one of {', '.join(known)}")
-        for name in ("learning_rate", "other_rate"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise OptionError(name, f"{getattr(self, name)}", "a number above 0")
-        for name in ("momentum", "decay_factor"):
-            if not 0 <= getattr(self, name) < 1:
-                raise OptionError(name, f"{getattr(self, name)}", "a number in [0, 1)")
-        if not 0 <= self.final_rate <= 1:
-            raise OptionError("final_rate", f"{self.final_rate}", "a number in [0, 1]")
-        for name in ("weight_decay", "warmup_epochs", "power", "clip_norm"):
-            if getattr(self, name) is None:
-                continue
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise OptionError(name, f"{getattr(self, name)}", "0 or more")
-        if not 0 < self.layer_decay <= 1:
-            raise OptionError("layer_decay", f"{self.layer_decay}", "a number above 0, up to 1")
-        if self.decay_epochs and self.schedule != "piecewise":
-            raise OptionError(
-                "decay_epochs", f"they are given with schedule {self.schedule}", "schedule piecewise", "leave one out"
-            )
-        if self.schedule == "piecewise" and not self.decay_epochs:
-            raise OptionError("decay_epochs", "none are given", "where schedule piecewise lowers the rate")
-
-    def warmup(self, epochs: int) -> float:
-        """Returns the length of the rise in a run, or a part of one, of so many epochs."""
-        return min(1.0, epochs / 2) if self.warmup_epochs is None else self.warmup_epochs
+from eo_keras.training.options import OptimizerOptions
+from eo_keras.training.schedules import WarmupSchedule
 
 
 def make_schedule(options: OptimizerOptions, epochs: int, steps_per_epoch: int) -> WarmupSchedule:
@@ -99,19 +22,16 @@ def make_schedule(options: OptimizerOptions, epochs: int, steps_per_epoch: int) 
     Raises:
         OptionError: if the warm-up or a decay does not lie within the run.
     """
-    warmup = options.warmup(epochs)
-    for name, values in (("warmup_epochs", (warmup,)), ("decay_epochs", options.decay_epochs)):
-        if outside := [value for value in values if not 0 <= value < epochs]:
-            raise OptionError(name, f"{outside[0]:g} in a run of {epochs} epochs", f"0 to below {epochs}")
+    options.check_epochs(epochs)
     return WarmupSchedule(
         options.learning_rate,
         options.schedule,
         epochs * steps_per_epoch,
-        round(warmup * steps_per_epoch),
+        round(options.warmup(epochs) * steps_per_epoch),
         [round(epoch * steps_per_epoch) for epoch in options.decay_epochs],
         options.decay_factor,
         options.power,
-        options.final_rate,
+        options.final_lr_fraction,
     )
 
 
@@ -156,9 +76,9 @@ class Muon(_OneForAllDevices, keras.optimizers.SGD):
 
     The momentum of a kernel, as a matrix of all that an output channel sees by output channels, is replaced by the
     nearest matrix whose singular values are all about 1, so that rare directions count as much as common ones. The
-    kernel keeps its length: batch normalisation behind it takes no notice of the length, and so the rate is the angle
-    of a step, and decay of the kernels has no place. All other variables follow SGD with Nesterov's momentum, also
-    kernels that no batch normalisation follows: their length matters, as that of a map's logits does.
+    kernel keeps its length: the batch normalization that follows it is invariant to the length, so the rate is the
+    angle of a step, and decay of the kernels has no place. All other variables follow SGD with Nesterov's momentum,
+    also kernels that no batch normalization follows: their length matters, as that of the logits does.
 
     Attributes:
         turned: parallel to the variables, whether each is a kernel of the first kind.
@@ -248,7 +168,7 @@ def make_optimizer(
     optimizer.decays = [options.weight_decay if decays else 0.0 for decays in decaying]
     optimizer.rates = [1.0] * len(variables)
     if options.optimizer == "muon":
-        ratio = options.other_rate / options.learning_rate
+        ratio = options.sgd_learning_rate / options.learning_rate
         optimizer.turned = [variable.path in normalised for variable in variables]
         optimizer.rates = [1.0 if turned else ratio for turned in optimizer.turned]
     if options.layer_decay < 1:

@@ -1,162 +1,270 @@
-"""What a training run is told: a frozen set of options that refuses what cannot work."""
+"""Options of a training run. No TensorFlow."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from eo_keras import models, tasks
-from eo_keras.data.augment.crops import CropAugmentation
-from eo_keras.data.augment.patches import Augmentation
+from eo_keras import models
+from eo_keras.core.options import check, documented, nested, nested_fields, option, result_names, with_present_names
+from eo_keras.core.serialization import to_json
+from eo_keras.data.augment.options import NO_AUGMENTATION
 from eo_keras.errors import OptionError, RunError
-from eo_keras.records import data_card as cards
+from eo_keras.records.targets import TARGETS
 from eo_keras.runs import folder as runs
-from eo_keras.tasks.segmentation import SegmentationOptions
-from eo_keras.training import optimizers
+from eo_keras.tasks.options import ClassificationOptions, SegmentationOptions
 
-_PER_RUN = (
-    "records_dir",
-    "run_dir",
-    "resume",
-    "overwrite",
-    "strategy",
-    "virtual_devices",
-    "cache_gb",
-    "checkpoint_steps",
-    "worker_wait",
-)
-"""Options that do not change what is computed; a resumed run may have others."""
+OPTIMIZERS = ("sgd", "adamw", "rmsprop", "muon")
+SCHEDULES = ("cosine", "linear", "poly", "piecewise")
+STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
 
 
+@documented
 @dataclasses.dataclass(frozen=True)
-class TrainingOptions:
-    """What to train, on what, and how.
+class OptimizerOptions:
+    """Optimizer and learning rate schedule.
 
-    Attributes:
-        records_dir: the records folder.
-        run_dir: the run folder to make, or to go on with.
-        model: a name of `eo_keras.models.MODELS`.
-        bands: a composite, `all`, or names separated by commas.
-        weights: None, `imagenet` or a file, see `eo_keras.models.build`.
-        stem: which pretrained kernel each band takes, see `eo_keras.models.pretrained.stem`.
-        strategy: a name of `eo_keras.training.distribution.STRATEGIES`.
-        virtual_devices: number of devices to split the processor into; 0 leaves it whole.
-        batch_size: examples in a step, over all devices together.
-        epochs: length of the run.
-        steps_per_epoch: steps in an epoch; None for one pass over the data.
-        head_epochs: so many epochs of the run train the last layer alone, at a constant rate (phase 1 of Helber et al.
-            2019, IEEE JSTARS 12(7), section V); the schedule of `optimizer` belongs to the epochs behind them.
-        head_learning_rate: that rate.
-        frozen_batch_norm: whether batch normalisation keeps the statistics, gamma and beta of the weights.
-        optimizer: see `eo_keras.training.optimizers`.
-        augmentation: of patches, see `eo_keras.data.augment.patches`; None for none.
-        segmentation: of tiles.
-        progressive_sizes: image sizes in pixels of the run's first parts, smaller than the patches; the last part takes
-            them as they are.
-        progressive_epochs: the number of epochs of each of these parts.
-        aux_weight: what the loss of each auxiliary classifier counts (GoogLeNet has two).
-        dropout: share of the features that are dropped before the last layer; None for the architecture's own.
-        label_smoothing: share of the target that is spread over all classes.
-        ema: decay a step of an exponential moving average of all weights, which is then what is validated and kept; 0
-            for none.
-        validation_from_train: share of the training examples held out to choose the epoch, see
-            `eo_keras.data.holdouts`, where the records have no validation split; 0 for none: the last epoch is kept.
-        dtype_policy: one of `eo_keras.models.POLICIES`.
-        jit_compile: whether XLA compiles the training step (one device only).
-        checkpoint_steps: a checkpoint is also written behind every so many steps; 0 for none within an epoch.
-        seed: of initial weights, order and augmentation.
-        deterministic: whether to use deterministic kernels only.
-        cache_gb: examples are kept in memory if they need no more than this, in gigabytes.
-        worker_wait: how long workers wait for each other at the start, in seconds.
-        resume: whether to go on from the run folder's checkpoint.
-        overwrite: whether to replace a run that is already in the folder.
+    Weight decay is decoupled: each step takes `learning_rate * weight_decay` of the kernels away; biases and the
+    weights of batch normalization do not decay. The schedule rises linearly from 0 (warm-up), then falls by half a
+    cosine, by a straight line, by `(1 - t) ** power` (Chen et al. 2018, DeepLabv3+) or by a factor at given epochs.
     """
 
-    records_dir: str
-    run_dir: str
-    model: str = "resnet50"
-    bands: str = "all"
-    weights: str | None = None
-    stem: str = "by_name"
-    strategy: str = "auto"
-    virtual_devices: int = 0
-    batch_size: int = 64
-    epochs: int = 30
-    steps_per_epoch: int | None = None
-    head_epochs: int = 0
-    head_learning_rate: float = 0.01
-    frozen_batch_norm: bool = False
-    optimizer: optimizers.OptimizerOptions = optimizers.OptimizerOptions()
-    augmentation: Augmentation | None = Augmentation()
-    segmentation: SegmentationOptions = SegmentationOptions()
-    progressive_sizes: tuple[int, ...] = ()
-    progressive_epochs: tuple[int, ...] = ()
-    aux_weight: float = 0.3
-    dropout: float | None = None
-    label_smoothing: float = 0.0
-    ema: float = 0.0
-    validation_from_train: float = 0.05
-    dtype_policy: str = "float32"
-    jit_compile: bool = False
-    checkpoint_steps: int = 0
-    seed: int = 1
-    deterministic: bool = False
-    cache_gb: float = 4.0
-    worker_wait: float = 600.0
-    resume: bool = False
-    overwrite: bool = False
+    optimizer: str = option("sgd", choices=OPTIMIZERS, help="Optimizer.")
+    learning_rate: float = option(
+        0.05,
+        above=0,
+        help="Peak of the learning rate, after the warm-up; of muon, the length of a kernel's step as a fraction of "
+        "the kernel's.",
+    )
+    sgd_learning_rate: float = option(
+        0.05,
+        above=0,
+        help="Peak of the learning rate under muon of all weights but the convolutions' kernels; they follow sgd.",
+        aliases=("other_rate",),
+    )
+    momentum: float = option(0.9, minimum=0, below=1, help="Momentum of sgd, rmsprop and muon.")
+    nesterov: bool = option(True, help="Whether sgd takes Nesterov's momentum.")
+    schedule: str = option("cosine", choices=SCHEDULES, help="How the learning rate falls after the warm-up.")
+    warmup_epochs: float | None = option(
+        None,
+        minimum=0,
+        help="Length of the linear rise of the learning rate in epochs; may be a fraction. Default: 1, of a shorter "
+        "run half of it.",
+    )
+    decay_epochs: tuple[float, ...] = option(
+        (),
+        minimum=0,
+        help="Epochs at which `schedule=piecewise` multiplies the learning rate by `decay_factor`, such as 30,60.",
+    )
+    decay_factor: float = option(0.1, minimum=0, below=1, help="Factor of `schedule=piecewise`.")
+    power: float = option(0.9, minimum=0, help="Exponent of `schedule=poly`.")
+    final_lr_fraction: float = option(
+        0.0,
+        minimum=0,
+        maximum=1,
+        help="Learning rate at the end of the other schedules, as a fraction of the peak; 1 keeps it.",
+        aliases=("final_rate",),
+    )
+    layer_decay: float = option(
+        1.0,
+        above=0,
+        maximum=1,
+        help="The learning rate of a layer is multiplied by this once for each block between it and the head; below 1, "
+        "pretrained layers near the input change less (Clark et al. 2020, arXiv 2003.10555, section 3.1).",
+    )
+    clip_norm: float = option(
+        0.0,
+        minimum=0,
+        help="Largest norm of the gradient over all weights and devices together; longer ones are scaled down (Pascanu "
+        "et al. 2013, arXiv 1211.5063, section 3.2). 0 for no limit.",
+    )
+    weight_decay: float = option(
+        0.005,
+        minimum=0,
+        help="Decoupled weight decay of the kernels, as a fraction of the learning rate a step. Under sgd it is as "
+        "strong as an L2 penalty of weight_decay * (1 - momentum).",
+    )
 
     def __post_init__(self):
-        """Refuses values and combinations that cannot work."""
-        for name in ("epochs", "batch_size", "steps_per_epoch"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise OptionError(name, f"{getattr(self, name)}", "1 or more")
-        for name in ("label_smoothing", "ema", "validation_from_train"):
-            if not 0 <= getattr(self, name) < 1:
-                raise OptionError(name, f"{getattr(self, name)}", "a number in [0, 1)")
-        for name in ("cache_gb", "aux_weight", "checkpoint_steps", "head_epochs", "worker_wait"):
-            if not getattr(self, name) >= 0:
-                raise OptionError(name, f"{getattr(self, name)}", "0 or more")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise OptionError("dropout", f"{self.dropout}", "a number in [0, 1), or none for the architecture's own")
-        if self.head_epochs >= self.epochs:
+        check(self)
+        if self.decay_epochs and self.schedule != "piecewise":
             raise OptionError(
-                "head_epochs", f"{self.head_epochs} in a run of {self.epochs} epochs", "fewer than the run's"
+                "decay_epochs",
+                f"they are given with `schedule={self.schedule}`",
+                "`schedule=piecewise`",
+                "leave one out",
             )
+        if self.schedule == "piecewise" and not self.decay_epochs:
+            raise OptionError("decay_epochs", "none are given", "where `schedule=piecewise` lowers the learning rate")
+
+    def warmup(self, epochs: int) -> float:
+        """Returns the length of the warm-up in a run, or a phase of one, of so many epochs."""
+        return min(1.0, epochs / 2) if self.warmup_epochs is None else self.warmup_epochs
+
+    def check_epochs(self, epochs: int) -> None:
+        """Refuses a warm-up or a decay outside a run, or a phase of one, of so many epochs.
+
+        Raises:
+            OptionError: if one is.
+        """
+        for name, values in (("warmup_epochs", (self.warmup(epochs),)), ("decay_epochs", self.decay_epochs)):
+            if outside := [value for value in values if not 0 <= value < epochs]:
+                raise OptionError(name, f"{outside[0]:g} in a run of {epochs} epochs", f"0 to below {epochs}")
+
+
+@documented
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """What to train, on which records, and how."""
+
+    records_dir: str = option(path=True, affects_result=False, help="Records folder made by launch.build.")
+    run_dir: str = option(
+        path=True, affects_result=False, repeatable=False, help="Run folder to make (new or empty) or to resume."
+    )
+    resume: bool = option(
+        False, affects_result=False, repeatable=False, help="Whether to resume from the checkpoint in `run_dir`."
+    )
+    overwrite: bool = option(
+        False,
+        affects_result=False,
+        repeatable=False,
+        help="Whether to replace a run that is already in `run_dir`; other files there stay.",
+    )
+    model: str = option("resnet50", help=f"Network. {models.describe()}")
+    bands: str = option("all", help="Bands to train on: RGB, CI, SWIR, all, or names such as B04,B8A.")
+    weights: str | None = option(
+        None,
+        path=True,
+        help="Weights to start from: imagenet, or a file (.keras, .h5). Default: none, they are random.",
+    )
+    stem: str = option(
+        "by_name",
+        choices=models.STEM_MODES,
+        help="Which pretrained kernel each band takes: that of its own color or the nearest in wavelength (by_name), "
+        "or that of its position (by_position).",
+    )
+    strategy: str = option(
+        "auto",
+        choices=STRATEGIES,
+        affects_result=False,
+        help="Devices: auto (mirrored where there are several GPUs), none (one device), mirrored, or multi_worker: all "
+        "devices of the workers that the environment variable TF_CONFIG names, each of which runs this command.",
+    )
+    worker_wait: float = option(
+        600.0,
+        minimum=0,
+        affects_result=False,
+        help="Seconds that workers of `strategy=multi_worker` wait for each other at the start.",
+    )
+    virtual_devices: int = option(
+        0,
+        minimum=0,
+        affects_result=False,
+        help="Devices to split the processor into, to try a strategy without GPUs; 0 leaves it whole.",
+    )
+    batch_size: int = option(64, minimum=1, help="Examples in a step, over all devices together.")
+    epochs: int = option(30, minimum=1, help="Length of the run in epochs.")
+    steps_per_epoch: int | None = option(
+        None, minimum=1, help="Steps in an epoch. Default: one pass over the training examples."
+    )
+    head_epochs: int = option(
+        0,
+        minimum=0,
+        help="Number of first epochs that train the head alone, at the constant `head_learning_rate` (phase 1 of "
+        "Helber et al. 2019, IEEE JSTARS 12(7), section V); the schedule applies to the epochs after them. Needs "
+        "`weights`.",
+    )
+    head_learning_rate: float = option(0.01, above=0, help="Learning rate of these epochs.")
+    frozen_batch_norm: bool = option(
+        False,
+        help="Whether batch normalization keeps the statistics, gamma and beta of the weights. Needs `weights`.",
+    )
+    validation_from_train: float = option(
+        0.05,
+        minimum=0,
+        below=1,
+        help="Fraction of the training examples that is held out and chooses the epoch to keep, where the records have "
+        "no split val: tiles by city or in blocks of ground, patches by a hash of their keys, copies and overlapping "
+        "ones together. 0 keeps the last epoch. The test split is never used for this.",
+    )
+    optimizer: OptimizerOptions = nested(OptimizerOptions)
+    dropout: float | None = option(
+        None,
+        minimum=0,
+        below=1,
+        help="Fraction of the features dropped before the last layer. Default: the network's own.",
+    )
+    label_smoothing: float = option(
+        0.0, minimum=0, below=1, help="Fraction of the target that is spread over all classes."
+    )
+    ema: float = option(
+        0.0,
+        minimum=0,
+        below=1,
+        help="Decay per step of an exponential moving average of all weights, which is then what is validated and "
+        "kept; 0 for none.",
+    )
+    classification: ClassificationOptions = nested(ClassificationOptions)
+    segmentation: SegmentationOptions = nested(SegmentationOptions)
+    dtype_policy: str = option(
+        "float32", choices=models.POLICIES, help="Precision; mixed_float16 works on one device only."
+    )
+    jit_compile: bool = option(False, help="Whether XLA compiles the training step (one device only).")
+    seed: int = option(1, help="Seed of initial weights, order, augmentation and the validation examples held out.")
+    deterministic: bool = option(
+        False, help="Whether to use deterministic kernels only: repeatable to the bit, slower."
+    )
+    checkpoint_steps: int = option(
+        0,
+        minimum=0,
+        affects_result=False,
+        help="A checkpoint is written after every epoch, and after every so many steps; 0 for none within an epoch. "
+        "SIGTERM and Ctrl-C write one more before the run stops.",
+    )
+    cache_gb: float = option(
+        4.0,
+        minimum=0,
+        affects_result=False,
+        help="Examples are kept in memory if they need no more gigabytes; 0 streams them.",
+    )
+
+    def __post_init__(self):
+        check(self)
+        if self.model not in models.MODELS:
+            raise OptionError("model", f"'{self.model}'", f"one of {', '.join(models.MODELS)}")
+        if self.head_epochs >= self.epochs:
+            found = f"{self.head_epochs} in a run of {self.epochs} epochs"
+            raise OptionError("head_epochs", found, "fewer than the run's")
         if self.weights is not None and self.segmentation.backbone_run is not None:
-            raise OptionError("backbone_run", "it is given together with weights", "one of them")
+            raise OptionError("backbone_run", "it is given together with `weights`", "one of them")
         for name in ("head_epochs", "frozen_batch_norm"):
             if getattr(self, name) and self.weights is None and self.segmentation.backbone_run is None:
                 raise OptionError(
                     name,
                     f"{getattr(self, name)} without weights: what is kept fixed would be random",
                     "weights to start from",
-                    f"give `weights`, or leave {name} out",
+                    f"give `weights`, or leave `{name}` out",
                 )
         if self.strategy == "multi_worker" and self.virtual_devices:
             raise OptionError(
                 "virtual_devices",
-                f"{self.virtual_devices}, with strategy multi_worker",
+                f"{self.virtual_devices}, with `strategy=multi_worker`",
                 "0",
                 "start several workers on the machine instead",
             )
+        if self.strategy == "none" and self.virtual_devices > 1:
+            found = f"none, with {self.virtual_devices} virtual devices"
+            raise OptionError("strategy", found, "mirrored", "one device needs no division")
         if self.resume and self.overwrite:
-            raise OptionError("resume", "it is given together with overwrite", "one of them")
-        if len(self.progressive_sizes) != len(self.progressive_epochs):
-            raise OptionError(
-                "progressive_sizes",
-                f"{len(self.progressive_sizes)} sizes and {len(self.progressive_epochs)} numbers of epochs",
-                "one number of epochs (progressive_epochs) for each size",
-            )
-        if any(size < models.MIN_PATCH_SIZE for size in self.progressive_sizes):
-            raise OptionError("progressive_sizes", f"{min(self.progressive_sizes)}", f"{models.MIN_PATCH_SIZE} or more")
-        if any(count < 1 for count in self.progressive_epochs) or sum(self.progressive_epochs) >= self.epochs:
+            raise OptionError("resume", "it is given together with `overwrite`", "one of them")
+        progressive = sum(self.classification.progressive_epochs)
+        if progressive >= self.epochs:
             raise OptionError(
                 "progressive_epochs",
-                f"{sum(self.progressive_epochs)} epochs on smaller images in a run of {self.epochs}",
-                "numbers from 1 on that leave at least one epoch for the whole images",
+                f"{progressive} epochs on smaller images in a run of {self.epochs}",
+                "numbers that leave at least one epoch for the whole images",
             )
 
     @property
@@ -165,20 +273,11 @@ class TrainingOptions:
         chosen = self.optimizer.warmup
         return self.optimizer.warmup_epochs is None and chosen(self.epochs - self.head_epochs) < chosen(self.epochs + 2)
 
-    def image_size(self, epoch: int) -> int | None:
-        """Returns the image size of an epoch, counted from 0; None for the patches as they are."""
-        for size, count in zip(self.progressive_sizes, self.progressive_epochs, strict=True):
-            if epoch < count:
-                return size
-            epoch -= count
-        return None
+    def of_task(self, task: str) -> Any:
+        """Returns the options that belong to a task alone, an object of `eo_keras.tasks.options`."""
+        return getattr(self, task)
 
-    def input_size(self, card: cards.DataCard) -> int | None:
-        """Returns height and width of the trained model's input in pixels; None for any."""
-        varies = self.progressive_sizes or tasks.of(card).crop(self) is not None
-        return None if varies else card.patch_size
-
-    def head_optimizer(self) -> optimizers.OptimizerOptions:
+    def head_optimizer(self) -> OptimizerOptions:
         """Returns how the head alone is trained: at a constant rate, otherwise as the whole network."""
         return dataclasses.replace(
             self.optimizer,
@@ -186,12 +285,15 @@ class TrainingOptions:
             schedule="linear",
             warmup_epochs=0.0,
             decay_epochs=(),
-            final_rate=1.0,
+            final_lr_fraction=1.0,
             layer_decay=1.0,
         )
 
     def check_devices(self, replicas: int) -> None:
         """Refuses what Keras and TensorFlow cannot do on several devices.
+
+        Args:
+            replicas: number of devices that share a batch.
 
         Raises:
             OptionError: if an option cannot work on so many.
@@ -205,52 +307,43 @@ class TrainingOptions:
         if replicas > 1 and self.jit_compile:
             raise OptionError(
                 "jit_compile",
-                f"it is asked for on {replicas} devices: TensorFlow cannot compile a step across devices by XLA",
-                "one device (strategy none)",
+                f"true on {replicas} devices: TensorFlow cannot compile a step across devices by XLA",
+                "one device (`strategy=none`)",
                 "leave `jit_compile` out",
+            )
+        if self.batch_size % replicas:
+            raise OptionError(
+                "batch_size",
+                f"{self.batch_size} is not divisible by {replicas} devices",
+                f"a multiple of {replicas}, for instance {-(-self.batch_size // replicas) * replicas}",
             )
 
     def comparable(self) -> dict[str, Any]:
-        """Returns the options that decide what is computed, as JSON would give them back."""
-        return {key: value for key, value in cards.to_json(self).items() if key not in _PER_RUN}
+        """Returns the options that decide what is computed, without those of other tasks, as JSON gives them back."""
+        others = TARGETS.keys() - {models.MODELS[self.model].task}
+        kept = result_names(TrainingOptions) | nested_fields(TrainingOptions).keys() - others
+        return {key: value for key, value in to_json(self).items() if key in kept}
 
 
-def check_task(options: TrainingOptions, card: cards.DataCard) -> None:
-    """Refuses a model and options that are for another task than the records.
+def stored_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that a checkpoint or a model card holds, those of older versions as today's would be.
 
-    An option counts as given where its value is not the default.
-
-    Raises:
-        OptionError: naming the model, or the first of such options.
+    Args:
+        values: options by name, as JSON gives them back.
     """
-    task = tasks.of(card)
-    known = models.MODELS.get(options.model)
-    if known is not None and known.task != task.name:
-        fitting = ", ".join(name for name, model in models.MODELS.items() if model.task == task.name)
-        raise OptionError(
-            "model", f"{options.model} is for {known.task}, the records are for {task.name}", f"one of {fitting}"
-        )
-    for name in tasks.TASKS:
-        others = [] if name == task.name else sorted(tasks.get(name).options)
-        given, default = _values(options, others), _values(TrainingOptions("", ""), others)
-        for option in others:
-            if given[option] != default[option]:
-                raise OptionError(
-                    option, f"it does not apply to {task.description} (task {task.name})", remedy="leave it out"
-                )
-
-
-def _values(options: TrainingOptions, names: Sequence[str]) -> dict[str, Any]:
-    """Returns the values of options of one task by name."""
-    # Without augmentation nothing is changed, whatever the default would be.
-    patches = options.augmentation or Augmentation(d4=False, shift=0, brightness=0.0, cutout=0)
-    crops = options.segmentation.augmentation or CropAugmentation()
-    parts = (options, options.segmentation, patches, crops)
-    return {name: next(getattr(part, name) for part in parts if hasattr(part, name)) for name in names}
+    present = with_present_names(TrainingOptions, values)
+    for name, kind in nested_fields(TrainingOptions).items():
+        if name not in present:
+            own = {field.name for field in dataclasses.fields(kind)}
+            present[name] = {key: present.pop(key) for key in list(present) if key in own}
+            # None stood for an augmentation that changes nothing.
+            if "augmentation" in own:
+                present[name]["augmentation"] = present[name].get("augmentation") or to_json(NO_AUGMENTATION)
+    return present
 
 
 def check_resumable(options: TrainingOptions, state: Mapping[str, Any], data_fingerprint: str) -> None:
-    """Refuses to go on with a run under other options or on other records than it was started with.
+    """Refuses to resume a run under other options or on other records than it was started with.
 
     Args:
         options: the options now.
@@ -260,15 +353,16 @@ def check_resumable(options: TrainingOptions, state: Mapping[str, Any], data_fin
     Raises:
         RunError: if an option that decides what is computed, or the records, are not the same.
     """
-    folder = pathlib.Path(options.run_dir)
+    folder, before = pathlib.Path(options.run_dir), stored_options(state["options"])
     for key, value in options.comparable().items():
-        if state["options"].get(key) != value:
+        if before.get(key) != value:
             other = "start another run"
             if key == "epochs":
                 other += f", such as a longer one from `weights={folder / runs.MODEL_NAME}`"
+            name, was, now = _difference(key, before.get(key), value)
             raise RunError(
                 folder,
-                f"the run was started with {key}={state['options'].get(key)!r}, not {value!r}",
+                f"the run was started with `{name}={was}`, not `{name}={now}`",
                 "the same options",
                 f"resume with `flagfile={folder / runs.FLAGS_NAME}`, or {other}",
             )
@@ -279,3 +373,11 @@ def check_resumable(options: TrainingOptions, state: Mapping[str, Any], data_fin
             f"the records {options.records_dir} ({data_fingerprint[:12]})",
             "name the records it was started on, or start another run",
         )
+
+
+def _difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
+    """Returns the first option that differs, by name, with its two values; within nested ones, theirs."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        inner = next(key for key in now if before.get(key) != now[key])
+        return _difference(inner, before.get(inner), now[inner])
+    return name, before, now

@@ -1,4 +1,4 @@
-"""The phases of a run: first, if asked for, the head alone, then the whole network."""
+"""Phases of a run: the head alone where there are head epochs, then the whole network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import keras
 
 from eo_keras import models
 from eo_keras.training import optimizers
-from eo_keras.training.options import TrainingOptions
+from eo_keras.training.options import OptimizerOptions
 from eo_keras.training.schedules import WarmupSchedule
 
 
@@ -44,7 +44,28 @@ class Phase:
         return float(self.schedule((epoch - self.first_epoch) * self.steps + step))
 
 
-def make_phases(options: TrainingOptions, model: keras.Model, steps: int) -> list[Phase]:
+@dataclasses.dataclass(frozen=True)
+class PhaseOptions:
+    """What the phases of a run need of its options.
+
+    Attributes:
+        epochs: length of the run in epochs.
+        head_epochs: number of first epochs that train the head alone.
+        head_optimizer: how the head is trained in them.
+        optimizer: how the whole network is trained after them.
+        frozen_batch_norm: whether batch normalization keeps its statistics.
+        scale_loss: whether the loss is scaled, as half precision needs.
+    """
+
+    epochs: int
+    head_epochs: int
+    head_optimizer: OptimizerOptions
+    optimizer: OptimizerOptions
+    frozen_batch_norm: bool = False
+    scale_loss: bool = False
+
+
+def make_phases(options: PhaseOptions, model: keras.Model, steps: int) -> list[Phase]:
     """Returns the phases of a run in their order; to be called in the strategy's scope.
 
     Raises:
@@ -62,10 +83,10 @@ def make_phases(options: TrainingOptions, model: keras.Model, steps: int) -> lis
             groups=models.depth_groups(model),
             undecayed=models.depthwise_kernels(model),
             normalised=models.normalized_kernels(model),
-            scale_loss=options.dtype_policy == "mixed_float16",
+            scale_loss=options.scale_loss,
         )
         return Phase(title, first, steps, schedule, optimizer, variables)
 
     head = options.head_epochs
-    phases = [phase("head", 0, head, options.head_optimizer())] if head else []
+    phases = [phase("head", 0, head, options.head_optimizer)] if head else []
     return [*phases, phase("whole", head, options.epochs - head, options.optimizer)]

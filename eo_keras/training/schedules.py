@@ -7,17 +7,15 @@ import math
 import keras
 from keras import ops
 
-SCHEDULES = ("cosine", "linear", "poly", "piecewise")
-
 
 @keras.saving.register_keras_serializable(package="eo_keras")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear rise, then one of `SCHEDULES`.
+    """A linear rise, then one of `eo_keras.training.options.SCHEDULES`.
 
     Args:
         learning_rate: the peak.
-        kind: one of `SCHEDULES`.
-        total_steps: number of steps of the whole run; behind it the rate stays where it is.
+        kind: one of these.
+        total_steps: number of steps of the whole run; after them the rate stays the same.
         warmup_steps: number of steps of the rise; the first step takes `learning_rate / warmup_steps`.
         boundaries: steps from which on `piecewise` multiplies by `factor` (again).
         factor: see there.

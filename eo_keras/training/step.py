@@ -7,6 +7,7 @@ batch normalisation, synchronised, takes its moments over all of them.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,22 @@ import tensorflow as tf
 
 from eo_keras import models
 from eo_keras.tasks.task import LossFn
-from eo_keras.training.options import TrainingOptions
 from eo_keras.training.phases import Phase
+
+
+@dataclasses.dataclass(frozen=True)
+class StepOptions:
+    """Options of a training step.
+
+    Attributes:
+        ema: decay per step of a moving average of all weights; 0 for none.
+        frozen_batch_norm: whether batch normalization keeps its statistics.
+        jit_compile: whether XLA compiles the step.
+    """
+
+    ema: float = 0.0
+    frozen_batch_norm: bool = False
+    jit_compile: bool = False
 
 
 class TrainStep:
@@ -25,7 +40,7 @@ class TrainStep:
     Args:
         model: a model of this package, made in the strategy's scope.
         strategy: the strategy.
-        options: what to compute: its moving average, frozen batch normalisation and compilation.
+        options: its options.
         loss: what is minimised, see `eo_keras.tasks.task`.
         averages: variables parallel to `model.weights` that hold their moving averages, or none.
     """
@@ -34,11 +49,10 @@ class TrainStep:
         self,
         model: keras.Model,
         strategy: tf.distribute.Strategy,
-        options: TrainingOptions,
+        options: StepOptions,
         loss: LossFn,
         averages: Sequence[tf.Variable] = (),
     ):
-        """See the class."""
         self._whole, self._strategy, self._options, self._averages = model, strategy, options, averages
         self._loss = loss
         # The loss is computed from logits: the logarithm of a rounded softmax would lose what is small.
@@ -68,13 +82,13 @@ class TrainStep:
 
         Args:
             image: digital numbers (batch, height, width, band), distributed.
-            label: integers (batch,), or of maps (batch, height, width), distributed.
+            label: integers (batch,), of segmentation (batch, height, width), distributed.
             weight: real numbers (batch,), distributed: what each example counts, 0 for one that is only there to fill
                 the batch; None where each counts 1.
 
         Returns:
-            The loss of the global batch; how many answers were right, of examples of weight above 0 or of their
-            labelled pixels; and of how many.
+            The loss of the global batch; the number of correct predictions, of examples of weight above 0 or of their
+            labeled pixels; and the number of predictions.
         """
         phase = self._phase
 

@@ -1,4 +1,4 @@
-"""A classifier's run as the backbone of a model of maps, and whether it has seen what is going to be tested."""
+"""A classifier's run as the backbone of a segmentation model, and whether it was trained on the test examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from eo_keras.data.folder import RecordDataset, reading
 from eo_keras.errors import EOKerasError, RunError
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
-from eo_keras.training.options import TrainingOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +29,15 @@ class Start:
     checked: str = ""
 
 
-def start_of(options: TrainingOptions, records: RecordDataset) -> Start:
-    """Returns what a run's weights start from; see `backbone`."""
-    run_dir = options.segmentation.backbone_run
-    if run_dir is None:
-        return Start(options.weights)
-    return backbone(run_dir, records)
+def start_of(weights: str | None, backbone_run: str | None, records: RecordDataset) -> Start:
+    """Returns what a run's weights start from.
+
+    Args:
+        weights: None, `imagenet`, or a file.
+        backbone_run: run folder of a classifier that is started from instead, or None; see `backbone`.
+        records: the records that the run is trained and tested on.
+    """
+    return Start(weights) if backbone_run is None else backbone(backbone_run, records)
 
 
 def backbone(run_dir: str | os.PathLike[str], records: RecordDataset) -> Start:
@@ -43,7 +45,7 @@ def backbone(run_dir: str | os.PathLike[str], records: RecordDataset) -> Start:
 
     Args:
         run_dir: run folder of a classifier.
-        records: the records that a model of maps is going to be trained and tested on.
+        records: the records that a segmentation model will be trained and tested on.
 
     Raises:
         RunError: if there is no such run, the records it was trained on are not there any more, or an example that it

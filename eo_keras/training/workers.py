@@ -1,6 +1,6 @@
 """Workers that train together wait for each other before TensorFlow does, and name the one that was lost.
 
-TensorFlow waits for the workers of TF_CONFIG for an hour, says nothing, and hears no signal meanwhile.
+TensorFlow waits for the workers of TF_CONFIG for an hour, prints nothing, and handles no signal meanwhile.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def meet(
         worker: this worker.
         seconds: how long to wait.
         report: called with lines for the user while the wait lasts.
-        stop: asked twice a second whether to give up.
+        stop: called twice a second; whether to give up.
 
     Returns:
         Whether all have come; not if `stop` said so first.

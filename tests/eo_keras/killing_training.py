@@ -24,12 +24,11 @@ import_tensorflow_quietly()
 import tensorflow as tf  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
-from eo_keras.data.augment import patches as patches  # noqa: E402
+from eo_keras.data.augment.options import Augmentation  # noqa: E402
 from eo_keras.runs import event_files  # noqa: E402
 from eo_keras.runs import folder as runs  # noqa: E402
 from eo_keras.training import train as training  # noqa: E402
-from eo_keras.training.optimizers import OptimizerOptions  # noqa: E402
-from eo_keras.training.options import TrainingOptions  # noqa: E402
+from eo_keras.training.options import ClassificationOptions, OptimizerOptions, TrainingOptions  # noqa: E402
 
 EPOCHS, STEPS = 4, 5
 TIMES = ("seconds", "images_per_second")
@@ -46,9 +45,9 @@ def options(records, folder, **changes):
         steps_per_epoch=STEPS,
         validation_from_train=0.2,
         optimizer=OptimizerOptions("rmsprop", 0.002, clip_norm=1.0, warmup_epochs=1),
-        augmentation=patches.Augmentation(True, 4, 0.1),
-        progressive_sizes=(32,),
-        progressive_epochs=(3,),
+        classification=ClassificationOptions(
+            Augmentation(True, 4, 0.1), progressive_sizes=(32,), progressive_epochs=(3,)
+        ),
         dropout=0.3,
         label_smoothing=0.1,
         ema=0.8,

@@ -74,27 +74,24 @@ def dense_loss():
     return pixel_loss(segmentation.DenseLoss(options, CLASSES))
 
 
-def dense_metrics(twin, images, labels):
+def dense_metrics(inference, images, labels):
     """Pixel accuracy and cross-entropy."""
-    answers, known = twin.predict(images, verbose=0), labels != UNKNOWN
+    answers, known = inference.predict(images, verbose=0), labels != UNKNOWN
     chosen = np.take_along_axis(answers, np.where(known, labels, 0)[..., None], axis=-1)[..., 0]
     return [(answers.argmax(axis=-1) == labels)[known].mean(), -np.log(chosen[known]).mean()]
 
 
 def train(name, arguments, strategy, optimizer):
-    """Returns what 20 steps of an architecture come to, as arrays by name."""
+    """Returns the results of 20 steps of an architecture, as arrays by name."""
     import tensorflow as tf
 
     from eo_keras import models, tasks
     from eo_keras.tasks.predictor import Predictor
-    from eo_keras.training import options as training_options
     from eo_keras.training import phases, step
-    from eo_keras.training.optimizers import OptimizerOptions
+    from eo_keras.training.options import OptimizerOptions, TrainingOptions
 
     optimizer = OptimizerOptions(*optimizer, clip_norm=0.5, warmup_epochs=0, schedule="linear")
-    options = training_options.TrainingOptions(
-        "", "", batch_size=BATCH, epochs=1, optimizer=optimizer, ema=0.9, label_smoothing=0.1
-    )
+    options = TrainingOptions("", "", batch_size=BATCH, label_smoothing=0.1)
     dense = models.MODELS[name].task == "segmentation"
     with strategy.scope():
         normalization = models.Normalization((110.0, 115.0, 120.0), (60.0, 60.0, 60.0))
@@ -111,22 +108,22 @@ def train(name, arguments, strategy, optimizer):
         model = dataclasses.replace(models.MODELS[name], arguments=arguments)(name, spec)
         averages = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights]
         loss = dense_loss() if dense else tasks.get("classification").loss(options)
-        stepper = step.TrainStep(model, strategy, options, loss, averages)
-        stepper.enter(phases.make_phases(options, model, STEPS)[0])
-        twin = models.inference_model(model, SIZE)
+        stepper = step.TrainStep(model, strategy, step.StepOptions(ema=0.9), loss, averages)
+        stepper.enter(phases.make_phases(phases.PhaseOptions(1, 0, optimizer, optimizer), model, STEPS)[0])
+        inference = models.inference_model(model, SIZE)
     images, labels, weights = batches()
     labels = maps(labels) if dense else labels
     dataset = tf.data.Dataset.from_tensor_slices((images, labels, weights))
     steps = [stepper(*batch) for batch in strategy.experimental_distribute_dataset(dataset)]
-    models.copy_weights(model, twin)
+    models.copy_weights(model, inference)
     # Eleven examples in batches of eight: of the last batch, two devices hold three examples and none.
     rest = [part.reshape(-1, *part.shape[2:])[: 2 * BATCH] for part in (images, labels, weights)]
     if dense:
-        metrics = dense_metrics(twin, *rest[:2])
+        metrics = dense_metrics(inference, *rest[:2])
     else:
         rest[2] = (np.arange(2 * BATCH) < 11).astype(np.float32)
         rest.append(np.arange(2 * BATCH).astype(str))
-        predictor = Predictor(twin, tasks.get("classification"), tuple("ABCD"), strategy)
+        predictor = Predictor(inference, tasks.get("classification"), tuple("ABCD"), strategy)
         answers = predictor(None, tf.data.Dataset.from_tensor_slices(tuple(rest)).batch(BATCH)).predictions
         assert len(answers.labels) == 11
         metrics = [answers.accuracy(), answers.cross_entropy()]

@@ -20,8 +20,7 @@ def rgb_records(tmp_path_factory):
 @pytest.fixture(scope="session")
 def short_training(rgb_records):
     """Options of three short epochs of a small network; the run folder is to be filled in."""
-    from eo_keras.training.optimizers import OptimizerOptions
-    from eo_keras.training.options import TrainingOptions
+    from eo_keras.training.options import OptimizerOptions, TrainingOptions
 
     return TrainingOptions(
         records_dir=str(rgb_records),

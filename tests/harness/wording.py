@@ -35,11 +35,6 @@ NOT_YET = (
     "docs/results.md",
     "benchmarks/",
     "tests/benchmarks/",
-    "eo_keras/sweeps/",
-    "eo_keras/training/",
-    "launch/train.py",
-    "tests/eo_keras/replicas.py",
-    "tests/eo_keras/training/",
     "tests/faults/",
     "tests/launch/",
 )

@@ -10,6 +10,8 @@ from absl import flags
 from eo_keras import models
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
+from eo_keras.training.options import TrainingOptions
+from launch import options as launch_options
 from launch import train
 from tests.launch.commands import assert_one_line_error, launch, launch_whole
 from tfrecords_builder import build
@@ -35,7 +37,7 @@ def trained(records, tmp_path_factory):
     flagfile = folder.parent / "experiment.flags"
     flagfile.write_text(
         "# A comment is allowed.\n--model=resnet14\n--batch_size=12\n--epochs=2\n--optimizer=adamw\n"
-        "--learning_rate=0.001\n--weight_decay=0.05\n--schedule=piecewise\n--decay_epochs=1,1.5\n--nod4\n"
+        "--learning_rate=0.001\n--weight_decay=0.05\n--schedule=piecewise\n--decay_epochs=1,1.5\n--nodihedral\n"
         "--progressive_sizes=32\n--progressive_epochs=1\n--warmup_epochs=0.5\n--deterministic\n"
     )
     return folder, launch_whole("train", f"--flagfile={flagfile}", f"--records_dir={records}", f"--run_dir={folder}")
@@ -52,7 +54,7 @@ def test_training_tells_what_it_does(trained):
     assert "chosen: the epoch by 20 examples (the split val)" in result.stdout
     assert "epoch   2: loss" in result.stdout and f"next: python -m launch.evaluate --run_dir={folder}" in result.stdout
     words = (folder / runs.FLAGS_NAME).read_text().split()
-    assert {"--d4=false", "--optimizer=adamw", "--decay_epochs=1,1.5", "--seed=1"} <= set(words)
+    assert {"--dihedral=false", "--optimizer=adamw", "--decay_epochs=1,1.5", "--seed=1"} <= set(words)
     assert not any(word.startswith(("--run_dir", "--resume", "--overwrite", "--debug")) for word in words)
     assert model_cards.read_model_card(folder).flags["optimizer"]["decay_epochs"] == [1.0, 1.5]
 
@@ -91,7 +93,10 @@ def test_mistakes_before_tensorflow_is_asked_for(records, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--progressive_sizes=32,big", "--progressive_epochs=1,1"], "--progressive_sizes: 32,big"),
+        (
+            ["--progressive_sizes=32,big", "--progressive_epochs=1,1"],
+            "--progressive_sizes=32,big: '32,big' is not whole numbers separated by commas",
+        ),
         (["--bands=CI"], "does not hold B08"),
         (["--records_dir=/no/such/folder"], "/no/such/folder: there is no such folder"),
     ],
@@ -108,10 +113,10 @@ def test_every_flag_file_names_its_result_and_can_be_run(path):
     values = flags.FlagValues()
     train.define_flags(values)
     values(["train", "--records_dir=r", "--run_dir=r", f"--flagfile={path}"])
-    options = train.options(values)
+    options = launch_options.read(TrainingOptions, values)
     assert options.model in models.MODELS
     if "paper" in path.stem:
         # Phase 1 at 0.01, phase 2 at 1e-3 to 1e-4, RMSProp: facts of the paper and not ours to tune.
         assert (options.weights, options.head_learning_rate, options.head_epochs > 0) == ("imagenet", 0.01, True)
         chosen = options.optimizer
-        assert (chosen.optimizer, chosen.learning_rate, chosen.final_rate) == ("rmsprop", 0.001, 0.1)
+        assert (chosen.optimizer, chosen.learning_rate, chosen.final_lr_fraction) == ("rmsprop", 0.001, 0.1)

@@ -7,61 +7,13 @@ but the window is looked at, and its numbers are rounded once.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import tensorflow as tf
 
+from eo_keras.data.augment.options import CropAugmentation
 from eo_keras.data.augment.patches import move_pixels
-from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import IGNORE
-
-SMALLEST_CROP = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class CropAugmentation:
-    """What is done to training tiles.
-
-    Attributes:
-        crop: height and width of what is trained on, in pixels.
-        scale_min: smallest scale; 0.5 shows twice as much ground in a crop (Chen et al. 2018, arXiv 1802.02611,
-            section 4: 0.5 to 2).
-        scale_max: largest scale.
-        symmetries: whether crops are turned and mirrored (the symmetries of the square).
-        jitter: largest change of all bands' brightness together, and of every band by itself, as a share of 1.
-    """
-
-    crop: int = 256
-    scale_min: float = 0.5
-    scale_max: float = 2.0
-    symmetries: bool = True
-    jitter: float = 0.1
-
-    def __post_init__(self):
-        """Refuses values that make no sense."""
-        if self.crop < SMALLEST_CROP:
-            raise OptionError("crop", f"{self.crop} pixels", f"{SMALLEST_CROP} or more")
-        if not 0.1 <= self.scale_min <= self.scale_max <= 10:
-            raise OptionError(
-                "scale_min and scale_max", f"{self.scale_min:g} to {self.scale_max:g}", "0.1 to 10, rising"
-            )
-        if not (math.isfinite(self.jitter) and 0 <= self.jitter < 1):
-            raise OptionError("jitter", f"{self.jitter}", "a number in [0, 1)")
-
-    def check_size(self, height: int, width: int) -> None:
-        """Refuses tiles that are smaller than the smallest window; every crop would be mostly empty.
-
-        Raises:
-            OptionError: if they are.
-        """
-        if min(height, width) < self.crop / self.scale_max:
-            raise OptionError(
-                "crop",
-                f"{self.crop} pixels from tiles of {height} x {width}",
-                f"at most {int(min(height, width) * self.scale_max)}",
-                "choose a smaller crop, or build records of larger tiles",
-            )
 
 
 def augment_maps(
@@ -73,7 +25,7 @@ def augment_maps(
         images: digital numbers (batch, height, width, band), integers; a pixel of no data is 0 in all bands.
         labels: uint8 (batch, height, width).
         draw: int64 (2,), what everything is drawn from.
-        options: what is done.
+        options: what is done; its crop is given, see `CropAugmentation.for_tiles`.
         drawn: of how many examples of a batch (second) these begin at which (first): each has draws of its own.
 
     Returns:
@@ -100,12 +52,12 @@ def augment_map(
     window = tf.cast(tf.round(options.crop / scale), tf.int32)
     corner = _corner(tf.shape(label), window, seeds[1])
     factors = None
-    if options.jitter:
-        share = options.jitter
+    if options.band_jitter:
+        share = options.band_jitter
         both = tf.random.stateless_uniform([1 + image.shape[-1]], seeds[3], 1 - share, 1 + share)
         factors = both[0] * both[1:]
     image, label = crop_pair(image, label, corner, window, options.crop, factors)
-    if options.symmetries:
+    if options.dihedral:
         number = tf.random.stateless_uniform([1], seeds[2], 0, 8, tf.int32)
         image = move_pixels(image[tf.newaxis], number, None)[0]
         label = move_pixels(label[tf.newaxis, ..., tf.newaxis], number, None)[0, ..., 0]

@@ -6,51 +6,9 @@ eight versions of every image. Every draw is stateless, so that a batch depends 
 
 from __future__ import annotations
 
-import dataclasses
-
 import tensorflow as tf
 
-from eo_keras.errors import OptionError
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """Which changes training images undergo; every example draws its own.
-
-    Attributes:
-        d4: whether to draw one of the eight symmetries of the square: nadir images have no preferred direction.
-        shift: largest shift in pixels along each axis, the border filled by reflection; 0 for none.
-        cutout: side in pixels of a square, anywhere in the image, that becomes "no data" (DeVries and Taylor 2017,
-            arXiv 1708.04552); 0 for none.
-        brightness: all bands of an image are multiplied by a factor from [1 - brightness, 1 + brightness]; 0 for none.
-    """
-
-    d4: bool = True
-    shift: int = 8
-    brightness: float = 0.1
-    cutout: int = 0
-
-    def __post_init__(self):
-        """Refuses values that make no sense."""
-        if self.shift < 0:
-            raise OptionError("shift", f"{self.shift} is negative", "a number of pixels, or 0 for none")
-        if self.cutout < 0:
-            raise OptionError("cutout", f"{self.cutout} is negative", "a number of pixels, or 0 for none")
-        if not 0 <= self.brightness < 1:
-            raise OptionError("brightness", f"{self.brightness} is out of range", "a number in [0, 1), or 0 for none")
-
-    def check_size(self, height: int, width: int) -> None:
-        """Refuses images that the symmetries or the shift do not fit.
-
-        Raises:
-            OptionError: if symmetries are wanted and the images are not square, or shift or cutout exceed them.
-        """
-        if self.d4 and height != width:
-            raise OptionError("d4", f"images of {height} x {width} pixels are not square", remedy="switch d4 off")
-        for name in ("shift", "cutout"):
-            if getattr(self, name) >= min(height, width):
-                found = f"{getattr(self, name)} pixels"
-                raise OptionError(name, found, f"less than the images' {min(height, width)} pixels")
+from eo_keras.data.augment.options import Augmentation
 
 
 def augment_batch(
@@ -85,12 +43,12 @@ def augment_batch(
     def draw(shape, seed, low, high, dtype):
         return tf.random.stateless_uniform((total, *shape), seed, low, high, dtype)[first : first + batch]
 
-    if augmentation.d4 or augmentation.shift:
+    if augmentation.dihedral or augmentation.max_shift:
         symmetry = shifts = None
-        if augmentation.d4:
+        if augmentation.dihedral:
             symmetry = draw((), symmetry_seed, 0, 8, tf.int32)
-        if augmentation.shift:
-            bound = augmentation.shift
+        if augmentation.max_shift:
+            bound = augmentation.max_shift
             shifts = draw((2,), shift_seed, -bound, bound + 1, tf.int32)
         images = move_pixels(images, symmetry, shifts, numbers)
     elif numbers is not None:

@@ -74,6 +74,7 @@ def test_fields_with_what_was_declared():
     assert options.result_names(Outer) == {"kind", "count", "sizes", "fast", "rate"}
     old = {"pace": 1, "quick": True, "kind": "a"}
     assert options.with_present_names(Outer, old) == {"rate": 1, "fast": True, "kind": "a"}
+    assert options.with_present_names(Outer, {"inner": {"pace": 2}}) == {"inner": {"rate": 2}}
 
 
 def test_the_docstring_tells_every_option():

@@ -164,7 +164,7 @@ def test_smaller_images_are_the_same_ones(raw):
 
 
 def test_augmentation_differs_between_steps_and_epochs(raw):
-    options = PipelineOptions(TRAIN, augmentation=Augmentation(shift=0, brightness=0))
+    options = PipelineOptions(TRAIN, augmentation=Augmentation(max_shift=0, brightness=0))
     pipeline = TrainingDataset(RecordDataset(raw[0]), options)
     seen = []
     for number in range(2):
@@ -306,7 +306,7 @@ def test_options_that_cannot_work(raw):
     with pytest.raises(OptionError, match="batch_size: 0"):
         PipelineOptions(0)
     with pytest.raises(OptionError, match="less than the images' 16 pixels"):
-        TrainingDataset(data, PipelineOptions(5, augmentation=Augmentation(shift=16)))
+        TrainingDataset(data, PipelineOptions(5, augmentation=Augmentation(max_shift=16)))
     with pytest.raises(BandError, match="B99"):
         TrainingDataset(data, PipelineOptions(5, bands=("B04", "B99")))
 
@@ -409,7 +409,7 @@ def test_workers_draw_different_augmentations_and_resume_alike(raw):
     )
     turned, plain = (
         [_of_worker(data, number, augmentation=augmentation, cache=False).epoch(0) for number in range(2)]
-        for augmentation in (Augmentation(shift=0, brightness=0), None)
+        for augmentation in (Augmentation(max_shift=0, brightness=0), None)
     )
     corners = [
         [tuple(np.argwhere((image == image0[0, 0]).all(-1))[0]) for image, image0 in zip(a, b, strict=True)]

@@ -9,9 +9,9 @@ import pytest
 from keras import ops
 
 from eo_keras.errors import OptionError
+from eo_keras.losses import SEGMENTATION_LOSSES
 from eo_keras.losses.class_weights import effective_number_weights, median_frequency_weights
 from eo_keras.losses.segmentation import (
-    DENSE_LOSSES,
     DenseLoss,
     DenseLossOptions,
     pixel_losses,
@@ -93,7 +93,7 @@ def test_dice_is_of_the_classes_that_occur():
     assert both == pytest.approx(expected + loss_of(DenseLossOptions(), labels, logits), rel=1e-10)
 
 
-@pytest.mark.parametrize("kind", DENSE_LOSSES)
+@pytest.mark.parametrize("kind", SEGMENTATION_LOSSES)
 def test_nothing_labelled_costs_nothing_and_moves_nothing(kind):
     labels, logits = maps()
     labels[:] = 255
@@ -101,7 +101,7 @@ def test_nothing_labelled_costs_nothing_and_moves_nothing(kind):
     assert (gradient_of(DenseLossOptions(kind), labels, logits) == 0).all()
 
 
-@pytest.mark.parametrize("kind", DENSE_LOSSES)
+@pytest.mark.parametrize("kind", SEGMENTATION_LOSSES)
 def test_what_is_answered_where_nothing_is_known_does_not_matter(kind):
     labels, logits = maps()
     other = np.where((labels == 255)[..., None], 50.0, logits)
@@ -118,7 +118,7 @@ def test_the_focal_loss_of_a_sure_answer_has_a_gradient(gamma):
     assert np.abs(gradient[0]).max() < 1e-50 and (gradient[1:, 0] < 0).all() and np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("kind", DENSE_LOSSES)
+@pytest.mark.parametrize("kind", SEGMENTATION_LOSSES)
 @pytest.mark.parametrize("label", [4, 77, 254])
 def test_a_label_outside_the_legend_is_no_number(kind, label):
     labels, logits = maps()
@@ -128,7 +128,7 @@ def test_a_label_outside_the_legend_is_no_number(kind, label):
     assert np.isnan(gradient_of(DenseLossOptions(kind), labels, logits)[0, 0, 0]).all()
 
 
-@pytest.mark.parametrize("kind", DENSE_LOSSES)
+@pytest.mark.parametrize("kind", SEGMENTATION_LOSSES)
 def test_sums_over_parts_give_the_loss_of_the_whole(kind):
     labels, logits = maps(shape=(4, 5, 6))
     labels[:2] = 255  # All that the first device sees is ignored.
@@ -138,7 +138,7 @@ def test_sums_over_parts_give_the_loss_of_the_whole(kind):
     assert float(together) == pytest.approx(loss_of(DenseLossOptions(kind), labels, logits), rel=1e-10)
 
 
-@pytest.mark.parametrize("kind", DENSE_LOSSES)
+@pytest.mark.parametrize("kind", SEGMENTATION_LOSSES)
 def test_gradients_of_the_devices_add_up_to_those_of_the_whole(kind):
     import tensorflow as tf
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from eo_keras.errors import OptionError
-from eo_keras.training.optimizers import OPTIMIZERS, OptimizerOptions, _orthogonal, make_optimizer, make_schedule
+from eo_keras.training.optimizers import _orthogonal, make_optimizer, make_schedule
+from eo_keras.training.options import OPTIMIZERS, OptimizerOptions
 
 
 def variable(value, name="kernel"):
@@ -14,7 +15,7 @@ def variable(value, name="kernel"):
 
 def constant(**changes):
     """Options of a constant rate, without decay unless asked for."""
-    given = {"schedule": "linear", "final_rate": 1.0, "warmup_epochs": 0, "weight_decay": 0.0, "momentum": 0.0}
+    given = {"schedule": "linear", "final_lr_fraction": 1.0, "warmup_epochs": 0, "weight_decay": 0.0, "momentum": 0.0}
     return OptimizerOptions(**(given | changes))
 
 
@@ -89,7 +90,7 @@ def test_directions_are_made_orthogonal(shape):
 def test_muon_turns_kernels_and_moves_the_rest_by_sgd():
     random = np.random.default_rng(4)
     kernel, beta = variable(random.normal(size=(3, 3, 8, 16))), variable([1.0], "beta")
-    options = constant(optimizer="muon", learning_rate=0.1, other_rate=0.5, momentum=0.9)
+    options = constant(optimizer="muon", learning_rate=0.1, sgd_learning_rate=0.5, momentum=0.9)
     optimizer = optimizer_of(options, [kernel, beta], normalised={kernel.path})
     before = kernel.numpy()
     gradient = random.normal(size=before.shape).astype(np.float32)
@@ -106,7 +107,7 @@ def test_muon_turns_kernels_and_moves_the_rest_by_sgd():
 
 def test_muon_lets_a_kernel_grow_that_no_batch_normalisation_follows():
     inner, logits = variable(np.ones((1, 1, 5, 4)), "inner"), variable(np.ones((1, 1, 4, 3)), "logits")
-    options = constant(optimizer="muon", learning_rate=0.1, other_rate=0.5, momentum=0.5)
+    options = constant(optimizer="muon", learning_rate=0.1, sgd_learning_rate=0.5, momentum=0.5)
     optimizer = optimizer_of(options, [inner, logits], normalised={inner.path})
     optimizer.apply([np.ones(one.shape, np.float32) for one in (inner, logits)], [inner, logits])
     assert np.linalg.norm(inner.numpy()) == pytest.approx(np.sqrt(20), rel=1e-5)
@@ -174,12 +175,12 @@ def test_half_precision_scales_its_loss_and_clips_what_is_scaled_back():
         ({"schedule": "step"}, "one of cosine, linear, poly, piecewise"),
         ({"learning_rate": 0.0}, "learning_rate: 0.0"),
         ({"momentum": 1.0}, "momentum: 1.0"),
-        ({"other_rate": 0.0}, "other_rate: 0.0"),
-        ({"final_rate": 1.5}, "final_rate: 1.5"),
+        ({"sgd_learning_rate": 0.0}, "sgd_learning_rate: 0.0"),
+        ({"final_lr_fraction": 1.5}, "final_lr_fraction: 1.5"),
         ({"layer_decay": 0.0}, "layer_decay: 0.0"),
         ({"clip_norm": -1.0}, "clip_norm: -1.0"),
         ({"weight_decay": -1.0}, "weight_decay: -1.0"),
-        ({"decay_epochs": (3,)}, "schedule piecewise"),
+        ({"decay_epochs": (3,)}, "expected `schedule=piecewise`"),
         ({"schedule": "piecewise"}, "decay_epochs: none are given"),
     ],
 )

@@ -7,23 +7,29 @@ import math
 import numpy as np
 import pytest
 
-from eo_keras import models, tasks
+from eo_keras import models
+from eo_keras.core.serialization import to_json
 from eo_keras.data import pipeline as pipelines
 from eo_keras.data import subsets
-from eo_keras.data.augment.crops import CropAugmentation
-from eo_keras.data.augment.patches import Augmentation
-from eo_keras.errors import OptionError, TrainingError
+from eo_keras.data.augment.options import NO_AUGMENTATION, Augmentation, CropAugmentation
+from eo_keras.errors import OptionError, RunError, TrainingError
 from eo_keras.metrics.metric import ACCURACY
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
-from eo_keras.training import distribution, moments
 from eo_keras.training import epoch as epochs
+from eo_keras.training import moments
 from eo_keras.training import train as training
-from eo_keras.training.optimizers import OptimizerOptions, make_schedule
-from eo_keras.training.options import SegmentationOptions, TrainingOptions, check_task
+from eo_keras.training.optimizers import make_schedule
+from eo_keras.training.options import (
+    ClassificationOptions,
+    OptimizerOptions,
+    SegmentationOptions,
+    check_resumable,
+    stored_options,
+)
+from eo_keras.training.setup import DataOptions, TrainingData
+from eo_keras.training.validate import validate
 from tests.harness.networks import network_spec
-
-PARTS = (TrainingOptions("", ""), SegmentationOptions(), Augmentation(), CropAugmentation())
 
 
 def test_an_epoch_that_is_not_finite_is_the_worst():
@@ -52,29 +58,27 @@ def test_weights_that_the_last_step_ruins_are_an_error(short_training, tmp_path,
 
 def test_options_of_another_task_are_refused(short_training, rgb_records):
     card = cards.read_data_card(rgb_records)
-    options = frozenset.union(*(tasks.get(name).options for name in tasks.TASKS))
-    assert options <= {name for part in PARTS for name in vars(part)}
-    check_task(short_training, card)
-    of_maps = {"loss": "focal", "class_weights": "median_frequency", "effective_beta": 0.5, "focal_gamma": 1.0}
-    of_maps |= {"output_stride": 8, "backbone_run": "runs/a"}
-    crops = {"crop": 32, "scale_min": 0.9, "scale_max": 1.1, "jitter": 0.2}
-    for changes, kind in ((of_maps, SegmentationOptions), (crops, CropAugmentation)):
-        for name, value in changes.items():
-            changed = kind(**{name: value})
-            if kind is CropAugmentation:
-                changed = SegmentationOptions(augmentation=changed)
-            with pytest.raises(OptionError, match=f"{name}: it does not apply to records of one class an image"):
-                check_task(dataclasses.replace(short_training, segmentation=changed), card)
+    validate(short_training, card)
+    of_pixels = [{"loss": "focal"}, {"class_weights": "median_frequency"}, {"effective_beta": 0.5}]
+    of_pixels += [{"focal_gamma": 1.0}, {"output_stride": 8}, {"backbone_run": "runs/a"}]
+    crops = [{"crop": 32}, {"scale_min": 0.9}, {"scale_max": 1.1}, {"band_jitter": 0.2}]
+    for change in (*of_pixels, *({"augmentation": CropAugmentation(**one)} for one in crops)):
+        changed = dataclasses.replace(short_training, segmentation=SegmentationOptions(**change))
+        name = next(iter(change if "augmentation" not in change else crops.pop(0)))
+        with pytest.raises(OptionError, match=f"{name}: it does not apply to records of one class an image"):
+            validate(changed, card)
+    assert not crops
     tiles = dataclasses.replace(card, task="segmentation")
     maps = dataclasses.replace(short_training, model="deeplab_resnet14")
-    check_task(maps, tiles)
+    assert validate(maps, tiles).segmentation.augmentation.crop == card.patch_size
     of_patches = [{"aux_weight": 0.1}, {"progressive_sizes": (32,), "progressive_epochs": (1,)}]
-    of_patches += [{"augmentation": Augmentation(**one)} for one in ({"shift": 2}, {"brightness": 0.2}, {"cutout": 4})]
-    for change in (*of_patches, {"augmentation": None}):
+    changes = ({"max_shift": 2}, {"brightness": 0.2}, {"cutout": 4})
+    of_patches += [{"augmentation": one} for one in (*(Augmentation(**change) for change in changes), NO_AUGMENTATION)]
+    for change in of_patches:
         with pytest.raises(OptionError, match="it does not apply to records of one class a pixel"):
-            check_task(dataclasses.replace(maps, **change), tiles)
-    # Turning and mirroring is for both.
-    check_task(dataclasses.replace(maps, augmentation=Augmentation(d4=False)), tiles)
+            validate(dataclasses.replace(maps, classification=ClassificationOptions(**change)), tiles)
+    # Rotations and flips are for both.
+    validate(dataclasses.replace(maps, classification=ClassificationOptions(Augmentation(dihedral=False))), tiles)
 
 
 def test_a_head_on_random_features_is_not_trained(short_training, tmp_path):
@@ -127,7 +131,9 @@ def test_one_epoch_has_half_an_epoch_of_warm_up(short_training, tmp_path):
 def test_a_run_that_cannot_take_a_step_is_refused_before_it_writes(short_training, tmp_path, monkeypatch):
     monkeypatch.setattr(pipelines, "shrink", lambda image, size: image[:, :, :, :2])
     options = dataclasses.replace(
-        short_training, run_dir=str(tmp_path / "run"), progressive_sizes=(32,), progressive_epochs=(1,)
+        short_training,
+        run_dir=str(tmp_path / "run"),
+        classification=ClassificationOptions(progressive_sizes=(32,), progressive_epochs=(1,)),
     )
     for dry_run in (True, False):
         with pytest.raises(OptionError, match="training: a step cannot be computed"):
@@ -157,12 +163,31 @@ def test_one_limit_for_all_that_is_kept_in_memory(short_training, kept_gb, monke
     monkeypatch.setattr(
         pipelines, "evaluation", lambda records, options, *_, **__: limits.append(options.cache_limit_bytes)
     )
-    trainer = training._Training.__new__(training._Training)
-    trainer.options = dataclasses.replace(short_training, cache_gb=kept_gb)
-    trainer.records = pipelines.RecordDataset(trainer.options.records_dir)
-    trainer.card, trainer.bands = trainer.records.card, trainer.records.card.bands
-    trainer.task = tasks.of(trainer.card)
-    trainer.worker = distribution.ALONE
-    trainer._open_pipelines()
-    assert limits == [int(kept_gb * 1e9) - trainer.pipeline.kept_bytes]
-    assert (trainer.pipeline.kept_bytes > 0) == (kept_gb > 0)
+    records = pipelines.RecordDataset(short_training.records_dir)
+    options = DataOptions(16, records.card.bands, 1, None, cache_gb=kept_gb, validation_from_train=0.2)
+    data = TrainingData(records, options)
+    assert limits == [int(kept_gb * 1e9) - data.train.kept_bytes]
+    assert (data.train.kept_bytes > 0) == (kept_gb > 0)
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(max_shift=3), NO_AUGMENTATION])
+def test_options_that_earlier_versions_stored(short_training, augmentation):
+    """Their names, and those of classification beside the others; no augmentation was null."""
+    options = dataclasses.replace(short_training, classification=ClassificationOptions(augmentation))
+    now = to_json(options)
+    before = dict(now)
+    before |= before.pop("classification")
+    earlier = {"dihedral": "d4", "max_shift": "shift"}
+    patches = {earlier.get(name, name): value for name, value in before["augmentation"].items()}
+    before["augmentation"] = patches if augmentation else None
+    earlier = {"sgd_learning_rate": "other_rate", "final_lr_fraction": "final_rate"}
+    before["optimizer"] = {earlier.get(name, name): value for name, value in before["optimizer"].items()}
+    earlier = {"dihedral": "symmetries", "band_jitter": "jitter"}
+    crops = {earlier.get(name, name): value for name, value in before["segmentation"]["augmentation"].items()}
+    before["segmentation"] = before["segmentation"] | {"augmentation": crops}
+    assert stored_options(before) == stored_options(now) == now
+    # A crop was stored of patches too; the options of another task keep no run from being resumed.
+    before["segmentation"]["augmentation"]["crop"] = 256
+    check_resumable(options, {"options": before, "data_fingerprint": "f"}, "f")
+    with pytest.raises(RunError, match="started with `seed=7`, not `seed=1`"):
+        check_resumable(options, {"options": before | {"seed": 7}, "data_fingerprint": "f"}, "f")

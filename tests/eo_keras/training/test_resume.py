@@ -51,7 +51,7 @@ def test_a_stopped_run_goes_on_in_the_midst_of_an_epoch(short_training, tmp_path
 
     stopped = training.train(options, stop=stop, report=lines.append)
     assert stopped.stopped and stopped.card is None and stopped.history == ()
-    assert lines[-1] == "stopped behind step 2, which is saved; go on with `resume`"
+    assert lines[-1] == "stopped after step 2; checkpoint saved; continue with `resume`"
     state = runs.read_state(tmp_path / "r")
     assert (state["epoch"], state["variables"], len(state["under_way"]["losses"])) == (0, "step-00000002.npz", 2)
     resumed = training.train(dataclasses.replace(options, resume=True))
@@ -64,7 +64,7 @@ def test_a_stopped_run_goes_on_in_the_midst_of_an_epoch(short_training, tmp_path
     options = dataclasses.replace(options, run_dir=str(tmp_path / "s"))
     stopped = training.train(options, stop=lambda: asked.append(None) or len(asked) > 4, report=lines.append)
     assert stopped.stopped and len(stopped.history) == 1 and stopped.card.selection["epoch"] == 1
-    assert lines[-1] == "stopped behind epoch 1, which is saved; go on with `resume`"
+    assert lines[-1] == "stopped after epoch 1; checkpoint saved; continue with `resume`"
 
 
 def test_sigterm_saves_and_ends(rgb_records, tmp_path):
@@ -83,7 +83,7 @@ def test_sigterm_saves_and_ends(rgb_records, tmp_path):
         if line.startswith("epoch   1:"):
             process.terminate()
     assert process.wait() == 143 and process.stderr.read() == ""
-    assert "which is saved; go on with `resume" in lines[-1]
+    assert "checkpoint saved; continue with `resume" in lines[-1]
     state = runs.read_state(tmp_path / "r")
     done = 3 * state["epoch"] + len(state["under_way"]["losses"])
     assert 3 <= done < 600 and state["variables"] == checkpoints.step_name(done)

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from eo_keras.training.optimizers import OptimizerOptions, make_schedule
+from eo_keras.training.optimizers import make_schedule
+from eo_keras.training.options import OptimizerOptions
 from eo_keras.training.schedules import WarmupSchedule
 
 
@@ -31,7 +32,7 @@ def test_poly_is_that_of_deeplab():
 
 
 def test_poly_falls_behind_its_warm_up():
-    options = OptimizerOptions(learning_rate=0.01, schedule="poly", warmup_epochs=1, power=2.0, final_rate=0.1)
+    options = OptimizerOptions(learning_rate=0.01, schedule="poly", warmup_epochs=1, power=2.0, final_lr_fraction=0.1)
     schedule = make_schedule(options, epochs=5, steps_per_epoch=4)
     np.testing.assert_allclose(rates(schedule, range(4)), 0.01 * np.arange(1, 5) / 4, rtol=1e-5)
     expected = 0.01 * (0.1 + 0.9 * (1 - np.arange(16) / 16) ** 2)
@@ -41,12 +42,12 @@ def test_poly_falls_behind_its_warm_up():
 
 
 def test_a_straight_line_to_a_share_of_the_peak():
-    options = OptimizerOptions(learning_rate=0.5, schedule="linear", warmup_epochs=1, final_rate=0.1)
+    options = OptimizerOptions(learning_rate=0.5, schedule="linear", warmup_epochs=1, final_lr_fraction=0.1)
     schedule = make_schedule(options, epochs=3, steps_per_epoch=10)
     expected = 0.5 * (0.1 + 0.9 * (1 - np.arange(20) / 20))
     np.testing.assert_allclose(rates(schedule, range(10, 30)), expected, rtol=1e-5)
     assert float(schedule(1000)) == pytest.approx(0.05)
-    constant = make_schedule(OptimizerOptions(schedule="linear", warmup_epochs=0, final_rate=1.0), 2, 5)
+    constant = make_schedule(OptimizerOptions(schedule="linear", warmup_epochs=0, final_lr_fraction=1.0), 2, 5)
     np.testing.assert_allclose(rates(constant, range(12)), 0.05, rtol=1e-6)
 
 

@@ -24,8 +24,7 @@ from eo_keras.runs import model_card as model_cards
 from eo_keras.tasks import segmentation
 from eo_keras.tasks.predictor import Predictor
 from eo_keras.training import train as training
-from eo_keras.training.optimizers import OptimizerOptions
-from eo_keras.training.options import SegmentationOptions, TrainingOptions
+from eo_keras.training.options import OptimizerOptions, SegmentationOptions, TrainingOptions
 
 TILE = 64
 

@@ -23,7 +23,8 @@ from eo_keras.training import epoch as epochs
 from eo_keras.training import step as stepping
 from eo_keras.training import tensorboard
 from eo_keras.training import train as training
-from eo_keras.training.optimizers import OptimizerOptions
+from eo_keras.training.options import ClassificationOptions, OptimizerOptions
+from eo_keras.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(options, finished, tmp_
 
 def test_what_a_resumed_run_refuses(options, finished, tmp_path):
     resume = dataclasses.replace(finished[0], resume=True)
-    with pytest.raises(RunError, match="started with epochs=3, not 4.*`flagfile="):
+    with pytest.raises(RunError, match="started with `epochs=3`, not `epochs=4`.*`flagfile="):
         training.train(dataclasses.replace(resume, epochs=4))
     with pytest.raises(RunError, match="no checkpoint to go on from"):
         training.train(dataclasses.replace(resume, run_dir=str(tmp_path / "none")))
@@ -221,9 +222,12 @@ def test_overwrite_replaces_the_run_and_without_validation_the_last_epoch_is_kep
 
 def test_progressive_sizes_and_the_moving_average(options, tmp_path, monkeypatch):
     options = dataclasses.replace(
-        options, run_dir=str(tmp_path / "r"), epochs=2, progressive_sizes=(32,), progressive_epochs=(1,), ema=0.9
+        options,
+        run_dir=str(tmp_path / "r"),
+        epochs=2,
+        classification=ClassificationOptions(progressive_sizes=(32,), progressive_epochs=(1,)),
+        ema=0.9,
     )
-    assert [options.image_size(epoch) for epoch in range(2)] == [32, None]
     seen = []
     original = stepping.TrainStep.step
 
@@ -248,15 +252,15 @@ def test_progressive_sizes_and_the_moving_average(options, tmp_path, monkeypatch
 
 def test_the_moving_average_by_hand(options, tmp_path):
     options = dataclasses.replace(options, run_dir=str(tmp_path), ema=0.5)
-    trainer = training._Training(options, pipelines.RecordDataset(options.records_dir), tf.distribute.get_strategy())
-    trainer.stepper.enter(trainer.phases[0])
-    expected = [weight.numpy() for weight in trainer.model.weights]
-    for step, batch in enumerate(trainer.pipeline.steps_from(0, 3), 1):
-        trainer.stepper.step(*batch)
+    trainer = Trainer(options, pipelines.RecordDataset(options.records_dir), tf.distribute.get_strategy())
+    trainer.train_step.enter(trainer.phases[0])
+    expected = [weight.numpy() for weight in trainer.network.model.weights]
+    for step, batch in enumerate(trainer.data.train.steps_from(0, 3), 1):
+        trainer.train_step.step(*batch)
         decay = min(0.5, (1 + step) / (10 + step))
-        values = [weight.numpy() for weight in trainer.model.weights]
+        values = [weight.numpy() for weight in trainer.network.model.weights]
         expected = [decay * one + (1 - decay) * other for one, other in zip(expected, values, strict=True)]
-    for average, value in zip(trainer.averages, expected, strict=True):
+    for average, value in zip(trainer.network.averages, expected, strict=True):
         np.testing.assert_allclose(average.numpy(), value, rtol=1e-4, atol=1e-6)
 
 
@@ -269,11 +273,11 @@ def test_reduced_precision_trains_and_a_model_of_full_precision_is_kept(options,
     assert all(np.isfinite(row["loss"]) for row in report.history)
     run = runs.open_run(tmp_path / "r")
     assert {layer.compute_dtype for layer in run.model.layers if layer.weights} == {"float32"}
-    trainer = training._Training(options, pipelines.RecordDataset(options.records_dir), tf.distribute.get_strategy())
-    before = weights_of(trainer.model)
-    trainer.stepper.enter(trainer.phases[0])
-    trainer.stepper.step(*next(iter(trainer.pipeline.steps_from(0, 1))))
-    assert any((one != other).any() for one, other in zip(before, weights_of(trainer.model), strict=True))
+    trainer = Trainer(options, pipelines.RecordDataset(options.records_dir), tf.distribute.get_strategy())
+    before = weights_of(trainer.network.model)
+    trainer.train_step.enter(trainer.phases[0])
+    trainer.train_step.step(*next(iter(trainer.data.train.steps_from(0, 1))))
+    assert any((one != other).any() for one, other in zip(before, weights_of(trainer.network.model), strict=True))
 
 
 def test_nan_ends_the_run_and_the_step_is_named(options, tmp_path):
@@ -318,17 +322,24 @@ def test_dry_run_checks_and_writes_nothing(options, tmp_path):
         ({"ema": 1.0}, "ema: 1.0"),
         ({"validation_from_train": -0.1}, "validation_from_train: -0.1"),
         ({"resume": True, "overwrite": True}, "resume: it is given together"),
-        ({"progressive_sizes": (32,)}, "1 sizes and 0 numbers of epochs"),
-        ({"progressive_sizes": (16,), "progressive_epochs": (1,)}, "progressive_sizes: 16"),
-        ({"progressive_sizes": (32,), "progressive_epochs": (3,)}, "leave at least one epoch"),
+        ({"strategy": "none", "virtual_devices": 2}, "strategy: none, with 2 virtual devices"),
+        ({"classification": {"progressive_sizes": (32,)}}, "1 sizes and 0 numbers of epochs"),
+        ({"classification": {"progressive_sizes": (16,), "progressive_epochs": (1,)}}, "progressive_sizes: 16"),
+        ({"classification": {"progressive_sizes": (32,), "progressive_epochs": (3,)}}, "leave at least one epoch"),
     ],
 )
 def test_options_that_cannot_work(options, change, words):
     with pytest.raises(OptionError, match=words):
+        if "classification" in change:
+            change = {"classification": ClassificationOptions(**change["classification"])}
         dataclasses.replace(options, **change)
 
 
 def test_sizes_that_are_no_smaller(options, tmp_path):
-    options = dataclasses.replace(options, run_dir=str(tmp_path), progressive_sizes=(64,), progressive_epochs=(1,))
+    options = dataclasses.replace(
+        options,
+        run_dir=str(tmp_path),
+        classification=ClassificationOptions(progressive_sizes=(64,), progressive_epochs=(1,)),
+    )
     with pytest.raises(OptionError, match="progressive_sizes: 64; expected less than the patches' 64"):
         training.train(options, dry_run=True)

@@ -184,8 +184,8 @@ def test_a_signal_to_one_worker_ends_all_in_good_order_and_a_killed_one_is_named
     started[1].send_signal(signal.SIGTERM)
     said = [worker.communicate(timeout=200) for worker in started]
     assert [worker.returncode for worker in started] == [143, 143], said
-    assert all("which is saved; go on with --resume" in out and not error for out, error in said), said
-    assert "another worker was asked to end" in said[0][0]
+    assert all("checkpoint saved; continue with --resume" in out and not error for out, error in said), said
+    assert "another worker was stopped" in said[0][0]
     done = len(history(tmp_path / "r", "loss"))
     cluster, started = both(rgb_records, tmp_path / "r", "--resume")
     wait_for_epochs(tmp_path / "r", done + 1)

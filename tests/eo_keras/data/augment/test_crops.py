@@ -28,7 +28,7 @@ def augment(images, labels, options, draw=(1, 2), drawn=None):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_crops_without_scaling_are_cut_out_exactly(dtype):
     images, labels = tiles(dtype)
-    options = CropAugmentation(crop=32, scale_min=1, scale_max=1, jitter=0)
+    options = CropAugmentation(crop=32, scale_min=1, scale_max=1, band_jitter=0)
     image, label = augment(images, labels, options)
     assert image.shape == (BATCH, 32, 32, 2) and image.dtype == dtype
     assert label.shape == (BATCH, 32, 32) and label.dtype == np.uint8
@@ -38,7 +38,7 @@ def test_crops_without_scaling_are_cut_out_exactly(dtype):
 
 def test_scaled_masks_stay_on_their_images():
     images, labels = tiles()
-    image, label = augment(images, labels, CropAugmentation(crop=48, scale_min=0.6, scale_max=2, jitter=0))
+    image, label = augment(images, labels, CropAugmentation(crop=48, scale_min=0.6, scale_max=2, band_jitter=0))
     known = label != IGNORE
     told = np.rint(image[..., 0] / 50) - 1
     # Between two squares, interpolation makes numbers of its own; a pixel off, it would be a fifth.
@@ -90,10 +90,10 @@ def test_all_symmetries_of_the_square_are_drawn():
     # A tile without symmetry, and crops of all of it.
     label = np.arange(64, dtype=np.uint8).reshape(1, 8, 8).repeat(8, 1).repeat(8, 2)
     image = np.ones((1, 64, 64, 1), np.uint16)
-    options = CropAugmentation(crop=64, scale_min=1, scale_max=1, jitter=0)
+    options = CropAugmentation(crop=64, scale_min=1, scale_max=1, band_jitter=0)
     found = {augment(image, label, options, (1, draw))[1].tobytes() for draw in range(60)}
     assert len(found) == 8
-    still = CropAugmentation(crop=64, scale_min=1, scale_max=1, jitter=0, symmetries=False)
+    still = CropAugmentation(crop=64, scale_min=1, scale_max=1, band_jitter=0, dihedral=False)
     np.testing.assert_array_equal(augment(image, label, still)[1], label)
 
 
@@ -106,7 +106,7 @@ def ramps(count, size):
 
 def test_scales_cover_their_range_evenly():
     images, labels = ramps(300, 160)
-    options = CropAugmentation(crop=64, scale_min=0.5, scale_max=2, symmetries=False, jitter=0)
+    options = CropAugmentation(crop=64, scale_min=0.5, scale_max=2, dihedral=False, band_jitter=0)
     image, _ = augment(images, labels, options)
     steps = (image[:, 32, 42, 0].astype(float) - image[:, 32, 22, 0]) / 20
     scales = 100 / steps
@@ -122,13 +122,15 @@ def test_scales_cover_their_range_evenly():
 def test_every_place_is_drawn():
     """Windows of 32 of 34 pixels begin at three places along each axis; and tiles lie at three places within 34."""
     images, labels = ramps(300, 34)
-    options = CropAugmentation(crop=32, scale_min=1, scale_max=1, symmetries=False, jitter=0)
+    options = CropAugmentation(crop=32, scale_min=1, scale_max=1, dihedral=False, band_jitter=0)
     image, _ = augment(images, labels, options)
     corners, counts = np.unique(image[:, 0, 0], axis=0, return_counts=True)
     assert corners.tolist() == [[1000 + 100 * c, 1000 + 100 * r] for c in range(3) for r in range(3)]
     assert counts.min() > 15
     images, labels = ramps(300, 32)
-    image, label = augment(images, labels, CropAugmentation(34, scale_min=1, scale_max=1, symmetries=False, jitter=0))
+    image, label = augment(
+        images, labels, CropAugmentation(34, scale_min=1, scale_max=1, dihedral=False, band_jitter=0)
+    )
     firsts = [tuple(np.argwhere(one == 0)[0]) for one in label]
     assert set(firsts) == {(row, column) for row in range(3) for column in range(3)}
     for (row, column), one in zip(firsts, image, strict=True):
@@ -182,7 +184,7 @@ def test_no_data_is_neither_interpolated_nor_lost():
 
 def test_numbers_stay_within_their_type():
     image = np.full((1, 40, 40, 2), 255, np.uint8)
-    options = CropAugmentation(crop=32, jitter=0.9)
+    options = CropAugmentation(crop=32, band_jitter=0.9)
     found = [augment(image, image[..., 0], options, (1, draw))[0] for draw in range(20)]
     found = np.concatenate([one[(one != 0).any(-1)] for one in found])
     assert found.max() == 255 and found.min() >= 1 and len(np.unique(found)) > 10
@@ -191,7 +193,7 @@ def test_numbers_stay_within_their_type():
 def test_jitter_changes_bands_and_keeps_no_data():
     images, labels = tiles()
     images[:, :10] = 0
-    options = CropAugmentation(crop=64, scale_min=1, scale_max=1, symmetries=False, jitter=0.2)
+    options = CropAugmentation(crop=64, scale_min=1, scale_max=1, dihedral=False, band_jitter=0.2)
     image, _ = augment(images, labels, options)
     assert (image[:, :10] == 0).all()
     ratio = image[:, 10:].astype(float) / images[:, 10:]
@@ -202,7 +204,7 @@ def test_jitter_changes_bands_and_keeps_no_data():
 
 def test_jitter_is_common_to_all_bands_and_of_each_by_itself():
     images, labels = np.full((300, 32, 32, 2), 10_000, np.uint16), np.zeros((300, 32, 32), np.uint8)
-    options = CropAugmentation(crop=32, scale_min=1, scale_max=1, symmetries=False, jitter=0.2)
+    options = CropAugmentation(crop=32, scale_min=1, scale_max=1, dihedral=False, band_jitter=0.2)
     image, _ = augment(images, labels, options)
     assert (image == image[:, :1, :1]).all()
     factors = image[:, 0, 0] / 10_000
@@ -215,15 +217,20 @@ def test_jitter_is_common_to_all_bands_and_of_each_by_itself():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"crop": 8}, "crop: 8 pixels"),
-        ({"scale_min": 2, "scale_max": 1}, "scale_min and scale_max"),
-        ({"scale_min": 0.01}, "scale_min and scale_max"),
-        ({"jitter": 1}, "jitter"),
+        ({"crop": 8}, "crop: 8; expected 32 or more"),
+        ({"scale_min": 2, "scale_max": 1}, "scale_min: 2; expected at most `scale_max=1`"),
+        ({"scale_min": 0.01}, "scale_min: 0.01; expected a number in"),
+        ({"band_jitter": 1}, "band_jitter"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(changes, said):
     with pytest.raises(OptionError, match=said):
         CropAugmentation(**changes)
+
+
+def test_crops_that_are_not_given_are_as_large_as_the_tiles_up_to_256():
+    assert [CropAugmentation().for_tiles(size).crop for size in (64, 256, 512)] == [64, 256, 256]
+    assert CropAugmentation(crop=48).for_tiles(64).crop == 48
 
 
 def test_tiles_that_are_too_small_are_refused():

@@ -53,7 +53,7 @@ def test_symmetry_and_shift_together():
 def test_every_symmetry_is_drawn_equally_often():
     image = RNG.integers(0, 256, (4, 4, 1), dtype=np.uint8)
     images = tf.constant(np.stack([image] * 8000))
-    drawn = augment_batch(images, tf.constant([1, 2]), Augmentation(shift=0, brightness=0)).numpy()
+    drawn = augment_batch(images, tf.constant([1, 2]), Augmentation(max_shift=0, brightness=0)).numpy()
     counts = collections.Counter(array.tobytes() for array in drawn)
     assert set(counts) == {array.tobytes() for array in _symmetries(image)}
     assert all(880 < count < 1120 for count in counts.values())
@@ -62,14 +62,16 @@ def test_every_symmetry_is_drawn_equally_often():
 def test_every_shift_is_drawn():
     image = np.arange(100, dtype=np.uint8).reshape(10, 10, 1)
     images = tf.constant(np.stack([image] * 2000))
-    drawn = augment_batch(images, tf.constant([1, 2]), Augmentation(d4=False, shift=2, brightness=0)).numpy()
+    drawn = augment_batch(images, tf.constant([1, 2]), Augmentation(dihedral=False, max_shift=2, brightness=0)).numpy()
     centres = collections.Counter(int(value) for value in drawn[:, 5, 5, 0])
     assert set(centres) == {10 * row + column for row in range(3, 8) for column in range(3, 8)}
 
 
 def test_brightness_factors():
     images = tf.fill((5000, 2, 2, 1), tf.constant(1000, tf.uint16))
-    drawn = augment_batch(images, tf.constant([1, 2]), Augmentation(d4=False, shift=0, brightness=0.2)).numpy()
+    drawn = augment_batch(
+        images, tf.constant([1, 2]), Augmentation(dihedral=False, max_shift=0, brightness=0.2)
+    ).numpy()
     factors = drawn[:, 0, 0, 0] / 1000
     assert abs(factors.mean() - 1) < 0.01
     assert 0.8 <= factors.min() < 0.81 and 1.19 < factors.max() <= 1.2
@@ -112,12 +114,12 @@ def test_nothing_switched_on_changes_nothing():
 def test_what_does_not_fit_is_refused():
     oblong = tf.zeros((2, 4, 6, 1), tf.uint8)
     with pytest.raises(OptionError, match="not square"):
-        augment_batch(oblong, tf.constant([1, 1]), Augmentation(shift=0))
+        augment_batch(oblong, tf.constant([1, 1]), Augmentation(max_shift=0))
     with pytest.raises(OptionError, match="less than the images' 4 pixels"):
-        augment_batch(oblong, tf.constant([1, 1]), Augmentation(d4=False, shift=4))
-    with pytest.raises(OptionError, match="negative"):
-        Augmentation(shift=-1)
-    with pytest.raises(OptionError, match="out of range"):
+        augment_batch(oblong, tf.constant([1, 1]), Augmentation(dihedral=False, max_shift=4))
+    with pytest.raises(OptionError, match="max_shift: -1; expected 0 or more"):
+        Augmentation(max_shift=-1)
+    with pytest.raises(OptionError, match=r"brightness: 1.0; expected a number in"):
         Augmentation(brightness=1.0)
 
 

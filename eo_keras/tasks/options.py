@@ -1,0 +1,127 @@
+"""Options of a training run that belong to one task. No TensorFlow.
+
+Options that every task takes are `eo_keras.training.options.TrainingOptions`, which holds one of each class here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from eo_keras import models
+from eo_keras.core.options import check, documented, nested, option
+from eo_keras.data.augment.options import Augmentation, CropAugmentation
+from eo_keras.errors import OptionError
+from eo_keras.losses import SEGMENTATION_LOSSES
+
+CLASS_WEIGHTS = ("none", "median_frequency", "effective_number")
+"""What a pixel of each class counts: 1, or more where the class is rare, see `eo_keras.losses.class_weights`."""
+
+
+@documented
+@dataclasses.dataclass(frozen=True)
+class ClassificationOptions:
+    """Options of training a classifier of patches."""
+
+    augmentation: Augmentation = nested(Augmentation)
+    progressive_sizes: tuple[int, ...] = option(
+        (),
+        minimum=models.MIN_PATCH_SIZE,
+        help="Classification: image sizes in pixels to which training images are averaged down in the run's first "
+        "stages, such as 32,48: several times faster. The last stage takes the patches as they are.",
+    )
+    progressive_epochs: tuple[int, ...] = option(
+        (), minimum=1, help="Classification: number of epochs of each of these stages, such as 10,6."
+    )
+    aux_weight: float = option(
+        0.3,
+        minimum=0,
+        help="Classification: weight of the loss of each auxiliary classifier; googlenet has two.",
+    )
+
+    def __post_init__(self):
+        check(self)
+        if len(self.progressive_sizes) != len(self.progressive_epochs):
+            raise OptionError(
+                "progressive_sizes",
+                f"{len(self.progressive_sizes)} sizes and {len(self.progressive_epochs)} numbers of epochs",
+                "one number of epochs (`progressive_epochs`) for each size",
+            )
+
+    def image_size(self, epoch: int) -> int | None:
+        """Returns the image size of an epoch, counted from 0; None for the patches as they are."""
+        for size, count in zip(self.progressive_sizes, self.progressive_epochs, strict=True):
+            if epoch < count:
+                return size
+            epoch -= count
+        return None
+
+    def for_patches(self, size: int) -> ClassificationOptions:
+        """Returns these options with defaults that depend on the patches' size, of which there are none.
+
+        Args:
+            size: height and width of the patches in pixels.
+
+        Raises:
+            OptionError: if an option does not fit the size.
+        """
+        self.augmentation.check_size(size, size)
+        if too_large := [one for one in self.progressive_sizes if one >= size]:
+            raise OptionError("progressive_sizes", f"{too_large[0]}", f"less than the patches' {size}")
+        return self
+
+
+@documented
+@dataclasses.dataclass(frozen=True)
+class SegmentationOptions:
+    """Options of training a segmentation model."""
+
+    loss: str = option(
+        "cross_entropy", choices=SEGMENTATION_LOSSES, help="Segmentation: loss over all pixels with a class."
+    )
+    class_weights: str = option(
+        "none",
+        choices=CLASS_WEIGHTS,
+        help="Segmentation: weight of a pixel of each class in the loss, from the pixel counts of the training split.",
+    )
+    effective_beta: float = option(
+        0.999999, minimum=0, below=1, help="Segmentation: beta of `class_weights=effective_number`."
+    )
+    focal_gamma: float = option(
+        2.0, minimum=0, help="Segmentation: how much less `loss=focal` weighs pixels that are predicted well."
+    )
+    output_stride: int = option(
+        16,
+        choices=models.OUTPUT_STRIDES,
+        help="Segmentation: pixels of the image between two of the backbone's last feature map.",
+    )
+    backbone_run: str | None = option(
+        None,
+        path=True,
+        help="Segmentation: run folder of a classifier of the same backbone, whose weights are started from; refused "
+        "where it was trained on an example that these records test on, by key, place or pixels.",
+    )
+    augmentation: CropAugmentation | None = nested(CropAugmentation)
+
+    def __post_init__(self):
+        check(self)
+        if self.loss == "dice" and self.class_weights != "none":
+            raise OptionError(
+                "class_weights",
+                f"{self.class_weights} with `loss=dice`",
+                "a loss with cross_entropy or focal",
+                "leave them out: every class counts the same in it already",
+            )
+
+    def for_patches(self, size: int) -> SegmentationOptions:
+        """Returns these options with defaults that depend on the tiles' size.
+
+        Args:
+            size: height and width of the tiles in pixels.
+
+        Raises:
+            OptionError: if an option does not fit the size.
+        """
+        if self.augmentation is None:
+            return self
+        self.augmentation.check_size(size, size)
+        return dataclasses.replace(self, augmentation=self.augmentation.for_tiles(size))

@@ -1,0 +1,165 @@
+"""Selection of the epoch that a run keeps: validation, history, and what the run folder holds of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from eo_keras.core.output_folders import OutputFolder
+from eo_keras.plots import curves
+from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
+from eo_keras.tasks.predictor import Predictor
+from eo_keras.tasks.task import Task
+from eo_keras.training import checkpoints, moments
+from eo_keras.training import epoch as epochs
+from eo_keras.training.setup import Network, TrainingData
+from eo_keras.training.tensorboard import NUM_SAMPLES, TensorBoardLogger
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectionOptions:
+    """What selection needs of a run's options.
+
+    Attributes:
+        epochs: length of the run in epochs.
+        loss_note: what figures say of the losses of training and validation.
+        flags: all options as JSON, for the model card.
+    """
+
+    epochs: int
+    loss_note: str
+    flags: Mapping[str, Any]
+
+
+class Selection:
+    """Validates every epoch and keeps the best one.
+
+    Args:
+        options: options of the run.
+        data: the examples.
+        network: the network.
+        task: what is predicted.
+        strategy: the strategy that validation runs under; None for one device.
+
+    Attributes:
+        history: one entry an epoch, see `runs.HISTORY_NAME`.
+        best: split, metric, value and number of the kept epoch; None before the first one ends.
+    """
+
+    def __init__(
+        self,
+        options: SelectionOptions,
+        data: TrainingData,
+        network: Network,
+        task: Task,
+        strategy: tf.distribute.Strategy | None,
+    ):
+        self._options, self._data, self._network, self._task = options, data, network, task
+        self._predictor = Predictor(network.inference, task, data.card.legend.class_names, strategy)
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+
+    def end_epoch(
+        self,
+        row: dict[str, Any],
+        points: list[tuple[int, float, float]],
+        output: OutputFolder,
+        logger: TensorBoardLogger,
+        progress: Callable[[str, int, int], None] | None,
+    ) -> bool:
+        """Validates an epoch and writes its model, which does not count before a checkpoint names it.
+
+        Args:
+            row: the epoch's line of the history, to which the scores are added.
+            points: its steps, losses and learning rates, for TensorBoard.
+            output: the run folder.
+            logger: writes TensorBoard's files.
+            progress: called with (stage, done, total) batches.
+
+        Returns:
+            Whether it is the best epoch so far.
+
+        Raises:
+            TrainingError: if a score is not finite.
+        """
+        epoch, started, predicted, monitor = row["epoch"], time.monotonic(), None, self._task.monitor
+        data, name = self._data, self._data.validation_name
+        self._network.update_inference()
+        if data.validation is not None:
+            stage = f"epoch {epoch} validation"
+            predicted = self._predictor(data.records, data.validation, stage, progress, samples=NUM_SAMPLES)
+            scores = self._task.validation(predicted.predictions)
+            epochs.check_validation(scores, epoch - 1)
+            row |= {f"val_{name}": value for name, value in scores.items()}
+        else:
+            ((image, *_),) = data.sample
+            epochs.check_probabilities(self._network.inference(image, training=False).numpy(), epoch - 1)
+        row["seconds"] = round(row["seconds"] + time.monotonic() - started, 3)
+        improved = self.best is None or predicted is None
+        if not improved:
+            improved = epochs.rank(row, monitor) > epochs.rank(self.history[self.best["epoch"] - 1], monitor)
+        if improved:
+            self.best = {
+                "split": name,
+                "metric": monitor.name if name else None,
+                "value": row[monitor.column] if name else None,
+                "epoch": epoch,
+            }
+        with output.new_path(f"{runs.CHECKPOINT_DIR}/{checkpoints.model_name(epoch)}") as path:
+            runs.save_model(self._network.inference, path)
+        pictures = {}
+        if predicted and (improved or epoch == self._options.epochs):
+            pictures = self._task.figures(predicted, data.card, data.bands, f"Validation, epoch {epoch}")
+        logger.epoch(row, points, pictures)
+        return improved
+
+    def warning(self, row: Mapping[str, Any]) -> str | None:
+        """Returns why an epoch's validation fails where batch normalization's moving moments are the cause."""
+        if self._data.validation is None or not row["val_loss"] > moments.FAR * row["loss"]:
+            return None
+        return moments.disagreement(self._network.inference, next(iter(self._data.validation)))
+
+    def write_history(self, output: OutputFolder) -> None:
+        """Writes the history as CSV."""
+        output.write({runs.HISTORY_NAME: runs.history_bytes(self.history)})
+
+    def write_curves(self, output: OutputFolder) -> None:
+        """Draws the history."""
+        names = list(self.history[0])
+        columns = {name: [math.nan if row[name] is None else row[name] for row in self.history] for name in names}
+        title = f"{self._network.name} on {self._data.card.dataset}"
+        figure = curves.training_curves_png(columns, title, self._options.loss_note, self._task.metrics)
+        output.write({runs.CURVES_NAME: figure})
+
+    def write_card(self, output: OutputFolder) -> None:
+        """Writes the card of the best epoch's model."""
+        card, layer = self._data.card, self._network.normalization
+        written = model_cards.ModelCard(
+            model=self._network.name,
+            task=card.task,
+            dataset=card.dataset,
+            data_fingerprint=card.fingerprint,
+            bands=self._data.bands,
+            dtype=card.dtype,
+            level=card.level,
+            reflectance=card.reflectance,
+            nodata=card.nodata,
+            resolution_m=card.resolution_m,
+            patch_size=card.patch_size,
+            normalisation={"mean": layer.mean, "std": layer.std, "scale": layer.scale},
+            legend=card.legend,
+            parameters=self._network.inference.count_params(),
+            initialisation=self._network.initialization.summary(),
+            flags=self._options.flags,
+            selection=dict(self.best),
+            scores={},
+            versions=runs.versions(),
+            attribution=card.attribution,
+        )
+        output.write(model_cards.contents(written))

@@ -1,0 +1,189 @@
+"""Set-up of a training run: its examples and its network."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from eo_keras import models
+from eo_keras.data import holdouts
+from eo_keras.data import pipeline as pipelines
+from eo_keras.training import distribution, moments
+from eo_keras.training.transfer import Start
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """Which examples a run reads, and how they become batches.
+
+    Attributes:
+        batch_size: examples in a step, over all devices together.
+        bands: names of the bands.
+        seed: seed of order, augmentation and the examples held out.
+        augmentation: changes to training images, see `eo_keras.data.augment`; None for none.
+        cache_gb: limit in gigabytes of the examples that are kept in memory.
+        validation_from_train: fraction of the training examples that is held out where there is no split val.
+    """
+
+    batch_size: int
+    bands: tuple[str, ...]
+    seed: int
+    augmentation: Any
+    cache_gb: float
+    validation_from_train: float
+
+
+class TrainingData:
+    """Training and validation examples of a run.
+
+    Args:
+        records: the records folder.
+        options: which examples, and how they become batches.
+        worker: this worker, whose share of every batch is read.
+
+    Attributes:
+        records: the records folder.
+        card: its card.
+        bands: names of the bands.
+        train: batches of the training examples.
+        validation: batches of the validation examples in order, with keys; None without any.
+        validation_name: what the validation examples are, such as `the split val`; None without any.
+        validation_count: their number.
+        sample: without validation examples, one small batch of training images as they are.
+
+    Raises:
+        RecordsError: if the records cannot be used.
+        BandError: if they lack a band.
+        OptionError: if there are too few examples.
+    """
+
+    def __init__(
+        self,
+        records: pipelines.RecordDataset,
+        options: DataOptions,
+        worker: distribution.Worker = distribution.ALONE,
+    ):
+        self.records, self.card, self.bands = records, records.card, options.bands
+        kept = held_out = self.validation_name = self.validation = self.sample = None
+        if "val" in self.card.splits and self.card.splits["val"].examples:
+            split, self.validation_name = "val", "the split val"
+        elif options.validation_from_train:
+            split = "train"
+            division = holdouts.hold_out(records, options.validation_from_train, options.seed)
+            kept, held_out, self.validation_name = division.kept, division.held_out, division.name
+        settings = pipelines.PipelineOptions(
+            batch_size=options.batch_size,
+            bands=options.bands,
+            seed=options.seed,
+            augmentation=options.augmentation,
+            cache=options.cache_gb > 0,
+            cache_limit_bytes=int(options.cache_gb * 1e9),
+        )
+        self.train = pipelines.TrainingDataset(records, settings, part=kept, input_context=worker.input_context)
+        self.validation_count = 0
+        if self.validation_name:
+            # One limit for all that is kept.
+            left = settings.cache_limit_bytes - self.train.kept_bytes
+            settings = dataclasses.replace(settings, cache_limit_bytes=left)
+            self.validation = pipelines.evaluation(records, settings, split, part=held_out, with_keys=True)
+            self.validation_count = records.count(split, held_out)
+        else:
+            few = dataclasses.replace(settings, batch_size=min(8, options.batch_size), cache=False)
+            self.sample = pipelines.evaluation(records, few, "train").take(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkOptions:
+    """Which network is trained, and how it is made.
+
+    Attributes:
+        model: a name of `eo_keras.models.MODELS`.
+        stem: which pretrained kernel each band takes.
+        start: what its weights start from.
+        dtype_policy: precision.
+        dropout: fraction of the features dropped before the last layer; None for the network's own.
+        seed: seed of the initial weights.
+        arguments: fields of `eo_keras.models.NetworkSpec` that the task sets.
+        frozen_batch_norm: whether batch normalization keeps its statistics.
+        averaged: whether a moving average of the weights is kept.
+        batch_size: examples in a step.
+        image_sizes: heights, equal to the widths, of the images that are trained on, in pixels.
+        fixed_size: the only size that the trained model takes; None for any.
+    """
+
+    model: str
+    stem: str
+    start: Start
+    dtype_policy: str
+    dropout: float | None
+    seed: int
+    arguments: dict[str, Any]
+    frozen_batch_norm: bool
+    averaged: bool
+    batch_size: int
+    image_sizes: frozenset[int]
+    fixed_size: int | None
+
+
+class Network:
+    """The model of a run as it is trained, and as it is validated and saved.
+
+    Args:
+        options: which network.
+        data: the examples that it is made for.
+        strategy: the strategy in whose scope its variables are made.
+        worker: this worker.
+
+    Attributes:
+        name: a name of `eo_keras.models.MODELS`.
+        model: the model that is trained.
+        inference: the model that is validated and saved, for images of the records' size.
+        averages: variables parallel to `model.weights` that hold their moving averages; empty without any.
+        start: what its weights start from.
+        initialization: what was loaded and what was initialized.
+        warning: what makes its batch normalization unreliable; None for nothing.
+        normalization: its layer that normalizes bands.
+
+    Raises:
+        OptionError: if an option does not fit the network.
+        SourceError: if the weights cannot be read.
+    """
+
+    def __init__(
+        self,
+        options: NetworkOptions,
+        data: TrainingData,
+        strategy: tf.distribute.Strategy,
+        worker: distribution.Worker = distribution.ALONE,
+    ):
+        card = data.card
+        self.name, self.start, self.warning, self.averages = options.model, options.start, None, []
+        with strategy.scope():
+            spec = models.NetworkSpec.of_card(
+                card,
+                data.bands,
+                patch_size=options.fixed_size,
+                stem=options.stem,
+                weights=options.start.weights,
+                synchronized=strategy.num_replicas_in_sync > 1,
+                dtype_policy=options.dtype_policy,
+                dropout=options.dropout,
+                seed=options.seed,
+                **options.arguments,
+            )
+            self.model, self.initialization = models.build(options.model, spec)
+            if not options.frozen_batch_norm:
+                self.warning = moments.check_batch(self.model, min(options.image_sizes), options.batch_size)
+            if options.averaged:
+                self.averages = [tf.Variable(weight.numpy(), trainable=False) for weight in self.model.weights]
+        self.normalization = self.model.get_layer("normalisation")
+        # Of several workers the first one alone looks at validation examples, on a device of its own.
+        with contextlib.nullcontext() if worker.count > 1 else strategy.scope():
+            self.inference = models.inference_model(self.model, card.patch_size)
+
+    def update_inference(self) -> None:
+        """Copies the weights, or their moving averages, into the model that is validated and saved."""
+        models.copy_weights(self.model, self.inference, self.averages or None)
