@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks import measuring, mosaics
+from benchmarks import measuring
 from eo_keras.core import files
 from eo_keras.geo import polygons as vectors
 from eo_keras.geo.polygons import Polygons
 from eo_keras.sensors import sentinel2
 from launch import app, path_flags
+from tfrecords_builder.synthetic import mosaics
 
 FLAGS = flags.FLAGS
 

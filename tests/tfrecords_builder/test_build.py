@@ -376,14 +376,6 @@ def test_impossible_options(rgb_zip, tmp_path, options):
         built("eurosat_rgb", rgb_zip, tmp_path / "r", **options)
 
 
-def test_the_builder_imports_no_tensorflow():
-    code = (
-        "import sys; import launch.build, eo_keras.inspection.scan_records, eo_keras.metrics.classification\n"
-        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
 def test_a_card_of_another_kind_is_refused(rgb_zip, tmp_path):
     built("eurosat_rgb", rgb_zip, tmp_path / "r")
     path = tmp_path / "r" / "card.json"

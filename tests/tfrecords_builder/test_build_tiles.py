@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -511,16 +509,6 @@ def test_a_legend_of_ones_own_is_part_of_the_build(tmp_path, two_towns):
     report = build.build(options(tmp_path / "r", two_towns, legend=str(path)))
     assert report.card.legend.class_names == ("BuiltUp", "Open")
     assert sum(split.classes["BuiltUp"] for split in report.card.splits.values()) == 96 * 96
-
-
-def test_nothing_of_the_builder_imports_tensorflow_or_keras():
-    code = (
-        "import sys; import tfrecords_builder.build, tfrecords_builder.synthetic.cities; "
-        "from eo_keras.geo import scene_reader; "
-        "from tfrecords_builder.sources.urban_atlas import land_use; from eo_keras.records import example; "
-        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_row_that_was_damaged_while_it_waited_is_cut_by_the_next_call(built, two_towns, tmp_path, monkeypatch):

@@ -1,7 +1,5 @@
 import json
-import pathlib
 import shutil
-import subprocess
 import sys
 import zipfile
 
@@ -16,7 +14,6 @@ import shapely
 
 from eo_keras.errors import OptionError, SourceError, StorageError
 from eo_keras.geo import polygons as vectors
-from eo_keras.geo import vector_files
 from eo_keras.geo.grid import Grid
 from eo_keras.geo.rasterize import Rasterizer
 
@@ -392,9 +389,3 @@ def test_real_vectors(real_data):
         assert shapely.area(polygons.geometries) == pytest.approx(areas, rel=1e-4), path
     malta = vectors.read_polygons(folder / "corine_malta" / "CLC2024_MT.zip", "code_18", layer="clc18_mt")
     assert len(malta) > 100 and set(map(len, malta.values)) == {3}
-
-
-def test_no_tensorflow():
-    modules = "sys, tfrecords_builder.sources.urban_atlas.land_use, eo_keras.geo.polygons"
-    program = f"import {modules}; assert not {{'tensorflow', 'keras'}} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=pathlib.Path(vector_files.__file__).parents[2])

@@ -15,14 +15,31 @@ import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import rasterio
+import shapely
 from PIL import Image
+from rasterio.features import shapes
+from rasterio.transform import Affine
 
+from eo_keras.core import files
 from eo_keras.errors import OptionError, SourceError
+from eo_keras.geo import polygons as vectors
+from eo_keras.geo.polygons import Polygons
 from eo_keras.legends.catalogue import EUROSAT
 from eo_keras.sensors import sentinel2
 from tfrecords_builder.synthetic.noise import salt, value_noise
 
 PATCH = 64
+"""Height and width of EuroSAT's patches in pixels."""
+
+CRS = "EPSG:32633"
+"""A zone in the middle of Europe; the mosaics lie side by side in it, far enough apart to share no tile."""
+
+LAND_USE_CRS = "EPSG:3035"
+"""Urban Atlas's own."""
+
+_ORIGIN, _GAP_M = (400_000.0, 5_900_000.0), 20_000.0
+_BANDS, _YEAR = ("B04", "B03", "B02"), 2018
 
 CODES = {
     "AnnualCrop": "21000",
@@ -39,18 +56,18 @@ CODES = {
 """The Urban Atlas code that each of EuroSAT's classes becomes; it does not tell rivers from lakes."""
 
 SHARES = {"Residential": 3.0, "Industrial": 3.0, "Forest": 2.0}
-"""How often a region is of a class, 1 where nothing is said: a settlement layer's classes are to be found often."""
+"""Relative frequencies of classes among the regions, 1 for all others."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MosaicOptions:
-    """What a mosaic looks like.
+    """Size and layout of a mosaic.
 
     Attributes:
         size: height and width in pixels.
         region: mean distance of the regions' centres in pixels.
         wander: how far borders wind to either side, in pixels.
-        seed: everything random.
+        seed: seed of everything random.
     """
 
     size: int = 1024
@@ -59,7 +76,7 @@ class MosaicOptions:
     seed: int = 1
 
     def __post_init__(self):
-        """Refuses what makes no mosaic."""
+        """Checks that a region is larger than half a patch and fits into the mosaic."""
         if self.size < PATCH or not PATCH // 2 <= self.region <= self.size:
             raise OptionError(
                 "mosaic", f"size {self.size}, region {self.region}", f"a region of {PATCH // 2} to the size"
@@ -70,8 +87,8 @@ def regions(options: MosaicOptions, number: int) -> tuple[np.ndarray, np.ndarray
     """Divides a mosaic into regions.
 
     Args:
-        options: what it looks like.
-        number: which mosaic of this seed.
+        options: size and layout.
+        number: number of the mosaic.
 
     Returns:
         The region of every pixel, int64 (size, size), and the class of every region, int64 (regions,), labels of
@@ -88,12 +105,12 @@ def regions(options: MosaicOptions, number: int) -> tuple[np.ndarray, np.ndarray
             key = salt(options.seed, number, "border", axis, period)
             place += options.wander * weight * (2 * value_noise(0, 0, size, size, period, key) - 1)
     # The nearest centre lies in one of the 5 x 5 cells around a place.
-    home = [np.floor(place / step).astype(np.int64) + 1 for place in (rows, columns)]
+    own = [np.floor(place / step).astype(np.int64) + 1 for place in (rows, columns)]
     nearest, found = np.full((size, size), np.inf), np.zeros((size, size), np.int64)
     for row_offset in range(-2, 3):
         for column_offset in range(-2, 3):
-            r = np.clip(home[0] + row_offset, 0, cells - 1)
-            c = np.clip(home[1] + column_offset, 0, cells - 1)
+            r = np.clip(own[0] + row_offset, 0, cells - 1)
+            c = np.clip(own[1] + column_offset, 0, cells - 1)
             distance = (centres[r, c, 0] - rows) ** 2 + (centres[r, c, 1] - columns) ** 2
             nearer = distance < nearest
             nearest[nearer] = distance[nearer]
@@ -104,18 +121,17 @@ def regions(options: MosaicOptions, number: int) -> tuple[np.ndarray, np.ndarray
 
 
 class Patches:
-    """The patches of one part of EuroSAT's RGB archive, by class.
+    """Patches of one split of EuroSAT's RGB archive, by class.
 
     Args:
         archive: the zip.
-        keys: the keys of the part's patches.
+        keys: keys of the split's patches.
 
     Raises:
         SourceError: if the archive lacks one, or a class has none.
     """
 
     def __init__(self, archive: str | os.PathLike[str], keys: Sequence[str]):
-        """See the class."""
         self._zip = zipfile.ZipFile(archive)
         members = {pathlib.PurePosixPath(name).stem: name for name in self._zip.namelist() if name.endswith(".jpg")}
         if missing := [key for key in keys if key not in members]:
@@ -124,7 +140,7 @@ class Patches:
         for key in sorted(keys):
             self._members[key.rpartition("_")[0]].append(members[key])
         if empty := [name for name, found in self._members.items() if not found]:
-            raise SourceError(archive, f"the part holds no patch of {', '.join(empty)}", "patches of every class")
+            raise SourceError(archive, f"the list names no patch of {', '.join(empty)}", "patches of every class")
 
     def count(self, class_name: str) -> int:
         """Returns how many patches there are of a class."""
@@ -141,8 +157,8 @@ def paint(found: np.ndarray, classes: np.ndarray, patches: Patches, seed: Sequen
     Args:
         found: int64 (size, size), the region of every pixel.
         classes: int64 (regions,), their classes.
-        patches: where the patches come from.
-        seed: what is drawn from.
+        patches: patches to draw from.
+        seed: seed of the patches drawn.
 
     Returns:
         uint8 (size, size, 3).
@@ -179,10 +195,6 @@ def land_use(found: np.ndarray, classes: np.ndarray, transform: Sequence[float])
     Returns:
         `geometry`, polygons in the mosaic's CRS, and `code`, their Urban Atlas codes.
     """
-    import shapely
-    from rasterio.features import shapes
-    from rasterio.transform import Affine
-
     codes = np.array([int(CODES[EUROSAT.class_names[label]]) for label in classes])
     per_pixel = codes[found].astype(np.int32)
     traced = list(shapes(per_pixel, connectivity=4, transform=Affine(*transform)))
@@ -190,3 +202,69 @@ def land_use(found: np.ndarray, classes: np.ndarray, transform: Sequence[float])
         "geometry": np.array([shapely.geometry.shape(geometry) for geometry, _ in traced]),
         "code": np.array([f"{int(code):05d}" for _, code in traced]),
     }
+
+
+def write_mosaics(
+    source: str, lists: str, output_dir: str, counts: dict[str, int], options: MosaicOptions, progress=None
+) -> pathlib.Path:
+    """Writes mosaics, and the list of them that `launch.build --dataset=urban_atlas` takes.
+
+    A mosaic is a GeoTIFF of digital numbers of B04, B03, B02 and a GeoPackage of its land use. Those of a split show
+    patches of its published list alone.
+
+    Args:
+        source: EuroSAT's RGB archive.
+        lists: prefix of the published lists.
+        output_dir: folder to make; files of the same names are replaced.
+        counts: number of mosaics by split.
+        options: size and layout of a mosaic.
+        progress: called with the number of mosaics written since the last call.
+
+    Returns:
+        The path of the list of cities.
+
+    Raises:
+        SourceError: if the archive or a list cannot be used.
+        StorageError: if the folder cannot be written.
+    """
+    folder = pathlib.Path(files.make_folder(output_dir))
+    lines, number = ["name,scenes,vectors,split,area"], 0
+    for split, count in counts.items():
+        patches = Patches(source, _listed(pathlib.Path(f"{lists}-{split}.txt")))
+        for _ in range(count):
+            name = f"mosaic{number:03d}"
+            found, classes = regions(options, number)
+            image = paint(found, classes, patches, (options.seed, number, 2))
+            west = _ORIGIN[0] + (10 * options.size + _GAP_M) * (number % 8)
+            north = _ORIGIN[1] - (10 * options.size + _GAP_M) * (number // 8)
+            transform = (10.0, 0.0, west, 0.0, -10.0, north)
+            _write_scene(folder / f"{name}_{_YEAR}-07-01.tif", digital_numbers(image), transform)
+            _write_land_use(folder / f"{name}_UA{_YEAR}.gpkg", land_use(found, classes, transform))
+            lines.append(f"{name},{name}_{_YEAR}-07-01.tif,{name}_UA{_YEAR}.gpkg,{split},")
+            number += 1
+            if progress:
+                progress(1)
+    files.write_text(folder / "cities.csv", "\n".join(lines) + "\n")
+    return folder / "cities.csv"
+
+
+def _listed(path: pathlib.Path) -> list[str]:
+    try:
+        return [pathlib.PurePosixPath(line.strip()).stem for line in path.read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise SourceError(path, f"the list cannot be read ({error.strerror})", "one patch a line") from None
+
+
+def _write_scene(path: pathlib.Path, image: np.ndarray, transform: tuple[float, ...]) -> None:
+    profile = {"driver": "GTiff", "dtype": "uint16", "count": 3, "nodata": 0, "crs": CRS, "compress": "deflate"}
+    profile |= {"height": image.shape[0], "width": image.shape[1], "transform": Affine(*transform), "tiled": True}
+    with files.storage_errors(path), rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(np.moveaxis(image, -1, 0))
+        for index, band in enumerate(_BANDS, start=1):
+            dataset.set_band_description(index, band)
+
+
+def _write_land_use(path: pathlib.Path, traced: Mapping[str, np.ndarray]) -> None:
+    there = vectors.reprojected(Polygons(traced["geometry"], traced["code"], CRS, str(path)), LAND_USE_CRS)
+    path.unlink(missing_ok=True)
+    vectors.write_polygons(path, path.stem, there.geometries, {f"code_{_YEAR}": there.values}, LAND_USE_CRS)

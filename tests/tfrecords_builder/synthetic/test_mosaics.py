@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from benchmarks import eurosat_mosaic, mosaics
 from eo_keras.errors import OptionError, SourceError
 from eo_keras.geo import scenes
 from eo_keras.geo.scene_reader import SceneReader
@@ -11,7 +10,7 @@ from eo_keras.legends import crosswalk
 from eo_keras.legends.catalogue import EUROSAT
 from tfrecords_builder.sources.urban_atlas import land_use as urban_atlas
 from tfrecords_builder.sources.urban_atlas.sites import read_cities
-from tfrecords_builder.synthetic import archives
+from tfrecords_builder.synthetic import archives, mosaics
 
 OPTIONS = mosaics.MosaicOptions(size=200, region=80, wander=12.0)
 
@@ -54,7 +53,7 @@ def test_numbers_are_those_that_the_jpegs_were_made_of():
 
 
 def test_what_is_written_is_a_list_of_cities(source, tmp_path):
-    path = eurosat_mosaic.write_mosaics(
+    path = mosaics.write_mosaics(
         str(source / "rgb.zip"), str(source / "list"), tmp_path, {"train": 1, "val": 1, "test": 1}, OPTIONS
     )
     cities = read_cities(path)
@@ -73,9 +72,9 @@ def test_what_is_written_is_a_list_of_cities(source, tmp_path):
 def test_lists_and_archives_must_agree(source, tmp_path):
     with pytest.raises(SourceError, match="it lacks 1 patches, first Forest_99"):
         mosaics.Patches(source / "rgb.zip", ["Forest_99"])
-    with pytest.raises(SourceError, match="the part holds no patch of"):
+    with pytest.raises(SourceError, match="the list names no patch of"):
         mosaics.Patches(source / "rgb.zip", ["Forest_1"])
     with pytest.raises(SourceError, match="the list cannot be read"):
-        eurosat_mosaic.write_mosaics(str(source / "rgb.zip"), str(tmp_path / "no"), tmp_path, {"train": 1}, OPTIONS)
+        mosaics.write_mosaics(str(source / "rgb.zip"), str(tmp_path / "no"), tmp_path, {"train": 1}, OPTIONS)
     with pytest.raises(OptionError, match="mosaic"):
         mosaics.MosaicOptions(size=10)
