@@ -72,7 +72,7 @@ class Records:
             shuffle: whether each pass has a new order and leaves out the examples that fill no batch. Default: for
                 the split `train` alone.
             augment: whether shuffled images are augmented by the defaults of the records' task; or an
-                `eo_keras.data.augment.patches.Augmentation` (patches) or `crops.CropAugmentation` (tiles).
+                `Augmentation` (patches) or `CropAugmentation` (tiles) of `eo_keras.data.augment.options`.
             one_hot: whether labels are one-hot vectors instead of class numbers.
             seed: of order and augmentation.
             cache: whether to keep the examples in memory, up to 4 GiB.

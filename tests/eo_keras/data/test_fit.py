@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import eo_keras as eo
-from eo_keras.data.augment.patches import Augmentation
+from eo_keras.data.augment.options import Augmentation
 from eo_keras.errors import OptionError, RecordsError
 from tests.harness import towns
 from tfrecords_builder import build
@@ -61,7 +61,7 @@ def test_each_pass_over_shuffled_batches_is_another_epoch_and_the_same_again_fro
     # The same 160 images in another order.
     np.testing.assert_array_equal(np.sort(first.reshape(160, -1).sum(1)), np.sort(second.reshape(160, -1).sum(1)))
     np.testing.assert_array_equal(passes(), [first, second])
-    changed = passes(augment=Augmentation(shift=0, brightness=0.0))
+    changed = passes(augment=Augmentation(max_shift=0, brightness=0.0))
     assert not np.array_equal(changed[0], first)
     # Turned and mirrored only: the sums of the images stay.
     np.testing.assert_array_equal(changed[0].reshape(160, -1).sum(1), first.reshape(160, -1).sum(1))
