@@ -147,7 +147,7 @@ def test_the_quick_start_in_the_shell_runs(folder, tmp_path, monkeypatch):
     (quick_start,) = (text for text in blocks(README, "shell") if "eo-keras train" in text)
     shorter = {
         "download": ["--dry_run"],  # The archive is generated.
-        "train": ["--model=resnet14", "--epochs=1", "--steps_per_epoch=2", "--batch_size=32"]
+        "train": ["--model=resnet14", "--epochs=1", "--warmup_epochs=0", "--steps_per_epoch=2", "--batch_size=32"]
         + ["--progressive_sizes=", "--progressive_epochs="],
     }
     monkeypatch.chdir(tmp_path)
