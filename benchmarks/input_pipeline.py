@@ -15,7 +15,6 @@ from absl import flags
 
 from benchmarks import measuring
 from eo_keras.core import files
-from eo_keras.data.parse import parse_batch
 from eo_keras.errors import OptionError
 from launch import app, path_flags
 
@@ -123,6 +122,7 @@ def _stages(records: Any, options: Any) -> Iterator[tuple[str, Callable[[int], i
 
     from eo_keras.data import pipeline as pipelines
     from eo_keras.data.augment import patches
+    from eo_keras.data.parse import parse_batch
 
     card, split, paths = records.card, records.split("train"), records.files("train")
     bands, batch = records.bands(options.bands), options.batch_size

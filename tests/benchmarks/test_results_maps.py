@@ -6,6 +6,8 @@ import pathlib
 import pytest
 
 from benchmarks import results_maps
+from eo_keras.core.options import with_present_names
+from eo_keras.training.options import TrainingOptions
 
 ROOT = pathlib.Path(__file__).parents[2]
 MAPS = sorted((ROOT / "docs" / "results" / "maps").glob("*/metrics.json"))
@@ -24,6 +26,7 @@ def test_readme_and_flag_file_say_what_was_measured(path):
     ran = dict(
         line[2:].split("=", 1) for line in (path.parent / "flags.txt").read_text().splitlines() if line.startswith("--")
     )
+    ran = with_present_names(TrainingOptions, ran)
     assert {name: ran[name] for name in given if name not in ("warmup_epochs",)} == {
         name: value for name, value in given.items() if name not in ("warmup_epochs",)
     }

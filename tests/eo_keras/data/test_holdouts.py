@@ -17,10 +17,11 @@ from eo_keras.legends.catalogue import HSL4
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records import tfrecord
+from eo_keras.records.targets import CLASS_LABEL, PIXEL_LABELS
 from eo_keras.sensors.radiometry import Reflectance
 
-TILES = types.SimpleNamespace(task="segmentation", resolution_m=10.0, patch_size=64)
-PATCHES = types.SimpleNamespace(task="classification", resolution_m=10.0, patch_size=64)
+TILES = types.SimpleNamespace(targets=PIXEL_LABELS, resolution_m=10.0, patch_size=64)
+PATCHES = types.SimpleNamespace(targets=CLASS_LABEL, resolution_m=10.0, patch_size=64)
 
 
 def draw(names):

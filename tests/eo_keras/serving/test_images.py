@@ -84,7 +84,7 @@ def test_images_that_do_not_fit(uint8_run, uint16_run):
     with pytest.raises(BandError, match="a.jpg: bands B04,B03,B02, without B08; expected the model's bands B08,B04"):
         prediction.fit_to_model(image, uint16_run.card, "a.jpg")
     image = image_of(("B08", *RGB), "uint8", brightest=255)
-    with pytest.raises(BandError, match="say nothing above reflectance 0.275; expected uint16 digital numbers"):
+    with pytest.raises(BandError, match="which end at reflectance 0.275; expected uint16 digital numbers"):
         prediction.fit_to_model(image, uint16_run.card, "a.tif")
     image = image_of(RGB, size=SIZE + 1)
     with pytest.raises(SourceError, match="a.tif: an image of 33x33 pixels; expected 32x32 .* Cut .* at 10 m"):

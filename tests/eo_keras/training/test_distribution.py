@@ -78,7 +78,7 @@ def test_a_batch_that_two_devices_cannot_share(rgb_records, tmp_path):
         (["--dtype_policy=mixed_float16"], "mixed_float16 on 2 devices: Keras cannot scale the loss"),
         (
             ["--jit_compile"],
-            "jit_compile: it is asked for on 2 devices: TensorFlow cannot compile a step across devices",
+            "jit_compile: true on 2 devices: TensorFlow cannot compile a step across devices",
         ),
     ],
 )

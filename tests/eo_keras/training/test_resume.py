@@ -83,7 +83,7 @@ def test_sigterm_saves_and_ends(rgb_records, tmp_path):
         if line.startswith("epoch   1:"):
             process.terminate()
     assert process.wait() == 143 and process.stderr.read() == ""
-    assert "checkpoint saved; continue with `resume" in lines[-1]
+    assert "checkpoint saved; continue with --resume" in lines[-1]
     state = runs.read_state(tmp_path / "r")
     done = 3 * state["epoch"] + len(state["under_way"]["losses"])
     assert 3 <= done < 600 and state["variables"] == checkpoints.step_name(done)
