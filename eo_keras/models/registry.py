@@ -1,7 +1,7 @@
 """Registry of networks: what there is, how each is built, and what it can start from.
 
 Free of Keras until a network is built, so that help texts, options and documentation can list the networks. A new
-network is one file and one entry here; the help of `launch.train --model`, the table in the documentation and the tests
+network is one file and one entry here; the help of the option `model`, the table in the documentation and the tests
 of all networks follow.
 """
 
@@ -163,7 +163,7 @@ def describe() -> str:
 
 def markdown_table() -> str:
     """Returns the networks as a table of Markdown with a row each, for the documentation."""
-    rows = [("`--model`", "task", "parameters", "ImageNet weights", "architecture"), ("---",) * 5]
+    rows = [("`model`", "task", "parameters", "ImageNet weights", "architecture"), ("---",) * 5]
     for name, info in MODELS.items():
         weights = "yes" if info.imagenet else "no"
         rows.append((f"`{name}`", info.task, f"{info.parameters / 1e6:.1f} million", weights, info.description))

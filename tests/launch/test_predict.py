@@ -148,7 +148,7 @@ def test_images_that_do_not_fit(command, rgb_run, swir_run, images, tmp_path):
     refused(rgb_run, f"--images={tmp_path}/*.jp2", words=["/*.jp2': there is no such image"])
     refused(swir_run, f"--images={tmp_path}/a.jpg", words=["without B12,B8A"])
     refused(
-        swir_run, f"--images={tmp_path}/a.jpg", "--image_bands=SWIR", words=["uint8 grey values", "expected uint16"]
+        swir_run, f"--images={tmp_path}/a.jpg", "--image_bands=SWIR", words=["uint8 gray values", "expected uint16"]
     )
     refused(rgb_run, f"--images={folder}", "--image_bands=B04,B03", words=["0.tif: 13 bands; expected 2"])
     refused(rgb_run, f"--images={folder}", "--image_bands=B04,X", words=["'X' is no Sentinel-2 band"])
@@ -176,7 +176,7 @@ def test_an_earlier_answer_is_kept_and_a_dry_run_writes_nothing(command, rgb_run
     output, everything = tmp_path / "answers.csv", f"--images={images[0]}"
     code, out, err = command(rgb_run, everything, "--dry_run")
     assert code == 0 and err == "" and not output.exists()
-    assert "images: 3 of 64x64 pixels" in out and f"would write the answers to {output}" in out
+    assert "images: 3 of 64x64 pixels" in out and f"would write the predictions to {output}" in out
     output.write_text("mine")
     code, _, err = command(rgb_run, everything)
     assert code == 2 and err.count("\n") == 1 and "is already there. Replace it by --overwrite" in err

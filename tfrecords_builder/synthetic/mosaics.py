@@ -207,7 +207,7 @@ def land_use(found: np.ndarray, classes: np.ndarray, transform: Sequence[float])
 def write_mosaics(
     source: str, lists: str, output_dir: str, counts: dict[str, int], options: MosaicOptions, progress=None
 ) -> pathlib.Path:
-    """Writes mosaics, and the list of them that `launch.build --dataset=urban_atlas` takes.
+    """Writes mosaics, and the list of them that a build of `dataset=urban_atlas` takes.
 
     A mosaic is a GeoTIFF of digital numbers of B04, B03, B02 and a GeoPackage of its land use. Those of a split show
     patches of its published list alone.

@@ -198,7 +198,7 @@ def test_a_classifier_is_a_backbone_unless_it_has_seen_the_test_tiles(options, r
     with pytest.raises(RunError, match="it was trained on 4 examples that .* tests on"):
         changed = {"records_dir": str(other), "validation_from_train": 0.0}
         training.train(dataclasses.replace(with_backbone(options, run.folder), **changed), dry_run=True)
-    with pytest.raises(OptionError, match="given together with weights"):
+    with pytest.raises(OptionError, match="given together with `weights`"):
         dataclasses.replace(with_backbone(options, run.folder), weights="imagenet")
 
 
