@@ -248,15 +248,16 @@ def _report(subject: _Subject, stored: StoredEvaluation, chosen: EvaluationOptio
         app.say(f"warning:  {warning}")
     if subject.stored:
         print(f"reused:   {subject.output_dir}; --force computes it again")
-    if alone:
-        print("", *evaluate_text.class_lines(scores), "", sep="\n")
-    print(*evaluate_text.score_lines(stored.scores), sep="\n")
+    print("", *evaluate_text.class_lines(scores), "", sep="\n")
+    print(*evaluate_text.score_lines(scores), sep="\n")
     if chosen.tta_name != "none":
         _report_gain(subject, stored, chosen)
-    located = scores.sections.get("places")
+    located, task = scores.sections.get("places"), tasks.of(subject.card)
     if located:
         print(f"map: {located['examples']:,} of {scores.count:,} examples have coordinates ({located['source']})")
-    names = [*report.file_names(tasks.of(subject.card)), *(report.PLACE_FILES if located else ())]
+    elif task.correct(stored.predictions) is not None:
+        print("map: none, these records hold no coordinates; --coordinates=FILE gives them")
+    names = [*report.file_names(task), *(report.PLACE_FILES if located else ())]
     print(f"{subject.output_dir}: {', '.join(names)}" + ("" if alone else "\n"))
 
 

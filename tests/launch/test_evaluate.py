@@ -120,6 +120,7 @@ def test_one_run_its_temperature_and_its_map(command, run_of, world):
     expected = calibration.apply_temperature(raw.probabilities, temperature)
     np.testing.assert_allclose(scaled.probabilities, expected, rtol=0, atol=1e-6)
     assert (scaled.predictions == raw.predictions).all() and abs(temperature - 1) > 0.05
+    assert "map: none, these records hold no coordinates" in out
     code, out, _ = command(f"--run_dir={folder}")
     assert code == 0 and "reused" not in out, "the temperature is wanted now"
     assert metrics_of(folder)["calibration"]["temperature"] == temperature

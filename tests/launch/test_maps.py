@@ -96,6 +96,7 @@ def test_a_run_of_maps_is_trained_and_scored(records_dir, tmp_path):
     shutil.copytree(run_dir, twin)
     done = launch("evaluate", "--output_stride=8", "--flip", run_dir=f"{run_dir},{twin}", output_dir=compared)
     assert done.returncode == 0, done.stderr
+    assert "Residential" in done.stdout and "boundary" in done.stdout
     # Equal predictions of four tiles: no difference, and much left open.
     (pair,) = json.loads((compared / "comparison.json").read_text())["differences"]
     assert (pair["verdict"], pair["difference"], pair["method"]) == ("no difference shown", 0, "MOVER")
