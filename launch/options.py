@@ -85,13 +85,7 @@ def _define(field: Field, where: dict[str, Any]) -> None:
     elif field.several:
         flags.DEFINE_list(name, default, text, **where)
     else:
-        kinds = {
-            bool: flags.DEFINE_bool,
-            int: flags.DEFINE_integer,
-            float: flags.DEFINE_float,
-            str: flags.DEFINE_string,
-        }
-        kinds[field.kind](name, default, text, **where)
+        _DEFINERS[field.kind](name, default, text, **where)
 
 
 def _define_path(field: Field, default: Any, text: str, where: dict[str, Any]) -> None:

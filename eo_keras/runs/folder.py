@@ -110,7 +110,7 @@ def check_folder(run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bo
         raise RunError(
             folder,
             "the folder holds another run",
-            remedy=f"go on with it by `resume`, {others}" if has_checkpoint(folder) else others,
+            remedy=f"continue it with `resume`, {others}" if has_checkpoint(folder) else others,
         )
 
 

@@ -247,7 +247,7 @@ def train(kept, name, records, flags):
 
 
 def train_and_stop(kept, name, records, flags):
-    """Trains a run and asks it to end when it has saved its first step, so that there is one to go on with.
+    """Trains a run and asks it to end when it has saved its first step, so that there is one to resume.
 
     Raises:
         Failed: if it ends otherwise than by being asked.

@@ -7,6 +7,7 @@ same for every source.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,9 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from eo_keras.errors import SourceError
+from eo_keras.errors import RecordsError, SourceError
 from eo_keras.legends.catalogue import Legend
 from eo_keras.records import data_card as cards
+from eo_keras.records import tfrecord
 from eo_keras.sensors.radiometry import Reflectance
 from tfrecords_builder.splits.types import Patches, SplitOptions
 
@@ -194,6 +196,24 @@ class PlannedExample:
     key: str
     place: Any
     digest: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordPlace:
+    """Where a record lies: its file's name, where it begins there, and its length, framing included."""
+
+    file: str
+    offset: int
+    length: int
+
+
+def read_planned(path: str, planned: PlannedExample) -> bytes | None:
+    """Returns the record of a planned example out of its file; None where it is no longer what the scan saw."""
+    with contextlib.suppress(RecordsError, FileNotFoundError):
+        record = tfrecord.read_record_at(path, planned.place.offset, planned.place.length)
+        if digest(record) == planned.digest:
+            return record
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

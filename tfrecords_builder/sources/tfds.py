@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import colorsys
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -41,10 +40,12 @@ from tfrecords_builder.sources.source import (
     Listing,
     PlannedExample,
     Preflight,
+    RecordPlace,
     Rows,
     RunUnits,
     digest,
     lost,
+    read_planned,
 )
 from tfrecords_builder.splits.types import TEST, TRAIN, VAL, Patches, SplitOptions
 from tfrecords_builder.storage.state import load_arrays, save_arrays
@@ -115,15 +116,6 @@ class _Shard:
     def __len__(self) -> int:
         """Returns the number of examples."""
         return self.count
-
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where an example lies: its file, where it begins there and its length, framing included."""
-
-    shard: str
-    offset: int
-    length: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +222,7 @@ class TFDS:
             parts.append(part)
         keys = [str(key) for part in parts for key in part["keys"]]
         places = [
-            _Place(shard.name, int(offset), int(length))
+            RecordPlace(shard.name, int(offset), int(length))
             for shard, part in zip(preflight.units, parts, strict=True)
             for offset, length in zip(part["offsets"], part["lengths"], strict=True)
         ]
@@ -240,7 +232,7 @@ class TFDS:
             if keys[before] == keys[after]:
                 raise SourceError(
                     context.options.tfds_data_dir,
-                    f"{places[before].shard} and {places[after].shard} hold examples of one key, {keys[after]}",
+                    f"{places[before].file} and {places[after].file} hold examples of one key, {keys[after]}",
                     "one example a key",
                     "name another feature with `tfds_key`, or number the examples with `tfds_key=`",
                 )
@@ -274,11 +266,9 @@ class TFDS:
         """Reads examples again and encodes them."""
         found = _opened(context.options, context.opening)
         for one in planned:
-            path = files.join(found.folder, one.place.shard)
-            data = b""
-            with contextlib.suppress(RecordsError, FileNotFoundError):
-                data = tfrecord.read_record_at(path, one.place.offset, one.place.length)
-            if digest(data) != one.digest:
+            path = files.join(found.folder, one.place.file)
+            data = read_planned(path, one)
+            if data is None:
                 raise SourceError(
                     path,
                     "it has changed while records were built from it",

@@ -86,8 +86,7 @@ def build_inception_v3(
     for _ in range(blocks[2]):
         x = network.threes(x, f"mixed{number}")
         number += 1
-    logits = factory.logits(factory.dropout(factory.global_mean(x), DROPOUT))
-    return keras.Model(image, factory.probabilities(logits), name=name)
+    return factory.classifier(image, x, name, DROPOUT)
 
 
 class _Network:

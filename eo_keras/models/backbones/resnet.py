@@ -46,8 +46,7 @@ def build_resnet(
     factory = LayerFactory(spec)
     image, x = factory.image()
     _, x = resnet_features(factory, x, blocks=blocks, width=width)
-    logits = factory.logits(factory.dropout(factory.global_mean(x)))
-    return keras.Model(image, factory.probabilities(logits), name=name)
+    return factory.classifier(image, x, name)
 
 
 def resnet_features(

@@ -54,8 +54,7 @@ def build_xception(spec: NetworkSpec, *, middle: int = 16, width: float = 1.0, n
     factory = LayerFactory(spec)
     image, x = factory.image()
     _, x = xception_features(factory, x, middle=middle, width=width)
-    logits = factory.logits(factory.dropout(factory.global_mean(x)))
-    return keras.Model(image, factory.probabilities(logits), name=name)
+    return factory.classifier(image, x, name)
 
 
 def xception_features(

@@ -221,6 +221,18 @@ class LayerFactory:
         """Adds the softmax."""
         return layers.Softmax(dtype=self.exact, name=PROBABILITIES)(logits)
 
+    def classifier(self, image: Any, x: Any, name: str, dropout: float = 0.0) -> keras.Model:
+        """Returns the model that classifies by the mean over all pixels.
+
+        Args:
+            image: the model's input.
+            x: features `(batch, height, width, channels)`.
+            name: name of the model.
+            dropout: the architecture's own rate, see `dropout`.
+        """
+        logits = self.logits(self.dropout(self.global_mean(x), dropout))
+        return keras.Model(image, self.probabilities(logits), name=name)
+
     def layer_seed(self, layer_name: str) -> int | None:
         """Returns a seed of a layer's own, so that adding a layer does not change the others' initial weights."""
         if self.spec.seed is None:

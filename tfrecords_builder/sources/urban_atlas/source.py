@@ -7,7 +7,6 @@ has ended, so that it needs twice their disk space.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import os
@@ -18,12 +17,11 @@ import numpy as np
 
 from eo_keras.core import files
 from eo_keras.core.system_files import is_litter
-from eo_keras.errors import OptionError, RecordsError, SourceError
+from eo_keras.errors import OptionError, SourceError
 from eo_keras.geo import safe
 from eo_keras.legends.crosswalk import code_map
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
-from eo_keras.records import tfrecord
 from eo_keras.sensors import radiometry
 from tfrecords_builder.sources.options import required
 from tfrecords_builder.sources.source import (
@@ -33,9 +31,10 @@ from tfrecords_builder.sources.source import (
     Listing,
     PlannedExample,
     Preflight,
+    RecordPlace,
     Rows,
     RunUnits,
-    digest,
+    read_planned,
 )
 from tfrecords_builder.sources.urban_atlas import preflight as preflights
 from tfrecords_builder.sources.urban_atlas import source_files
@@ -46,15 +45,6 @@ from tfrecords_builder.splits.by_site import check_cities
 from tfrecords_builder.splits.types import Patches, SplitOptions
 
 _SPLITS = ("city", "spatial")
-
-
-@dataclasses.dataclass(frozen=True)
-class TilePlace:
-    """Where a record lies: the file of its row, where it begins there, and its length with framing."""
-
-    row: str
-    offset: int
-    length: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +165,7 @@ class UrbanAtlas:
         return Rows(
             patches,
             [
-                TilePlace(unit.name, int(offset), int(length))
+                RecordPlace(unit.name, int(offset), int(length))
                 for unit, row in zip(units, found, strict=True)
                 for offset, length in zip(row.offsets, row.lengths, strict=True)
             ],
@@ -304,12 +294,10 @@ def _read(context: Context, planned: PlannedExample) -> bytes:
     Raises:
         SourceError: if the file has been damaged.
     """
-    place = planned.place
-    path = files.join(context.state_dir, place.row)
-    with contextlib.suppress(RecordsError, FileNotFoundError):
-        record = tfrecord.read_record_at(path, place.offset, place.length)
-        if digest(record) == planned.digest:
-            return record
+    path = files.join(context.state_dir, planned.place.file)
+    record = read_planned(path, planned)
+    if record is not None:
+        return record
     # A row that is not there is cut by the next call.
     files.remove(path)
     raise SourceError(
