@@ -1,4 +1,4 @@
-"""What all tests share: a quiet TensorFlow on the CPU, and the folder of real data."""
+"""Fixtures of all tests, and a quiet TensorFlow on the CPU."""
 
 import os
 import pathlib
@@ -8,13 +8,21 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
+from tests.harness import tiny  # noqa: E402
 from tests.harness.archives import make, ms_zip, rgb_zip  # noqa: E402, F401
-from tests.harness.trainings import finished, rgb_records, short_training, tile_records  # noqa: E402, F401
+from tests.harness.trainings import (  # noqa: E402, F401
+    finished,
+    finished_on_tiles,
+    rgb_records,
+    short_tile_training,
+    short_training,
+    tile_records,
+)
 
 DEFAULT_DATA = pathlib.Path(__file__).parents[1] / ".." / "shared" / "data"
 
-LONGEST = ("test_distribution.py", "test_workers.py", "test_resume.py", "test_train.py", "test_deeplab_replicas.py")
-"""Modules that take a minute or more each, the longest first: begun last, one processor would wait for them."""
+LONGEST = ("test_resume.py", "test_train.py", "test_distribution.py", "test_workers.py", "test_moments.py")
+"""Modules that take longest: started last, one processor would wait for them."""
 
 
 def pytest_collection_modifyitems(items):
@@ -30,6 +38,16 @@ def real_data():
     if not (folder / "eurosat").is_dir():
         pytest.skip(f"no real data in {folder} (set EO_KERAS_DATA)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def tiny_networks(request):
+    """Has the networks of tests.harness.tiny in the registry in tests of short trainings."""
+    if {"short_training", "short_tile_training"} & set(request.fixturenames):
+        with tiny.registered():
+            yield
+    else:
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,6 @@ def test_training_returns_the_run_and_a_run_knows_its_history_and_options(rgb_re
     options = dataclasses.replace(short_training, run_dir=str(tmp_path / "run"), epochs=1, steps_per_epoch=2)
     lines = []
     run = eo.train(options, report=lines.append)
-    assert [row["epoch"] for row in run.history] == [1] and run.options["model"] == "resnet14" and lines
+    assert [row["epoch"] for row in run.history] == [1] and run.options["model"] == options.model and lines
     again = eo.open_run(tmp_path / "run")
     assert again.card == run.card and again.history == run.history

@@ -42,7 +42,7 @@ def inputs(total: int) -> list[tuple[str, int]]:
 
 
 class WorkerProcess:
-    """A worker that is started anew when it has died or was ended for hanging.
+    """A worker that is started again after it died or was ended for hanging.
 
     Args:
         command: what starts it. It says "ready", then answers every line (family, number) with an outcome, as JSON.

@@ -1,7 +1,8 @@
-"""Records built from the generated world, and a run that was trained on them."""
+"""Records built from the generated world, and runs trained on them."""
 
 import pytest
 
+from tests.harness import tiny
 from tfrecords_builder import build
 from tfrecords_builder.splits import split as splits
 from tfrecords_builder.synthetic import archives
@@ -17,48 +18,81 @@ def rgb_records(tmp_path_factory):
     return folder / "rgb"
 
 
-@pytest.fixture(scope="session")
-def short_training(rgb_records):
-    """Options of three short epochs of a small network; the run folder is to be filled in."""
-    from eo_keras.training.options import OptimizerOptions, TrainingOptions
-
-    return TrainingOptions(
-        records_dir=str(rgb_records),
-        run_dir="",
-        model="resnet14",
-        batch_size=16,
-        epochs=3,
-        steps_per_epoch=4,
-        validation_from_train=0.2,
-        optimizer=OptimizerOptions(learning_rate=0.02),
-    )
-
-
-@pytest.fixture(scope="session")
-def finished(short_training, tmp_path_factory):
-    """A finished run: its options, its report, and the lines that it reported."""
-    import dataclasses
-
-    from eo_keras.training import train as training
-
-    folder, lines = tmp_path_factory.mktemp("runs") / "a", []
-    options = dataclasses.replace(short_training, run_dir=str(folder))
-    report = training.train(options, flags_text="--model=resnet14\n", report=lines.append)
-    return options, report, lines
+TILE = 64
+"""Height and width of the tiles in pixels."""
 
 
 @pytest.fixture(scope="session")
 def tile_records(tmp_path_factory):
-    """A records folder of twelve tiles of 64 pixels and three bands: three towns, one for each split."""
+    """A records folder of four training, four validation and four test tiles with masks of four classes."""
     from tests.harness import towns
     from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
 
     folder = tmp_path_factory.mktemp("towns")
     lines = [
-        towns.write_town(folder, name, place=place, size=128, bands=("B02", "B03", "B04"))
+        towns.write_town(folder, name, place=place, size=2 * TILE, bands=("B02", "B03", "B04"))
         for place, name in enumerate("ABC")
     ]
     lines = [line[:-1] + f"{split}," for line, split in zip(lines, ("train", "val", "test"), strict=True)]
-    tiles = UrbanAtlasOptions(str(towns.write_list(folder, *lines)), bands="RGB", tile_size=64)
+    tiles = UrbanAtlasOptions(str(towns.write_list(folder, *lines)), bands="RGB", tile_size=TILE)
     build.build(build.BuildOptions("urban_atlas", tiles, str(folder / "records")))
     return folder / "records"
+
+
+@pytest.fixture(scope="session")
+def short_training(rgb_records):
+    """Options of three short epochs of a small network; the run folder is to be filled in."""
+    from eo_keras.training.options import OptimizerOptions, TrainingOptions
+
+    with tiny.registered():
+        return TrainingOptions(
+            records_dir=str(rgb_records),
+            run_dir="",
+            model=tiny.CLASSIFIER,
+            batch_size=16,
+            epochs=3,
+            steps_per_epoch=4,
+            validation_from_train=0.2,
+            optimizer=OptimizerOptions(learning_rate=0.02),
+        )
+
+
+@pytest.fixture(scope="session")
+def short_tile_training(tile_records):
+    """Options of three short epochs of a small segmentation network; the run folder is to be filled in."""
+    from eo_keras.data.augment.options import CropAugmentation
+    from eo_keras.training.options import SegmentationOptions, TrainingOptions
+
+    with tiny.registered():
+        return TrainingOptions(
+            records_dir=str(tile_records),
+            run_dir="",
+            model=tiny.SEGMENTER,
+            batch_size=4,
+            epochs=3,
+            steps_per_epoch=4,
+            segmentation=SegmentationOptions(augmentation=CropAugmentation(crop=32)),
+        )
+
+
+def _run(options, folder):
+    import dataclasses
+
+    from eo_keras.training import train as training
+
+    lines = []
+    with tiny.registered():
+        options = dataclasses.replace(options, run_dir=str(folder))
+        return options, training.train(options, flags_text=f"--model={options.model}\n", report=lines.append), lines
+
+
+@pytest.fixture(scope="session")
+def finished(short_training, tmp_path_factory):
+    """A finished run: its options, its report, and the lines that it reported."""
+    return _run(short_training, tmp_path_factory.mktemp("runs") / "a")
+
+
+@pytest.fixture(scope="session")
+def finished_on_tiles(short_tile_training, tmp_path_factory):
+    """A finished run of a segmentation network, likewise."""
+    return _run(short_tile_training, tmp_path_factory.mktemp("runs") / "tiles")

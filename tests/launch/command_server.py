@@ -1,7 +1,8 @@
-"""Runs commands, each in a fork of a process that has TensorFlow imported: importing it takes most of their time.
+"""Runs modules, each in a fork of a process that has TensorFlow imported: importing it takes most of their time.
 
-Reads a line of JSON a command from standard input and writes a line with the exit code. TensorFlow has touched no
-device when a fork is made.
+Reads lines of JSON from standard input. A module to start is answered by the number of its process, which runs beside
+those started before; `wait` by that process's exit code. TensorFlow has touched no device when a fork is made. The
+networks of tests.harness.tiny are registered.
 """
 
 import gc
@@ -15,7 +16,7 @@ from launch.app import import_tensorflow_quietly
 
 
 def _become(module, words, folder, variables, out, err):
-    """Turns this fork into a process that was begun by `python -m MODULE WORDS`."""
+    """Turns this fork into a process started by `python -m MODULE WORDS`, or by `python -c WORDS`."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
@@ -25,24 +26,37 @@ def _become(module, words, folder, variables, out, err):
     ):
         os.dup2(opened, descriptor)
         os.close(opened)
-    sys.argv[1:] = words
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    if module == "-c":
+        sys.argv = [module, *words[1:]]
+        exec(compile(words[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv[1:] = words
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def main():
     import_tensorflow_quietly()
-    import eo_keras.inspection.page
+    import eo_keras.inspection.page  # noqa: F401
     import eo_keras.training.train  # noqa: F401
     import tfrecords_builder.build  # noqa: F401
+    from tests.harness import tiny
 
+    tiny.register()
     gc.freeze()  # Or each fork would copy the pages of all that is there when it collects.
     print("ready", flush=True)
+    processes = {}
     for line in sys.stdin:
-        # A fork of multiprocessing ends without taking TensorFlow down, which takes as long as its import.
-        process = multiprocessing.get_context("fork").Process(target=_become, kwargs=json.loads(line))
-        process.start()
-        process.join()
-        print(process.exitcode, flush=True)
+        request = json.loads(line)
+        if "wait" in request:
+            process = processes.pop(request["wait"])
+            process.join()
+            print(process.exitcode, flush=True)
+        else:
+            # A fork of multiprocessing ends without taking TensorFlow down, which takes as long as its import.
+            process = multiprocessing.get_context("fork").Process(target=_become, kwargs=request)
+            process.start()
+            processes[process.pid] = process
+            print(process.pid, flush=True)
 
 
 if __name__ == "__main__":

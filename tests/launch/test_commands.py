@@ -3,7 +3,7 @@ import io
 import pytest
 from PIL import Image
 
-from tests.launch.commands import assert_one_line_error, launch, launch_whole
+from tests.launch.commands import assert_one_line_error, launch
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_a_missing_required_flag(tmp_path):
     "command", ["build", "inspect", "download", "train", "sweep", "evaluate", "predict", "export", "demo"]
 )
 def test_help_explains_every_flag(command):
-    result = launch_whole(command, "--help")
+    result = launch(command, "--help")
     assert result.returncode == 0 and result.stderr == ""
     assert f"python -m launch.{command}" in result.stdout
     assert "--dry_run" in result.stdout and "default:" in result.stdout

@@ -17,7 +17,7 @@ from eo_keras.runs import model_card as model_cards
 from eo_keras.runs import temperature as run_temperature
 from eo_keras.sensors.sentinel2 import COMPOSITES
 from launch import app, evaluate
-from tests.launch.commands import launch_whole
+from tests.launch.commands import launch as run_command
 from tfrecords_builder import build
 from tfrecords_builder.splits import split as splits
 from tfrecords_builder.synthetic import archives
@@ -235,6 +235,6 @@ def test_mistakes_are_one_line(command, run_of, tmp_path):
 def test_the_command_itself(run_of, tmp_path):
     folders = [run_of("a", 1), run_of("b", 2)]
     words = [f"--run_dir={folder}" for folder in folders]
-    result = launch_whole("evaluate", *words, "--nocalibrate", f"--output_dir={tmp_path / 'out'}")
+    result = run_command("evaluate", *words, "--nocalibrate", f"--output_dir={tmp_path / 'out'}")
     assert result.returncode == 0 and result.stderr == "", result
     assert (tmp_path / "out" / "comparison.html").is_file()

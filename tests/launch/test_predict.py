@@ -1,8 +1,6 @@
 import csv
 import dataclasses
 import pathlib
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -19,6 +17,7 @@ from eo_keras.runs import temperature
 from eo_keras.sensors.radiometry import stretch_like_eurosat_jpeg
 from eo_keras.sensors.sentinel2 import COMPOSITES, EUROSAT_ORDER, NOMINAL_ORDER
 from launch import app, predict
+from tests.launch.commands import launch as run_command
 
 SIZE = 64
 MEANS = dict(
@@ -195,17 +194,12 @@ def test_a_folder_without_a_run(command, images, tmp_path):
 
 
 def test_the_command_itself(rgb_run, images, tmp_path):
-    def launch(*arguments):
-        words = [sys.executable, "-m", "launch.predict", *arguments]
-        return subprocess.run(words, capture_output=True, text=True)
-
-    result = launch(
-        f"--run_dir={rgb_run.folder}", f"--images={images[0]}/*.tif", f"--output={tmp_path / 'answers.csv'}"
-    )
+    words = {"run_dir": rgb_run.folder, "images": f"{images[0]}/*.tif", "output": tmp_path / "answers.csv"}
+    result = run_command("predict", **words)
     assert result.returncode == 0 and result.stderr == "", result
     expected = rgb_run.model.predict(stretch_like_eurosat_jpeg(images[1][..., [3, 2, 1]]), verbose=0)
     np.testing.assert_allclose(read_answers(tmp_path / "answers.csv")[1], expected, atol=1e-5)
-    result = launch("--help")
+    result = run_command("predict", "--help")
     assert result.returncode == 0 and result.stderr == ""
     assert (
         "--image_bands: " in result.stdout and "--run_dir: Run folder made by launch.train. (required)" in result.stdout

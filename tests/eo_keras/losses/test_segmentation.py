@@ -1,8 +1,5 @@
 """Losses over pixels: what counts, what is ignored, and that sums over devices give the loss of the whole batch."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -18,6 +15,7 @@ from eo_keras.losses.segmentation import (
     right_pixels,
     whole_sums,
 )
+from tests.launch.commands import start
 
 CLASSES = 4
 
@@ -287,9 +285,7 @@ def test_two_devices_have_the_loss_and_the_gradient_of_one(tmp_path):
     """A process of its own: only one mirrored strategy fits in a process."""
     import tensorflow as tf
 
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "two.npz")], capture_output=True, text=True, check=False
-    )
+    done = start("-c", SCRIPT, tmp_path / "two.npz").wait()
     assert done.returncode == 0, done.stderr
     two = np.load(tmp_path / "two.npz")
     assert two["losses"].shape == (4, 2, len(OPTIONS))

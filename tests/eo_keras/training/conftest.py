@@ -1,8 +1,14 @@
-"""Trainings here draw no figures."""
+"""Trainings here take the networks of tests.harness.tiny, and draw no figures."""
 
 import pytest
 
-from tests.harness import figures
+from tests.harness import figures, tiny
+
+
+@pytest.fixture(scope="package", autouse=True)
+def tiny_networks_for_all():
+    with tiny.registered():
+        yield
 
 
 @pytest.fixture(autouse=True)

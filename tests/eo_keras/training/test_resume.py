@@ -1,10 +1,11 @@
-"""Runs that are killed or stopped, and gone on with."""
+"""Runs that are killed or stopped, and resumed."""
 
 import dataclasses
 import json
+import os
 import shutil
-import subprocess
-import sys
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -16,33 +17,33 @@ from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.training import checkpoints
 from eo_keras.training import train as training
-from tests.eo_keras.killing_training import curves
+from tests.harness import tiny
+from tests.harness.killing import curves
 from tests.kept import contents
-from tests.launch.commands import launch
+from tests.launch.commands import launch, start
 
 
-def kill_and_compare(records, folder, *words):
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.eo_keras.killing_training", str(records), str(folder), *words],
-        capture_output=True,
-        text=True,
-    )
+def end_and_compare(records, folder, *words):
+    done = start("tests.harness.killing", records, folder, *words).wait()
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_killed_run_ends_in_the_same_bits(rgb_records, tmp_path):
-    assert kill_and_compare(rgb_records, tmp_path, "--steps=13") == {"steps": {"kills": 1, "differences": []}}
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_a_run_that_was_killed_and_terminated_ends_in_the_same_bits(request, tmp_path, task):
+    records = request.getfixturevalue({"classification": "rgb_records", "segmentation": "tile_records"}[task])
+    ends = {"codes": [-signal.SIGKILL, 143, 0], "differences": []}
+    assert end_and_compare(records, tmp_path) == {"signals": ends}
 
 
 @pytest.mark.slow
 def test_ten_random_kills(rgb_records, tmp_path):
-    results = kill_and_compare(rgb_records, tmp_path, "--moments=10")
-    assert len(results) == 10 and sum(result["kills"] for result in results.values()) >= 7
+    results = end_and_compare(rgb_records, tmp_path, "--moments=10")
+    assert len(results) == 10 and sum(result["codes"] == [-signal.SIGKILL] for result in results.values()) >= 7
     assert [name for name, result in results.items() if result["differences"]] == []
 
 
-def test_a_stopped_run_goes_on_in_the_midst_of_an_epoch(short_training, tmp_path):
+def test_a_stopped_run_resumes_within_an_epoch(short_training, tmp_path):
     options, asked, lines = dataclasses.replace(short_training, run_dir=str(tmp_path / "r")), [], []
 
     def stop():
@@ -68,32 +69,26 @@ def test_a_stopped_run_goes_on_in_the_midst_of_an_epoch(short_training, tmp_path
 
 
 def test_sigterm_saves_and_ends(rgb_records, tmp_path):
-    words = [f"--records_dir={rgb_records}", "--model=resnet14", "--batch_size=8", "--epochs=200"]
-    words += ["--steps_per_epoch=3", "--progressive_sizes=32", "--progressive_epochs=199", "--warmup_epochs=0"]
-    words += ["--learning_rate=0.001"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "launch.train", *words, f"--run_dir={tmp_path / 'r'}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("epoch   1:"):
-            process.terminate()
-    assert process.wait() == 143 and process.stderr.read() == ""
-    assert "checkpoint saved; continue with --resume" in lines[-1]
+    words = [f"--records_dir={rgb_records}", f"--model={tiny.CLASSIFIER}", "--batch_size=8", "--epochs=2000"]
+    words += ["--steps_per_epoch=3", "--warmup_epochs=0", "--learning_rate=0.001", f"--run_dir={tmp_path / 'r'}"]
+    command = start("launch.train", *words)
+    while not (found := command.out.read_text()).count("epoch   1:"):
+        assert "error" not in found
+        time.sleep(0.1)
+    os.kill(command.pid, signal.SIGTERM)
+    done = command.wait()
+    assert done.returncode == 143 and done.stderr == ""
+    assert "checkpoint saved; continue with --resume" in done.stdout.splitlines()[-1]
     state = runs.read_state(tmp_path / "r")
-    done = 3 * state["epoch"] + len(state["under_way"]["losses"])
-    assert 3 <= done < 600 and state["variables"] == checkpoints.step_name(done)
+    steps = 3 * state["epoch"] + len(state["under_way"]["losses"])
+    assert 3 <= steps < 6000 and state["variables"] == checkpoints.step_name(steps)
     assert model_cards.read_model_card(tmp_path / "r").selection["epoch"] == state["best"]["epoch"]
-    again = launch("train", *words, f"--run_dir={tmp_path / 'r'}", "--resume", "--dry_run")
+    again = launch("train", *words, "--resume", "--dry_run")
     assert again.returncode == 0, again.stderr
 
 
-def test_what_a_kill_leaves_behind_is_put_right(finished, tmp_path):
-    """Killed behind the state, before the names were given; and before the state, with files of the next epoch."""
+def test_what_a_kill_leaves_is_repaired(finished, tmp_path):
+    """Killed after the state, before the names were given; and before the state, with files of the next epoch."""
     run = tmp_path / "run"
     shutil.copytree(finished[0].run_dir, run)
     state = runs.read_state(run)
@@ -101,6 +96,8 @@ def test_what_a_kill_leaves_behind_is_put_right(finished, tmp_path):
     later = (runs.MODEL_NAME, f"{runs.CHECKPOINT_DIR}/step-00000016.npz")
     event = event_files.name_of(event_files.TRAIN, event_files.EPOCH, 4)
     runs.output_folder(run).write(dict.fromkeys((*later, event), b"a later epoch's"))
+    history = (run / runs.HISTORY_NAME).read_text()
+    (run / runs.HISTORY_NAME).write_text(history + "4,16,9.9,0,,,0,0,0\n")  # A line of no checkpoint.
     (run / model_cards.MODEL_CARD_NAME).unlink()
     (run / runs.LAST_MODEL_NAME).unlink()
     options = dataclasses.replace(finished[0], run_dir=str(run), resume=True)
@@ -110,7 +107,10 @@ def test_what_a_kill_leaves_behind_is_put_right(finished, tmp_path):
     assert dataclasses.replace(written, flags=before.flags) == before
     assert len(list((run / event_files.TENSORBOARD_DIR / "train").iterdir())) == 2 * 3
     assert len(list((run / event_files.TENSORBOARD_DIR / "validation").iterdir())) == 3
-    assert not (run / runs.CHECKPOINT_DIR / "step-00000016.npz").exists()
+    assert (run / runs.HISTORY_NAME).read_text() == history
+    left = {path.name for path in (run / runs.CHECKPOINT_DIR).iterdir()}
+    states = {"state.json", "previous.json", "step-00000012.npz", "step-00000008.npz"}
+    assert left == states | {"last.keras", "epoch-00003.keras", "epoch-00002.keras", best}
     runs.open_run(run)
 
 
@@ -143,7 +143,7 @@ def test_of_a_damaged_checkpoint_the_one_before_is_taken(finished, tmp_path, dam
 
 
 @pytest.mark.parametrize("what", ["best", "variables", "state"])
-def test_what_cannot_be_gone_on_with_is_named_with_weights_that_can(finished, tmp_path, what):
+def test_what_cannot_be_resumed_is_named_with_weights_to_start_from(finished, tmp_path, what):
     run = tmp_path / "run"
     shutil.copytree(finished[0].run_dir, run)
     states = [runs.parse_state(run, name) for name in (runs.STATE_NAME, runs.PREVIOUS_STATE_NAME)]
@@ -159,7 +159,7 @@ def test_what_cannot_be_gone_on_with_is_named_with_weights_that_can(finished, tm
     assert runs.start_from_weights(run) == "start the run again in another `run_dir`"
 
 
-def test_a_run_that_never_got_to_a_checkpoint_is_begun_again_by_the_same_command(short_training, tmp_path):
+def test_a_run_without_a_checkpoint_starts_over_with_the_same_command(short_training, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "train.log").write_text("what tee wrote")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import pathlib
 
 import keras
 import numpy as np
@@ -24,9 +25,8 @@ from eo_keras.runs import model_card as model_cards
 from eo_keras.tasks import segmentation
 from eo_keras.tasks.predictor import Predictor
 from eo_keras.training import train as training
-from eo_keras.training.options import OptimizerOptions, SegmentationOptions, TrainingOptions
-
-TILE = 64
+from eo_keras.training.options import SegmentationOptions
+from tests.harness.trainings import TILE
 
 
 @pytest.fixture(scope="module")
@@ -35,47 +35,14 @@ def records_dir(tile_records):
 
 
 @pytest.fixture
-def options(records_dir, tmp_path):
-    return TrainingOptions(
-        records_dir=str(records_dir),
-        run_dir=str(tmp_path / "run"),
-        model="deeplab_resnet14",
-        batch_size=4,
-        epochs=2,
-        steps_per_epoch=2,
-        optimizer=OptimizerOptions(learning_rate=0.01, warmup_epochs=0.0),
-        segmentation=SegmentationOptions(augmentation=CropAugmentation(crop=32)),
-    )
+def options(short_tile_training, tmp_path):
+    return dataclasses.replace(short_tile_training, run_dir=str(tmp_path / "run"))
 
 
 @pytest.fixture(scope="module")
-def trained(records_dir, tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("run") / "run"
-    report = training.train(
-        TrainingOptions(
-            records_dir=str(records_dir),
-            run_dir=str(run_dir),
-            model="deeplab_resnet14",
-            batch_size=4,
-            epochs=2,
-            steps_per_epoch=2,
-            segmentation=SegmentationOptions(augmentation=CropAugmentation(crop=32)),
-        )
-    )
-    return run_dir, report
-
-
-def test_a_run_keeps_the_epoch_of_the_best_mean_intersection_over_union(trained):
-    run_dir, report = trained
-    assert [set(row) for row in report.history] == [set(report.history[0])] * 2
-    assert "val_miou" in report.history[0]
-    best = max(report.history, key=lambda row: (row["val_miou"], -row["val_loss"]))
-    assert report.card.selection["metric"] == "miou"
-    assert report.card.selection["epoch"] == best["epoch"]
-    assert report.card.selection["value"] == best["val_miou"]
-    model = runs.open_run(run_dir).model
-    assert model.output_shape == (None, TILE, TILE, 4)
-    assert (run_dir / runs.HISTORY_NAME).read_text().splitlines()[0].count("val_miou") == 1
+def trained(finished_on_tiles):
+    options, report, _ = finished_on_tiles
+    return pathlib.Path(options.run_dir), report
 
 
 def test_validation_is_what_scikit_learn_makes_of_the_answers(trained, records_dir):
@@ -144,18 +111,6 @@ def test_models_and_records_of_two_kinds_are_refused(options, records_dir):
             SegmentationOptions(**{name: value})
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(options, tmp_path):
-    options = dataclasses.replace(options, deterministic=True)
-    whole = training.train(options)
-    halves = dataclasses.replace(options, run_dir=str(tmp_path / "halves"))
-    asked = []
-    training.train(halves, stop=lambda: asked.append(1) or len(asked) >= 3)
-    again = training.train(dataclasses.replace(halves, resume=True))
-    assert again.resumed_from > 0
-    assert [row["loss"] for row in again.history] == [row["loss"] for row in whole.history]
-    assert [row["accuracy"] for row in again.history] == [row["accuracy"] for row in whole.history]
-
-
 def test_a_classifier_is_a_backbone_unless_it_has_seen_the_test_tiles(options, records_dir, tmp_path, make_run):
     run = make_run(tmp_path / "classifier", "uint16", ("B04", "B03", "B02"))
     with pytest.raises(RunError, match="what it has seen is unknown"):
@@ -221,9 +176,8 @@ def write_patches(folder, card, *examples):
 
 
 def with_backbone(options, folder):
-    return dataclasses.replace(
-        options, segmentation=dataclasses.replace(options.segmentation, backbone_run=str(folder))
-    )
+    segmentation = dataclasses.replace(options.segmentation, backbone_run=str(folder))
+    return dataclasses.replace(options, model="deeplab_resnet14", segmentation=segmentation)
 
 
 def test_other_strides_scales_and_mirrored_tiles_change_the_predictions_a_little(trained, records_dir):

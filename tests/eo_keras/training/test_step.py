@@ -12,13 +12,14 @@ from eo_keras.errors import OptionError
 from eo_keras.losses import classification
 from eo_keras.training.options import ClassificationOptions, OptimizerOptions
 from eo_keras.training.trainer import Trainer
+from tests.harness import tiny
 from tests.harness.networks import network_spec
 
 
 @pytest.fixture(scope="module")
 def weights_file(tmp_path_factory):
     """A `.keras` file of the small network, to start from."""
-    model, _ = models.build("resnet14", network_spec(num_classes=7, dtype="uint8", patch_size=32, seed=2))
+    model, _ = models.build(tiny.CLASSIFIER, network_spec(num_classes=7, dtype="uint8", patch_size=32, seed=2))
     path = tmp_path_factory.mktemp("weights") / "small.keras"
     models.inference_model(model, 32).save(path)
     return path

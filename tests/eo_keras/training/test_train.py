@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -41,9 +42,15 @@ def assert_same_weights(one, other):
         np.testing.assert_array_equal(first, second)
 
 
-def test_run_folder_is_as_the_design_says(finished):
-    options, report, lines = finished
-    folder = runs.pathlib.Path(options.run_dir)
+@pytest.fixture(params=["finished", "finished_on_tiles"])
+def ended(request):
+    """A finished run of each task: its options, its report, and the lines that it reported."""
+    return request.getfixturevalue(request.param)
+
+
+def test_run_folder_is_as_the_design_says(ended):
+    options, report, lines = ended
+    folder = pathlib.Path(options.run_dir)
     assert {path.name for path in folder.iterdir()} == {
         "flags.txt",
         "environment.json",
@@ -55,59 +62,63 @@ def test_run_folder_is_as_the_design_says(finished):
         "checkpoints",
         ".eo_keras.json",
     }
-    assert (folder / "flags.txt").read_text() == "--model=resnet14\n"
+    assert (folder / "flags.txt").read_text() == f"--model={options.model}\n"
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["versions"]["tensorflow"] == tf.__version__ and environment["devices"]
+    card, data = report.card, cards.read_data_card(options.records_dir)
+    scores = [metric.column for metric in tasks.of(data).metrics]
     history = (folder / "history.csv").read_text().splitlines()
-    assert history[0].startswith("epoch,step,loss,accuracy,val_loss,val_accuracy,learning_rate")
+    assert history[0].split(",")[:5] == ["epoch", "step", "loss", "accuracy", "val_loss"]
+    assert set(history[0].split(",")) == set(report.history[0]) >= set(scores)
     assert [line.split(",")[:2] for line in history[1:]] == [["1", "4"], ["2", "8"], ["3", "12"]]
     assert len([line for line in lines if line.startswith("epoch")]) == 3
-    assert any("held out by key" in line for line in lines)
-    card = report.card
-    assert card == model_cards.read_model_card(folder)
-    assert (card.bands, card.dtype, card.patch_size) == (("B04", "B03", "B02"), "uint8", 64)
-    data = cards.read_data_card(options.records_dir)
+    assert any(("held out by key" if "val" not in data.splits else "the split val") in line for line in lines)
+    assert card == model_cards.read_model_card(folder) and card.task == data.task
+    assert (card.bands, card.dtype, card.patch_size) == (("B04", "B03", "B02"), data.dtype, 64)
     assert card.data_fingerprint == data.fingerprint and card.legend == data.legend
     assert card.normalisation["mean"] == tuple(entry.mean for entry in data.statistics)
 
 
-def test_the_best_epoch_is_kept(finished):
-    options, report, _ = finished
-    values = [row["val_accuracy"] for row in report.history]
-    assert report.card.selection["value"] == max(values)
-    best = max(report.history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-    assert report.card.selection["epoch"] == best["epoch"]
+def test_the_best_epoch_is_kept(ended):
+    options, report, _ = ended
+    run, records = runs.open_run(options.run_dir), pipelines.RecordDataset(options.records_dir)
+    task = tasks.of(records.card)
+    best = max(report.history, key=lambda row: (row[task.monitor.column], -row["val_loss"]))
+    selection = report.card.selection
+    assert (selection["metric"], selection["epoch"]) == (task.monitor.name, best["epoch"])
+    assert selection["value"] == best[task.monitor.column]
+    split, part = ("val", None) if "val" in records.card.splits else ("train", subsets.holdout(0.2, options.seed)[1])
+    dataset = pipelines.evaluation(records, pipelines.PipelineOptions(16), split, part=part, with_keys=True)
+    predicted = Predictor(run.model, task, run.card.legend.class_names)(records, dataset).predictions
+    if task.name == "classification":
+        assert 15 < len(predicted.labels) < 55
+        assert predicted.accuracy() == pytest.approx(best["val_accuracy"], abs=1e-9)
+        assert predicted.cross_entropy() == pytest.approx(best["val_loss"], rel=1e-4)
+    else:
+        assert predicted.cross_entropy == pytest.approx(best["val_loss"], rel=1e-4)
+
+
+def test_the_kept_model_is_plain(ended):
+    options, _, _ = ended
     run = runs.open_run(options.run_dir)
-    records = pipelines.RecordDataset(options.records_dir)
-    _, held_out = subsets.holdout(0.2, options.seed)
-    dataset = pipelines.evaluation(records, pipelines.PipelineOptions(16), "train", part=held_out, with_keys=True)
-    names = run.card.legend.class_names
-    answers = Predictor(run.model, tasks.get("classification"), names)(records, dataset).predictions
-    assert 15 < len(answers.labels) < 55
-    assert answers.accuracy() == pytest.approx(max(values), abs=1e-9)
-    row = report.history[report.card.selection["epoch"] - 1]
-    assert answers.cross_entropy() == pytest.approx(row["val_loss"], rel=1e-4)
-
-
-def test_the_kept_model_is_plain(finished):
-    run = runs.open_run(finished[0].run_dir)
-    assert run.model.input.dtype == "uint8" and run.model.output.dtype == "float32"
+    assert run.model.input.dtype == run.card.dtype and run.model.output.dtype == "float32"
     assert not any(getattr(layer, "synchronized", False) for layer in run.model.layers)
 
 
-def test_tensorboard_shows_scalars_and_pictures(finished):
-    options, report, _ = finished
+def test_tensorboard_shows_scalars_and_pictures(ended):
+    options, report, _ = ended
     read = {}
     for name in ("train", "validation"):
-        folder = runs.pathlib.Path(options.run_dir) / "tensorboard" / name
+        folder = pathlib.Path(options.run_dir) / "tensorboard" / name
         read[name] = EventAccumulator(str(folder), {"tensors": 0, "images": 0}).Reload()
     train, validation = (set(read[name].Tags()["tensors"]) for name in read)
+    metrics = {f"epoch/{metric.name}" for metric in tasks.of(report.card).metrics}
     # Equal tags of two runs are one chart.
     assert train & validation == {"epoch/loss", "epoch/accuracy"}
     assert train - validation == {
         *("epoch/images_per_second", "epoch/learning_rate", "step/loss", "step/learning_rate", "flags"),
     }
-    assert validation - train == {"confusion_matrix", "samples"}
+    assert validation - train == {"confusion_matrix", "samples", *metrics} - train
     for name, column in (("train", "loss"), ("validation", "val_loss")):
         found = read[name].Tensors("epoch/loss")
         assert [event.step for event in found] == [1, 2, 3]
@@ -149,43 +160,6 @@ def test_of_equally_right_epochs_the_one_of_lower_loss_ranks_higher():
         return epochs.rank({"val_accuracy": accuracy, "val_loss": loss}, ACCURACY)
 
     assert rank(0.9, 0.2) > rank(0.9, 0.3) > rank(0.89, 0.1)
-
-
-class Killed(Exception):
-    """Stands for the end of a process."""
-
-
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(options, finished, tmp_path):
-    _, undisturbed, _ = finished
-    options = dataclasses.replace(options, run_dir=str(tmp_path / "b"))
-
-    def die(stage, done, total):
-        if stage == "epoch 3/3" and done == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        training.train(options, progress=die)
-    with open(tmp_path / "b" / "history.csv", "a") as file:
-        file.write("3,12,9.9,0,,,0,0,0\n")  # A line that no checkpoint stands behind.
-    # What a kill leaves: a model that no state names.
-    runs.output_folder(tmp_path / "b").write({f"{runs.CHECKPOINT_DIR}/epoch-00003.keras": b""})
-    resumed = training.train(dataclasses.replace(options, resume=True))
-    assert resumed.resumed_from == 8
-    assert [row["loss"] for row in resumed.history] == pytest.approx(
-        [row["loss"] for row in undisturbed.history], rel=1e-3
-    )
-    written = (tmp_path / "b" / "history.csv").read_text().splitlines()
-    assert len(written) == 4 and "9.9" not in written[3].split(",")[2]
-    left = {path.name for path in (tmp_path / "b" / runs.CHECKPOINT_DIR).iterdir()}
-    best = f"epoch-{resumed.card.selection['epoch']:05d}.keras"
-    states = {"state.json", "previous.json", "step-00000012.npz", "step-00000008.npz"}
-    assert left >= states | {"epoch-00003.keras", "epoch-00002.keras", best, "last.keras"} and len(left) <= 8
-    one, other = (
-        runs.load_model(runs.pathlib.Path(folder) / runs.LAST_MODEL_NAME)
-        for folder in (finished[0].run_dir, tmp_path / "b")
-    )
-    for first, second in zip(weights_of(one), weights_of(other), strict=True):
-        np.testing.assert_allclose(first, second, rtol=1e-2, atol=1e-3)
 
 
 def test_what_a_resumed_run_refuses(options, finished, tmp_path):

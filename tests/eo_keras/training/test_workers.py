@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -19,14 +17,15 @@ from eo_keras.errors import OptionError, TrainingError
 from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
 from eo_keras.training import distribution, workers
-from tests.launch.commands import assert_one_line_error, launch
+from tests.harness import tiny
+from tests.launch.commands import assert_one_line_error, launch, start
 
 FLAGS = {
-    "model": "resnet14",
+    "model": tiny.CLASSIFIER,
     "dtype_policy": "float64",
     "batch_size": 16,
     "epochs": 2,
-    "steps_per_epoch": 5,
+    "steps_per_epoch": 4,
     "validation_from_train": 0.2,
     "learning_rate": 0.02,
     "clip_norm": 1.0,
@@ -44,16 +43,10 @@ def free_ports(count):
     return ports
 
 
-def start(records, run_dir, *words, config=None):
-    environment = os.environ | {"TF_CONFIG": json.dumps(config)} if config else os.environ
+def begin(records, run_dir, *words, config=None):
     given = [f"--{name}={value}" for name, value in (FLAGS | {"records_dir": records, "run_dir": run_dir}).items()]
-    return subprocess.Popen(
-        [sys.executable, "-m", "launch.train", "--deterministic", *given, *words],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    variables = {"TF_CONFIG": json.dumps(config)} if config else None
+    return start("launch.train", "--deterministic", *given, *words, variables=variables)
 
 
 def history(folder, column):
@@ -65,7 +58,7 @@ def test_two_workers_train_as_one_process(rgb_records, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     workers = [
-        start(
+        begin(
             rgb_records,
             two,
             "--strategy=multi_worker",
@@ -73,13 +66,11 @@ def test_two_workers_train_as_one_process(rgb_records, tmp_path):
         )
         for number in range(2)
     ]
-    said = [worker.communicate(timeout=300) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], said
-    assert "2 x float64 on 2 workers, of which this is number 2" in said[1][0]
-    assert "the first worker wrote the run" in said[1][0]
-    alone = start(rgb_records, one)
-    out, err = alone.communicate(timeout=300)
-    assert alone.returncode == 0, err
+    alone = begin(rgb_records, one).wait()
+    first, second = (worker.wait() for worker in workers)
+    assert [done.returncode for done in (first, second, alone)] == [0, 0, 0], (first, second, alone)
+    assert "2 x float64 on 2 workers, of which this is number 2" in second.stdout
+    assert "the first worker wrote the run" in second.stdout
     np.testing.assert_allclose(history(two, "loss"), history(one, "loss"), rtol=1e-6)
     np.testing.assert_allclose(history(two, "val_loss"), history(one, "val_loss"), rtol=1e-6)
     np.testing.assert_array_equal(history(two, "accuracy"), history(one, "accuracy"))
@@ -166,7 +157,7 @@ def both(records, run_dir, *words):
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     tasks = [{"cluster": cluster, "task": {"type": "worker", "index": number}} for number in range(2)]
     return cluster, [
-        start(records, run_dir, "--strategy=multi_worker", "--epochs=200", *words, config=config) for config in tasks
+        begin(records, run_dir, "--strategy=multi_worker", "--epochs=2000", *words, config=config) for config in tasks
     ]
 
 
@@ -181,17 +172,18 @@ def wait_for_epochs(run_dir, count):
 def test_a_signal_to_one_worker_ends_all_in_good_order_and_a_killed_one_is_named(rgb_records, tmp_path):
     _, started = both(rgb_records, tmp_path / "r")
     wait_for_epochs(tmp_path / "r", 2)
-    started[1].send_signal(signal.SIGTERM)
-    said = [worker.communicate(timeout=200) for worker in started]
-    assert [worker.returncode for worker in started] == [143, 143], said
-    assert all("checkpoint saved; continue with --resume" in out and not error for out, error in said), said
-    assert "another worker was stopped" in said[0][0]
+    os.kill(started[1].pid, signal.SIGTERM)
+    ended = [worker.wait() for worker in started]
+    assert [done.returncode for done in ended] == [143, 143], ended
+    assert all("checkpoint saved; continue with --resume" in done.stdout and not done.stderr for done in ended), ended
+    assert "another worker was stopped" in ended[0].stdout
     done = len(history(tmp_path / "r", "loss"))
     cluster, started = both(rgb_records, tmp_path / "r", "--resume")
     wait_for_epochs(tmp_path / "r", done + 1)
-    started[1].kill()
-    out, error = started[0].communicate(timeout=200)
-    assert started[0].returncode == 2, error
+    os.kill(started[1].pid, signal.SIGKILL)
+    left, _ = (worker.wait() for worker in started)
+    error = left.stderr
+    assert left.returncode == 2, error
     assert f"launch.train: error: worker 2 ({cluster['worker'][1]}): was lost. See what it said" in error
     assert error.rstrip().count("\n") == 0 and error.rstrip().endswith("--resume")
 
@@ -239,7 +231,5 @@ def test_an_address_that_is_taken(rgb_records, tmp_path):
             "cluster": {"worker": [f"127.0.0.1:{taken.getsockname()[1]}"]},
             "task": {"type": "worker", "index": 0},
         }
-        worker = start(rgb_records, tmp_path / "r", "--strategy=multi_worker", config=config)
-        _, error = worker.communicate(timeout=120)
-    assert worker.returncode == 2 and "the workers cannot be connected" in error, error
-    assert error.rstrip().count("\n") == 0
+        done = begin(rgb_records, tmp_path / "r", "--strategy=multi_worker", config=config).wait()
+    assert_one_line_error(done, "the workers cannot be connected")

@@ -1,10 +1,10 @@
-"""Kills a training run, goes on with it, and compares what comes out with an undisturbed one, to the bit.
+"""Ends a training run by signals, resumes it, and compares the result with an undisturbed run, to the bit.
 
-    python -m tests.eo_keras.killing_training RECORDS FOLDER --steps=3,7 --moments=0
+    python -m tests.harness.killing RECORDS FOLDER [--moments=10]
 
-A process of its own: each run is a fork of it, made before TensorFlow touches a device, so that TensorFlow is imported
-but once. `--steps`: one killed run whose processes are killed behind these steps, one after the other. `--moments`: so
-many runs, each killed at a moment drawn from its whole length, with files half written as it happens.
+A process of its own: each run is a fork of it, made before TensorFlow touches a device. One run is killed after a step,
+resumed, ended by SIGTERM after a later step, and resumed again. `--moments`: instead so many runs, each killed at a
+moment drawn from its whole length, with files half written as it happens.
 """
 
 import argparse
@@ -17,64 +17,83 @@ import time
 
 import numpy as np
 
-from launch.app import import_tensorflow_quietly
+from launch.app import StopOnSignal, import_tensorflow_quietly
 
 import_tensorflow_quietly()
 
 import tensorflow as tf  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
-from eo_keras.data.augment.options import Augmentation  # noqa: E402
+from eo_keras.data.augment.options import Augmentation, CropAugmentation  # noqa: E402
+from eo_keras.records import data_card as cards  # noqa: E402
 from eo_keras.runs import event_files  # noqa: E402
 from eo_keras.runs import folder as runs  # noqa: E402
 from eo_keras.training import train as training  # noqa: E402
-from eo_keras.training.options import ClassificationOptions, OptimizerOptions, TrainingOptions  # noqa: E402
+from eo_keras.training.options import (  # noqa: E402
+    ClassificationOptions,
+    OptimizerOptions,
+    SegmentationOptions,
+    TrainingOptions,
+)
+from tests.harness import figures, tiny  # noqa: E402
 
-EPOCHS, STEPS = 4, 5
+EPOCHS, STEPS = 3, 4
+ENDS = ((signal.SIGKILL, 7), (signal.SIGTERM, 10))
+"""Signals, and the steps after which they arrive: both within an epoch, and the kill after a checkpoint."""
+
 TIMES = ("seconds", "images_per_second")
+OF_TASK = {
+    "classification": {
+        "model": tiny.CLASSIFIER,
+        "classification": ClassificationOptions(
+            Augmentation(True, 4, 0.1), progressive_sizes=(32,), progressive_epochs=(2,)
+        ),
+        "label_smoothing": 0.1,
+        "validation_from_train": 0.2,
+    },
+    "segmentation": {
+        "model": tiny.SEGMENTER,
+        "segmentation": SegmentationOptions(loss="cross_entropy+dice", augmentation=CropAugmentation(crop=32)),
+    },
+}
 
 
 def options(records, folder, **changes):
-    """Everything that has a state of its own: optimizer slots, averages, dropout, order, best so far, sizes."""
+    """Returns options under which everything with a state takes part: optimizer, averages, dropout, order, sizes."""
     return TrainingOptions(
         str(records),
         str(folder),
-        model="resnet14",
-        batch_size=8,
+        batch_size=4,
         epochs=EPOCHS,
         steps_per_epoch=STEPS,
-        validation_from_train=0.2,
         optimizer=OptimizerOptions("rmsprop", 0.002, clip_norm=1.0, warmup_epochs=1),
-        classification=ClassificationOptions(
-            Augmentation(True, 4, 0.1), progressive_sizes=(32,), progressive_epochs=(3,)
-        ),
         dropout=0.3,
-        label_smoothing=0.1,
         ema=0.8,
         checkpoint_steps=3,
         deterministic=True,
         seed=5,
+        **OF_TASK[cards.read_data_card(records).task],
         **changes,
     )
 
 
-def start(chosen, kill_behind=None):
-    """Starts a run in a process of its own; it kills itself behind a step of the run, if asked to."""
+def start(chosen, end=None):
+    """Starts a run in a process of its own, which sends itself a signal after a step."""
     process = os.fork()
     if process:
         return process
 
     def progress(stage, done, total):
         word, _, count = stage.partition(" ")
-        if word == "epoch" and "validation" not in stage:
-            step = (int(count.split("/")[0]) - 1) * STEPS + done
-            if step == kill_behind:
-                os.kill(os.getpid(), signal.SIGKILL)
+        if end and word == "epoch" and "validation" not in stage:
+            if (int(count.split("/")[0]) - 1) * STEPS + done == end[1]:
+                os.kill(os.getpid(), end[0])
 
     code = 1
     try:
-        training.train(chosen, flags_text="--model=resnet14\n", progress=progress)
-        code = 0
+        with figures.undrawn(), tiny.registered(), StopOnSignal() as stop:
+            report = training.train(chosen, flags_text="--model=tiny\n", progress=progress, stop=stop.asked)
+        code = 143 if report.stopped else 0
     finally:
         os._exit(code)
 
@@ -83,7 +102,7 @@ def wait(process):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def can_go_on(folder):
+def can_resume(folder):
     return (folder / runs.CHECKPOINT_DIR / runs.STATE_NAME).is_file()
 
 
@@ -100,7 +119,7 @@ def curves(folder):
 
 
 def differences(one, other):
-    """Says what differs between two finished runs."""
+    """Returns what differs between two finished runs."""
     found = []
     states = [runs.read_state(folder) for folder in (one, other)]
     rows = [[{k: v for k, v in row.items() if k not in TIMES} for row in state["history"]] for state in states]
@@ -125,7 +144,6 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("records", type=pathlib.Path)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--steps", default="")
     parser.add_argument("--moments", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
@@ -133,24 +151,20 @@ def main():
     started = time.monotonic()
     assert wait(start(options(records, folder / "whole"))) == 0
     length = time.monotonic() - started
-    results, killed = {}, {}
-    if arguments.steps:
-        run = folder / "steps"
-        for step in map(int, arguments.steps.split(",")):
-            assert wait(start(options(records, run, resume=can_go_on(run)), step)) == -signal.SIGKILL
-            killed["steps"] = killed.get("steps", 0) + 1
-        assert wait(start(options(records, run, resume=can_go_on(run)))) == 0
+    results, ends = {}, {}
+    if not arguments.moments:
+        run = folder / "signals"
+        ends[run.name] = [wait(start(options(records, run, resume=can_resume(run)), end)) for end in (*ENDS, None)]
     for number in range(arguments.moments):
         run = folder / f"moment-{number}"
         process = start(options(records, run))
         time.sleep(draw.uniform(0.3, 1.0) * length)
         os.kill(process, signal.SIGKILL)
-        killed[run.name] = int(wait(process) == -signal.SIGKILL)
-        # Without a checkpoint there is nothing to go on from, and the same command begins again.
-        assert wait(start(options(records, run, resume=can_go_on(run)))) == 0
-    for run in sorted(folder.iterdir()):
-        if run.name != "whole":
-            results[run.name] = {"kills": killed[run.name], "differences": differences(folder / "whole", run)}
+        ends[run.name] = [wait(process)]
+        # Without a checkpoint there is nothing to resume from, and the same command starts over.
+        assert wait(start(options(records, run, resume=can_resume(run)))) == 0
+    for name, codes in ends.items():
+        results[name] = {"codes": codes, "differences": differences(folder / "whole", folder / name)}
     print(json.dumps(results))
 
 

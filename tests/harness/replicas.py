@@ -1,9 +1,9 @@
-"""Trains networks on a number of virtual devices and writes down what came out, to be compared with another number.
+"""Trains networks on one device and on two virtual ones, and writes both results, to be compared.
 
-    python -m tests.eo_keras.replicas DEVICES OUTPUT.npz [--full] [NAME ...]
+    python -m tests.harness.replicas OUTPUT.npz [--full] [NAME ...]
 
 A process of its own, for only one mirrored strategy fits in a process. In double precision: in single precision,
-rounding, amplified by batch normalisation, makes any two orders of summation differ after a few steps.
+rounding, amplified by batch normalization, makes any two orders of summation differ after a few steps.
 """
 
 import dataclasses
@@ -20,23 +20,27 @@ def _row(title):
     return title, (128, 64, 128, 32, 64, 64)
 
 
-BATCH, STEPS, SIZE, CLASSES, UNKNOWN = 8, 20, 32, 4, 255
+BATCH, STEPS, SIZE, CLASSES, UNKNOWN = 8, 5, 32, 4, 255
 REDUCED = {
+    # Of table 1 one block with an auxiliary classifier.
+    "googlenet": {"width": 0.0625, "table": (_row("4a"),)},
+    "compact": {"stem": (4, 8), "widths": (8,), "blocks": (1,)},
     "resnet50": {"blocks": (1, 1), "width": 8},
     "inception_v3": {"blocks": (1, 1, 1), "width": 0.0625},
-    # Of table 1 the blocks that the auxiliary classifiers sit on.
-    "googlenet": {"width": 0.0625, "table": (_row("3a"), ("pool3", None), _row("4a"), _row("4d"))},
-    "compact": {"stem": (4, 8), "widths": (8, 16, 16), "blocks": (1, 1, 1)},
 }
-"""Reduced-depth builds; ResNet-101 is ResNet-50 with more of the same blocks."""
+"""Reduced builds; ResNet-101 is ResNet-50 with more of the same blocks."""
 
-OPTIMIZERS = {"inception_v3": ("rmsprop", 1e-4), "googlenet": ("adamw", 1e-3)}
-"""With their rates, for reduced builds; the others, and all full networks, take sgd. Where a gradient is about 0, both
-divide rounding by rounding, and in a deep network that grows from step to step."""
+EVERY_KIND = ("googlenet", "deeplab_resnet50")
+"""Reduced builds that together have all that devices share: moments of batch normalization after every kind of
+convolution and of the whole image's mean, and the losses of classifiers, of auxiliary ones, and of masks."""
+
+OPTIMIZERS = {"inception_v3": ("rmsprop", 1e-4), "compact": ("rmsprop", 1e-4), "googlenet": ("adamw", 1e-3)}
+"""Optimizers and rates of reduced builds; the others, and all full networks, take sgd. Where a gradient is about 0,
+these divide rounding by rounding, and in a deep network that grows from step to step."""
 
 FULL_RATES = {"xception65": 1e-4, "deeplab_xception65": 1e-4}
-"""Of sgd, for the deepest networks: at 0.01, a hundred layers of moments over a pixel or four an image make rounding
-grow a hundredfold a step."""
+"""Rates of sgd for the deepest networks: at 0.01, a hundred layers of moments over a pixel or four an image make
+rounding grow a hundredfold a step."""
 
 
 def batches():
@@ -45,19 +49,18 @@ def batches():
     labels = random.integers(0, CLASSES, (STEPS, BATCH))
     images = random.integers(1, 200, (STEPS, BATCH, SIZE, SIZE, 3)) + labels[..., None, None, None] * [5, 10, 15]
     weights = np.ones((STEPS, BATCH), np.float32)
-    weights[4, BATCH // 2 :] = 0
-    weights[9, 3:] = 0
-    weights[14, 1::2] = 0
+    weights[1, BATCH // 2 :] = 0
+    weights[2, 3:] = 0
+    weights[4, 1::2] = 0
     return images.astype(np.uint8), labels.astype(np.int32), weights
 
 
-DENSE = {"deeplab_resnet50": {"backbone": "resnet", "blocks": (1, 1), "width": 4, "depth": 8, "low_depth": 4}}
-"""Reduced builds of those that answer for every pixel, of two stages, which is a stride of 8; they are trained where
-they are named."""
+SEGMENTATION = {"deeplab_resnet50": {"backbone": "resnet", "blocks": (1, 1), "width": 4, "depth": 8, "low_depth": 4}}
+"""Reduced builds of segmentation networks, of two stages, which is a stride of 8."""
 
 
-def maps(labels):
-    """Labels of every pixel: the image's, the next one on its right side, and here and there none."""
+def masks(labels):
+    """Masks: the label of the image, on its right side the next one, and some pixels without a label."""
     right = np.arange(SIZE) >= SIZE // 2
     labels = np.where(right, (labels[..., None, None] + 1) % CLASSES, labels[..., None, None])
     labels = np.broadcast_to(labels, (*labels.shape[:-2], SIZE, SIZE)).copy()
@@ -65,7 +68,7 @@ def maps(labels):
     return labels.astype(np.int32)
 
 
-def dense_loss():
+def mask_loss():
     """Both kinds of sums: those of pixels, and those of classes that are divided by each other."""
     from eo_keras.losses import segmentation
     from eo_keras.tasks.segmentation import pixel_loss
@@ -74,15 +77,15 @@ def dense_loss():
     return pixel_loss(segmentation.DenseLoss(options, CLASSES))
 
 
-def dense_metrics(inference, images, labels):
+def mask_metrics(inference, images, labels):
     """Pixel accuracy and cross-entropy."""
-    answers, known = inference.predict(images, verbose=0), labels != UNKNOWN
-    chosen = np.take_along_axis(answers, np.where(known, labels, 0)[..., None], axis=-1)[..., 0]
-    return [(answers.argmax(axis=-1) == labels)[known].mean(), -np.log(chosen[known]).mean()]
+    predictions, known = inference.predict(images, verbose=0), labels != UNKNOWN
+    chosen = np.take_along_axis(predictions, np.where(known, labels, 0)[..., None], axis=-1)[..., 0]
+    return [(predictions.argmax(axis=-1) == labels)[known].mean(), -np.log(chosen[known]).mean()]
 
 
 def train(name, arguments, strategy, optimizer):
-    """Returns the results of 20 steps of an architecture, as arrays by name."""
+    """Returns losses, weights and metrics after some steps of an architecture, as arrays by name."""
     import tensorflow as tf
 
     from eo_keras import models, tasks
@@ -92,14 +95,14 @@ def train(name, arguments, strategy, optimizer):
 
     optimizer = OptimizerOptions(*optimizer, clip_norm=0.5, warmup_epochs=0, schedule="linear")
     options = TrainingOptions("", "", batch_size=BATCH, label_smoothing=0.1)
-    dense = models.MODELS[name].task == "segmentation"
+    masked = models.MODELS[name].task == "segmentation"
     with strategy.scope():
         normalization = models.Normalization((110.0, 115.0, 120.0), (60.0, 60.0, 60.0))
         image = models.ImageInput(("B04", "B03", "B02"), "uint8", normalization, SIZE)
         spec = models.NetworkSpec(
             {models.IMAGE: image},
             CLASSES,
-            output_stride=8 if arguments is DENSE.get(name) else None,
+            output_stride=8 if arguments is SEGMENTATION.get(name) else None,
             synchronized=strategy.num_replicas_in_sync > 1,
             dtype_policy="float64",
             dropout=0.0,
@@ -107,26 +110,26 @@ def train(name, arguments, strategy, optimizer):
         )
         model = dataclasses.replace(models.MODELS[name], arguments=arguments)(name, spec)
         averages = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights]
-        loss = dense_loss() if dense else tasks.get("classification").loss(options)
+        loss = mask_loss() if masked else tasks.get("classification").loss(options)
         stepper = step.TrainStep(model, strategy, step.StepOptions(ema=0.9), loss, averages)
         stepper.enter(phases.make_phases(phases.PhaseOptions(1, 0, optimizer, optimizer), model, STEPS)[0])
         inference = models.inference_model(model, SIZE)
     images, labels, weights = batches()
-    labels = maps(labels) if dense else labels
+    labels = masks(labels) if masked else labels
     dataset = tf.data.Dataset.from_tensor_slices((images, labels, weights))
     steps = [stepper(*batch) for batch in strategy.experimental_distribute_dataset(dataset)]
     models.copy_weights(model, inference)
     # Eleven examples in batches of eight: of the last batch, two devices hold three examples and none.
     rest = [part.reshape(-1, *part.shape[2:])[: 2 * BATCH] for part in (images, labels, weights)]
-    if dense:
-        metrics = dense_metrics(inference, *rest[:2])
+    if masked:
+        metrics = mask_metrics(inference, *rest[:2])
     else:
         rest[2] = (np.arange(2 * BATCH) < 11).astype(np.float32)
         rest.append(np.arange(2 * BATCH).astype(str))
         predictor = Predictor(inference, tasks.get("classification"), tuple("ABCD"), strategy)
-        answers = predictor(None, tf.data.Dataset.from_tensor_slices(tuple(rest)).batch(BATCH)).predictions
-        assert len(answers.labels) == 11
-        metrics = [answers.accuracy(), answers.cross_entropy()]
+        predictions = predictor(None, tf.data.Dataset.from_tensor_slices(tuple(rest)).batch(BATCH)).predictions
+        assert len(predictions.labels) == 11
+        metrics = [predictions.accuracy(), predictions.cross_entropy()]
     moving = [one for one in model.weights if one.name.startswith("moving_")]
     others = [one for one in model.weights if not one.name.startswith("moving_")]
     return {
@@ -140,25 +143,27 @@ def train(name, arguments, strategy, optimizer):
 
 
 def main():
-    devices, output, full = int(sys.argv[1]), sys.argv[2], "--full" in sys.argv
+    output, full = sys.argv[1], "--full" in sys.argv
     import_tensorflow_quietly()
     import keras
+    import tensorflow as tf
 
     from eo_keras import models
     from eo_keras.training import distribution
 
-    distribution.prepare_devices(virtual_devices=devices, deterministic=True, seed=1)
-    strategy = distribution.make_strategy("mirrored", virtual_devices=devices)
-    chosen = {name: models.MODELS[name].arguments for name in models.MODELS} if full else REDUCED | DENSE
-    names = [word for word in sys.argv[3:] if not word.startswith("-")] or list(chosen if full else REDUCED)
-    results = {}
+    distribution.prepare_devices(virtual_devices=2, deterministic=True, seed=1)
+    strategies = {"one": tf.distribute.get_strategy(), "two": distribution.make_strategy("mirrored", virtual_devices=2)}
+    chosen = {name: models.MODELS[name].arguments for name in models.MODELS} if full else REDUCED | SEGMENTATION
+    names, results = [word for word in sys.argv[2:] if not word.startswith("-")] or list(chosen), {}
     for name in names:
         optimizer = ("sgd", FULL_RATES.get(name, 0.01)) if full else OPTIMIZERS.get(name, ("sgd", 0.01))
-        results[name] = train(name, chosen[name], strategy, optimizer)
-        # Full networks in double precision take gigabytes each, graphs included.
-        keras.utils.clear_session()
-        gc.collect()
-    np.savez(output, **{f"{name}/{key}": value for name, row in results.items() for key, value in row.items()})
+        for devices, strategy in strategies.items():
+            found = train(name, chosen[name], strategy, optimizer)
+            results |= {f"{name}/{devices}/{key}": value for key, value in found.items()}
+            # Full networks in double precision take gigabytes each, graphs included.
+            keras.utils.clear_session()
+            gc.collect()
+    np.savez(output, **results)
 
 
 if __name__ == "__main__":
