@@ -1,11 +1,11 @@
-r"""Cross-validates a recipe by place: every patch is answered by a network that saw neither it nor its surroundings.
+r"""Cross-validates a recipe by place: each patch is classified by a network that saw neither it nor its surroundings.
 
 Meant for sets too small for one split. Blocks of land are dealt out to folds; for each fold the records are built, and
-for each choice of bands a network is trained on the other folds and asked about this one, by launch.build,
-launch.train and launch.evaluate themselves. The answers are pooled. Patches of one block are alike, so that the
-intervals come from a bootstrap that draws whole blocks.
+for each choice of bands a network is trained on the other folds and evaluated on this one, by launch.build,
+launch.train and launch.evaluate themselves. The predictions are pooled. Patches of one block are alike, so that the
+intervals are those of a bootstrap that draws whole blocks.
 
-What is finished in --work_dir is kept: called again, the command goes on where it stopped.
+What is finished in --work_dir is kept: called again, the command resumes where it stopped.
 
 Example:
   python -m benchmarks.cross_validation --source=data/EuroSAT_MS_sample.zip \
@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks import measuring
+from benchmarks import harness
 from eo_keras.core import files
 from eo_keras.evaluation import report
-from eo_keras.metrics import by_location
+from eo_keras.metrics import by_location, estimate
 from eo_keras.metrics import classification as metrics
-from eo_keras.metrics import predictions as answers
+from eo_keras.metrics.predictions import ClassPredictions
 from eo_keras.records import data_card as cards
 from launch import app, path_flags
 from tfrecords_builder.splits.spatial import EQUAL_AREA_CRS
@@ -38,15 +38,15 @@ _LIMIT_SECONDS = 3600
 
 @dataclasses.dataclass(frozen=True)
 class Pooled:
-    """The answers of all folds.
+    """The predictions of all folds.
 
     Attributes:
-        answers: each patch once, in the order of the keys.
+        predictions: each patch once, in the order of the keys.
         class_names: names of the classes.
         blocks: int64 (N,), the block of land that each patch lies in.
     """
 
-    answers: answers.ClassPredictions
+    predictions: ClassPredictions
     class_names: tuple[str, ...]
     blocks: np.ndarray
 
@@ -59,7 +59,7 @@ def pool(folders: Sequence[tuple[pathlib.Path, pathlib.Path]], block_km: float) 
         block_km: edge of the blocks.
 
     Raises:
-        MeasurementError: if a patch is answered twice, or has no place.
+        MeasurementError: if a patch is predicted twice, or has no location.
     """
     keys: list[str] = []
     labels, probabilities, cells = [], [], []
@@ -68,15 +68,15 @@ def pool(folders: Sequence[tuple[pathlib.Path, pathlib.Path]], block_km: float) 
         card = cards.read_data_card(records_dir)
         found = by_location.read_locations(records_dir, card, "test", stored.predictions.keys)
         if found is None or not found.known.all():
-            raise measuring.MeasurementError(records_dir, "not all patches have a place", "georeferenced patches")
+            raise harness.MeasurementError(records_dir, "not all patches have a place", "georeferenced patches")
         keys += stored.predictions.keys
         labels.append(stored.predictions.labels)
         probabilities.append(stored.predictions.probabilities)
         cells.append(blocks_of(found.degrees, block_km))
     if len(set(keys)) != len(keys):
-        raise measuring.MeasurementError("folds", "a patch is for testing in two of them", "each patch in one")
+        raise harness.MeasurementError("folds", "a patch is for testing in two of them", "each patch in one")
     order = np.argsort(keys)
-    pooled = answers.ClassPredictions(
+    pooled = ClassPredictions(
         np.concatenate(labels)[order], np.concatenate(probabilities)[order], tuple(keys[place] for place in order)
     )
     _, blocks = np.unique(np.concatenate(cells)[order], axis=0, return_inverse=True)
@@ -102,33 +102,33 @@ def interval(values: np.ndarray, blocks: np.ndarray, seed: int = 0) -> tuple[flo
         blocks: int64 (N,), numbered from 0.
         seed: seed of the draws.
     """
-    sums, counts = np.bincount(blocks, values), np.bincount(blocks)
-    drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
-    low, high = np.percentile((drawn @ sums) / (drawn @ counts), [2.5, 97.5])
+    by_block = np.stack([np.bincount(blocks, values), np.bincount(blocks)], axis=-1)
+    drawn = np.concatenate(list(estimate.resampled(by_block, RESAMPLES, seed)))
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
     return float(low), float(high)
 
 
 def score(pooled: dict[str, Pooled]) -> dict[str, Any]:
-    """Scores pooled answers by choice of bands, and compares each with the first one."""
+    """Scores pooled predictions by choice of bands, and compares each with the first one."""
     reference, found = next(iter(pooled)), {}
     for bands, one in pooled.items():
-        right = one.answers.correct.astype(np.float64)
-        low, high = interval(right, one.blocks)
-        scores = metrics.score_classification(one.answers.labels, one.answers.probabilities, one.class_names)
+        correct = one.predictions.correct.astype(np.float64)
+        low, high = interval(correct, one.blocks)
+        scores = metrics.score_classification(one.predictions.labels, one.predictions.probabilities, one.class_names)
         found[bands] = {
-            "patches": len(right),
+            "patches": len(correct),
             "blocks": int(one.blocks.max()) + 1,
-            "accuracy": float(right.mean()),
+            "accuracy": float(correct.mean()),
             "accuracy_low": low,
             "accuracy_high": high,
             "macro_f1": scores.value("macro_f1"),
             "classes": {name: scores.value("f1", name) for name in scores.class_names},
         }
         if bands != reference:
-            before = pooled[reference].answers
-            if before.keys != one.answers.keys:
-                raise measuring.MeasurementError("folds", f"{bands} and {reference} answer about other patches")
-            difference = right - before.correct
+            before = pooled[reference].predictions
+            if before.keys != one.predictions.keys:
+                raise harness.MeasurementError("folds", f"{bands} and {reference} were evaluated on other patches")
+            difference = correct - before.correct
             low, high = interval(difference, one.blocks)
             found[bands] |= {"gain": float(difference.mean()), "gain_low": low, "gain_high": high, "over": reference}
     return found
@@ -136,7 +136,7 @@ def score(pooled: dict[str, Pooled]) -> dict[str, Any]:
 
 def _run(words: Sequence[str], what: str) -> None:
     print(what, flush=True)
-    measuring.run_command([sys.executable, "-m", *words], _LIMIT_SECONDS)
+    harness.run_command([sys.executable, "-m", *words], _LIMIT_SECONDS)
 
 
 def _records(fold: int) -> pathlib.Path:
@@ -158,7 +158,7 @@ def _evaluation(fold: int, bands: str, records_dir: pathlib.Path) -> pathlib.Pat
     resume = (run_dir / "flags.txt").is_file()
     words = ["launch.train", f"--flagfile={FLAGS.training_flags}", f"--bands={bands}", f"--records_dir={records_dir}"]
     words += [f"--run_dir={run_dir}", *(["--resume"] if resume else [])]
-    _run(words, f"fold {fold}, {bands}: {'going on with' if resume else 'training'} {run_dir}")
+    _run(words, f"fold {fold}, {bands}: {'resuming' if resume else 'training'} {run_dir}")
     _run(["launch.evaluate", f"--run_dir={run_dir}", "--split=test"], f"fold {fold}, {bands}: evaluation")
     return folder
 
@@ -198,7 +198,7 @@ if __name__ == "__main__":
     )
     path_flags.define_path("training_flags", None, "Flag file of launch.train.", required=True)
     flags.DEFINE_integer("folds", 5, "Number of folds.", lower_bound=2)
-    flags.DEFINE_float("block_km", 20.0, "Edge of the blocks of land in kilometres.")
+    flags.DEFINE_float("block_km", 20.0, "Edge of the blocks of land in kilometers.")
     flags.DEFINE_float("buffer_km", 1.0, "Training patches nearer than this to a tested one are left out.")
     flags.DEFINE_integer("split_seed", 1, "Seed of the folds.")
     path_flags.define_path("work_dir", "runs/cross_validation", "Folder of records and runs.")

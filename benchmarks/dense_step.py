@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import measuring
+from benchmarks import harness
 from eo_keras.core import files
 from launch import app, path_flags
 
@@ -72,19 +72,19 @@ def measure_ours(what: str) -> None:
             optimizer.apply(tape.gradient(value, variables), variables)
             return value
     else:
-        twin = models.inference_model(model, FLAGS.size)
+        inference = models.inference_model(model, FLAGS.size)
 
         @tf.function(autograph=False)
         def work():
-            return tf.reduce_mean(twin(image, training=False))
+            return tf.reduce_mean(inference(image, training=False))
 
     values = [float(work()) for _ in range(_WARM)]
     started = time.perf_counter()
     values += [float(work()) for _ in range(FLAGS.steps)]
     seconds = time.perf_counter() - started
     if not np.isfinite(values).all():
-        raise measuring.MeasurementError(f"--side={what}", f"a value is not finite: {values}")
-    measuring.report(
+        raise harness.MeasurementError(f"--side={what}", f"a value is not finite: {values}")
+    harness.report(
         FLAGS.batch_size * FLAGS.steps,
         seconds,
         parameters=model.count_params(),
@@ -94,10 +94,10 @@ def measure_ours(what: str) -> None:
 
 def measure() -> dict[str, Any]:
     """Measures both sides in turn."""
-    python = measuring.peers_python(FLAGS.peers_python)
+    python = harness.peers_python(FLAGS.peers_python)
     shared = [f"--{name}={FLAGS[name].value}" for name in ("batch_size", "size", "steps")]
     result: dict[str, Any] = {
-        "machine": measuring.machine(),
+        "machine": harness.machine(),
         **{name: FLAGS[name].value for name in ("model", "encoder", "batch_size", "size", "steps", "runs")},
         "works": {},
     }
@@ -116,19 +116,19 @@ def measure() -> dict[str, Any]:
         rates: dict[str, list[float]] = {side: [] for side in commands}
         found: dict[str, Any] = {}
         for number in range(FLAGS.runs):
-            # In turned order every second time, so that a warm processor favours neither.
+            # In turned order every second time, so that a warm processor favors neither.
             for side in list(commands)[:: -1 if number % 2 else 1]:
-                found[side] = measuring.figures(measuring.run_command(commands[side])[0])
+                found[side] = harness.figures(harness.run_command(commands[side])[0])
                 rates[side].append(found[side]["examples"] / found[side]["seconds"])
-        ratio = measuring.ratio(rates["ours"], rates["peer"])
+        ratio = harness.ratio(rates["ours"], rates["peer"])
         result["works"][what] = {
-            "images_per_second": {side: vars(measuring.spread(values)) for side, values in rates.items()},
+            "images_per_second": {side: vars(harness.spread(values)) for side, values in rates.items()},
             "ratio": vars(ratio),
             "parameters": {side: found[side]["parameters"] for side in commands},
             "count_macs": found["ours"]["count_macs"],
             "versions": found["peer"]["versions"],
         }
-        print(f"{what}: {ratio.text('.2f')} times the peer's {measuring.spread(rates['peer']).text('.2f')} images/s")
+        print(f"{what}: {ratio.text('.2f')} times the peer's {harness.spread(rates['peer']).text('.2f')} images/s")
     return result
 
 

@@ -35,7 +35,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     for split, count in zip(_SPLITS, (24, 4, 8), strict=True):
         flags.DEFINE_integer(split, count, f"Mosaics of the list {split}.", lower_bound=1, **where)
     flags.DEFINE_integer("size", 1024, "Height and width of a mosaic in pixels.", **where)
-    flags.DEFINE_integer("region", 150, "Mean distance of the regions' centres in pixels.", **where)
+    flags.DEFINE_integer("region", 150, "Mean distance of the regions' centers in pixels.", **where)
     flags.DEFINE_integer("seed", 1, "Seed of layout and patches.", **where)
 
 

@@ -1,7 +1,7 @@
-r"""Measures a records folder's way into the model stage by stage, and says whether the input or the model is the brake.
+r"""Measures the stages from a records folder to the model, and says whether the input or the model is the bottleneck.
 
-Every stage holds all those before it; the model's step is taken again and again on one batch. What is measured last is
-what launch.train does: batches streamed from the shards, or from memory.
+Every stage holds all those before it; the model's step is repeated on one batch. The last stages are those of
+launch.train: batches streamed from the shards, or from memory.
 
 Example: python -m benchmarks.input_pipeline --records_dir=records/ms --bands=all --model=resnet50 --output=input.json
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import measuring
+from benchmarks import harness
 from eo_keras.core import files
 from eo_keras.errors import OptionError
 from launch import app, path_flags
@@ -56,7 +56,7 @@ class Rate:
         megabytes: of what the stage hands on, in a second, by the median.
     """
 
-    examples: measuring.Spread
+    examples: harness.Spread
     megabytes: float
 
 
@@ -70,7 +70,7 @@ def rate(
         seconds: shortest duration of a repetition.
         repetitions: number of repetitions.
         example_bytes: size of what the stage makes of an example.
-        clock: what tells the time.
+        clock: returns the time in seconds.
     """
     next(passes)
     rates = []
@@ -79,12 +79,12 @@ def rate(
         while not examples or clock() - started < seconds:
             examples += next(passes)
         rates.append(examples / (clock() - started))
-    found = measuring.spread(rates)
+    found = harness.spread(rates)
     return Rate(found, found.median * example_bytes / 1e6)
 
 
 def verdict(model: float | None, streamed: float, in_memory: float | None) -> str:
-    """Says whether the input or the model is the brake.
+    """Says whether the input or the model is the bottleneck.
 
     Args:
         model: examples a second that training steps take; None if they were not measured.
@@ -96,14 +96,14 @@ def verdict(model: float | None, streamed: float, in_memory: float | None) -> st
         return f"The input delivers {delivered:,.0f} examples/s {place}; no model was measured beside it."
     if delivered >= model:
         return (
-            f"The model is the brake: it takes {model:,.0f} examples/s, the input delivers {delivered:,.0f} {place} "
-            f"({delivered / model:,.1f} times as many)."
+            f"The model is the bottleneck: it takes {model:,.0f} examples/s, the input delivers {delivered:,.0f} "
+            f"{place} ({delivered / model:,.1f} times as many)."
         )
     remedy = "Use more processor cores, fewer bands or less augmentation (brightness costs most)."
     if in_memory is None:
         remedy = f"Raise --cache_gb so that the examples stay in memory. {remedy}"
     return (
-        f"The input is the brake: it delivers {delivered:,.0f} examples/s {place}, the model takes {model:,.0f} "
+        f"The input is the bottleneck: it delivers {delivered:,.0f} examples/s {place}, the model takes {model:,.0f} "
         f"({model / delivered:,.1f} times as many). {remedy}"
     )
 
@@ -269,7 +269,7 @@ def main() -> None:
 
 
 def _result(
-    records: Any, options: Any, rates: Mapping[str, Rate], step: measuring.Spread | None, sentence: str
+    records: Any, options: Any, rates: Mapping[str, Rate], step: harness.Spread | None, sentence: str
 ) -> dict[str, Any]:
     return {
         "dataset": records.card.dataset,
@@ -285,7 +285,7 @@ def _result(
         "model": FLAGS.model,
         "training_step": dataclasses.asdict(step) if step else None,
         "verdict": sentence,
-        "machine": measuring.machine(),
+        "machine": harness.machine(),
     }
 
 

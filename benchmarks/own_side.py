@@ -10,7 +10,7 @@ import time
 
 from absl import flags
 
-from benchmarks import measuring
+from benchmarks import harness
 from launch import app, path_flags
 
 FLAGS = flags.FLAGS
@@ -47,7 +47,7 @@ def _build() -> None:
     started = time.perf_counter()
     report = build.build(options)
     seconds = time.perf_counter() - started
-    measuring.report(sum(split.examples for split in report.card.splits.values()), seconds)
+    harness.report(sum(split.examples for split in report.card.splits.values()), seconds)
 
 
 def _batches() -> None:
@@ -78,7 +78,7 @@ def _batches() -> None:
     while (seconds := time.perf_counter() - started) < FLAGS.min_seconds:
         number += 1
         images += read(number)
-    measuring.report(images, seconds, epochs=number)
+    harness.report(images, seconds, epochs=number)
 
 
 def _read() -> None:
@@ -93,7 +93,7 @@ def _read() -> None:
                 while count := file.readinto(block):
                     size += count
         passes += 1
-    measuring.report(FLAGS.examples * passes, seconds, bytes=size, files=len(paths))
+    harness.report(FLAGS.examples * passes, seconds, bytes=size, files=len(paths))
 
 
 def main() -> None:

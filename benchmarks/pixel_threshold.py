@@ -1,8 +1,8 @@
-r"""The plainest map of two classes: one number of a pixel, and one threshold; what a network has to beat.
+r"""The simplest mask of two classes: one number of a pixel, and one threshold; what a network has to beat.
 
-The number is a band, or the normalised difference (a - b) / (a + b) of two, as in water indices (McFeeters 1996). Which
+The number is a band, or the normalized difference (a - b) / (a + b) of two, as in water indices (McFeeters 1996). Which
 one, which side of the threshold is the second class, and the threshold itself are those with the best intersection
-over union of that class over the training tiles; the test tiles are asked once. Boundaries are not scored.
+over union of that class over the training tiles; the test tiles are scored once. Boundaries are not scored.
 
 Example:
   python -m benchmarks.pixel_threshold --records_dir=records/ombria --output=docs/results/maps/NAME/threshold.json
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from absl import flags
 
-from benchmarks import measuring
+from benchmarks import harness
 from eo_keras.core import files
 from eo_keras.errors import RecordsError
 from eo_keras.legends.catalogue import IGNORE
@@ -37,7 +37,7 @@ class Threshold:
     """A rule for a pixel.
 
     Attributes:
-        bands: one band, or two whose normalised difference is taken.
+        bands: one band, or two whose normalized difference is taken.
         below: whether smaller numbers are the second class.
         value: the threshold; numbers equal to it count as larger.
         iou: intersection over union of the second class over the training tiles.
@@ -55,7 +55,7 @@ class Threshold:
 
 
 def index(image: np.ndarray, places: list[int]) -> np.ndarray:
-    """Returns a band, or the normalised difference of two, of an image (..., band) as float64 (...)."""
+    """Returns a band, or the normalized difference of two, of an image (..., band) as float64 (...)."""
     numbers = image[..., places].astype(np.float64)
     if len(places) == 1:
         return numbers[..., 0]
@@ -117,7 +117,7 @@ def measure(records_dir: str) -> dict:
         "data_fingerprint": card.fingerprint,
         "rule": dataclasses.asdict(rule),
         **scorer.scores().to_json(),
-        "machine": measuring.machine(),
+        "machine": harness.machine(),
     }
 
 

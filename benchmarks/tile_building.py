@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks import measuring
+from benchmarks import harness
 from eo_keras.core import files
 from eo_keras.geo import polygons as vectors
 from eo_keras.geo.polygons import Polygons
@@ -47,7 +47,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer("size", 4096, "Edge of the scene for the speed in pixels.", **where)
     flags.DEFINE_integer("tile_size", 256, "Edge of its tiles in pixels.", **where)
-    flags.DEFINE_integer("region", 48, "Mean distance of the regions' centres in pixels.", **where)
+    flags.DEFINE_integer("region", 48, "Mean distance of the regions' centers in pixels.", **where)
     flags.DEFINE_integer("rounds", 3, "Times that each side is measured, in turn.", **where)
     flags.DEFINE_integer("num_workers", 2, "Processes of each side.", **where)
     flags.DEFINE_integer("memory_size", 10_980, "Edge of the 13-band scene for the memory; 0 leaves it out.", **where)
@@ -121,15 +121,15 @@ def measure_speed(folder: pathlib.Path) -> dict[str, Any]:
     tiles = (-(-FLAGS.size // FLAGS.tile_size)) ** 2
     ours, theirs, versions = [], [], {}
     for number in range(FLAGS.rounds):
-        output, seconds = measuring.run_command(
+        output, seconds = harness.run_command(
             build_command(cities, folder / f"records{number}", FLAGS.tile_size, FLAGS.num_workers)
         )
         ours.append(tiles / seconds)
         if FLAGS.peers_python:
-            peer = [measuring.peers_python(FLAGS.peers_python), _PEER, f"--scene={scene}", f"--land_use={land_use}"]
+            peer = [harness.peers_python(FLAGS.peers_python), _PEER, f"--scene={scene}", f"--land_use={land_use}"]
             peer += [f"--tile_size={FLAGS.tile_size}", f"--num_workers={FLAGS.num_workers}"]
-            output, seconds = measuring.run_command(peer, 3600)
-            found = measuring.figures(output)
+            output, seconds = harness.run_command(peer, 3600)
+            found = harness.figures(output)
             theirs.append(found["examples"] / seconds)
             versions = found["versions"]
     result = {
@@ -138,12 +138,12 @@ def measure_speed(folder: pathlib.Path) -> dict[str, Any]:
         "tile_size": FLAGS.tile_size,
         "workers": FLAGS.num_workers,
         "tiles": tiles,
-        "tiles_per_second": vars(measuring.spread(ours)),
+        "tiles_per_second": vars(harness.spread(ours)),
     }
     if theirs:
         result |= {
-            "torchgeo_tiles_per_second": vars(measuring.spread(theirs)),
-            "ratio": vars(measuring.ratio(ours, theirs)),
+            "torchgeo_tiles_per_second": vars(harness.spread(theirs)),
+            "ratio": vars(harness.ratio(ours, theirs)),
             "torchgeo_versions": versions,
         }
     return result
@@ -160,7 +160,7 @@ def measure_memory(folder: pathlib.Path) -> dict[str, Any]:
     command = build_command(cities, folder / "whole", tile_size, 1)
     started = time.perf_counter()
     # A small process in between: until a child runs its own program, its memory counts as large as its parent's.
-    output, _ = measuring.run_command([sys.executable, "-c", _PEAK, *command], 3600)
+    output, _ = harness.run_command([sys.executable, "-c", _PEAK, *command], 3600)
     seconds = time.perf_counter() - started
     peak = int(output.strip().splitlines()[-1]) * 1024  # Linux counts in kibibytes.
     card = json.loads((folder / "whole" / "card.json").read_text())
@@ -181,7 +181,7 @@ def main() -> None:
     if FLAGS.dry_run:
         print(f"dry run: would measure {FLAGS.rounds} rounds and write {FLAGS.output}")
         return
-    result: dict[str, Any] = {"machine": measuring.machine()}
+    result: dict[str, Any] = {"machine": harness.machine()}
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = pathlib.Path(name).resolve()
         if FLAGS.memory_size:

@@ -1,66 +1,292 @@
-r"""Measures training steps: launch.train beside bare loops of Keras and of PyTorch; or, under JAX, all models.
+r"""Measures training steps: launch.train beside bare loops of Keras and of PyTorch.
 
-Under TensorFlow every side is a process of its own, and all sides run one after the other in each round, in turned
-order in every second one. Ours is launch.train itself on a records folder, with augmentation, metrics and progress;
-what counts is the rate that its history tells. The peers take steps on one batch in memory and do nothing else. PyTorch
-lives in the peers' environment: make bench-peers.
+Every side is a process of its own, and all sides run one after the other in each round, in turned order in every second
+one. Ours is launch.train itself on a records folder, with augmentation, metrics and progress; what counts is the rate
+in its history after an epoch that does not count. The peers take steps on one batch in memory and do nothing else.
+PyTorch lives in the peers' environment: make bench-peers.
 
-Under JAX (KERAS_BACKEND=jax) each model takes some steps on one batch in the device's memory and is saved; another
-process then asks the saved models under TensorFlow about the same images.
+With --side one side is measured in this process and printed as a line of JSON: `run` is launch.train, `keras` is
+Keras's own compile and train_on_batch with the same network, optimizer and batch.
 
-Examples:
-  python -m benchmarks.train_step --runs=5 --steps=20
-  python -m benchmarks.train_step --policies=float32 --profile
-  KERAS_BACKEND=jax python -m benchmarks.train_step --models=all --batch_size=16
-  python -m benchmarks.train_step --check_saved=runs/train_step_jax
+Example: python -m benchmarks.train_step --runs=5 --steps=20
 """
 
-import contextlib
+import csv
+import dataclasses
 import datetime
 import json
-import os
+import math
 import pathlib
-import sys
 import tempfile
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
 
-from benchmarks import comparison, measuring, train_step_jax, train_step_works
+from benchmarks import harness
+from benchmarks.harness import OURS, PEER, Side, Work
 from eo_keras.core import files
 from eo_keras.doctor import machine as doctor
 from eo_keras.errors import OptionError
+from eo_keras.records import data_card as cards
+from eo_keras.runs import folder as runs
 from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_list("models", ["resnet50"], "Architectures to train, or all.")
-flags.DEFINE_list(
-    "policies",
-    None,
-    "Precisions to train in: float32, mixed_bfloat16. Default: float32; mixed_bfloat16 too where the processor has it.",
-)
-flags.DEFINE_integer("batch_size", 64, "Examples in a step.", lower_bound=1)
-flags.DEFINE_integer("steps", 20, "Steps that are timed on each side; under JAX, all but the first of them.")
-flags.DEFINE_integer("slow_steps", 2, "Steps in mixed_bfloat16 where the processor has no instructions for it.")
-path_flags.define_path(
-    "output", None, "JSON file to write. Default: docs/results/train_step.json, train_step_jax.json under JAX."
-)
-flags.DEFINE_integer("runs", 5, "Rounds.", lower_bound=1)
-flags.DEFINE_list(
-    "virtual_devices",
-    ["0", "2"],
-    "Numbers of devices to split the processor into, each a side of ours; 0 leaves it whole. The first is the one that "
-    "is compared with the targets.",
-)
-path_flags.define_path("records_dir", None, "Records folder of RGB patches. Default: one of the generated world.")
-flags.DEFINE_integer("patches_per_class", 200, "Size of the generated world's records.", lower_bound=20)
-path_flags.define_path("work_dir", "data/train_step", "Folder that generated records are kept in.")
-path_flags.define_path("peers_python", ".venv-peers/bin/python", "The peers' interpreter; empty leaves PyTorch out.")
-flags.DEFINE_bool("profile", False, "Whether to tell, too, what a step of the first model spends its time on.")
-flags.DEFINE_enum("optimizer", "sgd", list(train_step_jax.RATES), "JAX: the optimizer.")
-path_flags.define_path("saved_dir", None, "JAX: folder to keep the trained models in. Default: a temporary one.")
-path_flags.define_path("check_saved", None, "Only ask the models of a --saved_dir under TensorFlow, and compare.")
+TORCH = "torch"
+TARGETS = {"keras": 0.97, "torch": 1.0}
+"""What share of a peer's rate the whole run should at least reach."""
+
+POLICIES = ("float32", "mixed_bfloat16")
+PATCH_SIZE = 64
+"""Of EuroSAT and of the generated world."""
+
+WARM_STEPS = 3
+"""Steps that the bare loops take before they are timed; our run takes a whole epoch."""
+
+_IN_TORCH = ("resnet50", "resnet101")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is trained, and on which sides.
+
+    Attributes:
+        model: a name of `eo_keras.models.MODELS`.
+        dtype_policy: one of `POLICIES`.
+        batch_size: examples in a step.
+        steps: steps that are timed on each side.
+        records_dir: the records folder that our run reads.
+        virtual_devices: numbers of devices to split the processor into, a side of ours each; the first is compared
+            with the targets. 0 leaves the processor whole.
+        peers_python: the peers' interpreter; None leaves PyTorch out.
+    """
+
+    model: str
+    dtype_policy: str
+    batch_size: int
+    steps: int
+    records_dir: str
+    virtual_devices: tuple[int, ...] = (0, 2)
+    peers_python: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What the table calls it."""
+        return f"{self.model} in {self.dtype_policy}, {PATCH_SIZE}x{PATCH_SIZE} pixels, batches of {self.batch_size}"
+
+
+def make_records(work_dir: pathlib.Path, patches_per_class: int) -> pathlib.Path:
+    """Returns a records folder of the generated world's RGB patches, made unless it is there already."""
+    from tfrecords_builder.synthetic import archives
+
+    folder, source = work_dir / f"records-{patches_per_class}", work_dir / f"eurosat_rgb-{patches_per_class}.zip"
+    if not (folder / cards.DATA_CARD_NAME).is_file():
+        print(f"generating {10 * patches_per_class:,} patches", flush=True)
+        archives.write_eurosat_archive(source, kind="rgb", patches_per_class=patches_per_class)
+        harness.run_command(harness.module("launch.build", dataset="eurosat_rgb", source=source, output_dir=folder))
+    return folder
+
+
+def describe_records(records_dir: str) -> dict[str, Any]:
+    """Returns facts of a records folder that are kept with the figures.
+
+    Raises:
+        RecordsError: if it has no card.
+        MeasurementError: if its patches are not what the peers train on.
+    """
+    card = cards.read_data_card(records_dir)
+    found = (card.patch_size, len(card.bands), len(card.legend))
+    if found != (PATCH_SIZE, 3, 10):
+        raise harness.MeasurementError(
+            "--records_dir",
+            "patches of {0}x{0} pixels, {1} bands and {2} classes".format(*found),
+            f"what the peers train on: {PATCH_SIZE}x{PATCH_SIZE} pixels, 3 bands and 10 classes",
+            "build them with launch.build --dataset=eurosat_rgb, or leave --records_dir out",
+        )
+    return {
+        "dataset": card.dataset,
+        "data_fingerprint": card.fingerprint,
+        "train_examples": card.splits["train"].examples,
+        "bands": list(card.bands),
+    }
+
+
+def side_command(side: str, settings: Settings, **more: Any) -> tuple[str, ...]:
+    """Returns the command that measures one side of ours, or the bare loop of Keras."""
+    given = {"models": settings.model, "policies": settings.dtype_policy, "batch_size": settings.batch_size}
+    given |= {"steps": settings.steps, "records_dir": settings.records_dir}
+    return harness.module("benchmarks.train_step", side=side, **given, **more)
+
+
+def make_work(settings: Settings) -> Work:
+    """Returns a work of all sides; its peer is Keras's bare loop."""
+    sides = {}
+    for place, devices in enumerate(settings.virtual_devices):
+        split = f", processor split into {devices} devices" if devices else ""
+        sides[f"devices_{devices}" if place else OURS] = Side(
+            f"launch.train: records, augmentation, metrics, progress{split}",
+            side_command("run", settings, virtual_devices=devices),
+        )
+    sides[PEER] = Side("Keras: compile, then train_on_batch on one array", side_command("keras", settings))
+    if settings.peers_python and settings.model in _IN_TORCH:
+        sides[TORCH] = Side(
+            "PyTorch: torchvision's network, channels_last, on one array",
+            harness.peer(
+                settings.peers_python,
+                "train_step.py",
+                model=settings.model,
+                batch_size=settings.batch_size,
+                steps=settings.steps,
+                dtype_policy=settings.dtype_policy,
+                warm_steps=WARM_STEPS,
+            ),
+        )
+    timed = "steps after the first ones, without validation and checkpoints"
+    return Work(settings.title, "images/s", timed, sides, {})
+
+
+def by_peer(measured: Mapping[str, Any], key: str, *, torch_target: bool = True) -> dict[str, Any]:
+    """Writes a measured work once a peer: our sides with their ratio to it, and the peer.
+
+    Args:
+        measured: what `harness.measure` returned for `make_work`.
+        key: what the works' names begin with.
+        torch_target: whether the rate of PyTorch is to be reached.
+    """
+    sides, found = measured["sides"], {}
+    ours = [name for name in sides if name not in (PEER, TORCH)]
+    for title, peer in (("keras", PEER), ("torch", TORCH)):
+        if peer not in sides:
+            continue
+        chosen = {}
+        for name in ours:
+            ratio = harness.ratio(sides[name]["rates"], sides[peer]["rates"])
+            chosen[name] = sides[name] | {"ratio": dataclasses.asdict(ratio)}
+        if title == "keras" or torch_target:
+            chosen[OURS]["target"] = TARGETS[title]
+        bare = {name: value for name, value in sides[peer].items() if name != "ratio"}
+        found[f"{key}_{title}"] = measured | {"sides": chosen | {PEER: bare}}
+    return found
+
+
+def verdicts(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the targets of measured works: what is compared, the median ratio, the target, and whether it is met."""
+    found = []
+    for work in measured.values():
+        for side in work["sides"].values():
+            if "target" in side:
+                found.append(
+                    {
+                        "what": f"{work['title']}: {side['title'].partition(':')[0]} beside "
+                        f"{work['sides'][PEER]['title'].partition(':')[0]}",
+                        "ratio": side["ratio"]["median"],
+                        "target": side["target"],
+                        "reached": side["ratio"]["median"] >= side["target"],
+                    }
+                )
+    return found
+
+
+def measure_sides(settings: Settings, runs: int, names: Mapping[str, str]) -> dict[str, Any]:
+    """Measures all sides in rounds.
+
+    Args:
+        settings: what to measure.
+        runs: rounds.
+        names: what paths are called in the commands that are kept.
+
+    Returns:
+        The works by name, ready for JSON.
+    """
+    measured = harness.measure(make_work(settings), runs, dict(names))
+    key = f"{settings.model}_{settings.dtype_policy}"
+    return by_peer(measured, key, torch_target=settings.dtype_policy == "float32")
+
+
+_SAME = ("runs", "batch_size", "patch_size", "records", "machine")
+
+
+def write(path: str, result: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the figures, beside those of the same machine, records and settings that the file already holds.
+
+    Args:
+        path: the JSON file.
+        result: all but the works.
+        measured: the works measured now.
+
+    Returns:
+        What was written.
+    """
+    earlier = json.loads(pathlib.Path(path).read_text()) if pathlib.Path(path).is_file() else {}
+    if any(earlier.get(name) != result[name] for name in _SAME):
+        earlier = {}
+    every = earlier.get("works", {}) | dict(measured)
+    written = dict(result) | {"works": every, "targets": verdicts(every)}
+    files.write_json(path, written)
+    return written
+
+
+def verdict_line(verdict: Mapping[str, Any]) -> str:
+    """Returns one line on whether a target is reached."""
+    outcome = "reached" if verdict["reached"] else "MISSED"
+    return f"{verdict['what']}: {verdict['ratio']:.3f} times, target {verdict['target']:g} {outcome}"
+
+
+def _run() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = pathlib.Path(folder) / "run"
+        command = harness.module(
+            "launch.train",
+            records_dir=FLAGS.records_dir,
+            run_dir=run_dir,
+            model=FLAGS.models[0],
+            batch_size=FLAGS.batch_size,
+            epochs=2,
+            steps_per_epoch=FLAGS.steps,
+            dtype_policy=FLAGS.policies[0],
+            virtual_devices=FLAGS.virtual_devices[0],
+        )
+        harness.run_command(command)
+        with open(run_dir / runs.HISTORY_NAME, encoding="utf-8", newline="") as file:
+            # In the first epoch the step was traced and the memory was allocated.
+            last = list(csv.DictReader(file))[-1]
+    examples = FLAGS.batch_size * FLAGS.steps
+    harness.report(examples, examples / float(last["images_per_second"]), last_loss=float(last["loss"]))
+
+
+def _keras() -> None:
+    app.import_tensorflow_quietly()
+    import keras
+    import numpy as np
+
+    from eo_keras import models
+    from eo_keras.training import options as training_options
+
+    card = cards.read_data_card(FLAGS.records_dir)
+    options = training_options.TrainingOptions(FLAGS.records_dir, "").optimizer
+    spec = models.NetworkSpec.of_card(card, patch_size=PATCH_SIZE, dtype_policy=FLAGS.policies[0], seed=1)
+    model = models.logits_model(models.build(FLAGS.models[0], spec)[0])
+    model.compile(
+        keras.optimizers.SGD(
+            options.learning_rate, options.momentum, options.nesterov, weight_decay=options.weight_decay
+        ),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        # Keras would choose XLA, which on a processor takes seven times as long.
+        jit_compile=False,
+    )
+    generator = np.random.default_rng(1)
+    image = generator.integers(1, 256, (FLAGS.batch_size, PATCH_SIZE, PATCH_SIZE, len(card.bands))).astype(card.dtype)
+    label = np.arange(FLAGS.batch_size) % len(card.legend)
+    losses = [float(model.train_on_batch(image, label)) for _ in range(WARM_STEPS)]
+    started = time.perf_counter()
+    losses += [float(model.train_on_batch(image, label)) for _ in range(FLAGS.steps)]
+    seconds = time.perf_counter() - started
+    if not all(map(math.isfinite, losses)):
+        raise harness.MeasurementError("--side=keras", f"a loss is not finite: {losses}")
+    harness.report(FLAGS.batch_size * FLAGS.steps, seconds, first_loss=losses[0], last_loss=losses[-1])
 
 
 def _today() -> str:
@@ -70,13 +296,13 @@ def _today() -> str:
 def _policies(default: list[str]) -> list[str]:
     chosen = FLAGS.policies or default
     for policy in chosen:
-        if policy not in train_step_works.POLICIES:
-            raise OptionError("policies", f"'{policy}'", f"some of {', '.join(train_step_works.POLICIES)}")
+        if policy not in POLICIES:
+            raise OptionError("policies", f"'{policy}'", f"some of {', '.join(POLICIES)}")
     return chosen
 
 
 def _models() -> list[str]:
-    """Returns the models that are asked for; imports Keras."""
+    """Returns the models to train; imports Keras."""
     from eo_keras import models
 
     # The peers and the data of this benchmark are of patches.
@@ -90,7 +316,7 @@ def _models() -> list[str]:
 def _side_by_side() -> None:
     app.import_tensorflow_quietly()
     has_bfloat16 = doctor.has_bfloat16()
-    policies = _policies([*train_step_works.POLICIES] if has_bfloat16 else ["float32"])
+    policies = _policies([*POLICIES] if has_bfloat16 else ["float32"])
     names = _models()
     try:
         devices = tuple(int(number) for number in FLAGS.virtual_devices)
@@ -98,108 +324,99 @@ def _side_by_side() -> None:
         raise OptionError("virtual_devices", ",".join(FLAGS.virtual_devices), "numbers separated by commas") from None
     if not devices:
         raise OptionError("virtual_devices", "none are given", "0 for the whole processor")
-    python = measuring.peers_python(FLAGS.peers_python) if FLAGS.peers_python else None
-    output = FLAGS.output or "docs/results/train_step.json"
+    python = harness.peers_python(FLAGS.peers_python) if FLAGS.peers_python else None
     if FLAGS.dry_run:
-        print(f"dry run: would train {', '.join(names)} in {', '.join(policies)}, {FLAGS.runs} rounds; to {output}")
+        print(
+            f"dry run: would train {', '.join(names)} in {', '.join(policies)}, {FLAGS.runs} rounds; to {FLAGS.output}"
+        )
         return
     work_dir = pathlib.Path(FLAGS.work_dir).resolve()
     if FLAGS.records_dir:
         records = pathlib.Path(FLAGS.records_dir).resolve()
     else:
-        records = train_step_works.make_records(files.make_folder(work_dir), FLAGS.patches_per_class)
+        records = make_records(files.make_folder(work_dir), FLAGS.patches_per_class)
     result: dict[str, Any] = {
         "runs": FLAGS.runs,
         "steps": FLAGS.steps,
         "batch_size": FLAGS.batch_size,
-        "patch_size": train_step_works.PATCH_SIZE,
-        "warm_steps": train_step_works.WARM_STEPS,
-        "records": train_step_works.describe_records(str(records)),
-        "machine": measuring.machine() | {"bfloat16": has_bfloat16},
+        "patch_size": PATCH_SIZE,
+        "warm_steps": WARM_STEPS,
+        "records": describe_records(str(records)),
+        "machine": harness.machine() | {"bfloat16": has_bfloat16},
     }
     names_of_paths = {str(records): "RECORDS_DIR"} | ({python: "PEERS_PYTHON"} if python else {})
     measured: dict[str, Any] = {}
 
-    def settings_of(name: str, policy: str) -> train_step_works.Settings:
+    def settings_of(name: str, policy: str) -> Settings:
         steps = FLAGS.steps if policy == "float32" or has_bfloat16 else min(FLAGS.steps, FLAGS.slow_steps)
-        return train_step_works.Settings(
-            name, policy, FLAGS.batch_size, steps, str(records), devices, peers_python=python
-        )
+        return Settings(name, policy, FLAGS.batch_size, steps, str(records), devices, peers_python=python)
 
     for name in names:
         for policy in policies:
             settings = settings_of(name, policy)
             print(settings.title, flush=True)
-            found = train_step_works.measure(settings, FLAGS.runs, names_of_paths)
+            found = measure_sides(settings, FLAGS.runs, names_of_paths)
             measured |= {key: work | {"steps": settings.steps, "date": _today()} for key, work in found.items()}
             # Written after every one, for all of them take long.
-            written = train_step_works.write(output, result, measured)
-    if FLAGS.profile:
-        result["profiles"] = []
-        for policy in policies:
-            command = train_step_works.side_command("profile", settings_of(names[0], policy))
-            found, _ = measuring.run_command(command)
-            result["profiles"].append(measuring.figures(found))
-            print("\n".join(train_step_works.profile_lines(result["profiles"][-1])))
-        written = train_step_works.write(output, result, measured)
-    print("\n".join(comparison.table(written["works"])))
+            written = write(FLAGS.output, result, measured)
+    print("\n".join(harness.table(written["works"])))
     for one in written["targets"]:
-        print(train_step_works.verdict_line(one))
+        print(verdict_line(one))
 
 
-def _under_jax() -> None:
-    train_step_jax.keep_tensorflow_out()
-    names, policies = _models(), _policies(["float32"])
-    if FLAGS.steps < 2:
-        raise OptionError("steps", f"{FLAGS.steps}", "2 or more: the first one is not timed")
-    output = FLAGS.output or "docs/results/train_step_jax.json"
-    if FLAGS.dry_run:
-        print(f"dry run: would train {', '.join(names)} in {', '.join(policies)} under JAX and write {output}")
-        return
-    result: dict[str, Any] = {
-        "steps": FLAGS.steps,
-        "batch_size": FLAGS.batch_size,
-        "patch_size": train_step_works.PATCH_SIZE,
-        "optimizer": FLAGS.optimizer,
-        "date": _today(),
-        "machine": measuring.machine(),
-        **train_step_jax.device(),
-        "models": {name: {} for name in names},
-    }
-    with contextlib.ExitStack() as stack:
-        folder = pathlib.Path(FLAGS.saved_dir or stack.enter_context(tempfile.TemporaryDirectory())).resolve()
-        train_step_jax.begin(files.make_folder(folder))
-        for name in names:
-            for policy in policies:
-                settings = train_step_jax.Settings(policy, FLAGS.optimizer, FLAGS.batch_size, FLAGS.steps)
-                found = train_step_jax.train(name, settings, folder)
-                result["models"][name][policy] = found
-                print(f"{name} in {policy}: {train_step_jax.line(found)}", flush=True)
-        train_step_jax.keep_tensorflow_out()
-        command = (sys.executable, "-m", "benchmarks.train_step", f"--check_saved={folder}")
-        differences = measuring.figures(measuring.run_command(command)[0])
-    for name in names:
-        for policy, found in result["models"][name].items():
-            found |= differences[train_step_jax.key(name, policy)]
-    files.write_json(output, result)
-    print("\n".join(train_step_jax.table(result)))
+_SIDES = {"run": _run, "keras": _keras}
 
 
-def _check() -> None:
-    train_step_jax.choose_tensorflow()
-    app.import_tensorflow_quietly()
-    print(json.dumps(train_step_jax.check_saved(pathlib.Path(FLAGS.check_saved))), flush=True)
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the command's flags, the common ones left out."""
+    where = {"flag_values": flag_values}
+    flags.DEFINE_list("models", ["resnet50"], "Architectures to train, or all classifiers.", **where)
+    flags.DEFINE_list(
+        "policies",
+        None,
+        "Precisions to train in: float32, mixed_bfloat16. Default: float32; mixed_bfloat16 too where the processor has "
+        "it.",
+        **where,
+    )
+    flags.DEFINE_integer("batch_size", 64, "Examples in a step.", lower_bound=1, **where)
+    flags.DEFINE_integer("steps", 20, "Steps that are timed on each side.", lower_bound=1, **where)
+    flags.DEFINE_integer(
+        "slow_steps", 2, "Steps in mixed_bfloat16 where the processor has no instructions for it.", **where
+    )
+    path_flags.define_path("output", "docs/results/train_step.json", "JSON file to write.", **where)
+    flags.DEFINE_integer("runs", 5, "Rounds.", lower_bound=1, **where)
+    flags.DEFINE_list(
+        "virtual_devices",
+        ["0", "2"],
+        "Numbers of devices to split the processor into, each a side of ours; 0 leaves it whole. The first is the one "
+        "that is compared with the targets.",
+        **where,
+    )
+    path_flags.define_path(
+        "records_dir", None, "Records folder of RGB patches. Default: one of the generated world.", **where
+    )
+    flags.DEFINE_integer("patches_per_class", 200, "Size of the generated world's records.", lower_bound=20, **where)
+    path_flags.define_path("work_dir", "data/train_step", "Folder that generated records are kept in.", **where)
+    path_flags.define_path(
+        "peers_python", ".venv-peers/bin/python", "The peers' interpreter; empty leaves PyTorch out.", **where
+    )
+    flags.DEFINE_enum(
+        "side",
+        None,
+        list(_SIDES),
+        "Measure one side only, of the first model and precision; needs --records_dir.",
+        **where,
+    )
 
 
 def main() -> None:
     """Measures."""
-    if FLAGS.check_saved:
-        _check()
-    elif os.environ.get("KERAS_BACKEND") == "jax":
-        _under_jax()
+    if FLAGS.side:
+        _SIDES[FLAGS.side]()
     else:
         _side_by_side()
 
 
 if __name__ == "__main__":
+    define_flags(FLAGS)
     app.run(main)

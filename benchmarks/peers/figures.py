@@ -26,6 +26,6 @@ def time_epochs(epoch: Callable[[], Iterable[int]], min_seconds: float) -> tuple
 
 
 def report(examples: int, seconds: float, packages: Iterable[str], **more: Any) -> None:
-    """Prints the figures in the form that benchmarks.measuring reads."""
+    """Prints the figures in the form that benchmarks.harness reads."""
     versions = {name: importlib.metadata.version(name) for name in packages}
     print(json.dumps({"examples": examples, "seconds": seconds, "versions": versions, **more}), flush=True)

@@ -1,4 +1,4 @@
-"""Builds EuroSAT with TensorFlow Datasets' own builder from an unpacked folder, and tells how long that took.
+"""Builds EuroSAT with TensorFlow Datasets' own builder from an unpacked folder, and reports how long that took.
 
 Run by the peers' interpreter: .venv-peers/bin/python benchmarks/peers/tfds_build.py --config=all --folder=F --output=O
 """

@@ -1,4 +1,4 @@
-"""Reads batches of 13-band patches with torchgeo's EuroSAT and a DataLoader, and tells how fast.
+"""Reads batches of 13-band patches with torchgeo's EuroSAT and a DataLoader, and reports how fast.
 
 Run by the peers' interpreter: .venv-peers/bin/python benchmarks/peers/torchgeo_pipeline.py --folder=F --names=LIST
 """

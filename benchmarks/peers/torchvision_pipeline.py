@@ -1,4 +1,4 @@
-"""Reads batches of augmented RGB patches with torchvision's ImageFolder and a DataLoader, and tells how fast.
+"""Reads batches of augmented RGB patches with torchvision's ImageFolder and a DataLoader, and reports how fast.
 
 The augmentation is the package's own: one of the eight symmetries of the square, then a shift of up to 8 pixels along
 each axis with the border filled by reflection. Of the usual ways to write that, --form picks one.

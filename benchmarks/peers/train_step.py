@@ -1,4 +1,4 @@
-"""Takes training steps of torchvision's ResNet on one batch in memory, and tells how fast.
+"""Takes training steps of torchvision's ResNet on one batch in memory, and reports how fast.
 
 The network is changed in one place to be the same as ours: the blocks that halve the image do so in their first
 convolution (He et al. 2015) and not in their second, which would take more arithmetic.

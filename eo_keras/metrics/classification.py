@@ -109,25 +109,6 @@ def _resampled(matrix: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     return np.concatenate(counts)
 
 
-def agreement(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """Returns the share of examples for which two sets of predictions are equal.
-
-    Args:
-        first: (N,) predicted labels.
-        second: (N,) predicted labels of the same examples in the same order.
-
-    Raises:
-        EOKerasError: if there is no example.
-        ValueError: if the shapes differ.
-    """
-    first, second = np.asarray(first), np.asarray(second)
-    if first.shape != second.shape:
-        raise ValueError(f"predictions of shapes {first.shape} and {second.shape} cannot be compared")
-    if not first.size:
-        raise EOKerasError("predictions", "there are none", "at least one example")
-    return float(np.mean(first == second))
-
-
 def _check_probabilities(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]) -> None:
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
         raise ValueError(f"labels (N,) and probabilities (N, C) have shapes {labels.shape} and {probabilities.shape}")

@@ -1,12 +1,12 @@
 import itertools
 import json
-import subprocess
-import sys
 
 import pytest
 
+from benchmarks import harness
 from benchmarks import input_pipeline as benchmark
-from benchmarks import measuring
+from tests.harness import tiny
+from tests.launch.commands import assert_one_line_error, start
 from tfrecords_builder import build
 from tfrecords_builder.splits import split as splits
 from tfrecords_builder.synthetic import archives
@@ -15,10 +15,10 @@ from tfrecords_builder.synthetic import archives
 @pytest.mark.parametrize(
     ("model", "streamed", "in_memory", "expected"),
     [
-        (20, 400, 1000, ["The model is the brake: it takes 20", "delivers 1,000 from memory", "50.0 times"]),
-        (20, 400, None, ["The model is the brake", "delivers 400 from the shards", "20.0 times"]),
-        (900, 300, None, ["The input is the brake: it delivers 300", "takes 900 (3.0 times", "--cache_gb"]),
-        (900, 1200, 450, ["The input is the brake: it delivers 450 examples/s from memory", "2.0 times", "cores"]),
+        (20, 400, 1000, ["The model is the bottleneck: it takes 20", "delivers 1,000 from memory", "50.0 times"]),
+        (20, 400, None, ["The model is the bottleneck", "delivers 400 from the shards", "20.0 times"]),
+        (900, 300, None, ["The input is the bottleneck: it delivers 300", "takes 900 (3.0 times", "--cache_gb"]),
+        (900, 1200, 450, ["The input is the bottleneck: it delivers 450 examples/s from memory", "2.0 times", "cores"]),
         (None, 300, None, ["delivers 300", "no model was measured"]),
     ],
 )
@@ -39,7 +39,7 @@ def test_rates_leave_the_first_pass_out():
             yield 50
 
     found = benchmark.rate(passes(), seconds=2.5, repetitions=2, example_bytes=2e6, clock=lambda: now)
-    assert found == benchmark.Rate(measuring.Spread(50.0, 50.0, 50.0), 100.0)
+    assert found == benchmark.Rate(harness.Spread(50.0, 50.0, 50.0), 100.0)
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,12 @@ def records_dir(tmp_path_factory):
 
 
 def _run(*options):
-    command = [sys.executable, "-m", "benchmarks.input_pipeline", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=measuring.ROOT)
+    return start("benchmarks.input_pipeline", *options).wait()
 
 
 def test_all_stages_of_a_small_folder(records_dir, tmp_path):
     output = tmp_path / "input.json"
-    small = ["--model=resnet14", "--batch_size=8", "--seconds=0.01", "--repetitions=2", f"--output={output}"]
+    small = [f"--model={tiny.CLASSIFIER}", "--batch_size=8", "--seconds=0.01", "--repetitions=2", f"--output={output}"]
     done = _run(f"--records_dir={records_dir}", "--bands=B04,B02", *small)
     assert done.returncode == 0, done.stderr
     found = json.loads(output.read_text())
@@ -73,4 +72,4 @@ def test_all_stages_of_a_small_folder(records_dir, tmp_path):
 
 def test_mistakes_are_one_line(records_dir):
     done = _run(f"--records_dir={records_dir}", "--repetitions=0")
-    assert done.returncode == 2 and "repetitions: 0" in done.stderr and done.stderr.count("\n") == 1
+    assert_one_line_error(done, "repetitions: 0")

@@ -1,4 +1,4 @@
-"""The plainest map of two classes finds the rule that the data were made by, and is scored as a network is."""
+"""The simplest mask of two classes finds the rule that the data were made by, and is scored as a network is."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import measuring, pixel_threshold
+from benchmarks import harness, pixel_threshold
 from eo_keras.errors import RecordsError
 from tests.harness.archives import rgb_members, write_zip
 from tests.harness.building import built
@@ -56,10 +56,10 @@ def test_the_command_scores_the_test_tiles_alone(tmp_path):
     built("ombria_s2", write_zip(tmp_path / "o.zip", members()), tmp_path / "r", split="published", **NAMED)
     output = tmp_path / "results" / "threshold.json"
     words = ["-m", "benchmarks.pixel_threshold", f"--records_dir={tmp_path / 'r'}", f"--output={output}"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=measuring.ROOT)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=harness.ROOT)
     assert done.returncode == 0 and "Flooded      IoU 1.0000" in done.stdout, done.stderr
     found = json.loads(output.read_text())
-    # The first band alone tells water here, and the scores are those of two tiles without their rows of no data.
+    # The first band alone separates water here, and the scores are those of two tiles without their rows of no data.
     assert found["rule"]["bands"] == ["B11"] and found["rule"]["below"]
     assert found["details"]["images"] == 2 and found["count"] == 2 * 240 * 256
     assert found["by_class"]["Flooded"]["iou"]["value"] == 1.0

@@ -4,6 +4,9 @@ import json
 import subprocess
 import sys
 
+from tests.harness import tiny
+from tests.launch.commands import start
+
 
 def run(module, *arguments):
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
@@ -21,12 +24,11 @@ def test_building_tiles_is_measured(tmp_path):
     assert 3e7 < found["memory"]["peak_bytes"] < 1.5e9
 
 
-def test_a_side_of_deeplab_tells_its_figures():
+def test_a_side_of_deeplab_prints_its_figures():
     for what in ("step", "forward"):
-        done = run(
-            "dense_step", f"--side={what}", "--model=deeplab_resnet14", "--size=64", "--steps=1", "--batch_size=2"
-        )
+        small = (f"--model={tiny.SEGMENTER}", "--size=64", "--steps=1", "--batch_size=2")
+        done = start("benchmarks.dense_step", f"--side={what}", *small).wait()
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.strip().splitlines()[-1])
-        assert found["examples"] == 2 and found["seconds"] > 0 and 2e6 < found["parameters"] < 3e6
-        assert found["count_macs"] > 1e7
+        assert found["examples"] == 2 and found["seconds"] > 0 and 1e4 < found["parameters"] < 1e5
+        assert found["count_macs"] > 1e6

@@ -2,9 +2,10 @@
 
     KERAS_BACKEND=jax python tests/harness/under_jax.py FOLDER
 
-FOLDER holds the reduced networks as `NAME.keras`; `found.npz` is written into it.
+FOLDER holds the reduced networks as `NAME.keras`; `found.npz` and the trained networks are written into it.
 """
 
+import dataclasses
 import pathlib
 import sys
 
@@ -65,6 +66,52 @@ def built_networks():
         raise AssertionError("synchronized was taken")
 
 
+def training_steps(folder):
+    """Steps on one batch: losses, and logits of the networks that are saved as `OPTIMIZER.keras`.
+
+    A step has no side effects, as JAX requires: weights, moving moments, the state of the dropout and the optimizer's
+    variables are its arguments and its results.
+    """
+    brightness = 60 + 15 * np.arange(10)[:, None, None, None]  # Shows the class.
+    image = np.clip(np.random.default_rng(1).normal(brightness, 20, (10, 32, 32, 3)), 1, 255).astype(np.uint8)
+    statistics = models.Normalization((128.0,) * 3, (50.0,) * 3)
+    results = {"steps/images": image}
+    for name, policy, rate in (("sgd", "float32", 0.01), ("muon", "mixed_bfloat16", 0.02)):
+        spec = network_spec(dtype="uint8", num_classes=10, patch_size=32, normalization=statistics, seed=1)
+        spec = dataclasses.replace(spec, dropout=0.1, dtype_policy=policy)
+        model = reduced_info("resnet50", blocks=(1,))("resnet50", spec)
+        training = models.logits_model(model)
+        options = OptimizerOptions(name, rate, schedule="linear", warmup_epochs=0, final_lr_fraction=1.0)
+        optimizer = make_optimizer(options, make_schedule(options, 1, 4), training.trainable_variables)
+        groups = (training.trainable_variables, training.non_trainable_variables, optimizer.variables)
+        step, state, values = _step(training, optimizer), [[one.value for one in group] for group in groups], []
+        for _ in range(4):
+            *state, loss = step(*state, image, np.arange(10))
+            values.append(float(loss))
+        for group, last in zip(groups, state, strict=True):
+            for variable, value in zip(group, last, strict=True):
+                variable.assign(value)
+        inference = models.inference_model(model, 32)
+        inference.save(folder / f"{name}.keras")
+        logits = keras.Model(inference.input, inference.get_layer("logits").output).predict_on_batch(image)
+        results |= {f"steps/{name}/losses": values, f"steps/{name}/logits": logits}
+    return results
+
+
+def _step(training, optimizer):
+    def loss_of(trainable, others, image, label):
+        logits, others = training.stateless_call(trainable, others, image, training=True)
+        return softmax_cross_entropy(label, keras.tree.flatten(logits)[0]).mean(), others
+
+    @jax.jit
+    def step(trainable, others, slots, image, label):
+        (loss, others), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable, others, image, label)
+        trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
+        return trainable, others, slots, loss
+
+    return step
+
+
 def losses():
     """Losses, gradients and counts."""
     smoothed = softmax_cross_entropy(np.array([1, 0]), np.array([[0.0, 1.0], [0.0, 1.0]]), label_smoothing=0.1)
@@ -92,4 +139,4 @@ if __name__ == "__main__":
     assert keras.config.backend() == "jax"
     folder = pathlib.Path(sys.argv[1])
     built_networks()
-    np.savez(folder / "found.npz", **saved_networks(folder), **losses())
+    np.savez(folder / "found.npz", **saved_networks(folder), **training_steps(folder), **losses())

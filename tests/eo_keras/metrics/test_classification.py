@@ -223,11 +223,3 @@ def test_other_bad_input_is_refused():
         metrics.score_classification([0], good, "xy", bins=0)
     with pytest.raises(errors.OptionError, match="resamples"):
         metrics.score_classification([0], good, "xy", resamples=0)
-
-
-def test_agreement():
-    assert metrics.agreement([0, 1, 2, 3], [0, 1, 3, 2]) == 0.5
-    with pytest.raises(ValueError, match="cannot be compared"):
-        metrics.agreement([0, 1], [0])
-    with pytest.raises(errors.EOKerasError, match="there are none"):
-        metrics.agreement([], [])

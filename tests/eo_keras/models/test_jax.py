@@ -61,6 +61,15 @@ def test_another_output_stride(saved, found):
     np.testing.assert_allclose(found["deeplab_resnet50/stride8"], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_training_steps_and_the_saved_network(name, saved, found):
+    values = found[f"steps/{name}/losses"]
+    assert len(values) == 4 and values[-1] < values[0]
+    model = keras.saving.load_model(saved / f"{name}.keras", safe_mode=True)
+    logits = np.asarray(keras.Model(model.input, model.get_layer("logits").output)(found["steps/images"]))
+    np.testing.assert_allclose(found[f"steps/{name}/logits"], logits, atol=1e-4 * np.abs(logits).max())
+
+
 @pytest.mark.parametrize("number", range(len(OPTIONS)), ids=str)
 def test_losses_and_gradients_of_segmentation(number, found):
     for case, ignored in (("some", 0.3), ("all", 2.0)):

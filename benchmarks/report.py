@@ -1,0 +1,687 @@
+"""Writes docs/results.md and docs/accuracy.md from the files below docs/results: no figure there is typed by hand.
+
+A run is a folder docs/results/NAME (of patches) or docs/results/maps/NAME (of tiles) with its flags.txt and history.csv
+and the evaluation's metrics.json. Beside them may lie metrics-VARIANT.json of evaluations with other flags, before.txt
+(commands that make the source), threshold.json of benchmarks.pixel_threshold, and agreement.json (predictions of an RGB
+run for 13-band GeoTIFFs and for the JPEGs of the same names). tried/NAME holds flags.txt and history.csv of runs that
+were only validated. campaign.json lists the figures to reach, published.json those of others.
+
+leaks/*.json are reports of launch.inspect, cross_validation.json is of benchmarks.cross_validation, speed.json of
+benchmarks.speed, train_step.json of benchmarks.train_step, input/*.json of benchmarks.input_pipeline, dense_step*.json
+of benchmarks.dense_step, tile_building.json of benchmarks.tile_building. earlier.md is what this script wrote of
+measurements that no script here repeats: tfrecord_writers.json, train_step_jax.json, the profiles in train_step.json.
+
+Example: python -m benchmarks.report
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import json
+import pathlib
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from benchmarks import harness, train_step
+from benchmarks.harness import Spread
+from eo_keras.core import files
+from eo_keras.core.options import with_present_names
+from eo_keras.metrics.metric import METRICS
+from eo_keras.metrics.scores import Scores
+from eo_keras.training.options import TrainingOptions
+from launch import app
+from tfrecords_builder.downloads import PUBLISHED
+
+FLAGS = flags.FLAGS
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+
+_VARIANTS = {
+    "d4": "--tta=d4",
+    "os8": "--output_stride=8",
+    "flip": "--flip",
+    "os8-flip": "--output_stride=8 --flip",
+}
+"""Flags of the evaluations whose files are metrics-VARIANT.json."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training run of which docs/results keeps flags, history and, if it was evaluated, metrics.
+
+    Attributes:
+        folder: its folder.
+    """
+
+    folder: pathlib.Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.folder.name
+
+    @functools.cached_property
+    def flags(self) -> dict[str, str]:
+        """The flags that repeat the run, by their present names."""
+        lines = (self.folder / "flags.txt").read_text(encoding="utf-8").splitlines()
+        given = dict(line[2:].split("=", 1) for line in lines if line.startswith("--"))
+        return with_present_names(TrainingOptions, given)
+
+    @functools.cached_property
+    def history(self) -> list[dict[str, str]]:
+        """One row an epoch."""
+        with open(self.folder / "history.csv", encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    @property
+    def hours(self) -> float:
+        """Duration of all epochs."""
+        return sum(float(row["seconds"]) for row in self.history) / 3600
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The evaluation's metrics.json."""
+        return _read(self.folder / "metrics.json")
+
+    @functools.cached_property
+    def scores(self) -> Scores:
+        """The scores on the test split."""
+        return Scores.read(self.metrics, str(self.folder))
+
+    @functools.cached_property
+    def variants(self) -> dict[str, Scores]:
+        """The scores of evaluations with other flags, by variant."""
+        paths = sorted(self.folder.glob("metrics-*.json"))
+        return {path.stem.removeprefix("metrics-"): Scores.read(_read(path), str(path)) for path in paths}
+
+    def sizes(self) -> str:
+        """Returns how many epochs used which size of image, such as `32 at 32 px, 13 at 48 px, 15 whole`."""
+        sizes = [size for size in self.flags.get("progressive_sizes", "").split(",") if size]
+        lengths = [int(length) for length in self.flags.get("progressive_epochs", "").split(",") if length]
+        parts = [f"{length} at {size} px" for size, length in zip(sizes, lengths, strict=True)]
+        return ", ".join([*parts, f"{len(self.history) - sum(lengths)} whole"])
+
+    def differences(self, other: Run) -> list[str]:
+        """Returns the flags, as given, that differ from another run's; folders are left out."""
+        return [f"--{name}={v}" for name, v in self.flags.items() if other.flags.get(name) != v and name[-4:] != "_dir"]
+
+    def split(self) -> str:
+        """Returns the split in words."""
+        found = self.metrics["split_method"]
+        if found["method"] == "lists":
+            return f"lists {found['lists']}, test {self.scores.count:,}"
+        return f"{found['method']} split, test {found['test_fraction']:.0%}, seed {found['seed']}"
+
+    def commands(self) -> list[str]:
+        """Returns the commands that repeat the run."""
+        where = f"docs/results/{self.folder.relative_to(self.folder.parents[_depth(self.folder)])}"
+        commands = [
+            *self._building(),
+            f"python -m launch.train --flagfile={where}/flags.txt --run_dir=runs/{self.name}",
+            f"python -m launch.evaluate --run_dir=runs/{self.name} --split={self.metrics['split']}",
+        ]
+        if (self.folder / "threshold.json").is_file():
+            records = self.flags["records_dir"]
+            output = f"{where}/threshold.json"
+            commands.append(f"python -m benchmarks.pixel_threshold --records_dir={records} --output={output}")
+        return commands
+
+    def _building(self) -> list[str]:
+        before, found = self.folder / "before.txt", self.metrics["split_method"]
+        if before.is_file():
+            return before.read_text(encoding="utf-8").splitlines()
+        if found["method"] == "lists":
+            split = f"--split=lists --lists=data/{found['lists']}"
+        else:
+            split = f"--split={found['method']} --test_fraction={found['test_fraction']:g} --seed={found['seed']}"
+        dataset = self.metrics["dataset"]
+        return [
+            f"python -m launch.build --dataset={dataset} --source=data/{PUBLISHED[dataset].name} "
+            f"--output_dir={self.flags['records_dir']} {split}"
+        ]
+
+
+def _depth(folder: pathlib.Path) -> int:
+    return 1 if folder.parent.name == "maps" else 0
+
+
+def runs_of(folder: pathlib.Path) -> list[Run]:
+    """Returns the evaluated runs in a folder, by name."""
+    return [Run(path.parent) for path in sorted(folder.glob("*/metrics.json"))]
+
+
+def _read(path: pathlib.Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> list[str]:
+    """Returns a Markdown table; columns after the first `text_columns` are aligned to the right."""
+    aligned = ["---" if place < text_columns else "---:" for place in range(len(columns))]
+    return [f"| {' | '.join(row)} |" for row in (columns, aligned, *rows)]
+
+
+def _repeat(commands: Sequence[str]) -> list[str]:
+    return ["", "Repeat it:", "", "```", *commands, "```"] if commands else []
+
+
+def results_page(folder: pathlib.Path) -> str:
+    """Returns the text of docs/results.md.
+
+    Args:
+        folder: docs/results.
+    """
+    lines = [
+        "# Results",
+        "",
+        "Made by `python -m benchmarks.report` from the JSON files in [docs/results](results); nothing here is typed "
+        "by hand. Scores are those of the test split, which took no part in any choice, with 95 % intervals: of runs "
+        "evaluated by early versions bootstrap intervals.",
+        *_patches(folder),
+        *_tiles(folder / "maps"),
+        *_dense_steps(folder),
+        *_tile_building(folder / "tile_building.json"),
+        *_leaks(folder),
+        *_training_steps(folder / "train_step.json", runs_of(folder)),
+        *_speed(folder / "speed.json"),
+        *_input(folder),
+        *_earlier(folder / "earlier.md"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _patches(folder: pathlib.Path) -> list[str]:
+    rows = [
+        (
+            f"**{run.metrics['model']}, {','.join(run.metrics['bands'])}, {run.split()}** ([{run.name}](#{run.name}))",
+            f"**{_show(run.scores, 'accuracy')}**",
+            _ends(run.scores, "accuracy"),
+            f"measured here. {run.metrics['initialisation']}",
+        )
+        for run in runs_of(folder)
+    ]
+    for entry in _read(folder / "published.json"):
+        differs = f"{entry['source']}: {entry['differs']}"
+        rows.append((f"{entry['figure']} (published)", f"{entry['accuracy']:.2%}", "not published", differs))
+    columns = ("what", "accuracy", "95 % interval", "differs from ours, or source")
+    lines = ["", "## EuroSAT", "", *table(columns, rows, 4)]
+    for run in runs_of(folder):
+        lines += _details(run)
+    return lines
+
+
+def _tiles(folder: pathlib.Path) -> list[str]:
+    runs = runs_of(folder)
+    if not runs:
+        return []
+    lines = [
+        "",
+        "## Segmentation",
+        "",
+        "Mean intersection over union (mIoU) of the classes; intervals are over tiles. The deck of Helber et al. "
+        "(2018) gives 0.7657 for its human settlement layer, of about 90,000 tiles of 785 cities, which is not "
+        "published.",
+    ]
+    for run in runs:
+        lines += _details(run)
+    return lines
+
+
+def _show(scores: Scores, name: str) -> str:
+    return METRICS[name].show(scores.value(name))
+
+
+def _ends(scores: Scores, name: str) -> str:
+    return METRICS[name].show_interval(scores[name].ends)
+
+
+def _scored(scores: Scores, name: str) -> str:
+    ends = f" ({_ends(scores, name)})" if scores[name] and scores[name].ends else ""
+    return f"{METRICS[name].title} {_show(scores, name)}{ends}"
+
+
+def _details(run: Run) -> list[str]:
+    metrics, scores, chosen = run.metrics, run.scores, run.metrics["selection"]
+    images = scores.details.get("images")
+    what = f"{scores.count:,} test patches" if images is None else f"{images:,} test tiles, {scores.count:,} pixels"
+    hidden = (scores.primary, "negative_log_likelihood", "brier_score")
+    others = sorted((name for name in scores.overall if name not in hidden), key=lambda name: name == "boundary_f1")
+    others = ", ".join(_scored(scores, name) for name in others)
+    if "boundary_tolerance" in scores.details:
+        others += f" within {scores.details['boundary_tolerance']:g} pixels"
+    chooser = "the last one"
+    if chosen["metric"]:
+        metric = METRICS[chosen["metric"]]
+        chooser = f"by {metric.title} ({metric.show(chosen['value'])}) on {chosen['split']}"
+    lines = [
+        "",
+        f"### {run.name}",
+        "",
+        f"* {metrics['model']}, {what}: {METRICS[scores.primary].title} **{_show(scores, scores.primary)}** "
+        f"({_ends(scores, scores.primary)}), {others}.",
+        f"* {len(run.history)} epochs, {run.hours:.2f} hours; kept epoch {chosen['epoch']}: {chooser}.",
+        f"* TensorFlow {metrics['versions']['tensorflow']}, Keras {metrics['versions']['keras']}; records "
+        f"`{metrics['data_fingerprint'][:12]}`, model SHA-256 `{metrics['model_sha256'][:12]}`.",
+        *_confidences(scores),
+    ]
+    for name, variant in run.variants.items():
+        lines.append(
+            f"* With the same weights and `{_VARIANTS.get(name, name)}`, reported apart: "
+            f"{_scored(variant, scores.primary)}."
+        )
+    lines += _beside(run.folder)
+    lines += ["", *_classes(scores, "patches" if images is None else "pixels")]
+    if (run.folder / "maps.png").is_file():
+        lines += ["", f"![Test tiles, true masks and predictions of {run.name}](results/maps/{run.name}/maps.png)"]
+    return lines + _repeat(run.commands())
+
+
+def _classes(scores: Scores, unit: str) -> list[str]:
+    names = [name for name in ("iou", "precision", "recall", "f1") if name in next(iter(scores.by_class.values()))]
+    with_ends = any(values[names[0]] and values[names[0]].ends for values in scores.by_class.values())
+    rows = []
+    for name, values in scores.by_class.items():
+        cells = [METRICS[score].show(scores.value(score, name)) for score in names]
+        first = values[names[0]]
+        ends = [METRICS[names[0]].show_interval(first and first.ends)] if with_ends else []
+        rows.append((name, f"{values['support']:,}", cells[0], *ends, *cells[1:]))
+    titles = [METRICS[score].title for score in names]
+    titles[1:1] = ["95 % interval"] if with_ends else []
+    return table(("class", unit, *titles), rows)
+
+
+def _confidences(scores: Scores) -> list[str]:
+    """Returns what is known of confidences, by evaluations that scored them."""
+    lines, found = [], scores.sections.get("calibration")
+    if found and found["temperature"] is not None:
+        before, after = (found["split"][when]["expected_calibration_error"] for when in ("before", "after"))
+        lines.append(
+            f"* A temperature of {found['temperature']:.3f}, fitted on {found['examples']:,} validation examples, "
+            f"takes the expected calibration error from {before:.2%} to {after:.2%}."
+        )
+    if selective := scores.sections.get("selective"):
+        parts = [f"{one['accuracy']:.2%} of the most confident {one['coverage']:.0%}" for one in _partial(selective)]
+        lines.append(f"* Correct predictions by confidence: {', '.join(parts)}.")
+        for one in selective.get("by_validation", ()):
+            lines.append(
+                f"* From confidence {one['threshold']:.3f} on, which gave {one['aim']:.1%} on validation: "
+                f"{one['coverage']:.1%} of the test patches, {one['accuracy']:.2%} of these correct."
+            )
+    return lines
+
+
+def _partial(selective: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in selective["accuracy_at_coverage"] if one["coverage"] < 1]
+
+
+def _beside(folder: pathlib.Path) -> list[str]:
+    """Returns the results of other files beside a run's metrics."""
+    lines = []
+    if (path := folder / "agreement.json").is_file():
+        found = _read(path)
+        lines.append(
+            f"* For the 13-band GeoTIFFs of {found['patches']} test patches (B04, B03, B02, scaled as the JPEGs were "
+            f"made) it predicts the same class as for their JPEGs in {found['agreement']:.1%}; "
+            f"{found['accuracy_on_geotiffs']:.1%} of the GeoTIFFs and {found['accuracy_on_jpegs']:.1%} of the JPEGs "
+            "are classified correctly. With the scaled pixels compressed as the authors did, it predicts the same "
+            f"class in {found['agreement_after_compression']:.1%}."
+        )
+    if (path := folder / "threshold.json").is_file():
+        found = _read(path)
+        rule, scores = found["rule"], Scores.read(found, str(path))
+        numbers, name = rule["bands"][0], scores.class_names[1]
+        if len(rule["bands"]) == 2:
+            numbers = "({0} - {1}) / ({0} + {1})".format(*rule["bands"])
+        iou = scores.by_class[name]["iou"]
+        lines.append(
+            f"* A threshold for single pixels, {numbers} {'below' if rule['below'] else 'from'} {rule['value']:.3f}, "
+            f"the best on the training tiles: IoU of {name} {iou.value:.4f} ({METRICS['iou'].show_interval(iou.ends)}),"
+            f" {_scored(scores, 'miou')}."
+        )
+    return lines
+
+
+_LEAKS = {
+    "exact copy": lambda pair: pair["exact"],
+    "near copy": lambda pair: pair["near"],
+    "overlapping ground": lambda pair: pair["overlapping"],
+    "touching": lambda pair: pair["neighbours"]["0"],
+    "within 1 km": lambda pair: pair["neighbours"]["1"],
+    "within 5 km": lambda pair: pair["neighbours"]["5"],
+}
+
+
+def _leaks(folder: pathlib.Path) -> list[str]:
+    """Returns the section on leakage between the splits, of launch.inspect's JSON files."""
+    reports: dict[str, dict] = {}
+    for path in sorted(folder.glob("leaks/*.json")):
+        found = _read(path)
+        for report in (found, found.get("against")):
+            if report is not None:
+                reports.setdefault(report["fingerprint"], report)
+    if not reports:
+        return []
+    rows = []
+    for report in sorted(reports.values(), key=lambda report: report["split_method"]["method"]):
+        split = report["split_method"]
+        name = split["method"]
+        if split.get("layout") == "longitude":
+            name += ", by longitude"
+        elif split.get("layout") == "blocks":
+            name += f", blocks of {split['block_km']:g} km, buffer {split['buffer_km']:g} km"
+        (pair,) = (pair for pair in report["leaks"]["pairs"] if (pair["part"], pair["other"]) == ("test", "train"))
+        counts = [count(pair) for count in _LEAKS.values()]
+        shares = [f"{number:,} ({number / pair['patches']:.1%})" if number else "0" for number in counts]
+        rows.append((name, f"{pair['patches']:,}", *shares, f"{pair['median_km']:.3g} km"))
+    return [
+        "",
+        "## Leakage between splits",
+        "",
+        "How many test patches have such a patch in training, edge to edge, of all pairs; "
+        "[inspect](guides/inspect.md) says how they are found. `python -m launch.inspect --records_dir=... "
+        "--coordinates=data/coordinates.csv` repeats it; the reports are in `docs/results/leaks`.",
+        "",
+        *table(("split", "test patches", *_LEAKS, "median distance"), rows),
+    ]
+
+
+def _dense_steps(folder: pathlib.Path) -> list[str]:
+    rows, machine = [], ""
+    for path in sorted(folder.glob("dense_step*.json")):
+        found = _read(path)
+        machine = machine or harness.machine_text(found["machine"])
+        for name, work in found["works"].items():
+            rates = {side: Spread(**one).text(".2f") for side, one in work["images_per_second"].items()}
+            versions = ", ".join(f"{one} {version}" for one, version in work["versions"].items())
+            what = "training step" if name == "step" else "forward pass"
+            rows.append(
+                (
+                    f"{what}, {found['model']}, {found['size']}x{found['size']}, batch {found['batch_size']}",
+                    rates["ours"],
+                    f"{rates['peer']} ({versions})",
+                    Spread(**work["ratio"]).text(".2f"),
+                    " and ".join(f"{count / 1e6:.1f} M" for count in work["parameters"].values()),
+                )
+            )
+    if not rows:
+        return []
+    return [
+        "",
+        "## DeepLabv3+ beside segmentation_models_pytorch",
+        "",
+        f"On one batch in memory, in float32; the ratio is taken round by round. {machine}.",
+        "",
+        *table(("", "ours, images/s", "theirs", "ratio", "parameters, ours and theirs"), rows),
+        *_repeat(["make bench-peers", "python -m benchmarks.dense_step"]),
+    ]
+
+
+def _tile_building(path: pathlib.Path) -> list[str]:
+    if not path.is_file():
+        return []
+    found = _read(path)
+    speed = found["speed"]
+    rows = [("launch.build, records written", Spread(**speed["tiles_per_second"]).text(",.1f"))]
+    if "ratio" in speed:
+        versions = ", ".join(f"{name} {version}" for name, version in speed["torchgeo_versions"].items())
+        theirs = Spread(**speed["torchgeo_tiles_per_second"]).text(",.2f")
+        rows.append((f"torchgeo, raster and vector data sets intersected, tiles read ({versions})", theirs))
+        rows.append(("ratio, round by round", Spread(**speed["ratio"]).text(",.1f")))
+    lines = [
+        "",
+        "## Building tiles",
+        "",
+        f"A scene of {speed['scene']}, {speed['polygons']:,} polygons, {speed['tiles']:,} tiles of "
+        f"{speed['tile_size']} pixels, {speed['workers']} processes a side, from the start of a process to its end. "
+        f"{harness.machine_text(found['machine'])}.",
+        "",
+        *table(("", "tiles a second"), rows),
+    ]
+    if memory := found.get("memory"):
+        lines += [
+            "",
+            f"Peak memory of one process that builds from a scene of {memory['scene']} "
+            f"({memory['scene_bytes'] / 1e9:.1f} GB) and {memory['polygons']:,} polygons, GDAL's cache included: "
+            f"{memory['peak_bytes'] / 1e9:.2f} GB; {memory['tiles_kept']:,} tiles of {memory['tile_size']} pixels were "
+            f"kept, in {memory['seconds']:,.0f} s.",
+        ]
+    return lines + _repeat(["make bench-peers", "python -m benchmarks.tile_building"])
+
+
+def _side_by_side(name: str, found: Mapping[str, Any], text: str) -> list[str]:
+    """Returns a text, machine, versions and the table of the measurements of a file."""
+    versions = dict(found["machine"]["versions"])
+    sides = [side for work in found["works"].values() for side in work["sides"].values()]
+    for run in (run for side in sides for run in side["runs"]):
+        versions |= run.get("versions", {})
+    names = ("eo-keras", "tensorflow", "tensorflow-datasets", "torchgeo", "torchvision", "torch", "tfrecord")
+    listed = ", ".join(f"{one} {versions[one]}" for one in names if one in versions)
+    return [
+        "",
+        f"{text} Medians of {found['runs']} runs, in brackets the lowest and the highest; the ratio is taken round by "
+        f"round. {harness.machine_text(found['machine'])}; {listed}. The commands and every run are in "
+        f"[{name}](results/{name}).",
+        "",
+        *harness.table(found["works"]),
+    ]
+
+
+def _training_steps(path: pathlib.Path, runs: Sequence[Run]) -> list[str]:
+    if not path.is_file():
+        return []
+    found = _read(path)
+    text = (
+        f"Patches of {found['patch_size']}x{found['patch_size']} pixels, batches of {found['batch_size']}. Ours is "
+        "`launch.train` itself, with records, augmentation, metrics and progress, without validation and checkpoints; "
+        "the peers take steps on one batch in memory."
+    )
+    command = f"python -m benchmarks.train_step --runs={found['runs']} --steps={found['steps']}"
+    # Records that a run here was trained on have a name; others are those that the command generates.
+    known = {run.metrics["data_fingerprint"]: run.flags["records_dir"] for run in runs}
+    if (name := known.get(found["records"]["data_fingerprint"])) is not None:
+        command += f" --records_dir={name}"
+    return [
+        "",
+        "## Training steps",
+        *_side_by_side(path.name, found, text),
+        "",
+        *(f"* {train_step.verdict_line(one)}." for one in found["targets"]),
+        *_repeat(["make bench-peers", command]),
+    ]
+
+
+def _speed(path: pathlib.Path) -> list[str]:
+    if not path.is_file():
+        return []
+    found = _read(path)
+    rgb, ms = found["sources"]["rgb"], found["sources"]["ms"]
+    repeated = f", repeated {ms['copies']} times under other numbers" if ms["copies"] > 1 else ""
+    text = (
+        f"Side by side on the same files, page cache {found['cache']}. The sources are `{rgb['name']}` "
+        f"({rgb['files']:,} JPEGs) and `{ms['name']}` ({ms['files']:,} GeoTIFFs{repeated})."
+    )
+    command = f"python -m benchmarks.speed --rgb_source=data/{rgb['name']} --ms_source=data/{ms['name']}"
+    return [
+        "",
+        "## Speed",
+        *_side_by_side(path.name, found, text),
+        *_repeat(["make bench-peers", f"{command} --work_dir=data/bench"]),
+    ]
+
+
+def _input(folder: pathlib.Path) -> list[str]:
+    """Returns the section on the stages of the input pipeline."""
+    lines = []
+    for path in sorted(folder.glob("input/*.json")):
+        found = _read(path)
+        if not lines:
+            text = "Each stage holds those before it; medians, in brackets the lowest and the highest."
+            lines += ["", "## Stages of the input", "", f"{text} {harness.machine_text(found['machine'])}."]
+        rates = {name: stage["examples_per_second"] for name, stage in found["stages"].items()}
+        if found["training_step"]:
+            rates[f"training step of {found['model']}"] = found["training_step"]
+        lines += [
+            "",
+            f"{found['dataset']}, {len(found['bands'])} bands, batches of {found['batch_size']}. {found['verdict']}",
+            "",
+            *table(("stage", "examples/s"), [(name, Spread(**one).text()) for name, one in rates.items()]),
+        ]
+        command = f"python -m benchmarks.input_pipeline --records_dir=records/{path.stem} --model={found['model']}"
+        lines += _repeat([command])
+    return lines
+
+
+def _earlier(path: pathlib.Path) -> list[str]:
+    return ["", *path.read_text(encoding="utf-8").rstrip().splitlines()] if path.is_file() else []
+
+
+def accuracy_page(folder: pathlib.Path) -> str:
+    """Returns the text of docs/accuracy.md: figures to reach, those reached, recipes, and what else was tried.
+
+    Args:
+        folder: docs/results.
+    """
+    runs = {run.name: run for run in runs_of(folder)}
+    lines = [
+        "# Accuracy",
+        "",
+        "Made by `python -m benchmarks.report` from the files in [docs/results](results); no figure here is typed by "
+        "hand. [results.md](results.md) holds each run's classes, calibration and commands.",
+        "",
+        "Every choice (recipe, rates, length, the epoch to keep) was made on examples cut from the training split by a "
+        "hash of their keys. The test split was evaluated once a run, after that. 95 % intervals are over the test "
+        "patches: they show what another sample of patches would change, not another seed; where there are several "
+        "seeds, each has its own split, order and initial weights. D4 is the mean of the predictions of the eight "
+        "symmetries of the square.",
+        "",
+        *_campaign(folder, runs),
+        *_trained(runs),
+        *_tried(folder),
+        *_cross_validation(folder / "cross_validation.json"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _campaign(folder: pathlib.Path, runs: Mapping[str, Run]) -> list[str]:
+    rows = []
+    for row in _read(folder / "campaign.json"):
+        found = [runs[name].scores for name in row["runs"] if name in runs]
+        reach = "" if row["reach"] is None else f"{row['reach']:.2%}"
+        if row.get("goal"):
+            reach += f", the goal {row['goal']:.2%}"
+        rows.append((row["figure"], row["best_known"], reach, _here(found), _state(row, found)))
+    return ["## Figures to reach", "", *table(("figure", "best known", "to reach", "here", ""), rows, 5)]
+
+
+def _here(found: Sequence[Scores]) -> str:
+    if not found:
+        return ""
+    if len(found) == 1:
+        return f"**{_show(found[0], 'accuracy')}** ({_ends(found[0], 'accuracy')})"
+    mean = statistics.mean(one.value("accuracy") for one in found)
+    listed = ", ".join(_show(one, "accuracy") for one in found)
+    return f"**{mean:.2%}**, mean of {len(found)} seeds ({listed})"
+
+
+def _state(row: Mapping[str, Any], found: Sequence[Scores]) -> str:
+    if not found:
+        return "open"
+    # As printed: two decimals of a per cent.
+    mean, state = round(statistics.mean(one.value("accuracy") for one in found), 4), "measured"
+    if row["reach"] is not None:
+        state = "reached" if mean >= row["reach"] else "missed"
+        if row.get("goal") and mean >= row["goal"]:
+            state = "goal reached"
+    missing = len(row["runs"]) - len(found)
+    return state + (f"; {missing} of {len(row['runs'])} seeds open" if missing else "")
+
+
+def _trained(runs: Mapping[str, Run]) -> list[str]:
+    if not runs:
+        return []
+    rows = []
+    for run in runs.values():
+        chosen, averaged = run.metrics["selection"], run.variants.get("d4")
+        both = [f"{_show(one, 'accuracy')} ({_ends(one, 'accuracy')})" if one else "" for one in (run.scores, averaged)]
+        rows.append(
+            (
+                f"[{run.name}](results.md#{run.name})",
+                run.sizes(),
+                f"{run.hours:.1f}",
+                f"{run.flags['optimizer']} {run.flags['learning_rate']}, batch {run.flags['batch_size']}",
+                "none" if chosen["metric"] is None else f"{chosen['value']:.2%}, epoch {chosen['epoch']}",
+                *both,
+            )
+        )
+    text = "On two processor cores, in float32, unless the flags say otherwise."
+    columns = ("run", "epochs", "hours", "optimizer", "validation", "test", "with D4")
+    return ["", "## How they were trained", "", text, "", *table(columns, rows, 7)]
+
+
+def _tried(folder: pathlib.Path) -> list[str]:
+    found = [Run(path.parent) for path in sorted(folder.glob("tried/*/history.csv"))]
+    if not found:
+        return []
+    base, rows = found[0], []
+    for run in found:
+        last, other = run.history[-1], ", ".join(f"`{flag}`" for flag in run.differences(base))
+        scores = f"{float(last['val_accuracy']):.2%}", f"{float(last['val_loss']):.4f}"
+        rows.append((run.name, other, run.sizes(), f"{run.hours:.1f}", *scores))
+    return [
+        "",
+        "## What was tried",
+        "",
+        f"Shorter runs, validated only, on examples cut from training. The first, [{base.name}](results/tried/"
+        f"{base.name}/flags.txt), is what the others differ from; each is repeated by its `flags.txt`.",
+        "",
+        *table(("run", "differing flags", "epochs", "hours", "last validation", "its loss"), rows, 3),
+    ]
+
+
+def _cross_validation(path: pathlib.Path) -> list[str]:
+    if not path.is_file():
+        return []
+    found = _read(path)
+    first = next(iter(found["bands"].values()))
+    seen = first["patches"] * (found["folds"] - 1) // found["folds"]
+    rows = []
+    for bands, one in found["bands"].items():
+        gain = ("", "")
+        if "gain" in one:
+            gain = f"{one['gain']:+.1%}", f"{one['gain_low']:+.1%} to {one['gain_high']:+.1%}"
+        ends = f"{one['accuracy_low']:.1%} to {one['accuracy_high']:.1%}"
+        rows.append((bands, f"{one['accuracy']:.1%}", ends, f"{one['macro_f1']:.1%}", *gain))
+    columns = ("bands", "accuracy", "95 % interval", "macro F1", "beside the first", "95 % interval")
+    command = f"python -m benchmarks.cross_validation --source=data/{found['source']}"
+    return [
+        "",
+        "## Other bands, on few patches",
+        "",
+        f"The {first['patches']:,} patches of `{found['source']}`, from random weights, {found['folds']} folds of "
+        f"blocks of {found['block_km']:g} km, training patches within {found['buffer_km']:g} km left out. Each patch "
+        f"was predicted once, by the network of the fold that tests it; the intervals draw whole blocks, "
+        f"{first['blocks']:,} of them. These networks saw about {seen:,} patches and are no match for those above; "
+        "the table shows what further bands add.",
+        "",
+        *table(columns, rows),
+        *_repeat([f"{command} --training_flags={found['training_flags']}"]),
+    ]
+
+
+def main() -> None:
+    """Writes the pages."""
+    folder = DOCS / "results"
+    pages = {"results.md": results_page(folder), "accuracy.md": accuracy_page(folder)}
+    if FLAGS.dry_run:
+        print("\n".join(pages.values()))
+        return
+    for name, text in pages.items():
+        files.write_text(DOCS / name, text)
+    print(f"{DOCS}: {', '.join(pages)}, {len(runs_of(folder)) + len(runs_of(folder / 'maps'))} evaluated runs")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,223 @@
+"""The pages on results: made of the files, repeatable, and agreeing with README and flag files."""
+
+import json
+import shutil
+
+import pytest
+
+from benchmarks import harness, report
+
+FOLDER = report.DOCS / "results"
+MAPS = report.runs_of(FOLDER / "maps")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(FOLDER, tmp_path / "results")
+
+
+def add_run(folder, name, accuracy):
+    """A run like one that is there, but for its accuracy."""
+    shutil.copytree(FOLDER / "eurosat_rgb_resnet50_scratch", folder / name)
+    path = folder / name / "metrics.json"
+    content = json.loads(path.read_text())
+    content["scores"]["accuracy"] = accuracy
+    path.write_text(json.dumps(content))
+
+
+def cells(folder, **row):
+    """The table's cells of one figure to reach."""
+    row = {"figure": "the figure", "best_known": "98%", "reach": 0.986, **row}
+    (folder / "campaign.json").write_text(json.dumps([row]))
+    (line,) = (line for line in report.accuracy_page(folder).splitlines() if line.startswith("| the figure |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_pages_are_what_the_files_say():
+    assert (report.DOCS / "results.md").read_text() == report.results_page(FOLDER)
+    assert (report.DOCS / "accuracy.md").read_text() == report.accuracy_page(FOLDER)
+
+
+def test_every_run_can_be_repeated_and_another_number_shows(folder):
+    runs = report.runs_of(folder)
+    assert len(runs) == 3 and len(MAPS) == 2
+    text = report.results_page(folder)
+    for run in runs:
+        assert f"--flagfile=docs/results/{run.name}/flags.txt" in text and "model" in run.flags
+        assert f"**{run.scores.value('accuracy'):.2%}**" in text and run.metrics["split"] == "test"
+    for run in MAPS:
+        assert f"--flagfile=docs/results/maps/{run.name}/flags.txt" in text
+    path = runs[0].folder / "metrics.json"
+    path.write_text(path.read_text().replace(repr(runs[0].scores.value("accuracy")), "0.1234"))
+    assert "12.34%" in report.results_page(folder)
+
+
+def test_results_of_the_present_layout_give_the_same_page(folder):
+    before = report.results_page(folder), report.accuracy_page(folder)
+    for run in (*report.runs_of(folder), *report.runs_of(folder / "maps")):
+        for path in run.folder.glob("metrics*.json"):
+            content = json.loads(path.read_text())
+            path.write_text(json.dumps(content | report.Scores.read(content).to_json()))
+    assert (report.results_page(folder), report.accuracy_page(folder)) == before
+
+
+@pytest.mark.parametrize("run", MAPS, ids=lambda run: run.name)
+def test_scores_of_tiles_stand_on_the_page_in_readme_and_in_the_flag_file(run):
+    text = report.results_page(FOLDER)
+    miou = run.scores["miou"]
+    numbers = [f"{value:.4f}" for value in (miou.value, miou.low, miou.high)]
+    assert f"**{numbers[0]}** ({numbers[1]} to {numbers[2]})" in text
+    for name, values in run.scores.by_class.items():
+        assert f"| {name} | {values['support']:,} | {values['iou'].value:.4f} |" in text
+    flags = next((harness.ROOT / "launch" / "flagfiles").rglob(f"{run.name}.flags")).read_text()
+    comment = " ".join(line.removeprefix("# ") for line in flags.splitlines() if line.startswith("#"))
+    readme = (harness.ROOT / "README.md").read_text()
+    assert all(number in comment and number in readme for number in numbers)
+    # The run had the flags of the flag file.
+    given = dict(line[2:].split("=", 1) for line in flags.splitlines() if line.startswith("--"))
+    given.pop("warmup_epochs", None)
+    assert {name: run.flags[name] for name in given} == given
+
+
+def test_a_threshold_stands_beside_the_network_with_the_command_that_repeats_it():
+    (run,) = (run for run in MAPS if run.name == "ombria_deeplab_resnet14")
+    found = json.loads((run.folder / "threshold.json").read_text())
+    scores, text = report.Scores.read(found), report.results_page(FOLDER)
+    assert found["data_fingerprint"] == run.metrics["data_fingerprint"]
+    assert f"IoU of Flooded {scores.value('iou', 'Flooded'):.4f} (" in text
+    assert f"mIoU {scores.value('miou'):.4f} (" in text and "kept epoch 20: the last one." in text
+    assert "benchmarks.pixel_threshold --records_dir=records/ombria --output=docs/results/maps/ombria" in text
+    assert f"{scores.value('miou'):.4f}" in (harness.ROOT / "README.md").read_text()
+
+
+def test_tiles_and_steps_are_shown_with_their_ratios(folder):
+    spread = {"median": 2.0, "low": 1.5, "high": 2.5}
+    machine = {"processor": "P", "cores": 2, "memory_gib": 8.0, "system": "Linux", "python": "3.11", "versions": {}}
+    speed = {
+        "scene": "4096x4096, 3 bands",
+        "polygons": 1234,
+        "tile_size": 256,
+        "workers": 2,
+        "tiles": 256,
+        "tiles_per_second": spread,
+        "torchgeo_tiles_per_second": spread,
+        "ratio": {"median": 40.0, "low": 30.0, "high": 50.0},
+        "torchgeo_versions": {"torchgeo": "0.8.1"},
+    }
+    memory = {
+        "scene": "10980x10980, 13 bands, tiled GeoTIFF",
+        "scene_bytes": 3_300_000_000,
+        "polygons": 99,
+        "tile_size": 512,
+        "tiles_kept": 370,
+        "seconds": 30.0,
+        "peak_bytes": 614_000_000,
+    }
+    (folder / "tile_building.json").write_text(json.dumps({"machine": machine, "speed": speed, "memory": memory}))
+    work = {
+        "images_per_second": {"ours": spread, "peer": spread},
+        "ratio": spread,
+        "parameters": {"ours": 26.8e6, "peer": 26.7e6},
+        "versions": {"segmentation_models_pytorch": "0.6.0"},
+    }
+    content = {"machine": machine, "model": "deeplab_resnet50", "size": 256, "batch_size": 4, "works": {"step": work}}
+    (folder / "dense_step.json").write_text(json.dumps(content))
+    text = report.results_page(folder)
+    assert "1,234 polygons" in text and "40.0 (30.0 to 50.0)" in text and "0.61 GB" in text
+    assert "training step, deeplab_resnet50, 256x256, batch 4 | 2.00 (1.50 to 2.50)" in text and "26.8 M" in text
+
+
+def test_speed_is_shown_with_its_targets_and_versions(folder):
+    run = {"examples": 10, "seconds": 2, "versions": {"torchgeo": "0.8.1"}}
+    side = {"title": "a", "rates": [5.0], "median": 5.0, "low": 5.0, "high": 5.0, "runs": [run]}
+    ratio = {"median": 0.5, "low": 0.4, "high": 0.6}
+    sides = {harness.OURS: side | {"ratio": ratio, "target": 1}, harness.PEER: side}
+    sources = {"rgb": {"name": "EuroSAT_RGB.zip", "files": 27000, "copies": 1}}
+    content = {
+        "runs": 1,
+        "cache": "warm",
+        "sources": sources | {"ms": {"name": "part.zip", "files": 10, "copies": 3}},
+        "machine": harness.machine(),
+        "works": {"ms_build": {"title": "the work", "unit": "images/s", "timed": "inside", "sides": sides}},
+    }
+    (folder / "speed.json").write_text(json.dumps(content))
+    text = report.results_page(folder)
+    assert "0.50 (0.40 to 0.60) | 1 (missed) |" in text and "torchgeo 0.8.1" in text
+    assert "`part.zip` (10 GeoTIFFs, repeated 3 times" in text
+    assert "python -m benchmarks.speed --rgb_source=data/EuroSAT_RGB.zip --ms_source=data/part.zip " in text
+
+
+def test_sections_without_files_are_left_out(folder):
+    for name in ("maps", "leaks", "input"):
+        shutil.rmtree(folder / name)
+    for name in ("dense_step", "tile_building", "train_step", "speed"):
+        (folder / f"{name}.json").unlink()
+    (folder / "earlier.md").unlink()
+    text = report.results_page(folder)
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## EuroSAT"]
+
+
+def test_every_measured_run_belongs_to_a_figure_to_reach():
+    named = {name for row in json.loads((FOLDER / "campaign.json").read_text()) for name in row["runs"]}
+    assert {run.name for run in report.runs_of(FOLDER)} <= named
+
+
+def test_open_missed_reached_and_the_goal(folder):
+    assert cells(folder, runs=["a", "b"])[3:] == ["", "open"]
+    add_run(folder, "a", 0.98594)
+    assert cells(folder, runs=["a"])[3:] == ["**98.59%** (96.44% to 97.35%)", "missed"]
+    assert cells(folder, runs=["a", "b"])[-1] == "missed; 1 of 2 seeds open"
+    add_run(folder, "b", 0.9864)
+    assert cells(folder, runs=["a", "b"])[3:] == ["**98.62%**, mean of 2 seeds (98.59%, 98.64%)", "reached"]
+    assert cells(folder, runs=["b"], goal=0.99)[2:] == [
+        "98.60%, the goal 99.00%",
+        "**98.64%** (96.44% to 97.35%)",
+        "reached",
+    ]
+    add_run(folder, "c", 0.9903)
+    assert cells(folder, runs=["c"], goal=0.99)[-1] == "goal reached"
+    assert cells(folder, runs=["c"], reach=None)[2::2] == ["", "measured"]
+
+
+def test_what_was_tried_is_shown_by_its_flags(folder):
+    for name, rate in (("a_base", "0.05"), ("b_other", "0.7")):
+        (folder / "tried" / name).mkdir(parents=True)
+        flags = f"--records_dir=records/{name}\n--optimizer=sgd\n--learning_rate={rate}\n--batch_size=64\n"
+        (folder / "tried" / name / "flags.txt").write_text(flags)
+        (folder / "tried" / name / "history.csv").write_text(
+            f"epoch,seconds,val_accuracy,val_loss\n1,1800,0.5,2\n2,1800,0.{rate[2:]}9,0.25\n"
+        )
+    text = report.accuracy_page(folder)
+    assert "| a_base |  | 2 whole | 1.0 | 5.90% | 0.2500 |" in text
+    assert "| b_other | `--learning_rate=0.7` | 2 whole | 1.0 | 79.00% | 0.2500 |" in text
+
+
+def test_a_cross_validation_is_shown(folder):
+    one = {"patches": 466, "blocks": 90, "accuracy": 0.8, "accuracy_low": 0.75, "accuracy_high": 0.85, "macro_f1": 0.79}
+    other = {**one, "accuracy": 0.9, "gain": 0.1, "gain_low": -0.01, "gain_high": 0.2, "over": "RGB"}
+    found = {"source": "a.zip", "training_flags": "a.flags", "folds": 5, "block_km": 20, "buffer_km": 1}
+    (folder / "cross_validation.json").write_text(json.dumps({**found, "bands": {"RGB": one, "all": other}}))
+    text = report.accuracy_page(folder)
+    assert "saw about 372 patches" in text
+    assert "| RGB | 80.0% | 75.0% to 85.0% | 79.0% |  |  |" in text
+    assert "| all | 90.0% | 75.0% to 85.0% | 79.0% | +10.0% | -1.0% to +20.0% |" in text
+
+
+def test_the_flag_files_and_the_readme_say_what_was_measured():
+    texts = {path.stem: path.read_text() for path in (harness.ROOT / "launch" / "flagfiles").rglob("*.flags")}
+    runs = [run for run in report.runs_of(FOLDER) if run.name in texts]
+    assert {run.name for run in runs} >= {"eurosat_rgb_compact_scratch", "eurosat_rgb_resnet50_scratch"}
+    for run in runs:
+        accuracy = run.scores["accuracy"]
+        figures, where = [f"{value:.2%}" for value in (accuracy.value, *accuracy.ends)], [texts[run.name]]
+        if run.name == "eurosat_rgb_compact_scratch":
+            where.append((harness.ROOT / "README.md").read_text())
+            figures.append(f"{run.variants['d4'].value('accuracy'):.2%}")
+        for text in where:
+            assert all(figure.rstrip("%") in text for figure in figures)
+            assert f"{run.hours:.1f} hours" in text.replace("\n# ", " ")
+        for line in texts[run.name].splitlines():
+            if line.startswith("--"):
+                name, value = line.removeprefix("--").split("=")
+                # A whole number of epochs is written as 2.0.
+                assert run.flags[name].removesuffix(".0") == value
