@@ -4,7 +4,7 @@ r"""Trains a grid of settings, one run after the other, and ranks them on valida
 read as flags of this command. Every other flag of launch.train that holds one value may be varied too, by --vary.
 
 Each run is a folder in --sweep_dir, such as lr=0.05,wd=0.001,seed=1. The same command again resumes where it was
-broken off: finished runs are kept, an interrupted one is resumed, failed ones are tried again. Further values may be
+interrupted: finished runs are kept, an interrupted one is resumed, failed ones are tried again. Further values may be
 given later. The test split is never evaluated. docs/guides/sweep.md explains the results.
 
 Examples:

@@ -1,7 +1,7 @@
 """Checks of the machine before a build or a training run: versions, processor, memory, devices, disk.
 
-Every probe returns findings and is run by `examine`, so that what cannot be determined is itself a finding.
-`doctor_tensorflow` asks TensorFlow, and checks the flags of a training run.
+Every probe returns checks and is run by `examine`, so that a probe that fails is itself a finding.
+`eo_keras.doctor.tensorflow` has the checks of TensorFlow and of the options of a training run.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _LEAST_FILES = 256
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One finding.
+    """Result of one check.
 
     Attributes:
-        area: what it is about, such as `disk`.
+        area: its subject, such as `disk`.
         level: one of `LEVELS`. `problem`: something will not work. `warning`: it works, but slowly or untested.
         what: the finding.
         remedy: what to do about it; empty where there is nothing to do.
@@ -54,12 +54,12 @@ class Check:
 
 
 def examine(area: str, probe: Callable[..., Sequence[Check]], *arguments: Any) -> list[Check]:
-    """Runs a probe; if it fails, that is the finding."""
+    """Runs a probe and returns its checks; an exception becomes a check."""
     try:
         return list(probe(*arguments))
     except EOKerasError as error:
         return [Check(area, PROBLEM, str(error))]
-    except Exception as error:  # A probe reads what a system happens to offer, and each lacks something else.
+    except Exception as error:  # Probes read system files, and every system lacks some of them.
         return [Check(area, WARNING, f"it could not be examined ({type(error).__name__}: {error})")]
 
 
@@ -87,12 +87,12 @@ def versions(package: str = _PACKAGE) -> list[Check]:
         except importlib.metadata.PackageNotFoundError:
             findings.append(Check(area, PROBLEM, f"{wanted.name} is not installed", reinstall))
             continue
-        missed = [part for part in wanted.specifier if not part.contains(installed, prereleases=True)]
+        missed = [limit for limit in wanted.specifier if not limit.contains(installed, prereleases=True)]
         if not missed:
             fitting.append(f"{wanted.name} {installed}")
             continue
-        # Below a range something is missing; beyond it, it has only never been tried.
-        level = WARNING if all(part.operator in ("<", "<=") for part in missed) else PROBLEM
+        # A version below the range lacks something; one above it is untested.
+        level = WARNING if all(limit.operator in ("<", "<=") for limit in missed) else PROBLEM
         findings.append(Check(area, level, f"{wanted.name} {installed}; declared {wanted.specifier}", reinstall))
     summary = f"Python {python}, {package} {metadata['Version']}; as declared: {', '.join(fitting)}"
     return [Check(area, OK, summary), *findings]
@@ -183,24 +183,24 @@ def _cgroup_text(root: pathlib.Path, controller: str, name: str) -> str | None:
 def usable_memory(root: pathlib.Path = _ROOT) -> tuple[int, int, int | None]:
     """Returns bytes of memory: all, free for new programs, and the control group's limit or None."""
     lines = dict(line.split(":", 1) for line in (_text(root / "proc/meminfo") or "").splitlines())
-    whole, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
     limits = (_cgroup_text(root, "", "memory.max"), _cgroup_text(root, "memory", "memory.limit_in_bytes"))
-    # Version 1 says "no limit" by a number larger than any memory.
-    limit = min((int(text) for text in limits if text and text.isdigit() and int(text) < whole), default=None)
-    return whole, free, limit
+    # Version 1 has a number larger than any memory for "no limit".
+    limit = min((int(text) for text in limits if text and text.isdigit() and int(text) < total), default=None)
+    return total, free, limit
 
 
 def memory(root: pathlib.Path = _ROOT) -> list[Check]:
     """Reports the memory, how much of it is free, and whether the control group allows less."""
     area = "memory"
-    whole, free, limit = usable_memory(root)
-    findings = [Check(area, OK, f"{whole / _GB:.1f} GB, {free / _GB:.1f} GB free")]
+    total, free, limit = usable_memory(root)
+    findings = [Check(area, OK, f"{total / _GB:.1f} GB, {free / _GB:.1f} GB free")]
     if limit is not None:
         findings.append(
             Check(
                 area,
                 NOTE,
-                f"the control group allows {limit / _GB:.1f} GB; a process that needs more is killed without a word",
+                f"the control group allows {limit / _GB:.1f} GB; a process that needs more is killed without a message",
                 "keep `cache_gb` and `num_workers` below that",
             )
         )
@@ -235,7 +235,7 @@ def disk(folder: str, *, bytes_limit: int | None = None, seconds: float = TEST_S
     Args:
         folder: a folder, which need not exist yet.
         bytes_limit: size of the file; None for `TEST_BYTES`. Less where little is free.
-        seconds: after which writing, and reading, ends early.
+        seconds: time limit of writing, and of reading.
     """
     area, here = "disk", _existing(folder)
     if here is None:
@@ -275,7 +275,7 @@ def space(folder: str, needed: int | None = None, subject: str = "") -> list[Che
     Args:
         folder: a folder, which need not exist yet.
         needed: bytes that shall be written there, if known.
-        subject: what they are.
+        subject: their name in the message, such as a data set.
     """
     area, here = "space", _existing(folder)
     if here is None:

@@ -1,6 +1,6 @@
-"""What TensorFlow makes of the machine, and which flags of a training run are known to break or to crawl on it.
+"""Checks of TensorFlow, of its devices, and of options of a training run that fail or are slow on this machine.
 
-TensorFlow is imported by the functions that ask it something; an import that fails is a finding.
+TensorFlow is imported by the functions that use it; an import that fails is a finding.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from eo_keras.training.validate import validate
 
 _ONEDNN_VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 _DRIVERS = ("proc/driver/nvidia/version", "dev/nvidia0", "dev/dxg")
-"""What shows that there is an NVIDIA GPU, whether TensorFlow sees it or not; the last one is Windows's, under WSL."""
+"""Files that exist where there is an NVIDIA GPU, whether TensorFlow sees it or not; the last one under WSL."""
 
 _INSTALL_CUDA = "pip install 'eo-keras[cuda]'"
 _SPEED_SECONDS = 1.0
 _FASTER = 1.1
-"""From this ratio on, one precision is called faster than the other."""
+"""Ratio of speeds from which one precision is reported as faster than the other."""
 
 _FAST_HALF = (7, 0)  # The first compute capability with matrix units for float16.
 
@@ -74,12 +74,12 @@ def onednn() -> list[Check]:
     area, tf1 = "oneDNN", tf.compat.v1
     image = np.ones((1, 16, 16, 8), np.float32)
     with tf.Graph().as_default():
-        given = tf1.placeholder(tf.float32, image.shape)
-        output = tf.nn.conv2d(given, tf.ones((3, 3, 8, 8)), 1, "SAME")
-        said, options = tf1.RunMetadata(), tf1.RunOptions(output_partition_graphs=True)
+        images = tf1.placeholder(tf.float32, image.shape)
+        output = tf.nn.conv2d(images, tf.ones((3, 3, 8, 8)), 1, "SAME")
+        metadata, options = tf1.RunMetadata(), tf1.RunOptions(output_partition_graphs=True)
         with tf1.Session(config=tf1.ConfigProto(device_count={"GPU": 0})) as session:
-            session.run(output, {given: image}, options=options, run_metadata=said)
-    ran = [node.op for graph in said.partition_graphs for node in graph.node if "Conv2D" in node.op]
+            session.run(output, {images: image}, options=options, run_metadata=metadata)
+    ran = [node.op for graph in metadata.partition_graphs for node in graph.node if "Conv2D" in node.op]
     switch = os.environ.get(_ONEDNN_VARIABLE, "TensorFlow's own choice")
     if any("Mkl" in name for name in ran):
         return [Check(area, OK, f"used: a convolution on the processor ran as {ran[0]} ({_ONEDNN_VARIABLE}={switch})")]
@@ -90,7 +90,7 @@ def onednn() -> list[Check]:
 def bfloat16_speed(device: str = "CPU:0", *, seconds: float = _SPEED_SECONDS) -> float:
     """Measures how fast a device trains in mixed_bfloat16, as a multiple of its speed in float32.
 
-    What is timed is a residual block as ResNet-50 has it, forward and backward: most of a step are such convolutions,
+    A residual block of ResNet-50 is timed, forward and backward: such convolutions take most of a step,
     and a processor that multiplies matrices fast in bfloat16 may still be slow at their gradients.
 
     Args:
@@ -138,8 +138,8 @@ def bfloat16(speed: float, device: str) -> list[Check]:
     """Reports whether `dtype_policy=mixed_bfloat16` pays.
 
     Args:
-        speed: what `bfloat16_speed` measured.
-        device: what it was measured on.
+        speed: result of `bfloat16_speed`.
+        device: name of the device that was measured.
     """
     what = f"convolutions in mixed_bfloat16 train at {speed:.2f} times the speed of float32 (measured on {device})"
     if speed >= _FASTER:
@@ -150,7 +150,7 @@ def bfloat16(speed: float, device: str) -> list[Check]:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Returns the GPUs that TensorFlow sees; TensorFlow allocates their memory by that."""
+    """Returns the GPUs that TensorFlow sees. The call makes TensorFlow allocate their memory."""
     import tensorflow as tf
     from tensorflow.python.client import device_lib
 
@@ -169,8 +169,8 @@ def devices(visible: tuple[Gpu, ...], root: pathlib.Path = pathlib.Path("/")) ->
     """Reports which GPUs TensorFlow uses, or why it sees none.
 
     Args:
-        visible: what `gpus` returned.
-        root: where `proc` and `dev` are.
+        visible: the GPUs, see `gpus`.
+        root: folder that holds `proc` and `dev`.
     """
     import tensorflow as tf
 
@@ -219,10 +219,10 @@ def missing_cuda_packages() -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What the checks of flags need to know.
+    """Properties of a machine that the checks of options need.
 
     Attributes:
-        gpus: what `gpus` returned.
+        gpus: its GPUs, see `gpus`.
         bfloat16: speed of bfloat16 as a multiple of float32's, as `bfloat16_speed` measures it; None if unknown.
         memory: bytes of memory that are free for this process; None if unknown.
     """
@@ -251,9 +251,9 @@ def this_machine(
 def check_training(
     options: TrainingOptions, machine: Machine, message: Callable[[EOKerasError], str] = str
 ) -> list[Check]:
-    """Reports which options of a training run are known to break on a machine, or to be slow on it.
+    """Reports the options of a training run that are known to fail on a machine, or to be slow on it.
 
-    What depends on the records is checked where their folder is there.
+    Options that depend on the records are checked where the records folder exists.
 
     Args:
         options: the options.
@@ -266,9 +266,9 @@ def check_training(
         findings.append(Check(area, level, what, remedy))
 
     replicas = machine.replicas(options.strategy, options.virtual_devices)
-    there = bool(options.records_dir) and os.path.isdir(options.records_dir)
+    exists = bool(options.records_dir) and os.path.isdir(options.records_dir)
     try:
-        validate(options, read_data_card(options.records_dir) if there else None, replicas)
+        validate(options, read_data_card(options.records_dir) if exists else None, replicas)
     except EOKerasError as error:
         findings.append(Check(area, PROBLEM, message(error)))
     if options.virtual_devices > 1:

@@ -1,1 +1,1 @@
-"""Inspection of a records folder: survey, page and leakage between splits."""
+"""Inspection of a records folder: scan of the records, leakage between splits, HTML page."""

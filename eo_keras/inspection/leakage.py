@@ -1,31 +1,31 @@
-"""What one part of a data set gives away of another: exact copies, near copies, and neighbours on the ground.
+"""Leakage between splits: exact duplicates, near-duplicates, and neighbours on the ground.
 
-A test score says how a network does on pictures that it has not seen. Three things break that promise, and each is
-searched here over all pairs of patches of different parts, none left out:
+A test score measures a network on images that it has not seen. Three kinds of leakage bias it, and each is searched
+here over all pairs of patches of different splits:
 
-* **exact copies**: patches with identical decoded pixels (a 128-bit hash of them);
-* **near copies**: the same picture compressed again, brightened, given more contrast, mirrored or turned by a quarter;
+* **exact duplicates**: patches with identical decoded pixels (a 128-bit hash of them);
+* **near-duplicates**: the same image compressed again, brightened, with more contrast, mirrored or turned by a quarter;
 * **neighbours**: patches that overlap, touch, or lie within a distance on the ground, edge to edge, as the buffer of a
   spatial split counts it.
 
-Near copies are found in two steps. Candidates come from the 64-bit DCT hash of Zauner, "Implementation and
+Near-duplicates are searched in two steps. Candidates come from the 64-bit DCT hash of Zauner, "Implementation and
 Benchmarking of Perceptual Image Hash Functions" (2010), section 3.2.1: brightness at 32x32, its DCT, the 8x8 lowest
 frequencies without the zeroth row and column, one bit each for above or below their median. Brightness and contrast do
 not change it, and the hashes of all eight symmetries of the square follow from one DCT: a mirror image changes signs,
-a transposition swaps the axes. A hash of land cover is no proof, however. Fields, coasts and water have few features:
+a transposition swaps the axes. For land cover the hash is not sufficient. Fields, coasts and water have few features:
 of the 364 million pairs in EuroSAT, 4,623 lie within 10 bits, and all but a few show different places. Correlation of
-the brightness is no proof either, for the border of two fields is like any other (0.98 for two places 140 km apart).
+the brightness is not sufficient either: borders of two fields resemble each other (0.98 for two places 140 km apart).
 
-So a candidate must agree in its details: what the 32x32 brightness differs by from its blurred self, each difference
-`d` weighed as `d / sqrt(d^2 + m^2)` with their median size `m`, so that one strong edge counts no more than the many
-faint differences that make a place unmistakable; like the signs of Zabih and Woodfill's census transform (ECCV 1994),
-but steady where a difference is near zero. Of those 4,623 pairs three correlate above 0.73, and they are the same
-place, cut one pixel apart; the next has 0.56 and is another. The default threshold, 0.65, lies between.
+So a candidate must agree in its details: the differences between the 32x32 brightness and a blurred copy, each
+difference `d` weighted as `d / sqrt(d^2 + m^2)` with their median size `m`, so that one strong edge counts no more than
+the many faint differences that distinguish places; like the signs of Zabih and Woodfill's census transform (ECCV 1994),
+but continuous where a difference is near zero. Of those 4,623 pairs three correlate above 0.73, and they show the same
+place, cut one pixel apart; the next has 0.56 and shows two places. The default threshold, 0.65, lies between.
 
-What that misses was measured on 2,000 EuroSAT patches: of copies with 20 % more contrast none, of copies compressed
-again as JPEGs of quality 90 and 75 5 % and 9 %. Patches below `LEAST_CONTRAST` are not compared, but counted in the
-report: two pictures of calm water cannot be told apart. Views of one place that are shifted by more than a pixel are
-no near copies either; they are neighbours.
+The missed share was measured on 2,000 EuroSAT patches: of duplicates with 20 % more contrast none, of those
+compressed again as JPEGs of quality 90 and 75 5 % and 9 %. Patches below `LEAST_CONTRAST` are not compared, but
+counted in the report: two images of calm water cannot be distinguished. Images of one place that are shifted by more
+than a pixel are no near-duplicates; they are neighbours.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ LEAST_CONTRAST = 0.001
 level of EuroSAT's JPEGs, and 4 % of its patches."""
 
 DISTANCES_KM = (0.64, 1.0, 2.0, 5.0)
-"""Distances that are always counted; 0.64 km is the edge of a EuroSAT patch."""
+"""Distances in kilometres that are always counted; 0.64 km is the edge of a EuroSAT patch."""
 
 TOUCHING_PIXELS = 2
 """Patches that are so many pixels apart still touch: EuroSAT's lie on grids of 65 pixels, one of which is left free."""
 
 MOST_LISTED = 1000
-"""Copies that a report lists; it counts all of them."""
+"""Largest number of duplicates that a report lists; it counts all of them."""
 
 _BLOCK = (32, 16384)
 """Hashes compared at a time, chosen so that the comparison stays in the processor's cache."""
@@ -71,12 +71,12 @@ _BLOCK = (32, 16384)
 
 @dataclasses.dataclass(frozen=True)
 class LeakOptions:
-    """What counts as a leak.
+    """Thresholds of the leakage report; the names are keys of its JSON file.
 
     Attributes:
-        near_copy_bits: hashes of a near copy differ in so many of 64 bits at the most. 10 finds 99 % of copies with
-            JPEG quality 90; unrelated pictures differ in 32 on average.
-        least_correlation: correlation of a near copy's details at the least.
+        near_copy_bits: number of 64 bits in which the hashes of near-duplicates differ at most. 10 finds 99 % of those
+            with JPEG quality 90; unrelated images differ in 32 on average.
+        least_correlation: smallest correlation of the details of near-duplicates.
         neighbour_km: patches nearer than this, edge to edge in kilometres, are neighbours.
     """
 
@@ -87,12 +87,12 @@ class LeakOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprints:
-    """What is kept of the pixels of N patches, 2.1 kB each.
+    """Hashes and details of N patches, 2.1 kB each.
 
     Attributes:
         digests: uint64 (N, 2), hash of the pixels.
         hashes: uint64 (N, 8), perceptual hash of the patch in each of `TURNS`.
-        details: float16 (N, 32, 32), details of the brightness as the module tells, with mean 0 and deviation 1.
+        details: float16 (N, 32, 32), details of the brightness, see the module, with mean 0 and deviation 1.
         contrast: float32 (N,), standard deviation of the brightness at full size, in reflectance.
     """
 
@@ -102,10 +102,10 @@ class Fingerprints:
     contrast: np.ndarray
 
     @classmethod
-    def joined(cls, parts: Sequence[Fingerprints]) -> Fingerprints:
+    def joined(cls, batches: Sequence[Fingerprints]) -> Fingerprints:
         """Returns the fingerprints of several batches as one."""
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return cls(*(np.concatenate([getattr(batch, name) for batch in batches]) for name in names))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,15 +114,15 @@ class Inventory:
 
     Attributes:
         keys: unique keys.
-        parts: the part (`train`, `val`, `test`) of each.
+        splits: the split (`train`, `val`, `test`) of each.
         classes: class names.
-        fingerprints: see there.
-        footprints: their ground, or None where the places are not known.
+        fingerprints: their hashes and details.
+        footprints: their footprints, or None where the locations are not known.
         pixel_m: edge of a pixel in metres.
     """
 
     keys: tuple[str, ...]
-    parts: tuple[str, ...]
+    splits: tuple[str, ...]
     classes: tuple[str, ...]
     fingerprints: Fingerprints
     footprints: Footprints | None
@@ -130,19 +130,19 @@ class Inventory:
 
 
 @dataclasses.dataclass(frozen=True)
-class Copy:
-    """A patch of one part and its copy in another; `bits` and `correlation` are those of an exact copy too.
+class Duplicate:
+    """A patch of one split and its duplicate in another; the names are keys of the report's JSON file.
 
     Attributes:
         kind: `exact` or `near`.
-        key: the patch.
-        part: its part.
-        other_key: its copy.
-        other_part: the copy's part.
+        key: key of the patch.
+        part: its split.
+        other_key: key of the duplicate.
+        other_part: the duplicate's split.
         same_class: whether both have one label.
-        bits: bits in which the hashes differ.
-        correlation: correlation of the details.
-        turn: how the patch must be turned to look like its copy, one of `TURNS`.
+        bits: number of bits in which the hashes differ; 0 of an exact duplicate.
+        correlation: correlation of the details; 1 of an exact duplicate.
+        turn: symmetry that takes the patch to its duplicate, one of `TURNS`.
     """
 
     kind: str
@@ -157,19 +157,19 @@ class Copy:
 
 
 @dataclasses.dataclass(frozen=True)
-class PairOfParts:
-    """How many patches of `part` have a counterpart in `other`.
+class SplitPair:
+    """Counts of leakage from one split into another; the names are keys of the report's JSON file.
 
     Attributes:
-        part: the part that should be new to a network.
-        other: the part that it must not resemble.
+        part: the split that is evaluated.
+        other: the split whose patches leak into it.
         patches: number of patches of `part`.
-        exact: those with an exact copy.
-        near: those with a near copy.
-        overlapping: those that share more ground than a strip of one pixel, or None without places.
-        neighbours: by distance in kilometres, those with a patch of `other` so near or nearer; `0` is touching, with
-            a tolerance of `TOUCHING_PIXELS`. None without places.
-        median_km: median distance to the nearest patch of `other` in kilometres, or None without places.
+        exact: number of those with an exact duplicate in `other`.
+        near: number of those with a near-duplicate.
+        overlapping: number of those that share more ground than a strip of one pixel, or None without locations.
+        neighbours: by distance in kilometres, number of those with a patch of `other` so near or nearer; `0` is
+            touching, with a tolerance of `TOUCHING_PIXELS`. None without locations.
+        median_km: median distance to the nearest patch of `other` in kilometres, or None without locations.
     """
 
     part: str
@@ -184,25 +184,25 @@ class PairOfParts:
 
 @dataclasses.dataclass(frozen=True)
 class LeakReport:
-    """What was found.
+    """Leakage between the splits of a data set; the names are keys of its JSON file.
 
     Attributes:
-        options: what counted as a leak.
-        pairs: counts for testing and training, validation and training, testing and validation, where they exist.
-        copies: up to `MOST_LISTED` copies, exact ones first; an exactly copied patch with one of its counterparts.
+        options: the thresholds.
+        pairs: counts for test and train, val and train, test and val, where these splits exist.
+        copies: up to `MOST_LISTED` duplicates, exact ones first; a patch with several exact ones is listed with one.
         copies_found: number of all of them.
-        too_even: by part, patches with too little contrast to search near copies of.
+        too_even: by split, number of patches with too little contrast for the search for near-duplicates.
     """
 
     options: LeakOptions
-    pairs: tuple[PairOfParts, ...]
-    copies: tuple[Copy, ...]
+    pairs: tuple[SplitPair, ...]
+    copies: tuple[Duplicate, ...]
     copies_found: int
     too_even: Mapping[str, int]
 
 
 def fingerprint(images: np.ndarray, scale: float, shown: Sequence[int] = ()) -> Fingerprints:
-    """Takes the fingerprints of some patches of one size.
+    """Computes the fingerprints of patches of one size.
 
     Args:
         images: (N, H, W, bands), stored numbers.
@@ -253,12 +253,12 @@ def _details(small: np.ndarray) -> np.ndarray:
         padded = np.pad(blurred, ((0, 0), (1, 1), (1, 1)), mode="edge")
         rows = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
         blurred = (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 4
-    apart = small - blurred
-    typical = np.median(np.abs(apart), axis=(1, 2), keepdims=True)
-    # An image of one number differs from its blurred self by the rounding alone.
-    weighed = apart / np.sqrt(apart**2 + np.maximum(typical, 1e-6) ** 2)
-    weighed -= weighed.mean(axis=(1, 2), keepdims=True)
-    return (weighed / np.maximum(weighed.std(axis=(1, 2), keepdims=True), 1e-6)).astype(np.float16)
+    difference = small - blurred
+    typical = np.median(np.abs(difference), axis=(1, 2), keepdims=True)
+    # A constant image differs from its blurred copy by rounding alone.
+    weighted = difference / np.sqrt(difference**2 + np.maximum(typical, 1e-6) ** 2)
+    weighted -= weighted.mean(axis=(1, 2), keepdims=True)
+    return (weighted / np.maximum(weighted.std(axis=(1, 2), keepdims=True), 1e-6)).astype(np.float16)
 
 
 def turned(images: np.ndarray, turn: int) -> np.ndarray:
@@ -282,14 +282,14 @@ def close_hashes(first: np.ndarray, second: np.ndarray, bits: int) -> Iterator[t
     height, width = _BLOCK
     for top in range(0, len(first), height):
         for left in range(0, len(second), width):
-            apart = np.bitwise_count(first[top : top + height, None] ^ second[left : left + width])
-            rows, columns = np.nonzero(apart <= bits)
+            distances = np.bitwise_count(first[top : top + height, None] ^ second[left : left + width])
+            rows, columns = np.nonzero(distances <= bits)
             if len(rows):
                 yield rows + top, columns + left
 
 
-def near_copies(first: Fingerprints, second: Fingerprints, options: LeakOptions) -> np.ndarray:
-    """Finds the near copies between two sets of patches that are not exact ones.
+def near_duplicates(first: Fingerprints, second: Fingerprints, options: LeakOptions) -> np.ndarray:
+    """Searches the near-duplicates between two sets of patches, without exact duplicates.
 
     Returns:
         A structured array with the fields `first` and `second` (positions), `turn`, `bits` and `correlation`: each
@@ -298,12 +298,12 @@ def near_copies(first: Fingerprints, second: Fingerprints, options: LeakOptions)
     rows = np.flatnonzero(first.contrast >= LEAST_CONTRAST)
     columns = np.flatnonzero(second.contrast >= LEAST_CONTRAST)
     kind = [("first", np.int64), ("second", np.int64), ("turn", int), ("bits", int), ("correlation", np.float64)]
-    found = [np.empty(0, kind)]
+    blocks = [np.empty(0, kind)]
     upright = second.hashes[columns, 0]
     for turn in range(len(TURNS)):
         hashes = first.hashes[rows, turn]
         for row, column in close_hashes(hashes, upright, options.near_copy_bits):
-            # Alike in hash, in a block: that may be very many where a data set repeats itself.
+            # Few at a time: a data set that repeats itself has very many pairs.
             for start in range(0, len(row), 4096):
                 a, b = rows[row[start : start + 4096]], columns[column[start : start + 4096]]
                 left = turned(first.details[a], turn).astype(np.float32)
@@ -314,44 +314,44 @@ def near_copies(first: Fingerprints, second: Fingerprints, options: LeakOptions)
                 pairs["first"], pairs["second"], pairs["turn"] = a[kept], b[kept], turn
                 pairs["bits"] = np.bitwise_count(first.hashes[a[kept], turn] ^ second.hashes[b[kept], 0])
                 pairs["correlation"] = correlation[kept]
-                found.append(pairs)
-    pairs = np.concatenate(found)
+                blocks.append(pairs)
+    pairs = np.concatenate(blocks)
     pairs = pairs[np.lexsort((pairs["turn"], pairs["bits"], pairs["second"], pairs["first"]))]
     _, unique = np.unique(pairs[["first", "second"]], return_index=True)
     return pairs[unique]
 
 
-def exact_copies(first: Fingerprints, second: Fingerprints) -> np.ndarray:
-    """Returns positions int64 (pairs, 2): every patch of `first` with a copy in `second`, and the first such copy."""
+def exact_duplicates(first: Fingerprints, second: Fingerprints) -> np.ndarray:
+    """Returns positions int64 (pairs, 2): every patch of `first` with a duplicate in `second`, and the first one."""
     place = {digest: number for number, digest in reversed(list(enumerate(map(bytes, second.digests))))}
     pairs = [(number, place[digest]) for number, digest in enumerate(map(bytes, first.digests)) if digest in place]
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def find_leaks(inventory: Inventory, options: LeakOptions = LeakOptions()) -> LeakReport:
-    """Searches leaks between the parts of a data set: of testing and validation from training, and between the two."""
-    parts = np.array(inventory.parts)
-    positions = {name: np.flatnonzero(parts == name) for name in ("train", "val", "test")}
+    """Searches leakage between splits: from training into test and validation, and from validation into test."""
+    splits = np.array(inventory.splits)
+    positions = {name: np.flatnonzero(splits == name) for name in ("train", "val", "test")}
     prints = {name: _taken(inventory.fingerprints, where) for name, where in positions.items()}
     pairs, copies = [], []
-    for part, other in (("test", "train"), ("val", "train"), ("test", "val")):
-        if not len(positions[part]) or not len(positions[other]):
+    for split, other in (("test", "train"), ("val", "train"), ("test", "val")):
+        if not len(positions[split]) or not len(positions[other]):
             continue
-        exact = exact_copies(prints[part], prints[other])
-        near = near_copies(prints[part], prints[other], options)
-        places = {"overlapping": None, "neighbours": None, "median_km": None}
+        exact = exact_duplicates(prints[split], prints[other])
+        near = near_duplicates(prints[split], prints[other], options)
+        locations = {"overlapping": None, "neighbours": None, "median_km": None}
         if inventory.footprints is not None:
-            grounds = (inventory.footprints[positions[name]] for name in (part, other))
-            places = _count_neighbours(nearness(*grounds, inventory.pixel_m), inventory.pixel_m, options)
+            grounds = (inventory.footprints[positions[name]] for name in (split, other))
+            locations = _count_neighbours(nearness(*grounds, inventory.pixel_m), inventory.pixel_m, options)
         pairs.append(
-            PairOfParts(part, other, len(positions[part]), len(exact), len(np.unique(near["first"])), **places)
+            SplitPair(split, other, len(positions[split]), len(exact), len(np.unique(near["first"])), **locations)
         )
         listed = [("exact", a, b, 0, 0, 1.0) for a, b in exact.tolist()] + [("near", *row) for row in near.tolist()]
         for kind, a, b, turn, bits, correlation in listed:
-            a, b = positions[part][a], positions[other][b]
+            a, b = positions[split][a], positions[other][b]
             same = inventory.classes[a] == inventory.classes[b]
-            keys = inventory.keys[a], part, inventory.keys[b], other
-            copies.append(Copy(kind, *keys, same, bits, round(correlation, 4), TURNS[turn]))
+            keys = inventory.keys[a], split, inventory.keys[b], other
+            copies.append(Duplicate(kind, *keys, same, bits, round(correlation, 4), TURNS[turn]))
     copies.sort(key=lambda copy: (copy.kind, -copy.correlation, copy.key, copy.other_key))
     even = inventory.fingerprints.contrast < LEAST_CONTRAST
     too_even = {name: int(even[where].sum()) for name, where in positions.items() if len(where)}

@@ -1,4 +1,4 @@
-"""The page that `launch.inspect` writes of a records folder, and the numbers of its leak report for citing."""
+"""HTML page of `launch.inspect` about a records folder, and the numbers of its leakage report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eo_keras.plots import classification, dataset, html
 from eo_keras.records import data_card as cards
 
 MOST_COPIES_SHOWN = 24
-"""Copies listed on a page; the JSON file lists up to `leakage.MOST_LISTED`."""
+"""Largest number of duplicates listed on a page; the JSON file lists up to `leakage.MOST_LISTED`."""
 
 MOST_COPIES_DRAWN = 8
 
@@ -29,12 +29,12 @@ class Subject:
     """An inspected records folder.
 
     Attributes:
-        name: what the page calls it.
+        name: its name on the page.
         card: its card.
-        survey: what was gathered.
-        places: where the patches lie, or None if that is not known.
-        report: the leaks between its splits.
-        copies: images (height, width, 3) uint8 by key, of the copies that the page draws.
+        survey: its keys, fingerprints, histograms and samples.
+        places: locations of the patches, or None if not known.
+        report: leakage between its splits.
+        copies: images (height, width, 3) uint8 by key, of the duplicates that the page draws.
     """
 
     name: str
@@ -45,8 +45,8 @@ class Subject:
     copies: dict[str, np.ndarray]
 
 
-def drawn_copies(report: leakage.LeakReport) -> tuple[leakage.Copy, ...]:
-    """Returns the copies whose pictures a page draws."""
+def drawn_copies(report: leakage.LeakReport) -> tuple[leakage.Duplicate, ...]:
+    """Returns the duplicates whose images a page draws."""
     return report.copies[:MOST_COPIES_DRAWN]
 
 
@@ -55,7 +55,7 @@ def make_page(subject: Subject, against: Subject | None = None, *, verified: boo
 
     Args:
         subject: the folder that the page is about.
-        against: another folder, whose leaks and map stand beside the first's.
+        against: another folder, whose leakage and map are shown beside the first's.
         verified: whether the SHA-256 of the shards was compared.
     """
     card = subject.card
@@ -63,7 +63,7 @@ def make_page(subject: Subject, against: Subject | None = None, *, verified: boo
     counts = {name: split.classes for name, split in card.splits.items()}
     total = sum(split.examples for split in card.splits.values())
     sections = [
-        html.Section("Leaks between the splits", [*_leak_blocks(both), *_copy_blocks(both)]),
+        html.Section("Leakage between the splits", [*_leak_blocks(both), *_copy_blocks(both)]),
         html.Section("Where the patches lie", [block for one in both for block in _map_blocks(one)]),
         html.Section("Class balance", _balance_blocks(card, counts)),
         html.Section("Bands", _band_blocks(subject)),
@@ -81,7 +81,7 @@ def make_page(subject: Subject, against: Subject | None = None, *, verified: boo
 
 
 def numbers(subject: Subject, against: Subject | None = None) -> dict[str, Any]:
-    """Returns the leak report's numbers as what `json` can write."""
+    """Returns the leakage report as dictionaries, lists and numbers for JSON."""
 
     def one(inspected: Subject) -> dict[str, Any]:
         return {
@@ -97,14 +97,14 @@ def numbers(subject: Subject, against: Subject | None = None) -> dict[str, Any]:
 
 
 def summary(report: leakage.LeakReport) -> list[str]:
-    """Returns the leak report in lines of text, one for each pair of splits."""
+    """Returns the leakage report as lines of text, one for each pair of splits."""
     lines = []
     for pair in report.pairs:
-        found = [f"{pair.exact:,} exact copies", f"{pair.near:,} near copies"]
+        counts = [f"{pair.exact:,} exact duplicates", f"{pair.near:,} near-duplicates"]
         if pair.neighbours is not None:
             limit = f"{report.options.neighbour_km:g}"
-            found.append(f"{_share(pair.neighbours[limit], pair.patches)} with a neighbour within {limit} km")
-        lines.append(f"{pair.part} from {pair.other}: of {pair.patches:,} patches {', '.join(found)}")
+            counts.append(f"{_share(pair.neighbours[limit], pair.patches)} with a neighbour within {limit} km")
+        lines.append(f"{pair.part} from {pair.other}: of {pair.patches:,} patches {', '.join(counts)}")
     return lines
 
 
@@ -125,50 +125,50 @@ def _leak_blocks(both: Sequence[Subject]) -> list[html.Text | html.Table | html.
     options = both[0].report.options
     blocks = [
         html.Text(
-            "A test score is worth what its patches are new to the network. Counted are patches that are not: those "
-            "with the same picture in another split, and those whose ground, or ground close by, lies in it."
+            "A test score is biased by patches that the network knows from training. Counted are patches with a "
+            "duplicate in another split, and patches with overlapping or nearby ground in it."
         )
     ]
     names = list(dict.fromkeys((pair.part, pair.other) for one in both for pair in one.report.pairs))
-    for part, other in names:
-        found = [
-            next((pair for pair in one.report.pairs if (pair.part, pair.other) == (part, other)), None) for one in both
+    for split, other in names:
+        pairs = [
+            next((pair for pair in one.report.pairs if (pair.part, pair.other) == (split, other)), None) for one in both
         ]
-        rows = [[f"patches of {part}", *("-" if pair is None else f"{pair.patches:,}" for pair in found)]]
-        measures = [("the same pixels", lambda pair: pair.exact), ("a near copy", lambda pair: pair.near)]
-        if any(pair is not None and pair.neighbours is not None for pair in found):
+        rows = [[f"patches of {split}", *("-" if pair is None else f"{pair.patches:,}" for pair in pairs)]]
+        measures = [("the same pixels", lambda pair: pair.exact), ("a near-duplicate", lambda pair: pair.near)]
+        if any(pair is not None and pair.neighbours is not None for pair in pairs):
             measures.append(("overlapping ground", lambda pair: pair.overlapping))
             # Every report has the same distances, for the options are the same.
-            limits = next(pair.neighbours for pair in found if pair is not None and pair.neighbours is not None)
+            limits = next(pair.neighbours for pair in pairs if pair is not None and pair.neighbours is not None)
             for km in limits:
                 title = "a neighbour that touches" if km == "0" else f"a neighbour within {km} km"
                 measures.append((title, lambda pair, km=km: None if pair.neighbours is None else pair.neighbours[km]))
         for title, measure in measures:
-            values = [None if pair is None else measure(pair) for pair in found]
-            cells = ["-" if v is None else _share(v, pair.patches) for v, pair in zip(values, found, strict=True)]
+            values = [None if pair is None else measure(pair) for pair in pairs]
+            cells = ["-" if v is None else _share(v, pair.patches) for v, pair in zip(values, pairs, strict=True)]
             rows.append([title, *cells])
-        medians = [None if pair is None else pair.median_km for pair in found]
+        medians = [None if pair is None else pair.median_km for pair in pairs]
         if any(median is not None for median in medians):
             rows.append(["median distance", *map(_distance, medians)])
-        caption = f"Patches of {part} with … in {other}"
+        caption = f"Patches of {split} with … in {other}"
         blocks.append(html.Table([caption, *(one.name for one in both)], rows, text_columns=1))
     if not names:
-        blocks.append(html.Text("There is one split only, so that nothing can leak.", "soft"))
+        blocks.append(html.Text("There is one split only, and no leakage.", "soft"))
     for one in both:
         if one.places is None:
             blocks.append(html.Text(NO_PLACES if len(both) == 1 else f"{one.name}: {NO_PLACES}", "warn"))
     even = "; ".join(
         f"{'' if len(both) == 1 else one.name + ': '}"
-        + ", ".join(f"{count:,} of {part}" for part, count in one.report.too_even.items())
+        + ", ".join(f"{count:,} of {split}" for split, count in one.report.too_even.items())
         for one in both
     )
     blocks.append(
         html.Text(
-            f"A near copy is the same picture compressed again, brightened, mirrored or turned: a 64-bit perceptual "
-            f"hash that differs in {options.near_copy_bits} bits at most, and details that correlate with at least "
-            f"{options.least_correlation:g}. Patches too even to be compared: {even}. Distances are from edge to edge "
-            "on the ground; touching has a tolerance of two pixels, and overlapping patches share more than a strip of "
-            "one pixel.",
+            f"A near-duplicate is the same image compressed again, brightened, mirrored or turned: its 64-bit "
+            f"perceptual hash differs in at most {options.near_copy_bits} bits, and its details correlate with at "
+            f"least {options.least_correlation:g}. Patches too even to be compared: {even}. Distances are from edge to "
+            "edge on the ground; touching has a tolerance of two pixels, and overlapping patches share more than a "
+            "strip of one pixel.",
             "soft",
         )
     )
@@ -192,8 +192,8 @@ def _copy_blocks(both: Sequence[Subject]) -> list[html.Text | html.Table | html.
             ]
             for copy in listed
         ]
-        caption = f"{one.name}: {len(listed)} of {one.report.copies_found:,} copies"
-        columns = ["kind", "patch", "its copy", "how it lies", "bits", "correlation"]
+        caption = f"{one.name}: {len(listed)} of {one.report.copies_found:,} duplicates"
+        columns = ["kind", "patch", "duplicate", "symmetry", "bits", "correlation"]
         blocks.append(html.Table(columns, rows, caption, text_columns=4))
         drawn = [copy for copy in drawn_copies(one.report) if {copy.key, copy.other_key} <= set(one.copies)]
         if drawn:
@@ -201,24 +201,24 @@ def _copy_blocks(both: Sequence[Subject]) -> list[html.Text | html.Table | html.
                 f"{copy.key} | {copy.other_key}": [one.copies[copy.key], one.copies[copy.other_key]] for copy in drawn
             }
             names = "; ".join(images)
-            png = classification.contact_sheet_png(images, "Copies")
-            caption = f"{one.name}: patches at the left, their copies at the right"
-            blocks.append(html.Picture(png, f"Patches and their copies side by side: {names}", caption))
+            png = classification.contact_sheet_png(images, "Duplicates")
+            caption = f"{one.name}: patches at the left, their duplicates at the right"
+            blocks.append(html.Picture(png, f"Patches and their duplicates side by side: {names}", caption))
     return blocks
 
 
 def _map_blocks(one: Subject) -> list[html.Text | html.Picture]:
     if one.places is None:
         return [html.Text(f"{one.name}: {NO_PLACES}", "warn")]
-    parts = np.array(one.survey.parts)
-    degrees = {part: one.places.degrees[parts == part] for part in one.card.splits}
+    splits = np.array(one.survey.splits)
+    degrees = {split: one.places.degrees[splits == split] for split in one.card.splits}
     (west, south), (east, north) = one.places.degrees.min(axis=0), one.places.degrees.max(axis=0)
     png = dataset.map_png(degrees, one.name)
     alt = (
-        f"Map of {len(parts):,} patches between {west:.1f} and {east:.1f} degrees of longitude and {south:.1f} and "
+        f"Map of {len(splits):,} patches between {west:.1f} and {east:.1f} degrees of longitude and {south:.1f} and "
         f"{north:.1f} degrees of latitude, coloured by split"
     )
-    return [html.Picture(png, alt, f"Places from {one.places.source}. Points of testing lie over those of training.")]
+    return [html.Picture(png, alt, f"Locations from {one.places.source}. Test points are drawn over training points.")]
 
 
 def _balance_blocks(card: cards.DataCard, counts) -> list[html.Text | html.Table | html.Picture]:
@@ -226,7 +226,7 @@ def _balance_blocks(card: cards.DataCard, counts) -> list[html.Text | html.Table
     counted = card.targets.counted.capitalize()
     png = dataset.class_balance_png(counts, names, f"{counted} by class and split", counted)
     counts_of = {name: [split.classes.get(name, 0) for split in card.splits.values()] for name in names}
-    rows = [[name, *(f"{count:,}" if count else "-" for count in found)] for name, found in counts_of.items()]
+    rows = [[name, *(f"{count:,}" if count else "-" for count in numbers)] for name, numbers in counts_of.items()]
     rows.append(["examples", *(f"{split.examples:,}" for split in card.splits.values())])
     alt = f"Bar chart of the {counted.lower()} by class and split; its numbers are in the table below"
     warnings = [html.Text(f"{line[0].upper()}{line[1:]}.", "warn") for line in card.missing_classes()]
@@ -272,7 +272,7 @@ def _sample_blocks(one: Subject) -> list[html.Picture]:
         alt = f"Up to {most} {kind} of each class of the split '{split}': {', '.join(images)}"
         caption = f"Split '{split}': the first {kind} of every class"
         if one.card.targets.per_pixel:
-            caption += ", by the class of most pixels; behind each its land use, black where it is not known or seen"
+            caption += ", by the class of most pixels; beside each its mask, black where no class is known or seen"
         blocks.append(html.Picture(png, alt, caption))
     return blocks
 

@@ -1,4 +1,4 @@
-"""Looks into a records folder: checks that it is whole, and gathers what its page shows. Imports no TensorFlow."""
+"""Scan of a records folder: checks every record, and collects the content of its page. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from eo_keras.sensors.sentinel2 import COMPOSITES
 
 _BATCH = 256
 _BATCH_BYTES = 64 << 20
-"""Images whose histograms and fingerprints are taken together, which is several times as fast as one by one; of tiles,
-which are large, as many as fill so many bytes."""
+"""Images, or of tiles the bytes, whose histograms and fingerprints are computed together: several times as fast as one
+by one."""
 
 _SHOWN_PIXELS = 128
-"""Tiles are drawn no larger than this on a page."""
+"""Largest height and width of a tile on a page."""
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What one pass over all N records of a folder gathers, in the order of the shards.
+    """Keys, labels, fingerprints and histograms of all N records of a folder, in the order of the shards.
 
     Attributes:
         keys: keys of the examples.
-        parts: the split (`train`, `val`, `test`) of each.
+        splits: the split (`train`, `val`, `test`) of each.
         labels: int64 (N,); of tiles, the class that most of their pixels have.
         fingerprints: of all images, see `leakage.Fingerprints`.
         crs: coordinate reference system of each, None where the record has none.
         transforms: float64 (N, 6), NaN where the record has none.
         histograms: by split, the numbers of pixels with data that are clear, int64 (bands, 256 or 65,536).
-        samples: by split and class, the first images (height, width, 3) uint8, drawn for people to look at; behind each
-            tile its land use.
+        samples: by split and class, the first images (height, width, 3) uint8, in colors for display; after each tile
+            its mask.
     """
 
     keys: tuple[str, ...]
-    parts: tuple[str, ...]
+    splits: tuple[str, ...]
     labels: np.ndarray
     fingerprints: leakage.Fingerprints
     crs: tuple[str | None, ...]
@@ -60,12 +60,12 @@ class Survey:
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """Where N patches lie.
+    """Locations of N patches.
 
     Attributes:
         degrees: float64 (N, 2), longitude and latitude of the centres.
-        footprints: the patches' ground.
-        source: what says so.
+        footprints: the patches' footprints.
+        source: the file or the records that they are from, for messages.
     """
 
     degrees: np.ndarray
@@ -114,7 +114,7 @@ def survey(
     checksums: bool = False,
     progress: Progress | None = None,
 ) -> Survey:
-    """Reads every record once and gathers what a page and a search for leaks need.
+    """Reads every record once and returns what a page and a search for leakage need.
 
     All checks of `verify` are made, that of the SHA-256 only if `checksums`.
 
@@ -129,7 +129,7 @@ def survey(
         RecordsError: at the first damage, see `verify`.
     """
     names = card.legend.class_names
-    keys, parts, labels, crs, transforms = [], [], [], [], []
+    keys, splits, labels, crs, transforms = [], [], [], [], []
     fingerprints = []
     histograms = {split: Histograms(len(card.bands), card.dtype) for split in card.splits}
     shown = {split: {name: [] for name in names} for split in card.splits}
@@ -143,17 +143,17 @@ def survey(
         if batch:
             images = np.stack(batch)
             histograms[split].add(images, np.stack(validity) if validity else None)
-            # Where nobody says how bright a number is, the brightest one stands for a reflectance of 1.
+            # Without a known relation to reflectance, the largest number counts as a reflectance of 1.
             scale = card.reflectance.scale if card.reflectance else 1 / np.iinfo(card.dtype).max
             fingerprints.append(leakage.fingerprint(images, scale, bands))
             batch.clear()
             validity.clear()
 
     for split, example, image in _read_checked(card, records_dir, "reading", progress, checksums=checksums):
-        if parts and parts[-1] != split:
-            take_batch(parts[-1])
+        if splits and splits[-1] != split:
+            take_batch(splits[-1])
         keys.append(example.key)
-        parts.append(split)
+        splits.append(split)
         labels.append(_label(example))
         crs.append(example.crs)
         transforms.append(example.transform or (np.nan,) * 6)
@@ -164,13 +164,13 @@ def survey(
             kept += _shown(example, image, card)[: samples - len(kept)]
         if len(batch) == together:
             take_batch(split)
-    if parts:
-        take_batch(parts[-1])
-    if not parts:
+    if splits:
+        take_batch(splits[-1])
+    if not splits:
         raise RecordsError(records_dir, "it holds no example", "a records folder with examples", "build it again")
     return Survey(
         keys=tuple(keys),
-        parts=tuple(parts),
+        splits=tuple(splits),
         labels=np.array(labels, np.int64),
         fingerprints=leakage.Fingerprints.joined(fingerprints),
         crs=tuple(crs),
@@ -188,7 +188,7 @@ def _label(example: records.Example) -> int:
 
 
 def _shown(example: records.Example, image: np.ndarray, card: cards.DataCard) -> list[np.ndarray]:
-    """Returns a picture of a patch, or pictures of a tile and of its land use."""
+    """Returns an image of a patch for display, or images of a tile and of its mask."""
     if example.tile is None:
         return [classification.to_display(image, card.bands, card.dtype, stretched=card.reflectance is None)]
     step = -(-card.patch_size // _SHOWN_PIXELS)
@@ -198,19 +198,19 @@ def _shown(example: records.Example, image: np.ndarray, card: cards.DataCard) ->
 
 
 def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = None) -> Places | None:
-    """Finds out where the patches lie.
+    """Returns the locations of the patches.
 
     Args:
         card: the folder's card.
         surveyed: its survey.
-        coordinates: CSV file with the header `patch,latitude,longitude`, in degrees; it goes before what the records
-            hold. The patches are then squares around these centres along the grid of their UTM zone.
+        coordinates: CSV file with the header `patch,latitude,longitude`, in degrees; it overrides the
+            records' own. The patches are then squares around these centres along the grid of their UTM zone.
 
     Returns:
-        The places, or None if neither the records nor a file tell them.
+        The locations, or None if neither the records nor a file have them.
 
     Raises:
-        SourceError: if the file cannot be read or lacks a patch, or what the records hold is no place on Earth.
+        SourceError: if the file cannot be read or lacks a patch, or the records' coordinates are no place on Earth.
     """
     size_m = card.resolution_m * card.patch_size
     if coordinates is not None:
@@ -229,11 +229,11 @@ def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = Non
 def find_leaks(
     card: cards.DataCard, surveyed: Survey, places: Places | None, options: leakage.LeakOptions
 ) -> leakage.LeakReport:
-    """Searches leaks between the splits of a surveyed folder; see `eo_keras.inspection.leakage`."""
+    """Searches leakage between the splits of a surveyed folder; see `eo_keras.inspection.leakage`."""
     return leakage.find_leaks(
         leakage.Inventory(
             keys=surveyed.keys,
-            parts=surveyed.parts,
+            splits=surveyed.splits,
             classes=tuple(card.legend.class_names[label] for label in surveyed.labels),
             fingerprints=surveyed.fingerprints,
             footprints=None if places is None else places.footprints,
@@ -244,24 +244,24 @@ def find_leaks(
 
 
 def pictures(card: cards.DataCard, records_dir: str | os.PathLike[str], keys: set[str]) -> dict[str, np.ndarray]:
-    """Reads some examples' images, (height, width, 3) uint8 by key, drawn for people to look at.
+    """Reads some examples' images, (height, width, 3) uint8 by key, in colors for display.
 
     Raises:
         RecordsError: if a shard is damaged.
     """
-    found: dict[str, np.ndarray] = {}
+    images: dict[str, np.ndarray] = {}
     for split in card.splits.values():
         for shard in split.shards:
-            if len(found) == len(keys):
-                return found
+            if len(images) == len(keys):
+                return images
             for example in records.read_examples(files.join(records_dir, shard.name)):
                 if example.key in keys:
-                    found[example.key] = _shown(example, records.decode_image(example, card), card)[0]
-    return found
+                    images[example.key] = _shown(example, records.decode_image(example, card), card)[0]
+    return images
 
 
 def describe(card: cards.DataCard) -> str:
-    """Describes a card in lines of text: what it holds, counts by class and split, and statistics by band."""
+    """Describes a card in lines of text: facts, counts by class and split, and statistics by band."""
     lines = [f"{name:<13}{value}" for name, value in facts(card)]
     lines += ["", card.targets.counted.ljust(24) + "".join(name.rjust(14) for name in card.splits)]
     for class_name in card.legend.class_names:
@@ -280,7 +280,7 @@ def describe(card: cards.DataCard) -> str:
 
 
 def facts(card: cards.DataCard) -> list[tuple[str, str]]:
-    """Returns what a card says, apart from counts and statistics, as names and values."""
+    """Returns the entries of a card without counts and statistics, as names and values."""
     scale = "not known"
     if card.reflectance is not None:
         offset = card.reflectance.offset

@@ -132,7 +132,7 @@ def _axis(axes: Axes, name: str, values: Sequence[Any]) -> tuple[dict[str, float
 def _crosses(axes: Axes, failed: Sequence[RunStatus], across: str, places, step, shift: float) -> None:
     for one in failed:
         at = step(places[format_value(one.settings[across])], shift)
-        # In the vertical, a share of the axes: what failed has no score.
+        # Placed by a share of the vertical axis: a failed run has no score.
         axes.plot(
             at, 0.03, "x", color=_BAD, markersize=8, markeredgewidth=2, transform=axes.get_xaxis_transform(), zorder=3
         )

@@ -1,4 +1,4 @@
-"""The grid of a sweep: its points, the names of its runs, and what is refused before the first one begins."""
+"""The grid of a sweep: its points, the names of its runs, and the checks before the first run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def format_value(value: Any) -> str:
 def run_name(settings: Mapping[str, Any]) -> str:
     """Returns the name of a run's folder: its settings, learning rate and weight decay first and the seed last.
 
-    Whatever a file system or a shell could take amiss is written as `%` and two hexadecimal digits.
+    Characters that a file system or a shell treats specially are written as `%` and two hexadecimal digits.
 
     Raises:
         OptionError: if the name is too long for a folder.
@@ -49,7 +49,7 @@ def run_name(settings: Mapping[str, Any]) -> str:
 def expand(varied: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Returns all combinations of values.
 
-    The first seed goes through all settings before the second one begins, so that a sweep that is broken off has seen
+    The first seed goes through all settings before the second one begins, so that an interrupted sweep has run
     all of them.
 
     Args:
@@ -83,7 +83,7 @@ def expand(varied: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """A run that shall be trained.
+    """A run of a sweep that is to be trained.
 
     Attributes:
         settings: its values of the varied flags, in the order of `expand`.
@@ -105,8 +105,8 @@ def check(planned: PlannedRun, card: DataCard) -> PlannedRun:
     """Returns a run with defaults that depend on the records filled in, after checking that it can be trained.
 
     Raises:
-        EOKerasError: what training would refuse the run with, or that nothing could compare it with others; the run is
-            named.
+        EOKerasError: if training would refuse the run, or there are no validation examples to compare runs by; the
+            message names the run.
     """
     options = planned.options
     try:

@@ -1,7 +1,7 @@
 """Results of a sweep as files: JSON and CSV, a table to read, a figure, and TensorBoard's table of hyperparameters.
 
 Runs are compared by the score of the kept epoch on validation examples: the task's monitor, such as accuracy or mIoU.
-The test split is never evaluated: a split that has chosen among settings no longer tests.
+The test split is never evaluated: a split that settings were selected on gives no unbiased score.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SweepPoint:
 
 
 def settings_of(results: Sequence[RunStatus]) -> list[SweepPoint]:
-    """Returns the settings in the order in which they first come."""
+    """Groups the runs by their settings, in the order of the runs."""
     groups: dict[tuple[str, ...], list[RunStatus]] = {}
     for result in results:
         key = tuple(format_value(value) for name, value in result.settings.items() if name != SEED)
@@ -97,7 +97,7 @@ def best_of(settings: Sequence[SweepPoint]) -> SweepPoint | None:
 
 
 def table(sweep: Sweep) -> Table:
-    """Returns the settings, the best first and those without a finished run last."""
+    """Returns the settings as a table, the best first and those without a finished run last."""
     settings = settings_of(sweep.results)
     best = best_of(settings)
     names = [name for name in sweep.varied if name != SEED]
@@ -142,16 +142,14 @@ def cautions(sweep: Sweep) -> list[str]:
     """Returns sentences on how far the table can be trusted."""
     settings = settings_of(sweep.results)
     best = best_of(settings)
-    texts = ["The test split was not evaluated: a sweep chooses, and what has chosen no longer tests."]
+    texts = ["The test split was not evaluated: scores of a split that settings are selected on are biased."]
     if left := sum(result.status not in (FINISHED, FAILED) for result in sweep.results):
         texts.append(f"Runs are missing: {left} of {len(sweep.results)} are not finished yet.")
     if best is None:
         return texts
     others = [one for one in settings if one.finished and not one.failed and one is not best]
     if best.finished < 2:
-        texts.append(
-            "One seed a setting cannot tell a better setting from luck: sweep `seed=1,2,3` over the best ones."
-        )
+        texts.append("With one seed a setting, differences may be chance: sweep `seed=1,2,3` over the best ones.")
     elif others:
         second = max(others, key=lambda one: (one.score, -one.loss))
         gap = 100 * (best.score - second.score)
@@ -159,7 +157,7 @@ def cautions(sweep: Sweep) -> list[str]:
         spread = 100 * (sum(value**2 for value in deviations) / len(deviations)) ** 0.5
         texts.append(
             f"The second best setting is {gap:.2f} points lower; seeds differ by a standard deviation of "
-            f"{spread:.2f} points. The best of many means looks better than it is."
+            f"{spread:.2f} points. The best of many means is biased upwards."
         )
     return texts
 

@@ -1,4 +1,4 @@
-"""What is known of a sweep and of its runs, as `sweep.json` keeps it."""
+"""State of a sweep and of its runs, as stored in `sweep.json`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RunStatus:
         seconds: time that the epochs took.
         wall_seconds: time that the whole process took; None where it took several.
         ended: when it reached this status, in seconds of Unix time.
-        problem: why it failed.
+        problem: the reason of a failure.
         metric: name of the score, such as `accuracy` or `miou`.
     """
 
@@ -59,7 +59,7 @@ class RunStatus:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """All that is known of a sweep.
+    """State of a sweep.
 
     Attributes:
         base: the base's flags by name, without the varied ones.
@@ -90,7 +90,7 @@ class Sweep:
 
 
 def read_sweep(folder: str | os.PathLike[str]) -> Sweep | None:
-    """Reads what is known of a sweep; None where the folder holds none.
+    """Reads the state of a sweep; None where the folder holds none.
 
     Raises:
         RunError: if it cannot be read.

@@ -48,14 +48,14 @@ from eo_keras.sweeps.state import (
 from eo_keras.training.options import TrainingOptions, check_resumable
 
 NEW, RESUME = "new", "resume"
-"""How a run is begun: in a folder without a checkpoint, or from the one that it has."""
+"""Start of a run: in a folder without a checkpoint, or from the checkpoint in its folder."""
 
 
 def read_status(planned: PlannedRun, data_fingerprint: str) -> tuple[RunStatus, str]:
     """Reads the progress of a run.
 
     Returns:
-        Its result so far, and how to begin it: `NEW` or `RESUME`.
+        Its status, and how to start it: `NEW` or `RESUME`.
 
     Raises:
         RunError: if its folder holds another run or something else, or its checkpoint cannot be read.
@@ -85,7 +85,7 @@ def read_status(planned: PlannedRun, data_fingerprint: str) -> tuple[RunStatus, 
     )
     if best is not None:
         result = _scored(result, best["epoch"], history)
-    # The card is written after the state: a run that was killed between the two is finished by going on with it.
+    # The card is written after the state: a run that was killed between the two is finished by resuming it.
     if state["epoch"] >= planned.options.epochs and best and runs.epoch_of_card(folder) == best["epoch"]:
         result = dataclasses.replace(result, status=FINISHED)
     return result, RESUME
@@ -131,7 +131,7 @@ def _scored(result: RunStatus, best: int, history: Sequence[Mapping[str, Any]]) 
 
 
 def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
-    """Returns a sweep's folder as what it is written through."""
+    """Returns the `OutputFolder` of a sweep."""
     return OutputFolder(folder, KIND, RunError, overwritable=False)
 
 
@@ -148,10 +148,10 @@ def _flags(planned: PlannedRun) -> str:
 
 
 def open_sweep(folder: str | os.PathLike[str], base: Mapping[str, Any], plan: Sequence[PlannedRun]) -> Sweep:
-    """Checks all runs of a sweep before the first one begins, and reads their progress; writes nothing.
+    """Checks all runs of a sweep before the first one starts, and reads their progress; writes nothing.
 
     Args:
-        folder: the sweep's folder; what it holds already of a sweep over the same base stays part of it.
+        folder: the sweep's folder; runs in it of an earlier sweep over the same base are kept.
         base: the base's flags by name.
         plan: the runs.
 
@@ -203,7 +203,7 @@ def _check_same(
 
 
 def _text(value: Any) -> str:
-    """Returns a flag's value as text, numbers in lists as an older version wrote them or not."""
+    """Returns a flag's value as text, lists as numbers separated by commas."""
     return ",".join(map(format_value, value)) if isinstance(value, list) else format_value(value)
 
 
@@ -229,13 +229,13 @@ def sweep(
         folder: the sweep's folder, made where it is missing.
         base: the base's flags by name.
         plan: the runs, in the order in which they shall be trained.
-        run: trains one run, given how to begin it, and returns an empty text, or what failed.
+        run: trains one run, given how to start it, and returns an empty text, or the reason of a failure.
         report: called with lines for the user.
         stop: called after each run; whether to return.
         stop_on_error: whether to return after the first run that fails.
 
     Returns:
-        All that is known of the sweep.
+        The sweep with all results.
 
     Raises:
         EOKerasError: before the first run, see `open_sweep`, or if the folder is in use.
@@ -249,7 +249,7 @@ def sweep(
         current = open_sweep(folder, base, plan)
         for name in (FLAGS_DIR, LOGS_DIR):
             files.make_folder(output.path(name))
-        # They grow, and their run writes them.
+        # Each log is written by its run's process.
         output.announce(_log(planned) for planned in plan)
         sweep_report.write(current, output)
         for number, planned, result in _unfinished(current, plan):
@@ -283,7 +283,7 @@ def _unfinished(current: Sweep, plan: Sequence[PlannedRun]) -> Iterator[tuple[in
 
 
 def remaining_seconds(current: Sweep, plan: Sequence[PlannedRun]) -> float | None:
-    """Returns about how many seconds the runs that are left will take, by those that are finished; None without any.
+    """Estimates the seconds that the remaining runs take, from the finished ones; None without any.
 
     Failed ones do not count: they are tried again only when the sweep is started again.
     """

@@ -23,7 +23,7 @@ _FILE = "events.out.tfevents.0000000.sweep"
 
 
 def metrics_of(sweep: Sweep) -> dict[str, tuple[str, str]]:
-    """Returns what is shown of each run: by tag, the field of `RunStatus` and the column's title."""
+    """Returns the columns of the table: by tag, the field of `RunStatus` and the title."""
     return {
         f"kept/validation_{sweep.metric}": ("score", f"validation {sweep.monitor.title}, kept epoch"),
         "kept/validation_loss": ("loss", "validation loss, kept epoch"),
@@ -35,7 +35,7 @@ def metrics_of(sweep: Sweep) -> dict[str, tuple[str, str]]:
 
 
 def write(sweep: Sweep, output: OutputFolder) -> None:
-    """Writes the experiment, and a session for each run that is finished or failed; what has not changed is left alone.
+    """Writes the experiment, and a session for each finished or failed run; unchanged files are left.
 
     Raises:
         StorageError: if they cannot be written.
@@ -83,7 +83,7 @@ def _domain(results: Sequence[RunStatus], name: str) -> list[Any]:
 
 
 def _value(results: Sequence[RunStatus], name: str, value: Any) -> Any:
-    """Returns a value as TensorBoard can show it: where one is `none`, all are words."""
+    """Returns a value for TensorBoard: text where a value of the same flag is `none`."""
     return format_value(value) if any(result.settings[name] is None for result in results) else value
 
 

@@ -11,7 +11,7 @@ from tests.faults.mutators import ANY, Mutator, flipped, number, pick, put
 
 @dataclasses.dataclass(frozen=True)
 class ZipEntry:
-    """Where a zip's member lies: its central entry, its local header, its name, and the bytes of its central entry."""
+    """Positions of a zip member's central entry and local header, its name, and the bytes of its central entry."""
 
     central: int
     local: int
@@ -142,19 +142,19 @@ WHOLE_ZIPS = ("zip: entry left out", "zip: member renamed", "zip: odd name")
 
 def _records(data: bytes) -> list[bytes]:
     """Returns the records of an undamaged TFRecord file with their framing."""
-    found, place = [], 0
+    records, place = [], 0
     while place < len(data):
         end = place + tfrecord.FRAMING_BYTES + struct.unpack_from("<Q", data, place)[0]
-        found.append(data[place:end])
+        records.append(data[place:end])
         place = end
-    return found
+    return records
 
 
 def _record_changed(rng, data: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    whole = _records(data)
-    place = int(rng.integers(len(whole)))
-    whole[place] = change(whole[place])
-    return b"".join(whole)
+    records = _records(data)
+    place = int(rng.integers(len(records)))
+    records[place] = change(records[place])
+    return b"".join(records)
 
 
 def _framed(length: int, content: bytes) -> bytes:
@@ -199,21 +199,21 @@ def _record_forged(rng, data):
 
 
 def _records_lost(rng, data):
-    whole = _records(data)
-    del whole[int(rng.integers(len(whole)))]
-    return b"".join(whole)
+    records = _records(data)
+    del records[int(rng.integers(len(records)))]
+    return b"".join(records)
 
 
 def _records_doubled(rng, data):
-    whole = _records(data)
-    return b"".join([*whole, pick(rng, whole)])
+    records = _records(data)
+    return b"".join([*records, pick(rng, records)])
 
 
 def _records_replaced(rng, data):
-    whole = _records(data)
-    one, two = rng.permutation(len(whole))[:2] if len(whole) > 1 else (0, 0)
-    whole[one] = whole[two]
-    return b"".join(whole)
+    records = _records(data)
+    one, two = rng.permutation(len(records))[:2] if len(records) > 1 else (0, 0)
+    records[one] = records[two]
+    return b"".join(records)
 
 
 TFRECORD: dict[str, Mutator] = ANY | {
@@ -229,7 +229,7 @@ FORGED: dict[str, Mutator] = {
     "tfrecord: other content with its checksum": _record_forged,
     "tfrecord: record replaced by another": _records_replaced,
 }
-"""Damage under valid checksums: only a shard's SHA-256 in the card can tell, which a training run does not compute."""
+"""Damage under valid checksums: found only by a shard's SHA-256 in the card, which a training run does not compute."""
 
 
 def _card_digit(rng, data):
@@ -239,7 +239,7 @@ def _card_digit(rng, data):
 
 
 def _card_value(rng, data):
-    """Puts something else in place of any value, at any depth."""
+    """Replaces one value at any depth."""
     card = json.loads(data)
     node = card
     while True:

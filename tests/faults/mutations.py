@@ -1,8 +1,8 @@
 r"""Damaged inputs given to the builder and to the readers, each tried in a process that may die or hang.
 
-An input is refused by an error of ours that names where the fault lies, or it is accepted, and what comes out is what
-other readers find in the damaged input. All else is a fault: another exception, a dead or hanging process, much memory,
-or numbers that nobody else reads there.
+An input is refused by an error of ours that names the damaged file, or it is accepted, and the records hold what other
+readers read from the damaged input. All else is a fault: another exception, a dead or hanging process, too much memory,
+or numbers that no other reader reads.
 
 The table of a run, and the same as JSON:
   python -m tests.faults.mutations --inputs=200 --output=mutations.json [--data=FOLDER]
@@ -35,8 +35,8 @@ _ROOT = pathlib.Path(__file__).parents[2]
 
 def inputs(total: int) -> list[tuple[str, int]]:
     """Divides a number of inputs over the families by their shares; (family, number) each."""
-    whole = sum(family.share for family in FAMILIES.values())
-    counts = {name: total * family.share // whole for name, family in FAMILIES.items()}
+    shares = sum(family.share for family in FAMILIES.values())
+    counts = {name: total * family.share // shares for name, family in FAMILIES.items()}
     counts[next(iter(counts))] += total - sum(counts.values())
     return [(name, number) for name, count in counts.items() for number in range(count)]
 
@@ -45,16 +45,16 @@ class WorkerProcess:
     """A worker that is started again after it died or was ended for hanging.
 
     Args:
-        command: what starts it. It says "ready", then answers every line (family, number) with an outcome, as JSON.
-        seconds: how long it may take for an answer.
+        command: the command line. The process writes "ready", then an outcome for every line (family, number), as JSON.
+        seconds: time limit of an outcome.
     """
 
     def __init__(self, command: Sequence[str], seconds: float = INPUT_SECONDS):
         self._command, self._seconds = command, seconds
         self._process: subprocess.Popen | None = None
 
-    def ask(self, name: str, number: int) -> Outcome:
-        """Has an input tried, and tells what became of it or of the worker.
+    def run(self, name: str, number: int) -> Outcome:
+        """Runs a trial in the worker; returns its outcome, or a fault where the worker died or hangs.
 
         Raises:
             RuntimeError: if no worker can be started.
@@ -63,9 +63,9 @@ class WorkerProcess:
             self._start()
         self._process.stdin.write(json.dumps([name, number]).encode() + b"\n")
         self._process.stdin.flush()
-        answer = self._answer(self._seconds)
-        if answer is not None:
-            return Outcome(**answer)
+        outcome = self._read_line(self._seconds)
+        if outcome is not None:
+            return Outcome(**outcome)
         kinds = list(FAMILIES[name].mutators)
         if self._closed:
             words, status = self._last_words(), self.end()
@@ -79,12 +79,12 @@ class WorkerProcess:
         self._errors = tempfile.TemporaryFile("w+")
         pipe, environment = subprocess.PIPE, {**os.environ, "PYTHONPATH": str(_ROOT)}
         self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=self._errors, env=environment)
-        if self._answer(_START_SECONDS) != "ready":
+        if self._read_line(_START_SECONDS) != "ready":
             words = self._last_words()
             self.end()
             raise RuntimeError(f"no worker could be started: {words}")
 
-    def _answer(self, seconds: float):
+    def _read_line(self, seconds: float):
         ready, _, _ = select.select([self._process.stdout], [], [], seconds)
         line = self._process.stdout.readline() if ready else b""
         self._closed = bool(ready) and not line
@@ -126,7 +126,7 @@ def run(total: int, data: pathlib.Path | None = None, report: Callable[[Outcome]
         try:
             for name, number in inputs(total):
                 if FAMILIES[name].tensorflow == tensorflow:
-                    outcomes[name, number] = outcome = process.ask(name, number)
+                    outcomes[name, number] = outcome = process.run(name, number)
                     if report:
                         report(outcome)
         finally:
@@ -146,8 +146,8 @@ def table(outcomes: list[Outcome]) -> dict[str, dict[str, int]]:
         for name in (outcome.family, "all"):
             counts[name][outcome.result] += 1
     return {
-        name: {"tried": found.total(), REFUSED: found[REFUSED], EQUAL: found[EQUAL], "faults": found[FAULT]}
-        for name, found in counts.items()
+        name: {"tried": count.total(), REFUSED: count[REFUSED], EQUAL: count[EQUAL], "faults": count[FAULT]}
+        for name, count in counts.items()
     }
 
 
@@ -159,7 +159,7 @@ def lines(outcomes: list[Outcome]) -> Iterator[str]:
         yield name.ljust(30) + "".join(f"{counts[column]:>20,}" for column in columns)
     for outcome in outcomes:
         if outcome.result == FAULT:
-            # Words may hold what the damage left of a name.
+            # The message may hold a damaged name.
             yield f"fault: {outcome.family}, number {outcome.number}, {outcome.mutator}: {outcome.words!r}"
 
 

@@ -19,7 +19,7 @@ HEADERS = (
     b"GIF89a",
     b"\x00\x00\x00\x0cjP  \r\n\x87\n",
 )
-"""How files of other formats begin."""
+"""First bytes of files of other formats."""
 
 
 def put(data: bytes, place: int, form: str, *values: int) -> bytes:
@@ -45,46 +45,46 @@ def pick(rng, values):
 
 
 def number(rng, bits: int, near: int = 0) -> int:
-    """Returns a number of so many bits: an extreme one, a neighbour of what was there, or any."""
+    """Returns a number of so many bits: an extreme one, one next to `near`, or any."""
     top = (1 << bits) - 1
     return pick(rng, (0, 1, top, top >> 1, (near + 1) & top, max(near - 1, 0), int(rng.integers(top))))
 
 
 def one_bit(rng, data):
-    """Any one bit."""
+    """Inverts one bit."""
     return flipped(rng, data, 1)
 
 
 def many_bits(rng, data):
-    """Two to 64 bits."""
+    """Inverts two to 64 bits."""
     return flipped(rng, data, int(rng.integers(2, 65)))
 
 
 def cut(rng, data):
-    """The end is missing, perhaps all of it."""
+    """Cuts the end off, perhaps everything."""
     return data[: int(rng.integers(len(data)))] if data else data
 
 
 def zeroed(rng, data):
-    """A block of zeros, as a disk leaves behind that lost a sector."""
+    """Writes a block of zeros, as a disk does that lost a sector."""
     start, length = int(rng.integers(len(data))), pick(rng, (8, 64, 512, 4096))
     return data[:start] + bytes(len(data[start : start + length])) + data[start + length :]
 
 
 def foreign_header(rng, data):
-    """It begins like a file of another format."""
+    """Puts the first bytes of another format at the beginning."""
     header = pick(rng, [header for header in HEADERS if not data.startswith(header[:4])])
     return header + data[len(header) :]
 
 
 def missing_piece(rng, data):
-    """Some bytes from the midst are missing."""
+    """Removes some bytes in the middle."""
     start, length = int(rng.integers(len(data))), int(rng.integers(1, 65))
     return data[:start] + data[start + length :]
 
 
 def added_bytes(rng, data):
-    """Foreign bytes in the midst or behind the end."""
+    """Inserts random bytes in the middle or after the end."""
     place = pick(rng, (len(data), int(rng.integers(len(data)))))
     return data[:place] + rng.bytes(int(rng.integers(1, 65))) + data[place:]
 
@@ -166,7 +166,7 @@ _TIFF_TYPES = {1: "B", 2: "B", 3: "<H", 4: "<I", 5: "<I", 12: "<d"}
 
 
 def _tiff_tags(data: bytes) -> tuple[int, dict[int, int]]:
-    """Returns where the first directory begins, and the place of every tag's entry in it."""
+    """Returns the positions of the first directory and of every tag's entry in it."""
     start = struct.unpack_from("<I", data, 4)[0]
     count = struct.unpack_from("<H", data, start)[0]
     places = [start + 2 + 12 * number for number in range(count)]
@@ -174,7 +174,7 @@ def _tiff_tags(data: bytes) -> tuple[int, dict[int, int]]:
 
 
 def _tiff_value(data: bytes, entry: int, index: int = 0) -> tuple[int, str]:
-    """Returns where a tag's value of some number lies, and its form."""
+    """Returns the position of one of a tag's values, and its format."""
     kind, count = struct.unpack_from("<HI", data, entry + 2)
     form = _TIFF_TYPES[kind]
     size = struct.calcsize(form)

@@ -1,4 +1,4 @@
-"""One damaged input and what its reader makes of it: the side of `mutations` that may die or hang."""
+"""Trial of one damaged input, in the worker process of `mutations`, which may die or hang."""
 
 import contextlib
 import dataclasses
@@ -33,13 +33,13 @@ _ADDRESS_BYTES = 24 << 30  # Beyond it, memory is refused to the process, and no
 REFUSED, EQUAL, FAULT = "refused", "accepted and equal", "fault"
 
 
-class Wrong(Exception):
-    """What came out is not what other readers find."""
+class WrongContentError(Exception):
+    """Accepted content that differs from what other readers read."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Inputs of one form, and who reads them.
+    """Inputs of one format, and their reader.
 
     Attributes:
         source: what is damaged: `zip`, `folder` (an image in it), `shard` or `card`.
@@ -70,7 +70,7 @@ FAMILIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one input: its family and number, the damage, and `REFUSED`, `EQUAL` or `FAULT` with words."""
+    """Outcome of one input: its family and number, the damage, and `REFUSED`, `EQUAL` or `FAULT` with a message."""
 
     family: str
     number: int
@@ -80,7 +80,7 @@ class Outcome:
 
 
 def make_base(folder: pathlib.Path, data: pathlib.Path | None) -> None:
-    """Writes what is damaged later: for both data sets a zip, a folder and records of six patches."""
+    """Writes the undamaged inputs: for both data sets a zip, a folder and records of six patches."""
     for dataset, kind, real in (
         ("eurosat_rgb", "rgb", "EuroSAT_RGB.zip"),
         ("eurosat_ms", "ms", "EuroSAT_MS_sample.zip"),
@@ -110,43 +110,43 @@ def _build(dataset: str, source: pathlib.Path, output: pathlib.Path) -> cards.Da
 
 def _stored(card: cards.DataCard, folder: pathlib.Path) -> dict[str, tuple]:
     """Returns (class, image's bytes, CRS, transform) of every record by key."""
-    found = {}
+    stored = {}
     for split in card.splits.values():
         for shard in split.shards:
             for example in records.read_examples(folder / shard.name):
-                if example.key in found:
-                    raise Wrong(f"two records have the key {example.key}")
+                if example.key in stored:
+                    raise WrongContentError(f"two records have the key {example.key}")
                 name = card.legend.class_names[example.label]
-                found[example.key] = (name, example.image, example.crs, example.transform)
-    return found
+                stored[example.key] = (name, example.image, example.crs, example.transform)
+    return stored
 
 
-def _must_be(found: dict[str, tuple], expected: dict[str, tuple]) -> None:
-    if missing := sorted(expected.keys() - found.keys()):
-        raise Wrong(f"accepted without {', '.join(missing)}")
-    if invented := sorted(found.keys() - expected.keys()):
-        raise Wrong(f"accepted with {', '.join(invented)}, which other readers do not find")
+def _check_equal(stored: dict[str, tuple], expected: dict[str, tuple]) -> None:
+    if missing := sorted(expected.keys() - stored.keys()):
+        raise WrongContentError(f"accepted without {', '.join(missing)}")
+    if invented := sorted(stored.keys() - expected.keys()):
+        raise WrongContentError(f"accepted with {', '.join(invented)}, which other readers do not read")
     for key, value in expected.items():
-        if found[key] != value:
-            parts = [place for place, (one, two) in enumerate(zip(found[key], value, strict=True)) if one != two]
-            raise Wrong(f"{key} differs in part {parts} of (class, image, CRS, transform)")
+        if stored[key] != value:
+            fields = [place for place, (one, two) in enumerate(zip(stored[key], value, strict=True)) if one != two]
+            raise WrongContentError(f"{key} differs in field {fields} of (class, image, CRS, transform)")
 
 
 def _zip_contents(data: bytes) -> dict[str, tuple[str, bytes]]:
     """Reads a zip without contradictions by its local headers: (class, file) by key."""
-    found = {}
+    contents = {}
     for entry in container_mutators.zip_entries(data):
         flags, method, _, _, crc, size, _, name_length, extra = struct.unpack_from("<4H3I2H", data, entry.local + 6)
         start = entry.local + 30 + name_length + extra
         content = data[start : start + size]
         content = zlib.decompress(content, -15) if method == 8 else content
         assert data[entry.local + 30 : entry.local + 30 + name_length] == entry.name and zlib.crc32(content) == crc
-        # So says the format: UTF-8 where a flag tells it, else the first PC's letters.
+        # The zip format: UTF-8 where a flag is set, else code page 437.
         path = entry.name.decode("utf-8" if flags & 0x800 else "cp437").split("/")
         if path[-1].startswith("."):
-            continue  # Hidden files are what systems leave behind; the builder says so too.
-        found[path[-1].rpartition(".")[0]] = (path[-2], content)
-    return found
+            continue  # Files that operating systems leave; the builder skips them too.
+        contents[path[-1].rpartition(".")[0]] = (path[-2], content)
+    return contents
 
 
 class Worker:
@@ -170,7 +170,7 @@ class Worker:
         kinds = list(family.mutators)
         kind = kinds[number % len(kinds)]
         rng = np.random.default_rng([list(FAMILIES).index(name), number])
-        # Not in step with the kinds, or some of them would meet one data set alone.
+        # Not in step with the kinds, or some of them would be tried on one data set only.
         dataset = family.datasets[int(rng.integers(len(family.datasets)))]
         target = self._scratch / str(number)
         shutil.rmtree(target, ignore_errors=True)
@@ -187,14 +187,14 @@ class Worker:
         if _peak_megabytes() - memory > INPUT_MEGABYTES:
             result, words = FAULT, f"{_peak_megabytes() - memory:,.0f} MB of memory; {words}"
         if result == REFUSED and (target / "output" / cards.DATA_CARD_NAME).exists():
-            result, words = FAULT, f"a card was left behind; {words}"
+            result, words = FAULT, f"a card was left; {words}"
         shutil.rmtree(target)
         return Outcome(name, number, f"{kind} ({dataset})", result, words)
 
     def _read(self, family, kind, dataset, rng, target) -> str:
         def damage(path: pathlib.Path) -> bytes:
             data = path.read_bytes()
-            # A number of draws, for some change nothing: a zeroed block of zeros, a digit for itself.
+            # Several draws, since some change nothing, such as a block of zeros set to zero.
             for _ in range(20):
                 if (damaged := family.mutators[kind](rng, data)) != data:
                     break
@@ -206,26 +206,26 @@ class Worker:
             shutil.copy(here / "source.zip", target / "source.zip")
             data = damage(target / "source.zip")
             card = _build(dataset, target / "source.zip", target / "output")
-            found, expected = _stored(card, target / "output"), self._stored[dataset]
+            stored, expected = _stored(card, target / "output"), self._stored[dataset]
             if kind in container_mutators.WHOLE_ZIPS:
                 contents = _zip_contents(data)
                 expected = {
                     key: (name, *(_geotiff(content) if dataset == "eurosat_ms" else (content, None, None)))
                     for key, (name, content) in contents.items()
                 }
-            _must_be(found, expected)
+            _check_equal(stored, expected)
         elif family.source == "folder":
             shutil.copytree(here / "folder", target / "source")
             paths = sorted(path for path in (target / "source").rglob("*.*"))
             path = paths[int(rng.integers(len(paths)))]
             data = damage(path)
             card = _build(dataset, target / "source", target / "output")
-            found, expected = _stored(card, target / "output"), dict(self._stored[dataset])
+            stored, expected = _stored(card, target / "output"), dict(self._stored[dataset])
             expected[path.stem] = (
                 path.parent.name,
                 *(_geotiff(data) if dataset == "eurosat_ms" else (data, None, None)),
             )
-            _must_be(found, expected)
+            _check_equal(stored, expected)
             if dataset == "eurosat_rgb":
                 _same_jpeg(data, card)
         else:
@@ -242,10 +242,10 @@ class Worker:
     def _read_verified(self, dataset: str, folder: pathlib.Path) -> None:
         card = cards.read_data_card(folder)
         scan_records.verify(card, folder)
-        _must_be(_stored(card, folder), self._stored[dataset])
+        _check_equal(_stored(card, folder), self._stored[dataset])
         if cards.to_json(card) != (original := cards.to_json(self._originals[dataset][0])):
             changed = [name for name, value in cards.to_json(card).items() if value != original[name]]
-            raise Wrong(f"accepted with a changed card: {', '.join(changed)}")
+            raise WrongContentError(f"accepted with a changed card: {', '.join(changed)}")
 
     def _read_by_tensorflow(self, dataset: str, folder: pathlib.Path) -> None:
         from eo_keras.data import pipeline as pipelines
@@ -256,7 +256,7 @@ class Worker:
         for split in card.splits:
             training = pipelines.TrainingDataset(opened, options, split)
             batches = pipelines.evaluation(opened, options, split, with_keys=True)
-            # A batch's rows, without those that fill it up.
+            # The rows of the batches without padding.
             rows = [
                 row
                 for batch in pipelines.reading(opened, batches)
@@ -269,14 +269,14 @@ class Worker:
                 for example in records.read_examples(original[1] / shard.name)
             ]
             if training.examples != len(expected) or [row[3].decode() for row in rows] != [row[0] for row in expected]:
-                raise Wrong(f"split {split} has other examples")
+                raise WrongContentError(f"split {split} has other examples")
             for (image, label, _, key), (_, other_label, pixels) in zip(rows, expected, strict=True):
                 if label != other_label or not np.array_equal(image, pixels):
-                    raise Wrong(f"{key.decode()} has another label or other pixels")
+                    raise WrongContentError(f"{key.decode()} has another label or other pixels")
 
 
 def _geotiff(data: bytes) -> tuple[bytes, str | None, tuple[float, ...]]:
-    """Reads a GeoTIFF by GDAL, and by tifffile where that can, and demands that both find the same numbers."""
+    """Reads a GeoTIFF by GDAL, and by tifffile where it can, and checks that both read the same numbers."""
     import rasterio
     import tifffile
 
@@ -286,16 +286,16 @@ def _geotiff(data: bytes) -> tuple[bytes, str | None, tuple[float, ...]]:
             code = dataset.crs.to_epsg() if dataset.crs else None
             crs = f"EPSG:{code}" if code else dataset.crs.to_wkt() if dataset.crs else None
     except Exception as error:
-        raise Wrong(f"accepted, but GDAL cannot read it ({error.__cause__ or error})") from None
+        raise WrongContentError(f"accepted, but GDAL cannot read it ({error.__cause__ or error})") from None
     with contextlib.suppress(Exception):
         other = tifffile.imread(io.BytesIO(data))
         if other.shape == pixels.shape and not np.array_equal(other, pixels):
-            raise Wrong("GDAL and tifffile read different numbers")
+            raise WrongContentError("GDAL and tifffile read different numbers")
     return pixels.astype("<u2").tobytes(), crs, transform
 
 
 def _same_jpeg(data: bytes, card: cards.DataCard) -> None:
-    """Demands that Pillow, TensorFlow and the builder's decoder read the same pixels."""
+    """Checks that Pillow, TensorFlow and the builder's decoder read the same pixels."""
     import tensorflow as tf
 
     from eo_keras.data.parse import parse_batch
@@ -310,10 +310,12 @@ def _same_jpeg(data: bytes, card: cards.DataCard) -> None:
         try:
             pixels[name] = read()
         except Exception as error:
-            raise Wrong(f"accepted, but {name} cannot read it ({type(error).__name__}: {str(error)[:200]})") from None
-    for name, found in pixels.items():
-        if not np.array_equal(found, pixels["the builder"]):
-            raise Wrong(f"{name} and the builder read different pixels")
+            raise WrongContentError(
+                f"accepted, but {name} cannot read it ({type(error).__name__}: {str(error)[:200]})"
+            ) from None
+    for name, read in pixels.items():
+        if not np.array_equal(read, pixels["the builder"]):
+            raise WrongContentError(f"{name} and the builder read different pixels")
 
 
 def _peak_megabytes() -> float:
@@ -321,9 +323,9 @@ def _peak_megabytes() -> float:
 
 
 def work(base: pathlib.Path, scratch: pathlib.Path, *, tensorflow: bool) -> None:
-    """Answers every line (family, number) of the standard input with the outcome, as JSON."""
-    # Libraries print what they find strange; the answers must not get mixed up with that.
-    answers = os.fdopen(os.dup(1), "w")
+    """Writes an outcome as JSON for every line (family, number) of the standard input."""
+    # Libraries print warnings, which must not get mixed up with the outcomes.
+    outcomes = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_BYTES, _ADDRESS_BYTES))
@@ -335,6 +337,6 @@ def work(base: pathlib.Path, scratch: pathlib.Path, *, tensorflow: bool) -> None
     for name in FAMILIES:
         if FAMILIES[name].tensorflow <= tensorflow:
             worker.try_input(name, 0)  # Libraries are imported and take their memory now.
-    print(json.dumps("ready"), file=answers, flush=True)
+    print(json.dumps("ready"), file=outcomes, flush=True)
     for line in sys.stdin:
-        print(json.dumps(dataclasses.asdict(worker.try_input(*json.loads(line)))), file=answers, flush=True)
+        print(json.dumps(dataclasses.asdict(worker.try_input(*json.loads(line)))), file=outcomes, flush=True)

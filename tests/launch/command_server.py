@@ -1,8 +1,8 @@
 """Runs modules, each in a fork of a process that has TensorFlow imported: importing it takes most of their time.
 
-Reads lines of JSON from standard input. A module to start is answered by the number of its process, which runs beside
-those started before; `wait` by that process's exit code. TensorFlow has touched no device when a fork is made. The
-networks of tests.harness.tiny are registered.
+Reads lines of JSON from standard input. For a module to start, the process's number is written; it runs beside those
+started before. For `wait`, that process's exit code is written. TensorFlow has touched no device when a fork is made.
+The networks of tests.harness.tiny are registered.
 """
 
 import gc

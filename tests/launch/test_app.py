@@ -12,7 +12,7 @@ from launch import app, options, progress_lines
 
 @pytest.fixture
 def values():
-    """Flags of an imagined command, beside those of every command."""
+    """Flags of a made-up command, beside those of every command."""
     values = flags.FlagValues()
     app.define_flags(values)
     ours = {"flag_values": values, "module_name": "launch.imagined"}
@@ -180,10 +180,10 @@ def test_progress_bars_are_for_terminals(monkeypatch, terminal):
 def test_functions_traced_for_each_of_many_models_bring_no_warning_of_tensorflows(monkeypatch):
     import tensorflow as tf
 
-    logger, told = tf.get_logger(), []
+    logger, records = tf.get_logger(), []
     monkeypatch.setattr(logger, "level", logger.level)
-    monkeypatch.setattr(logger, "handle", told.append)
+    monkeypatch.setattr(logger, "handle", records.append)
     app.import_tensorflow_quietly()
     for number in range(8):
         tf.function(lambda value, number=number: value + number)(tf.constant(1))
-    assert not told
+    assert not records

@@ -1,4 +1,4 @@
-"""What the demo removes of the folder that it is given."""
+"""Files of an output folder that the demo removes, and those that it keeps."""
 
 import pytest
 
@@ -63,6 +63,6 @@ def test_a_page_that_was_changed_makes_way_for_the_next_demos(tmp_path, capsys):
     (tmp_path / "cities.html").write_bytes(b"page, and my notes")
     with demo_folder.prepared(folder_of(tmp_path), overwrite=True):
         output_files.write_files({tmp_path / "cities.html": b"new"}, overwrite=False)
-    found = contents(tmp_path)
-    assert (found["cities.html"], found["cities.html.kept-1"]) == (b"new", b"page, and my notes")
+    present = contents(tmp_path)
+    assert (present["cities.html"], present["cities.html.kept-1"]) == (b"new", b"page, and my notes")
     assert "kept as cities.html.kept-1" in capsys.readouterr().out

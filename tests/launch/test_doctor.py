@@ -15,9 +15,9 @@ def test_the_whole_command(tmp_path):
     lines = result.stdout.splitlines()
     for area in ("versions", "processor", "memory", "limits", "space", "oneDNN", "GPU", "bfloat16"):
         assert any(line.startswith(area) for line in lines), area
-    found = [line for line in lines if line.startswith("flags")]
-    assert any("problem" in line and "no ImageNet weights" in line for line in found)
-    assert any("warning" in line and "mixed_float16 on a processor" in line for line in found)
+    flag_lines = [line for line in lines if line.startswith("flags")]
+    assert any("problem" in line and "no ImageNet weights" in line for line in flag_lines)
+    assert any("warning" in line and "mixed_float16 on a processor" in line for line in flag_lines)
     assert not any(line.startswith("disk") for line in lines) and "dry run: would write" in lines[-1]
     assert list(tmp_path.iterdir()) == [flagfile]
 

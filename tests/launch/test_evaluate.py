@@ -166,12 +166,12 @@ def test_several_runs_are_compared(command, run_of, tmp_path):
     assert code == 0 and err == "", err
     content = json.loads((output / "comparison.json").read_text())
     assert [one["name"] for one in content["runs"]] == ["a", "b", "c"] and content["count"] == 30
-    right = {}
+    correct = {}
     for folder in folders:
         stored = report.read_evaluation(folder / runs.EVALUATION_DIR / "test")
-        right[folder.name] = dict(zip(stored.predictions.keys, stored.predictions.correct, strict=True))
+        correct[folder.name] = dict(zip(stored.predictions.keys, stored.predictions.correct, strict=True))
     for one in content["differences"]:
-        pairs = [(right[one["first"]][key], right[one["second"]][key]) for key in right["a"]]
+        pairs = [(correct[one["first"]][key], correct[one["second"]][key]) for key in correct["a"]]
         assert one["difference"] == pytest.approx(np.mean([a - b for a, b in np.array(pairs, int)]))
         assert one["only_first_correct"] == sum(a and not b for a, b in pairs)
     assert re.search(r"^a - b +\S", out, re.MULTILINE) and "corrected for 3 pairs" in out

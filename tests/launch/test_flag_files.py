@@ -12,7 +12,7 @@ from launch import flag_files, path_flags, sweep
 
 @pytest.fixture
 def values():
-    """Flags of an imagined command."""
+    """Flags of a made-up command."""
     values = flags.FlagValues()
     flags.DEFINE_string("model", None, "Some name.", flag_values=values)
     flags.DEFINE_integer("count", 3, "Some count.", lower_bound=1, flag_values=values)

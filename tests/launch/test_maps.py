@@ -1,4 +1,4 @@
-"""The whole way of tiles by commands: records of towns, their page, a run, and its scores."""
+"""Segmentation by commands: records of tiles, their page, a training run, its evaluation and export."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from tests.launch.commands import assert_one_line_error, launch
 def cities(tmp_path_factory):
     folder = tmp_path_factory.mktemp("towns")
     lines = [towns.write_town(folder, name, place=place, size=128) for place, name in enumerate("ABC")]
-    lines = [line[:-1] + f"{part}," for line, part in zip(lines, ("train", "val", "test"), strict=True)]
+    lines = [line[:-1] + f"{split}," for line, split in zip(lines, ("train", "val", "test"), strict=True)]
     return towns.write_list(folder, *lines)
 
 
@@ -43,7 +43,7 @@ def test_a_dry_run_says_how_many_tiles_there_will_be(cities, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"source": "a.zip"}, "--source: it does not apply to --dataset=urban_atlas"),
         ({"split": "random"}, "would lie on both sides"),
@@ -54,9 +54,9 @@ def test_a_dry_run_says_how_many_tiles_there_will_be(cities, tmp_path):
         ({"band_order": "x,y"}, "--band_order"),
     ],
 )
-def test_mistakes_are_one_line(cities, tmp_path, arguments, said):
+def test_mistakes_are_one_line(cities, tmp_path, arguments, message):
     done = launch("build", **({"dataset": "urban_atlas", "cities": cities, "output_dir": tmp_path / "r"} | arguments))
-    assert_one_line_error(done, said)
+    assert_one_line_error(done, message)
     assert not (tmp_path / "r").exists()
 
 
@@ -72,10 +72,10 @@ def test_the_page_of_tiles(records_dir, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "clear pixels" in done.stdout
     page = (tmp_path / "page.html").read_text()
-    assert "12 tiles of 4 classes" in page and "behind each its land use" in page
+    assert "12 tiles of 4 classes" in page and "beside each its mask" in page
 
 
-def test_a_run_of_maps_is_trained_and_scored(records_dir, tmp_path):
+def test_a_segmentation_model_is_trained_evaluated_and_exported(records_dir, tmp_path):
     run_dir = tmp_path / "run"
     done = launch(
         "train",
@@ -92,15 +92,15 @@ def test_a_run_of_maps_is_trained_and_scored(records_dir, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "mIoU" in done.stdout
-    twin, compared = tmp_path / "twin", tmp_path / "compared"
-    shutil.copytree(run_dir, twin)
-    done = launch("evaluate", "--output_stride=8", "--flip", run_dir=f"{run_dir},{twin}", output_dir=compared)
+    second, compared = tmp_path / "second", tmp_path / "compared"
+    shutil.copytree(run_dir, second)
+    done = launch("evaluate", "--output_stride=8", "--flip", run_dir=f"{run_dir},{second}", output_dir=compared)
     assert done.returncode == 0, done.stderr
     assert "Residential" in done.stdout and "boundary" in done.stdout
-    # Equal predictions of four tiles: no difference, and much left open.
+    # Equal predictions of four tiles: no difference, and a wide interval.
     (pair,) = json.loads((compared / "comparison.json").read_text())["differences"]
     assert (pair["verdict"], pair["difference"], pair["method"]) == ("no difference shown", 0, "MOVER")
-    assert pair["high"] > 0.2 and "run - twin  no difference shown" in done.stdout
+    assert pair["high"] > 0.2 and "run - second  no difference shown" in done.stdout
     metrics = json.loads((run_dir / "evaluation" / "test-os8-flip" / "metrics.json").read_text())
     assert metrics["output_stride"] == 8 and metrics["tta"] == "flip"
     assert metrics["calibration"]["fitted_on"] == "pixels of the split val"

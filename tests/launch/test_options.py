@@ -83,13 +83,13 @@ def test_values_that_cannot_be_read_or_are_refused(values):
         parse(values, "--folder=f", "--sizes=1", "--shift=-1")
 
 
-def test_earlier_names_are_read_and_told_once(values, tmp_path, capsys, monkeypatch):
+def test_earlier_names_are_read_with_one_warning(values, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(flag_files, "_warned", set())
     (tmp_path / "old.flags").write_text("--nod4\n--move = 4\n")
     read = parse(values, "--folder=f", f"--flagfile={tmp_path / 'old.flags'}")
     assert read.change == Change(turned=False, shift=4) and read.other == Sharing(False)
-    told = capsys.readouterr().err.splitlines()
-    assert told == [
+    warnings = capsys.readouterr().err.splitlines()
+    assert warnings == [
         "warning: --d4 is now --turned; its old name will not be read much longer",
         "warning: --move is now --shift; its old name will not be read much longer",
     ]

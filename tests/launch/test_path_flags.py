@@ -63,7 +63,7 @@ def test_a_command_writes_to_the_home_folder(home):
 def test_every_flag_that_holds_a_path_is_one():
     """Every flag whose help names a folder or a file first: with flags.DEFINE_string, ~ would be a folder's name."""
     pattern = r'(define_(?:multi_)?path|DEFINE_(?:multi_)?string)\(\s*"(\w+)",\s*[^,]+,\s*f?"([^"]*)"'
-    found = {
+    kinds = {
         (path.name, name): kind
         for package in ("launch", "benchmarks")
         for path in sorted((ROOT / package).glob("*.py"))
@@ -71,8 +71,8 @@ def test_every_flag_that_holds_a_path_is_one():
         if re.search(r"(_dir|_source|^source|output|lists)$", name)
         or re.match(r"(\S+ )?(CSV |JSON |HTML )?([Ff]ile|[Ff]older|[Pp]ath|archive|PREFIX)\b", text)
     }
-    assert len(found) > 40
-    assert not {where: kind for where, kind in found.items() if kind.startswith("DEFINE")}
+    assert len(kinds) > 40
+    assert not {where: kind for where, kind in kinds.items() if kind.startswith("DEFINE")}
 
 
 def test_a_url_where_a_local_path_is_needed_is_refused_and_keeps_its_slashes():

@@ -57,7 +57,7 @@ def images(tmp_path):
 def command(monkeypatch, tmp_path, capsys):
     """Runs the command in this process; returns its exit code, its output and its errors."""
 
-    def run(run, *arguments, output=tmp_path / "answers.csv"):
+    def run(run, *arguments, output=tmp_path / "predictions.csv"):
         # Flags of its own, so that other tests find the program's as they were.
         values = flags.FlagValues()
         app.define_flags(values)
@@ -69,7 +69,7 @@ def command(monkeypatch, tmp_path, capsys):
     return run
 
 
-def read_answers(path):
+def read_predictions(path):
     """Returns the columns before the probabilities, and the probabilities, of a CSV file."""
     with open(path, newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
@@ -82,30 +82,30 @@ def test_a_13_band_geotiff_through_a_model_of_jpegs(command, rgb_run, images, tm
     code, out, err = command(rgb_run, f"--images={folder}/*.tif", "--batch_size=2")
     assert code == 0 and err == "", err
     expected = rgb_run.model.predict(stretch_like_eurosat_jpeg(pixels[..., [3, 2, 1]]), verbose=0)
-    assert np.ptp(expected, axis=0).max() > 0.05, "the model does not tell the images apart"
-    rows, probabilities = read_answers(tmp_path / "answers.csv")
+    assert np.ptp(expected, axis=0).max() > 0.05, "the model gives all images the same probabilities"
+    rows, probabilities = read_predictions(tmp_path / "predictions.csv")
     np.testing.assert_allclose(probabilities, expected, atol=2e-6)
     assert [row[0] for row in rows] == [f"{folder}/{n}.tif" for n in range(3)]
-    for row, answer in zip(rows, expected, strict=True):
-        assert row[1:3] == [str(answer.argmax()), EUROSAT.class_names[answer.argmax()]]
-        assert float(row[3]) == pytest.approx(answer.max(), abs=2e-6)
+    for row, output in zip(rows, expected, strict=True):
+        assert row[1:3] == [str(output.argmax()), EUROSAT.class_names[output.argmax()]]
+        assert float(row[3]) == pytest.approx(output.max(), abs=2e-6)
     counts = dict(line.split() for line in out.splitlines() if line.startswith("  "))
     assert list(counts) == list(EUROSAT.class_names) and sum(map(int, counts.values())) == 3
     assert counts[rows[0][2]] == str([row[2] for row in rows].count(rows[0][2]))
-    assert f"{tmp_path / 'answers.csv'}: 3 images" in out.splitlines()[-1] and "warning" not in out
+    assert f"{tmp_path / 'predictions.csv'}: 3 images" in out.splitlines()[-1] and "warning" not in out
 
 
 def test_digital_numbers_in_any_order_through_a_model_of_uint16(command, swir_run, images, tmp_path):
     folder, pixels = images
     write_geotiff(tmp_path / "nominal.tif", 1, NOMINAL_ORDER)
     expected = swir_run.model.predict(pixels[..., [11, 12, 3]], verbose=0)
-    output = tmp_path / "new" / "answers.csv"
+    output = tmp_path / "new" / "predictions.csv"
     code, _, err = command(swir_run, f"--images={folder}", output=output)
     assert code == 0 and err == "", err
-    np.testing.assert_allclose(read_answers(output)[1], expected, atol=2e-6)
+    np.testing.assert_allclose(read_predictions(output)[1], expected, atol=2e-6)
     code, out, _ = command(swir_run, f"--images={tmp_path}/nominal.tif", "--image_bands=all", "--overwrite")
     assert code == 0 and "warning" not in out
-    np.testing.assert_allclose(read_answers(tmp_path / "answers.csv")[1], expected[1:2], atol=2e-6)
+    np.testing.assert_allclose(read_predictions(tmp_path / "predictions.csv")[1], expected[1:2], atol=2e-6)
 
 
 def test_pictures_in_several_places(command, rgb_run, tmp_path):
@@ -117,7 +117,7 @@ def test_pictures_in_several_places(command, rgb_run, tmp_path):
         pixels.insert(0, np.asarray(Image.open(path)))
     code, _, err = command(rgb_run, f"--images={tmp_path}/b", f"--images={tmp_path}/*.png", "--image_bands=RGB")
     assert code == 0 and err == "", err
-    rows, probabilities = read_answers(tmp_path / "answers.csv")
+    rows, probabilities = read_predictions(tmp_path / "predictions.csv")
     assert [pathlib.Path(row[0]).name for row in rows] == ["a.png", "1.jpg"]
     np.testing.assert_allclose(probabilities, rgb_run.model.predict(np.stack(pixels), verbose=0), atol=2e-6)
 
@@ -131,7 +131,7 @@ def assert_refused(result, output, *words):
 
 
 def test_images_that_do_not_fit(command, rgb_run, swir_run, images, tmp_path):
-    folder, output = images[0], tmp_path / "answers.csv"
+    folder, output = images[0], tmp_path / "predictions.csv"
 
     def refused(run, *arguments, words):
         assert_refused(command(run, *arguments), output, *words)
@@ -161,18 +161,18 @@ def test_b8a_in_ninth_place_is_noticed(command, swir_run, tmp_path):
     (tmp_path / "images").mkdir()
     for number in range(20):
         write_geotiff(tmp_path / "images" / f"{number:02}.tif", number, NOMINAL_ORDER)
-    output, everything = tmp_path / "answers.csv", f"--images={tmp_path}/images"
+    output, everything = tmp_path / "predictions.csv", f"--images={tmp_path}/images"
     words = ["20 images whose 13 bands have no names", "nominal order, with B8A in ninth place", "--image_bands"]
     assert_refused(command(swir_run, everything), output, *words)
     code, out, err = command(swir_run, f"--images={tmp_path}/images/0*.tif")
     assert code == 0 and err == "" and output.exists()
     assert "warning: too few images (10) to judge the band order, but the darkest band is number 11" in out
     code, out, _ = command(swir_run, everything, "--image_bands=all", "--overwrite")
-    assert code == 0 and "warning" not in out and len(read_answers(output)[0]) == 20
+    assert code == 0 and "warning" not in out and len(read_predictions(output)[0]) == 20
 
 
-def test_an_earlier_answer_is_kept_and_a_dry_run_writes_nothing(command, rgb_run, images, tmp_path):
-    output, everything = tmp_path / "answers.csv", f"--images={images[0]}"
+def test_an_earlier_file_is_kept_and_a_dry_run_writes_nothing(command, rgb_run, images, tmp_path):
+    output, everything = tmp_path / "predictions.csv", f"--images={images[0]}"
     code, out, err = command(rgb_run, everything, "--dry_run")
     assert code == 0 and err == "" and not output.exists()
     assert "images: 3 of 64x64 pixels" in out and f"would write the predictions to {output}" in out
@@ -181,7 +181,7 @@ def test_an_earlier_answer_is_kept_and_a_dry_run_writes_nothing(command, rgb_run
     assert code == 2 and err.count("\n") == 1 and "is already there. Replace it by --overwrite" in err
     assert output.read_text() == "mine"
     assert command(rgb_run, everything, "--overwrite")[0] == 0
-    assert len(read_answers(output)[0]) == 3
+    assert len(read_predictions(output)[0]) == 3
     code, _, err = command(rgb_run, everything, output=tmp_path)
     assert code == 2 and "is a folder" in err
 
@@ -190,15 +190,15 @@ def test_a_folder_without_a_run(command, images, tmp_path):
     class Nothing:
         folder = tmp_path
 
-    assert_refused(command(Nothing, f"--images={images[0]}"), tmp_path / "answers.csv", "holds no model_card.json")
+    assert_refused(command(Nothing, f"--images={images[0]}"), tmp_path / "predictions.csv", "holds no model_card.json")
 
 
 def test_the_command_itself(rgb_run, images, tmp_path):
-    words = {"run_dir": rgb_run.folder, "images": f"{images[0]}/*.tif", "output": tmp_path / "answers.csv"}
+    words = {"run_dir": rgb_run.folder, "images": f"{images[0]}/*.tif", "output": tmp_path / "predictions.csv"}
     result = run_command("predict", **words)
     assert result.returncode == 0 and result.stderr == "", result
     expected = rgb_run.model.predict(stretch_like_eurosat_jpeg(images[1][..., [3, 2, 1]]), verbose=0)
-    np.testing.assert_allclose(read_answers(tmp_path / "answers.csv")[1], expected, atol=1e-5)
+    np.testing.assert_allclose(read_predictions(tmp_path / "predictions.csv")[1], expected, atol=1e-5)
     result = run_command("predict", "--help")
     assert result.returncode == 0 and result.stderr == ""
     assert (
@@ -219,7 +219,7 @@ def test_real_patches(command, rgb_run, real_data, tmp_path):
     code, out, err = command(rgb_run, f"--images={tmp_path}/*.tif")
     assert code == 0 and err == "" and "warning" not in out
     stretched = stretch_like_eurosat_jpeg(np.stack([pixels[name] for name in sorted(names)]))
-    rows, probabilities = read_answers(tmp_path / "answers.csv")
+    rows, probabilities = read_predictions(tmp_path / "predictions.csv")
     assert [pathlib.Path(row[0]).stem for row in rows] == sorted(names)
     np.testing.assert_allclose(probabilities, rgb_run.model.predict(stretched, verbose=0), atol=2e-6)
 
@@ -234,13 +234,13 @@ def test_the_temperature_of_the_run_is_used(command, rgb_run, images, tmp_path):
         kept.write_bytes(calibration.to_bytes(fitted))
         code, out, err = command(rgb_run, f"--images={folder}")
         assert code == 0 and "temperature: none: temperature.json was fitted for another model" in out, err
-        _, raw = read_answers(tmp_path / "answers.csv")
+        _, raw = read_predictions(tmp_path / "predictions.csv")
         assert command(rgb_run, f"--images={folder}", "--calibrated", "--overwrite")[0] == 2
         checksum = files.sha256_of_file(rgb_run.folder / "model.keras")
         kept.write_bytes(calibration.to_bytes(dataclasses.replace(fitted, model_sha256=checksum)))
         code, out, _ = command(rgb_run, f"--images={folder}", "--overwrite")
         assert code == 0 and "temperature: 4.000, fitted on 10 examples (the split val); 10 examples are few" in out
-        _, scaled = read_answers(tmp_path / "answers.csv")
+        _, scaled = read_predictions(tmp_path / "predictions.csv")
         # The file has six decimals: of the model's probabilities, the fourth roots of the largest can be compared.
         large = raw > 1e-3
         odds = scaled / scaled.max(axis=1, keepdims=True)
@@ -249,7 +249,7 @@ def test_the_temperature_of_the_run_is_used(command, rgb_run, images, tmp_path):
         assert abs(scaled - raw).max() > 0.05
         code, out, _ = command(rgb_run, f"--images={folder}", "--nocalibrated", "--overwrite")
         assert code == 0 and "temperature: none, as requested" in out
-        np.testing.assert_array_equal(read_answers(tmp_path / "answers.csv")[1], raw)
+        np.testing.assert_array_equal(read_predictions(tmp_path / "predictions.csv")[1], raw)
     finally:
         kept.unlink()
         kept.parent.rmdir()

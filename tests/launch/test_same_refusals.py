@@ -49,12 +49,12 @@ def test_train_sweep_and_doctor_refuse_alike(given, rgb_records, tmp_path, monke
     base = tmp_path / "base.flags"
     base.write_text("\n".join([f"--records_dir={rgb_records}", *words]))
     run_dir = tmp_path / "run"
-    told = refusal(train, [f"--flagfile={base}", f"--run_dir={run_dir}"], monkeypatch, capsys)
-    assert told.startswith(BAD[given])
+    message = refusal(train, [f"--flagfile={base}", f"--run_dir={run_dir}"], monkeypatch, capsys)
+    assert message.startswith(BAD[given])
     swept = [f"--base={base}", f"--sweep_dir={tmp_path / 'sweep'}", "--seed=1"]
-    assert refusal(sweep, swept, monkeypatch, capsys) == told
+    assert refusal(sweep, swept, monkeypatch, capsys) == message
     from eo_keras.doctor.tensorflow import Machine
 
     (check,) = doctor.check_flags(doctor.training_flags(base), Machine())
-    assert check.level == doctor.doctor.PROBLEM and check.what.removeprefix("--") == told
+    assert check.level == doctor.doctor.PROBLEM and check.what.removeprefix("--") == message
     assert [path.name for path in tmp_path.iterdir()] == ["base.flags"]

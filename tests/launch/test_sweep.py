@@ -43,7 +43,7 @@ def varied(base, *arguments):
 
 
 def test_values_are_read_as_the_flags_of_training_read_them(base):
-    found = varied(
+    values_of = varied(
         base,
         "--learning_rate=0.02,1",
         "--seed=1,2",
@@ -51,14 +51,14 @@ def test_values_are_read_as_the_flags_of_training_read_them(base):
         "--vary=dropout=none,0.5",
         "--vary=optimizer=sgd,adamw",
     )
-    assert found == {
+    assert values_of == {
         "learning_rate": [0.02, 1.0],
         "seed": [1, 2],
         "nesterov": [True, False],
         "dropout": [None, 0.5],
         "optimizer": ["sgd", "adamw"],
     }
-    assert isinstance(found["learning_rate"][1], float)
+    assert isinstance(values_of["learning_rate"][1], float)
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_a_signal_is_passed_on_once_and_the_checkpoint_waited_for(child):
         "print('saved', len(heard), 'own group', os.getpgid(0) == os.getpid())\n"
         "sys.exit(143)"
     )
-    begun = time.monotonic()
-    problem, shown, _ = go(stop=lambda: time.monotonic() - begun > 0.5)
+    started = time.monotonic()
+    problem, shown, _ = go(stop=lambda: time.monotonic() - started > 0.5)
     assert problem == "saved 1 own group True" and shown[0] == "ready"
 
 
@@ -241,7 +241,7 @@ def test_a_sweep_from_the_command_to_the_table(base, records, tmp_path):
         assert "epoch   1" in (folder / state.LOGS_DIR / f"{run['name']}.log").read_text()
     assert (folder / report.FIGURE_NAME).stat().st_size > 10_000
     models = {name: (folder / name / "model.keras").stat().st_mtime_ns for name in ("lr=0.01,seed=1", "lr=0.02,seed=1")}
-    # A run that ends with an error is told, and what is finished stays as it is.
+    # A run that ends with an error is reported, and finished runs stay as they are.
     again = launch("sweep", *arguments, "--learning_rate=0.01,0.02,1e30")
     assert again.returncode == 2 and "1 of 3 runs: failed, the first of them lr=1e+30,seed=1: step 2" in again.stderr, (
         again

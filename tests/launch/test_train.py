@@ -1,4 +1,4 @@
-"""The way from records to scores as a user goes it: each command a process of its own."""
+"""The workflow from records to scores as a user runs it: each command a process of its own."""
 
 import csv
 import json

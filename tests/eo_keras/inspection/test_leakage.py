@@ -37,10 +37,10 @@ def squares(*corners):
     return Footprints.of_degrees(degrees.reshape(-1, 4, 2))
 
 
-def inventory(images, parts, *, footprints=None, classes=None):
+def inventory(images, splits, *, footprints=None, classes=None):
     return leakage.Inventory(
         keys=tuple(f"p{number}" for number in range(len(images))),
-        parts=tuple(parts),
+        splits=tuple(splits),
         classes=tuple(classes or ["Forest"] * len(images)),
         fingerprints=leakage.fingerprint(np.asarray(images), SCALE),
         footprints=footprints,
@@ -107,7 +107,7 @@ COPIES = {
 
 
 @pytest.mark.parametrize("kind", COPIES)
-def test_a_near_copy_across_splits_is_found_and_how_it_lies(kind):
+def test_a_near_duplicate_across_splits_is_found_with_its_symmetry(kind):
     change, turn = COPIES[kind]
     images = pictures(60)
     images[40] = change(images[7])
@@ -120,13 +120,13 @@ def test_a_near_copy_across_splits_is_found_and_how_it_lies(kind):
     assert report.copies_found == 1
 
 
-def test_exact_copies_count_as_such_and_only_across_splits():
+def test_exact_duplicates_count_as_such_and_only_across_splits():
     images = pictures(30)
     images[20] = images[3]
     images[21] = images[3]
     images[5] = images[4]
-    parts = ["train"] * 15 + ["val"] * 6 + ["test"] * 9
-    report = leakage.find_leaks(inventory(images, parts, classes=["Forest"] * 20 + ["River"] * 10))
+    splits = ["train"] * 15 + ["val"] * 6 + ["test"] * 9
+    report = leakage.find_leaks(inventory(images, splits, classes=["Forest"] * 20 + ["River"] * 10))
     counts = {(pair.part, pair.other): (pair.patches, pair.exact, pair.near) for pair in report.pairs}
     assert counts == {("test", "train"): (9, 1, 0), ("val", "train"): (6, 1, 0), ("test", "val"): (9, 1, 0)}
     assert {copy.kind for copy in report.copies} == {"exact"}
@@ -134,7 +134,7 @@ def test_exact_copies_count_as_such_and_only_across_splits():
     assert {(copy.key, copy.other_key) for copy in report.copies} == {("p20", "p3"), ("p21", "p3"), ("p21", "p20")}
 
 
-def test_unrelated_pictures_are_no_copies():
+def test_unrelated_images_are_no_duplicates():
     report = leakage.find_leaks(inventory(pictures(400), ["train"] * 300 + ["test"] * 100))
     assert report.copies == () and report.pairs[0].near == 0
 
@@ -207,7 +207,7 @@ def test_one_split_has_nothing_to_leak():
     assert report.pairs == () and report.copies == () and report.too_even == {"train": 0}
 
 
-def test_a_list_of_copies_ends_somewhere(monkeypatch):
+def test_the_list_of_duplicates_is_limited(monkeypatch):
     monkeypatch.setattr(leakage, "MOST_LISTED", 3)
     images = np.repeat(pictures(1), 12, axis=0)
     report = leakage.find_leaks(inventory(images, ["train"] * 4 + ["test"] * 8))

@@ -86,12 +86,12 @@ def test_a_survey_holds_every_record(request, name):
         card, folder, samples=2, checksums=True, progress=lambda stage, done, total: seen.append((stage, done, total))
     )
     assert seen[-1] == ("reading", 30, 30)
-    assert len(set(survey.keys)) == len(survey.parts) == len(survey.labels) == len(survey.fingerprints.hashes) == 30
+    assert len(set(survey.keys)) == len(survey.splits) == len(survey.labels) == len(survey.fingerprints.hashes) == 30
     assert {key.rpartition("_")[0] for key in survey.keys} == {"Forest", "River", "SeaLake"}
     for key, label in zip(survey.keys, survey.labels, strict=True):
         assert card.legend.class_names[label] == key.rpartition("_")[0]
     for split in card.splits:
-        assert survey.parts.count(split) == card.splits[split].examples
+        assert survey.splits.count(split) == card.splits[split].examples
         images = survey.samples[split]
         assert tuple(images) == card.legend.class_names and len(images["Forest"]) == 2 and images["Highway"] == []
         assert images["Forest"][0].shape == (64, 64, 3) and images["Forest"][0].dtype == np.uint8
@@ -263,7 +263,7 @@ def test_the_page_compares_two_folders(ms, rgb, tmp_path):
     assert json.loads(json.dumps(value)) == value
 
 
-def test_copies_are_drawn_side_by_side(copied):
+def test_duplicates_are_drawn_side_by_side(copied):
     folder, card, path = copied
     everything = [
         example

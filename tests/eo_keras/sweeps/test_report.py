@@ -41,7 +41,7 @@ def test_the_table_marks_the_best_and_not_what_failed():
     assert rows[1] == ("0.3", "1 failed", "1 of 2", "99.00%", "-", "0.1000", "-", "2.0")
     assert rows[2] == ("0.1", "", "3 of 3", "93.00%", "3.61", "0.2800", "0.0721", "2.0")
     text = " ".join(report.cautions(found))
-    assert "test split was not evaluated" in text and "One seed a setting" in text
+    assert "test split was not evaluated" in text and "With one seed a setting" in text
 
 
 def test_of_equal_accuracies_the_lower_loss_is_best_and_the_gap_is_told():
