@@ -7,23 +7,22 @@ Example: python -m benchmarks.dense_step --runs=5
 """
 
 import pathlib
-import sys
 import time
 from typing import Any
 
 from absl import flags
 
 from benchmarks import harness
+from benchmarks.harness import OURS, PEER, Side, Work
 from eo_keras.core import files
 from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
-WORKS = ("step", "forward")
+WORKS = {"step": "training step", "forward": "forward pass"}
 
 CLASSES = 4
 _WARM = 2
-_PEER = "benchmarks/peers/dense_step.py"
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -37,7 +36,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_integer("size", 256, "Edge of an image in pixels.", **where)
     flags.DEFINE_integer("steps", 5, "Steps or passes that are timed in a run.", **where)
     flags.DEFINE_integer("runs", 5, "Rounds.", **where)
-    flags.DEFINE_enum("side", None, WORKS, "Measure one side of ours only, and print it as a line of JSON.", **where)
+    flags.DEFINE_enum(
+        "side", None, list(WORKS), "Measure one side of ours only, and print it as a line of JSON.", **where
+    )
 
 
 def measure_ours(what: str) -> None:
@@ -88,48 +89,28 @@ def measure_ours(what: str) -> None:
         FLAGS.batch_size * FLAGS.steps,
         seconds,
         parameters=model.count_params(),
-        count_macs=models.count_macs(model, FLAGS.size, FLAGS.size),
+        multiply_adds=models.count_macs(model, FLAGS.size, FLAGS.size),
     )
 
 
-def measure() -> dict[str, Any]:
-    """Measures both sides in turn."""
-    python = harness.peers_python(FLAGS.peers_python)
-    shared = [f"--{name}={FLAGS[name].value}" for name in ("batch_size", "size", "steps")]
-    result: dict[str, Any] = {
-        "machine": harness.machine(),
-        **{name: FLAGS[name].value for name in ("model", "encoder", "batch_size", "size", "steps", "runs")},
-        "works": {},
-    }
-    for what in WORKS:
-        commands = {
-            "ours": [
-                sys.executable,
-                "-m",
-                "benchmarks.dense_step",
-                f"--side={what}",
-                f"--model={FLAGS.model}",
-                *shared,
-            ],
-            "peer": [python, _PEER, f"--what={what}", f"--encoder={FLAGS.encoder}", *shared],
+def make_works(python: str) -> dict[str, Work]:
+    """Returns the works by name.
+
+    Args:
+        python: the peers' interpreter.
+    """
+    shared = {name: FLAGS[name].value for name in ("batch_size", "size", "steps")}
+    works = {}
+    for what, title in WORKS.items():
+        sides = {
+            OURS: Side(FLAGS.model, harness.module("benchmarks.dense_step", side=what, model=FLAGS.model, **shared)),
+            PEER: Side(
+                f"segmentation_models_pytorch: DeepLabV3Plus on {FLAGS.encoder}",
+                harness.peer(python, "dense_step.py", what=what, encoder=FLAGS.encoder, **shared),
+            ),
         }
-        rates: dict[str, list[float]] = {side: [] for side in commands}
-        found: dict[str, Any] = {}
-        for number in range(FLAGS.runs):
-            # In turned order every second time, so that a warm processor favors neither.
-            for side in list(commands)[:: -1 if number % 2 else 1]:
-                found[side] = harness.figures(harness.run_command(commands[side])[0])
-                rates[side].append(found[side]["examples"] / found[side]["seconds"])
-        ratio = harness.ratio(rates["ours"], rates["peer"])
-        result["works"][what] = {
-            "images_per_second": {side: vars(harness.spread(values)) for side, values in rates.items()},
-            "ratio": vars(ratio),
-            "parameters": {side: found[side]["parameters"] for side in commands},
-            "count_macs": found["ours"]["count_macs"],
-            "versions": found["peer"]["versions"],
-        }
-        print(f"{what}: {ratio.text('.2f')} times the peer's {harness.spread(rates['peer']).text('.2f')} images/s")
-    return result
+        works[what] = Work(title, "images/s", "one batch in memory, float32", sides, digits=2)
+    return works
 
 
 def main() -> None:
@@ -140,10 +121,16 @@ def main() -> None:
     if FLAGS.dry_run:
         print(f"dry run: would measure {FLAGS.runs} rounds of {' and '.join(WORKS)} and write {FLAGS.output}")
         return
-    result = measure()
+    python = harness.peers_python(FLAGS.peers_python)
+    works = make_works(python)
+    result: dict[str, Any] = {
+        **{name: FLAGS[name].value for name in ("runs", "batch_size", "size", "steps")},
+        "machine": harness.machine(),
+        "works": {what: harness.measure(work, FLAGS.runs, {python: "PEERS_PYTHON"}) for what, work in works.items()},
+    }
     files.make_folder(pathlib.Path(FLAGS.output).parent)
     files.write_json(FLAGS.output, result)
-    print(FLAGS.output)
+    print("\n".join(harness.table(result["works"])))
 
 
 if __name__ == "__main__":

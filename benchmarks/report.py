@@ -7,7 +7,7 @@ run for 13-band GeoTIFFs and for the JPEGs of the same names). tried/NAME holds 
 were only validated. campaign.json lists the figures to reach, published.json those of others.
 
 leaks/*.json are reports of launch.inspect, cross_validation.json is of benchmarks.cross_validation, speed.json of
-benchmarks.speed, train_step.json of benchmarks.train_step, input/*.json of benchmarks.input_pipeline, dense_step*.json
+benchmarks.speed, train_step.json of benchmarks.train_step, input/*.json of benchmarks.input_pipeline, dense_step.json
 of benchmarks.dense_step, tile_building.json of benchmarks.tile_building. earlier.md is what this script wrote of
 measurements that no script here repeats: tfrecord_writers.json, train_step_jax.json, the profiles in train_step.json.
 
@@ -182,7 +182,7 @@ def results_page(folder: pathlib.Path) -> str:
         "evaluated by early versions bootstrap intervals.",
         *_patches(folder),
         *_tiles(folder / "maps"),
-        *_dense_steps(folder),
+        *_dense_step(folder / "dense_step.json"),
         *_tile_building(folder / "tile_building.json"),
         *_leaks(folder),
         *_training_steps(folder / "train_step.json", runs_of(folder)),
@@ -388,33 +388,20 @@ def _leaks(folder: pathlib.Path) -> list[str]:
     ]
 
 
-def _dense_steps(folder: pathlib.Path) -> list[str]:
-    rows, machine = [], ""
-    for path in sorted(folder.glob("dense_step*.json")):
-        found = _read(path)
-        machine = machine or harness.machine_text(found["machine"])
-        for name, work in found["works"].items():
-            rates = {side: Spread(**one).text(".2f") for side, one in work["images_per_second"].items()}
-            versions = ", ".join(f"{one} {version}" for one, version in work["versions"].items())
-            what = "training step" if name == "step" else "forward pass"
-            rows.append(
-                (
-                    f"{what}, {found['model']}, {found['size']}x{found['size']}, batch {found['batch_size']}",
-                    rates["ours"],
-                    f"{rates['peer']} ({versions})",
-                    Spread(**work["ratio"]).text(".2f"),
-                    " and ".join(f"{count / 1e6:.1f} M" for count in work["parameters"].values()),
-                )
-            )
-    if not rows:
+def _dense_step(path: pathlib.Path) -> list[str]:
+    if not path.is_file():
         return []
+    found = _read(path)
+    sides = found["works"]["step"]["sides"]
+    ours, theirs = (f"{sides[name]['runs'][0]['parameters'] / 1e6:.1f} M" for name in (harness.OURS, harness.PEER))
+    text = (
+        f"One batch of {found['batch_size']} images of {found['size']}x{found['size']} pixels; the networks have "
+        f"{ours} and {theirs} parameters."
+    )
     return [
         "",
         "## DeepLabv3+ beside segmentation_models_pytorch",
-        "",
-        f"On one batch in memory, in float32; the ratio is taken round by round. {machine}.",
-        "",
-        *table(("", "ours, images/s", "theirs", "ratio", "parameters, ours and theirs"), rows),
+        *_side_by_side(path.name, found, text),
         *_repeat(["make bench-peers", "python -m benchmarks.dense_step"]),
     ]
 
@@ -423,23 +410,8 @@ def _tile_building(path: pathlib.Path) -> list[str]:
     if not path.is_file():
         return []
     found = _read(path)
-    speed = found["speed"]
-    rows = [("launch.build, records written", Spread(**speed["tiles_per_second"]).text(",.1f"))]
-    if "ratio" in speed:
-        versions = ", ".join(f"{name} {version}" for name, version in speed["torchgeo_versions"].items())
-        theirs = Spread(**speed["torchgeo_tiles_per_second"]).text(",.2f")
-        rows.append((f"torchgeo, raster and vector data sets intersected, tiles read ({versions})", theirs))
-        rows.append(("ratio, round by round", Spread(**speed["ratio"]).text(",.1f")))
-    lines = [
-        "",
-        "## Building tiles",
-        "",
-        f"A scene of {speed['scene']}, {speed['polygons']:,} polygons, {speed['tiles']:,} tiles of "
-        f"{speed['tile_size']} pixels, {speed['workers']} processes a side, from the start of a process to its end. "
-        f"{harness.machine_text(found['machine'])}.",
-        "",
-        *table(("", "tiles a second"), rows),
-    ]
+    text = f"A scene of {found['scene']}, and {found['polygons']:,} polygons."
+    lines = ["", "## Building tiles", *_side_by_side(path.name, found, text)]
     if memory := found.get("memory"):
         lines += [
             "",
@@ -453,17 +425,17 @@ def _tile_building(path: pathlib.Path) -> list[str]:
 
 def _side_by_side(name: str, found: Mapping[str, Any], text: str) -> list[str]:
     """Returns a text, machine, versions and the table of the measurements of a file."""
-    versions = dict(found["machine"]["versions"])
+    versions = {one: found["machine"]["versions"][one] for one in ("eo-keras", "tensorflow")}
     sides = [side for work in found["works"].values() for side in work["sides"].values()]
     for run in (run for side in sides for run in side["runs"]):
         versions |= run.get("versions", {})
-    names = ("eo-keras", "tensorflow", "tensorflow-datasets", "torchgeo", "torchvision", "torch", "tfrecord")
-    listed = ", ".join(f"{one} {versions[one]}" for one in names if one in versions)
+    listed = ", ".join(f"{one} {version}" for one, version in versions.items())
+    # The first measurements kept medians and ends alone.
+    kept = "commands and every run" if all("rates" in side for side in sides) else "figures"
     return [
         "",
         f"{text} Medians of {found['runs']} runs, in brackets the lowest and the highest; the ratio is taken round by "
-        f"round. {harness.machine_text(found['machine'])}; {listed}. The commands and every run are in "
-        f"[{name}](results/{name}).",
+        f"round. {harness.machine_text(found['machine'])}; {listed}. The {kept} are in [{name}](results/{name}).",
         "",
         *harness.table(found["works"]),
     ]

@@ -7,7 +7,6 @@ writes records. Both start from the files, in a process of their own.
 Example: python -m benchmarks.tile_building --output=docs/results/tile_building.json
 """
 
-import json
 import pathlib
 import sys
 import tempfile
@@ -18,9 +17,11 @@ import numpy as np
 from absl import flags
 
 from benchmarks import harness
+from benchmarks.harness import OURS, PEER, Side, Work
 from eo_keras.core import files
 from eo_keras.geo import polygons as vectors
 from eo_keras.geo.polygons import Polygons
+from eo_keras.records import data_card as cards
 from eo_keras.sensors import sentinel2
 from launch import app, path_flags
 from tfrecords_builder.synthetic import mosaics
@@ -35,7 +36,6 @@ _PEAK = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
 )
-_PEER = "benchmarks/peers/torchgeo_tiles.py"
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -48,7 +48,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_integer("size", 4096, "Edge of the scene for the speed in pixels.", **where)
     flags.DEFINE_integer("tile_size", 256, "Edge of its tiles in pixels.", **where)
     flags.DEFINE_integer("region", 48, "Mean distance of the regions' centers in pixels.", **where)
-    flags.DEFINE_integer("rounds", 3, "Times that each side is measured, in turn.", **where)
+    flags.DEFINE_integer("runs", 3, "Rounds.", **where)
     flags.DEFINE_integer("num_workers", 2, "Processes of each side.", **where)
     flags.DEFINE_integer("memory_size", 10_980, "Edge of the 13-band scene for the memory; 0 leaves it out.", **where)
 
@@ -97,19 +97,11 @@ def write_list(path: pathlib.Path, scene: pathlib.Path, land_use: pathlib.Path) 
     files.write_text(path, f"name,scenes,vectors,split,area\ncity,{scene},{land_use},,\n")
 
 
-def build_command(cities: pathlib.Path, folder: pathlib.Path, tile_size: int, workers: int) -> list[str]:
+def build_command(cities: pathlib.Path, folder: pathlib.Path, tile_size: int, workers: int) -> tuple[str, ...]:
     """Returns the command that builds the records."""
-    flags_of = {
-        "dataset": "urban_atlas",
-        "cities": cities,
-        "output_dir": folder,
-        "scene_level": "L1C",
-        "split": "spatial",
-        "block_km": 3 * tile_size / 100,
-        "tile_size": tile_size,
-        "num_workers": workers,
-    }
-    return [sys.executable, "-m", "launch.build", *(f"--{name}={value}" for name, value in flags_of.items())]
+    options = {"scene_level": "L1C", "split": "spatial", "block_km": 3 * tile_size / 100}
+    options |= {"tile_size": tile_size, "num_workers": workers}
+    return harness.module("launch.build", dataset="urban_atlas", cities=cities, output_dir=folder, **options)
 
 
 def measure_speed(folder: pathlib.Path) -> dict[str, Any]:
@@ -118,35 +110,27 @@ def measure_speed(folder: pathlib.Path) -> dict[str, Any]:
     write_scene(scene, FLAGS.size, ("B04", "B03", "B02"))
     polygons = write_land_use(land_use, FLAGS.size, FLAGS.region)
     write_list(cities, scene, land_use)
-    tiles = (-(-FLAGS.size // FLAGS.tile_size)) ** 2
-    ours, theirs, versions = [], [], {}
-    for number in range(FLAGS.rounds):
-        output, seconds = harness.run_command(
-            build_command(cities, folder / f"records{number}", FLAGS.tile_size, FLAGS.num_workers)
-        )
-        ours.append(tiles / seconds)
-        if FLAGS.peers_python:
-            peer = [harness.peers_python(FLAGS.peers_python), _PEER, f"--scene={scene}", f"--land_use={land_use}"]
-            peer += [f"--tile_size={FLAGS.tile_size}", f"--num_workers={FLAGS.num_workers}"]
-            output, seconds = harness.run_command(peer, 3600)
-            found = harness.figures(output)
-            theirs.append(found["examples"] / seconds)
-            versions = found["versions"]
-    result = {
+    tiles, output = (-(-FLAGS.size // FLAGS.tile_size)) ** 2, folder / "records"
+    command = build_command(cities, output, FLAGS.tile_size, FLAGS.num_workers)
+    # Tiles in the buffer between blocks are surveyed, but not written.
+    title = "launch.build, records written but for a buffer between blocks"
+    sides, names = {OURS: Side(title, command, output, tiles, leaves_out=True)}, {str(folder): "WORK_DIR"}
+    if FLAGS.peers_python:
+        python = harness.peers_python(FLAGS.peers_python)
+        inputs = {"scene": scene, "land_use": land_use}
+        options = {"tile_size": FLAGS.tile_size, "num_workers": FLAGS.num_workers}
+        command = harness.peer(python, "torchgeo_tiles.py", **inputs, **options)
+        title = "torchgeo, raster and vector data sets intersected, tiles read"
+        sides[PEER] = Side(title, command, examples=tiles)
+        names[python] = "PEERS_PYTHON"
+    title = f"{tiles:,} tiles of {FLAGS.tile_size} pixels, {FLAGS.num_workers} processes"
+    work = Work(title, "tiles/s", "the whole command", sides, digits=2)
+    return {
         "scene": f"{FLAGS.size}x{FLAGS.size}, 3 bands",
         "polygons": polygons,
-        "tile_size": FLAGS.tile_size,
-        "workers": FLAGS.num_workers,
-        "tiles": tiles,
-        "tiles_per_second": vars(harness.spread(ours)),
+        "runs": FLAGS.runs,
+        "works": {"tiles": harness.measure(work, FLAGS.runs, names)},
     }
-    if theirs:
-        result |= {
-            "torchgeo_tiles_per_second": vars(harness.spread(theirs)),
-            "ratio": vars(harness.ratio(ours, theirs)),
-            "torchgeo_versions": versions,
-        }
-    return result
 
 
 def measure_memory(folder: pathlib.Path) -> dict[str, Any]:
@@ -163,14 +147,13 @@ def measure_memory(folder: pathlib.Path) -> dict[str, Any]:
     output, _ = harness.run_command([sys.executable, "-c", _PEAK, *command], 3600)
     seconds = time.perf_counter() - started
     peak = int(output.strip().splitlines()[-1]) * 1024  # Linux counts in kibibytes.
-    card = json.loads((folder / "whole" / "card.json").read_text())
-    kept = sum(split["examples"] for split in card["splits"].values())
+    splits = cards.read_data_card(folder / "whole").splits
     return {
         "scene": f"{FLAGS.memory_size}x{FLAGS.memory_size}, 13 bands, tiled GeoTIFF",
         "scene_bytes": scene.stat().st_size,
         "polygons": polygons,
         "tile_size": tile_size,
-        "tiles_kept": kept,
+        "tiles_kept": sum(split.examples for split in splits.values()),
         "seconds": round(seconds, 1),
         "peak_bytes": peak,
     }
@@ -179,7 +162,7 @@ def measure_memory(folder: pathlib.Path) -> dict[str, Any]:
 def main() -> None:
     """Runs the command."""
     if FLAGS.dry_run:
-        print(f"dry run: would measure {FLAGS.rounds} rounds and write {FLAGS.output}")
+        print(f"dry run: would measure {FLAGS.runs} rounds and write {FLAGS.output}")
         return
     result: dict[str, Any] = {"machine": harness.machine()}
     with tempfile.TemporaryDirectory(dir=".") as name:
@@ -188,17 +171,10 @@ def main() -> None:
             result["memory"] = measure_memory(folder)
             peak = result["memory"]["peak_bytes"]
             print(f"{result['memory']['scene']}: peak {peak / 1e9:.2f} GB, {result['memory']['seconds']:,.0f} s")
-        result["speed"] = measure_speed(folder)
-    speed = result["speed"]
-    print(f"{speed['tiles_per_second']['median']:,.1f} tiles a second", end="")
-    if "ratio" in speed:
-        print(
-            f", torchgeo {speed['torchgeo_tiles_per_second']['median']:,.2f}: {speed['ratio']['median']:,.1f} times",
-            end="",
-        )
+        result |= measure_speed(folder)
+    print("\n".join(harness.table(result["works"])))
     files.make_folder(pathlib.Path(FLAGS.output).parent)
     files.write_json(FLAGS.output, result)
-    print(f"\n{FLAGS.output}")
 
 
 if __name__ == "__main__":

@@ -92,6 +92,9 @@ def test_a_whole_command_is_timed_from_outside_and_its_examples_are_counted(tmp_
     assert not (tmp_path / "output").exists()
     with pytest.raises(harness.MeasurementError, match="7 examples; expected 8"):
         harness.run_side(Side("whole", side.command, side.output, 8))
+    assert harness.run_side(Side("whole", side.command, side.output, 8, leaves_out=True))["examples"] == 8
+    with pytest.raises(harness.MeasurementError, match="7 examples; expected 6"):
+        harness.run_side(Side("whole", side.command, side.output, 6, leaves_out=True))
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):

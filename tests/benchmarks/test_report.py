@@ -90,41 +90,21 @@ def test_a_threshold_stands_beside_the_network_with_the_command_that_repeats_it(
     assert f"{scores.value('miou'):.4f}" in (harness.ROOT / "README.md").read_text()
 
 
-def test_tiles_and_steps_are_shown_with_their_ratios(folder):
-    spread = {"median": 2.0, "low": 1.5, "high": 2.5}
-    machine = {"processor": "P", "cores": 2, "memory_gib": 8.0, "system": "Linux", "python": "3.11", "versions": {}}
-    speed = {
-        "scene": "4096x4096, 3 bands",
-        "polygons": 1234,
-        "tile_size": 256,
-        "workers": 2,
-        "tiles": 256,
-        "tiles_per_second": spread,
-        "torchgeo_tiles_per_second": spread,
-        "ratio": {"median": 40.0, "low": 30.0, "high": 50.0},
-        "torchgeo_versions": {"torchgeo": "0.8.1"},
-    }
-    memory = {
-        "scene": "10980x10980, 13 bands, tiled GeoTIFF",
-        "scene_bytes": 3_300_000_000,
-        "polygons": 99,
-        "tile_size": 512,
-        "tiles_kept": 370,
-        "seconds": 30.0,
-        "peak_bytes": 614_000_000,
-    }
-    (folder / "tile_building.json").write_text(json.dumps({"machine": machine, "speed": speed, "memory": memory}))
-    work = {
-        "images_per_second": {"ours": spread, "peer": spread},
-        "ratio": spread,
-        "parameters": {"ours": 26.8e6, "peer": 26.7e6},
-        "versions": {"segmentation_models_pytorch": "0.6.0"},
-    }
-    content = {"machine": machine, "model": "deeplab_resnet50", "size": 256, "batch_size": 4, "works": {"step": work}}
-    (folder / "dense_step.json").write_text(json.dumps(content))
+def test_a_work_is_shown_with_its_ratio_and_versions_and_what_was_kept(folder):
     text = report.results_page(folder)
-    assert "1,234 polygons" in text and "40.0 (30.0 to 50.0)" in text and "0.61 GB" in text
-    assert "training step, deeplab_resnet50, 256x256, batch 4 | 2.00 (1.50 to 2.50)" in text and "26.8 M" in text
+    assert "a scene of 10980x10980, 13 bands" in text and "0.61 GB" in text and "4,930 polygons" in text
+    path = folder / "tile_building.json"
+    content = json.loads(path.read_text())
+    sides = content["works"]["tiles"]["sides"]
+    sides[harness.OURS] |= {"ratio": {"median": 40.0, "low": 30.0, "high": 50.0}, "rates": [1.0]}
+    sides[harness.PEER] |= {"rates": [1.0], "runs": [{"versions": {"torchgeo": "9.9"}}]}
+    del content["memory"]
+    path.write_text(json.dumps(content))
+    section = report.results_page(folder).partition("## Building tiles")[2].partition("## ")[0]
+    assert "40.00 (30.00 to 50.00)" in section and "torchgeo 9.9." in section and "0.61 GB" not in section
+    assert "The commands and every run are in [tile_building.json]" in section
+    assert "The figures are in [dense_step.json]" in text
+    assert "26.8 M and 26.7 M parameters" in text
 
 
 def test_speed_is_shown_with_its_targets_and_versions(folder):

@@ -1,9 +1,14 @@
 """The measurements of tiles and of DeepLabv3+ on small inputs, without the peers."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
+from absl import flags
+
+from benchmarks import dense_step
+from benchmarks.harness import OURS, PEER
 from tests.harness import tiny
 from tests.launch.commands import start
 
@@ -14,12 +19,14 @@ def run(module, *arguments):
 
 
 def test_building_tiles_is_measured(tmp_path):
-    small = ("--size=640", "--tile_size=64", "--rounds=1", "--memory_size=640", "--num_workers=1", "--peers_python=")
+    small = ("--size=640", "--tile_size=64", "--runs=1", "--memory_size=640", "--num_workers=1", "--peers_python=")
     done = run("tile_building", *small, f"--output={tmp_path / 'a.json'}")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "a.json").read_text())
-    assert found["speed"]["tiles"] == 100 and found["speed"]["tiles_per_second"]["median"] > 0.5
-    assert found["speed"]["polygons"] > 20
+    ours = found["works"]["tiles"]["sides"]["ours"]
+    assert ours["runs"][0]["examples"] == 100 and ours["median"] > 0.5 and "ratio" not in ours
+    assert str(tmp_path) not in ours["command"] and "--cities=WORK_DIR/cities.csv" in ours["command"]
+    assert found["polygons"] > 20
     # More than an interpreter, less than a scene of Sentinel-2.
     assert 3e7 < found["memory"]["peak_bytes"] < 1.5e9
 
@@ -31,4 +38,18 @@ def test_a_side_of_deeplab_prints_its_figures():
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.strip().splitlines()[-1])
         assert found["examples"] == 2 and found["seconds"] > 0 and 1e4 < found["parameters"] < 1e5
-        assert found["count_macs"] > 1e6
+        assert found["multiply_adds"] > 1e6
+
+
+def test_deeplab_is_measured_beside_its_peer(monkeypatch):
+    found = flags.FlagValues()
+    dense_step.define_flags(found)
+    found(["name", "--steps=2"])
+    monkeypatch.setattr(dense_step, "FLAGS", found)
+    works = dense_step.make_works("/peers/python")
+    assert list(works) == ["step", "forward"]
+    for what, work in works.items():
+        assert {f"--side={what}", "--steps=2"} <= {*work.sides[OURS].command}
+        program, script, *options = work.sides[PEER].command
+        assert program == "/peers/python" and {f"--what={what}", "--steps=2"} <= {*options}
+        compile(pathlib.Path(script).read_text(), script, "exec")
