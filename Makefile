@@ -32,7 +32,7 @@ lint: $(INSTALLED)  ## ruff's linter and formatter, the layers of the packages, 
 	$(BIN)/python -m tests.harness.wording
 	$(BIN)/python -m tests.harness.task_names
 
-bench-peers: .venv-peers/.installed  ## install what benchmarks/speed.py compares with, apart from the package (10 GB)
+bench-peers: .venv-peers/.installed  ## install what the benchmarks compare with, apart from the package (10 GB)
 
 .venv-peers/.installed: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers

@@ -6,15 +6,12 @@ sides take turns. Ours is the training step that launch.train takes, from digita
 Example: python -m benchmarks.dense_step --runs=5
 """
 
-import pathlib
 import time
-from typing import Any
 
 from absl import flags
 
 from benchmarks import harness
 from benchmarks.harness import OURS, PEER, Side, Work
-from eo_keras.core import files
 from launch import app, path_flags
 
 FLAGS = flags.FLAGS
@@ -122,15 +119,8 @@ def main() -> None:
         print(f"dry run: would measure {FLAGS.runs} rounds of {' and '.join(WORKS)} and write {FLAGS.output}")
         return
     python = harness.peers_python(FLAGS.peers_python)
-    works = make_works(python)
-    result: dict[str, Any] = {
-        **{name: FLAGS[name].value for name in ("runs", "batch_size", "size", "steps")},
-        "machine": harness.machine(),
-        "works": {what: harness.measure(work, FLAGS.runs, {python: "PEERS_PYTHON"}) for what, work in works.items()},
-    }
-    files.make_folder(pathlib.Path(FLAGS.output).parent)
-    files.write_json(FLAGS.output, result)
-    print("\n".join(harness.table(result["works"])))
+    facts = {name: FLAGS[name].value for name in ("batch_size", "size", "steps")}
+    harness.record(FLAGS.output, make_works(python).items(), FLAGS.runs, facts, {python: "PEERS_PYTHON"})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import datetime
 import importlib.metadata
 import json
 import os
@@ -14,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eo_keras.core import files
@@ -219,13 +220,6 @@ class Work:
     digits: int = 0
 
 
-def clear(side: Side) -> None:
-    """Empties the folder that a side writes to."""
-    if side.output is not None:
-        shutil.rmtree(side.output, ignore_errors=True)
-        files.make_folder(side.output)
-
-
 def run_side(side: Side) -> dict[str, Any]:
     """Runs a side once.
 
@@ -235,7 +229,9 @@ def run_side(side: Side) -> dict[str, Any]:
     Raises:
         MeasurementError: if the command fails or processes another number of examples.
     """
-    clear(side)
+    if side.output is not None:
+        shutil.rmtree(side.output, ignore_errors=True)
+        files.make_folder(side.output)
     # What an earlier run has left to be written must not take this one's time.
     os.sync()
     printed, seconds = run_command(side.command)
@@ -253,7 +249,7 @@ def run_side(side: Side) -> dict[str, Any]:
     return found
 
 
-def measure(work: Work, runs: int, names: dict[str, str]) -> dict[str, Any]:
+def measure(work: Work, runs: int, names: Mapping[str, str]) -> dict[str, Any]:
     """Measures a work.
 
     Args:
@@ -288,6 +284,39 @@ def measure(work: Work, runs: int, names: dict[str, str]) -> dict[str, Any]:
         if name in work.targets:
             sides[name]["target"] = work.targets[name]
     return {"title": work.title, "unit": work.unit, "timed": work.timed, "digits": work.digits, "sides": sides}
+
+
+def record(
+    path: str, works: Iterable[tuple[str, Work]], runs: int, facts: Mapping[str, Any], names: Mapping[str, str]
+) -> dict[str, Any]:
+    """Measures works one after the other, writes them into a JSON file and prints their table.
+
+    Works that the file already holds of the same facts, rounds and machine are kept: figures of others do not belong in
+    one table. The file is written after every work, for all of them may take an hour.
+
+    Args:
+        path: the JSON file.
+        works: names and works; what a work reads may be prepared when it is its turn.
+        runs: number of rounds.
+        facts: what is kept beside the figures, such as sizes and sources.
+        names: names that replace paths in the commands that are kept.
+
+    Returns:
+        The content of the file.
+    """
+    output = pathlib.Path(path)
+    files.make_folder(output.parent)
+    content: dict[str, Any] = {"runs": runs, **facts, "machine": machine()}
+    earlier = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
+    same = all(earlier.get(name) == value for name, value in content.items())
+    content["works"] = earlier["works"] if earlier and same else {}
+    for name, work in works:
+        print(f"{work.title} ({work.timed})", flush=True)
+        date = datetime.datetime.now(datetime.UTC).date().isoformat()
+        content["works"][name] = measure(work, runs, names) | {"date": date}
+        files.write_json(output, content)
+    print("\n".join(table(content["works"])))
+    return content
 
 
 def table(works: dict[str, Any]) -> list[str]:

@@ -27,7 +27,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import harness, train_step
+from benchmarks import harness
 from benchmarks.harness import Spread
 from eo_keras.core import files
 from eo_keras.core.options import with_present_names
@@ -460,9 +460,22 @@ def _training_steps(path: pathlib.Path, runs: Sequence[Run]) -> list[str]:
         "## Training steps",
         *_side_by_side(path.name, found, text),
         "",
-        *(f"* {train_step.verdict_line(one)}." for one in found["targets"]),
+        *_targets(found["works"]),
         *_repeat(["make bench-peers", command]),
     ]
+
+
+def _targets(works: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each ratio to reach."""
+    lines = []
+    for work in works.values():
+        peer = work["sides"][harness.PEER]["title"].partition(":")[0]
+        for side in (side for side in work["sides"].values() if "target" in side):
+            ratio, target = side["ratio"]["median"], side["target"]
+            outcome = "reached" if ratio >= target else "missed"
+            what = f"{work['title']}: {side['title'].partition(':')[0]} beside {peer}"
+            lines.append(f"* {what}: {ratio:.3f} times, target {target:g} {outcome}.")
+    return lines
 
 
 def _speed(path: pathlib.Path) -> list[str]:

@@ -9,8 +9,6 @@ Example: python -m benchmarks.speed --rgb_source=data/EuroSAT_RGB.zip --ms_sourc
 """
 
 import dataclasses
-import datetime
-import json
 import os
 import pathlib
 import shutil
@@ -269,35 +267,18 @@ def main() -> None:
     work_dir = work_folder(FLAGS.work_dir)
     rgb = unpack(eurosat.RGB, rgb_source, work_dir / "rgb")
     ms = unpack(eurosat.MULTISPECTRAL, ms_source, work_dir / "ms", FLAGS.ms_files)
-    sources = {"rgb": rgb.description(), "ms": ms.description()}
     names = {rgb_source: pathlib.Path(rgb_source).name, str(work_dir): "WORK_DIR", python: "PEERS_PYTHON"}
-    output, machine = pathlib.Path(FLAGS.output), harness.machine()
-    measured = {}
-    if output.is_file():
-        earlier = json.loads(output.read_text())
-        # Figures of two machines, of two states of one, or of different files do not belong on one page.
-        if (earlier["machine"], earlier["sources"]) == (machine, sources):
-            measured = earlier["works"]
     every = make_works(rgb, ms, work_dir, python)
-    for name in WORKS:
-        if name not in FLAGS.only:
-            continue
-        work = every[name]
-        print(f"{work.title} ({work.timed})", flush=True)
-        warm(rgb.root if name.startswith("rgb") else ms.root)
-        make_records(name, rgb, ms, work_dir)
-        date = datetime.datetime.now(datetime.UTC).date().isoformat()
-        measured[name] = harness.measure(work, FLAGS.runs, names) | {"date": date}
-        # Written after every work, for all of them take the better part of an hour.
-        result = {
-            "runs": FLAGS.runs,
-            "cache": CACHE,
-            "sources": sources,
-            "machine": machine,
-            "works": {key: measured[key] for key in WORKS if key in measured},
-        }
-        files.write_json(output, result)
-    print("\n".join(harness.table(result["works"])))
+
+    def prepared():
+        for name in WORKS:
+            if name in FLAGS.only:
+                warm(rgb.root if name.startswith("rgb") else ms.root)
+                make_records(name, rgb, ms, work_dir)
+                yield name, every[name]
+
+    facts = {"cache": CACHE, "sources": {"rgb": rgb.description(), "ms": ms.description()}}
+    harness.record(FLAGS.output, prepared(), FLAGS.runs, facts, names)
 
 
 if __name__ == "__main__":

@@ -104,8 +104,8 @@ def build_command(cities: pathlib.Path, folder: pathlib.Path, tile_size: int, wo
     return harness.module("launch.build", dataset="urban_atlas", cities=cities, output_dir=folder, **options)
 
 
-def measure_speed(folder: pathlib.Path) -> dict[str, Any]:
-    """Measures both sides in turn, from the start of a process to its end."""
+def measure_speed(folder: pathlib.Path, facts: dict[str, Any]) -> None:
+    """Measures both sides in turn, from the start of a process to its end, and writes the figures beside facts."""
     scene, land_use, cities = folder / "scene_2018-07-01.tif", folder / "land_UA2018.gpkg", folder / "cities.csv"
     write_scene(scene, FLAGS.size, ("B04", "B03", "B02"))
     polygons = write_land_use(land_use, FLAGS.size, FLAGS.region)
@@ -125,12 +125,8 @@ def measure_speed(folder: pathlib.Path) -> dict[str, Any]:
         names[python] = "PEERS_PYTHON"
     title = f"{tiles:,} tiles of {FLAGS.tile_size} pixels, {FLAGS.num_workers} processes"
     work = Work(title, "tiles/s", "the whole command", sides, digits=2)
-    return {
-        "scene": f"{FLAGS.size}x{FLAGS.size}, 3 bands",
-        "polygons": polygons,
-        "runs": FLAGS.runs,
-        "works": {"tiles": harness.measure(work, FLAGS.runs, names)},
-    }
+    facts |= {"scene": f"{FLAGS.size}x{FLAGS.size}, 3 bands", "polygons": polygons}
+    harness.record(FLAGS.output, [("tiles", work)], FLAGS.runs, facts, names)
 
 
 def measure_memory(folder: pathlib.Path) -> dict[str, Any]:
@@ -164,17 +160,12 @@ def main() -> None:
     if FLAGS.dry_run:
         print(f"dry run: would measure {FLAGS.runs} rounds and write {FLAGS.output}")
         return
-    result: dict[str, Any] = {"machine": harness.machine()}
     with tempfile.TemporaryDirectory(dir=".") as name:
-        folder = pathlib.Path(name).resolve()
+        folder, facts = pathlib.Path(name).resolve(), {}
         if FLAGS.memory_size:
-            result["memory"] = measure_memory(folder)
-            peak = result["memory"]["peak_bytes"]
-            print(f"{result['memory']['scene']}: peak {peak / 1e9:.2f} GB, {result['memory']['seconds']:,.0f} s")
-        result |= measure_speed(folder)
-    print("\n".join(harness.table(result["works"])))
-    files.make_folder(pathlib.Path(FLAGS.output).parent)
-    files.write_json(FLAGS.output, result)
+            facts["memory"] = found = measure_memory(folder)
+            print(f"{found['scene']}: peak {found['peak_bytes'] / 1e9:.2f} GB, {found['seconds']:,.0f} s")
+        measure_speed(folder, facts)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,10 @@ Example: python -m benchmarks.train_step --runs=5 --steps=20
 
 import csv
 import dataclasses
-import datetime
-import json
 import math
 import pathlib
 import tempfile
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -35,7 +32,6 @@ from launch import app, path_flags
 
 FLAGS = flags.FLAGS
 
-TORCH = "torch"
 TARGETS = {"keras": 0.97, "torch": 1.0}
 """What share of a peer's rate the whole run should at least reach."""
 
@@ -76,6 +72,10 @@ class Settings:
     def title(self) -> str:
         """What the table calls it."""
         return f"{self.model} in {self.dtype_policy}, {PATCH_SIZE}x{PATCH_SIZE} pixels, batches of {self.batch_size}"
+
+    def targets(self, peer: str) -> dict[str, float]:
+        """Returns the ratio to reach beside a peer; PyTorch's bfloat16 is measured without one."""
+        return {OURS: TARGETS[peer]} if peer == "keras" or self.dtype_policy == "float32" else {}
 
 
 def make_records(work_dir: pathlib.Path, patches_per_class: int) -> pathlib.Path:
@@ -121,118 +121,39 @@ def side_command(side: str, settings: Settings, **more: Any) -> tuple[str, ...]:
     return harness.module("benchmarks.train_step", side=side, **given, **more)
 
 
-def make_work(settings: Settings) -> Work:
-    """Returns a work of all sides; its peer is Keras's bare loop."""
-    sides = {}
+def make_works(settings: Settings) -> dict[str, Work]:
+    """Returns a work for each peer: Keras's bare loop, with every division of the processor, and PyTorch's."""
+    ours = {}
     for place, devices in enumerate(settings.virtual_devices):
         split = f", processor split into {devices} devices" if devices else ""
-        sides[f"devices_{devices}" if place else OURS] = Side(
+        ours[f"devices_{devices}" if place else OURS] = Side(
             f"launch.train: records, augmentation, metrics, progress{split}",
             side_command("run", settings, virtual_devices=devices),
         )
-    sides[PEER] = Side("Keras: compile, then train_on_batch on one array", side_command("keras", settings))
+    sides = {
+        "keras": ours
+        | {PEER: Side("Keras: compile, then train_on_batch on one array", side_command("keras", settings))}
+    }
     if settings.peers_python and settings.model in _IN_TORCH:
-        sides[TORCH] = Side(
-            "PyTorch: torchvision's network, channels_last, on one array",
-            harness.peer(
-                settings.peers_python,
-                "train_step.py",
-                model=settings.model,
-                batch_size=settings.batch_size,
-                steps=settings.steps,
-                dtype_policy=settings.dtype_policy,
-                warm_steps=WARM_STEPS,
-            ),
+        command = harness.peer(
+            settings.peers_python,
+            "train_step.py",
+            model=settings.model,
+            batch_size=settings.batch_size,
+            steps=settings.steps,
+            dtype_policy=settings.dtype_policy,
+            warm_steps=WARM_STEPS,
         )
-    timed = "steps after the first ones, without validation and checkpoints"
-    return Work(settings.title, "images/s", timed, sides, {})
-
-
-def by_peer(measured: Mapping[str, Any], key: str, *, torch_target: bool = True) -> dict[str, Any]:
-    """Writes a measured work once a peer: our sides with their ratio to it, and the peer.
-
-    Args:
-        measured: what `harness.measure` returned for `make_work`.
-        key: what the works' names begin with.
-        torch_target: whether the rate of PyTorch is to be reached.
-    """
-    sides, found = measured["sides"], {}
-    ours = [name for name in sides if name not in (PEER, TORCH)]
-    for title, peer in (("keras", PEER), ("torch", TORCH)):
-        if peer not in sides:
-            continue
-        chosen = {}
-        for name in ours:
-            ratio = harness.ratio(sides[name]["rates"], sides[peer]["rates"])
-            chosen[name] = sides[name] | {"ratio": dataclasses.asdict(ratio)}
-        if title == "keras" or torch_target:
-            chosen[OURS]["target"] = TARGETS[title]
-        bare = {name: value for name, value in sides[peer].items() if name != "ratio"}
-        found[f"{key}_{title}"] = measured | {"sides": chosen | {PEER: bare}}
-    return found
-
-
-def verdicts(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the targets of measured works: what is compared, the median ratio, the target, and whether it is met."""
-    found = []
-    for work in measured.values():
-        for side in work["sides"].values():
-            if "target" in side:
-                found.append(
-                    {
-                        "what": f"{work['title']}: {side['title'].partition(':')[0]} beside "
-                        f"{work['sides'][PEER]['title'].partition(':')[0]}",
-                        "ratio": side["ratio"]["median"],
-                        "target": side["target"],
-                        "reached": side["ratio"]["median"] >= side["target"],
-                    }
-                )
-    return found
-
-
-def measure_sides(settings: Settings, runs: int, names: Mapping[str, str]) -> dict[str, Any]:
-    """Measures all sides in rounds.
-
-    Args:
-        settings: what to measure.
-        runs: rounds.
-        names: what paths are called in the commands that are kept.
-
-    Returns:
-        The works by name, ready for JSON.
-    """
-    measured = harness.measure(make_work(settings), runs, dict(names))
-    key = f"{settings.model}_{settings.dtype_policy}"
-    return by_peer(measured, key, torch_target=settings.dtype_policy == "float32")
-
-
-_SAME = ("runs", "batch_size", "patch_size", "records", "machine")
-
-
-def write(path: str, result: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes the figures, beside those of the same machine, records and settings that the file already holds.
-
-    Args:
-        path: the JSON file.
-        result: all but the works.
-        measured: the works measured now.
-
-    Returns:
-        What was written.
-    """
-    earlier = json.loads(pathlib.Path(path).read_text()) if pathlib.Path(path).is_file() else {}
-    if any(earlier.get(name) != result[name] for name in _SAME):
-        earlier = {}
-    every = earlier.get("works", {}) | dict(measured)
-    written = dict(result) | {"works": every, "targets": verdicts(every)}
-    files.write_json(path, written)
-    return written
-
-
-def verdict_line(verdict: Mapping[str, Any]) -> str:
-    """Returns one line on whether a target is reached."""
-    outcome = "reached" if verdict["reached"] else "MISSED"
-    return f"{verdict['what']}: {verdict['ratio']:.3f} times, target {verdict['target']:g} {outcome}"
+        title = "PyTorch: torchvision's network, channels_last, on one array"
+        sides["torch"] = {OURS: ours[OURS], PEER: Side(title, command)}
+    key, timed = (
+        f"{settings.model}_{settings.dtype_policy}",
+        "steps after the first ones, without validation and checkpoints",
+    )
+    return {
+        f"{key}_{name}": Work(settings.title, "images/s", timed, chosen, settings.targets(name))
+        for name, chosen in sides.items()
+    }
 
 
 def _run() -> None:
@@ -289,10 +210,6 @@ def _keras() -> None:
     harness.report(FLAGS.batch_size * FLAGS.steps, seconds, first_loss=losses[0], last_loss=losses[-1])
 
 
-def _today() -> str:
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
-
-
 def _policies(default: list[str]) -> list[str]:
     chosen = FLAGS.policies or default
     for policy in chosen:
@@ -335,33 +252,21 @@ def _side_by_side() -> None:
         records = pathlib.Path(FLAGS.records_dir).resolve()
     else:
         records = make_records(files.make_folder(work_dir), FLAGS.patches_per_class)
-    result: dict[str, Any] = {
-        "runs": FLAGS.runs,
+    facts = {
         "steps": FLAGS.steps,
         "batch_size": FLAGS.batch_size,
         "patch_size": PATCH_SIZE,
         "warm_steps": WARM_STEPS,
+        "bfloat16": has_bfloat16,
         "records": describe_records(str(records)),
-        "machine": harness.machine() | {"bfloat16": has_bfloat16},
     }
-    names_of_paths = {str(records): "RECORDS_DIR"} | ({python: "PEERS_PYTHON"} if python else {})
-    measured: dict[str, Any] = {}
-
-    def settings_of(name: str, policy: str) -> Settings:
-        steps = FLAGS.steps if policy == "float32" or has_bfloat16 else min(FLAGS.steps, FLAGS.slow_steps)
-        return Settings(name, policy, FLAGS.batch_size, steps, str(records), devices, peers_python=python)
-
+    paths = {str(records): "RECORDS_DIR"} | ({python: "PEERS_PYTHON"} if python else {})
+    works = {}
     for name in names:
         for policy in policies:
-            settings = settings_of(name, policy)
-            print(settings.title, flush=True)
-            found = measure_sides(settings, FLAGS.runs, names_of_paths)
-            measured |= {key: work | {"steps": settings.steps, "date": _today()} for key, work in found.items()}
-            # Written after every one, for all of them take long.
-            written = write(FLAGS.output, result, measured)
-    print("\n".join(harness.table(written["works"])))
-    for one in written["targets"]:
-        print(verdict_line(one))
+            steps = FLAGS.steps if policy == "float32" or has_bfloat16 else min(FLAGS.steps, FLAGS.slow_steps)
+            works |= make_works(Settings(name, policy, FLAGS.batch_size, steps, str(records), devices, python))
+    harness.record(FLAGS.output, works.items(), FLAGS.runs, facts, paths)
 
 
 _SIDES = {"run": _run, "keras": _keras}

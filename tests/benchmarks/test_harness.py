@@ -84,6 +84,24 @@ def test_a_work_is_measured_in_turned_order_and_a_missed_target_shows(tmp_path, 
     assert harness.table({"work": found})[2].endswith("| 2 |")
 
 
+def test_works_of_the_same_facts_stay_in_the_file_and_others_do_not(tmp_path):
+    path, sides = tmp_path / "new" / "figures.json", {OURS: _side(10, 2, tmp_path / "log")}
+
+    def record(name, size):
+        work = Work(name, "images/s", "inside", sides, digits=1)
+        return harness.record(str(path), iter([(name, work)]), 1, {"size": size}, {})
+
+    record("a", 3)
+    content = record("b", 3)
+    assert content == json.loads(path.read_text()) and list(content["works"]) == ["a", "b"]
+    assert content["size"] == 3 and content["runs"] == 1 and content["machine"] == harness.machine()
+    assert "ratio" not in content["works"]["a"]["sides"][OURS]
+    assert harness.table(content["works"])[2] == "| a; inside | **in 2 s** | 5.0 (5.0 to 5.0) images/s |  |  |"
+    assert list(record("b", 4)["works"]) == ["b"]
+    path.write_text(path.read_text().replace('"cores": ', '"cores": 9'))
+    assert list(record("a", 4)["works"]) == ["a"]
+
+
 def test_a_whole_command_is_timed_from_outside_and_its_examples_are_counted(tmp_path):
     code = "import time, json; time.sleep(0.05); print(json.dumps({'examples': 7, 'seconds': 0.001}))"
     side = Side("whole", (sys.executable, "-S", "-c", code), tmp_path / "output", 7)

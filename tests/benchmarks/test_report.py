@@ -107,6 +107,17 @@ def test_a_work_is_shown_with_its_ratio_and_versions_and_what_was_kept(folder):
     assert "26.8 M and 26.7 M parameters" in text
 
 
+def test_targets_are_listed_with_their_outcome(folder):
+    path = folder / "train_step.json"
+    content = json.loads(path.read_text())
+    side = content["works"]["resnet50_float32_keras"]["sides"][harness.OURS]
+    for median, outcome in ((0.97, "0.970 times, target 0.97 reached."), (0.9694, "0.969 times, target 0.97 missed.")):
+        side["ratio"]["median"] = median
+        path.write_text(json.dumps(content))
+        what = "* resnet50 in float32, 64x64 pixels, batches of 64: launch.train beside Keras: "
+        assert what + outcome in report.results_page(folder)
+
+
 def test_speed_is_shown_with_its_targets_and_versions(folder):
     run = {"examples": 10, "seconds": 2, "versions": {"torchgeo": "0.8.1"}}
     side = {"title": "a", "rates": [5.0], "median": 5.0, "low": 5.0, "high": 5.0, "runs": [run]}
