@@ -16,156 +16,22 @@ Example: python -m benchmarks.report
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import functools
-import json
 import pathlib
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from benchmarks import harness
 from benchmarks.harness import Spread
+from benchmarks.kept_runs import Run, details, ends_text, read, repeat, runs_of, show, table
 from eo_keras.core import files
-from eo_keras.core.options import with_present_names
-from eo_keras.metrics.metric import METRICS
 from eo_keras.metrics.scores import Scores
-from eo_keras.training.options import TrainingOptions
 from launch import app
-from tfrecords_builder.downloads import PUBLISHED
 
 FLAGS = flags.FLAGS
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
-
-_VARIANTS = {
-    "d4": "--tta=d4",
-    "os8": "--output_stride=8",
-    "flip": "--flip",
-    "os8-flip": "--output_stride=8 --flip",
-}
-"""Flags of the evaluations whose files are metrics-VARIANT.json."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A training run of which docs/results keeps flags, history and, if it was evaluated, metrics.
-
-    Attributes:
-        folder: its folder.
-    """
-
-    folder: pathlib.Path
-
-    @property
-    def name(self) -> str:
-        """Name of the run."""
-        return self.folder.name
-
-    @functools.cached_property
-    def flags(self) -> dict[str, str]:
-        """The flags that repeat the run, by their present names."""
-        lines = (self.folder / "flags.txt").read_text(encoding="utf-8").splitlines()
-        given = dict(line[2:].split("=", 1) for line in lines if line.startswith("--"))
-        return with_present_names(TrainingOptions, given)
-
-    @functools.cached_property
-    def history(self) -> list[dict[str, str]]:
-        """One row an epoch."""
-        with open(self.folder / "history.csv", encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-
-    @property
-    def hours(self) -> float:
-        """Duration of all epochs."""
-        return sum(float(row["seconds"]) for row in self.history) / 3600
-
-    @functools.cached_property
-    def metrics(self) -> dict[str, Any]:
-        """The evaluation's metrics.json."""
-        return _read(self.folder / "metrics.json")
-
-    @functools.cached_property
-    def scores(self) -> Scores:
-        """The scores on the test split."""
-        return Scores.read(self.metrics, str(self.folder))
-
-    @functools.cached_property
-    def variants(self) -> dict[str, Scores]:
-        """The scores of evaluations with other flags, by variant."""
-        paths = sorted(self.folder.glob("metrics-*.json"))
-        return {path.stem.removeprefix("metrics-"): Scores.read(_read(path), str(path)) for path in paths}
-
-    def sizes(self) -> str:
-        """Returns how many epochs used which size of image, such as `32 at 32 px, 13 at 48 px, 15 whole`."""
-        sizes = [size for size in self.flags.get("progressive_sizes", "").split(",") if size]
-        lengths = [int(length) for length in self.flags.get("progressive_epochs", "").split(",") if length]
-        parts = [f"{length} at {size} px" for size, length in zip(sizes, lengths, strict=True)]
-        return ", ".join([*parts, f"{len(self.history) - sum(lengths)} whole"])
-
-    def differences(self, other: Run) -> list[str]:
-        """Returns the flags, as given, that differ from another run's; folders are left out."""
-        return [f"--{name}={v}" for name, v in self.flags.items() if other.flags.get(name) != v and name[-4:] != "_dir"]
-
-    def split(self) -> str:
-        """Returns the split in words."""
-        found = self.metrics["split_method"]
-        if found["method"] == "lists":
-            return f"lists {found['lists']}, test {self.scores.count:,}"
-        return f"{found['method']} split, test {found['test_fraction']:.0%}, seed {found['seed']}"
-
-    def commands(self) -> list[str]:
-        """Returns the commands that repeat the run."""
-        where = f"docs/results/{self.folder.relative_to(self.folder.parents[_depth(self.folder)])}"
-        commands = [
-            *self._building(),
-            f"python -m launch.train --flagfile={where}/flags.txt --run_dir=runs/{self.name}",
-            f"python -m launch.evaluate --run_dir=runs/{self.name} --split={self.metrics['split']}",
-        ]
-        if (self.folder / "threshold.json").is_file():
-            records = self.flags["records_dir"]
-            output = f"{where}/threshold.json"
-            commands.append(f"python -m benchmarks.pixel_threshold --records_dir={records} --output={output}")
-        return commands
-
-    def _building(self) -> list[str]:
-        before, found = self.folder / "before.txt", self.metrics["split_method"]
-        if before.is_file():
-            return before.read_text(encoding="utf-8").splitlines()
-        if found["method"] == "lists":
-            split = f"--split=lists --lists=data/{found['lists']}"
-        else:
-            split = f"--split={found['method']} --test_fraction={found['test_fraction']:g} --seed={found['seed']}"
-        dataset = self.metrics["dataset"]
-        return [
-            f"python -m launch.build --dataset={dataset} --source=data/{PUBLISHED[dataset].name} "
-            f"--output_dir={self.flags['records_dir']} {split}"
-        ]
-
-
-def _depth(folder: pathlib.Path) -> int:
-    return 1 if folder.parent.name == "maps" else 0
-
-
-def runs_of(folder: pathlib.Path) -> list[Run]:
-    """Returns the evaluated runs in a folder, by name."""
-    return [Run(path.parent) for path in sorted(folder.glob("*/metrics.json"))]
-
-
-def _read(path: pathlib.Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> list[str]:
-    """Returns a Markdown table; columns after the first `text_columns` are aligned to the right."""
-    aligned = ["---" if place < text_columns else "---:" for place in range(len(columns))]
-    return [f"| {' | '.join(row)} |" for row in (columns, aligned, *rows)]
-
-
-def _repeat(commands: Sequence[str]) -> list[str]:
-    return ["", "Repeat it:", "", "```", *commands, "```"] if commands else []
 
 
 def results_page(folder: pathlib.Path) -> str:
@@ -197,19 +63,19 @@ def _patches(folder: pathlib.Path) -> list[str]:
     rows = [
         (
             f"**{run.metrics['model']}, {','.join(run.metrics['bands'])}, {run.split()}** ([{run.name}](#{run.name}))",
-            f"**{_show(run.scores, 'accuracy')}**",
-            _ends(run.scores, "accuracy"),
+            f"**{show(run.scores, 'accuracy')}**",
+            ends_text(run.scores, "accuracy"),
             f"measured here. {run.metrics['initialisation']}",
         )
         for run in runs_of(folder)
     ]
-    for entry in _read(folder / "published.json"):
+    for entry in read(folder / "published.json"):
         differs = f"{entry['source']}: {entry['differs']}"
         rows.append((f"{entry['figure']} (published)", f"{entry['accuracy']:.2%}", "not published", differs))
     columns = ("what", "accuracy", "95 % interval", "differs from ours, or source")
     lines = ["", "## EuroSAT", "", *table(columns, rows, 4)]
     for run in runs_of(folder):
-        lines += _details(run)
+        lines += details(run)
     return lines
 
 
@@ -226,121 +92,7 @@ def _tiles(folder: pathlib.Path) -> list[str]:
         "published.",
     ]
     for run in runs:
-        lines += _details(run)
-    return lines
-
-
-def _show(scores: Scores, name: str) -> str:
-    return METRICS[name].show(scores.value(name))
-
-
-def _ends(scores: Scores, name: str) -> str:
-    return METRICS[name].show_interval(scores[name].ends)
-
-
-def _scored(scores: Scores, name: str) -> str:
-    ends = f" ({_ends(scores, name)})" if scores[name] and scores[name].ends else ""
-    return f"{METRICS[name].title} {_show(scores, name)}{ends}"
-
-
-def _details(run: Run) -> list[str]:
-    metrics, scores, chosen = run.metrics, run.scores, run.metrics["selection"]
-    images = scores.details.get("images")
-    what = f"{scores.count:,} test patches" if images is None else f"{images:,} test tiles, {scores.count:,} pixels"
-    hidden = (scores.primary, "negative_log_likelihood", "brier_score")
-    others = sorted((name for name in scores.overall if name not in hidden), key=lambda name: name == "boundary_f1")
-    others = ", ".join(_scored(scores, name) for name in others)
-    if "boundary_tolerance" in scores.details:
-        others += f" within {scores.details['boundary_tolerance']:g} pixels"
-    chooser = "the last one"
-    if chosen["metric"]:
-        metric = METRICS[chosen["metric"]]
-        chooser = f"by {metric.title} ({metric.show(chosen['value'])}) on {chosen['split']}"
-    lines = [
-        "",
-        f"### {run.name}",
-        "",
-        f"* {metrics['model']}, {what}: {METRICS[scores.primary].title} **{_show(scores, scores.primary)}** "
-        f"({_ends(scores, scores.primary)}), {others}.",
-        f"* {len(run.history)} epochs, {run.hours:.2f} hours; kept epoch {chosen['epoch']}: {chooser}.",
-        f"* TensorFlow {metrics['versions']['tensorflow']}, Keras {metrics['versions']['keras']}; records "
-        f"`{metrics['data_fingerprint'][:12]}`, model SHA-256 `{metrics['model_sha256'][:12]}`.",
-        *_confidences(scores),
-    ]
-    for name, variant in run.variants.items():
-        lines.append(
-            f"* With the same weights and `{_VARIANTS.get(name, name)}`, reported apart: "
-            f"{_scored(variant, scores.primary)}."
-        )
-    lines += _beside(run.folder)
-    lines += ["", *_classes(scores, "patches" if images is None else "pixels")]
-    if (run.folder / "maps.png").is_file():
-        lines += ["", f"![Test tiles, true masks and predictions of {run.name}](results/maps/{run.name}/maps.png)"]
-    return lines + _repeat(run.commands())
-
-
-def _classes(scores: Scores, unit: str) -> list[str]:
-    names = [name for name in ("iou", "precision", "recall", "f1") if name in next(iter(scores.by_class.values()))]
-    with_ends = any(values[names[0]] and values[names[0]].ends for values in scores.by_class.values())
-    rows = []
-    for name, values in scores.by_class.items():
-        cells = [METRICS[score].show(scores.value(score, name)) for score in names]
-        first = values[names[0]]
-        ends = [METRICS[names[0]].show_interval(first and first.ends)] if with_ends else []
-        rows.append((name, f"{values['support']:,}", cells[0], *ends, *cells[1:]))
-    titles = [METRICS[score].title for score in names]
-    titles[1:1] = ["95 % interval"] if with_ends else []
-    return table(("class", unit, *titles), rows)
-
-
-def _confidences(scores: Scores) -> list[str]:
-    """Returns what is known of confidences, by evaluations that scored them."""
-    lines, found = [], scores.sections.get("calibration")
-    if found and found["temperature"] is not None:
-        before, after = (found["split"][when]["expected_calibration_error"] for when in ("before", "after"))
-        lines.append(
-            f"* A temperature of {found['temperature']:.3f}, fitted on {found['examples']:,} validation examples, "
-            f"takes the expected calibration error from {before:.2%} to {after:.2%}."
-        )
-    if selective := scores.sections.get("selective"):
-        parts = [f"{one['accuracy']:.2%} of the most confident {one['coverage']:.0%}" for one in _partial(selective)]
-        lines.append(f"* Correct predictions by confidence: {', '.join(parts)}.")
-        for one in selective.get("by_validation", ()):
-            lines.append(
-                f"* From confidence {one['threshold']:.3f} on, which gave {one['aim']:.1%} on validation: "
-                f"{one['coverage']:.1%} of the test patches, {one['accuracy']:.2%} of these correct."
-            )
-    return lines
-
-
-def _partial(selective: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [one for one in selective["accuracy_at_coverage"] if one["coverage"] < 1]
-
-
-def _beside(folder: pathlib.Path) -> list[str]:
-    """Returns the results of other files beside a run's metrics."""
-    lines = []
-    if (path := folder / "agreement.json").is_file():
-        found = _read(path)
-        lines.append(
-            f"* For the 13-band GeoTIFFs of {found['patches']} test patches (B04, B03, B02, scaled as the JPEGs were "
-            f"made) it predicts the same class as for their JPEGs in {found['agreement']:.1%}; "
-            f"{found['accuracy_on_geotiffs']:.1%} of the GeoTIFFs and {found['accuracy_on_jpegs']:.1%} of the JPEGs "
-            "are classified correctly. With the scaled pixels compressed as the authors did, it predicts the same "
-            f"class in {found['agreement_after_compression']:.1%}."
-        )
-    if (path := folder / "threshold.json").is_file():
-        found = _read(path)
-        rule, scores = found["rule"], Scores.read(found, str(path))
-        numbers, name = rule["bands"][0], scores.class_names[1]
-        if len(rule["bands"]) == 2:
-            numbers = "({0} - {1}) / ({0} + {1})".format(*rule["bands"])
-        iou = scores.by_class[name]["iou"]
-        lines.append(
-            f"* A threshold for single pixels, {numbers} {'below' if rule['below'] else 'from'} {rule['value']:.3f}, "
-            f"the best on the training tiles: IoU of {name} {iou.value:.4f} ({METRICS['iou'].show_interval(iou.ends)}),"
-            f" {_scored(scores, 'miou')}."
-        )
+        lines += details(run)
     return lines
 
 
@@ -358,7 +110,7 @@ def _leaks(folder: pathlib.Path) -> list[str]:
     """Returns the section on leakage between the splits, of launch.inspect's JSON files."""
     reports: dict[str, dict] = {}
     for path in sorted(folder.glob("leaks/*.json")):
-        found = _read(path)
+        found = read(path)
         for report in (found, found.get("against")):
             if report is not None:
                 reports.setdefault(report["fingerprint"], report)
@@ -391,7 +143,7 @@ def _leaks(folder: pathlib.Path) -> list[str]:
 def _dense_step(path: pathlib.Path) -> list[str]:
     if not path.is_file():
         return []
-    found = _read(path)
+    found = read(path)
     sides = found["works"]["step"]["sides"]
     ours, theirs = (f"{sides[name]['runs'][0]['parameters'] / 1e6:.1f} M" for name in (harness.OURS, harness.PEER))
     text = (
@@ -402,14 +154,14 @@ def _dense_step(path: pathlib.Path) -> list[str]:
         "",
         "## DeepLabv3+ beside segmentation_models_pytorch",
         *_side_by_side(path.name, found, text),
-        *_repeat(["make bench-peers", "python -m benchmarks.dense_step"]),
+        *repeat(["make bench-peers", "python -m benchmarks.dense_step"]),
     ]
 
 
 def _tile_building(path: pathlib.Path) -> list[str]:
     if not path.is_file():
         return []
-    found = _read(path)
+    found = read(path)
     text = f"A scene of {found['scene']}, and {found['polygons']:,} polygons."
     lines = ["", "## Building tiles", *_side_by_side(path.name, found, text)]
     if memory := found.get("memory"):
@@ -420,7 +172,7 @@ def _tile_building(path: pathlib.Path) -> list[str]:
             f"{memory['peak_bytes'] / 1e9:.2f} GB; {memory['tiles_kept']:,} tiles of {memory['tile_size']} pixels were "
             f"kept, in {memory['seconds']:,.0f} s.",
         ]
-    return lines + _repeat(["make bench-peers", "python -m benchmarks.tile_building"])
+    return lines + repeat(["make bench-peers", "python -m benchmarks.tile_building"])
 
 
 def _side_by_side(name: str, found: Mapping[str, Any], text: str) -> list[str]:
@@ -444,7 +196,7 @@ def _side_by_side(name: str, found: Mapping[str, Any], text: str) -> list[str]:
 def _training_steps(path: pathlib.Path, runs: Sequence[Run]) -> list[str]:
     if not path.is_file():
         return []
-    found = _read(path)
+    found = read(path)
     text = (
         f"Patches of {found['patch_size']}x{found['patch_size']} pixels, batches of {found['batch_size']}. Ours is "
         "`launch.train` itself, with records, augmentation, metrics and progress, without validation and checkpoints; "
@@ -461,7 +213,7 @@ def _training_steps(path: pathlib.Path, runs: Sequence[Run]) -> list[str]:
         *_side_by_side(path.name, found, text),
         "",
         *_targets(found["works"]),
-        *_repeat(["make bench-peers", command]),
+        *repeat(["make bench-peers", command]),
     ]
 
 
@@ -481,7 +233,7 @@ def _targets(works: Mapping[str, Any]) -> list[str]:
 def _speed(path: pathlib.Path) -> list[str]:
     if not path.is_file():
         return []
-    found = _read(path)
+    found = read(path)
     rgb, ms = found["sources"]["rgb"], found["sources"]["ms"]
     repeated = f", repeated {ms['copies']} times under other numbers" if ms["copies"] > 1 else ""
     text = (
@@ -493,7 +245,7 @@ def _speed(path: pathlib.Path) -> list[str]:
         "",
         "## Speed",
         *_side_by_side(path.name, found, text),
-        *_repeat(["make bench-peers", f"{command} --work_dir=data/bench"]),
+        *repeat(["make bench-peers", f"{command} --work_dir=data/bench"]),
     ]
 
 
@@ -501,7 +253,7 @@ def _input(folder: pathlib.Path) -> list[str]:
     """Returns the section on the stages of the input pipeline."""
     lines = []
     for path in sorted(folder.glob("input/*.json")):
-        found = _read(path)
+        found = read(path)
         if not lines:
             text = "Each stage holds those before it; medians, in brackets the lowest and the highest."
             lines += ["", "## Stages of the input", "", f"{text} {harness.machine_text(found['machine'])}."]
@@ -515,7 +267,7 @@ def _input(folder: pathlib.Path) -> list[str]:
             *table(("stage", "examples/s"), [(name, Spread(**one).text()) for name, one in rates.items()]),
         ]
         command = f"python -m benchmarks.input_pipeline --records_dir=records/{path.stem} --model={found['model']}"
-        lines += _repeat([command])
+        lines += repeat([command])
     return lines
 
 
@@ -552,7 +304,7 @@ def accuracy_page(folder: pathlib.Path) -> str:
 
 def _campaign(folder: pathlib.Path, runs: Mapping[str, Run]) -> list[str]:
     rows = []
-    for row in _read(folder / "campaign.json"):
+    for row in read(folder / "campaign.json"):
         found = [runs[name].scores for name in row["runs"] if name in runs]
         reach = "" if row["reach"] is None else f"{row['reach']:.2%}"
         if row.get("goal"):
@@ -565,9 +317,9 @@ def _here(found: Sequence[Scores]) -> str:
     if not found:
         return ""
     if len(found) == 1:
-        return f"**{_show(found[0], 'accuracy')}** ({_ends(found[0], 'accuracy')})"
+        return f"**{show(found[0], 'accuracy')}** ({ends_text(found[0], 'accuracy')})"
     mean = statistics.mean(one.value("accuracy") for one in found)
-    listed = ", ".join(_show(one, "accuracy") for one in found)
+    listed = ", ".join(show(one, "accuracy") for one in found)
     return f"**{mean:.2%}**, mean of {len(found)} seeds ({listed})"
 
 
@@ -590,7 +342,9 @@ def _trained(runs: Mapping[str, Run]) -> list[str]:
     rows = []
     for run in runs.values():
         chosen, averaged = run.metrics["selection"], run.variants.get("d4")
-        both = [f"{_show(one, 'accuracy')} ({_ends(one, 'accuracy')})" if one else "" for one in (run.scores, averaged)]
+        both = [
+            f"{show(one, 'accuracy')} ({ends_text(one, 'accuracy')})" if one else "" for one in (run.scores, averaged)
+        ]
         rows.append(
             (
                 f"[{run.name}](results.md#{run.name})",
@@ -629,7 +383,7 @@ def _tried(folder: pathlib.Path) -> list[str]:
 def _cross_validation(path: pathlib.Path) -> list[str]:
     if not path.is_file():
         return []
-    found = _read(path)
+    found = read(path)
     first = next(iter(found["bands"].values()))
     seen = first["patches"] * (found["folds"] - 1) // found["folds"]
     rows = []
@@ -652,7 +406,7 @@ def _cross_validation(path: pathlib.Path) -> list[str]:
         "the table shows what further bands add.",
         "",
         *table(columns, rows),
-        *_repeat([f"{command} --training_flags={found['training_flags']}"]),
+        *repeat([f"{command} --training_flags={found['training_flags']}"]),
     ]
 
 

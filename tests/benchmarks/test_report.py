@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 
-from benchmarks import harness, report
+from benchmarks import harness, kept_runs, report
+from eo_keras.metrics.scores import Scores
 
 FOLDER = report.DOCS / "results"
-MAPS = report.runs_of(FOLDER / "maps")
+MAPS = kept_runs.runs_of(FOLDER / "maps")
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_the_pages_are_what_the_files_say():
 
 
 def test_every_run_can_be_repeated_and_another_number_shows(folder):
-    runs = report.runs_of(folder)
+    runs = kept_runs.runs_of(folder)
     assert len(runs) == 3 and len(MAPS) == 2
     text = report.results_page(folder)
     for run in runs:
@@ -54,10 +55,10 @@ def test_every_run_can_be_repeated_and_another_number_shows(folder):
 
 def test_results_of_the_present_layout_give_the_same_page(folder):
     before = report.results_page(folder), report.accuracy_page(folder)
-    for run in (*report.runs_of(folder), *report.runs_of(folder / "maps")):
+    for run in (*kept_runs.runs_of(folder), *kept_runs.runs_of(folder / "maps")):
         for path in run.folder.glob("metrics*.json"):
             content = json.loads(path.read_text())
-            path.write_text(json.dumps(content | report.Scores.read(content).to_json()))
+            path.write_text(json.dumps(content | Scores.read(content).to_json()))
     assert (report.results_page(folder), report.accuracy_page(folder)) == before
 
 
@@ -82,7 +83,7 @@ def test_scores_of_tiles_stand_on_the_page_in_readme_and_in_the_flag_file(run):
 def test_a_threshold_stands_beside_the_network_with_the_command_that_repeats_it():
     (run,) = (run for run in MAPS if run.name == "ombria_deeplab_resnet14")
     found = json.loads((run.folder / "threshold.json").read_text())
-    scores, text = report.Scores.read(found), report.results_page(FOLDER)
+    scores, text = Scores.read(found), report.results_page(FOLDER)
     assert found["data_fingerprint"] == run.metrics["data_fingerprint"]
     assert f"IoU of Flooded {scores.value('iou', 'Flooded'):.4f} (" in text
     assert f"mIoU {scores.value('miou'):.4f} (" in text and "kept epoch 20: the last one." in text
@@ -150,7 +151,7 @@ def test_sections_without_files_are_left_out(folder):
 
 def test_every_measured_run_belongs_to_a_figure_to_reach():
     named = {name for row in json.loads((FOLDER / "campaign.json").read_text()) for name in row["runs"]}
-    assert {run.name for run in report.runs_of(FOLDER)} <= named
+    assert {run.name for run in kept_runs.runs_of(FOLDER)} <= named
 
 
 def test_open_missed_reached_and_the_goal(folder):
@@ -196,7 +197,7 @@ def test_a_cross_validation_is_shown(folder):
 
 def test_the_flag_files_and_the_readme_say_what_was_measured():
     texts = {path.stem: path.read_text() for path in (harness.ROOT / "launch" / "flagfiles").rglob("*.flags")}
-    runs = [run for run in report.runs_of(FOLDER) if run.name in texts]
+    runs = [run for run in kept_runs.runs_of(FOLDER) if run.name in texts]
     assert {run.name for run in runs} >= {"eurosat_rgb_compact_scratch", "eurosat_rgb_resnet50_scratch"}
     for run in runs:
         accuracy = run.scores["accuracy"]
