@@ -1,4 +1,4 @@
-"""The errors that a user can meet, each with its cause and its remedy.
+"""Exceptions for the user, each with place, cause, expectation and remedy.
 
 Every message has one form: where the problem is, what was found there, what was expected and what to do. Options are
 named as in Python: the place of an `OptionError` is the option, and texts write options between backquotes, with or
@@ -7,7 +7,7 @@ without a value. `launch` turns them into flags, prints the message in one line 
 
 
 class EOKerasError(Exception):
-    """Base of every error that is the input's or the command's fault, not the program's.
+    """Base class of errors in the input or the options.
 
     Args:
         where: the file, folder, option or record that is concerned.
@@ -59,4 +59,4 @@ class StorageError(EOKerasError):
 
 
 class TrainingError(EOKerasError):
-    """A training run that cannot go on, for instance because the loss is not finite."""
+    """A training run that cannot continue, for instance because the loss is not finite."""

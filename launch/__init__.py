@@ -1,4 +1,4 @@
-"""The commands: `eo-keras NAME --flagfile=...`, or `python -m launch.NAME`. Flags, progress and exit codes."""
+"""Commands, `eo-keras NAME --flagfile=...` or `python -m launch.NAME`: flags, progress and exit codes."""
 
 import os
 import sys

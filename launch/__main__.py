@@ -1,4 +1,4 @@
-"""The program `eo-keras COMMAND --name=value ...`, which runs the module `launch.COMMAND`."""
+"""Program `eo-keras COMMAND --name=value ...`, which runs the module `launch.COMMAND`."""
 
 import difflib
 import os
@@ -16,7 +16,7 @@ _OTHERS = {
 
 
 def main() -> None:
-    """Runs the command that the first word names."""
+    """Runs the command of the first word."""
     command_names.start_by_program()
     words = sys.argv[1:]
     if not words:

@@ -1,4 +1,4 @@
-"""Functions of every command: strict parsing of flags, errors in one line, exit codes and progress."""
+"""Functions of all commands: strict parsing of flags, errors in one line, exit codes and progress."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def _bar(total: int, description: str, unit: str) -> tqdm.tqdm | ProgressLines:
 
 
 class Stopped(Exception):
-    """Raised by a command that has saved its work after a signal; the exit code is 128 plus the signal's number."""
+    """Exception of a command that has saved its work after a signal; the exit code is 128 plus the signal's number."""
 
     def __init__(self, signal_number: int):
         super().__init__(signal_number)
@@ -260,7 +260,7 @@ class Stopped(Exception):
 
 
 class StopOnSignal:
-    """Records SIGTERM and Ctrl-C, so that a command can save its work and end; a second one ends it at once.
+    """Handler of SIGTERM and Ctrl-C, after which a command saves its work and ends; a second signal ends it at once.
 
     A context manager.
 
@@ -272,7 +272,7 @@ class StopOnSignal:
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
 
-    def asked(self) -> bool:
+    def received(self) -> bool:
         """Returns whether a signal was received."""
         # TensorFlow replaces the handler of SIGTERM when it connects several workers, after the context has begun.
         self._take()

@@ -1,4 +1,4 @@
-"""Names of the commands, and what the user typed to start one: `eo-keras NAME` or `python -m launch.NAME`."""
+"""Names of the commands, and the form that the user typed: `eo-keras NAME` or `python -m launch.NAME`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 PROGRAM = "eo-keras"
 
 COMMANDS = ("download", "build", "inspect", "train", "sweep", "evaluate", "predict", "export", "doctor", "demo")
-"""The modules of this package that are commands, in the order of a user's work."""
+"""Modules of this package that are commands, in the order of the workflow."""
 
 _MODULE = re.compile(rf"(?:\bpython -m |(?<![\w./-]))launch\.({'|'.join(COMMANDS)})\b(?![/-]|\.\w)")
 
@@ -22,7 +22,7 @@ class _State:
 
 
 def start_by_program(name: str = "") -> None:
-    """Notes that the user typed `eo-keras`, with the name of a command or without."""
+    """Records that the user typed `eo-keras`, with the name of a command or without."""
     _State.by_program, _State.name = True, name
 
 
@@ -43,12 +43,12 @@ def running() -> str:
 
 
 def command_line() -> str:
-    """Returns what starts the running command in a shell: `eo-keras train` or `python -m launch.train`."""
+    """Returns the shell command of the running command: `eo-keras train` or `python -m launch.train`."""
     return running() if _State.by_program else f"python -m {running()}"
 
 
 def as_typed(text: str) -> str:
-    """Returns a text with the commands in it named as the user named the running one.
+    """Returns a text with commands in the form that the user typed.
 
     Texts name commands `launch.train` and `python -m launch.train`; after `eo-keras`, both become `eo-keras train`.
     """

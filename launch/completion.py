@@ -1,4 +1,4 @@
-"""Scripts by which a shell completes `eo-keras`: names of commands, flags, their choices and flag files.
+"""Completion scripts of shells for `eo-keras`: names of commands, flags, choices and flag files.
 
 A script holds the names itself, so that completing starts no Python; after an update of the package it is printed
 again.
@@ -24,7 +24,7 @@ SHELLS = ("bash", "zsh")
 
 @dataclasses.dataclass(frozen=True)
 class _Flag:
-    """What a shell needs to know of a flag.
+    """Properties of a flag for completion.
 
     Attributes:
         name: its name.
@@ -196,7 +196,7 @@ def _zsh(commands: Mapping[str, Sequence[_Flag]], others: Mapping[str, str]) -> 
 
 
 def _argument(flag: _Flag) -> str:
-    """Returns a flag as zsh's `_arguments` takes it."""
+    """Returns a flag as an argument of zsh's `_arguments`."""
     text = flag.text.replace("\\", "").replace("[", "(").replace("]", ")").replace(":", " -")
     if flag.boolean:
         return shlex.quote(f"--{flag.name}[{text}]")

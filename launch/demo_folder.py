@@ -1,4 +1,4 @@
-"""The output folder of the demo: checked, and cleared of the files of an earlier demo."""
+"""Output folder of the demo: its check, and removal of an earlier demo's files."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from eo_keras.errors import OptionError
 from launch import app
 
 _FOLDERS = ("records/rgb", "records/ms", "records/cities", "run", "run_cities", "serving")
-"""Folders of the demo's commands; each has a list of the files that its command wrote there."""
+"""Folders of the demo's commands, each with a manifest."""
 
 _PAGES = ("eurosat_rgb", "eurosat_ms", "cities")
 _NAMES = (
@@ -18,7 +18,7 @@ _NAMES = (
 
 
 def check(output: OutputFolder, *, overwrite: bool) -> None:
-    """Refuses a folder that holds another demo or something else.
+    """Checks that a folder holds no other demo and no foreign files.
 
     Raises:
         OptionError: if it does.

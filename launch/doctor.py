@@ -121,7 +121,7 @@ def _examine_tensorflow(variables: dict[str, str], given: flags.FlagValues | Non
 
 
 def check_flags(given: flags.FlagValues, machine: Machine) -> list[doctor.Check]:
-    """Returns what is known of flags of launch.train on a machine; what it would refuse is a problem, in its words."""
+    """Checks flags of launch.train on a machine; flags that it refuses are problems with the same message."""
     from eo_keras.doctor import tensorflow as doctor_tensorflow
 
     def message(error: EOKerasError) -> str:

@@ -78,13 +78,13 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Subject:
-    """One run that is to be evaluated.
+    """A run that is to be evaluated.
 
     Attributes:
         folder: its folder.
         card: its card.
         records: the records to predict.
-        output_dir: where the evaluation goes.
+        output_dir: folder of the evaluation.
         stored: the evaluation that is already there and fits, or None.
         model_sha256: checksum of the model's file.
     """
@@ -132,7 +132,7 @@ def _check_one_task(folders: list[pathlib.Path], cards: list[model_cards.ModelCa
 
 
 def _subject(folder: pathlib.Path, card: model_cards.ModelCard, chosen: EvaluationOptions, *, alone: bool) -> _Subject:
-    """Checks all that can be checked without the model, and looks for an earlier evaluation that fits."""
+    """Checks a run without loading its model, and looks for an earlier evaluation that can be reused."""
     from eo_keras.evaluation import evaluate as evaluation
 
     records = _records(FLAGS.records_dir or runs.find_records(folder, card))
@@ -208,7 +208,7 @@ def _evaluate(subject: _Subject, chosen: EvaluationOptions) -> StoredEvaluation:
 def _calibration(
     subject: _Subject, run: runs.Run, chosen: EvaluationOptions, bars: Any
 ) -> tuple[Calibration | None, str]:
-    """Returns the run's temperature, fitted now or earlier, or the reason why there is none."""
+    """Returns the run's temperature, fitted now or earlier, or the reason for having none."""
     from eo_keras.evaluation import evaluate as evaluation
 
     if chosen.calibrate is False:
@@ -262,7 +262,7 @@ def _report(subject: _Subject, stored: StoredEvaluation, chosen: EvaluationOptio
 
 
 def _report_gain(subject: _Subject, stored: StoredEvaluation, chosen: EvaluationOptions) -> None:
-    """Prints what averaging gained, where the model's own predictions of the same examples are there."""
+    """Prints the gain of test-time augmentation, where predictions without it exist for the same examples."""
     from eo_keras.evaluation import evaluate as evaluation
 
     plain = chosen.without_augmentation

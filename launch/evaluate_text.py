@@ -1,4 +1,4 @@
-"""The lines in which launch.evaluate prints scores; it has no command of its own."""
+"""Text of scores as launch.evaluate prints them; no command."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

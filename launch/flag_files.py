@@ -20,7 +20,7 @@ from launch import options
 from launch.path_flags import PathParser
 
 INSTALLED = pathlib.Path(__file__).parent / "flagfiles"
-"""The flag files that come with the package."""
+"""Folder of the flag files that come with the package."""
 
 SUFFIX = ".flags"
 
@@ -33,7 +33,7 @@ _BYTE_ORDER_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16.
 }
 _FORM = "a line --name=value, or a comment that begins with #"
 _UNREADABLE = re.compile("[\0\udc80-\udcff]")
-"""Characters that stand for bytes that are not UTF-8, and the zeros of UTF-16 without a byte order mark."""
+"""Pattern of characters that stand for bytes that are not UTF-8, and of the zeros of UTF-16."""
 
 _MOST_BYTES = 1 << 20
 
@@ -50,14 +50,14 @@ def find_installed(name: str) -> pathlib.Path | None:
 
 
 def nearest_installed(name: str) -> str | None:
-    """Returns the name of the installed flag file that is most like a name that no file has, or None."""
+    """Returns the name of the installed flag file that is most similar to an unknown name, or None."""
     names = {path.stem: path.name for path in installed().values()}
     near = difflib.get_close_matches(name.removesuffix(SUFFIX), names, 1)
     return names[near[0]] if near else None
 
 
 def title(path: pathlib.Path) -> str:
-    """Returns what the comment at the head of a flag file says first: up to a colon, a bracket or a full stop."""
+    """Returns the beginning of the first comment of a flag file, up to a colon, a bracket or a full stop."""
     head = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     return re.split(r" ?[:;(]|\.(?= [A-Z]|$)", " ".join(line.lstrip("# ") for line in head))[0]
 
@@ -95,11 +95,11 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, named_by: str =
 
 
 _warned: set[str] = set()
-"""Earlier names of flags of which this process has warned."""
+"""Earlier names of flags that this process has warned about."""
 
 
 class _Renamed:
-    """Replaces earlier names of flags by the present ones, in one flag file or on the command line.
+    """Translator of earlier names of flags to present ones, in one flag file or on the command line.
 
     Args:
         flag_values: the flags, see `launch.options.aliases`.
@@ -174,7 +174,7 @@ class _Reader:
         self._open.pop()
 
     def _find(self, name: str, where: str) -> pathlib.Path:
-        """Returns the file: beside the one that names it, then in the current folder, then among the installed ones."""
+        """Searches the file beside the one that names it, in the current folder, and among the installed ones."""
         if not name:
             raise OptionError(where, "no file is named", "--flagfile=FILE")
         try:
@@ -207,9 +207,9 @@ class _Reader:
     def _words(self, line: str, here: str, folder: pathlib.Path | None) -> Iterator[str]:
         match = re.fullmatch(r"--?([\w.-]+)(\s*=\s*|\s+|$)(.*)", line, re.DOTALL)
         if match is None:
-            meant = re.fullmatch(r"\W*([\w-]+)\s*[=:\s]\s*(.*)", line)
-            known = meant is not None and meant[1] in self._flags
-            remedy = f"write --{meant[1]}={meant[2]}" if known else ""
+            match = re.fullmatch(r"\W*([\w-]+)\s*[=:\s]\s*(.*)", line)
+            known = match is not None and match[1] in self._flags
+            remedy = f"write --{match[1]}={match[2]}" if known else ""
             raise OptionError(here, f"'{line}' is no flag", _FORM, remedy)
         name, between, value = match.groups()
         if name == "flagfile":

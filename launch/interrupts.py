@@ -34,7 +34,7 @@ def listen() -> None:
 
 
 def begin() -> None:
-    """Notes that the command's work begins: from now on Ctrl-C is a `KeyboardInterrupt`, except within an import."""
+    """Marks the start of the command's work: from now on Ctrl-C is a `KeyboardInterrupt`, except within an import."""
     _State.under_way = True
 
 

@@ -32,14 +32,14 @@ from launch import command_names, path_flags
 flags.disclaim_key_flags()  # The flags belong to the module that calls.
 
 _OPTION = re.compile(r"`([a-z][a-z_0-9]*(?:=[^`]*)?)`")
-"""How the library writes an option, with or without a value."""
+"""Pattern of an option in the library's messages, with or without a value."""
 
 
 _DEFINERS = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
 
 
 def with_flags(text: str) -> str:
-    """Returns a text as the user of a command types what it names.
+    """Returns a message with options written as flags.
 
     Options of the library, such as `` `crop=65` ``, become flags, `--crop=65`; commands are named as the running one
     was called, see `command_names.as_typed`.
@@ -96,13 +96,13 @@ def _define_path(field: Field, default: Any, text: str, where: dict[str, Any]) -
 
 
 def not_repeated(flag_values: flags.FlagValues, *names: str) -> None:
-    """Marks flags that say where or how a command runs, not what it computes; a repetition gives its own."""
+    """Marks flags that do not change the result of a command and are left out of its flag file."""
     for name in names:
         flag_values[name].repeatable = False
 
 
 def is_repeated(flag: flags.Flag) -> bool:
-    """Tells whether a flag belongs into a file of flags that repeats the command."""
+    """Tells whether a flag belongs into the flag file that repeats the command."""
     return getattr(flag, "repeatable", True)
 
 
@@ -140,7 +140,7 @@ def _number(value: Any) -> str:
 
 
 class _NumbersParser(flags.BaseListParser):
-    """Reads numbers separated by commas.
+    """Parser of numbers separated by commas.
 
     Args:
         kind: int or float.
@@ -162,12 +162,12 @@ class _NumbersParser(flags.BaseListParser):
             raise ValueError(f"'{argument}' is not {self.flag_type()}") from None
 
     def flag_type(self) -> str:
-        """Returns what messages call its values."""
+        """Returns the name of such values in messages."""
         return f"{'whole ' if self._kind is int else ''}numbers separated by commas"
 
 
 class _NumbersSerializer(flags.ArgumentSerializer):
-    """Writes numbers as `_NumbersParser` reads them."""
+    """Serializer of numbers for `_NumbersParser`."""
 
     def serialize(self, value: Sequence[Any]) -> str:
         """Returns the text."""

@@ -44,7 +44,7 @@ _SAME_IN_ALL_RUNS = {
 }
 _LISTS = ("learning_rate", "weight_decay", "seed")
 _SHOWN = ("epoch", "warning")
-"""Lines of a run that begin so are shown; all of them are in its log."""
+"""Prefixes of the lines of a run that are shown; all lines are in its log."""
 
 _ASKED_EVERY = 0.2
 """Seconds between two checks of whether to stop."""
@@ -103,7 +103,7 @@ def training_flags(base: str, records_dir: str | None, overrides: Mapping[str, A
 
 
 def varied_flags(flag_values: flags.FlagValues, base: flags.FlagValues) -> dict[str, list[Any]]:
-    """Returns the values of each flag that shall be varied, as launch.train's own flag would read them.
+    """Returns the values of each varied flag, parsed as launch.train's flag.
 
     Raises:
         OptionError: if a flag is unknown, cannot be varied or is given twice, or a value cannot be parsed.
@@ -134,7 +134,7 @@ def varied_flags(flag_values: flags.FlagValues, base: flags.FlagValues) -> dict[
 
 
 def _not_varied(name: str, declared: Option) -> str:
-    """Returns why a flag cannot be varied; an empty text where it can."""
+    """Returns the reason why a flag cannot be varied; an empty text where it can."""
     if not declared.repeatable:
         return "the sweep sets it itself"
     if name in _SAME_IN_ALL_RUNS:
@@ -183,7 +183,7 @@ def train_in_process(
     show: Callable[[str], None],
     stop: Callable[[], bool],
 ) -> str:
-    """Trains a run by launch.train in a process of its own; to stop, sends it SIGTERM and waits for its checkpoint.
+    """Trains a run by launch.train in its own process; to stop, sends SIGTERM and waits for the checkpoint.
 
     Args:
         planned: the run.
@@ -261,7 +261,7 @@ def main() -> None:
                 folder / state.LOGS_DIR / f"{planned.name}.log",
                 folder / state.FLAGS_DIR / f"{planned.name}.flags",
                 show=lambda line: say(f"  {line}") if line.startswith(_SHOWN) else None,
-                stop=stop.asked,
+                stop=stop.received,
             )
 
         current = sweeps.sweep(
@@ -270,11 +270,11 @@ def main() -> None:
             plan,
             run,
             report=say,
-            stop=stop.asked,
+            stop=stop.received,
             stop_on_error=FLAGS.stop_on_error,
         )
     _print_results(current)
-    if stop.asked():
+    if stop.received():
         raise app.Stopped(stop.signal)
     names = {planned.name for planned in plan}
     if failed := [one for one in current.results if one.status == state.FAILED and one.name in names]:
@@ -301,7 +301,7 @@ def _describe(current: state.Sweep, plan: Sequence[grid.PlannedRun], varied: Map
 
 
 def _print_results(current: state.Sweep) -> None:
-    """Prints the table, and the command that comes next."""
+    """Prints the table, and the command of the next step."""
     from eo_keras.evaluation import comparison_report
 
     table = report.table(current)

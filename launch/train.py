@@ -37,7 +37,7 @@ def main() -> None:
             flags_text=app.flags_text(),
             progress=progress,
             report=progress.write,
-            stop=stop.asked,
+            stop=stop.received,
             dry_run=FLAGS.dry_run,
         )
     if report is None:

@@ -1,1 +1,1 @@
-"""From published archives and scenes to a records folder: sharded TFRecords with a card. Imports no TensorFlow."""
+"""Builder of records folders, sharded TFRecords with a card, from archives and scenes. Imports no TensorFlow."""

@@ -1,4 +1,4 @@
-"""From a source to a records folder: list, preflight, scan, split, plan, write the shards, and the card last.
+"""Build of a records folder from a source: list, preflight, scan, split, plan, write the shards, and the card last.
 
 A folder with a card is whole. The same options over the same source give byte-identical files on every engine, with
 any number of workers, and however often the build was killed and called again.
@@ -40,11 +40,11 @@ _REFUSALS = (SourceError, OptionError, BandError, LegendError)
 @documented
 @dataclasses.dataclass(frozen=True)
 class BuildOptions:
-    """What to build."""
+    """Options of a build."""
 
     dataset: str = option(choices=tuple(sources.SOURCES), help="Data set to build.")
     source: Any
-    """Options of the data set, of its source's `Options`; or where it lies, if nothing else is to be said."""
+    """Options of the data set, an object of its source's `Options`; or the path of its archive alone."""
     output_dir: str = option(urls=True, repeatable=False, help="Records folder to make; new or empty. A path or a URL.")
     split: SplitOptions = nested(SplitOptions)
     shard_mb: float | None = option(
@@ -70,7 +70,7 @@ class BuildOptions:
     )
 
     def __post_init__(self):
-        """Refuses values of another type or out of range."""
+        """Checks types and ranges."""
         check(self)
 
 
@@ -102,7 +102,7 @@ def build(options: BuildOptions, *, progress: _Progress = None, dry_run: bool = 
 
 
 def _resolved(options: BuildOptions) -> BuildOptions:
-    """Returns the options with the source's defaults and with paths that mean the same to every worker, all checked."""
+    """Checks the options; returns them with the source's defaults and with absolute paths."""
     source = sources.named(options.dataset)
     given = options.source
     if isinstance(given, str | os.PathLike):
@@ -137,7 +137,7 @@ def _engine(options: BuildOptions, opening: str, *, local: bool = False) -> engi
 
 
 class _Build:
-    """One call of `build`: the steps, and what they share."""
+    """Steps of one build, and the values that they share."""
 
     def __init__(
         self, options: BuildOptions, opening: str, engine: engines.Engine, state: BuildState, progress: _Progress
@@ -177,9 +177,9 @@ class _Build:
             refusals = contextlib.nullcontext() if source.cuts else self._forgetting_refusals()
             with refusals, self._timed("write"):
                 written, kept, histograms = self._write(preflight, rows, planned)
-        parts = _card_splits(preflight, rows, split, planned, written)
+        card_splits = _card_splits(preflight, rows, split, planned, written)
         statistics = histograms.statistics(preflight.facts.bands)
-        card = self._card(preflight, rows, parts, {**split.method, **rows.method}, statistics)
+        card = self._card(preflight, rows, card_splits, {**split.method, **rows.method}, statistics)
         if not dry_run:
             output.finish(self._state.output, card)
             self._state.remove()
@@ -201,7 +201,7 @@ class _Build:
 
     @contextlib.contextmanager
     def _forgetting_refusals(self) -> Iterator[None]:
-        """Removes the state where the source or an option must change; it would stand in the next call's way."""
+        """Removes the state after an error of the source or an option, so that the next call can change them."""
         try:
             yield
         except _REFUSALS:
@@ -210,9 +210,9 @@ class _Build:
 
     @contextlib.contextmanager
     def _noting_refusals(self, preflight: Preflight) -> Iterator[None]:
-        """Removes the state where an input is refused; of scans that cut records, keeps what is made from the others.
+        """Removes the state after an input is refused; where the scan cuts records, stores the refused inputs instead.
 
-        What the units that are not wholly cut are made from is noted, so that it may change before the next call.
+        The inputs of units that are not cut completely are stored, so that they may change before the next call.
         """
         source = self._source
         try:
@@ -239,15 +239,15 @@ class _Build:
     def _split_files(self) -> dict[str, str]:
         """Returns the checksums of the files that the split reads."""
         split, found = self._options.split, {}
-        parts = () if split.lists is None else (TRAIN, VAL, TEST)
-        for path in (*(f"{split.lists}-{part}.txt" for part in parts), *filter(None, [split.coordinates])):
+        names = () if split.lists is None else (TRAIN, VAL, TEST)
+        for path in (*(f"{split.lists}-{name}.txt" for name in names), *filter(None, [split.coordinates])):
             # The split's own error about a file that cannot be read is more precise.
             with contextlib.suppress(OSError):
                 found[path] = files.sha256_of_file(path)
         return found
 
     def _describe(self, listing: Listing) -> dict[str, Any]:
-        """Describes what is built; equal descriptions of the same inputs give equal bytes."""
+        """Describes the build; equal descriptions of the same inputs give equal bytes."""
         return {
             "program": eo_keras.__version__,
             "state_layout": self._state.LAYOUT,
@@ -295,7 +295,7 @@ class _Build:
         self,
         preflight: Preflight,
         rows: Rows | None,
-        parts: dict[str, cards.Split],
+        card_splits: dict[str, cards.Split],
         method: dict[str, Any],
         statistics: tuple[cards.BandStatistics, ...],
     ) -> cards.DataCard:
@@ -315,7 +315,7 @@ class _Build:
             patch_size=facts.patch_size,
             georeferenced=facts.georeferenced,
             legend=facts.legend,
-            splits=parts,
+            splits=card_splits,
             split_method=method,
             statistics=statistics,
             sources=tuple(self._source.files(self._context, preflight, rows)),

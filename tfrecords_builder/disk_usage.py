@@ -1,4 +1,4 @@
-"""Disk space that a build needs, from the source's listing."""
+"""Estimate of the disk space that a build needs, from the source's listing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published archives by URL and checksum: fetched with resume, verified before they take their name."""
+"""Download of published archives by URL: resumed after an interruption, renamed after their checksum is verified."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ CHUNK_BYTES = 1 << 20
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 60
 PARTIAL_FOLDER = ".partial"
-"""Inside the output folder: what has been fetched so far."""
+"""Folder of unfinished downloads, inside the output folder."""
 _PASSING = (408, 429, 500, 502, 503, 504)
-"""Answers of a server that is busy or unwell, which may be another the next time."""
+"""HTTP status codes of temporary failures, after which the request is repeated."""
 
 
 PUBLISHED = {name: source.facts.published for name, source in SOURCES.items() if source.facts.published is not None}
@@ -37,7 +37,7 @@ def download(
     progress: Callable[[str, int, int], None] | None = None,
     pause_seconds: float = 2.0,
 ) -> pathlib.Path:
-    """Fetches a file unless it is there already; a download that was cut off continues where it stopped.
+    """Downloads a file unless it exists; an interrupted download is resumed.
 
     Args:
         file: what to fetch.
@@ -75,7 +75,7 @@ def download(
 
 
 def fetched_bytes(file: PublishedFile, output_dir: str | pathlib.Path) -> int:
-    """Returns how many bytes of a file an earlier download that was cut off has left."""
+    """Returns the number of bytes of an interrupted download."""
     output = OutputFolder(output_dir, FILES, SourceError)
     partial = output.path(f"{PARTIAL_FOLDER}/{file.name}")
     return partial.stat().st_size if output.has_scratch(PARTIAL_FOLDER) and partial.is_file() else 0

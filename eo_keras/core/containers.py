@@ -63,7 +63,7 @@ def open_zip(path: str | os.PathLike[str], file: IO[bytes] | None = None, remedy
 
 
 def _what_it_is(path: str | os.PathLike[str], file: IO[bytes] | None, error: Exception) -> tuple[str, str]:
-    """Returns the kind of a file that is no zip, and a remedy; empty texts for a damaged zip."""
+    """Returns the actual format of a file that is no zip, and a remedy; empty texts for a damaged zip."""
     try:
         with contextlib.closing(file or open(path, "rb")) as opened:
             opened.seek(0)
@@ -145,14 +145,14 @@ def zip_members(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> dict[
                 path,
                 f"it holds two files called {name}",
                 "each name once",
-                "unpack it and give the folder, after a look at which of the two came out",
+                "unpack it and give the folder, after a check of which of the two was unpacked",
             )
         infos[name] = info
     return infos
 
 
 def check_readable(info: zipfile.ZipInfo, path: str | os.PathLike[str], *, by_gdal: bool = False) -> None:
-    """Refuses a member that cannot be unpacked.
+    """Checks that a member can be unpacked.
 
     Args:
         info: the member.

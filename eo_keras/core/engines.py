@@ -32,7 +32,7 @@ class Engine(Protocol):
     def __exit__(self, *exception) -> None: ...
 
     def run(self, function: UnitFunction, context: Any, units: Sequence[Any]) -> Iterator[int]:
-        """Does all units and yields the place of each in `units` when it is done, in that order.
+        """Runs all units and yields the index of each when it is done, in order.
 
         Args:
             function: does one unit's work and stores its result.
@@ -51,7 +51,7 @@ class LocalEngine:
     Args:
         num_workers: number of processes; with 1 everything runs in this process.
         prepare: called in the processes at once, so that imports are done before the first unit; if it
-            fails, nobody minds.
+            fails, the failure is ignored.
     """
 
     def __init__(self, num_workers: int = 1, prepare: Callable[[], Any] | None = None):
@@ -75,7 +75,7 @@ class LocalEngine:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def run(self, function: UnitFunction, context: Any, units: Sequence[Any]) -> Iterator[int]:
-        """See `Engine.run`."""
+        """Runs all units, see `Engine.run`."""
         if self._pool is None:
             for position, unit in enumerate(units):
                 function(context, unit)
@@ -148,7 +148,7 @@ class BeamEngine:
         pass
 
     def run(self, function: UnitFunction, context: Any, units: Sequence[Any]) -> Iterator[int]:
-        """See `Engine.run`; on Beam, all units are done before the first is yielded."""
+        """Runs all units, see `Engine.run`; on Beam, all are done before the first index is yielded."""
         import apache_beam as beam
 
         from eo_keras.core import beam_workers

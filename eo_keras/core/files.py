@@ -22,7 +22,7 @@ from eo_keras.core import stores
 from eo_keras.errors import EOKerasError, StorageError
 
 TEMPORARY_PREFIX = ".partial-"
-"""Beginning of the names of unfinished files, which are no results."""
+"""Prefix of the names of unfinished files."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -174,7 +174,7 @@ def storage_errors(path: _Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_file(path: _Path, *, durable: bool = True, scratch: _Path | None = None) -> Iterator[BinaryIO]:
-    """Opens a new file for writing that takes its name only when it is whole.
+    """Opens a new file for writing that gets its name when it is complete.
 
     On a local disk, the bytes go to a temporary name in the same folder and reach the disk before the rename; after an
     exception nothing is left. On other file systems the file is kept in memory and handed over at the end in one piece.
@@ -294,7 +294,7 @@ class FolderLock:
         return self
 
     def _lock(self) -> bool:
-        """Locks the file; tells whether it still has its name."""
+        """Locks the file; returns whether it still has its name."""
         with storage_errors(self._path):
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:

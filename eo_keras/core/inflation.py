@@ -18,7 +18,7 @@ def most_bytes(path: str | os.PathLike[str]) -> int:
 
 
 def check_archive(path: str | os.PathLike[str]) -> None:
-    """Refuses a `.keras` file whose members declare more than `most_bytes`; more than declared is never read.
+    """Checks that the members of a `.keras` file declare at most `most_bytes`; more than declared is never read.
 
     Raises:
         ValueError: saying how much.
@@ -30,7 +30,7 @@ def check_archive(path: str | os.PathLike[str]) -> None:
 
 
 def check(size: int, path: str | os.PathLike[str]) -> None:
-    """Refuses content of more than `most_bytes` bytes.
+    """Checks that content has at most `most_bytes` bytes.
 
     Raises:
         ValueError: saying how much.

@@ -54,7 +54,7 @@ class Manifest:
     scratch: list[str] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the manifest as its file holds it; the same content gives the same bytes."""
+        """Returns the manifest as the text of its file; the same content gives the same bytes."""
         value = {
             "about": _ABOUT,
             "schema": _SCHEMA,

@@ -1,4 +1,4 @@
-"""Options declared once: default, help, range and choices of each stand at a field of a frozen dataclass.
+"""Options as fields of frozen dataclasses: default, help, range and choices are declared once, at the field.
 
     @documented
     @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Option:
 
     @property
     def expected(self) -> str:
-        """Which values are allowed, such as `a number in [0, 1)`; an empty text for all."""
+        """Text on the allowed values, such as `a number in [0, 1)`; empty for all."""
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         low = self.minimum if self.above is None else self.above
@@ -156,7 +156,7 @@ def option(
 
 
 def nested(kind: type, default: Any = dataclasses.MISSING) -> Any:
-    """Declares a field that holds further options, whose names stand beside those of the outer ones.
+    """Declares a field that holds further options, whose names must differ from those of the outer ones.
 
     Args:
         kind: a frozen dataclass of options; its field's annotation is `kind` or `kind | None`.
@@ -193,7 +193,7 @@ class Field:
         return self.default is dataclasses.MISSING
 
     def problem(self, value: Any) -> str:
-        """Returns what is expected instead of a value; an empty text where it is allowed."""
+        """Returns the expected values for a value that is not allowed; an empty text where it is allowed."""
         if value is None and self.optional:
             return ""
         items = value if self.several else (value,)
@@ -254,7 +254,7 @@ def nested_fields(kind: type) -> dict[str, type]:
 
 
 def all_fields(kind: type) -> Iterator[Field]:
-    """Yields the options of a dataclass and of all that it nests; one that several of them declare comes once."""
+    """Yields the options of a dataclass and of all that it nests, each name once."""
     seen = set()
     for field in fields(kind):
         seen.add(field.name)
@@ -267,7 +267,7 @@ def all_fields(kind: type) -> Iterator[Field]:
 
 
 def check(options: Any) -> None:
-    """Refuses values that are of another type than their fields, no choice or out of range, NaN too.
+    """Checks values against their fields' types, choices and ranges; NaN is in no range.
 
     Raises:
         OptionError: naming the first such option.
@@ -285,7 +285,7 @@ def _shown(value: Any) -> str:
 
 
 def documented(kind: type) -> type:
-    """Decorates a dataclass of options: its docstring gets a section "Attributes" made of the fields' help."""
+    """Adds a section "Attributes" from the fields' help to the docstring of a dataclass of options; a decorator."""
     lines = [(kind.__doc__ or "").rstrip(), "", "    Attributes:"]
     for field in dataclasses.fields(kind):
         declared = field.metadata.get(_KEY)
@@ -314,7 +314,7 @@ def aliases(kind: type) -> dict[str, str]:
 
 
 def with_present_names(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values by name, such as those that an older version wrote, with the options' present names.
+    """Returns values by the options' present names, given by present or earlier ones.
 
     Args:
         kind: the dataclass of options.

@@ -13,7 +13,7 @@ _Path = str | os.PathLike[str]
 
 
 def check_files(paths: Iterable[_Path], *, overwrite: bool, error: type[EOKerasError] = StorageError) -> None:
-    """Refuses to replace files that this program did not write, or that have changed since.
+    """Checks that files were written by this program and are unchanged, before they are replaced.
 
     Args:
         paths: the files, local ones.
@@ -36,7 +36,7 @@ def check_files(paths: Iterable[_Path], *, overwrite: bool, error: type[EOKerasE
 
 
 def check_no_part(path: _Path, error: type[EOKerasError] = StorageError) -> None:
-    """Refuses the path of a folder, or of a file that belongs to records, a run or another output.
+    """Checks that a path is no folder, and no file of records, a run or another output.
 
     Raises:
         EOKerasError: if it is one, whether the user allows to replace files or not; of the class given.
@@ -55,7 +55,7 @@ def check_no_part(path: _Path, error: type[EOKerasError] = StorageError) -> None
 
 
 def write_files(contents: Mapping[_Path, bytes], *, overwrite: bool, error: type[EOKerasError] = StorageError) -> None:
-    """Writes single files into any folders, which are made where they are missing; see `check_files`.
+    """Writes single files into any folders, which are made if missing; see `check_files`.
 
     They are listed in the manifests of their folders, so that they can be replaced without `overwrite` later on.
 

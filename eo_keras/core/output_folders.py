@@ -27,25 +27,25 @@ from eo_keras.errors import EOKerasError, StorageError
 
 MANIFEST_NAME = ".eo_keras.json"
 FILES = "folder of single files"
-"""Kind of a folder that no command owns: the files listed there were named one by one."""
+"""Kind of a folder that no command owns, with files that the user named one by one."""
 DEMO = "demo"
 SCRATCH_NAME = ".unfinished"
-"""Folder of unfinished files, before they get their names."""
+"""Name of the folder of unfinished files."""
 
 _UNFINISHED_MANIFEST = f"{files.TEMPORARY_PREFIX}{MANIFEST_NAME}-" + 16 * "[0-9a-f]"
-"""The only file that a killed process may leave where there is no manifest yet."""
+"""Name of the only file that a killed process may leave where there is no manifest yet."""
 
 _BESIDE = (
     *(".DS_Store", "._*", ".AppleDouble", "Thumbs.db", "desktop.ini", ".directory", ".ipynb_checkpoints"),
     *(".nfs*", ".fuse_hidden*", "lost+found", ".gitignore", ".gitkeep", "*.log", "*.out", "*.err", "slurm-*"),
 )
-"""Names of files that systems, editors and schedulers put beside output: they block nothing and are never removed."""
+"""Names of files that systems, editors and schedulers put beside output; they are ignored and never removed."""
 
 _OWN = (
     *(f"{files.TEMPORARY_PREFIX}*", "tmp????????"),
     *("build.json", "sources.json", "refused.json", "*.npz", "city-[0-9]*.json", "row-[0-9]*"),
 )
-"""Names in folders of unfinished work: those of new files, and those of a build's units; other files are foreign."""
+"""Patterns of names in folders of unfinished files: new files and units of a build; other files are foreign."""
 
 
 class OutputFolder:
@@ -76,16 +76,16 @@ class OutputFolder:
         self.warnings: list[str] = []
 
     def path(self, name: str) -> Any:
-        """Returns a path of the folder: `pathlib.Path`, or elsewhere a URL."""
+        """Returns the path of a name in the folder: `pathlib.Path`, or a URL on another file system."""
         return files.join(self.folder, *name.split("/")) if self._local is None else self._local.joinpath(name)
 
     # Reading.
 
     def check(self, *, overwrite: bool = False, writes: Iterable[str] = ()) -> None:
-        """Refuses a folder with foreign content, or with files in the way.
+        """Checks that a folder has no foreign content, and no files where new ones are written.
 
         Args:
-            overwrite: whether the user allows to write beside what somebody else has there.
+            overwrite: whether the user allows to write beside foreign files.
             writes: paths of files that will be written.
 
         Raises:
@@ -128,7 +128,7 @@ class OutputFolder:
                 )
 
     def check_manifest(self) -> None:
-        """Refuses a folder whose manifest cannot be read, since it is unknown what may be replaced there.
+        """Checks that the manifest can be read, without which no file may be replaced.
 
         Raises:
             EOKerasError: if it is so; of the class given.
@@ -156,7 +156,7 @@ class OutputFolder:
         return manifest is not None and name in manifest.files
 
     def is_own(self, name: str) -> bool:
-        """Returns whether a file is there, is listed, and is as it was written."""
+        """Returns whether a file exists, is listed, and is unchanged."""
         manifest = self.manifest()
         return manifest is not None and self._own(manifest, name) is not None
 
@@ -171,7 +171,7 @@ class OutputFolder:
         return None if manifest is None or name not in manifest.files else manifest.files[name][-1].sha256
 
     def foreign(self) -> list[str]:
-        """Returns the paths that the manifest does not list, or lists otherwise; folders that it names are left out."""
+        """Returns the paths of files that are not listed, or changed; folders that the manifest names are left out."""
         manifest = self.manifest() or Manifest(self.kind)
         skipped = {MANIFEST_NAME, files.FolderLock.NAME, *manifest.scratch, *manifest.folders}
         if self._local is None:
@@ -186,7 +186,7 @@ class OutputFolder:
         return sorted(unlisted)
 
     def _names(self) -> list[str]:
-        """Returns the names in the folder, without those that block nothing."""
+        """Returns the names in the folder, without ignored ones."""
         names = files.list_names(self.folder)
         beside = (MANIFEST_NAME,) if self.manifest() is not None else ()
         return [
@@ -325,7 +325,7 @@ class OutputFolder:
                 files.write_json(self.path(MANIFEST_NAME), manifest.to_json())
 
     def write(self, contents: Mapping[str, bytes]) -> None:
-        """Writes whole files, in the order given.
+        """Writes files, in the order given.
 
         Raises:
             StorageError: if the disk is full or the folder may not be written to.
@@ -408,21 +408,21 @@ class OutputFolder:
                     manifest.files[name] = [Written()]
 
     def note(self, entries: Mapping[str, Written]) -> None:
-        """Lists the announced files as they are now."""
+        """Lists announced files with their present size and SHA-256."""
         with self._changing() as manifest:
             manifest.files |= {name: [entry] for name, entry in entries.items()}
 
     def add_folder(self, name: str) -> None:
-        """Lists an output folder inside this one, which has a manifest of its own and is removed by it."""
+        """Lists an output folder inside this one, which has a manifest of its own."""
         with self._changing() as manifest:
             if name not in manifest.folders:
                 manifest.folders.append(name)
 
     def scratch(self, name: str) -> Any:
-        """Makes a folder inside for unfinished files, all of this program, and returns its path.
+        """Makes a folder inside for unfinished files and returns its path.
 
         Raises:
-            EOKerasError: if somebody else has something of that name; of the class given.
+            EOKerasError: if a foreign file or folder has that name; of the class given.
         """
         path, manifest = self.path(name), self.manifest()
         if manifest is None or name not in manifest.scratch:
@@ -508,11 +508,11 @@ class OutputFolder:
         self._remove_empty_folders(names)
 
     def clear(self, *, first: Iterable[str] = (), kept: Callable[[str], bool] = lambda name: False) -> None:
-        """Removes all files that the manifest lists, and notes in `warnings` those that stay.
+        """Removes all unchanged files that the manifest lists, and adds the others to the warnings.
 
         Args:
             first: files to remove before all others, so that what a kill leaves does not look whole.
-            kept: tells of a file whether it stays.
+            kept: returns whether a file stays.
         """
         manifest = self.manifest()
         if manifest is None:
@@ -552,7 +552,7 @@ class OutputFolder:
                 parent.rmdir()
 
     def tell_foreign(self) -> None:
-        """Notes the foreign files of the folder in `warnings`, in one line."""
+        """Adds a warning that names the foreign files of the folder."""
         names = [name for name in self.foreign() if not any(map(_is_beside, name.split("/")))]
         if names:
             shown = ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

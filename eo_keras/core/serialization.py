@@ -1,4 +1,4 @@
-"""Frozen dataclasses as JSON files that carry a checksum, and back."""
+"""Serialization of frozen dataclasses as JSON files with a checksum."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from eo_keras.core import files
 from eo_keras.errors import EOKerasError
 
 CHECKSUM = "checksum"
-"""Entry of a file: SHA-256 of all else in it, so that a changed digit is noticed. The earliest files lack it."""
+"""Entry of a file: SHA-256 of all other entries. The earliest files lack it."""
 
 
 def to_json(card: Any) -> Any:
-    """Turns a card, or any dataclass inside one, into what `json` can write."""
+    """Converts a card, or any dataclass inside one, to dictionaries, lists and numbers for JSON."""
     if dataclasses.is_dataclass(card):
         return {field.name: to_json(getattr(card, field.name)) for field in dataclasses.fields(card)}
     if isinstance(card, Mapping):
@@ -89,7 +89,7 @@ def read_signed(
     expected: str,
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> Any:
-    """Reads a dataclass from a folder's file, as `signed_bytes` wrote it.
+    """Reads a dataclass from a file that `signed_bytes` wrote.
 
     Args:
         kind: the dataclass.

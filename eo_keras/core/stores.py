@@ -13,7 +13,7 @@ from eo_keras.errors import EOKerasError, StorageError
 _Path = str | os.PathLike[str]
 
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "cos", "obs", "tos", "swift")
-"""Protocols of object stores: their folders need not be made, and making one might make a bucket."""
+"""Protocols of object stores, where no folder is made: making one might make a bucket."""
 
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
@@ -34,7 +34,7 @@ def protocol(url: _Path) -> str:
 
 @contextlib.contextmanager
 def opened(url: _Path) -> Iterator[tuple[Any, str]]:
-    """Yields fsspec's file system of a URL and the path inside it; a context in which its errors become ours.
+    """Yields fsspec's file system of a URL and the path inside it; turns its errors into ours. A context manager.
 
     Raises:
         StorageError: if no file system of that kind is known or installed, or it cannot be used; a file that is not
@@ -188,5 +188,5 @@ class RangeReader(io.RawIOBase):
         with opened(self._url) as (system, inner):
             data = system.cat_file(inner, start=start, end=end)
             if len(data) != end - start:
-                raise OSError(f"of bytes {start} to {end}, {len(data)} came; not every server gives parts of a file")
+                raise OSError(f"of bytes {start} to {end}, {len(data)} were received; not every server supports ranges")
         self._start, self._held = start, data

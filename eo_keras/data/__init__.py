@@ -1,1 +1,1 @@
-"""Input pipelines: a records folder as batches, by tf.data."""
+"""Input pipelines of tf.data: batches from a records folder."""

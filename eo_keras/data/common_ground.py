@@ -1,4 +1,4 @@
-"""Whether images of two data sets show the same ground: by their places, and by their pixels.
+"""Comparison of two data sets for images of the same ground, by locations and by pixels.
 
 Places tell it where both data sets hold them. Pixels tell it where images were cut from others or put together of them,
 also if their numbers were mapped to others on the way, such as those of a JPEG to reflectance, as long as larger ones
@@ -22,10 +22,10 @@ from eo_keras.records.data_card import DataCard
 _WINDOW = 32
 _STEP = 8
 _FEWEST_TURNS = 8
-"""Changes of the differences' sign along a window, in one band at least, without which it is too even."""
+"""Smallest number of sign changes of the differences along a window, in one band at least."""
 
 _FEWEST_ROWS = 2
-"""Rows that an image must have in common with another one."""
+"""Smallest number of rows that two images have in common."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class Common:
-    """What was found.
+    """Images of the same ground in two data sets.
 
     Attributes:
         keys: keys of the second side's images that show ground of the first.
@@ -50,7 +50,7 @@ class Common:
 
 
 def compare(first: Side, second: Side) -> Common:
-    """Finds the images of the second side that show ground of the first.
+    """Searches the images of the second side that show ground of the first.
 
     Raises:
         RecordsError: if a shard is damaged.
@@ -77,7 +77,7 @@ def compare(first: Side, second: Side) -> Common:
 
 
 def _placed(side: Side) -> tuple[list[str], Footprints] | None:
-    """Returns keys and footprints of the examples whose places are known; None if there is none."""
+    """Returns keys and footprints of the examples with known locations; None if there is none."""
     keys, crs, transforms = [], [], []
     for path in side.paths:
         for header in records.read_headers(path):
@@ -100,7 +100,7 @@ def _images(side: Side, bands: tuple[str, ...]) -> Iterator[tuple[str, np.ndarra
 
 
 class _Seen:
-    """The rows of the first side's images."""
+    """Index of the rows of the first side's images."""
 
     def __init__(self, side: Side, bands: tuple[str, ...], window: int):
         self._window = window

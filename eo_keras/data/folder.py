@@ -1,4 +1,4 @@
-"""A records folder opened for TensorFlow: its splits, the serialised examples of them, and errors about damage."""
+"""Records folder opened for TensorFlow: its splits, their serialised examples, and errors about damage."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from eo_keras.records.data_card import DataCard, Split, read_data_card
 from eo_keras.sensors import sentinel2
 
 PARSE_BATCH = 256
-"""Examples that are parsed together."""
+"""Number of examples that are parsed together."""
 
 PARALLEL_CALLS = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
-"""As many as there are processors for this process."""
+"""Number of parallel calls: the processors of this process."""
 
 _READ_BUFFER_BYTES = 256 << 10  # What a processor's cache holds: every record is copied out of it once more.
 
@@ -76,7 +76,7 @@ class RecordDataset:
         return [codec.check_shard(self.folder, shard) for shard in share.of(self.split(split).shards)]
 
     def count(self, split: str, part: Holdout | None = None, share: WorkerShard = WHOLE) -> int:
-        """Returns the number of examples in a split, or in a part or share of it; a part is read once to count it."""
+        """Returns the number of examples in a split, or in a holdout or share of it; a holdout is read to count it."""
         if part is None:
             whole = self.split(split)
             return whole.examples if share == WHOLE else sum(shard.examples for shard in share.of(whole.shards))
@@ -88,7 +88,7 @@ class RecordDataset:
             masks = list(reading(self, batches.map(part.contains)))
             counts = {part: sum(int(mask.numpy().sum()) for mask in masks)}
             if part.keys is None:
-                # One pass settles both parts.
+                # One pass counts both parts.
                 other = dataclasses.replace(part, held_out=not part.held_out)
                 counts[other] = sum(int(mask.shape[0]) for mask in masks) - counts[part]
             for side, number in counts.items():
@@ -96,7 +96,7 @@ class RecordDataset:
         return self._part_counts[split, part, share]
 
     def bands(self, bands: tuple[str, ...] | None) -> tuple[str, ...]:
-        """Returns the band names that a selection means.
+        """Returns the band names of a selection.
 
         Raises:
             BandError: if a name is unknown, named twice or not stored here.
@@ -105,7 +105,7 @@ class RecordDataset:
 
 
 def reading(records: RecordDataset, dataset: Any) -> Iterator[Any]:
-    """Yields a dataset's elements, and turns TensorFlow's errors about damaged records into ours.
+    """Yields a dataset's elements, and turns TensorFlow's errors about damaged records into `RecordsError`.
 
     Raises:
         RecordsError: if a record is damaged, is not what the card says, or there are too few or too many; where the
@@ -130,7 +130,7 @@ def reading(records: RecordDataset, dataset: Any) -> Iterator[Any]:
 def serialized(
     files: Sequence[str] | tf.Tensor, part: Holdout | None = None, parallel: int | None = None
 ) -> tf.data.Dataset:
-    """Returns the serialised examples of shards, or those of a part, in an order that is always the same.
+    """Returns the serialised examples of shards, or those of a holdout, in a fixed order.
 
     Args:
         files: paths of the shards.
@@ -151,7 +151,7 @@ def keys_of(serialized: tf.Tensor) -> tf.Tensor:
 
 
 def finished(dataset: tf.data.Dataset, *, prefetch: bool = True, shared: bool = False) -> tf.data.Dataset:
-    """Sets what every dataset of this package runs under: a fixed order, no tuning, sharding by data."""
+    """Sets the options of every dataset of this package: a fixed order, no tuning, sharding by data."""
     options = tf.data.Options()
     options.deterministic = True
     # The thread that tunes parallelism sleeps for longer and longer, and the end of every epoch waits for it.

@@ -1,4 +1,4 @@
-"""Training examples that are held out to choose the epoch: whole cities or blocks of ground, and never a picture twice.
+"""Holdout of training examples for validation by whole cities or blocks; equal images stay together.
 
 What lies in training should say nothing of what is held out. Tiles overlap where their stride is smaller than they
 are, and several dates show one place; patches may be copies of each other, or overlap. So tiles are held out by city
@@ -23,7 +23,7 @@ from eo_keras.records import example as records
 from eo_keras.records.data_card import DataCard
 
 BY_KEY = "held out by key"
-"""How a part is described that follows from a hash of the keys alone."""
+"""Description of a holdout by a hash of the keys alone."""
 
 _BORDERING_M = 1.0
 _EDGES = (4, 3, 2, 1)
@@ -32,7 +32,7 @@ _FEWEST_BLOCKS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Scanned:
-    """What is known of a split's N examples; parallel sequences.
+    """Keys, image hashes and locations of a split's N examples; parallel sequences.
 
     Attributes:
         keys: their keys.
@@ -49,7 +49,7 @@ class Scanned:
 
 @dataclasses.dataclass(frozen=True)
 class Division:
-    """Who is held out.
+    """Choice of the examples that are held out.
 
     Attributes:
         held_out: bool (N,).
@@ -64,7 +64,7 @@ class Division:
 
 @dataclasses.dataclass(frozen=True)
 class HoldOut:
-    """The two parts of a training split, and what is said of the one that is held out."""
+    """A training split without its holdout, the holdout, and a description of it."""
 
     kept: Holdout
     held_out: Holdout
@@ -72,7 +72,7 @@ class HoldOut:
 
 
 def hold_out(folder: RecordDataset, fraction: float, seed: int) -> HoldOut:
-    """Divides a training split. It is read once; no image is decoded.
+    """Divides a training split into kept and held-out examples; it is read once, no image is decoded.
 
     Args:
         folder: the records.
@@ -96,7 +96,7 @@ def hold_out(folder: RecordDataset, fraction: float, seed: int) -> HoldOut:
 
 
 def scan(card: DataCard, paths: Iterable[str]) -> Scanned:
-    """Reads what is known of the examples of some shards."""
+    """Reads keys, image hashes and locations of the examples of shards."""
     keys, digests, cities, crs, transforms = [], [], [], [], []
     for path in paths:
         for header in records.read_headers(path):
@@ -114,7 +114,7 @@ def scan(card: DataCard, paths: Iterable[str]) -> Scanned:
 
 
 def divide(scanned: Scanned, card: DataCard, fraction: float, draw: Callable[[Sequence[str]], np.ndarray]) -> Division:
-    """Chooses the examples that are held out.
+    """Chooses the held-out examples.
 
     Args:
         scanned: what is known of the examples.
@@ -143,7 +143,7 @@ def divide(scanned: Scanned, card: DataCard, fraction: float, draw: Callable[[Se
 
 
 def _alike(scanned: Scanned, pixel_m: float) -> np.ndarray:
-    """Numbers the examples, so that those with the same picture or ground in common share a number; int64 (N,)."""
+    """Numbers the examples so that those with equal images or common ground share a number; int64 (N,)."""
     first: dict[bytes, int] = {}
     pairs = [(first.setdefault(digest, place), place) for place, digest in enumerate(scanned.digests) if digest]
     found = [np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)]
@@ -183,7 +183,7 @@ def _by_place(
 
 
 def _places(scanned: Scanned, fraction: float, edge_m: float) -> tuple[list[str], str]:
-    """Names the city or the block of each example; also returns how that is called."""
+    """Returns the city or block of each example, and the word for it."""
     if all(scanned.cities) and len(set(scanned.cities)) * fraction >= 1:
         return list(scanned.cities), "by city"
     degrees = scanned.footprints.degrees
@@ -195,7 +195,7 @@ def _places(scanned: Scanned, fraction: float, edge_m: float) -> tuple[list[str]
 
 
 def _drawn(names: Sequence[str], wanted: float, draw: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
-    """Draws whole places until so many examples are held out; bool (N,)."""
+    """Draws whole places until a number of examples is reached; bool (N,)."""
     found, members = np.unique(np.array(names), return_inverse=True)
     sizes = np.bincount(members)
     chosen = np.zeros(len(found), bool)

@@ -1,4 +1,4 @@
-"""From a records folder to batches: one training epoch, or one ordered pass over a split.
+"""Batches from a records folder: training epochs, or one ordered pass over a split.
 
 What a batch holds is a function of the options, the epoch and the step alone, not of what was read before, so that a
 resumed run sees what the uninterrupted one would have seen. Numbers stay in their stored type; models cast them.
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from eo_keras.data.augment.crops import CropAugmentation, augment_maps
+from eo_keras.data.augment.crops import CropAugmentation, augment_tiles
 from eo_keras.data.augment.patches import Augmentation, augment_batch, shrink
 from eo_keras.data.folder import PARALLEL_CALLS, PARSE_BATCH, RecordDataset, finished, reading, serialized
 from eo_keras.data.parse import parse_batch
@@ -30,7 +30,7 @@ _ALIGNMENT = 64  # Bytes: what TensorFlow's kernels need of a tensor that they d
 
 @dataclasses.dataclass(frozen=True)
 class PipelineOptions:
-    """How records become batches.
+    """Options of the batches of records.
 
     Attributes:
         batch_size: examples in a batch, over all devices together.
@@ -54,14 +54,14 @@ class PipelineOptions:
     cache_limit_bytes: int = 4 << 30
 
     def __post_init__(self):
-        """Refuses values that make no sense."""
+        """Checks the values."""
         for name in ("batch_size", "shuffle_buffer"):
             if getattr(self, name) < 1:
                 raise OptionError(name, f"{getattr(self, name)}", "1 or more")
 
 
 class TrainingDataset:
-    """The batches of a training run, epoch by epoch.
+    """Batches of a training run, epoch by epoch.
 
     With `options.cache` the selected bands of all examples are read once, when the pipeline is made, and stay in
     memory in their stored type. Else every epoch reads the shards in an order of its own and draws from a buffer; that
@@ -88,7 +88,7 @@ class TrainingDataset:
         part: Holdout | None = None,
         input_context: tf.distribute.InputContext | None = None,
     ):
-        """Checks everything that can be checked before the first batch, and fills the memory.
+        """Checks the options and reads the examples that are kept in memory.
 
         Raises:
             RecordsError: if the split or one of its shards cannot be used, or there are fewer shards than workers.
@@ -144,7 +144,7 @@ class TrainingDataset:
         return self.steps_from(number * self.steps + first_step, self.steps - first_step, size=size)
 
     def steps_from(self, first: int, count: int, *, size: int | None = None) -> tf.data.Dataset:
-        """Returns batches number `first` to `first + count - 1` of an endless row of epochs; `size` as for `epoch`."""
+        """Returns batches `first` to `first + count - 1` of an endless sequence of epochs; `size` as for `epoch`."""
         count = max(0, count)
         batches = self._orders(first, count) if self.in_memory else self._streamed(first, count)
         batches = tf.data.Dataset.zip(tf.data.Dataset.range(first, first + count), batches)
@@ -152,11 +152,11 @@ class TrainingDataset:
         return finished(batches, shared=self._worker != WHOLE)
 
     def _passes(self, first: int, count: int) -> range:
-        """Returns the numbers of the epochs, each a pass over the examples, that steps are taken from."""
+        """Returns the numbers of the epochs that steps are taken from."""
         return range(first // self.steps, -(-(first + count) // self.steps))
 
     def _orders(self, first: int, count: int) -> tf.data.Dataset:
-        """Returns which of the examples in memory are in each batch, and all of them."""
+        """Returns the indices of the examples of each batch, and the examples in memory."""
         drawn, share = self.steps * self._options.batch_size, (self._worker.workers, self.batch_size)
         orders = np.empty((count, self.batch_size), np.int32)
         for number in self._passes(first, count):
@@ -171,7 +171,7 @@ class TrainingDataset:
         return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(orders), examples)
 
     def _streamed(self, first: int, count: int) -> tf.data.Dataset:
-        """Returns batches of serialized examples, pass after pass in one dataset: a chain of them would take long."""
+        """Returns batches of serialized examples of several epochs, as one dataset, faster than a chain of them."""
         options, passes = self._options, self._passes(first, count)
         split = self._records.split(self._split)
         example_bytes = sum(shard.bytes for shard in split.shards) // split.examples
@@ -194,7 +194,7 @@ class TrainingDataset:
         return batches.apply(tf.data.experimental.assert_cardinality(count))
 
     def _producer(self, size: int | None, spec: Any) -> Callable[..., Any]:
-        """Returns what turns a step's number and its examples into a batch.
+        """Returns the function from a step's number and its examples to a batch.
 
         It is traced once: to do so in every epoch takes longer than to read a small data set.
         """
@@ -216,7 +216,7 @@ class TrainingDataset:
                 drawn = (first, total) if share == WHOLE else (0, self.batch_size)
                 if isinstance(options.augmentation, CropAugmentation):
                     image = image if places is None else tf.gather(image, places)
-                    image, label = augment_maps(image, label, draw, options.augmentation, drawn)
+                    image, label = augment_tiles(image, label, draw, options.augmentation, drawn)
                 else:
                     image = augment_batch(image, draw, options.augmentation, places, drawn)
             elif places is not None:
@@ -304,7 +304,7 @@ def _pad(values: tf.Tensor, missing: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def kept_bytes(records: RecordDataset, options: PipelineOptions, examples: int) -> int:
-    """Returns how many bytes of memory the selected bands of so many examples, and their labels, take."""
+    """Returns the bytes of memory for the selected bands and labels of a number of examples."""
     card = records.card
     image = card.patch_size**2 * len(records.bands(options.bands)) * np.dtype(card.dtype).itemsize
     label = math.prod(card.targets.shape(card.patch_size)) * np.dtype(card.targets.dtype).itemsize
@@ -312,7 +312,7 @@ def kept_bytes(records: RecordDataset, options: PipelineOptions, examples: int) 
 
 
 def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Returns a new array whose first byte lies where TensorFlow's kernels need it."""
+    """Returns a new array with the memory alignment of TensorFlow's kernels."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
@@ -320,7 +320,7 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def _shared(array: np.ndarray) -> tf.Tensor:
-    """Returns a tensor in the processor's memory, a GPU has better use for its own, over the memory of an array.
+    """Returns a tensor on the CPU that shares the memory of an array.
 
     TensorFlow's own conversion copies what it is given twice.
     """

@@ -1,4 +1,4 @@
-"""Which examples of a split are meant: those that are held out by key, and those that one of several workers reads."""
+"""Subsets of a split: holdouts by key, and the shards of one of several workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WIDE = 2**62  # So many that no two of a data set's keys share one.
 
 @dataclasses.dataclass(frozen=True)
 class Holdout:
-    """One of the two parts into which a split's examples fall.
+    """One of the two parts of a split, kept or held out.
 
     Attributes:
         fraction: about this share of the examples is held out.
@@ -35,12 +35,12 @@ class Holdout:
     keys: frozenset[str] | None = None
 
     def __post_init__(self):
-        """Refuses values that make no sense."""
+        """Checks the values."""
         if not 0 < self.fraction < 1:
             raise OptionError("holdout", f"a fraction of {self.fraction}", "a number between 0 and 1")
 
     def contains(self, keys: Any) -> tf.Tensor:
-        """Tells for every key (string tensor or strings) whether its example belongs to this part."""
+        """Tells for every key (string tensor or strings) whether its example belongs to this subset."""
         if self.keys is None:
             return (_draw(keys, self.seed) < int(self.fraction * _HASH_BUCKETS)) == self.held_out
         with tf.init_scope():
@@ -55,7 +55,7 @@ def _draw(keys: Any, seed: int) -> tf.Tensor:
 
 
 def draw(names: Sequence[str], seed: int) -> np.ndarray:
-    """Returns a number from 0 to below 1 for each name, which follows from it and the seed; float64 (names,).
+    """Returns a pseudo-random number in [0, 1) for each name, by hash of name and seed; float64 (names,).
 
     An example whose key has less than the fraction is held out by `holdout`.
     """
@@ -63,13 +63,13 @@ def draw(names: Sequence[str], seed: int) -> np.ndarray:
 
 
 def holdout(fraction: float, seed: int) -> tuple[Holdout, Holdout]:
-    """Returns the part that is kept and the part that is held out; every example is in exactly one."""
+    """Returns the kept and the held-out examples; every example is in exactly one."""
     return Holdout(fraction, seed, False), Holdout(fraction, seed, True)
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkerShard:
-    """The shards that one of several workers reads.
+    """Shards that one of several workers reads.
 
     Attributes:
         number: which worker, from 0.
@@ -80,7 +80,7 @@ class WorkerShard:
     workers: int = 1
 
     def of(self, shards: Sequence[Any]) -> Sequence[Any]:
-        """Returns those of a split's shards that belong to this worker."""
+        """Returns the shards of this worker."""
         return shards[self.number :: self.workers]
 
 
@@ -90,7 +90,7 @@ WHOLE = WorkerShard()
 def check_workers(
     folder: str | os.PathLike[str], split: str, shards: int | None, batch_size: int, workers: int
 ) -> None:
-    """Refuses a number of workers that a batch or a split's shards cannot be divided among.
+    """Checks that a batch and a split's shards can be divided among the workers.
 
     Args:
         folder: the records folder.
@@ -119,7 +119,7 @@ def check_workers(
 
 
 def epoch_seed(seed: int, epoch: int, share: WorkerShard) -> int:
-    """Returns a number that seed, epoch and worker determine; neighbours have nothing in common."""
+    """Returns a seed by hash of seed, epoch and worker."""
     worker = f"/{share.number}" if share.workers > 1 else ""
     text = f"order/{seed}/{epoch}{worker}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")

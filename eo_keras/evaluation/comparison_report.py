@@ -26,7 +26,7 @@ MARKDOWN_NAME, PAGE_NAME, FIGURE_NAME = "comparison.md", "comparison.html", "com
 NAMES = (JSON_NAME, CSV_NAME, MARKDOWN_NAME, PAGE_NAME, FIGURE_NAME)
 
 SIGNIFICANT = 0.05
-"""A corrected p-value below this shows a difference."""
+"""Corrected p-value below which a difference is reported."""
 
 _COLORS = (
     "#2166ac",
@@ -44,14 +44,14 @@ _MARKERS = "osD^vPX<>*"
 _MOST_NAME = 28
 
 _OF_RUN = ("model", "bands", "model_sha256", "trained_on", "data_fingerprint", "selection", "output_stride", "tta")
-"""Entries of a run's `metrics.json` that the comparison repeats, where they are there."""
+"""Entries of a run's `metrics.json` that the comparison repeats, where they exist."""
 
 _VERSUS = ("minus_best", "minus_best_low", "minus_best_high", "p_value", "p_holm")
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """A comparison, ready to be written.
+    """Report of a comparison.
 
     Attributes:
         found: the comparison.
@@ -63,7 +63,7 @@ class Report:
 
     @property
     def of_class(self) -> Metric:
-        """The score of a class: that of which the compared score is the mean, or else F1."""
+        """Score by class whose mean is the compared score, or else F1."""
         by_class = next(iter(self.found.runs[0].scores.by_class.values()))
         return METRICS["iou" if "iou" in by_class else "f1"]
 
@@ -74,7 +74,7 @@ class Report:
 
     @property
     def method(self) -> str:
-        """How intervals and p-values are computed."""
+        """Text on the computation of intervals and p-values."""
         return (
             f"{self.found.outcomes.method} p (Holm) is corrected for the number of pairs, and a run is called better "
             f"where it is below {SIGNIFICANT:g}."
@@ -82,10 +82,10 @@ class Report:
 
     @property
     def caution(self) -> str:
-        """What intervals and p-values do not say."""
+        """Text on the limits of intervals and p-values."""
         unit = self.found.outcomes.unit
         return (
-            f"The best of many runs by these same {unit} looks better than it is: choose by the validation "
+            f"The best of many runs by these same {unit} has a score that is biased upwards: choose by the validation "
             f"{self.found.metric.title}, and read here how sure that choice is. The intervals are about other {unit} "
             "of the same sites, not about other sites or another training."
         )
@@ -218,7 +218,7 @@ class Report:
 
 
 def verdict(one: Difference) -> str:
-    """Returns in words what a pair's corrected p-value means."""
+    """Returns the verdict on a pair by its corrected p-value."""
     if one.p_holm >= SIGNIFICANT or not one.difference:
         return "no difference shown"
     return f"{one.first if one.difference > 0 else one.second} is better"
@@ -248,16 +248,16 @@ def table_lines(table: Table) -> list[str]:
 
 
 def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
-    """Returns a comparison's folder as what it is written through."""
+    """Returns the `OutputFolder` of a comparison."""
     return OutputFolder(folder, "comparison", RunError)
 
 
 def write(report: Report, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[str]:
-    """Writes all files of a comparison into a folder, which is made where it is missing.
+    """Writes all files of a comparison into a folder, which is made if missing.
 
     Args:
         report: the comparison.
-        folder: where it goes; an earlier comparison in it is replaced.
+        folder: the comparison's folder; an earlier comparison in it is replaced.
         overwrite: whether to write beside other files there.
 
     Returns:

@@ -58,7 +58,7 @@ class Evaluation:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader of the scores has to know."""
+        """Warnings about the scores."""
         if self.card.fingerprint != self.run.card.data_fingerprint:
             return ["these are not the records that the run was trained on: what is tested may have been trained on"]
         if self.options.split == "train":
@@ -69,7 +69,7 @@ class Evaluation:
 
 
 def check_records(card: cards.DataCard, model: model_cards.ModelCard, where: pathlib.Path) -> None:
-    """Refuses records that a model cannot predict.
+    """Checks that a model can predict the records.
 
     Raises:
         LegendError: if the classes differ.
@@ -166,7 +166,7 @@ def _sections(task: Task, predictions: Any, fitted: Calibration | None, reason: 
 
 
 def validation_part(run: runs.Run, records: RecordDataset) -> tuple[str, Holdout | None]:
-    """Returns the examples that validated a run's training: a split, and the part of it, None for the whole.
+    """Returns the validation examples of a run: a split, and its holdout or None for the whole split.
 
     Args:
         run: the run.
@@ -191,7 +191,7 @@ def validation_part(run: runs.Run, records: RecordDataset) -> tuple[str, Holdout
             f"{run.card.data_fingerprint[:12]}, those that {run.folder} was trained on",
             "put the run's own records back where they were",
         )
-    # As training chose them: a split of their own goes before a part of the training split.
+    # As training chose them: the split val, else a holdout of the training split.
     if "val" in records.card.splits and records.card.splits["val"].examples:
         return "val", None
     fraction, seed = run.card.flags["validation_from_train"], run.card.flags["seed"]
@@ -255,7 +255,7 @@ def _dataset(
 
 
 def _samples(dataset: Any, keys: Iterable[str]) -> tuple[PredictedSample, ...]:
-    """Reads the images of some keys in a second pass: all images of a split would not fit into the memory."""
+    """Reads the images of some keys in a second pass, since all images of a split may not fit into memory."""
     keys = list(keys)
     wanted, found = {key.encode() for key in keys}, {}
     if not wanted:
@@ -270,7 +270,7 @@ def _samples(dataset: Any, keys: Iterable[str]) -> tuple[PredictedSample, ...]:
 
 
 def add_to_card(evaluation: Evaluation) -> list[str]:
-    """Adds temperature and scores to the run's card; scores of other records do not describe the run, and stay out.
+    """Adds temperature and scores to the run's card, but no scores of other records.
 
     Returns:
         Lines for the user, see `runs.write_card`.

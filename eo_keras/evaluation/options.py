@@ -22,7 +22,7 @@ CHECKPOINTS = {"best": runs.MODEL_NAME, "last": runs.LAST_MODEL_NAME}
 @documented
 @dataclasses.dataclass(frozen=True)
 class EvaluationOptions:
-    """How a run is evaluated."""
+    """Options of an evaluation."""
 
     split: str = option("test", help="Split to score, such as train, val or test.")
     checkpoint: str = option(
@@ -67,7 +67,7 @@ class EvaluationOptions:
     )
 
     def __post_init__(self):
-        """Refuses values out of range, and scales that are given twice."""
+        """Checks the values."""
         check(self)
         if not self.scales or len(set(self.scales)) < len(self.scales):
             raise OptionError("scales", f"{','.join(map(str, self.scales)) or 'none'}", "numbers, each once")
@@ -81,7 +81,7 @@ class EvaluationOptions:
 
     @property
     def without_augmentation(self) -> EvaluationOptions:
-        """The same options without test-time augmentation."""
+        """Options without test-time augmentation."""
         return dataclasses.replace(self, tta=OWN, scales=(1.0,), flip=False)
 
     @property
@@ -105,7 +105,7 @@ class EvaluationOptions:
         return _joined(self.split, last, "" if self.variant == OWN else self.variant)
 
     def check_task(self, task: Task) -> None:
-        """Refuses options that apply to other tasks only.
+        """Checks that the options apply to a task.
 
         Raises:
             OptionError: naming the first such option that has not its default.

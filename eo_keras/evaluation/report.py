@@ -1,4 +1,4 @@
-"""The folder of one evaluation, `metrics.json`, `predictions.csv` and figures: written, and read back."""
+"""Folder of one evaluation, written and read: `metrics.json`, `predictions.csv` and figures."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ EARLIER_PREDICTIONS_NAME = "answers.csv"
 """Name of the predictions in folders of earlier versions."""
 
 NOT_WANTED = "not wanted"
-"""Reason of an evaluation without a temperature that could have had one."""
+"""Reason in `metrics.json` where no temperature was fitted by choice."""
 _EARLIER_NOT_WANTED = "not asked for"
 
 CONFIDENCE_FIGURES = ("reliability.png", "selective_accuracy.png")
 PLACE_FILES = ("accuracy_map.png", "accuracy_map.csv")
-"""Only where the examples' places are known."""
+"""Files that are written only where the examples' locations are known."""
 
 KIND = "evaluation"
 
 _ENTRIES = ("scores", "calibration", "selective", "tta", "warnings", "trained_on", "selection")
-"""Entries that those who read an evaluation again rely on; older files lack some."""
+"""Entries of `metrics.json` that are read again; older files lack some."""
 
 
 def file_names(task: Task) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def names(task: Task) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class StoredEvaluation:
-    """An evaluation as its folder holds it.
+    """Evaluation as stored in its folder.
 
     Attributes:
         folder: the folder.
@@ -79,13 +79,13 @@ class StoredEvaluation:
         return self.scores.details.get("resamples", RESAMPLES)
 
     def as_run(self, name: str) -> EvaluatedRun:
-        """Returns the evaluation as a member of a comparison, of a given name there."""
+        """Returns the evaluation as a run of a comparison, under a name."""
         outcomes = tasks.get(self.scores.task).outcomes(self.predictions, self.resamples)
         return EvaluatedRun(name, self.metrics, self.scores, outcomes)
 
 
 def find_runs(words: Sequence[str]) -> list[pathlib.Path]:
-    """Returns the run folders that are meant, each once, in the order given.
+    """Returns the run folders that match paths and patterns, each once, in the order given.
 
     Args:
         words: paths, several in one joined by commas, or patterns such as `runs/*`. Folders that match a pattern and
@@ -132,7 +132,7 @@ def folder_name(options: EvaluationOptions, model: ModelCard, records: Any) -> s
 
 
 def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
-    """Returns an evaluation's folder as what it is written through."""
+    """Returns the `OutputFolder` of an evaluation."""
     return OutputFolder(folder, KIND, RunError)
 
 
@@ -144,14 +144,14 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], *, 
 
     Args:
         evaluation: the evaluation.
-        folder: where it goes.
-        overwrite: whether to write beside what somebody else has in the folder.
+        folder: the evaluation's folder.
+        overwrite: whether to write beside foreign files in the folder.
 
     Returns:
-        Lines for the user about what somebody else has there.
+        Warnings for the user about foreign files.
 
     Raises:
-        RunError: if the folder is somebody else's, or a file of somebody else's is in the way.
+        RunError: if the folder belongs to something else, or a foreign file has the name of a new one.
         StorageError: if the folder cannot be written.
     """
     run, card, options, scores = evaluation.run, evaluation.card, evaluation.options, evaluation.scores
@@ -228,7 +228,7 @@ def _selective_png(evaluation: Evaluation, title: str) -> bytes:
 
 
 def _by_place(evaluation: Evaluation, title: str) -> tuple[dict[str, Any] | None, dict[str, bytes]]:
-    """Returns the section `places` of `metrics.json`, and map and table of the accuracy where places are known."""
+    """Returns the section `places` of `metrics.json`, and map and table of the accuracy where locations are known."""
     found, correct = evaluation.places, tasks.of(evaluation.run.card).correct(evaluation.predictions)
     if correct is None or found is None or not found.known.any():
         return None, {}
@@ -267,7 +267,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> StoredEvaluation:
 
 
 def find_evaluation(folder: str | os.PathLike[str], expected: Mapping[str, Any]) -> StoredEvaluation | None:
-    """Returns the evaluation in a folder if it is whole and is the expected one, else None.
+    """Returns the evaluation in a folder if it is complete and the expected one, else None.
 
     Args:
         folder: the folder.
@@ -285,7 +285,7 @@ def find_evaluation(folder: str | os.PathLike[str], expected: Mapping[str, Any])
 
 
 def suffices(stored: StoredEvaluation, options: EvaluationOptions) -> bool:
-    """Returns whether a stored evaluation holds the temperature, the map and the intervals that are wanted now."""
+    """Returns whether a stored evaluation has the temperature, the map and the intervals that are needed."""
     metrics = stored.metrics
     if "predictions_temperature" not in metrics or ("schema" not in metrics and "interval" not in metrics["scores"]):
         return False  # It was made by an earlier version, with other intervals and confidences.

@@ -18,7 +18,7 @@ SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
 def wrap(model: keras.Model, options: EvaluationOptions) -> Any:
-    """Returns what is called in place of a model: itself, or the mean of its probabilities over versions of an image.
+    """Returns a model, or a wrapper that averages its probabilities over versions of an image.
 
     Args:
         model: from images (batch, height, width, band) to probabilities (batch, classes), or of scales and flips from

@@ -1,4 +1,4 @@
-"""SHA-256 of whole files for a card, and in the same pass verification of the checksums that containers hold.
+"""SHA-256 of files, with verification of the checksums in containers in the same pass.
 
 A zip lists the CRC-32 of each member, which GDAL does not look at, and a Sentinel-2 product the MD5 or SHA3-256 of each
 file, in `manifest.safe`. JPEG 2000 has no checksum of its own: damage shows as wrong numbers.
@@ -220,7 +220,7 @@ def _data_start(file: IO[bytes], info: zipfile.ZipInfo) -> int:
 
 
 class _Check:
-    """Checksums of one file, compared with the expected ones at its end."""
+    """Running checksums of one file, compared with the expected ones at its end."""
 
     def __init__(self, where: str, listed: Listed | None, info: zipfile.ZipInfo | None = None):
         self._where, self._listed, self._info = where, listed, info

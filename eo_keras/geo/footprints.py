@@ -25,10 +25,10 @@ _MERIDIAN_M = 10_001_965.73
 """Length of a quarter of a meridian."""
 
 _CELL_M = 200_000.0
-"""Edge of the cubes of space whose footprints are one group."""
+"""Edge in metres of the cubes of space whose footprints are one group."""
 
 _FAR_M = 8_000_000.0
-"""Beyond it, distances are those of the centres: a footprint on the Earth's other side cannot be laid flat."""
+"""Distance in metres beyond which distances of centres are used, since the plane is only locally exact."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Footprints:
 
     @classmethod
     def of_degrees(cls, corners: npt.ArrayLike) -> Footprints:
-        """Makes footprints of their corners' longitudes and latitudes (N, 4, 2) in degrees, NaN where unknown."""
+        """Makes footprints from their corners' longitudes and latitudes (N, 4, 2) in degrees, NaN where unknown."""
         corners = np.asarray(corners, np.float64)
         return cls(_in_space(np.where(np.isfinite(corners), corners, np.nan)))
 
@@ -76,7 +76,7 @@ class Footprints:
 
     @property
     def known(self) -> np.ndarray:
-        """Whether each place is known, bool (N,)."""
+        """Whether each location is known, bool (N,)."""
         return np.isfinite(self.corners).all(axis=(1, 2))
 
     @property
@@ -99,7 +99,7 @@ class Footprints:
 
 @dataclasses.dataclass(frozen=True)
 class Nearness:
-    """How near n footprints are to others: distance to the nearest in metres (n,), and whether they overlap (n,)."""
+    """Nearest neighbours of n footprints: distance to the nearest in metres (n,), and whether they overlap (n,)."""
 
     distance_m: np.ndarray
     overlaps: np.ndarray
@@ -119,7 +119,7 @@ def transformed(places: np.ndarray, source: str, crs: str) -> np.ndarray:
     except CRSError:
         raise
     except Exception:
-        # One place outside of a projection's domain fails all that are asked of with it; GDAL's errors are private.
+        # One place outside of a projection's domain fails all in the same call; GDAL's errors are private.
         if len(places) == 1:
             return np.full((1, 2), np.nan)
         middle = len(places) // 2
@@ -127,7 +127,7 @@ def transformed(places: np.ndarray, source: str, crs: str) -> np.ndarray:
 
 
 def within(first: Footprints, second: Footprints, distance_m: float) -> np.ndarray:
-    """Tells which footprints have one of others at most so far away, from edge to edge.
+    """Tells which footprints are within a distance of any of others, from edge to edge.
 
     Args:
         first: n footprints, their places known.
@@ -141,7 +141,7 @@ def within(first: Footprints, second: Footprints, distance_m: float) -> np.ndarr
 
 
 def pairs_within(first: Footprints, second: Footprints, distance_m: float) -> np.ndarray:
-    """Returns the positions int64 (pairs, 2) of all footprints of two sets that are at most so far apart."""
+    """Returns the positions int64 (pairs, 2) of all footprints of two sets within a distance."""
     import shapely
 
     found = [np.empty((0, 2), np.int64)]
@@ -224,7 +224,7 @@ def nearness(first: Footprints, second: Footprints, strip_m: float) -> Nearness:
 
 
 def joined(count: int, pairs: np.ndarray) -> np.ndarray:
-    """Numbers `count` things from 0, so that those of a pair (pairs, 2) share a number; int64 (count,)."""
+    """Labels the connected components of `count` nodes and edges (pairs, 2), from 0; int64 (count,)."""
     roots = np.arange(count)
     # The smallest of a component's positions spreads along its pairs; shortening the chains halves what is left.
     while True:
@@ -241,7 +241,7 @@ def joined(count: int, pairs: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Group:
-    """Some footprints that lie together, and the plane that touches the Earth in their middle.
+    """Group of nearby footprints with the tangent plane in their middle.
 
     Attributes:
         rows: their positions.
@@ -260,7 +260,7 @@ class _Group:
     apart: np.ndarray
 
     def flat(self, footprints: Footprints, chosen: np.ndarray) -> np.ndarray:
-        """Returns footprints as polygons of the plane, distances from its middle true; object (chosen,)."""
+        """Projects footprints to polygons of the plane, distances from its middle true; object (chosen,)."""
         import shapely
 
         away = footprints.corners[chosen] - self.middle

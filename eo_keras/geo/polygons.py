@@ -34,7 +34,7 @@ class Polygons:
 
     Attributes:
         geometries: object (N,), valid polygons and multipolygons of shapely.
-        values: str (N,), the field's text; empty strings where no field was asked for.
+        values: str (N,), the field's text; empty strings where no field was requested.
         crs: `EPSG:n`, or WKT where the coordinate reference system has no code.
         source: their file or layer, for messages.
         field: the field's name, or an empty string.
@@ -73,7 +73,7 @@ def read_polygons(path: str | os.PathLike[str], field: str | None, layer: str | 
         layer: name of the layer, where that leaves several.
 
     Raises:
-        SourceError: if it cannot be read, no or several layers or fields are meant, the vectors have no CRS, a feature
+        SourceError: if it cannot be read, no or several layers or fields match, the vectors have no CRS, a feature
             is no polygon or has no value, or there is none.
         OptionError: if it is GeoParquet and pyarrow is not installed.
     """
@@ -97,7 +97,7 @@ def polygons_of(
     if others := [item.source for item, _ in matches if item != chosen]:
         raise SourceError(
             path,
-            f"several layers could be meant: {_listed([chosen.source, *others])}",
+            f"several layers match: {_listed([chosen.source, *others])}",
             "one",
             "name its file, or a file that holds it alone",
         )

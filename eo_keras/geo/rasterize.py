@@ -127,7 +127,7 @@ def _painted(crossings: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def _ranges(first: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Returns first[0], first[0] + 1, ... (count[0] numbers), then first[1], ...; int64."""
+    """Concatenates the ranges of `count` integers from `first`; int64."""
     before = np.cumsum(count) - count
     return np.repeat(first - before, count) + np.arange(int(count.sum()))
 

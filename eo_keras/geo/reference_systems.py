@@ -1,4 +1,4 @@
-"""Coordinate reference systems: which ones a scene's grid may have, and the size of a pixel on the ground."""
+"""Coordinate reference systems of grids, and the size of a pixel on the ground."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading of bands on a grid: the only place where pixels are masked and interpolated.
+"""Reading of bands on a grid, with masks and interpolation.
 
 A pixel is unknown where the file's own mask excludes it (a mask band, an alpha band, a .msk file or the nodata tag,
 each band by itself), where its number means "no data", and where it is not finite. Unknown pixels never enter an
@@ -256,7 +256,7 @@ class Resampler:
         return (xs, ys) if self._same_crs else transform(self._crs, self._dataset.crs, xs, ys)
 
     def _own_window(self, place: Grid) -> tuple[int, int, int, int] | None:
-        """Returns which of the file's pixels a window is made from, or None."""
+        """Returns the window of the file's pixels that a window of the grid needs, or None."""
         columns, rows = (axis.ravel() for axis in np.meshgrid(*(np.linspace(0, 1, _SIDES),) * 2))
         points = [place.coordinates(*point) for point in zip(columns * place.width, rows * place.height, strict=True)]
         xs, ys = self._transformed(*zip(*points, strict=True))

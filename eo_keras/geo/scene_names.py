@@ -1,4 +1,4 @@
-"""Facts in the name of a scene: day of acquisition, level, tile, and whether its numbers carry an offset.
+"""Facts in the name of a scene: day of acquisition, level, tile, and whether its numbers have an offset.
 
 Names of ESA's products and of their parts hold several dates, of which one alone is that of the acquisition (naming
 conventions of the Sentinel-2 Products Specification Document, in the compact form of December 2016 and the one before).
@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterable
 
 OFFSET_SINCE = (4, 0)
-"""The first processing baseline whose products carry an offset."""
+"""First processing baseline whose products have an offset."""
 
 OFFSET_DAY = datetime.date(2022, 1, 25)
-"""The first day of that baseline: products acquired or processed since then carry an offset."""
+"""First day of that baseline: products acquired or processed since then have an offset."""
 
 _DAY = r"(?<!\d)(20[0-4]\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])"
 _ANY_DAY = re.compile(_DAY + r"(?!\d{1,5}(?:\D|$))")
@@ -67,7 +67,7 @@ def baseline_of(name: str) -> str | None:
 
 
 def has_offset(names: Iterable[str]) -> tuple[bool | None, str]:
-    """Returns whether the numbers of an ESA product with such names carry an offset.
+    """Returns whether the numbers of an ESA product with such names have an offset.
 
     Args:
         names: the scene's own name first, then those of the folders that it lies in.
@@ -91,7 +91,7 @@ def has_offset(names: Iterable[str]) -> tuple[bool | None, str]:
 
 
 def after_offset(baseline: str) -> bool:
-    """Returns whether products of a processing baseline, such as `05.09`, carry an offset."""
+    """Returns whether products of a processing baseline, such as `05.09`, have an offset."""
     return tuple(map(int, baseline.split("."))) >= OFFSET_SINCE
 
 

@@ -1,4 +1,4 @@
-"""Scale and offset of the stored numbers of a raster file: from its tags, its metadata or the user, or refused.
+"""Scale and offset of the stored numbers of a raster file, from its tags, its metadata or the user.
 
 Harmonised numbers are reflectance x 10000.
 """
@@ -24,7 +24,7 @@ SATURATED = 65535.0
 
 
 COLUMN = "of single cities by a column of that name without dashes in the list"
-"""How users give an option where scenes differ."""
+"""End of remedies: the option for single cities, as a column of their list."""
 
 _SAY = "say `scene_offset`, such as -1000 or, where it has been applied, 0"
 

@@ -23,19 +23,19 @@ _WHOLE = 2**18  # Pixels: smaller rasters are looked at in whole.
 _PLACES, _EDGE = 3, 160  # Of larger ones, 3 x 3 windows of this many pixels a side.
 
 _VISIBLE = ("B01", "B02", "B03", "B04")
-"""Bands in which no ground is black: Rayleigh scattering, and noise after its correction, keep water above 0.5 %."""
+"""Bands without black ground: Rayleigh scattering, and noise after its correction, keep water above 0.5 %."""
 
 _BRIGHTEST_HALF = 2.0
-"""No scene has half of its pixels brighter than this reflectance: fresh snow has 1, clouds 0.6 to 1.1."""
+"""Largest plausible median reflectance of a scene: fresh snow has 1, clouds 0.6 to 1.1."""
 _BRIGHTEST_HUNDREDTH = 2.0
-"""Sun glint and snow on slopes that face the sun pass this in single pixels."""
+"""Largest plausible reflectance, except in single pixels with sun glint or snow on sunlit slopes."""
 _DARKEST = -0.02
 _MOST_NEGATIVE = 0.9
-"""Share of stored numbers that may lie below 0: since baseline 04.00, a little below it is what open water has."""
+"""Largest share of stored numbers below 0: since baseline 04.00, open water is a little below it."""
 _FILLED = 0.001
-"""Share of pixels from which on one number far from all others is taken for one of no data."""
+"""Share of pixels from which a number far from all others is taken for no data."""
 _MOST_DARK = 0.2
-"""Share of a visible band's pixels that may lie below `_DARKEST`: dark water after an overdone correction."""
+"""Largest share of a visible band's pixels below `_DARKEST`, as of dark water after an excessive correction."""
 
 
 def sample(dataset: Any, index: int, scaling: BandScaling) -> np.ndarray:
@@ -102,7 +102,7 @@ def check(path: str, scalings: Mapping[str, BandScaling], samples: Mapping[str, 
 
 
 def _check_fill(path: str, samples: Mapping[str, np.ndarray], reflectance: Mapping[str, np.ndarray]) -> None:
-    """Refuses numbers of no data that the file does not declare, such as -9999, 32767 or 1e20."""
+    """Checks for undeclared numbers of no data, such as -9999, 32767 or 1e20."""
     for band, values in reflectance.items():
         for extreme in (float(values.min()), float(values.max())):
             filled = values == extreme
@@ -141,7 +141,7 @@ def _check_low(
                     path,
                     f"{negative} with an offset of {offset:g} {source}, as where it has been applied already",
                     "numbers that the offset has not been applied to",
-                    "if it has, give the city a column scene_offset with 0, which goes before tags and metadata"
+                    "if it has, give the city a column scene_offset with 0, which overrides tags and metadata"
                     if scalings[band].fixed
                     else f"if it has, say `scene_offset=0`, or say it {COLUMN}",
                 )
@@ -163,7 +163,7 @@ def _is_too_dark(samples: Mapping[str, np.ndarray], reflectance: Mapping[str, np
 
 
 def _stretch(numbers: np.ndarray) -> str:
-    """Returns what numbers were stretched from to 16 bits, by the gaps that it leaves; nothing where they were not."""
+    """Returns the range that was stretched to 16 bits, by the gaps between numbers; nothing where there are none."""
     distinct = np.unique(numbers)
     if len(distinct) < 30 or distinct[-1] < 3000 or (distinct != np.rint(distinct)).any():
         return ""
@@ -177,7 +177,7 @@ def _stretch(numbers: np.ndarray) -> str:
 
 
 def _looks_like(numbers: np.ndarray, stretched: str, as_reflectance: bool) -> tuple[str, str]:
-    """Returns what numbers look like, and what to do about it."""
+    """Returns the probable unit of numbers, and a remedy."""
     export = "give the product or an export that keeps its numbers"
     if stretched:
         return stretched, f"say `scene_scale={1 / 65535:.6g}` if they are reflectance x 65535; else {export}"

@@ -1,4 +1,4 @@
-"""Reader of windows of a scene: the only place where the numbers of whole rasters are harmonised.
+"""Reader of windows of a scene, as harmonised digital numbers with a validity mask.
 
 Harmonised digital numbers are reflectance x 10000 with the product's own offset applied. Valid pixels are at least 1,
 so that a dark pixel, which the offset would turn into 0 or less, does not become "no data".
@@ -26,7 +26,7 @@ CACHE_MB = 256
 
 
 _MOST = 1e9
-"""Numbers beyond this are "no data", and would overflow when they are scaled."""
+"""Largest absolute number that is not "no data"; larger ones would overflow when scaled."""
 
 
 class SceneReader:

@@ -35,7 +35,7 @@ SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 
 _BAND_AT_END = re.compile(r"(?:^|[_\-. ])(B\d\d?A?|SCL)(?:_(\d+)m)?$", re.IGNORECASE)
 _NO_NAME = re.compile(r"R\d+m|IMG_DATA|\d*", re.IGNORECASE)
-"""Names of folders that are the same for every scene."""
+"""Names of folders that do not identify a scene."""
 
 _CHANGED = re.compile(rb"<(ScaleOffset|ScaleRatio|LUT|Exponent|PixelFunctionType)[ >]|VRTProcessedDataset")
 """Elements by which a VRT changes the numbers of its sources."""
@@ -251,7 +251,7 @@ def _folder(path: str, options: SceneOptions, check: bool) -> _Source:
 
 
 def _band_files(path: str) -> tuple[dict[str, str], set[str]]:
-    """Returns a folder's files by band, of several pixel sizes the finest, and the beginnings of their names."""
+    """Returns a folder's files by band, of several pixel sizes the finest, and the prefixes of their names."""
     matches: dict[str, tuple[pathlib.Path, re.Match[str]]] = {}
     for file in sorted(pathlib.Path(path).iterdir()):
         match = _BAND_AT_END.search(file.stem)
@@ -298,7 +298,7 @@ def _is_band(name: str) -> bool:
 
 
 def _folder_name(path: str) -> str:
-    """Returns the name of the nearest folder that has one of its own."""
+    """Returns the name of the nearest folder that identifies the scene."""
     here = pathlib.Path(os.path.abspath(path))
     return next((folder.name for folder in (here, *here.parents) if not _NO_NAME.fullmatch(folder.name)), "scene")
 

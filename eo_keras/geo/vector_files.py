@@ -35,7 +35,7 @@ _STARTS = {
     ".json": (b"{", b"\xef\xbb\xbf \t\r\n"),
     **dict.fromkeys(_PARQUET, (b"PAR1", b"")),
 }
-"""First bytes of the files by the ending of their names, and what may stand before them."""
+"""First bytes of the files by the ending of their names, and bytes that may precede them."""
 
 _SEARCHED = tuple(suffix for suffix in _STARTS if suffix != ".json")  # In a folder, JSON may be anything.
 _DRIVERS = ("GPKG", "OpenFileGDB", "ESRI Shapefile", "FlatGeobuf", "GeoJSON")
@@ -44,7 +44,7 @@ _DEEPEST = 3
 _JSON = (".geojson", ".json")
 _GEOJSON_TYPES = ("FeatureCollection", "Feature", "GeometryCollection", "Polygon", "MultiPolygon")
 _CRS = re.compile(r"\{|[A-Za-z_]+\[|[A-Za-z]+:\w+$")
-"""Forms of a file's coordinate reference system: PROJJSON, WKT, or an authority's code; never a link."""
+"""Pattern of a file's coordinate reference system: PROJJSON, WKT, or an authority's code; never a link."""
 
 _GEOMETRIES = ("Polygon", "Surface", "Unknown")
 _NO_PLACE = "the vectors have no coordinate reference system"
@@ -78,8 +78,8 @@ class Features:
 
     Attributes:
         geometries: object (N,), well-known binary in two dimensions, or None.
-        values: object (N,), what a field says; None where no field was asked for.
-        numbers: int64 (N,), by which the file tells its features.
+        values: object (N,), values of a field; None where no field was requested.
+        numbers: int64 (N,), numbers of the features in the file.
     """
 
     geometries: np.ndarray
@@ -135,7 +135,7 @@ def crs_of(layer: Layer) -> str:
     """Returns a layer's coordinate reference system: `EPSG:n`, or WKT where it has no code.
 
     Raises:
-        SourceError: if it has none that tells a place on the ground.
+        SourceError: if it has none, or one without a location on the ground.
     """
     from rasterio.crs import CRS
     from rasterio.errors import CRSError

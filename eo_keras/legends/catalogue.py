@@ -119,7 +119,7 @@ HSL8 = Legend(
         LegendClass("Water", "#00ccf2"),
     ),
 )
-"""The human settlement layer in eight classes, every one of them named."""
+"""The human settlement layer in eight classes."""
 
 URBAN_ATLAS = Legend(
     "urban_atlas",

@@ -68,13 +68,13 @@ COARSE: dict[str, str] = {
 """Codes of 2006 that later years divide."""
 
 DIVIDED: dict[str, str] = {"14110": "14100", "14120": "14100", "14130": "14100"}
-"""Codes of 2021 and later by the one that they divide: green urban areas are private, public, or it is not known."""
+"""Codes of 2021 and later by the one that they divide: green urban areas are public, private or unknown."""
 
 NARROW_ROADS = "12220"
 """The code of roads of 6 to 12 m, about one pixel of Sentinel-2."""
 
 ROADS = ("merge", "ignore", "keep")
-"""Treatments of narrow roads: they take the class beside them, none, or that of their code."""
+"""Treatments of narrow roads: the class beside them, no class, or that of their code."""
 
 MOST_CLASSES = 254
 """255 is `IGNORE`, and 254 stands for roads while they are merged."""
@@ -155,7 +155,7 @@ def _expected(code: str) -> str:
 
 
 def _with_divided(labels: Mapping[str, int]) -> dict[str, int]:
-    """Adds codes that a crosswalk does not name, but whose labels follow from those that it names.
+    """Adds codes that are not in a crosswalk, but whose labels follow from its codes.
 
     A code that divides another becomes what that one does. One that is divided becomes what its parts do, where they
     are of one class.
@@ -242,7 +242,7 @@ CODE_MAPS: dict[str, Crosswalk] = {
         ),
     ),
 }
-"""The crosswalks with a name. Each holds the codes of every edition."""
+"""Crosswalks by name. Each has the codes of every edition."""
 
 
 def code_map(name: str | os.PathLike[str]) -> Crosswalk:

@@ -1,7 +1,7 @@
-"""Losses of segmentation, as sums over pixels that devices and workers add up before they are divided.
+"""Losses of segmentation, as sums over pixels that are added over devices and workers before they are divided.
 
 A mean over a device's own pixels weighs a pixel the more, the fewer others on that device are labelled, and one of two
-devices without a labelled pixel halves the step. So every loss here comes in two parts: `DenseLoss.terms` gives sums
+devices without a labelled pixel halves the step. So every loss has two methods: `DenseLoss.terms` gives sums
 over the pixels at hand, `DenseLoss.combine` makes the loss of the sums over all devices, and `whole_sums` lies between.
 Only Keras is used here.
 """
@@ -22,7 +22,7 @@ from eo_keras.losses import SEGMENTATION_LOSSES
 
 @dataclasses.dataclass(frozen=True)
 class DenseLossOptions:
-    """Loss over the pixels of a mask.
+    """Options of the loss over the pixels of a mask.
 
     Attributes:
         kind: one of `SEGMENTATION_LOSSES`. `focal`: see `pixel_losses`; `dice`: see `dice_sums`; the sum of two counts
@@ -41,7 +41,7 @@ class DenseLossOptions:
     ignore: int = IGNORE
 
     def __post_init__(self):
-        """Refuses values that make no sense."""
+        """Checks the values."""
         if self.kind not in SEGMENTATION_LOSSES:
             raise OptionError("loss", f"'{self.kind}'", f"one of {', '.join(SEGMENTATION_LOSSES)}")
         if not (math.isfinite(self.focal_gamma) and self.focal_gamma >= 0):
@@ -88,7 +88,7 @@ class DenseLoss:
         self.options, self.num_classes = options, num_classes
 
     def terms(self, labels: Any, logits: Any) -> dict[str, Any]:
-        """Returns sums over the pixels at hand; those of other devices are to be added to them, one by one.
+        """Returns sums over this device's pixels; they are added to those of other devices.
 
         Args:
             labels: integers (batch, height, width), or of any shape; `ignore` where the class is unknown.
@@ -230,7 +230,7 @@ def dice_sums(labels: Any, logits: Any, *, ignore: int = IGNORE) -> tuple[Any, A
 
 
 def dice_from_sums(intersection: Any, cardinality: Any, truth: Any) -> Any:
-    """Returns 1 minus the mean of the soft Dice coefficients of those classes that occur in the truth.
+    """Returns 1 minus the mean of the soft Dice coefficients of the classes in the true mask.
 
     A class without a true pixel has the coefficient 0 for any prediction: it would add a constant and no gradient.
 

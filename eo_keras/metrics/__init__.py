@@ -1,1 +1,1 @@
-"""Scores with intervals, in NumPy alone."""
+"""Metrics: scores with intervals, in NumPy alone."""

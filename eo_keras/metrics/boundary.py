@@ -1,4 +1,4 @@
-"""Boundary F1: agreement of the classes' boundaries with the true ones, as counts that add up over images.
+"""Boundary F1: agreement of predicted and true class boundaries, as counts that add up over images.
 
 A class's boundary are those of its pixels that touch a pixel of another class by a side. Pixels whose truth is not
 known are no boundary and make none: neither they nor the image's edge show where a class ends. NumPy only.

@@ -35,11 +35,11 @@ _SIZES = (
 """Sides of a cell in degrees, as fractions: 0.1 as a float would put some edges into another cell."""
 
 _METRES_A_DEGREE = 111_320.0
-"""Of latitude; of longitude at the equator."""
+"""Metres in a degree of latitude, and of longitude at the equator."""
 
 _FEWEST_ACROSS, _MOST_ACROSS = 4, 30
 _EXAMPLES_IN_CELL = 8
-"""On average at least: the accuracy of a single example is 0 or 1."""
+"""Smallest mean number of examples in a cell."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _degrees(centers: dict[str, list[tuple[int, float, float]]], count: int) -> 
 
 
 def grounds(locations: Locations, keys: Sequence[str], side_m: float) -> dict[str, str]:
-    """Returns a name of the ground that each square image shows, by key; images of equal names belong together.
+    """Returns a name of the ground of each square image by key; images of equal names are one unit of the bootstrap.
 
     Images of the same center, such as one place at several dates, have the same ground. Where others overlap, it is the
     block of twice an image's side that holds the center: blocks of neighboring images are drawn by a block bootstrap

@@ -26,14 +26,14 @@ BINS = 15
 """Number of bins of the calibration error in Guo et al. 2017."""
 
 LIMITS = (0.05, 20.0)
-"""Range of the search for a temperature; where all validation predictions are correct there is no lowest one."""
+"""Range of the search for a temperature, which has no minimum where all validation predictions are correct."""
 
 FEW = 100
-"""A temperature fitted on fewer examples has a caution."""
+"""Number of examples below which a temperature has a caution."""
 
 _TINY = float(np.finfo(np.float32).tiny)
 _STEPS = 60
-"""Halvings of the interval: more than float64 can distinguish."""
+"""Number of bisections of the interval: the precision of float64."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Calibration:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """Reasons not to rely on it."""
+        """Cautions about the temperature."""
         cautions = []
         if self.examples < FEW:
             cautions.append(
@@ -181,7 +181,7 @@ def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
 
 
 def worse(before: CalibrationScores, after: CalibrationScores, where: str) -> list[str]:
-    """Returns which scores a temperature makes worse, in words, as `metrics.json` and the command show it."""
+    """Returns a text on the scores that a temperature makes worse, for `metrics.json` and the command."""
     names = {"negative_log_likelihood": "negative log-likelihood", "expected_calibration_error": "calibration error"}
     raised = [
         f"{text} ({getattr(before, name):z.4f} to {getattr(after, name):z.4f})"
@@ -192,7 +192,7 @@ def worse(before: CalibrationScores, after: CalibrationScores, where: str) -> li
 
 
 def apply_temperature(probabilities: npt.ArrayLike, temperature: float) -> np.ndarray:
-    """Returns what the softmax would have given with the logits divided by a temperature.
+    """Returns the softmax of the logits divided by a temperature, from probabilities.
 
     The logits themselves are not needed: log p is the logits minus a constant a row, which does not change a softmax.
     The order of a row's classes stays, and with it every prediction.
@@ -251,7 +251,7 @@ def fit_temperature(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tupl
 
 
 def calibrate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, fitted_on: str, **origin: str) -> Calibration:
-    """Fits a temperature, scores the same examples before and after, and takes thresholds of confidence from them.
+    """Fits a temperature, scores the same examples before and after, and computes thresholds of confidence.
 
     Args:
         labels: (N,) true labels of validation examples; never those of the split that is tested.
@@ -282,7 +282,7 @@ def to_bytes(calibration: Calibration) -> bytes:
 
 
 def read_calibration(path: str | os.PathLike[str]) -> Calibration:
-    """Reads back what `to_bytes` made.
+    """Reads the JSON of `to_bytes`.
 
     Raises:
         RunError: if the file is missing or is no such file.

@@ -14,7 +14,7 @@ from eo_keras.metrics.scores import Scores
 
 _SUM_TOLERANCE = 1e-3
 _DRAWS = 4_000_000
-"""Number of confused pairs of classes drawn at once."""
+"""Largest number of array entries that are drawn at once."""
 
 
 def score_classification(

@@ -1,4 +1,4 @@
-"""Comparison of models on the same examples: which is better, and whether by more than chance. NumPy only."""
+"""Comparison of models on the same examples, with intervals and p-values. NumPy only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EvaluatedRun:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How two models, here first and second, differ on the same examples.
+    """Difference of two models, first and second, on the same examples.
 
     Attributes:
         first: name of the one.
@@ -61,7 +61,7 @@ class Difference:
     only_second_correct: int | None = None
 
     def turned(self) -> Difference:
-        """Returns the difference of the second and the first."""
+        """Returns the difference with the models exchanged."""
         return dataclasses.replace(
             self,
             first=self.second,
@@ -80,7 +80,7 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A comparison of two models or more.
+    """Comparison of two models or more.
 
     Attributes:
         runs: the models, in the order given.
@@ -96,16 +96,16 @@ class Comparison:
 
     @property
     def ranked(self) -> list[EvaluatedRun]:
-        """The models by their score, the best first; of equals, the first one given."""
+        """Models by their score, the best first; equal ones in the given order."""
         return sorted(self.runs, key=lambda run: -self.metric.rank(run.scores.value(self.metric.name)))
 
     @property
     def outcomes(self) -> Outcomes:
-        """The outcomes of the first model, whose examples are those of all."""
+        """Outcomes of the first model, whose examples are those of all."""
         return self.runs[0].outcomes
 
     def between(self, first: str, second: str) -> Difference:
-        """Returns the difference of two models, turned round where it is kept the other way.
+        """Returns the difference of two models, in either order.
 
         Raises:
             KeyError: if there is none of these two.
@@ -119,7 +119,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[EvaluatedRun]) -> Comparison:
-    """Compares models that were evaluated on the same examples; these are joined by their keys, in whatever order.
+    """Compares models that were evaluated on the same examples, which are joined by their keys.
 
     Raises:
         OptionError: if there are less than two runs, two of the same name, or runs of different tasks.
@@ -199,7 +199,7 @@ def _check_keys(reference: EvaluatedRun, other: EvaluatedRun) -> None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values corrected for their number, so that all of them together err with the stated probability.
+    """Returns p-values corrected for multiple comparisons by Holm's method.
 
     Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6(2).
     """
@@ -211,7 +211,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _warnings(runs: Sequence[EvaluatedRun]) -> list[str]:
-    """Returns what a reader of a comparison has to know."""
+    """Returns warnings about a comparison."""
     found = [f"{run.name}: {warning}" for run in runs for warning in run.metrics["warnings"]]
     by_records: dict[str, list[str]] = {}
     for run in runs:

@@ -20,7 +20,7 @@ def confusion_matrix(
     ignore: int | None = None,
     where: str | None = None,
 ) -> np.ndarray:
-    """Counts how often each class was predicted for each true class.
+    """Counts predicted classes by true class.
 
     Args:
         labels: true labels, integers 0..num_classes - 1 or `ignore`, any shape.
@@ -116,7 +116,7 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def mean_of_classes(values: np.ndarray) -> np.ndarray:
-    """Returns the mean over the last axis of what is not NaN; NaN where nothing is."""
+    """Returns the mean over the last axis without NaN; NaN where all are."""
     count = (~np.isnan(values)).sum(axis=-1)
     return np.where(count > 0, ratio(np.nansum(values, axis=-1), count), np.nan)
 

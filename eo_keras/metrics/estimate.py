@@ -23,16 +23,16 @@ RESAMPLES = 10_000
 SEED = 0
 
 FEWEST = 10
-"""Of fewer clusters the interval of a bootstrap is too narrow, down to no width at all."""
+"""Number of clusters below which the interval of a bootstrap is too narrow."""
 
 _Z = 1.959963984540054
 """Quantile 0.975 of the normal distribution: all intervals here are of 95 %."""
 
 _HALVINGS = 100
-"""More than a float64 between -1 and 1 can distinguish."""
+"""Number of bisections: the precision of float64 between -1 and 1."""
 
 _DRAWS = 4_000_000
-"""Number of clusters drawn at once; their numbers take eight bytes each."""
+"""Number of clusters drawn at once; each takes eight bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Estimate:
 
     @classmethod
     def read(cls, content: Mapping[str, Any], method: str | None = None) -> Estimate:
-        """Reads what `to_json` returned.
+        """Reads a dictionary of `to_json`.
 
         Args:
             content: the dictionary.
@@ -130,7 +130,7 @@ def paired_difference(only_first: int, only_second: int, examples: int) -> tuple
 
 
 def _crossing(statistic: Callable[[float], float], value: float, low: float, high: float) -> float:
-    """Returns where a falling function passes a value, between two arguments."""
+    """Returns the argument, between two, at which a decreasing function has a value."""
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if statistic(middle) > value else (low, middle)

@@ -1,4 +1,4 @@
-"""A segmentation model's predictions of tiles as pixel counts, and as a CSV file that loses none of them."""
+"""Predictions of tiles by a segmentation model, as pixel counts, and their CSV file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _COUNTS = (
     *("correct", "true", "predicted"),
     *("boundary_predicted", "boundary_predicted_near", "boundary_true", "boundary_true_near"),
 )
-"""The rows of `SegmentationScorer.sums`."""
+"""Names of the rows of `SegmentationScorer.sums`."""
 
 _COLUMNS = ("key", "place")
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskPredictions:
-    """Predictions of tiles.
+    """Predictions of tiles, as pixel counts.
 
     Attributes:
         scorer: the counts of all tiles.
@@ -58,7 +58,7 @@ class MaskPredictions:
 
 
 def read_mask_predictions(path: str | os.PathLike[str], scores: Scores) -> MaskPredictions:
-    """Reads back what `MaskPredictions.to_csv` wrote; without the sample.
+    """Reads the CSV file of `MaskPredictions.to_csv`, which holds no sample.
 
     Args:
         path: the file.

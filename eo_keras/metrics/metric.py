@@ -1,4 +1,4 @@
-"""A score by which epochs and runs are compared: its name in files, and how it is shown."""
+"""Metric by which epochs and runs are compared, with its names and formats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eo_keras.core.number_format import ABSENT
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A score of examples that a model was not trained on.
+    """Metric of examples that a model was not trained on.
 
     Attributes:
         name: its name in metrics.json; in history.csv, after `val_`.
@@ -30,25 +30,25 @@ class Metric:
         return f"val_{self.name}"
 
     def rank(self, value: float) -> float:
-        """Returns a number that is larger where the score is better; what is not finite is the worst."""
+        """Returns a number that is larger for better scores; a score that is not finite is the worst."""
         if not math.isfinite(value):
             return -math.inf
         return value if self.mode == "max" else -value
 
     def text(self, value: float) -> str:
-        """Returns title and value."""
+        """Returns title and value as text."""
         return f"{self.title} {value:{self.form}}"
 
     def show(self, value: float | None) -> str:
-        """Returns a value as tables show it: a dash for None, and no minus before a zero."""
+        """Formats a value for tables: a dash for None, and no minus before a zero."""
         return ABSENT if value is None else f"{value:z{self.form}}"
 
     def show_interval(self, ends: tuple[float, float] | None) -> str:
-        """Returns an interval as tables show it, such as `96.10% to 98.20%`; a dash for None."""
+        """Formats an interval for tables, such as `96.10% to 98.20%`; a dash for None."""
         return ABSENT if ends is None else f"{self.show(ends[0])} to {self.show(ends[1])}"
 
     def show_difference(self, value: float) -> str:
-        """Returns a difference of two values with its sign; of shares shown in per cent, in percentage points."""
+        """Formats a difference of two values with its sign, of shares in percentage points."""
         return f"{100 * value:+z.2f}" if self.in_percent else f"{value:+z{self.form}}"
 
     @property
@@ -80,4 +80,4 @@ METRICS = {
         Metric("f1", "F1", form=".2%"),
     )
 }
-"""The scores of examples that a model was not trained on, by name."""
+"""Metrics of examples that a model was not trained on, by name."""

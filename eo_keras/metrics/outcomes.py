@@ -24,7 +24,7 @@ _AT_ONCE = 500
 
 @dataclasses.dataclass(frozen=True)
 class Paired:
-    """How the scores of two models differ on the same examples.
+    """Difference of two models' scores on the same examples.
 
     Attributes:
         difference: the first model's score minus the second's.
@@ -57,7 +57,7 @@ class Outcomes(Protocol):
 
     @property
     def truth(self) -> np.ndarray:
-        """What is true of each example, (N, ...)."""
+        """True labels or counts of each example, (N, ...)."""
         ...
 
     def aligned(self, other: Outcomes) -> Outcomes:
@@ -151,12 +151,12 @@ class PlaceOutcomes:
 
     @property
     def truth(self) -> np.ndarray:
-        """(N, C): true pixels of each class."""
+        """True pixels of each class, (N, C)."""
         return self.sums[:, 1]
 
     @property
     def method(self) -> str:
-        """How intervals and p-values are computed, in sentences."""
+        """Text on the computation of intervals and p-values."""
         return (
             "95 % intervals are percentile intervals of a bootstrap over places, where tiles of the same ground are "
             f"one place, with {self.resamples:,} resamples; those of differences draw the same places for both runs. "
@@ -186,7 +186,7 @@ class PlaceOutcomes:
         return np.concatenate([_miou(sums) for sums in estimate.resampled(self._by_place, self.resamples, self.seed)])
 
     def _p_value(self, other: PlaceOutcomes) -> float:
-        """Returns the share of random swaps after which the two differ by as much as they do, themselves counted in."""
+        """Returns the p-value of the permutation test: the share of random swaps with at least the same difference."""
         first, second = self._by_place, other._by_place
         observed = abs(float(_miou(first.sum(axis=0)) - _miou(second.sum(axis=0))))
         random, places = np.random.default_rng(self.seed), len(first)
@@ -203,7 +203,7 @@ class PlaceOutcomes:
 
 
 def _order(keys: Sequence[str], other: Sequence[str]) -> list[int]:
-    """Returns where each key stands in another sequence of the same keys."""
+    """Returns the index of each key in another sequence of the same keys."""
     place_of = {key: place for place, key in enumerate(other)}
     return [place_of[key] for key in keys]
 

@@ -1,4 +1,4 @@
-"""Predictions of labeled images, as arrays and as a CSV file that loses nothing."""
+"""Predictions of labeled images, as arrays and as a lossless CSV file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PREFIX = "p_"
 
 @dataclasses.dataclass(frozen=True)
 class PredictedSample:
-    """One example with its truth and its prediction.
+    """One example with its true and predicted label.
 
     Attributes:
         key: its key.
@@ -52,7 +52,7 @@ class ClassPredictions:
 
     @property
     def predictions(self) -> np.ndarray:
-        """int64 (N,): the most probable class, the first one of equals."""
+        """Most probable class of each image, the first one of equals; int64 (N,)."""
         return self.probabilities.argmax(axis=1)
 
     @property
@@ -68,7 +68,7 @@ class ClassPredictions:
     def captions(
         self, places: Sequence[int], class_names: Sequence[str]
     ) -> tuple[list[str], list[str], np.ndarray, list[str]]:
-        """Returns true names, predicted names, top probabilities and keys of some examples, as figures show them."""
+        """Returns true names, predicted names, top probabilities and keys of some examples, for figures."""
         predictions = self.predictions
         return (
             [class_names[self.labels[place]] for place in places],
@@ -78,7 +78,7 @@ class ClassPredictions:
         )
 
     def with_probabilities(self, probabilities: np.ndarray) -> ClassPredictions:
-        """Returns the same predictions with other probabilities that order the classes as these do, float32.
+        """Returns the predictions with other float32 probabilities of the same order of classes.
 
         Rounded, two classes may become equal; the predicted one stays ahead.
         """
@@ -116,7 +116,7 @@ class ClassPredictions:
 
 
 def read_predictions(path: str | os.PathLike[str]) -> tuple[ClassPredictions, tuple[str, ...]]:
-    """Reads back what `ClassPredictions.to_csv` wrote.
+    """Reads the CSV file of `ClassPredictions.to_csv`.
 
     Returns:
         The predictions with float32 probabilities, and the names of the classes in the legend's order.

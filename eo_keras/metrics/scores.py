@@ -17,7 +17,7 @@ CALIBRATION_SCORES = ("expected_calibration_error", "negative_log_likelihood", "
 
 @dataclasses.dataclass(frozen=True)
 class ReliabilityBin:
-    """The predictions whose top probability lies in (lower, upper].
+    """Bin of predictions whose top probability is in (lower, upper].
 
     Attributes:
         lower: lower edge, not part of the bin (but 0 belongs to the first one).
@@ -80,7 +80,7 @@ class Scores:
         return found.value if isinstance(found, Estimate) else found
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the part of `metrics.json` that holds scores, equal to what `json.loads` gives back."""
+        """Returns the section `scores` of `metrics.json`."""
         content = {
             "schema": SCHEMA,
             "task": self.task,
@@ -98,7 +98,7 @@ class Scores:
 
     @classmethod
     def read(cls, content: Mapping[str, Any], where: str = "metrics.json") -> Scores:
-        """Reads the content of a `metrics.json` of this version or of an earlier one.
+        """Reads the scores in a `metrics.json` of this version or of an earlier one.
 
         Args:
             content: the content; entries beside the scores are ignored.

@@ -24,7 +24,7 @@ _OF_ALL = ("miou", "frequency_weighted_iou", "accuracy", "boundary_f1")
 
 
 class SegmentationScorer:
-    """Scorer of masks, one by one; what it keeps of an image is seven numbers a class.
+    """Scorer of masks that keeps seven numbers a class for each image.
 
     Attributes:
         class_names: names of the C classes in the legend's order.

@@ -22,7 +22,7 @@ ACCURACIES = (0.99, 0.995)
 
 @dataclasses.dataclass(frozen=True)
 class Threshold:
-    """The lowest confidence from which on predictions reach an accuracy.
+    """Lowest threshold of confidence at which predictions reach an accuracy.
 
     Attributes:
         accuracy: the accuracy to reach.
@@ -37,7 +37,7 @@ class Threshold:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The risk-coverage curve of N examples, the most confident first.
+    """Risk-coverage curve of N examples, the most confident first.
 
     A threshold cannot separate examples of equal confidence. Within such a group the number of correct predictions
     rises evenly, which is its mean over all orders of the group, so that the stored order plays no part.
@@ -54,12 +54,12 @@ class Curve:
 
     @property
     def coverages(self) -> np.ndarray:
-        """float64 (N,): 1/N to 1."""
+        """Coverages 1/N to 1, float64 (N,)."""
         return np.arange(1, len(self.correct) + 1) / len(self.correct)
 
     @property
     def accuracies(self) -> np.ndarray:
-        """float64 (N,): selective accuracy, 1 minus selective risk."""
+        """Selective accuracies, 1 minus selective risk, float64 (N,)."""
         return self.correct / np.arange(1, len(self.correct) + 1)
 
     @property
@@ -129,7 +129,7 @@ def risk_coverage(confidences: npt.ArrayLike, correct: npt.ArrayLike) -> Curve:
 def apply_thresholds(
     thresholds: Sequence[Threshold], confidences: npt.ArrayLike, correct: npt.ArrayLike
 ) -> list[dict[str, float | None]]:
-    """Returns coverage and accuracy of thresholds on other examples than those they were taken from.
+    """Returns coverage and accuracy of thresholds on other examples than those that gave them.
 
     Only these are unbiased: on its own examples a threshold is the luckiest of many.
 

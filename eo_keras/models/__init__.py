@@ -1,4 +1,4 @@
-"""Networks by name: digital numbers in, probabilities over the legend out, for the image or for each of its pixels.
+"""Networks by name, from digital numbers to probabilities over the legend, for the image or for each pixel.
 
 `build(name, NetworkSpec(...))` makes a network of the registry, `list_models` lists them. `logits_model` and
 `inference_model` derive the models that are trained and saved. Only Keras and NumPy are used here, so that the same

@@ -96,7 +96,7 @@ def dilated_layers(model: keras.Model, output_stride: int) -> dict[str, dict[str
 
 
 class _Walk:
-    """A walk through a model's graph from the image on.
+    """Walk through a model's graph from the image on.
 
     For each layer's feature map: its stride, and how many times finer it becomes than in the model.
     """

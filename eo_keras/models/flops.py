@@ -1,4 +1,4 @@
-"""Multiply-accumulate operations of a model."""
+"""Count of a model's multiply-accumulate operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph of a functional model: which layers take whose outputs."""
+"""Graph of a functional model: the inbound layers of each layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models derived from a network: one that is trained and returns logits, and one that is saved and predicts.
+"""Models derived from a network: the training model, which returns logits, and the inference model.
 
 A model of `eo_keras.models.build` returns `probabilities` and, if it has auxiliary classifiers, their logits.
 """
@@ -16,7 +16,7 @@ from eo_keras.models.layers.factory import LOGITS, PROBABILITIES
 
 
 def logits_model(model: keras.Model) -> keras.Model:
-    """Returns a model of the same layers whose outputs are the logits that a loss is computed from.
+    """Returns a model of the same layers whose outputs are logits.
 
     Logits and not probabilities: the logarithm of a rounded softmax would lose small values.
 
@@ -45,7 +45,7 @@ def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
 
 
 def inference_model(model: keras.Model, patch_size: int | None = None, output_stride: int | None = None) -> keras.Model:
-    """Returns a model of the same weights, in layers of its own, that can be saved and predicts on any backend.
+    """Returns a copy of the model that can be saved and predicts on any backend.
 
     It computes in full precision, or its predictions would depend on the precision of training; its batch
     normalization is not synchronized, or it could not be loaded by another backend than TensorFlow; nothing in it is
@@ -94,7 +94,7 @@ def inference_model(model: keras.Model, patch_size: int | None = None, output_st
 
 
 def copy_weights(model: keras.Model, target: keras.Model, values: Sequence[Any] | None = None) -> None:
-    """Copies weights into the layers of the same name of another model; layers that it lacks are passed over.
+    """Copies weights into the layers of the same name of another model; other layers are skipped.
 
     Args:
         model: the model that `target` was derived from, or its model of logits.

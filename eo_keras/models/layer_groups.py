@@ -11,7 +11,7 @@ from eo_keras.models.graph import sources
 from eo_keras.models.layers.factory import is_head, is_segmentation_head
 
 MERGES = (layers.Add, layers.Concatenate)
-"""The layers that bring the branches of a block together."""
+"""Layers that merge the branches of a block."""
 
 
 def depth_groups(model: keras.Model) -> dict[str, int]:
@@ -56,7 +56,7 @@ def depth_groups(model: keras.Model) -> dict[str, int]:
 
 
 def depthwise_kernels(model: keras.Model) -> frozenset[str]:
-    """Returns the paths of the kernels that see one channel each.
+    """Returns the paths of the depthwise kernels.
 
     Weight decay leaves them out in DeepLabv3+ (the code published with Chen et al. 2018, arXiv 1802.02611), as in
     MobileNet (Howard et al. 2017, arXiv 1704.04861, section 3.2): so few weights need no restraint.
@@ -65,7 +65,7 @@ def depthwise_kernels(model: keras.Model) -> frozenset[str]:
 
 
 def normalized_kernels(model: keras.Model) -> frozenset[str]:
-    """Returns the paths of the kernels over all channels that batch normalization follows.
+    """Returns the paths of the kernels over all channels that are followed by batch normalization.
 
     Their norm has no effect, as it is divided out again. That of the last convolution of a segmentation network, which
     no batch normalization follows, scales the logits.
@@ -78,7 +78,7 @@ def normalized_kernels(model: keras.Model) -> frozenset[str]:
 
 
 def set_trainable(model: keras.Model, *, only_head: bool, frozen_batch_norm: bool) -> None:
-    """Sets which layers are trainable. To be called before the optimizer is built and the step is traced.
+    """Sets which layers are trainable; called before the optimizer is built and the step is traced.
 
     Args:
         model: a model of this package, or its model of logits; they share their layers.

@@ -1,4 +1,4 @@
-"""Registry of networks: what there is, how each is built, and what it can start from.
+"""Registry of networks, with their builders and pretrained weights.
 
 Free of Keras until a network is built, so that help texts, options and documentation can list the networks. A new
 network is one file and one entry here; the help of the option `model`, the table in the documentation and the tests
@@ -57,7 +57,7 @@ class ModelInfo:
 
     @property
     def builder(self) -> Callable[..., keras.Model]:
-        """The function that builds the network; loads Keras."""
+        """Function that builds the network; loads Keras."""
         return pkgutil.resolve_name(f"eo_keras.models.{self.function}")
 
     def __call__(self, name: str, spec: NetworkSpec) -> keras.Model:
@@ -142,7 +142,7 @@ MODELS: dict[str, ModelInfo] = {
         low_depth=24,
     ),
 }
-"""The networks by name. `resnet14` has the depth of timm's ResNet-14t."""
+"""Networks by name. `resnet14` has the depth of timm's ResNet-14t."""
 
 
 def list_models(task: str | None = None) -> list[str]:
@@ -182,7 +182,7 @@ def find(name: str) -> ModelInfo:
 
 
 def check(name: str, spec: NetworkSpec) -> None:
-    """Refuses a specification that does not fit the architecture.
+    """Checks that a specification fits the architecture.
 
     Raises:
         BandError: if the bands and the stem do not fit each other.

@@ -90,7 +90,7 @@ class ImageInput:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """Everything a network is built from, except its architecture.
+    """Specification of a network without its architecture.
 
     Attributes:
         inputs: the inputs by name. The networks of this package take one, named `image`.
@@ -177,7 +177,7 @@ class NetworkSpec:
 
 
 def check_output_stride(output_stride: int) -> None:
-    """Refuses an output stride that DeepLabv3+ does not have.
+    """Checks that DeepLabv3+ has an output stride.
 
     Raises:
         OptionError: if it is not one of `OUTPUT_STRIDES`.

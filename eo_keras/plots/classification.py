@@ -1,4 +1,4 @@
-"""Figures of an evaluation or a training run, as PNG bytes, and the images that people look at.
+"""Figures of an evaluation or a training run, as PNG bytes, and images for display.
 
 Figures are built from Matplotlib's objects, without pyplot: no global state, no window, any thread. Matplotlib is
 imported when the first figure is drawn, so that importing this module costs nothing.
@@ -271,7 +271,7 @@ def contact_sheet_png(images_by_class: Mapping[str, Sequence[npt.ArrayLike]], ti
 def to_display(
     image: npt.ArrayLike, band_names: Sequence[str], dtype_name: str, *, stretched: bool = False
 ) -> np.ndarray:
-    """Turns stored numbers into an image for people to look at.
+    """Converts stored numbers to an image for display.
 
     Args:
         image: (..., H, W, B), numbers as they are in the records; any real dtype may hold them.
@@ -331,7 +331,7 @@ def _displayed_bands(band_names: tuple[str, ...]) -> list[int]:
 
 
 def _tile_axes(figure: Figure, columns: float, rows: float) -> Axes:
-    """Returns axes whose unit is one tile: many small axes would take seconds to lay out."""
+    """Returns axes whose unit is one image, for many images on one pair of axes."""
     axes = figure.add_subplot()
     axes.set_axis_off()
     # The last gap is cut off, or the tiles would not be centered.
@@ -353,7 +353,7 @@ def _per_cent(share: float) -> str:
 
 
 def _shortened(text: str, length: int) -> str:
-    # The end of a key tells examples apart, its beginning is the same folder for all.
+    # The end of a key distinguishes examples; its beginning is the same folder for all.
     if len(text) > length:
         text = text.rstrip("/").rpartition("/")[2]
     return plain(text if len(text) <= length else "…" + text[1 - length :])

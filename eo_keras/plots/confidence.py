@@ -11,7 +11,7 @@ from eo_keras.plots.figure import GREY, GRID, message_png, new_figure, png_bytes
 
 _FEW = 5
 _NARROWEST = 0.4
-"""A map's shorter side, as a share of its longer one, is at least this."""
+"""Smallest ratio of a map's shorter side to its longer one."""
 
 _LINE, _MARK, _INCORRECT = "#2166ac", "#d6604d", "#b2182b"
 
@@ -59,7 +59,7 @@ def selective_accuracy_png(curve: Curve, title: str) -> bytes:
 
 
 def accuracy_map_png(degrees: npt.ArrayLike, correct: npt.ArrayLike, grid: AccuracyGrid, title: str) -> bytes:
-    """Draws the share of correct predictions by place: a square a cell with its number of examples, errors as dots.
+    """Draws the accuracy by location: a square a cell with its number of examples, errors as dots.
 
     Cells of fewer than five examples are pale: one prediction more or less would give them another color.
 

@@ -16,10 +16,10 @@ SPLIT_COLORS = {"train": "#4393c3", "val": "#e6a817", "test": "#b2182b"}
 _OTHER_COLOR = "#777777"
 _HISTOGRAM_COLUMNS = 3
 _NARROWEST = 0.4
-"""A map's shorter side, as a share of its longer one, is at least this."""
+"""Smallest ratio of a map's shorter side to its longer one."""
 _BARS = 96
 _ACROSS = (0.001, 0.999)
-"""Share of the pixels at which the axis of a histogram begins and ends."""
+"""Quantiles at which the axis of a histogram begins and ends."""
 
 
 def class_balance_png(

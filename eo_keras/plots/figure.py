@@ -1,4 +1,4 @@
-"""Functions of all figures: an empty figure with a title, its PNG bytes, and a figure with a sentence.
+"""Functions of all figures: new figures with a title, PNG bytes, figures of a message, fonts.
 
 Figures are built from Matplotlib's objects, without pyplot: no global state, no window, any thread. Matplotlib is
 imported when the first figure is drawn, so that importing this module costs nothing.
@@ -24,7 +24,7 @@ GREY = "#555555"
 GRID = "#e5e5e5"
 
 _FONT = "DejaVu Sans"
-"""Part of Matplotlib; has Latin, Greek, Cyrillic and Arabic letters."""
+"""Font that comes with Matplotlib, with Latin, Greek, Cyrillic and Arabic letters."""
 
 _FURTHER_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei"),
@@ -68,7 +68,7 @@ def message_png(message: str, title: str) -> bytes:
 
 
 def plain(text: str) -> str:
-    """Returns text that can be drawn: without formulas between dollar signs and without characters that no font has."""
+    """Escapes text for drawing: no formulas between dollar signs, and no characters that no font has."""
     return drawable(text).replace("$", r"\$")
 
 
@@ -84,7 +84,7 @@ def drawable(text: str) -> str:
 
 @functools.cache
 def _families() -> tuple[str, ...]:
-    """Returns the fonts of texts, each for characters that those before it lack."""
+    """Returns fonts for the characters of texts."""
     from matplotlib import font_manager
 
     installed = {font.name for font in font_manager.fontManager.ttflist}

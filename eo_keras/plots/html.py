@@ -1,8 +1,8 @@
-"""Pages of one HTML file each, with their pictures inside: no script, no style sheet or font from elsewhere.
+"""HTML pages in single files with embedded images, without scripts, external style sheets or fonts.
 
 A page is made of frozen dataclasses and turned into text by `render`. All text is escaped; pictures are PNG bytes and
 go into the file as data. Such a page opens offline and from a mail, on a phone and on a wide screen, light or dark as
-the reader's system asks for.
+the reader's system is set to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import struct
 from collections.abc import Sequence
 
 _BROAD = 720
-"""Pictures wider than so many pixels scroll sideways on a phone; narrower ones shrink to its width."""
+"""Width in pixels above which pictures scroll sideways on a phone; narrower ones shrink to its width."""
 
 _STYLE = """
 :root { color-scheme: light dark; `text`: #1c2024; `soft`: #5c656e; `ground`: #ffffff; `panel`: #f4f6f8;

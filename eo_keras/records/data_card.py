@@ -1,4 +1,4 @@
-"""The card of a records folder, `card.json`: its numbers, their origin and the classes."""
+"""Data card of a records folder, `card.json`: bands, numbers, classes, splits and sources."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEMA = 1
 
 
 _LISTED = 10
-"""Most classes that a line names; it gives the number of others."""
+"""Largest number of classes that a line names; it gives the number of others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +172,7 @@ def write_card(card: DataCard, folder: str | os.PathLike[str]) -> None:
 
 
 def contents(card: DataCard) -> dict[str, bytes]:
-    """Returns the content of a card's file, by its fixed name."""
+    """Returns the content of a card's file, by the file's name."""
     return {DATA_CARD_NAME: signed_bytes(card)}
 
 

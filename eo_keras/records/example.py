@@ -30,7 +30,7 @@ IMAGE, LABEL, KEY, CRS, TRANSFORM = "image", "label", "key", "crs", "transform"
 MASK, VALIDITY, CITY, DATE, PRODUCT = "mask", "validity", "city", "date", "product"
 
 NO_DATA, VALID, SATURATED, OBSCURED = range(4)
-"""Values of a validity mask: no data in some band, good, saturated in some band, or cloud or its shadow."""
+"""Values of a validity mask: no data in some band, valid, saturated in some band, cloud or cloud shadow."""
 
 _ZLIB_LEVEL = 6
 
@@ -57,11 +57,11 @@ class PixelLabels:
 
     @property
     def labels(self) -> np.ndarray:
-        """The mask where the ground is seen, `IGNORE` elsewhere; uint8 (height, width)."""
+        """Mask where the ground is visible, `IGNORE` elsewhere; uint8 (height, width)."""
         return np.where(self.validity == VALID, self.mask, IGNORE).astype(np.uint8)
 
     def class_pixels(self, classes: int) -> np.ndarray:
-        """Counts the pixels of each class where the ground is seen; int64 (classes,)."""
+        """Counts the pixels of each class where the ground is visible; int64 (classes,)."""
         return np.bincount(self.labels.ravel(), minlength=256)[:classes]
 
 

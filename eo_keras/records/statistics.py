@@ -1,4 +1,4 @@
-"""Exact per-band statistics from histograms: integers that can be added in any order without changing the result.
+"""Exact statistics by band from histograms of integers, which can be added in any order.
 
 Counted are the pixels that a network should see the ground in: not those of no data, which hold 0 in all bands, and of
 tiles those alone that are clear by their validity. A 0 in one band of others is a number like any other.
@@ -72,7 +72,7 @@ class Histograms:
         self.counts += counts
 
     def merge(self, other: Histograms) -> None:
-        """Adds another part's counts, of as many bands and numbers of the same type."""
+        """Adds the counts of other histograms of the same bands and type."""
         self.counts += other.counts
         self.nodata += other.nodata
 

@@ -1,6 +1,6 @@
 """Layout of the labels of each task: one class for an image, or one for every pixel.
 
-Whatever reads, writes, counts or shows labels asks the card of the records for this layout, and not for a task's name.
+Code that reads, writes, counts or draws labels takes this layout from the card, and does not compare tasks' names.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Targets:
 
 
 CLASS_LABEL = Targets(per_pixel=False, dtype="int32", examples="patches", counted="examples")
-"""A patch has one class."""
+"""Layout of patches: one class for the image."""
 
 PIXEL_LABELS = Targets(per_pixel=True, dtype="uint8", examples="tiles", counted="clear pixels")
-"""Every pixel of a tile has a class, or none where the ground is not seen."""
+"""Layout of tiles: one class for every pixel, or `IGNORE`."""
 
 TARGETS = {"classification": CLASS_LABEL, "segmentation": PIXEL_LABELS}
-"""The layout of each task, by the name that `DataCard.task` holds."""
+"""Layouts by the name in `DataCard.task`."""
 
 
 def of_task(name: str) -> Targets:

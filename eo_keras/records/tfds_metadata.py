@@ -1,4 +1,4 @@
-"""The files by which TensorFlow Datasets reads a records folder (`tfds.builder_from_directory`).
+"""Metadata files by which TensorFlow Datasets reads a records folder (`tfds.builder_from_directory`).
 
 They are written directly: TFDS's own writer imports TensorFlow and reads the records back, for three seconds.
 """

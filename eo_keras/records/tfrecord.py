@@ -38,7 +38,7 @@ def write_record(file: BinaryIO, data: bytes) -> None:
 
 
 def framed(data: bytes) -> bytes:
-    """Returns a record as a TFRecord file holds it: after its length and that one's checksum, before its own."""
+    """Returns a record with the framing of TFRecord files: length and checksums."""
     length = _LENGTH.pack(len(data))
     return b"".join((length, _CHECKSUM.pack(masked_crc(length)), data, _CHECKSUM.pack(masked_crc(data))))
 
@@ -156,7 +156,7 @@ def encode_example(features: Mapping[str, bytes | int]) -> bytes:
 
 
 def decode_example(data: bytes) -> dict[str, bytes | int]:
-    """Reads back what `encode_example` wrote."""
+    """Parses the bytes of `encode_example`."""
     return {key: values[0] for key, values in decode_lists(data).items()}
 
 

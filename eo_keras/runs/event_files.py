@@ -1,4 +1,4 @@
-"""TensorBoard's event files as bytes, without TensorFlow's writer, which would take hold of devices and name the files.
+"""TensorBoard's event files as bytes, without TensorFlow's writer, which initializes devices and names the files.
 
 What a summary holds is described by TensorBoard's plugins; a file is a TFRecord file of `Event` messages.
 """
@@ -15,12 +15,12 @@ from eo_keras.records import tfrecord
 TENSORBOARD_DIR = "tensorboard"
 
 TRAIN, VALIDATION = "train", "validation"
-"""Folders inside a run's `tensorboard/`; what TensorBoard calls the runs."""
+"""Folders inside a run's `tensorboard/`, the names of runs in TensorBoard."""
 
 # TensorBoard reads the files of a folder in the order of their names.
 STEPS, EPOCH = "events.out.tfevents.{:07d}.0-steps", "events.out.tfevents.{:07d}.1-epoch"
 SESSION = "events.out.tfevents.9999999.sweep"
-"""Folder of a sweep's events with the result of a run, see `sweep_events`; beside the run's own files."""
+"""Name of a sweep's event file with the result of a run, see `eo_keras.sweeps.tensorboard`."""
 
 _VERSION = "brain.Event:2"  # The first record of every event file, or TensorBoard warns.
 
@@ -38,7 +38,7 @@ def scalar(tag: str, value: float) -> Any:
 
 
 def text(tag: str, content: str) -> Any:
-    """Returns the summary of a text, which TensorBoard reads as Markdown."""
+    """Returns the summary of a text in Markdown."""
     from tensorboard.plugins.text import summary_v2
 
     return summary_v2.text_pb(tag, content)
@@ -59,19 +59,19 @@ def image(tag: str, png: bytes, width: int, height: int) -> Any:
 
 
 def begin() -> bytes:
-    """Returns what a file begins with."""
+    """Returns the first record of a file."""
     from tensorboard.compat.proto import event_pb2
 
     return _records([event_pb2.Event(file_version=_VERSION)])
 
 
 def events(summaries: Iterable[tuple[int, Any]]) -> bytes:
-    """Returns summaries, each with its step, as they are added to a file."""
+    """Returns summaries, each with its step, as records of a file."""
     return _records(messages(summaries))
 
 
 def messages(summaries: Iterable[tuple[int, Any]]) -> list[Any]:
-    """Returns the same as messages without a time."""
+    """Returns summaries, each with its step, as messages without a time."""
     from tensorboard.compat.proto import event_pb2
 
     found = []

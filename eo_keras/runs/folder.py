@@ -1,4 +1,4 @@
-"""The run folder: what lies where in it, how it is taken into use, and how a trained model comes out of it again."""
+"""Run folder: its files, its checks and lock, and loading of a trained model."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ MODEL_NAME = "model.keras"
 HISTORY_NAME = "history.csv"
 CURVES_NAME = "training_curves.png"
 CHECKPOINT_DIR = "checkpoints"
-"""Not `checkpoint`, where TensorBoard expects a file."""
+"""Name of the checkpoints' folder; not `checkpoint`, where TensorBoard expects a file."""
 LAST_MODEL_NAME = f"{CHECKPOINT_DIR}/last.keras"
 EVALUATION_DIR = "evaluation"
 STATE_NAME, PREVIOUS_STATE_NAME = "state.json", "previous.json"
-"""Inside the checkpoints' folder: name a checkpoint that counts, and hold all that is not a weight."""
+"""Files in the checkpoints' folder that name a checkpoint's files and hold its state without weights."""
 KIND = "run"
 
 _EARLIER_CHECKPOINT_DIR = "checkpoint"
-"""As earlier versions called it; their models are still found."""
+"""Name of the checkpoints' folder in runs of earlier versions."""
 
 _NAMES = (
     *(
@@ -60,7 +60,7 @@ _PACKAGES = ("eo-keras", "tensorflow", "keras", "numpy")
 
 
 def _names(run_dir: str | os.PathLike[str]) -> list[str]:
-    """Returns the names that training needs, with those of event files that lie where TensorBoard would mix them."""
+    """Returns the names of files that training writes, and of existing event files that TensorBoard would mix in."""
     folder, number = pathlib.Path(run_dir), 7 * "[0-9]"
     there = [
         path.relative_to(folder).as_posix()
@@ -72,18 +72,18 @@ def _names(run_dir: str | os.PathLike[str]) -> list[str]:
 
 
 def output_folder(run_dir: str | os.PathLike[str]) -> OutputFolder:
-    """Returns a run folder as what it is written through."""
+    """Returns the `OutputFolder` of a run."""
     return OutputFolder(run_dir, KIND, RunError)
 
 
 def has_checkpoint(run_dir: str | os.PathLike[str]) -> bool:
-    """Tells whether there is a checkpoint to go on from, whole or not."""
+    """Tells whether there is a checkpoint, complete or not."""
     folder = pathlib.Path(run_dir) / CHECKPOINT_DIR
     return any((folder / name).is_file() for name in (STATE_NAME, PREVIOUS_STATE_NAME))
 
 
 def check_folder(run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> None:
-    """Refuses a folder in which the run cannot be begun, or cannot be gone on with.
+    """Checks that a run can be started or resumed in a folder.
 
     One that holds a run of which no checkpoint was written yet is as good as an empty one.
 
@@ -115,7 +115,7 @@ def check_folder(run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bo
 
 
 def start_from_weights(run_dir: str | os.PathLike[str]) -> str:
-    """Returns a remedy for a run that cannot be resumed: which of its models another run may start from."""
+    """Returns a remedy for a run that cannot be resumed: the models that another run may start from."""
     for name in (MODEL_NAME, LAST_MODEL_NAME):
         path = model_path(run_dir, name)
         with contextlib.suppress(OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
@@ -170,7 +170,7 @@ def write_file(run_dir: str | os.PathLike[str], name: str, data: bytes) -> list[
 def run_folder(
     run_dir: str | os.PathLike[str], *, resume: bool, overwrite: bool, flags_text: str
 ) -> Iterator[OutputFolder]:
-    """Takes a run folder into use for as long as the context lasts: makes, locks and, for a new run, clears it.
+    """Makes and locks a run folder and, for a new run, clears it; a context manager.
 
     Raises:
         RunError: if the folder is in use, or see `check_folder`.
@@ -210,7 +210,7 @@ def write_card(card: model_cards.ModelCard, run_dir: str | os.PathLike[str]) -> 
 
 
 def _as_written(path: pathlib.Path) -> bool:
-    """Returns whether a card is byte for byte what its writer made of its content, and this version keeps all of it."""
+    """Returns whether a card's file is byte for byte as this version writes its content."""
     data, card = path.read_bytes(), model_cards.read_model_card(path.parent)
     content = json.loads(data)
     kept = json.loads(model_cards.contents(card)[path.name])
@@ -235,7 +235,7 @@ def environment() -> dict[str, Any]:
 
 
 def working_directory(run_dir: str | os.PathLike[str]) -> pathlib.Path | None:
-    """Returns the folder that relative paths in a run's flags start from; None where the run does not tell it."""
+    """Returns the folder that relative paths in a run's flags start from; None where it is not recorded."""
     try:
         found = json.loads((pathlib.Path(run_dir) / ENVIRONMENT_NAME).read_text(encoding="utf-8"))
         return pathlib.Path(found["working_directory"])
@@ -275,7 +275,7 @@ def find_records(run_dir: str | os.PathLike[str], card: model_cards.ModelCard) -
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that decide what a model answers."""
+    """Returns the versions of Python and of the packages that a model's predictions depend on."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for package in _PACKAGES:
         try:
@@ -286,7 +286,7 @@ def versions() -> dict[str, str]:
 
 
 def history_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Returns the history as `HISTORY_NAME` holds it: a header and a line an epoch."""
+    """Returns the history as CSV: a header and a line an epoch."""
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -296,7 +296,7 @@ def history_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def read_history(run_dir: str | os.PathLike[str]) -> list[dict[str, float | None]]:
-    """Reads what `history_bytes` made.
+    """Reads the CSV of `history_bytes`.
 
     Raises:
         RunError: if it cannot be read.
@@ -313,7 +313,7 @@ def read_history(run_dir: str | os.PathLike[str]) -> list[dict[str, float | None
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained model and what it is.
+    """Trained model with its card.
 
     Attributes:
         folder: the run folder.
@@ -327,7 +327,7 @@ class Run:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """The options that trained it, by name, as its card holds them."""
+        """Training options by name, from the card."""
         return self.card.flags
 
     @functools.cached_property
@@ -364,7 +364,7 @@ def open_run(run_dir: str | os.PathLike[str], model_name: str = MODEL_NAME) -> R
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """Loads a `.keras` file in Keras's safe mode, which brings no code of the file to life.
+    """Loads a `.keras` file in Keras's safe mode, which runs no code of the file.
 
     Raises:
         RunError: if the file is missing, damaged or holds anything but layers of Keras and this package.
@@ -389,7 +389,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Saves a model as a `.keras` file, whole or not at all.
+    """Saves a model as a `.keras` file, atomically.
 
     Raises:
         StorageError: if the disk is full or the folder may not be written to.
@@ -407,7 +407,7 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns TensorFlow's refusals to write or to read again into a `StorageError`, as well as the system's."""
+    """Turns errors of TensorFlow and the system while writing files into a `StorageError`; a context manager."""
     import tensorflow as tf
 
     try:
@@ -424,7 +424,7 @@ def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def epoch_of_card(run_dir: str | os.PathLike[str]) -> int | None:
-    """Returns which epoch's model a run's card describes; None where there is no card."""
+    """Returns the epoch of the model that a run's card describes; None where there is no card."""
     try:
         return model_cards.read_model_card(run_dir).selection["epoch"]
     except RunError:
@@ -432,7 +432,7 @@ def epoch_of_card(run_dir: str | os.PathLike[str]) -> int | None:
 
 
 def read_state(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what the newest checkpoint that can be read says besides weights.
+    """Reads the state, without weights, of the newest readable checkpoint.
 
     Raises:
         RunError: if none can be read.
@@ -446,7 +446,7 @@ def read_state(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def parse_state(run_dir: str | os.PathLike[str], name: str) -> dict[str, Any]:
-    """Reads what a checkpoint says besides weights.
+    """Parses the state of a checkpoint, without weights.
 
     Args:
         run_dir: the run folder.

@@ -1,4 +1,4 @@
-"""The card of a trained model, `model_card.json` in a run folder and in an export."""
+"""Card of a trained model, `model_card.json` in a run folder and in an export."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ModelCard:
 
     @property
     def targets(self) -> Targets:
-        """Layout of the labels that it was trained with."""
+        """Layout of the labels in training."""
         return targets.of_task(self.task)
 
 
@@ -87,7 +87,7 @@ def write_model_card(card: ModelCard, folder: str | os.PathLike[str]) -> None:
 
 
 def contents(card: ModelCard) -> dict[str, bytes]:
-    """Returns a card as its file holds it, under its fixed name."""
+    """Returns the content of a card's file, by the file's name."""
     return {MODEL_CARD_NAME: signed_bytes(card)}
 
 
@@ -114,7 +114,7 @@ _EARLIER_NETWORKS = {
     **dict.fromkeys(("deeplab_resnet14", "deeplab_resnet50", "deeplab_resnet101"), "segmentation"),
     **dict.fromkeys(("deeplab_xception65", "deeplab_xception_small"), "segmentation"),
 }
-"""The networks of versions whose cards name no task. Not the registry, whose import of Keras takes seconds."""
+"""Networks of versions whose cards name no task; the registry would import Keras."""
 
 
 def _with_task(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The temperature of a run's confidences, where one was fitted for the model as it is now."""
+"""Temperature of a run's confidences, where one was fitted for its present model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def path(run_dir: str | os.PathLike[str], model_name: str = runs.MODEL_NAME, sym
 
 
 def find(run_dir: str | os.PathLike[str], calibrated: bool | None = None) -> tuple[Calibration | None, str]:
-    """Returns the temperature of a run's kept model, and in words what there is.
+    """Returns the temperature of a run's kept model, and a text on it.
 
     Args:
         run_dir: the run folder.

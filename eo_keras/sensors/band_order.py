@@ -9,14 +9,14 @@ import numpy as np
 from eo_keras.sensors import sentinel2
 
 CIRRUS_CONTRAST = 4.0
-"""How many times darker than the next band B10 must be on average: 61 times over 466 patches, 7.9 over sea alone."""
+"""Smallest ratio of the next band's mean to that of B10: 61 over 466 patches, 7.9 over sea alone."""
 
 GUARD_MIN_IMAGES = 20
-"""Below this number of images their means justify a warning, not a refusal."""
+"""Number of images below which the check warns instead of refusing."""
 
 
 def band_order_problem(means: np.ndarray, bands: tuple[str, ...]) -> str | None:
-    """Checks on the data that B10 (cirrus) lies where the stored order says.
+    """Checks by the bands' means that B10 (cirrus) has its place in the stored order.
 
     B10 sees almost nothing but high clouds: in Level-1C scenes without cirrus it is by far the darkest band.
 

@@ -62,7 +62,7 @@ def stretch_like_eurosat_jpeg(dn: npt.ArrayLike) -> np.ndarray:
 
     Returns:
         uint8 of the same shape: `1 + dn * 254 / 2750`, rounded to nearest as GDAL does for `-ot Byte`, within 1..255.
-        A digital number of 0 becomes 1 like in the JPEGs: whoever knows that it means "no data" has to blacken it.
+        A digital number of 0 becomes 1 like in the JPEGs: where it means "no data", the caller sets it to 0.
     """
     # Rounding errors cannot change the result: for a whole DN the value is never nearer than 1/2750 to a half.
     return _rescaled(dn, HARMONISED, EUROSAT_JPEG, np.uint8)

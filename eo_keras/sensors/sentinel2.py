@@ -64,10 +64,10 @@ COMPOSITES: dict[str, tuple[str, ...]] = {
 """Three-band composites of the EuroSAT paper: true colour, colour infrared and shortwave infrared."""
 
 QUANTIFICATION = 10_000
-"""Harmonised digital numbers are reflectance times this value."""
+"""Harmonised digital number of a reflectance of 1."""
 
 JPEG_STRETCH_DN = 2_750
-"""EuroSAT's JPEGs map DN 0..2750 linearly to 1..255 (`gdal_translate -scale 0 2750 1 255`, the authors' README)."""
+"""Digital number of the grey value 255 in EuroSAT's JPEGs (`gdal_translate -scale 0 2750 1 255`, authors' README)."""
 
 
 def parse_bands(text: str, available: Iterable[str] = NOMINAL_ORDER) -> tuple[str, ...]:

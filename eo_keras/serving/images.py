@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from eo_keras.runs.folder import Run
 
 STAGE = "predicting"
-"""What progress is called with."""
+"""Name of the stage for progress."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AssumedBands:
-    """What the images look like whose 13 bands are taken for EuroSAT's without a name that says so.
+    """Band means of images whose 13 bands are assumed to be in EuroSAT's order.
 
     Attributes:
         images: number of these images, those without any valid pixel left out.
@@ -37,7 +37,7 @@ class AssumedBands:
 
 
 def check_band_order(assumed: AssumedBands | None) -> str:
-    """Refuses images that seem not to hold their bands in the order that was assumed.
+    """Checks that images seem to hold their bands in the assumed order.
 
     Args:
         assumed: the images; None where no order was assumed.
@@ -78,7 +78,7 @@ class Predictions:
 
     @property
     def classes(self) -> np.ndarray:
-        """int64 (N,): the most probable class, the first one of equals."""
+        """Most probable class of each image, the first one of equals; int64 (N,)."""
         return self.probabilities.argmax(axis=1)
 
     def rows(self, class_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ class Predictions:
 
 
 def fit_to_model(image: rasters.Image, card: ModelCard, where: str | os.PathLike[str]) -> np.ndarray:
-    """Turns an image into the numbers that a model was trained with.
+    """Converts an image to the bands, level and units of a model's input.
 
     Args:
         image: the image.
@@ -199,7 +199,7 @@ def predict_images(
 
 
 class _BandMeans:
-    """Adds up the images of assumed band order."""
+    """Running band means of images of assumed band order."""
 
     def __init__(self):
         self._images = self._pixels = 0

@@ -1,4 +1,4 @@
-"""A run's model as a SavedModel for TensorFlow Serving, or TensorFlow alone: digital numbers in, classes out.
+"""Export of a run's model as a SavedModel for TensorFlow Serving, from digital numbers to classes.
 
 An export folder holds versions, `EXPORT/1`, `EXPORT/2` and so on, each whole from the moment it has its name. Its
 signature `serving_default`, also callable as `serve`, takes `image` and returns `probabilities` float32
@@ -29,20 +29,20 @@ from eo_keras.serving import warmup
 
 ENDPOINT = "serve"
 SIGNATURE = "serving_default"
-"""The signature that TensorFlow Serving runs when a request names none."""
+"""Default signature of TensorFlow Serving."""
 
 NEEDS = "import tensorflow, then tensorflow.saved_model.load(folder)"
-"""How an export is opened, as its card says it: without this package and without Keras."""
+"""Text of the card on opening an export without this package and Keras."""
 
 EXTRA_DIR = "assets.extra"
-"""Inside a version: files that travel with a SavedModel and that TensorFlow does not read."""
+"""Folder in a version for files that TensorFlow does not read."""
 
 MODEL_FILE = "saved_model.pb"
 TOLERANCE = 1e-5
-"""By how much a probability of the export may differ from the Keras model's."""
+"""Largest difference between probabilities of the export and of the Keras model."""
 
 _MAX_VERSION = 2**63 - 1
-"""TensorFlow Serving reads a version as int64."""
+"""Largest version number, an int64 in TensorFlow Serving."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TensorInfo:
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What was exported.
+    """Report of an export.
 
     Attributes:
         path: the version's folder.
@@ -94,7 +94,7 @@ def versions(export_dir: str | os.PathLike[str]) -> tuple[int, ...]:
 
 
 def choose_version(run: runs.Run, export_dir: str | os.PathLike[str], version: int | None = None) -> int:
-    """Checks whether a run can be exported into a folder, and returns the number that it would get.
+    """Checks that a run can be exported into a folder, and returns its version number.
 
     Args:
         run: the run.
@@ -145,7 +145,7 @@ def export(
     version: int | None = None,
     calibration: Calibration | None = None,
 ) -> ExportReport:
-    """Writes a run's model as the next version of an export, checked before it has its name.
+    """Writes a run's model as the next version of an export, after checking it.
 
     Args:
         run: the run.
@@ -186,14 +186,14 @@ def export(
 
 
 def _as_exported(run: runs.Run, calibration: Calibration | None) -> runs.Run:
-    """Returns the run with the model that is exported, and a card that says what it holds."""
+    """Returns the run with the exported model and its card."""
     card = dataclasses.replace(run.card, temperature=calibration and calibration.summary(), needs=NEEDS)
     model = run.model if calibration is None else models.with_temperature(run.model, calibration.temperature)
     return dataclasses.replace(run, card=card, model=model)
 
 
 def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> Any:
-    """Writes the version under its temporary name and returns it as it loads again."""
+    """Writes the version under a temporary name and loads it."""
     task, names = tasks.of(run.card), run.card.legend.class_names
     model = task.served_model(run.model)
 
@@ -250,7 +250,7 @@ def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:
 
 
 def _digital_numbers(card: model_cards.ModelCard) -> np.ndarray:
-    """Makes images of the model's type: as the training data were, of every number there is, in part and wholly empty.
+    """Makes images of the model's type: like the training data, of all numbers, partly and wholly without data.
 
     Returns:
         (6, patch, patch, bands), the card's dtype. Random, but the same for each run of equal statistics.
@@ -268,7 +268,7 @@ def _digital_numbers(card: model_cards.ModelCard) -> np.ndarray:
 
 
 def _settle(temporary: pathlib.Path, path: pathlib.Path) -> int:
-    """Brings a version's files to the disk, so that a power failure cannot empty them; returns their size in bytes."""
+    """Flushes a version's files to disk, so that a power failure cannot empty them; returns their size in bytes."""
     size = 0
     with files.storage_errors(path):
         for file in temporary.rglob("*"):

@@ -1,4 +1,4 @@
-"""A request that TensorFlow Serving plays when it loads a model, so that no client waits for the first one.
+"""Warm-up request of TensorFlow Serving, which runs it when it loads a model.
 
 Without it, the first request is several times as slow as the next: memory is taken and kernels are chosen. Serving
 reads `assets.extra/tf_serving_warmup_requests`, a TFRecord file of `PredictionLog` messages
@@ -16,7 +16,7 @@ import tensorflow as tf
 from eo_keras.records import tfrecord
 
 NAME = "tf_serving_warmup_requests"
-"""Inside `assets.extra`."""
+"""Name of the file in `assets.extra`."""
 
 _PREDICT_LOG = 6  # PredictionLog.predict_log: prediction_log.proto
 _REQUEST = 1  # PredictLog.request

@@ -1,4 +1,4 @@
-"""Tasks: what is predicted, how it is learned, scored and shown. No other package asks which task it is."""
+"""Tasks: targets, loss, scores and figures. No other package compares names of tasks."""
 
 from eo_keras.tasks.registry import TASKS, get, of
 

@@ -1,4 +1,4 @@
-"""Classification: one class for an image."""
+"""Task of classification: one class for an image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MISTAKES = 40
 
 
 class ClassScorer:
-    """Probabilities and labels of images, in the order in which they were added."""
+    """Scorer of images: probabilities and labels in the order in which they were added."""
 
     def __init__(self):
         self._keys: list[str] = []
@@ -62,7 +62,7 @@ class ClassScorer:
 
 
 class Classification:
-    """One class for an image: cross-entropy, chosen by accuracy. See `eo_keras.tasks.task.Task`."""
+    """Task of one class for an image, with cross-entropy and accuracy. See `eo_keras.tasks.task.Task`."""
 
     name = "classification"
     description = "records of one class an image"
@@ -79,7 +79,7 @@ class Classification:
         return options.classification.augmentation or None
 
     def crop(self, options: TaskOptions) -> int | None:
-        """Returns None: patches are trained on as a whole."""
+        """Returns None: patches are not cropped."""
         return None
 
     def image_size(self, options: TaskOptions, epoch: int) -> int | None:
@@ -170,7 +170,7 @@ class Classification:
         return score_classification(predictions.labels, predictions.probabilities, class_names, resamples=resamples)
 
     def outcomes(self, predictions: ClassPredictions, resamples: int) -> ExampleOutcomes:
-        """Returns which images are predicted correctly."""
+        """Returns whether each image is predicted correctly, for comparison."""
         return ExampleOutcomes.of(predictions)
 
     def probabilities(self, predictions: ClassPredictions) -> ClassPredictions:
@@ -218,7 +218,7 @@ class Classification:
         return predictions.to_csv(class_names)
 
     def read_csv(self, path: str | os.PathLike[str], scores: Scores) -> ClassPredictions:
-        """Reads back what `to_csv` wrote."""
+        """Reads the CSV of `to_csv`."""
         predictions, class_names = read_predictions(path)
         if class_names != scores.class_names:
             raise RunError(path, f"its classes are {', '.join(class_names)}", ", ".join(scores.class_names))

@@ -14,7 +14,7 @@ from eo_keras.errors import OptionError
 from eo_keras.losses import SEGMENTATION_LOSSES
 
 CLASS_WEIGHTS = ("none", "median_frequency", "effective_number")
-"""What a pixel of each class counts: 1, or more where the class is rare, see `eo_keras.losses.class_weights`."""
+"""Modes of class weights: 1 for every class, or more for rare ones, see `eo_keras.losses.class_weights`."""
 
 
 @documented
@@ -48,7 +48,7 @@ class ClassificationOptions:
             )
 
     def image_size(self, epoch: int) -> int | None:
-        """Returns the image size of an epoch, counted from 0; None for the patches as they are."""
+        """Returns the image size of an epoch, counted from 0; None for the size of the patches."""
         for size, count in zip(self.progressive_sizes, self.progressive_epochs, strict=True):
             if epoch < count:
                 return size

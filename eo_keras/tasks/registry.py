@@ -1,4 +1,4 @@
-"""The tasks by name. Importing this module is cheap: a task, and with it TensorFlow, is imported when it is wanted."""
+"""Registry of tasks by name; a task, and with it TensorFlow, is imported at first use."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from eo_keras.records.targets import TARGETS
 from eo_keras.tasks.task import Task
 
 TASKS = tuple(TARGETS)
-"""Names of the tasks; each is an object `TASK` of the module of that name in this package."""
+"""Names of the tasks; each is the object `TASK` of the module of that name."""
 
 
 def get(name: str) -> Task:
-    """Returns the task of a name.
+    """Returns a task by name.
 
     Raises:
         RecordsError: if there is no such task.

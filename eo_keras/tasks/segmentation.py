@@ -1,4 +1,4 @@
-"""Semantic segmentation: one class for every pixel."""
+"""Task of semantic segmentation: one class for every pixel."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from eo_keras.tasks.task import EvaluationOptions, LossFn, Predicted, StepLoss, 
 
 _SAMPLED_PIXELS = 200_000
 _FEWEST_OF_TILE, _MOST_OF_TILE = 16, 1024
-"""Labeled pixels whose probabilities are kept for calibration: of all tiles together, and of one tile."""
+"""Numbers of labeled pixels whose probabilities are kept for calibration: of all tiles, and of one tile."""
 
 
 class MaskScorer:
-    """Pixel counts of tiles, the cross-entropy of their pixels, and probabilities of some pixels; no mask is kept.
+    """Scorer of tiles: pixel counts, cross-entropy, and probabilities of a sample of pixels; no mask is kept.
 
     Args:
         class_names: names of the classes in the legend's order.
@@ -110,7 +110,7 @@ class MaskScorer:
 
 
 class Segmentation:
-    """One class for every pixel: see `eo_keras.losses.segmentation`, chosen by mIoU. See `eo_keras.tasks.task.Task`."""
+    """Task of one class for every pixel, with losses over masks and mIoU. See `eo_keras.tasks.task.Task`."""
 
     name = "segmentation"
     description = "records of one class a pixel"
@@ -132,7 +132,7 @@ class Segmentation:
         return None if augmentation is None else augmentation.crop
 
     def image_size(self, options: TaskOptions, epoch: int) -> int | None:
-        """Returns None: crops have one size."""
+        """Returns None: all crops have one size."""
         return None
 
     def network(self, options: TaskOptions) -> Mapping[str, Any]:
@@ -178,7 +178,7 @@ class Segmentation:
         }
 
     def served_model(self, model: keras.Model) -> keras.Model:
-        """Returns the model for images of any size: its own size is only that of the tiles it was trained on."""
+        """Returns the model for images of any size."""
         return models.inference_model(model, None)
 
     def served(self, probabilities: tf.Tensor, class_names: Sequence[str]) -> dict[str, tf.Tensor]:
@@ -192,18 +192,18 @@ class Segmentation:
         return {"output_stride": stride, "boundary_tolerance": options.boundary_tolerance}
 
     def evaluated_model(self, model: keras.Model, options: EvaluationOptions) -> keras.Model:
-        """Returns the model, where another stride or size is wanted, for images of any size."""
+        """Returns the model, or one of another output stride or for images of any size."""
         if options.output_stride is None and options.tta_name == "none":
             return model
         return models.inference_model(model, None, options.output_stride)
 
     def scoring(self, options: EvaluationOptions, examples: int) -> dict[str, Any]:
-        """Returns the tolerance, and how many pixels of a tile are sampled: about `_SAMPLED_PIXELS` of all tiles."""
+        """Returns the tolerance, and the number of sampled pixels of a tile: about `_SAMPLED_PIXELS` of all tiles."""
         sampled = min(max(_SAMPLED_PIXELS // max(1, examples), _FEWEST_OF_TILE), _MOST_OF_TILE)
         return {"tolerance": options.boundary_tolerance, "sampled": sampled}
 
     def with_places(self, predictions: MaskPredictions, places: Locations | None, card: DataCard) -> MaskPredictions:
-        """Returns predictions with the ground that each tile shows: tiles of equal ground are drawn together."""
+        """Returns predictions with the ground of each tile, the unit of the bootstrap."""
         if places is None:
             return predictions
         grounds = by_location.grounds(places, predictions.keys, card.patch_size * card.resolution_m)
@@ -227,11 +227,11 @@ class Segmentation:
         return PlaceOutcomes.of(predictions.scorer, predictions.places, resamples=resamples)
 
     def probabilities(self, predictions: MaskPredictions) -> ClassPredictions:
-        """Returns those of the sampled pixels."""
+        """Returns the probabilities of the sampled pixels."""
         return predictions.sample
 
     def correct(self, predictions: MaskPredictions) -> None:
-        """Returns None: a tile is neither correct nor incorrect."""
+        """Returns None: it is not defined for a tile."""
         return None
 
     def highlights(self, predictions: MaskPredictions) -> list[str]:
@@ -264,7 +264,7 @@ class Segmentation:
         return predictions.to_csv()
 
     def read_csv(self, path: str | os.PathLike[str], scores: Scores) -> MaskPredictions:
-        """Reads back what `to_csv` wrote; without the sampled probabilities."""
+        """Reads the CSV of `to_csv`, which holds no sampled probabilities."""
         return read_mask_predictions(path, scores)
 
 

@@ -1,6 +1,6 @@
-"""The protocol of a task, and what its parts exchange.
+"""Protocols of a task, its scorer and its options.
 
-A task is one object without state. Training, evaluation and serving call its methods and never ask for its name: a new
+A task is one object without state. Training, evaluation and serving call its methods and never compare its name: a new
 task is a module of this package, its labels' layout in `eo_keras.records.targets`, and networks in the model registry.
 """
 
@@ -46,12 +46,12 @@ class StepLoss:
 
 
 LossFn = Callable[[Sequence["tf.Tensor"], "tf.Tensor", "tf.Tensor | None"], StepLoss]
-"""Computes the loss of a replica's share of a batch, in the context of the replica, from a model's outputs before the
+"""Function that computes the loss of a replica's share of a batch, in the replica's context, from outputs before the
 softmax (the classifier's first, then those of auxiliary classifiers), labels, and weights or None."""
 
 
 class TaskOptions(Protocol):
-    """The options of a training run that tasks read; see `eo_keras.training.options.TrainingOptions`."""
+    """Options of a training run that tasks read; see `eo_keras.training.options.TrainingOptions`."""
 
     batch_size: int
     label_smoothing: float
@@ -60,10 +60,10 @@ class TaskOptions(Protocol):
 
 
 class Scorer(Protocol):
-    """Collects what is kept of predictions, batch by batch."""
+    """Protocol of a scorer, which collects predictions batch by batch."""
 
     def keep(self, probabilities: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Returns what is kept of a batch, computed on the device; the first axis counts examples.
+        """Returns the tensors of a batch that are kept, computed on the device; the first axis counts examples.
 
         Args:
             probabilities: a model's output.
@@ -109,7 +109,7 @@ class Predicted:
 
 
 class EvaluationOptions(Protocol):
-    """The options of an evaluation that tasks read; see `eo_keras.evaluation.evaluate.EvaluationOptions`."""
+    """Options of an evaluation that tasks read; see `eo_keras.evaluation.options.EvaluationOptions`."""
 
     output_stride: int | None
     boundary_tolerance: float
@@ -122,7 +122,7 @@ class EvaluationOptions(Protocol):
 
 
 class Task(Protocol):
-    """A task.
+    """Protocol of a task.
 
     Attributes:
         name: its name in cards and in metrics.json.
@@ -155,7 +155,7 @@ class Task(Protocol):
         ...
 
     def image_size(self, options: TaskOptions, epoch: int) -> int | None:
-        """Returns the size in pixels to which an epoch's images are averaged down, or None for none.
+        """Returns the image size of an epoch in pixels, or None for the size of the examples.
 
         Args:
             options: the options.
@@ -164,7 +164,7 @@ class Task(Protocol):
         ...
 
     def network(self, options: TaskOptions) -> Mapping[str, Any]:
-        """Returns arguments of `eo_keras.models.build` that this task alone has."""
+        """Returns the arguments of `eo_keras.models.build` that belong to this task."""
         ...
 
     def loss(self, options: TaskOptions, card: DataCard) -> LossFn:
@@ -172,7 +172,7 @@ class Task(Protocol):
         ...
 
     def loss_note(self, options: TaskOptions) -> str:
-        """Returns why the losses of training and validation must not be compared number by number."""
+        """Returns a note on why the losses of training and validation are not comparable."""
         ...
 
     def scorer(self, class_names: Sequence[str], **options: Any) -> Scorer:
@@ -193,7 +193,7 @@ class Task(Protocol):
         ...
 
     def served_model(self, model: keras.Model) -> keras.Model:
-        """Returns the model that an export holds: for images of any size where the task allows it."""
+        """Returns the model of an export, for images of any size where the task allows it."""
         ...
 
     def served(self, probabilities: tf.Tensor, class_names: Sequence[str]) -> dict[str, tf.Tensor]:
@@ -209,23 +209,23 @@ class Task(Protocol):
         ...
 
     def scoring(self, options: EvaluationOptions, examples: int) -> dict[str, Any]:
-        """Returns the scorer's options of an evaluation of so many examples, probabilities for calibration included."""
+        """Returns the scorer's options for an evaluation of a number of examples with probabilities for calibration."""
         ...
 
     def with_places(self, predictions: Any, places: Locations | None, card: DataCard) -> Any:
-        """Returns predictions that know which examples show the same ground, where scores depend on it."""
+        """Returns predictions with the ground of each example, where scores depend on it."""
         ...
 
     def scores(self, predictions: Any, class_names: Sequence[str], resamples: int) -> Scores:
-        """Returns the scores of predictions, intervals by so many resamples."""
+        """Returns the scores of predictions, with intervals by a number of resamples."""
         ...
 
     def outcomes(self, predictions: Any, resamples: int) -> Outcomes:
-        """Returns what two models' predictions are compared by."""
+        """Returns the outcomes by which two models are compared."""
         ...
 
     def probabilities(self, predictions: Any) -> ClassPredictions:
-        """Returns the probabilities that are calibrated: those of all predictions, or of a sample."""
+        """Returns the probabilities for calibration: those of all predictions, or of a sample."""
         ...
 
     def correct(self, predictions: Any) -> np.ndarray | None:
@@ -233,7 +233,7 @@ class Task(Protocol):
         ...
 
     def highlights(self, predictions: Any) -> list[str]:
-        """Returns keys of examples that figures of an evaluation show, besides the first ones."""
+        """Returns keys of examples for the figures of an evaluation, besides the first ones."""
         ...
 
     def report_figures(
@@ -258,15 +258,15 @@ class Task(Protocol):
         ...
 
     def calibrated(self, predictions: Any, temperature: float) -> Any:
-        """Returns predictions whose probabilities are divided by a temperature, where they are kept."""
+        """Returns predictions with calibrated probabilities, where they are kept."""
         ...
 
     def to_csv(self, predictions: Any, class_names: Sequence[str]) -> str:
-        """Returns predictions as `predictions.csv` holds them."""
+        """Returns predictions as the text of `predictions.csv`."""
         ...
 
     def read_csv(self, path: str | os.PathLike[str], scores: Scores) -> Any:
-        """Reads back what `to_csv` wrote.
+        """Reads the CSV of `to_csv`.
 
         Args:
             path: the file.

@@ -1,4 +1,4 @@
-"""Sums over replicas that losses of several tasks take, and what a training loss holds beside them."""
+"""Sums over replicas for losses of several tasks, and a note on terms of a training loss."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def all_reduced(value: tf.Tensor) -> tf.Tensor:
 
 
 def count(flags: tf.Tensor) -> tf.Tensor:
-    """Returns how many values of a bool tensor are true, int32."""
+    """Returns the number of true values in a bool tensor, int32."""
     return tf.reduce_sum(tf.cast(flags, tf.int32))
 
 
 def note(options: TaskOptions, *, augmented: bool, special: Sequence[str] = ()) -> str:
-    """Returns why the losses of training and validation must not be compared number by number.
+    """Returns a note on why the losses of training and validation are not comparable.
 
     Args:
         options: the run's options.

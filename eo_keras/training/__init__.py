@@ -1,1 +1,1 @@
-"""Training under tf.distribute: options, steps, epochs, checkpoints."""
+"""Training under tf.distribute: options, steps, epochs and checkpoints."""

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: everything that changes in it, in files of which one, written in one go, makes it count.
+"""Checkpoints of a run: variables, models and state; the state file, written last, completes a checkpoint.
 
     checkpoints/state.json           names the files below with their SHA-256, and holds history, best epoch and the
                                      epoch under way
@@ -55,7 +55,7 @@ def write_variables(path: pathlib.Path, groups: Mapping[str, Sequence[Any]]) -> 
 
 
 def read_variables(path: pathlib.Path, groups: Mapping[str, Sequence[Any]]) -> None:
-    """Gives variables the values that `write_variables` wrote, on every device.
+    """Assigns the values that `write_variables` wrote, on every device.
 
     Raises:
         RunError: if the file is missing, damaged, or was written for other variables; no variable is changed then.
@@ -83,7 +83,7 @@ def _named(groups: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 
 
 def commit(output: OutputFolder, state: Mapping[str, Any], previous: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Writes the state, which makes a checkpoint count, and then what follows from it; see `publish`.
+    """Writes the state, which completes a checkpoint, and publishes its models; see `publish`.
 
     Args:
         output: the run folder.
@@ -107,7 +107,7 @@ def commit(output: OutputFolder, state: Mapping[str, Any], previous: Mapping[str
 
 
 def publish(output: OutputFolder, state: Mapping[str, Any]) -> None:
-    """Gives the models that a state names their names for the user, and removes what no state needs any more.
+    """Links a state's models to their public names, and removes files that no state needs.
 
     To do it twice does no harm: a run that was killed between the state and this does it when it is resumed.
     """
@@ -122,7 +122,7 @@ def publish(output: OutputFolder, state: Mapping[str, Any]) -> None:
 
 
 def choose(run_dir: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
-    """Returns the state of the newest checkpoint whose files are whole, and what is wrong with a newer one, or "".
+    """Returns the state of the newest complete checkpoint, and the problem of a newer one or an empty text.
 
     Raises:
         RunError: if none is whole; the first damaged file is named.
@@ -139,7 +139,7 @@ def choose(run_dir: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
 
 
 def check_whole(run_dir: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Checks that the files which a state names are those that it was written with.
+    """Checks the SHA-256 of the files of a state.
 
     Raises:
         RunError: if one is missing, damaged or another; it is named.

@@ -1,4 +1,4 @@
-"""Devices, workers and strategies: which processors a run uses, and how a batch is divided among them."""
+"""Devices, workers and strategies of a training run, and the distribution of batches."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from eo_keras.errors import OptionError
 from eo_keras.training.options import STRATEGIES
 
 _AGREED_STEPS = 20
-"""Workers agree after so many steps on whether to stop; to do so after each one would hold them up."""
+"""Number of steps between two decisions of several workers on whether to stop."""
 
 
 _SEED_STEP = 0x9E3779B9
-"""Between the seeds of two devices; the golden ratio of 2**32, so that no multiples of it lie close together."""
+"""Step between the seeds of two devices: the golden ratio of 2**32, whose multiples lie far apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Worker:
         return self.number == 0
 
     def name_of(self, number: int) -> str:
-        """Returns what messages call a worker, such as `worker 2 (two:2222)`."""
+        """Returns the name of a worker in messages, such as `worker 2 (two:2222)`."""
         return f"worker {number + 1} ({self.addresses[number]})"
 
     @property
     def input_context(self) -> tf.distribute.InputContext | None:
-        """The worker's share of every batch, for the input pipeline; None for a process that trains alone."""
+        """Input context of the worker's share of every batch; None for a process that trains alone."""
         if self.count == 1:
             return None
         return tf.distribute.InputContext(num_input_pipelines=self.count, input_pipeline_id=self.number)
@@ -59,7 +59,7 @@ ALONE = Worker()
 
 
 def this_worker(strategy: str) -> Worker:
-    """Returns which of the workers this process is: under `multi_worker` as TF_CONFIG says, else the only one.
+    """Returns this process's worker, from TF_CONFIG under `multi_worker`, else the only one.
 
     Raises:
         OptionError: if TF_CONFIG is missing or cannot be understood.
@@ -89,16 +89,16 @@ def this_worker(strategy: str) -> Worker:
 
 
 class StopConsensus:
-    """Decision of all workers on whether to stop: they stop if any one of them wants to.
+    """Decision of all workers on whether to stop: they stop if any one of them has to.
 
     Args:
-        ask: whether this worker wants to stop.
+        wants_to_stop: returns whether this worker has to stop.
         strategy: the strategy.
         worker: this worker.
     """
 
-    def __init__(self, ask: Callable[[], bool], strategy: tf.distribute.Strategy, worker: Worker):
-        self._ask, self._strategy, self._worker = ask, strategy, worker
+    def __init__(self, wants_to_stop: Callable[[], bool], strategy: tf.distribute.Strategy, worker: Worker):
+        self._wants_to_stop, self._strategy, self._worker = wants_to_stop, strategy, worker
         self._sum = tf.function(self._added, autograph=False)
 
     def _added(self, vote: tf.Tensor) -> tf.Tensor:
@@ -108,7 +108,7 @@ class StopConsensus:
 
     def __call__(self) -> bool:
         """Returns whether to stop; every worker must call this at the same place."""
-        wanted = bool(self._ask())
+        wanted = bool(self._wants_to_stop())
         if self._worker.count == 1:
             return wanted
         return int(self._sum(tf.constant(int(wanted)))) > 0
@@ -119,7 +119,7 @@ class StopConsensus:
 
 
 def desynchronize_dropout(states: Sequence[Any], strategy: tf.distribute.Strategy, worker: Worker) -> None:
-    """Gives every device random layers of its own: with equal states they would drop the same places of each's images.
+    """Sets different states of random layers on every device, so that dropout masks differ.
 
     Args:
         states: where the random numbers of layers stand, see `eo_keras.models.seed_states`; all devices hold the same.
@@ -155,7 +155,7 @@ def distributed(strategy: tf.distribute.Strategy, worker: Worker, dataset: tf.da
 
 
 def prepare_devices(*, virtual_devices: int = 0, deterministic: bool = False, seed: int | None = None) -> None:
-    """Sets what has to be set before TensorFlow touches a device.
+    """Sets the options of TensorFlow that must precede its first use of a device.
 
     Args:
         virtual_devices: number of devices to split the processor into, to try a strategy without GPUs; 0 leaves it

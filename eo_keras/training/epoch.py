@@ -15,7 +15,7 @@ from eo_keras.metrics.metric import LOSS, Metric
 
 @dataclasses.dataclass
 class EpochProgress:
-    """An epoch of which some steps have been taken.
+    """Running sums of an epoch.
 
     Attributes:
         losses: the loss of each of its steps so far, in nats.
@@ -70,13 +70,13 @@ class EpochProgress:
         }
 
     def curves(self, epoch: int, rate: Callable[[int, int], float], steps: int) -> list[tuple[int, float, float]]:
-        """Returns step, loss and learning rate of those so far of about 50 of an epoch's steps; else as for `row`."""
+        """Returns step, loss and learning rate of about 50 of an epoch's steps, so far; arguments as for `row`."""
         shown = range(0, len(self.losses), max(1, steps // 50))
         return [(epoch * steps + k + 1, self.losses[k], rate(epoch, k)) for k in shown]
 
 
 def check_validation(scores: Mapping[str, Any], epoch: int) -> None:
-    """Refuses scores of validation examples that are not finite, as a step's loss is.
+    """Checks that scores of validation examples are finite.
 
     Args:
         scores: the scores by name.
@@ -90,7 +90,7 @@ def check_validation(scores: Mapping[str, Any], epoch: int) -> None:
 
 
 def check_probabilities(probabilities: np.ndarray, epoch: int) -> None:
-    """Refuses a network that the epoch's last step has ruined, where no validation shows it: no loss has seen it.
+    """Checks that outputs after the epoch's last step are finite, where there is no validation.
 
     Raises:
         TrainingError: if a probability is not finite.
@@ -110,7 +110,7 @@ def _not_finite(where: str, what: str, value: Any, epoch: int) -> TrainingError:
 
 
 def rank(row: Mapping[str, Any], metric: Metric) -> tuple[float, float]:
-    """Orders epochs by a score of validation, equal ones by loss; what is not finite is the worst."""
+    """Returns the sort key of epochs: a validation score, then the loss; scores that are not finite are the worst."""
     order = metric.rank(row[metric.column]), LOSS.rank(row[LOSS.column])
     return order if all(map(math.isfinite, order)) else (-math.inf, -math.inf)
 

@@ -1,4 +1,4 @@
-"""What batch normalisation has to take moments over in a run, and whether the moving ones describe the network."""
+"""Checks of batch normalisation in a run: values in a batch, and moving against batch moments."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import IGNORE
 
 FEW_VALUES = 4
-"""With fewer values of a channel, moments are unreliable."""
+"""Number of values of a channel below which moments are unreliable."""
 
 FAR = 3.0
-"""How many times a loss has to be above another one to be far above it."""
+"""Factor between two losses from which one is far above the other."""
 
 
 def check_batch(model: keras.Model, size: int, batch_size: int) -> str | None:
-    """Looks at how many values of a channel a batch has where batch normalisation sees the fewest.
+    """Checks the number of values of a channel in a batch, at the batch normalisation with the fewest.
 
     Batch normalisation is synchronised: it takes its moments over the batch of all devices together. Every batch of
     training is full.
@@ -53,7 +53,7 @@ def check_batch(model: keras.Model, size: int, batch_size: int) -> str | None:
 
 
 def disagreement(model: keras.Model, batch: Any) -> str | None:
-    """Tells whether a network does well by the moments of a batch and badly by its moving ones.
+    """Compares a network's losses by the moments of a batch and by its moving moments.
 
     Args:
         model: the model that is validated; its moving moments stay as they are.

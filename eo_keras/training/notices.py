@@ -1,4 +1,4 @@
-"""Lines that a run reports before its first step: what will be done, and what may go wrong."""
+"""Lines that a run reports before its first step: data, model, devices and warnings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def warnings(run: Trainer) -> list[str]:
-    """Returns lines of text on what may go wrong."""
+    """Returns warnings."""
     options, found = run.options, []
     crop = run.task.crop(options)
     if crop is not None and crop < run.data.card.patch_size:
@@ -22,7 +22,7 @@ def warnings(run: Trainer) -> list[str]:
 
 
 def lines(run: Trainer) -> list[str]:
-    """Returns lines of text on what will be done, and what may go wrong."""
+    """Returns lines on data, model, devices and epochs, and warnings."""
     options, data, network = run.options, run.data, run.network
     by_epoch = [run.task.image_size(options, epoch) for epoch in range(options.epochs)]
     sizes = ", ".join(

@@ -1,4 +1,4 @@
-"""Optimizers that are the same on any number of devices, with a rate and a decay for every variable.
+"""Optimizers whose steps do not depend on the number of devices, with a rate and a decay for every variable.
 
 Keras's own clip each device's gradients before they are added up, so that two devices take steps twice as long as one
 (keras 3.15, `base_optimizer.py`); here the sum is clipped. Only Keras is used here, as in models and losses.
@@ -17,7 +17,7 @@ from eo_keras.training.schedules import WarmupSchedule
 
 
 def make_schedule(options: OptimizerOptions, epochs: int, steps_per_epoch: int) -> WarmupSchedule:
-    """Turns epochs into steps.
+    """Returns the learning rate schedule by step.
 
     Raises:
         OptionError: if the warm-up or a decay does not lie within the run.
@@ -36,7 +36,7 @@ def make_schedule(options: OptimizerOptions, epochs: int, steps_per_epoch: int) 
 
 
 class _OneForAllDevices:
-    """What is done otherwise than in Keras's optimizers: clipping after the sum, rates and decays by variable."""
+    """Mixin for Keras's optimizers: clipping after the sum over devices, rates and decays by variable."""
 
     rates: Sequence[float] = ()
     decays: Sequence[float] = ()
@@ -51,7 +51,7 @@ class _OneForAllDevices:
         return [(gradient, variable) for gradient, (_, variable) in zip(grads, reduced, strict=True)]
 
     def update_step(self, gradient, variable, learning_rate):
-        """Changes one variable: its decay first, then what the optimizer does."""
+        """Updates one variable, its decay first."""
         place = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype) * self.rates[place]
         if self.decays[place]:
@@ -72,7 +72,7 @@ class RMSprop(_OneForAllDevices, keras.optimizers.RMSprop):
 
 
 class Muon(_OneForAllDevices, keras.optimizers.SGD):
-    """Momentum whose direction, for the kernels of convolutions, is made orthogonal (Jordan et al. 2024, Muon).
+    """Muon: momentum with orthogonalized updates of convolution kernels (Jordan et al. 2024).
 
     The momentum of a kernel, as a matrix of all that an output channel sees by output channels, is replaced by the
     nearest matrix whose singular values are all about 1, so that rare directions count as much as common ones. The
@@ -87,7 +87,7 @@ class Muon(_OneForAllDevices, keras.optimizers.SGD):
     turned: Sequence[bool] = ()
 
     def update_step(self, gradient, variable, learning_rate):
-        """Changes one variable."""
+        """Updates one variable."""
         place = self._get_variable_index(variable)
         if not self.turned[place]:
             super().update_step(gradient, variable, learning_rate)
@@ -112,7 +112,7 @@ def _length(values):
 
 
 def _orthogonal(matrix):
-    """Returns about the nearest matrix of singular values 1, by five steps of a Newton-Schulz iteration.
+    """Orthogonalizes a matrix approximately, by five steps of a Newton-Schulz iteration.
 
     Coefficients of Jordan et al. 2024: they bring singular values of 0.01 to 1 into 0.7 to 1.2, fast and not exactly.
     """
@@ -147,7 +147,7 @@ def make_optimizer(
     Args:
         options: which one, and how.
         schedule: its learning rate by step.
-        variables: the trainable variables, in the order in which gradients will come.
+        variables: the trainable variables, in the order of the gradients.
         groups: depth of each layer by name, 0 nearest the input, see `eo_keras.models.depth_groups`; needed for
             `layer_decay`.
         undecayed: paths of kernels that do not decay, see `eo_keras.models.depthwise_kernels`.

@@ -100,11 +100,11 @@ class OptimizerOptions:
             raise OptionError("decay_epochs", "none are given", "where `schedule=piecewise` lowers the learning rate")
 
     def warmup(self, epochs: int) -> float:
-        """Returns the length of the warm-up in a run, or a phase of one, of so many epochs."""
+        """Returns the length of the warm-up in a run or phase of a number of epochs."""
         return min(1.0, epochs / 2) if self.warmup_epochs is None else self.warmup_epochs
 
     def check_epochs(self, epochs: int) -> None:
-        """Refuses a warm-up or a decay outside a run, or a phase of one, of so many epochs.
+        """Checks that warm-up and decays are within a run or phase of a number of epochs.
 
         Raises:
             OptionError: if one is.
@@ -117,7 +117,7 @@ class OptimizerOptions:
 @documented
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:
-    """What to train, on which records, and how."""
+    """Options of a training run."""
 
     records_dir: str = option(path=True, affects_result=False, help="Records folder made by launch.build.")
     run_dir: str = option(
@@ -278,7 +278,7 @@ class TrainingOptions:
         return getattr(self, task)
 
     def head_optimizer(self) -> OptimizerOptions:
-        """Returns how the head alone is trained: at a constant rate, otherwise as the whole network."""
+        """Returns the options of training the head alone: a constant rate, otherwise those of the whole network."""
         return dataclasses.replace(
             self.optimizer,
             learning_rate=self.head_learning_rate,
@@ -290,7 +290,7 @@ class TrainingOptions:
         )
 
     def check_devices(self, replicas: int) -> None:
-        """Refuses what Keras and TensorFlow cannot do on several devices.
+        """Checks the options that Keras and TensorFlow lack on several devices.
 
         Args:
             replicas: number of devices that share a batch.
@@ -319,14 +319,14 @@ class TrainingOptions:
             )
 
     def comparable(self) -> dict[str, Any]:
-        """Returns the options that decide what is computed, without those of other tasks, as JSON gives them back."""
+        """Returns the options that change the result, without those of other tasks, as values of JSON."""
         others = TARGETS.keys() - {models.MODELS[self.model].task}
         kept = result_names(TrainingOptions) | nested_fields(TrainingOptions).keys() - others
         return {key: value for key, value in to_json(self).items() if key in kept}
 
 
 def stored_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options that a checkpoint or a model card holds, those of older versions as today's would be.
+    """Returns the options in a checkpoint or model card, those of older versions with present names and defaults.
 
     Args:
         values: options by name, as JSON gives them back.
@@ -343,7 +343,7 @@ def stored_options(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_resumable(options: TrainingOptions, state: Mapping[str, Any], data_fingerprint: str) -> None:
-    """Refuses to resume a run under other options or on other records than it was started with.
+    """Checks that a run is resumed with the options and records that it was started with.
 
     Args:
         options: the options now.

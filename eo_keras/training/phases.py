@@ -16,7 +16,7 @@ from eo_keras.training.schedules import WarmupSchedule
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A part of a run in which the same weights are trained by one optimizer.
+    """Phase of a run in which the same weights are trained by one optimizer.
 
     Attributes:
         title: `head` or `whole`.
@@ -46,7 +46,7 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class PhaseOptions:
-    """What the phases of a run need of its options.
+    """Options of a run's phases.
 
     Attributes:
         epochs: length of the run in epochs.
@@ -66,7 +66,7 @@ class PhaseOptions:
 
 
 def make_phases(options: PhaseOptions, model: keras.Model, steps: int) -> list[Phase]:
-    """Returns the phases of a run in their order; to be called in the strategy's scope.
+    """Returns the phases of a run in their order; called in the strategy's scope.
 
     Raises:
         OptionError: if a warm-up or a decay does not lie within the phase of the whole network.

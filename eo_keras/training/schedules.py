@@ -1,4 +1,4 @@
-"""Learning rate by step. Only Keras is used here, as in models and losses."""
+"""Learning rate schedules by step. Only Keras is used here, as in models and losses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="eo_keras")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear rise, then one of `eo_keras.training.options.SCHEDULES`.
+    """Linear warm-up, then one of `eo_keras.training.options.SCHEDULES`.
 
     Args:
         learning_rate: the peak.

@@ -1,4 +1,4 @@
-"""Selection of the epoch that a run keeps: validation, history, and what the run folder holds of them."""
+"""Selection of the epoch that a run keeps: validation, history, and their files in the run folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eo_keras.training.tensorboard import NUM_SAMPLES, TensorBoardLogger
 
 @dataclasses.dataclass(frozen=True)
 class SelectionOptions:
-    """What selection needs of a run's options.
+    """Options of the selection.
 
     Attributes:
         epochs: length of the run in epochs.
@@ -38,7 +38,7 @@ class SelectionOptions:
 
 
 class Selection:
-    """Validates every epoch and keeps the best one.
+    """Selection of the best epoch by validation.
 
     Args:
         options: options of the run.
@@ -73,7 +73,7 @@ class Selection:
         logger: TensorBoardLogger,
         progress: Callable[[str, int, int], None] | None,
     ) -> bool:
-        """Validates an epoch and writes its model, which does not count before a checkpoint names it.
+        """Validates an epoch and writes its model, which is used once a checkpoint names it.
 
         Args:
             row: the epoch's line of the history, to which the scores are added.
@@ -120,7 +120,7 @@ class Selection:
         return improved
 
     def warning(self, row: Mapping[str, Any]) -> str | None:
-        """Returns why an epoch's validation fails where batch normalization's moving moments are the cause."""
+        """Returns a warning where an epoch's validation fails because of batch normalization's moving moments."""
         if self._data.validation is None or not row["val_loss"] > moments.FAR * row["loss"]:
             return None
         return moments.disagreement(self._network.inference, next(iter(self._data.validation)))

@@ -17,7 +17,7 @@ from eo_keras.training.transfer import Start
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
-    """Which examples a run reads, and how they become batches.
+    """Options of a run's examples and batches.
 
     Attributes:
         batch_size: examples in a step, over all devices together.
@@ -97,7 +97,7 @@ class TrainingData:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkOptions:
-    """Which network is trained, and how it is made.
+    """Options of a run's network.
 
     Attributes:
         model: a name of `eo_keras.models.MODELS`.
@@ -129,7 +129,7 @@ class NetworkOptions:
 
 
 class Network:
-    """The model of a run as it is trained, and as it is validated and saved.
+    """Training and inference models of a run.
 
     Args:
         options: which network.

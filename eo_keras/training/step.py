@@ -1,4 +1,4 @@
-"""One training step, the same on any number of devices.
+"""Training step that does not depend on the number of devices.
 
 What is counted over a batch is counted over the whole of it, on all devices and workers: the loss is divided by the
 global number of valid examples, gradients are added up before they are clipped (`eo_keras.training.optimizers`), and
@@ -61,7 +61,7 @@ class TrainStep:
         self._compiled: dict[str, Any] = {}
 
     def enter(self, phase: Phase) -> None:
-        """Makes the steps that follow those of a phase."""
+        """Sets the phase of the following steps."""
         models.set_trainable(self._whole, only_head=phase.only_head, frozen_batch_norm=self._options.frozen_batch_norm)
         self._phase = phase
         if phase.title not in self._compiled:
@@ -74,7 +74,7 @@ class TrainStep:
         return self._compiled[self._phase.title](*batch)
 
     def trace(self, *batch: Any) -> None:
-        """Traces a step on batches of that specification, so that what cannot be computed is found before the first."""
+        """Traces a step on batches of a specification, so that errors are raised before the first step."""
         self._compiled[self._phase.title].get_concrete_function(*batch)
 
     def step(self, image: Any, label: Any, weight: Any = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -16,14 +16,14 @@ from eo_keras.runs import event_files
 from eo_keras.runs.event_files import EPOCH, SESSION, STEPS, TRAIN, VALIDATION, name_of
 
 NUM_SAMPLES = 8
-"""Number of validation examples that are shown with their predictions: TensorBoard's thumbnails are small."""
+"""Number of validation examples that are drawn with their predictions; TensorBoard's thumbnails are small."""
 
 _TRAINING = ("loss", "accuracy", "learning_rate", "images_per_second")
-"""Columns of the history that are shown of training; of validation, all are."""
+"""Columns of the history that are shown for training; all are for validation."""
 
 
 class TensorBoardLogger:
-    """Writes TensorBoard's event files, those of an epoch before that epoch's checkpoint is made to count.
+    """Writer of TensorBoard's event files, those of an epoch before its checkpoint is complete.
 
     So a run that is resumed from a checkpoint can remove what belongs to later epochs, and there is one curve. The
     steps of the current epoch are shown as they are taken; after a resumption they are written from its first step on.
@@ -48,7 +48,7 @@ class TensorBoardLogger:
         output.remove([name for name in inside if name not in kept])
 
     def steps(self, epoch: int, points: Sequence[tuple[int, float, float]]) -> None:
-        """Shows steps of the current epoch.
+        """Writes steps of the current epoch.
 
         Args:
             epoch: which epoch, counted from 1.

@@ -1,4 +1,4 @@
-"""A training run from options to run folder."""
+"""Training of a model, from options to run folder."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def train(
 
     Args:
         options: what to train.
-        flags_text: what goes into the folder's `flags.txt`.
+        flags_text: content of the folder's `flags.txt`.
         progress: called with (stage, done, total) steps.
         report: called with lines for the user: what is going to be done, and one an epoch.
         stop: called after every step; whether to save a checkpoint and return.
@@ -67,7 +67,7 @@ def train(
         SourceError: if the weights cannot be read.
         RunError: if the run folder holds something else, is in use, or its checkpoint does not fit.
         StorageError: if the run folder cannot be written.
-        TrainingError: if the loss is not finite; the step is named. Or if another worker does not come or is lost.
+        TrainingError: if the loss is not finite; the step is named. Or if another worker is not reached or lost.
     """
     started, report = time.monotonic(), report or (lambda line: None)
     worker = distribution.this_worker(options.strategy)

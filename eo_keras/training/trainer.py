@@ -33,7 +33,7 @@ from eo_keras.training.tensorboard import TensorBoardLogger
 from eo_keras.training.validate import validate
 
 _CHECK_STEPS = 20
-"""After so many steps the losses are fetched from the device; to do so at each step would hold a GPU up."""
+"""Number of steps after which losses are fetched from the device; each fetch blocks a GPU."""
 
 Progress = Callable[[str, int, int], None] | None
 
@@ -117,7 +117,7 @@ class Trainer:
         return next(phase for phase in reversed(self.phases) if epoch >= phase.first_epoch)
 
     def trace(self) -> None:
-        """Traces the run's steps, each kind of them once, so that a run that cannot take them is refused.
+        """Traces each kind of the run's steps once, so that errors are raised before training.
 
         Raises:
             OptionError: if a step cannot be computed.
@@ -191,7 +191,7 @@ class Trainer:
         return False
 
     def report_warnings(self, report: Callable[[str], None]) -> None:
-        """Reports what in the run folder was left alone or got another name."""
+        """Reports files of the run folder that were left or renamed."""
         for line in self.output.take_warnings():
             report(f"warning: {line}")
 
@@ -235,7 +235,7 @@ class Trainer:
             checkpoints.write_variables(path, self._groups)
 
     def _commit(self) -> None:
-        """Makes what was written last the checkpoint that counts."""
+        """Completes the checkpoint that was written last."""
         state = {
             "epoch": len(self.selection.history),
             "variables": checkpoints.step_name(self.steps_done),
@@ -248,7 +248,7 @@ class Trainer:
         self._committed = checkpoints.commit(self.output, state, self._committed)
 
     def restore(self, report: Callable[[str], None]) -> None:
-        """Restores the newest checkpoint that is whole.
+        """Restores the newest complete checkpoint.
 
         Args:
             report: called with lines for the user.

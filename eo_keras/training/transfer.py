@@ -1,4 +1,4 @@
-"""A classifier's run as the backbone of a segmentation model, and whether it was trained on the test examples."""
+"""Backbone weights from another run, with a check for test examples in its training data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eo_keras.runs import model_card as model_cards
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What a run's weights start from.
+    """Initial weights of a run.
 
     Attributes:
         weights: None, `imagenet`, or a file.
@@ -30,7 +30,7 @@ class Start:
 
 
 def start_of(weights: str | None, backbone_run: str | None, records: RecordDataset) -> Start:
-    """Returns what a run's weights start from.
+    """Returns the initial weights of a run.
 
     Args:
         weights: None, `imagenet`, or a file.
@@ -41,7 +41,7 @@ def start_of(weights: str | None, backbone_run: str | None, records: RecordDatas
 
 
 def backbone(run_dir: str | os.PathLike[str], records: RecordDataset) -> Start:
-    """Returns the file of a run's weights, after checking that it has not learned from these records' test examples.
+    """Returns the file of a run's weights, after checking that it was not trained on these records' test examples.
 
     Args:
         run_dir: run folder of a classifier.

@@ -18,7 +18,7 @@ from eo_keras.training.options import TrainingOptions
 
 
 def validate(options: TrainingOptions, card: DataCard | None, replicas: int | None = None) -> TrainingOptions:
-    """Checks everything that can be told without a device and without reading an example.
+    """Checks the options without using a device or reading an example.
 
     Args:
         options: the options.
@@ -57,7 +57,7 @@ def validate(options: TrainingOptions, card: DataCard | None, replicas: int | No
 
 
 def _check_others(options: TrainingOptions, task: Task) -> None:
-    """Refuses options of other tasks than the records', where they are not at their defaults.
+    """Checks that options of other tasks than the records' have their defaults.
 
     Raises:
         OptionError: naming the first of them.

@@ -1,4 +1,4 @@
-"""Workers that train together wait for each other before TensorFlow does, and name the one that was lost.
+"""Meeting of several workers before training, and errors that name a lost worker.
 
 TensorFlow waits for the workers of TF_CONFIG for an hour, prints nothing, and handles no signal meanwhile.
 """
@@ -29,7 +29,7 @@ _OF_OTHERS = (
     tf.errors.InternalError,
     tf.errors.UnknownError,
 )
-"""What TensorFlow raises in a worker when another one has ended."""
+"""Exceptions of TensorFlow in a worker when another one has ended."""
 
 
 def meet(
@@ -38,7 +38,7 @@ def meet(
     report: Callable[[str], None] = lambda line: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Waits until all workers can be reached, so that TensorFlow need not.
+    """Waits until all workers can be reached.
 
     Each worker listens at its own address, and has met another one when a connection to that one's address succeeds,
     whether this function or already TensorFlow listens there.
@@ -50,11 +50,11 @@ def meet(
         stop: called twice a second; whether to give up.
 
     Returns:
-        Whether all have come; not if `stop` said so first.
+        Whether all workers were reached; False if `stop` returned True first.
 
     Raises:
         OptionError: if another program listens at this worker's address.
-        TrainingError: if a worker has not come in time.
+        TrainingError: if a worker was not reached in time.
     """
     missing = {number: "" for number in range(worker.count) if number != worker.number}
     started, said = time.monotonic(), _SAY_AFTER_SECONDS - _SAY_EVERY_SECONDS
@@ -119,7 +119,7 @@ def _reach(address: str, seconds: float) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Lets SIGTERM and Ctrl-C end the process at once, as a context: in TensorFlow, Python's handlers do not run."""
+    """Lets SIGTERM and Ctrl-C end the process at once, as TensorFlow blocks Python's handlers; a context manager."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         for number in before:
@@ -135,7 +135,7 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def named_when_lost(worker: Worker) -> Iterator[None]:
-    """Turns what TensorFlow raises when another worker has ended into an error that names it, as a context.
+    """Turns TensorFlow's error about a worker that has ended into one that names it; a context manager.
 
     Raises:
         TrainingError: if that has happened.
@@ -158,9 +158,9 @@ def named_when_lost(worker: Worker) -> Iterator[None]:
 def _lost(worker: Worker, said: str) -> str:
     """Returns the names of the workers that an error names, and of those that cannot be reached where there are any."""
     others = [number for number in range(worker.count) if number != worker.number]
-    gone = [number for number in others if not _is_reached(worker.addresses[number])]
+    lost = [number for number in others if not _is_reached(worker.addresses[number])]
     named = [number for number in others if worker.tasks[number] in said]
-    return ", ".join(map(worker.name_of, [number for number in named if number in gone] or gone or named))
+    return ", ".join(map(worker.name_of, [number for number in named if number in lost] or lost or named))
 
 
 def _is_reached(address: str) -> bool:

@@ -92,7 +92,7 @@ def start(chosen, end=None):
     code = 1
     try:
         with figures.undrawn(), tiny.registered(), StopOnSignal() as stop:
-            report = training.train(chosen, flags_text="--model=tiny\n", progress=progress, stop=stop.asked)
+            report = training.train(chosen, flags_text="--model=tiny\n", progress=progress, stop=stop.received)
         code = 143 if report.stopped else 0
     finally:
         os._exit(code)

@@ -1,4 +1,4 @@
-"""The data sets: each is a `tfrecords_builder.sources.source.Source`, in a file or folder of its own."""
+"""Registry of the data sets: each is a `tfrecords_builder.sources.source.Source`, in a file or folder of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Source archives read alike: a zip without unpacking it, or a folder; on a local disk or wherever fsspec reaches."""
+"""Archives of source files: a zip, read without unpacking, or a folder; on a local disk or a file system of fsspec."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from eo_keras.core import containers, files, stores
 from eo_keras.errors import SourceError, StorageError
 
 MAX_MEMBER_BYTES = 16 << 20
-"""A member said to be larger is refused before it is inflated: no patch comes near it."""
+"""Largest declared size of a member in bytes; larger ones are refused before they are inflated."""
 
 _REMEDY = "download it again: python -m launch.download continues or repeats it and verifies the checksum"
 
 _VERSIONS = ("ETag", "etag", "version_id", "md5Hash", "md5", "checksum", "mtime", "LastModified", "last_modified")
-"""What file systems call the stamp that changes with a file."""
+"""Names of the entries of fsspec's file information that change with a file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Member:
     Attributes:
         path: its path with forward slashes, relative to the archive.
         bytes: its size.
-        stamp: what changes when the file does: a zip's CRC-32, or a file's time of change.
+        stamp: a value that changes with the file: a zip's CRC-32, or a file's time of change.
     """
 
     path: str
@@ -80,7 +80,7 @@ class Archive:
         return self._zip is not None
 
     def check_unchanged(self) -> None:
-        """Refuses a zip at whose path another one lies by now.
+        """Checks that the zip has not been replaced.
 
         A directory holds names, lengths and checksums of all members, so that one of the same bytes is of the same
         content; times of change are less sure, for copies can keep them.

@@ -39,7 +39,7 @@ class EuroSATOptions:
     )
 
     def __post_init__(self):
-        """Refuses values of another type."""
+        """Checks types."""
         check(self)
 
 
@@ -171,7 +171,7 @@ class EuroSAT:
         return Patch(self._as_stored(image.pixels), image.pixels, image.crs, image.transform)
 
     def read_stored(self, archive: Archive, item: Item) -> tuple[bytes, None]:
-        """Returns what a record holds of one patch, which is no tile; damage to a JPEG's image is not looked for.
+        """Returns the image bytes of a patch's record; a JPEG is not decoded.
 
         Raises:
             SourceError: if it cannot be read.
@@ -185,7 +185,7 @@ class EuroSAT:
         ), None
 
     def pixels(self, stored: bytes, where: str) -> np.ndarray:
-        """Returns the numbers (height, width, bands) of what a record holds.
+        """Decodes a record's image to numbers (height, width, bands).
 
         Raises:
             SourceError: if it is a damaged JPEG.
@@ -195,7 +195,7 @@ class EuroSAT:
         return np.frombuffer(stored, np.dtype(self.facts.dtype).newbyteorder("<")).reshape(self.facts.shape)
 
     def warnings(self, where: str, means: np.ndarray, count: int) -> tuple[str, ...]:
-        """Checks that B10 lies where the stored order says, of GeoTIFFs.
+        """Checks the place of B10 in the band order of GeoTIFFs.
 
         Raises:
             SourceError: if it does not, over enough patches.

@@ -40,7 +40,7 @@ class GeoImage:
 
 
 def decode_jpeg(data: bytes, where: str, size: int) -> np.ndarray:
-    """Decodes an RGB JPEG strictly: what the decoder could only guess at is refused.
+    """Decodes an RGB JPEG strictly: damaged data that a decoder would fill in are refused.
 
     Args:
         data: the file.
@@ -138,7 +138,7 @@ _MOST_LAYOUTS = 256  # UTM zones are 120; headers that differ in more than the p
 
 @dataclasses.dataclass(frozen=True)
 class _Layout:
-    """The layout of a plain GeoTIFF that GDAL has read, by which others of the very same header are read without it.
+    """Layout of a plain GeoTIFF that GDAL has read, by which files with an equal header are read without GDAL.
 
     Nothing of a damaged header can be misread so: it is no header that is known.
 

@@ -15,7 +15,7 @@ from eo_keras.records.example import PixelLabels
 from tfrecords_builder.sources.archive import Archive, Member
 
 _COPY = re.compile(r"^copy[ _]of[ _]|([ _-]+copy)?[ _]*(\(\d+\))?$|[ _-]+copy[ _]*\d*$")
-"""What file managers add to the name of a copy."""
+"""Pattern of the texts that file managers add to the name of a copy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Item:
         class_name: its class; empty where every pixel has one.
         member: its image's file inside the archive.
         bytes: the files' size.
-        stamp: what changes when a file does, see `archives.Member`.
+        stamp: a value that changes with the files, see `archive.Member`.
         mask: the file of its pixels' classes, or empty.
         split: the split that the archive assigns it to (`train`, `val`, `test`), or empty.
     """
@@ -61,7 +61,7 @@ class Patch:
 
 
 def hashed(stored: bytes, tile: PixelLabels | None) -> bytes:
-    """Returns the bytes of an example that are hashed to detect a changed source: all that its files hold."""
+    """Returns the bytes of an example that are hashed to detect a changed source: the content of all its files."""
     return stored if tile is None else stored + tile.mask.tobytes()
 
 

@@ -42,11 +42,11 @@ _NAME_OF = {
     _IMAGES: re.compile(r"(?:S2_after|imafter)_(?P<rest>[^/]+)\.png", re.IGNORECASE),
     _MASKS: re.compile(r"(?:S2_mask|gt)_(?P<rest>[^/]+)\.png", re.IGNORECASE),
 }
-"""How images and masks are called; what follows the first word is the same of an image and its mask."""
+"""Patterns of the names of images and masks; `rest` is equal for an image and its mask."""
 
 _OTHER_SENSOR = "OmbriaS1/"
 _CLASS_OF = {0: 0, 255: 1}
-"""What the numbers of a mask mean, as places in the legend."""
+"""Label of each number in a mask."""
 
 _LAYOUT = (
     f"OmbriaS2/<train or test>/{_IMAGES}/S2_after_<n>.png and {_MASKS}/S2_mask_<n>.png, or "
@@ -55,7 +55,7 @@ _LAYOUT = (
 
 
 class _Place(NamedTuple):
-    """Place of an image and its mask: the split, the event, and their names but for the first word."""
+    """Place of an image and its mask: split, event, and `rest` of their names."""
 
     split: str
     event: str
@@ -63,7 +63,7 @@ class _Place(NamedTuple):
 
 
 def _layout(archive: Archive) -> list[tuple[Member, re.Match[str]]]:
-    """Returns the images and masks of the layout that an archive has; where it has both, of the published splits."""
+    """Returns the images and masks of an archive by its layout; of several, the first one."""
     members = [member for member in members_of(archive) if _OTHER_SENSOR not in f"/{member.path}"]
     for layout in _LAYOUTS:
         found = [(member, match) for member in members if (match := layout.fullmatch(member.path))]
@@ -93,7 +93,7 @@ class OmbriaOptions:
     scene_level: str | None = options.scene_level()
 
     def __post_init__(self):
-        """Refuses values of another type."""
+        """Checks types."""
         check(self)
 
 
@@ -116,7 +116,7 @@ class Ombria:
         return self.facts.patch_size, self.facts.patch_size, _CHANNELS
 
     def complete(self, options: OmbriaOptions) -> Facts:
-        """Returns the facts with the names of the bands and the level, as the user knows them.
+        """Returns the facts with the user's names of the bands and level.
 
         Raises:
             OptionError: if one of them is missing, or there are more or fewer than three names.
@@ -213,7 +213,7 @@ class Ombria:
         return Patch(pixels.tobytes(), pixels, tile=records.PixelLabels(mask, validity, "", "", ""))
 
     def read_stored(self, archive: Archive, item: Item) -> tuple[bytes, records.PixelLabels]:
-        """Returns what a record holds of one image.
+        """Returns the image and labels of an image's record.
 
         Raises:
             SourceError: see `read`.
@@ -222,11 +222,11 @@ class Ombria:
         return patch.stored, patch.tile
 
     def pixels(self, stored: bytes, where: str) -> np.ndarray:
-        """Returns the numbers (height, width, bands) of what a record holds."""
+        """Decodes a record's image to numbers (height, width, bands)."""
         return np.frombuffer(stored, np.uint8).reshape(self.shape)
 
     def warnings(self, where: str, means: np.ndarray, count: int) -> tuple[str, ...]:
-        """Returns none: nothing is known of the bands' means."""
+        """Returns none: the bands' means are not known."""
         return ()
 
 

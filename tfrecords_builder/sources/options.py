@@ -29,7 +29,7 @@ def band_order() -> Any:
 
 
 def scene_level() -> Any:
-    """Declares `scene_level`, the processing level of images that do not say it."""
+    """Declares `scene_level`, the processing level of images without metadata."""
     return option(None, choices=LEVELS, help="Processing level of scenes or images that do not say it.")
 
 

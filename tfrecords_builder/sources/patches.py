@@ -41,14 +41,14 @@ from tfrecords_builder.splits.types import Patches, SplitOptions
 from tfrecords_builder.storage.state import load_arrays, save_arrays
 
 UNIT_PATCHES = 256
-"""Patches of one unit of work: enough that starting it costs nothing, few enough for a smooth progress bar."""
+"""Number of patches in a unit of work: many, for little overhead, and few enough for a smooth progress bar."""
 
 _STATE_FRACTION = 0.02  # What a build keeps beside the shards until it has ended, and the card.
 _SAMPLED_ROWS = slice(None, None, 8)  # Every eighth row says which band is the darkest as surely as all.
 
 
 class PatchReader(Protocol):
-    """How the images of one data set are listed and read. Crosses to other processes.
+    """Protocol of a reader of one data set's images. Must be picklable.
 
     Attributes:
         facts: facts about the data set; without bands where its options name them.
@@ -80,14 +80,14 @@ class PatchReader(Protocol):
         """
 
     def read_stored(self, archive: Archive, item: Item) -> tuple[bytes, records.PixelLabels | None]:
-        """Returns what a record holds of one example; damage to a JPEG's image is not looked for.
+        """Returns the image and labels of an example's record; a JPEG is not decoded.
 
         Raises:
             SourceError: if it cannot be read.
         """
 
     def pixels(self, stored: bytes, where: str) -> np.ndarray:
-        """Returns the numbers (height, width, bands) of what a record holds.
+        """Decodes a record's image to numbers (height, width, bands).
 
         Raises:
             SourceError: if it is a damaged JPEG.
@@ -103,7 +103,7 @@ class PatchReader(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PatchUnit:
-    """Some patches to scan, and the name of the file for what is found."""
+    """Patches of one unit of the scan, and the name of its file in the state."""
 
     name: str
     items: tuple[Item, ...]
@@ -125,7 +125,7 @@ class PatchPlace:
 
 @functools.lru_cache(maxsize=1)
 def open_archive(path: str, opening: str) -> Archive:
-    """Opens an archive once a process and build: another file may lie at its path when the next build begins."""
+    """Opens an archive once for each process and build, since the file may be replaced between builds."""
     return Archive(path)
 
 
@@ -184,7 +184,7 @@ class PatchSource:
         return Preflight(facts, units, _patches(facts, items, np.arange(count), (None,) * count, None))
 
     def scan(self, context: Context, unit: PatchUnit) -> None:
-        """Reads and checks some patches and stores what is kept of them."""
+        """Reads and checks a unit's patches and stores their sizes, hashes, transforms and sums of numbers."""
         if self.is_scanned(context, unit):
             return
         facts, archive = self.reader.complete(context.options), _archive(context)
@@ -230,7 +230,7 @@ class PatchSource:
         return load_arrays(_path(context, unit)) is not None
 
     def gather(self, context: Context, listing: Listing, preflight: Preflight) -> Rows:
-        """Joins what the units found; checks the bands."""
+        """Joins the results of the units; checks the bands."""
         facts, items = preflight.facts, listing.entries
         parts = [_found(context, unit) for unit in preflight.units]
 
@@ -316,7 +316,7 @@ class PatchSource:
         return ExpectedSize(len(images), shards, int(shards * (1 + _STATE_FRACTION)))
 
     def _digest(self, context: Context, archive: Archive, item: Item, stored: bytes | None = None) -> bytes:
-        """Returns a hash of what a record holds of a patch.
+        """Returns a hash of the content of a patch's record.
 
         What a zip's directory says of a JPEG that is not to be decoded, its CRC-32 and length, is enough: the scan need
         not read it.

@@ -1,4 +1,4 @@
-"""What a data set is to the build: its facts, its options, and the steps that only it knows.
+"""Protocol of a data set that records are built from: facts, options, and the steps that depend on it.
 
 A build lists a source, looks at what its records will be (preflight), scans its units, gathers what the units have
 found, splits and plans that, and writes shards of the source's examples. `tfrecords_builder.build` does all that is the
@@ -42,7 +42,7 @@ class PublishedFile:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Facts about a source and its records; what depends on options or files is empty until the preflight.
+    """Facts about a source and its records; those that depend on options or files are empty until the preflight.
 
     Attributes:
         name: name of the data set, also the beginning of the shards' names.
@@ -92,13 +92,13 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What all units of work of a build share.
+    """Values that all units of work of a build share.
 
     Attributes:
         source: the source.
         options: its options, checked.
         state_dir: folder of the build's state.
-        opening: names this build among all; a worker that lives on opens files once for each.
+        opening: identifier of this build; a long-lived worker opens files once for each.
     """
 
     source: Source
@@ -108,10 +108,10 @@ class Context:
 
 
 class Unit(Protocol):
-    """Part of the scan; its length is the number of its examples, as far as it is known before.
+    """Unit of the scan; its length is the expected number of its examples.
 
     Attributes:
-        inputs: what it is made from, by the names of `Listing.stamps`.
+        inputs: its input files, by the names of `Listing.stamps`.
     """
 
     inputs: tuple[str, ...]
@@ -121,13 +121,13 @@ class Unit(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a source holds by its names, sizes and times, before anything is read.
+    """Listing of a source's files by names, sizes and times, before any is read.
 
     Attributes:
-        description: the options that change the records' bytes, and what else does, but for the inputs' content.
-        stamps: for each input, what changes when it does.
-        entries: the source's own list of what it holds.
-        made_from: for an input, what the names of the state's files begin with that are made from it.
+        description: the options and other values that change the records' bytes, without the inputs' content.
+        stamps: for each input, a value that changes with it, such as its size and time.
+        entries: the source's own list of its content.
+        made_from: for an input, prefixes of the names of the state's files that are made from it.
     """
 
     description: Mapping[str, Any]
@@ -138,13 +138,13 @@ class Listing:
 
 @dataclasses.dataclass(frozen=True)
 class Preflight:
-    """What is known before the scan.
+    """Result of the preflight, before the scan.
 
     Attributes:
         facts: the source's facts, complete.
         units: the units to scan.
-        candidates: what may become examples, so that what cannot be split is refused before the scan; None where
-            they are only known after the scan.
+        candidates: the possible examples, by which a split is checked before the scan; None where they are known
+            only after the scan.
         products: Sentinel-2 product identifiers, where known.
         warnings: lines for the user.
         details: whatever else the source needs later.
@@ -163,12 +163,12 @@ class Rows:
     """The N examples of a scan; parallel sequences.
 
     Attributes:
-        patches: what splitting needs to know of them.
+        patches: the input of the split.
         places: where `Source.examples` finds each one; small, for they cross to other processes.
-        bytes: int64 (N,), size of what a record will hold of each, in bytes.
-        digests: uint8 (N, 16), hashes by which a changed source is noticed.
+        bytes: int64 (N,), size of each one's stored image, in bytes.
+        digests: uint8 (N, 16), hashes to detect a changed source.
         class_pixels: int64 (N, classes), clear pixels of each class; None where an example has one class.
-        method: what the card says of their choice, beside the split.
+        method: the card's entries on their choice, beside the split.
         warnings: lines for the user.
     """
 
@@ -191,7 +191,7 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedExample:
-    """An example to write: its key, where it is found, and the hash of what the scan saw there."""
+    """An example to write: its key, its place in the source, and the hash of its content at the scan."""
 
     key: str
     place: Any
@@ -200,7 +200,7 @@ class PlannedExample:
 
 @dataclasses.dataclass(frozen=True)
 class RecordPlace:
-    """Where a record lies: its file's name, where it begins there, and its length, framing included."""
+    """Place of a record: name of its file, offset and length in bytes, framing included."""
 
     file: str
     offset: int
@@ -208,7 +208,7 @@ class RecordPlace:
 
 
 def read_planned(path: str, planned: PlannedExample) -> bytes | None:
-    """Returns the record of a planned example out of its file; None where it is no longer what the scan saw."""
+    """Reads the record of a planned example from its file; None where its hash has changed since the scan."""
     with contextlib.suppress(RecordsError, FileNotFoundError):
         record = tfrecord.read_record_at(path, planned.place.offset, planned.place.length)
         if digest(record) == planned.digest:
@@ -218,7 +218,7 @@ def read_planned(path: str, planned: PlannedExample) -> bytes | None:
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """An example as it is written.
+    """An encoded example.
 
     Attributes:
         record: the serialized `tf.train.Example`.
@@ -239,17 +239,17 @@ class RunUnits(Protocol):
         Args:
             function: does one unit's work, at the top level of a module.
             units: the units.
-            stage: what is said of it while it runs.
+            stage: its name for progress.
         """
 
 
 class Source(Protocol):
-    """A data set that records are built from. Crosses to other processes.
+    """Protocol of a data set that records are built from. Must be picklable.
 
     Attributes:
-        facts: what is known of it without its files.
-        Options: frozen dataclass of its options, see `eo_keras.core.options`; the first one says where it lies.
-        scanning: what is said of its scan while it runs.
+        facts: facts that are known without its files.
+        Options: frozen dataclass of its options, see `eo_keras.core.options`; the first one is its path.
+        scanning: name of its scan for progress.
         cuts: whether the scan writes the records themselves into the build's state. Then a dry run ends before the
             scan, and what has been scanned is kept when a file is refused.
     """
@@ -260,7 +260,7 @@ class Source(Protocol):
     cuts: bool
 
     def checked(self, options: Any, split: SplitOptions) -> Any:
-        """Returns its options with paths that mean the same to every worker.
+        """Returns its options with absolute paths.
 
         Raises:
             OptionError: if the options cannot work together.
@@ -270,34 +270,34 @@ class Source(Protocol):
         """Opens files in a worker process, before its first unit."""
 
     def list(self, context: Context, split: SplitOptions) -> Listing:
-        """Lists what it holds; quick, reads no image.
+        """Lists its files; quick, reads no image.
 
         Raises:
             SourceError: if it cannot be used.
         """
 
     def preflight(self, context: Context, listing: Listing, run: RunUnits) -> Preflight:
-        """Looks at what the records will be, before the scan.
+        """Determines the properties of the records, before the scan.
 
         Raises:
             SourceError: if it cannot be used.
         """
 
     def scan(self, context: Context, unit: Any) -> None:
-        """Reads and checks a unit and stores what is found in the build's state, unless it is there.
+        """Reads and checks a unit and stores the result in the build's state, unless it is there.
 
         Raises:
             SourceError: if a part of it is damaged or not of the data set's form.
         """
 
     def is_scanned(self, context: Context, unit: Any) -> bool:
-        """Tells whether the state holds what the scan of a unit found."""
+        """Tells whether the state holds the result of a unit's scan."""
 
     def gather(self, context: Context, listing: Listing, preflight: Preflight) -> Rows:
-        """Returns what the scan found, checked.
+        """Returns the examples that were scanned, checked.
 
         Raises:
-            SourceError: if it is lost, or the whole is not what it should be.
+            SourceError: if a result is lost, or all of them do not fit together.
         """
 
     def examples(self, context: Context, facts: Facts, planned: Sequence[PlannedExample]) -> Iterator[Encoded]:
@@ -315,7 +315,7 @@ class Source(Protocol):
         """
 
     def expected_size(self, options: Any) -> ExpectedSize | None:
-        """Estimates the size of a build; None if it is only known after the scan."""
+        """Estimates the size of a build; None if it is known only after the scan."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,7 +325,7 @@ class ExpectedSize:
     Attributes:
         patches: number of records.
         shard_bytes: size of all shards together.
-        bytes: the most that lies in the output folder at any time.
+        bytes: largest size of the output folder at any time.
     """
 
     patches: int
@@ -334,6 +334,6 @@ class ExpectedSize:
 
 
 def lost(path: str, found: str) -> SourceError:
-    """Returns the error about a file of the state that is gone."""
+    """Returns the error for a missing file of the state."""
     remedy = "keep other programs out of the output folder, and run the same command again"
     return SourceError(path, found, remedy=remedy)

@@ -1,4 +1,4 @@
-"""Any image data set that TensorFlow Datasets (TFDS) has prepared: with one class for each image, or with masks.
+"""Image data sets prepared by TensorFlow Datasets (TFDS), with one class for each image or with masks.
 
 Read are the files that TFDS writes: `dataset_info.json`, `features.json`, the names of classes, and TFRecord files. No
 TensorFlow is needed, and a records folder of this program is such a data set too. JPEGs stay as they are; other images
@@ -52,7 +52,7 @@ from tfrecords_builder.storage.state import load_arrays, save_arrays
 
 _INFO_NAME, _FEATURES_NAME = "dataset_info.json", "features.json"
 _SPLITS = {"train": TRAIN, "validation": VAL, "val": VAL, "test": TEST}
-"""How TFDS calls a split, and how records do; examples of others, such as `unlabeled`, are of no published split."""
+"""Names of splits in TFDS, and in records; examples of others, such as `unlabeled`, have no published split."""
 
 _KEYS = ("key", "filename")
 """Features that name an example, in the order they are looked for."""
@@ -90,7 +90,7 @@ class TFDSOptions:
     scene_level: str | None = options.scene_level()
 
     def __post_init__(self):
-        """Refuses values of another type or out of range."""
+        """Checks types and ranges."""
         check(self)
 
 
@@ -120,7 +120,7 @@ class _Shard:
 
 @dataclasses.dataclass(frozen=True)
 class _Example:
-    """An example as read: what a record of it holds, and its class's or pixels' labels."""
+    """An example as read: the content of its record, and the label of its class or of its pixels."""
 
     stored: bytes
     pixels: np.ndarray
@@ -169,11 +169,11 @@ class TFDS:
         return Listing({"source_name": found.name, **described}, stamps, found.shards)
 
     def preflight(self, context: Context, listing: Listing, run: RunUnits) -> Preflight:
-        """Returns the facts that features and the first example tell."""
+        """Returns the facts from the features and the first example."""
         return Preflight(_opened(context.options, context.opening).facts, listing.entries)
 
     def scan(self, context: Context, unit: _Shard) -> None:
-        """Reads and checks the examples of a file and stores what is kept of them."""
+        """Reads and checks the examples of a file and stores their keys, sizes, hashes and labels."""
         if self.is_scanned(context, unit):
             return
         found, offset = _opened(context.options, context.opening), 0
@@ -212,7 +212,7 @@ class TFDS:
         return load_arrays(files.join(context.state_dir, unit.state)) is not None
 
     def gather(self, context: Context, listing: Listing, preflight: Preflight) -> Rows:
-        """Joins what was found in the files, in the order of the keys."""
+        """Joins the results of the files, in the order of the keys."""
         facts, parts = preflight.facts, []
         for shard in preflight.units:
             path = files.join(context.state_dir, shard.state)
@@ -290,7 +290,7 @@ class TFDS:
         return (cards.SourceFile(found.name, size, whole.hexdigest()),)
 
     def expected_size(self, options: TFDSOptions) -> None:
-        """Returns None: what an image becomes depends on how it is encoded."""
+        """Returns None: the size of a record depends on its encoding."""
         return
 
 
@@ -392,7 +392,7 @@ class _Prepared:
 
 @functools.lru_cache(maxsize=1)
 def _opened(options: TFDSOptions, opening: str) -> _Prepared:
-    """Reads the description of a data set and its first example, once a process and build.
+    """Reads the description of a data set and its first example, once for each process and build.
 
     Raises:
         SourceError: if it is no prepared data set of images with classes or masks.
@@ -425,7 +425,7 @@ def _opened(options: TFDSOptions, opening: str) -> _Prepared:
 
 
 def _folder(options: TFDSOptions) -> str:
-    """Returns the folder of the data set's newest version, or of the one that is named."""
+    """Returns the folder of the data set's newest version, or of the given one."""
     folder = options.tfds_data_dir
     name, _, version = (options.tfds_name or "").partition(":")
     folder = files.join(folder, *filter(None, name.split("/")), *filter(None, [version]))
@@ -542,7 +542,7 @@ def _class_names(folder: str, name: str, feature: Mapping[str, Any]) -> tuple[st
 
 
 def _colours(count: int) -> list[str]:
-    """Returns colours of different hues, `#rrggbb`; the first ones stay the same whatever the number is."""
+    """Returns colours of different hues, `#rrggbb`; the first ones do not depend on the number."""
     golden = (math.sqrt(5) - 1) / 2
     colours = (colorsys.hsv_to_rgb(number * golden % 1, 0.65, 0.9 - 0.3 * (number % 2)) for number in range(count))
     return ["#" + "".join(f"{round(255 * part):02x}" for part in colour) for colour in colours]
@@ -575,7 +575,7 @@ def _shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _tensor(feature: Mapping[str, Any], values: Sequence[Any]) -> np.ndarray:
-    """Returns the numbers of a tensor as they are stored: as bytes, compressed, or as a list of numbers."""
+    """Reads the numbers of a tensor, which are stored as bytes, compressed, or as a list of numbers."""
     tensor = feature["tensor"]
     dtype, encoding = np.dtype(tensor["dtype"]), tensor.get("encoding", "none").lower()
     if encoding == "none":

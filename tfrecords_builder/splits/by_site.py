@@ -1,4 +1,4 @@
-"""Who is train, val and test among tiles: whole cities, or blocks inside them with a buffer of at least a tile."""
+"""Split of tiles by whole cities, or by blocks inside them with a buffer of at least a tile."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tfrecords_builder.splits import draws, spatial
 from tfrecords_builder.splits.types import TEST, TRAIN, VAL, Patches, SplitOptions, SplitResult
 
 _TOUCHING_M = 1.0
-"""Tiles of two cities that are nearer than this, edge to edge, share ground or border on each other."""
+"""Smallest distance in metres, edge to edge, of tiles of two cities."""
 
 
 def split_tiles(tiles: Patches, options: SplitOptions) -> SplitResult:
     """Splits tiles.
 
-    By city, the list's own split goes first; the cities without one are drawn by hash of name and seed. Tiles of
+    By city, the list's own split takes precedence; the cities without one are drawn by hash of name and seed. Tiles of
     different splits that share ground or border on each other, as those of neighbouring cities do, stay in the test
     (or validation) split alone. In blocks, the buffer is at least as wide as a tile.
 
@@ -42,7 +42,7 @@ def split_tiles(tiles: Patches, options: SplitOptions) -> SplitResult:
 
 
 def check_cities(cities: Mapping[str, str | None], options: SplitOptions) -> None:
-    """Refuses a list of cities that cannot be divided by city, before anything but the list has been read.
+    """Checks that a list of cities can be split by city, before any other file is read.
 
     Args:
         cities: each city's own split by its name, None where it is to be drawn.
@@ -94,13 +94,13 @@ def _by_city(tiles: Patches, options: SplitOptions) -> SplitResult:
 
 
 def draw_cities(cities: Mapping[str, str | None], options: SplitOptions) -> dict[str, str]:
-    """Returns the split of every city: the list's own, or a drawn one."""
+    """Returns the split of every city, from the list or drawn."""
     given = {name: split for name, split in cities.items() if split is not None}
     drawn = [name for name, split in cities.items() if split is None]
     drawn.sort(key=lambda name: draws.hash_order(name, options.seed))
     splits = collections.Counter(given.values())
     quotas = draws.quotas(len(cities), options)
-    # A country's cities are many; of a few, each split that is asked for still gets one.
+    # A country's cities are many; of a few, each requested split still gets one.
     left = {
         split: max(quotas[split], 1) - splits[split] if fraction else 0
         for split, fraction in ((TEST, options.test_fraction), (VAL, options.val_fraction))

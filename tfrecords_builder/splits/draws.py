@@ -1,4 +1,4 @@
-"""Draws that follow from keys and seed alone, and what every split has in common: quotas, folds, checks, counts."""
+"""Draws by hash of key and seed, and functions of every kind of split: quotas, folds, checks, counts."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from tfrecords_builder.splits.types import TEST, TRAIN, VAL, Patches, SplitOptio
 
 
 def hash_order(key: str, seed: int) -> bytes:
-    """Returns what patches are sorted by wherever an order must look random and yet follow from key and seed."""
+    """Returns the sort key of a pseudo-random order that depends on key and seed alone."""
     return hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=16).digest()
 
 
 def with_fraction_of_fold(options: SplitOptions) -> SplitOptions:
-    """Returns the options with the fraction of the patches that a fold tests on, if there is one."""
+    """Returns the options with the test fraction of a fold, if there is one."""
     if options.fold is None:
         return options
     return dataclasses.replace(options, test_fraction=1 / max(2, options.folds[1]))
 
 
 def check_not_empty(result: SplitResult, options: SplitOptions, what: str, groups: int | None = None) -> None:
-    """Refuses a division that leaves train, test or a wanted val empty.
+    """Checks that train, test and a requested val are not empty.
 
     Args:
         result: the split.
-        options: how it was made.
-        what: what has been split, and how much, such as `27,000 patches`.
+        options: its options.
+        what: the examples and their number, such as `27,000 patches`.
         groups: of what is divided in whole groups, such as cities, their number.
 
     Raises:
-        SourceError: if training, testing, or the validation that was asked for is empty.
+        SourceError: if train, test, or a requested val is empty.
     """
     named = options.method in ("published", "lists")
     wanted = [TRAIN, *([VAL] if options.val_fraction and not named else []), TEST]
@@ -64,7 +64,7 @@ def check_not_empty(result: SplitResult, options: SplitOptions, what: str, group
 
 
 def check_folds(options: SplitOptions, groups: int, what: str) -> None:
-    """Refuses more folds than there are groups to deal out; `what` names these, such as `blocks`.
+    """Checks that there are as many groups as folds; `what` names them, such as `blocks`.
 
     Raises:
         OptionError: if there are more.
@@ -119,19 +119,19 @@ def describe_identical(patches: Patches) -> dict[str, int]:
 
 
 def describe_draw(options: SplitOptions) -> dict[str, Any]:
-    """Returns what the card says of fractions and seed."""
+    """Returns the card's entries on fractions and seed."""
     fold = {} if options.fold is None else {"fold": options.folds[0], "folds": options.folds[1]}
     fractions = {"test_fraction": options.test_fraction, "val_fraction": options.val_fraction}
     return {**fold, **fractions, "seed": options.seed}
 
 
 def quotas(count: int, options: SplitOptions) -> dict[str, int]:
-    """Returns how many of `count` patches testing and validation should get."""
+    """Returns the number of test and validation patches out of `count`."""
     return {TEST: round(count * options.test_fraction), VAL: round(count * options.val_fraction)}
 
 
 def fill(groups: Iterable[Sequence[int]], left: dict[str, int], assignment: list[str | None]) -> None:
-    """Gives whole groups of positions to the first split that has space left for them, the rest to training."""
+    """Assigns whole groups of positions to the first split with space left for them, the rest to train."""
     for members in groups:
         split = next((name for name, free in left.items() if len(members) <= free), TRAIN)
         if split in left:
@@ -141,7 +141,7 @@ def fill(groups: Iterable[Sequence[int]], left: dict[str, int], assignment: list
 
 
 def draw_fold(groups: Sequence[Sequence[int]], fold: tuple[int, int]) -> tuple[list[Sequence[int]], int]:
-    """Puts those groups first that a fold tests on; also returns how many patches they hold.
+    """Moves the test groups of a fold to the front; also returns the number of their patches.
 
     A group belongs to the fold in whose fraction of all patches, counted in the order given, its first patch lies. So
     the folds are about as large as each other, and no group is in two.

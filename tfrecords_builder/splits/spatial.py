@@ -91,7 +91,7 @@ def corners_of(patches: Patches) -> Corners:
 
 
 def block_names(corners: Corners, block_km: float) -> list[str]:
-    """Names the block that each patch's centre lies in.
+    """Returns the name of the block that each patch's centre lies in.
 
     In Europe they are squares of EPSG:3035, elsewhere cells of `eo_keras.geo.footprints.cells`.
     """
@@ -111,7 +111,7 @@ def block_names(corners: Corners, block_km: float) -> list[str]:
 
 
 def _seam(longitude: np.ndarray) -> float:
-    """Returns the longitude, in degrees, from which the west begins: 0 to 360 degrees further on all places lie.
+    """Returns the longitude in degrees from which longitudes are counted eastwards, 0 to 360.
 
     It is that of the westernmost place, the antimeridian and whatever else is empty east of the easternmost.
     """
@@ -121,7 +121,7 @@ def _seam(longitude: np.ndarray) -> float:
 
 
 def _by_longitude(patches: Patches, longitude: np.ndarray, options: SplitOptions) -> tuple[str | None, ...]:
-    """Gives the west to training, what follows to validation and the east to testing."""
+    """Assigns the west to train, the middle to val and the east to test."""
     longitude = longitude - _seam(longitude)
     longitude[longitude < 0] += 360
     order = sorted(range(len(longitude)), key=lambda position: (longitude[position], patches.keys[position]))
@@ -171,7 +171,7 @@ def _by_blocks(patches: Patches, names: list[str], options: SplitOptions) -> tup
 
 
 def apply_buffer(footprints: Footprints, assignment: list[str | None], buffer_m: float) -> int:
-    """Leaves out patches within the buffer of a split to be kept clean of them; returns how many.
+    """Leaves out patches within the buffer around another split's patches; returns their number.
 
     Training and validation keep away from testing, then training from validation. Distances are those on the ground,
     from edge to edge.

@@ -98,7 +98,7 @@ def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
 
 
 def split_before_scan(patches: Patches, options: SplitOptions) -> None:
-    """Refuses what cannot be split before a patch has been read, as far as keys, classes and published splits tell.
+    """Checks by keys, classes and published splits whether the patches can be split, before one is read.
 
     Args:
         patches: what is known of them; which are identical, and where they lie, may be known only later.
@@ -155,7 +155,7 @@ def _split_as_published(patches: Patches, options: SplitOptions) -> SplitResult:
 
 
 def _across(patches: Patches, assignment: Sequence[str | None]) -> int:
-    """Counts the patches whose pixels lie in another split too."""
+    """Counts the patches with identical pixels in another split."""
     splits_of = collections.defaultdict(collections.Counter)
     for group, split in zip(patches.groups.tolist(), assignment, strict=True):
         if split:

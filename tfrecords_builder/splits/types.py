@@ -1,4 +1,4 @@
-"""Options of a split, what it divides, and its result."""
+"""Options, input and result of a split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METHODS = ("random", "published", "lists", "spatial", "city")
 @documented
 @dataclasses.dataclass(frozen=True)
 class SplitOptions:
-    """How examples are divided into train, val and test."""
+    """Options of a split into train, val and test."""
 
     split: str | None = option(
         None,
@@ -62,7 +62,7 @@ class SplitOptions:
 
     @property
     def method(self) -> str:
-        """One of `METHODS`; at random where nothing is said."""
+        """Method of the split, one of `METHODS`; random by default."""
         return self.split or "random"
 
     @property

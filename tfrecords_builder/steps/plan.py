@@ -1,4 +1,4 @@
-"""Which example goes to which shard, at which place. Pure: the plan follows from keys, sizes and options alone."""
+"""Plan of the shards: the shard and place of every example. Depends on keys, sizes and options alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfrecords_builder.splits.draws import hash_order
 from tfrecords_builder.splits.types import TEST, TRAIN, VAL
 
 MIN_TRAINING_SHARDS = 8
-"""Fewer shards would leave workers of a distributed training without a file of their own."""
+"""Smallest number of shards of a large split, so that workers of a distributed training have files of their own."""
 
 
 @dataclasses.dataclass(frozen=True)

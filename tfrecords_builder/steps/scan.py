@@ -1,4 +1,4 @@
-"""The first pass over a source: every unit is read once, and what planning needs is kept in the build's state."""
+"""Scan of a source: every unit is read once, and its results are kept in the build's state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes one shard: a function of the source, the plan and the shard's number, committed by a rename.
+"""Writing of a shard from the source and the plan, committed by a rename.
 
 Beside every finished shard the build's state holds its length, its SHA-256 and, of training shards, the histograms of
 its numbers, from which the card's statistics are made.
@@ -23,7 +23,7 @@ _COUNTED_TOGETHER = 64  # Images: counting many at once is several times faster,
 
 @dataclasses.dataclass(frozen=True)
 class ShardContext:
-    """What all shards of a build share."""
+    """Values that all shards of a build share."""
 
     build: Context
     facts: Facts
@@ -43,7 +43,7 @@ class ShardUnit:
         return len(self.examples)
 
     def digest(self) -> str:
-        """Returns a hash over what the shard will hold."""
+        """Returns a hash over the planned content of the shard."""
         whole = hashlib.sha256(f"{self.name} {self.counted}".encode())
         for example in self.examples:
             whole.update(example.key.encode() + b"\0" + example.digest)
@@ -51,7 +51,7 @@ class ShardUnit:
 
 
 class _HashingWriter:
-    """A binary file that hashes and counts what passes through."""
+    """A binary file that hashes and counts the bytes written to it."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
@@ -65,7 +65,7 @@ class _HashingWriter:
 
 
 def write_shard(context: ShardContext, unit: ShardUnit) -> None:
-    """Writes a shard and what the state holds about it, unless both are there already and whole.
+    """Writes a shard and its entry in the state, unless both exist and are complete.
 
     Raises:
         SourceError: if an example has changed since the scan.

@@ -1,4 +1,4 @@
-"""All shards of a build written, and what its state holds about a finished one: length, SHA-256, and histograms."""
+"""Writing of all shards, and the state's entry of a finished one: length, SHA-256 and histograms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ShardUnit(Protocol):
         """Returns the number of records."""
 
     def digest(self) -> str:
-        """Returns a hash over what the shard will hold."""
+        """Returns a hash over the planned content of the shard."""
 
 
 def write_all(
@@ -38,7 +38,7 @@ def write_all(
     histograms: Histograms,
     progress: Callable[[str, int, int], None] | None,
 ) -> tuple[list[cards.Shard], int]:
-    """Writes the shards of a build that an earlier call has not finished.
+    """Writes the shards that an earlier call has not finished.
 
     Args:
         engine: what runs the units.
@@ -75,7 +75,7 @@ def write_all(
 
 
 def note(state_dir: str, name: str, digest: str, size: int, sha256: str, histograms: Histograms) -> None:
-    """Notes that a shard has been written.
+    """Records in the state that a shard has been written.
 
     Args:
         state_dir: folder of the build's state.
@@ -106,7 +106,7 @@ def is_noted(state_dir: str, name: str, digest: str) -> bool:
 
 
 def is_whole(state_dir: str, output_dir: str, name: str, digest: str) -> bool:
-    """Tells whether a shard has been written, of just this content, and is whole by its length and SHA-256."""
+    """Tells whether a shard of this content has been written and is complete, by its length and SHA-256."""
     found = load_arrays(_path(state_dir, name))
     if found is None or str(found["unit"]) != digest:
         return False
@@ -118,7 +118,7 @@ def is_whole(state_dir: str, output_dir: str, name: str, digest: str) -> bool:
 
 
 def read(state_dir: str, name: str, examples: int, like: Histograms) -> tuple[cards.Shard, Histograms]:
-    """Returns what the state holds about a shard that has been written.
+    """Returns the state's entry of a written shard.
 
     Args:
         state_dir: folder of the build's state.

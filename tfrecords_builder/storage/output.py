@@ -41,7 +41,7 @@ class BuildReport:
 
 
 def resolved(output_dir: str | os.PathLike[str]) -> str:
-    """Returns the folder's path from the root on, which means the same to every worker, or its URL."""
+    """Returns the folder's absolute path, or its URL."""
     return files.absolute(output_dir)
 
 
@@ -52,7 +52,7 @@ def folder(output_dir: str) -> OutputFolder:
 
 @contextlib.contextmanager
 def held(output_dir: str, *, overwrite: bool) -> Iterator[OutputFolder]:
-    """Makes and holds the output folder for one build, as a context.
+    """Makes and locks the output folder for one build; a context manager.
 
     Raises:
         RecordsError: if it holds something else, or another process is writing to it.
@@ -66,7 +66,7 @@ def held(output_dir: str, *, overwrite: bool) -> Iterator[OutputFolder]:
 
 
 def check(output_dir: str, *, overwrite: bool) -> None:
-    """Refuses a folder that holds another build, or anything that no build of this program left there.
+    """Checks that a folder holds no other build and no foreign files.
 
     Raises:
         RecordsError: if it does.
@@ -84,7 +84,7 @@ def check(output_dir: str, *, overwrite: bool) -> None:
 
 
 def clear(output: OutputFolder, kept: Set[str], planned: Iterable[str]) -> None:
-    """Removes an earlier build or an unfinished one's remains, the card first: without it, nothing looks whole.
+    """Removes an earlier or unfinished build, its card first: a folder without a card is incomplete.
 
     Args:
         output: the folder.
@@ -102,12 +102,12 @@ def clear(output: OutputFolder, kept: Set[str], planned: Iterable[str]) -> None:
 
 
 def finish(output: OutputFolder, card: cards.DataCard) -> None:
-    """Writes what TensorFlow Datasets reads, and the card last."""
+    """Writes the metadata files of TensorFlow Datasets, and the card last."""
     output.write(tfds_metadata.contents(card) | cards.contents(card))
 
 
 def check_work(*, num_workers: int, engine: str, beam_options: tuple[str, ...], paths: tuple[str, ...]) -> None:
-    """Checks the options that say how a build is run.
+    """Checks the options of a build's engine.
 
     Args:
         num_workers: number of processes.

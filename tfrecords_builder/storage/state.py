@@ -1,6 +1,6 @@
-"""What an unfinished build keeps in its output folder, so that it can be killed at any moment and called again.
+"""State of an unfinished build in its output folder, from which a killed build is resumed.
 
-The folder `.build` holds `build.json` and `sources.json`, which say what is being built from what, a file for every
+The folder `.build` holds `build.json` and `sources.json`, which describe the build and its inputs, a file for every
 unit of the scan, and a file for every finished shard. It is removed when the card has been written.
 """
 
@@ -27,26 +27,26 @@ _TITLES = {
     "state_layout": "the layout of unfinished builds",
     "source_name": "the source's name",
 }
-"""What errors call a field where it is otherwise than in the code."""
+"""Names of fields in messages, where they differ from those in the code."""
 
 
 class BuildState:
-    """The state of the build in an output folder.
+    """State of the build in an output folder.
 
     Args:
         output: the records folder.
     """
 
     LAYOUT = 2
-    """Version of the state's files; a state of another version is refused, and not misread."""
+    """Version of the state's files; a state of another version is refused."""
 
     def __init__(self, output: OutputFolder):
-        """Names the folder; nothing is written."""
+        """Sets the folder; nothing is written."""
         self.output = output
         self.folder = os.fspath(output.path(STATE_FOLDER))
 
     def description(self) -> dict[str, Any] | None:
-        """Returns what was being built, or None where nothing was or its description cannot be read."""
+        """Returns the description of the unfinished build, or None where there is none or it cannot be read."""
         return self._load(_DESCRIPTION) if self.output.has_scratch(STATE_FOLDER) else None
 
     def _load(self, name: str) -> Any:
@@ -59,19 +59,19 @@ class BuildState:
         """Continues the build of this description, or begins it.
 
         Args:
-            description: what is built, by which options; two equal ones of the same sources give the same bytes.
-            sources: what it is built from: for each file, what changes when it does.
-            overwrite: whether an unfinished build of something else may be given up.
+            description: the options; two equal ones of the same sources give the same bytes.
+            sources: for each input file, a value that changes with it, such as its size and time.
+            overwrite: whether an unfinished build of something else may be removed.
 
         Returns:
-            The sources that an earlier call has refused and that have changed since: what was found of them no longer
-            holds.
+            The sources that an earlier call has refused and that have changed since; results stored of them are out
+            of date.
 
         Raises:
             RecordsError: if there is an unfinished build of something else and it may not be given up.
         """
         # As they are read back: without tuples.
-        description, sources = (json.loads(json.dumps(part)) for part in (description, sources))
+        description, sources = (json.loads(json.dumps(content)) for content in (description, sources))
         unfinished, known, refused = self.description(), self._load(_SOURCES), self._load(_REFUSED) or []
         changed = _changed(known or {}, sources)
         if unfinished == description and known is not None and set(changed) <= set(refused):
@@ -83,7 +83,7 @@ class BuildState:
             raise RecordsError(
                 self.output.folder,
                 "the folder holds an unfinished build of something else "
-                f"({found or _told(changed, known or {}, sources)})",
+                f"({found or _changes_text(changed, known or {}, sources)})",
                 "the same source and flags",
                 "undo the change and call it as before, choose another folder, or begin again with `overwrite`",
             )
@@ -94,17 +94,17 @@ class BuildState:
         return ()
 
     def note_refused(self, sources: Iterable[str]) -> None:
-        """Notes sources that a unit has refused: once they have changed, the build takes them as they are then."""
+        """Records sources that a unit has refused, so that their changed files are accepted later."""
         files.write_json(files.join(self.folder, _REFUSED), sorted(sources))
 
     def forget(self, beginnings: tuple[str, ...]) -> None:
-        """Removes the files of units whose names begin so, for their sources have changed."""
+        """Removes the files of units by the prefix of their names, since their sources have changed."""
         for name in files.list_names(self.folder):
             if name.startswith(beginnings):
                 files.remove(files.join(self.folder, name))
 
     def remove(self) -> None:
-        """Removes the state, last of all that is unfinished: a folder without it needs no further call."""
+        """Removes the state, after all other unfinished files: a folder without it is complete."""
         for name in (SCRATCH_NAME, STATE_FOLDER):
             self.output.drop_scratch(name)
 
@@ -113,8 +113,8 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
-def _told(changed: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any], others: str = "files") -> str:
-    """Says in words which files or other things have changed."""
+def _changes_text(changed: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any], others: str = "files") -> str:
+    """Returns a text on the inputs that have changed."""
     if not changed:
         return "by another version of the program"
     name = changed[0]
@@ -127,7 +127,7 @@ def _told(changed: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]
 
 
 def _differences(old: Any, new: Any, name: str = "") -> str:
-    """Says in words which options differ, by their flags; an empty text where none does."""
+    """Returns a text on the options that differ; an empty one where none does."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = [_differences(old.get(key), new.get(key), key) for key in {**old, **new}]
         return ", ".join(filter(None, found))
@@ -135,7 +135,7 @@ def _differences(old: Any, new: Any, name: str = "") -> str:
         return ""
     if isinstance(old, list) and isinstance(new, list) and any(isinstance(item, dict) for item in (*old, *new)):
         named = [{f"{name} {item.get('name')}": item for item in part} for part in (old, new)]
-        return _told(_changed(*named), *named, "entries")
+        return _changes_text(_changed(*named), *named, "entries")
     if max(len(_value(old)), len(_value(new))) > _LONGEST:
         return f"{_TITLES.get(name, f'`{name}`')} has changed"
     return f"{_TITLES.get(name, f'`{name}`')} was {_value(old)}, is now {_value(new)}"
@@ -148,14 +148,14 @@ def _value(value: Any) -> str:
 
 
 def save_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays to a file of the state. What a power failure leaves of it counts as not written."""
+    """Writes arrays to a file of the state; a file that a power failure cut counts as not written."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     files.write_bytes(path, buffer.getvalue(), durable=False)
 
 
 def load_arrays(path: str) -> dict[str, np.ndarray] | None:
-    """Returns the arrays of a file of the state, or None where it is absent or not whole."""
+    """Returns the arrays of a file of the state, or None where it is absent or incomplete."""
     try:
         with np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False) as found:
             return {name: found[name] for name in found.files}

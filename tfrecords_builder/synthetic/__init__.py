@@ -1,1 +1,1 @@
-"""The generated world: a small consistent land cover from which the demo's and the tests' data are cut."""
+"""Synthetic data for the demo and the tests, cut from a generated land cover."""

@@ -1,4 +1,4 @@
-"""Archives in the layout of the published EuroSAT ones, cut from the generated world."""
+"""Synthetic archives in the layout of EuroSAT's, cut from the generated world."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ZIP_TIME = (2018, 1, 1, 0, 0, 0)  # Any fixed time: the same seed must give the
 
 
 def archive_world(patches_per_class: int, seed: int = 1) -> World:
-    """Returns the world that archives of this seed are cut from, large enough for so many patches of each class."""
+    """Returns the world for archives of a seed, large enough for a number of patches of each class."""
     if not isinstance(patches_per_class, int) or not 1 <= patches_per_class <= _MOST_PATCHES:
         raise OptionError("patches_per_class", f"{patches_per_class!r}", f"a whole number from 1 to {_MOST_PATCHES}")
     return World(WorldOptions(seed=seed, cells=cells_for(patches_per_class)))
@@ -49,7 +49,7 @@ def write_eurosat_archive(
     layout: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pathlib.Path:
-    """Writes an archive like EuroSAT's. The same patch name is the same place in every archive of one seed.
+    """Writes an archive like EuroSAT's. Equal patch names are the same place in all archives of one seed.
 
     Args:
         path: what to write: a zip if the name ends in .zip (an older one is replaced), else a new folder.
@@ -120,7 +120,7 @@ def write_coordinates(path: str | os.PathLike[str], *, patches_per_class: int, s
 
 
 def _patches(world: World, patches_per_class: int) -> Iterator[tuple[str, int, int]]:
-    """Names and top left pixels of all patches, by class and number."""
+    """Yields names and top left pixels of all patches, by class and number."""
     for label, class_name in enumerate(EUROSAT.class_names):
         for number in range(1, patches_per_class + 1):
             yield f"{class_name}_{number}", *world.patch(label, number)
@@ -145,7 +145,7 @@ def _geotiff(world: World, row: int, col: int) -> bytes:
 
 
 def _encoded(image: np.ndarray, **profile) -> bytes:
-    """A georeferenced or plain image file's bytes from (height, width, bands)."""
+    """Encodes (height, width, bands) as an image file, georeferenced or not; returns its bytes."""
     height, width, count = image.shape
     with warnings.catch_warnings(), rasterio.io.MemoryFile() as memory:
         # A JPEG patch has no place of its own, like the published ones.
@@ -182,7 +182,7 @@ def _folder_writer(path: pathlib.Path) -> Iterator[Callable[[str, bytes], None]]
                 target.write_bytes(data)
 
             yield write
-            # mkdtemp makes folders for the owner alone; a result is for whoever may read what is beside it.
+            # mkdtemp makes folders for the owner alone; the result gets the usual permissions.
             temporary.chmod(next(folder for folder in temporary.iterdir()).stat().st_mode & 0o777)
             os.replace(temporary, path)
         finally:

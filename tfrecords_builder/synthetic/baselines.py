@@ -1,4 +1,4 @@
-"""How hard an archive or a map is: what a linear model makes of mean colours alone.
+"""Baselines of classification by color: accuracy of logistic regression on mean colors.
 
 A class that mean colour gives away needs no network; the difference between a network's score and this one is what the
 layout of the ground is worth.
@@ -22,7 +22,7 @@ _RIDGE = 1.0  # On the sum of the losses, as scikit-learn's default C = 1.
 
 @dataclasses.dataclass(frozen=True)
 class PixelScore:
-    """What colour alone finds in a map.
+    """Pixel accuracy of a linear model on colors.
 
     Attributes:
         accuracy: share of the test pixels whose class is found.
@@ -34,7 +34,7 @@ class PixelScore:
 
 
 def band_mean_baseline(features: np.ndarray, labels: np.ndarray, train: np.ndarray) -> float:
-    """Multinomial logistic regression on standardised features, by Newton's method.
+    """Fits multinomial logistic regression on standardised features by Newton's method; returns its accuracy.
 
     Args:
         features: float (patches, bands), for instance the patches' band means.
@@ -129,7 +129,7 @@ def mean_colour_baseline(archive_path: str | os.PathLike[str], *, seed: int = 0)
 def pixel_colour_baseline(
     image: np.ndarray, labels: np.ndarray, *, window: int = 1, ignore: int = 255, sample: int = 20_000, seed: int = 0
 ) -> PixelScore:
-    """Scores the linear model on the colours of a map's pixels, or on mean colours around them.
+    """Scores the linear model on the colours of pixels, or on mean colours around them.
 
     The model learns from the western half of the pixels drawn and is tested on the eastern half, then the other way
     round, so that it cannot profit from neighbours.
@@ -171,14 +171,14 @@ def pixel_colour_baseline(
 
 
 def _window_means(image: np.ndarray, window: int) -> np.ndarray:
-    """Means over all whole windows, float64 (height - window + 1, width - window + 1, bands)."""
+    """Averages all complete windows, float64 (height - window + 1, width - window + 1, bands)."""
     sums = np.pad(image.astype(np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0), (0, 0)))
     rows = sums[window:] - sums[:-window]
     return (rows[:, window:] - rows[:, :-window]) / window**2
 
 
 def archive_band_means(archive_path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Reads all patches of an archive.
+    """Computes the band means of all patches of an archive.
 
     Returns:
         Band means, float64 (patches, bands), in the files' units and band order; and class names, str (patches,).

@@ -1,4 +1,4 @@
-"""A world that is rendered in blocks of fixed places, each a pure function of the world's options.
+"""Generated world that is rendered in blocks at fixed positions, each a pure function of the world's options.
 
 So a pixel is the same through whichever window it is seen, and memory stays bounded however large the world is.
 """
@@ -20,7 +20,7 @@ _BLOCKS_KEPT = 256
 
 
 class _Cache:
-    """The values asked for last, by their key."""
+    """Cache of the values used last, by key."""
 
     def __init__(self, kept: int):
         self._kept = kept
@@ -36,7 +36,7 @@ class _Cache:
 
 
 class BlockWorld(abc.ABC):
-    """A square land cover with its Sentinel-2 image, asked for by pixel window of a UTM grid.
+    """A square land cover with its Sentinel-2 image, rendered by pixel window of a UTM grid.
 
     Attributes:
         size: edge of the world in pixels.
@@ -55,18 +55,18 @@ class BlockWorld(abc.ABC):
 
     @abc.abstractmethod
     def _paint(self, block_row: int, block_col: int) -> Painting:
-        """Paints a block and what is known around it: arrays of `sensor.EDGE` rows and columns."""
+        """Paints a block and its margin: arrays of `sensor.EDGE` rows and columns."""
 
     @abc.abstractmethod
     def _labels(self, layer: str, block_row: int, block_col: int) -> np.ndarray:
-        """A layer of whole numbers by name, uint16 (BLOCK, BLOCK); `classes` and `landscapes` exist in every world."""
+        """Returns a layer of integers by name, uint16 (BLOCK, BLOCK); every world has `classes` and `landscapes`."""
 
     def _sky(self, block_row: int, block_col: int) -> Sky | None:
-        """Clouds over a block, if there are any."""
+        """Returns the clouds over a block, if there are any."""
         return None
 
     def classes(self, row: int, col: int, height: int, width: int) -> np.ndarray:
-        """Land cover by pixel: of a river only the water is River, of a highway only the road is Highway.
+        """Returns the land cover by pixel: of a river only the water is River, of a highway only the road is Highway.
 
         Args:
             row: the window's first row; 0 is the world's northern edge.
@@ -83,14 +83,14 @@ class BlockWorld(abc.ABC):
         return self._layer("classes", row, col, height, width).astype(np.uint8)
 
     def landscapes(self, row: int, col: int, height: int, width: int) -> np.ndarray:
-        """Class of the landscape around each pixel: what a patch there would be labelled as.
+        """Returns the class of the landscape around each pixel, the label of a patch there.
 
         Arguments, shape and errors are those of `classes`; the fields along a river are River here.
         """
         return self._layer("landscapes", row, col, height, width).astype(np.uint8)
 
     def image(self, row: int, col: int, height: int, width: int, bands: tuple[str, ...] = EUROSAT_ORDER) -> np.ndarray:
-        """Harmonised digital numbers at the top of the atmosphere (Level-1C), reflectance x 10000.
+        """Returns harmonised digital numbers at the top of the atmosphere (Level-1C), reflectance x 10000.
 
         Bands of 20 m and 60 m are averaged to their own pixels and brought back to 10 m by a cubic spline.
 
@@ -112,7 +112,7 @@ class BlockWorld(abc.ABC):
         return self._window(row, col, height, width, ("image", *bands), len(bands))
 
     def native(self, row: int, col: int, height: int, width: int, bands: tuple[str, ...]) -> np.ndarray:
-        """The same numbers in the bands' own pixels, as products of Sentinel-2 hold them.
+        """Returns the same numbers at the bands' own resolution, as in Sentinel-2 products.
 
         Args:
             row: the window's first row, in pixels of the bands.

@@ -1,4 +1,4 @@
-"""Generated cities as a user would have them: products of Sentinel-2, an Urban Atlas package, OpenStreetMap's view.
+"""Synthetic cities: Sentinel-2 products, Urban Atlas packages and OpenStreetMap extracts.
 
 All three are cut from the same land cover. The list of cities that comes with them is what launch.build takes.
 """
@@ -44,7 +44,7 @@ _APART_M = 60_000.0
 
 @dataclasses.dataclass(frozen=True)
 class CityFiles:
-    """What was written of one city.
+    """Files of one city.
 
     Attributes:
         name: its name.
@@ -116,7 +116,7 @@ def write_city(
     changing: bool = False,
     map_options: OsmOptions | None = None,
 ) -> CityFiles:
-    """Writes a city's products, its Urban Atlas package and OpenStreetMap's view of it.
+    """Writes a city's products, its Urban Atlas package and its OpenStreetMap extract.
 
     Args:
         folder: where they go.
@@ -150,7 +150,7 @@ def write_city(
 
 
 def land_use(world: CityWorld) -> tuple[np.ndarray, Grid]:
-    """Returns a city's land use as it is mapped: areas below 0.25 ha have become part of their largest neighbour.
+    """Returns a city's land use as mapped: areas below 0.25 ha are merged into their largest neighbour.
 
     Returns:
         uint8 (size, size), places in `city_plan.CODES`, and the grid.

@@ -1,4 +1,4 @@
-"""The plan of a generated city: which land use lies where, and what runs through it.
+"""Plan of a synthetic city: its land use, roads, railway, river and lakes.
 
 Sites on a jittered lattice, dense in town and sparse outside, own the pixels that lie nearest to them (a Voronoi
 diagram, whose borders a noise bends). What a site is depends on its distance from the centres, on railways, highways
@@ -18,18 +18,18 @@ from tfrecords_builder.synthetic.curves import Blot, Line, Ray, Wave
 from tfrecords_builder.synthetic.noise import fractal_noise_at, hashed, salt
 
 KINDS = (*EUROSAT.class_names, "Park")
-"""What a site can look like, as `textures.paint` knows it."""
+"""Kinds of sites, the class names of `textures.paint`."""
 
 CODES = (
     *(0, 11100, 11210, 11220, 11230, 11240, 11300, 12100, 12210, 12220, 12230, 14100),
     *(21000, 22000, 23000, 31000, 32000, 50000, 91000, 92000),
 )
-"""Codes of the Urban Atlas that a city has; 0 is outside its boundary. Rasters of codes hold places in this tuple."""
+"""Codes of the Urban Atlas in a city; 0 is outside its boundary. Rasters of codes hold indices into this tuple."""
 
 PLACE_OF_CODE = {code: place for place, code in enumerate(CODES)}
 
 STAGES = 2
-"""How many states the ground goes through: before and after some regions changed."""
+"""Number of states of the ground: before and after some regions changed."""
 
 BENDS = ((97.0, 13.0), (31.0, 5.5), (9.0, 1.5))
 """Periods and strengths, in pixels, of the noise that bends the borders between sites."""
@@ -42,7 +42,7 @@ _CODE_OF_KIND = {
 }
 _DENSITIES = ((0.8, 11100), (0.6, 11210), (0.4, 11220), (0.22, 11230), (0.0, 11240))
 _CHANGES = 2
-"""Sites of each kind of change between the stages."""
+"""Number of sites of each kind of change between the stages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class CityPlan:
         lakes: still waters.
         boundary: the city's edge; outside there is no land use.
         unseen: areas without data, with their codes.
-        sites: what owns the pixels.
+        sites: the sites that the pixels belong to.
     """
 
     def __init__(self, seed: int, size: int):
@@ -120,7 +120,7 @@ class CityPlan:
         self.sites = self._sites()
 
     def _around(self, rng: np.random.Generator, reach: float) -> tuple[float, float]:
-        """A place so many edges of the plan away from its middle."""
+        """Returns a random place at a distance from the middle, in edges of the plan."""
         angle = rng.uniform(0, 2 * np.pi)
         return self.size * (0.5 + reach * np.sin(angle)), self.size * (0.5 + reach * np.cos(angle))
 
@@ -179,7 +179,7 @@ class CityPlan:
         return Sites(rows, cols, inside, urban, density, stages, codes)
 
     def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows and columns of all sites, some of them outside the plan, and how many pixels each owns about."""
+        """Returns rows and columns of all sites, some outside the plan, and about how many pixels each covers."""
         count = -(-self.size // _PITCH) + 4
         cell_rows, cell_cols = (cells.ravel() for cells in np.mgrid[:count, :count])
         top, left = (cell_rows - 2) * _PITCH, (cell_cols - 2) * _PITCH
@@ -203,7 +203,7 @@ class CityPlan:
         return rows, cols, areas
 
     def _centrality(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-        """1 in the centre, falling outwards along a winding course, slower on the arteries; villages have their own."""
+        """Returns the centrality of places: 1 in the centre, less outwards, more along arteries and in villages."""
         reach = np.hypot(rows - self.centre[0], cols - self.centre[1]) / (0.36 * self.size)
         found = 1.0 - reach * (0.5 + self._noise("growth", 0.25 * self.size, rows, cols))
         artery = np.min([np.abs(road.distance(rows, cols)) for road in self.arteries], axis=0)
@@ -214,7 +214,7 @@ class CityPlan:
         return found
 
     def _countryside(self, rows: np.ndarray, cols: np.ndarray, town: np.ndarray) -> np.ndarray:
-        """Open land by site: the kind that suits best, by slow noise, the nearness of the river and of the town."""
+        """Returns the open land of sites: the kind of the best score, by noise and distance to river and town."""
         flood = np.exp(-np.abs(self.river.distance(rows, cols)) / 30.0)
         garden = np.exp(-(((town + 0.12) / 0.15) ** 2))
         suits = {
@@ -231,13 +231,13 @@ class CityPlan:
         return places[np.argmax(scores, axis=0)]
 
     def _works(self, rows: np.ndarray, cols: np.ndarray, town: np.ndarray) -> np.ndarray:
-        """How well industry fits a site: near railway and highways, clustered, not in the old town."""
+        """Returns the score of industry at sites: high near railway and highways, clustered, low in the old town."""
         tracks = np.min([np.abs(line.distance(rows, cols)) for line in (self.railway, *self.highways)], axis=0)
         clusters = self._noise("works", 0.15 * self.size, rows, cols) + 0.15 * self._own("works", rows)
         return 0.7 * np.exp(-tracks / 45.0) + 2.4 * clusters - 1.8 * np.maximum(town - 0.45, 0.0)
 
     def _changed(self, rows: np.ndarray, kinds: np.ndarray, fringe: np.ndarray, inside: np.ndarray) -> np.ndarray:
-        """The second stage: woods that were cut, and industry on fields beside the town."""
+        """Returns the kinds of the second stage: some woods are cut, and industry stands on fields beside the town."""
         later = kinds.copy()
         field = (kinds == KINDS.index("AnnualCrop")) | (kinds == KINDS.index("Pasture"))
         for kind, candidates in (
@@ -252,12 +252,12 @@ class CityPlan:
         return fractal_noise_at(rows, cols, period, salt(self.seed, purpose), 2)
 
     def _own(self, purpose: str, rows: np.ndarray) -> np.ndarray:
-        """A random number of each site's own."""
+        """Returns a random number for each site."""
         return hashed(salt(self.seed, "own", purpose), np.arange(len(rows)))
 
 
 def _best(scores: np.ndarray, areas: np.ndarray, share: float) -> np.ndarray:
-    """Returns which sites have a score at least as good as those that fill a share of the area, the best first."""
+    """Selects the sites of the best scores that fill a share of the area."""
     order = np.argsort(-scores, kind="stable")
     order = order[np.isfinite(scores[order]) & (areas[order] > 0)]
     filled = np.cumsum(areas[order])
@@ -266,7 +266,7 @@ def _best(scores: np.ndarray, areas: np.ndarray, share: float) -> np.ndarray:
 
 
 def _codes(kinds: np.ndarray, density: np.ndarray, urban: np.ndarray) -> np.ndarray:
-    """Places in `CODES` by site."""
+    """Returns indices into `CODES` by site."""
     codes = np.zeros(len(kinds), np.uint8)
     for kind, code in _CODE_OF_KIND.items():
         codes[kinds == KINDS.index(kind)] = PLACE_OF_CODE[code]

@@ -1,4 +1,4 @@
-"""A generated city: the land cover of a `CityPlan`, painted like the patches, with Urban Atlas codes by pixel."""
+"""Synthetic city: the land cover and image of a `CityPlan`, with Urban Atlas codes by pixel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHADOW = (16, 11)  # Rows and columns from a shadow to its cloud: the sun stand
 
 @dataclasses.dataclass(frozen=True)
 class CityOptions:
-    """What a city and its image are determined by.
+    """Options of a synthetic city and its image.
 
     Attributes:
         seed: everything random.
@@ -52,7 +52,7 @@ class CityOptions:
     surface: bool = False
 
     def __post_init__(self):
-        """Refuses values that make no city."""
+        """Checks the values."""
         for name, low, high in (
             ("seed", 0, 2**31),
             ("size", 240, 10_980),
@@ -88,20 +88,20 @@ class CityWorld(BlockWorld):
     """A city with its Sentinel-2 image.
 
     Attributes:
-        options: what it was made from.
-        plan: what lies where.
+        options: its options.
+        plan: its plan.
     """
 
     def __init__(self, options: CityOptions | None = None):
         self.options = options or CityOptions()
         day = Day(self.options.seed, self.options.acquisition, self.options.surface)
-        # The paintings of a row of blocks are kept, for bands of several resolutions are asked for one after another.
+        # The paintings of a row of blocks are kept, for bands of several resolutions are rendered one after another.
         kept = -(-self.options.size // BLOCK)
         super().__init__(self.options.size, f"EPSG:{32600 + self.options.zone}", self.options.origin, day, kept)
         self.plan = CityPlan(self.options.seed, self.options.size)
 
     def codes(self, row: int, col: int, height: int, width: int) -> np.ndarray:
-        """Land use by pixel: codes of the Urban Atlas, 0 outside the city's boundary.
+        """Returns the land use by pixel: codes of the Urban Atlas, 0 outside the city's boundary.
 
         Arguments and errors are those of `classes`.
 
@@ -111,7 +111,7 @@ class CityWorld(BlockWorld):
         return np.array(CODES, np.int32)[self._layer("codes", row, col, height, width)]
 
     def clouds(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """How much of the ground clouds hide, and how much of the direct light they take.
+        """Returns the opacity of clouds and the strength of their shadows by pixel.
 
         Arguments and errors are those of `classes`.
 
@@ -145,7 +145,7 @@ class CityWorld(BlockWorld):
 
     @functools.cached_property
     def _thin(self) -> float:
-        """The noise's value at which a cloud is half opaque, so that the clouds hide the share asked for."""
+        """Returns the noise value at which a cloud is half opaque, from the share of clouds in the options."""
         places = np.arange(4.5, self.size, 9.0)
         rows, cols = np.meshgrid(places, places, indexing="ij")
         key = salt(self.options.seed, self.options.acquisition, "clouds")
@@ -173,7 +173,7 @@ class CityWorld(BlockWorld):
     def _owners(
         self, row: int, col: int, rows: np.ndarray, cols: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Nearest and second nearest site of each pixel, and the distance from the border between them, in pixels."""
+        """Returns the nearest and second nearest site of each pixel, and the distance to their border in pixels."""
         bent = []
         for axis, place in enumerate((rows, cols)):
             bend = [
@@ -209,7 +209,7 @@ class CityWorld(BlockWorld):
         return nearest, second, (then - first) / (2 * np.maximum(apart, 1.0))
 
     def _fields(self, row: int, col: int, owners: np.ndarray) -> CityPainting:
-        """Paints sites and lakes, without what runs through them."""
+        """Paints sites and lakes, without roads, railway and river."""
         sites, stage = self.plan.sites, self.options.stage
         painting = CityPainting(
             np.empty((len(spectra.MATERIALS), EDGE, EDGE), np.float32),

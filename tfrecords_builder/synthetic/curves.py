@@ -1,4 +1,4 @@
-"""Courses through a plan: winding lines across it, lines that leave a centre, and blots with winding shores.
+"""Curves of a plan: winding lines across it, lines from a centre, and blobs with winding edges.
 
 Places are rows and columns of the pixel grid; the middle of the first pixel is 0.5. Distances are in pixels, those
 from a line good near it, which is where it is drawn.
@@ -13,19 +13,19 @@ import numpy as np
 from tfrecords_builder.synthetic.noise import fractal_noise_at
 
 FAR = 1e4
-"""The distance told where a course has none."""
+"""Distance, in pixels, where a curve does not exist."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Wave:
-    """One swing of a winding line: amplitude and period in pixels (of a ray: radians and pixels), phase in radians."""
+    """Sine wave of a line: amplitude and period in pixels (of a ray: radians and pixels), phase in radians."""
 
     amplitude: float
     period: float
     phase: float
 
     def at(self, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the swing at places along the line, and its slope."""
+        """Returns the displacement at places along the line, and its slope."""
         turn = 2 * np.pi / self.period
         return (
             self.amplitude * np.sin(turn * along + self.phase),
@@ -52,7 +52,7 @@ class Line:
     half_width: float
 
     def distance(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-        """Signed distance of places from the line; negative on its left."""
+        """Returns the signed distance of places from the line; negative on its left."""
         sin, cos = np.sin(self.angle), np.cos(self.angle)
         down, right = rows - self.row, cols - self.col
         along, across = right * cos + down * sin, down * cos - right * sin
@@ -89,7 +89,7 @@ class Ray:
     start: float
 
     def distance(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-        """Signed distance of places from the line; `FAR` before it begins."""
+        """Returns the signed distance of places from the line; `FAR` before it begins."""
         down, right = rows - self.row, cols - self.col
         radius = np.hypot(down, right)
         swing, slope = self.wave.at(radius)
@@ -128,7 +128,7 @@ class Blot:
     power: float = 2.0
 
     def distance(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-        """Distance of places from the edge, about; negative inside."""
+        """Returns the approximate distance of places from the edge; negative inside."""
         down, right = np.abs(rows - self.row), np.abs(cols - self.col)
         reach = (down**self.power + right**self.power) ** (1 / self.power)
         rows, cols = np.broadcast_arrays(rows, cols)
@@ -137,13 +137,13 @@ class Blot:
 
 
 _MESH = 24
-# Distances change by about a pixel a pixel, so a coarse net tells what is near; half its mesh's diagonal, and as much
-# again, is added.
+# Distances change by about a pixel a pixel, so a coarse grid is enough to find what is near; half its mesh's diagonal,
+# and as much again, is added.
 _DOUBT = 1.5 * _MESH
 
 
 def near(course: Line | Ray | Blot, rows: np.ndarray, cols: np.ndarray, reach: float) -> bool:
-    """Tells whether a course may come as near as `reach` pixels to any place of a window.
+    """Tells whether a curve may be within `reach` pixels of any place in a window.
 
     Args:
         course: the course.

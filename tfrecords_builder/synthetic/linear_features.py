@@ -1,4 +1,4 @@
-"""What runs through a landscape: rivers, highways, roads and railways, drawn onto painted ground by their distance."""
+"""Linear features: rivers, highways, roads and railways, drawn onto painted ground by distance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from eo_keras.legends.catalogue import EUROSAT
 from tfrecords_builder.synthetic.painting import Painting, band
 
 VERGE = 1.4
-"""Width of the grown strip on each side of a highway, in pixels."""
+"""Width of the vegetated strip on each side of a highway, in pixels."""
 
 
 def draw_river(
@@ -34,7 +34,7 @@ def draw_river(
 
 
 def draw_highway(painting: Painting, distance: np.ndarray, half_width: float, light: float) -> np.ndarray:
-    """Draws a road of two carriageways between grown verges.
+    """Draws a road of two carriageways between vegetated verges.
 
     Args:
         painting: what to draw on.

@@ -1,4 +1,4 @@
-"""Mosaics: scenes whose pixels are real, made of EuroSAT patches laid out in regions of one class.
+"""Mosaics: scenes made of EuroSAT's patches, laid out in regions of one class.
 
 A mosaic is divided into regions with winding borders. A region shows a plane paved with patches of its class, turned
 and mirrored at random, so that borders between classes run anywhere in a patch, as they do on the ground. The pixels
@@ -33,10 +33,10 @@ PATCH = 64
 """Height and width of EuroSAT's patches in pixels."""
 
 CRS = "EPSG:32633"
-"""A zone in the middle of Europe; the mosaics lie side by side in it, far enough apart to share no tile."""
+"""UTM zone of the mosaics, which lie side by side, far enough apart to share no tile."""
 
 LAND_USE_CRS = "EPSG:3035"
-"""Urban Atlas's own."""
+"""CRS of Urban Atlas."""
 
 _ORIGIN, _GAP_M = (400_000.0, 5_900_000.0), 20_000.0
 _BANDS, _YEAR = ("B04", "B03", "B02"), 2018
@@ -53,7 +53,7 @@ CODES = {
     "River": "50000",
     "SeaLake": "50000",
 }
-"""The Urban Atlas code that each of EuroSAT's classes becomes; it does not tell rivers from lakes."""
+"""Urban Atlas code of each of EuroSAT's classes; rivers and lakes share one."""
 
 SHARES = {"Residential": 3.0, "Industrial": 3.0, "Forest": 2.0}
 """Relative frequencies of classes among the regions, 1 for all others."""
@@ -184,7 +184,7 @@ def paint(found: np.ndarray, classes: np.ndarray, patches: Patches, seed: Sequen
 
 
 def digital_numbers(image: np.ndarray) -> np.ndarray:
-    """Turns grey values of EuroSAT's JPEGs back into harmonised digital numbers, uint16, at least 1."""
+    """Converts grey values of EuroSAT's JPEGs to harmonised digital numbers, uint16, at least 1."""
     step = sentinel2.JPEG_STRETCH_DN / 254
     return np.clip(np.rint((image.astype(np.float64) - 1) * step), 1, None).astype(np.uint16)
 

@@ -1,4 +1,4 @@
-"""Noise that is a function of place: hashed lattices, so that a pixel's value does not depend on who asks for it."""
+"""Value noise from hashed lattices: a function of the position, independent of the window."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def salt(*parts: object) -> int:
-    """Returns a 32-bit salt for hashing, from anything whose `str` is stable (numbers and words)."""
+    """Returns a 32-bit salt for hashing, from numbers and words."""
     return zlib.crc32("/".join(map(str, parts)).encode())
 
 
@@ -42,7 +42,7 @@ def _axis(start: int, count: int, period: float) -> tuple[np.ndarray, np.ndarray
 
 
 def value_noise(row: int, col: int, height: int, width: int, period: float, key: int) -> np.ndarray:
-    """Smooth noise over a window of the pixel grid.
+    """Computes smooth noise over a window of the pixel grid.
 
     Args:
         row: the window's first row.
@@ -63,7 +63,7 @@ def value_noise(row: int, col: int, height: int, width: int, period: float, key:
 
 
 def fractal_noise(row: int, col: int, height: int, width: int, period: float, key: int, octaves: int = 3) -> np.ndarray:
-    """Sum of `octaves` value noises, each of half the period and 0.6 of the weight of the one before.
+    """Sums `octaves` value noises, each of half the period and 0.6 of the weight of the one before.
 
     Returns:
         float32 (height, width), in [0, 1), mean 0.5.
@@ -78,7 +78,7 @@ def fractal_noise(row: int, col: int, height: int, width: int, period: float, ke
 
 
 def value_noise_at(rows: np.ndarray, cols: np.ndarray, period: float, key: int) -> np.ndarray:
-    """The same noise as `value_noise` at single places.
+    """Computes the noise of `value_noise` at single places.
 
     Args:
         rows: places down the grid, in pixels; the middle of the first pixel is 0.5. Any shape.
@@ -103,7 +103,7 @@ def value_noise_at(rows: np.ndarray, cols: np.ndarray, period: float, key: int) 
 
 
 def fractal_noise_at(rows: np.ndarray, cols: np.ndarray, period: float, key: int, octaves: int = 3) -> np.ndarray:
-    """The same noise as `fractal_noise` at single places; the arguments are those of `value_noise_at`."""
+    """Computes the noise of `fractal_noise` at single places; the arguments are those of `value_noise_at`."""
     weights = [0.6**octave for octave in range(octaves)]
     noises = [value_noise_at(rows, cols, period / 2**octave, key + octave) for octave in range(octaves)]
     return sum(weight * noise for weight, noise in zip(weights, noises, strict=True)) / sum(weights)

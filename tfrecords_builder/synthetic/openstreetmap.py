@@ -1,4 +1,4 @@
-"""A generated city as OpenStreetMap has it: areas and lines with tags, some of them missing, none quite in place."""
+"""OpenStreetMap extract of a synthetic city: tagged areas and lines, some missing, all slightly displaced."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ TAGS = {
     32000: ("natural", "grassland"),
     50000: ("natural", "water"),
 }
-"""What OpenStreetMap says of a code's areas."""
+"""OpenStreetMap tag of the areas of each Urban Atlas code."""
 
 _STEP = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
 class OsmOptions:
-    """How good the map is.
+    """Options of the extract's quality.
 
     Attributes:
         complete: share of the areas, and of the streets, that somebody has mapped.
@@ -49,7 +49,7 @@ class OsmOptions:
     shift_m: float = 5.0
 
     def __post_init__(self):
-        """Refuses values that make no map."""
+        """Checks the values."""
         if not 0 < self.complete <= 1:
             raise OptionError("OpenStreetMap option complete", f"{self.complete}", "a share above 0, up to 1")
         if not 0 <= self.shift_m <= 100:

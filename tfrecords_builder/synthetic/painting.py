@@ -1,4 +1,4 @@
-"""Windows of ground to be painted, and painted ones: shares of materials, light and land cover by pixel."""
+"""Painted ground: shares of materials, illumination and land cover by pixel."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ class Ground:
         return self.height, self.width
 
     def rng(self) -> np.random.Generator:
-        """A fresh generator of the cell's own properties; the same numbers for every window of the cell."""
+        """Returns a new random generator of the cell; the same numbers for every window of the cell."""
         return np.random.default_rng([self.seed, 7, *self.cell])
 
     def key(self, purpose: str) -> int:
-        """A salt of this cell for one purpose."""
+        """Returns a salt of this cell for one purpose."""
         return salt(self.seed, *self.cell, purpose)
 
     def noise(self, period: float, purpose: str) -> np.ndarray:
-        """Value noise of the window, float32 (height, width) in [0, 1)."""
+        """Computes value noise of the window, float32 (height, width) in [0, 1)."""
         return value_noise(self.row, self.col, *self.shape, period, self.key(purpose))
 
     def fractal(self, period: float, purpose: str, octaves: int = 3) -> np.ndarray:
-        """Fractal noise of the window, float32 (height, width) in [0, 1)."""
+        """Computes fractal noise of the window, float32 (height, width) in [0, 1)."""
         return fractal_noise(self.row, self.col, *self.shape, period, self.key(purpose), octaves)
 
     def turned(self, angle: float) -> tuple[np.ndarray, np.ndarray]:
-        """Distances from the cell's centre along and across a direction, in pixels, float32 (height, width)."""
+        """Returns distances from the cell's centre along and across a direction, in pixels, float32 (height, width)."""
         y = (np.arange(self.row, self.row + self.height) + 0.5 - self.centre[0]).astype(np.float32)[:, None]
         x = (np.arange(self.col, self.col + self.width) + 0.5 - self.centre[1]).astype(np.float32)[None, :]
         sin, cos = np.float32(np.sin(angle)), np.float32(np.cos(angle))
@@ -82,7 +82,7 @@ class Painting:
     classes: np.ndarray
 
     def fill(self, mask: np.ndarray, paint: Callable[[int, int, int, int], Painting]) -> None:
-        """Fills the pixels of a mask with what is painted of the smallest window around them.
+        """Fills the pixels of a mask with a painting of the smallest window around them.
 
         Args:
             mask: bool (height, width), at least one pixel.
@@ -105,5 +105,5 @@ class Painting:
 
 
 def band(distance: np.ndarray, half_width: float | np.ndarray) -> np.ndarray:
-    """Coverage (0..1) of pixels by a band around distance 0: antialiased over one pixel."""
+    """Returns the coverage (0..1) of pixels by a band around distance 0, antialiased over one pixel."""
     return np.clip(half_width + 0.5 - np.abs(distance), 0.0, 1.0)

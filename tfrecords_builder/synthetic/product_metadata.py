@@ -1,4 +1,4 @@
-"""Names and metadata files of Sentinel-2 products, as the Sentinel-2 Products Specification Document has them.
+"""Names and metadata files of Sentinel-2 products, after the Sentinel-2 Products Specification Document.
 
 Of the metadata, what says what a product is, what its numbers mean and where it lies is written; of the sensor's inner
 affairs nothing is. GDAL's own driver for Sentinel-2 opens products by them.
@@ -18,7 +18,7 @@ from eo_keras.sensors.sentinel2 import BANDS, COMPOSITES, NOMINAL_ORDER, QUANTIF
 NO_DATA, SATURATED = 0, 65_535
 
 OFFSET = -1000
-"""What products add to their numbers since processing baseline 04.00; the pixels hold so much more."""
+"""Offset in the metadata since processing baseline 04.00; stored numbers are larger by its absolute value."""
 
 SCENE_CLASSES = (
     *("NODATA", "SATURATED_DEFECTIVE", "DARK_FEATURE_SHADOW", "CLOUD_SHADOW", "VEGETATION", "NOT_VEGETATED", "WATER"),
@@ -35,7 +35,7 @@ _BANDS_OF_LATITUDE = "CDEFGHJKLMNPQRSTUVWX"
 
 @dataclasses.dataclass(frozen=True)
 class ProductOptions:
-    """What a product is.
+    """Options of a generated Sentinel-2 product.
 
     Attributes:
         level: `L1C` or `L2A`, as the city's world is rendered.
@@ -56,18 +56,18 @@ class ProductOptions:
     swath: bool = True
 
     def __post_init__(self):
-        """Refuses what is no product."""
+        """Checks the level."""
         if self.level not in ("L1C", "L2A"):
             raise OptionError("product option level", f"'{self.level}'", "L1C or L2A")
 
     @property
     def offset(self) -> int:
-        """What is to be added to the numbers."""
+        """Offset to be added to the numbers."""
         return OFFSET if tuple(map(int, self.baseline.split("."))) >= _OFFSET_SINCE else 0
 
     @property
     def generated(self) -> datetime.datetime:
-        """When the product was made."""
+        """Time of processing."""
         return self.sensing + datetime.timedelta(hours=3)
 
     @property
@@ -90,12 +90,12 @@ class ProductOptions:
 
     @property
     def absolute_orbit(self) -> int:
-        """About how many orbits the satellite had made: 143 in ten days."""
+        """Approximate absolute orbit number: 143 orbits in ten days."""
         return int((self.sensing - _FIRST) / datetime.timedelta(days=10) * _CYCLE_ORBITS)
 
 
 def stamp(when: datetime.datetime) -> str:
-    """Returns a time as names have it."""
+    """Formats a time as in names of products."""
     return when.strftime("%Y%m%dT%H%M%S")
 
 
@@ -111,7 +111,7 @@ def tile_at(grid: Grid) -> str:
 
 
 def _geographic(crs: str, places: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Latitudes and longitudes of places."""
+    """Returns latitudes and longitudes of places."""
     from rasterio.warp import transform
 
     longitudes, latitudes = transform(crs, "EPSG:4326", *zip(*places, strict=True))
@@ -207,12 +207,12 @@ _N{options.baseline}">
 
 
 def _around(grid: Grid) -> list[tuple[int, int]]:
-    """Columns and rows of a grid's corners, the first one again at the end."""
+    """Returns columns and rows of a grid's corners, the first one again at the end."""
     return [(0, 0), (0, grid.height), (grid.width, grid.height), (grid.width, 0), (0, 0)]
 
 
 def _numbers_xml(options: ProductOptions) -> str:
-    """What the numbers mean: the quantification and, where there is one, the offset of every band."""
+    """Returns the quantification and, where there is one, the offset of every band as XML."""
     if options.level == "L2A":
         text = f"""
       <QUANTIFICATION_VALUES_LIST>
@@ -244,7 +244,7 @@ def _spectral_xml() -> str:
 
 
 def _metadata_name(band: str) -> str:
-    """Returns a band's name as the metadata have it: `B1`, `B8A`."""
+    """Returns a band's name in the metadata: `B1`, `B8A`."""
     return band if band == "B8A" else f"B{int(band[1:])}"
 
 
@@ -341,7 +341,7 @@ def manifest(root: pathlib.Path, level: str) -> str:
 
 
 def _identifier(options: ProductOptions, kind: str) -> str:
-    """The long identifier of a granule (`TL`) or a data strip (`DS`)."""
+    """Returns the long identifier of a granule (`TL`) or a data strip (`DS`)."""
     middle = f"A{options.absolute_orbit:06d}_T{options.tile}" if kind == "TL" else f"S{stamp(options.sensing)}"
     return (
         f"{options.satellite}_OPER_MSI_{options.level}_{kind}_EPAE_{stamp(options.generated)}_{middle}"

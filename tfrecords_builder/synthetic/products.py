@@ -1,4 +1,4 @@
-"""Sentinel-2 products of a generated city, in the layout that ESA delivers: SAFE folders with lossless JPEG 2000 bands.
+"""Sentinel-2 products of a synthetic city: SAFE folders with lossless JPEG 2000 bands.
 
 Folder and file names follow the Sentinel-2 Products Specification Document.
 """
@@ -33,10 +33,10 @@ from tfrecords_builder.synthetic.sensor import BLOCK
 from tfrecords_builder.synthetic.world import PIXEL_M
 
 _SURFACE_20M = ("B02", "B03", "B04", "B05", "B06", "B07", "B8A", "B11", "B12")
-"""What Level-2A has at 20 m, averaged where the band is finer; at 60 m this package needs B01 and B09 alone."""
+"""Bands of Level-2A at 20 m, averaged where the band is finer; at 60 m only B01 and B09 are written."""
 
 _FULL = 11_500
-"""Numbers from which a detector is full: mirroring roofs in the sun reach them, and little else."""
+"""Digital number from which a detector is saturated, as by roofs that reflect the sun."""
 
 
 def write_product(folder: str | os.PathLike[str], world: CityWorld, options: ProductOptions) -> pathlib.Path:
@@ -118,10 +118,10 @@ def _write_surface(folder: pathlib.Path, beginning: str, world: CityWorld, optio
 
 
 def _bands(world: CityWorld, options: ProductOptions) -> dict[str, np.ndarray]:
-    """Renders all bands of the level in their own pixels: what the product holds, uint16."""
+    """Renders all bands of the level at their own resolution, uint16 as stored."""
     names = [name for name, band in BANDS.items() if options.level in band.levels]
     found = {name: np.empty(2 * (world.size * PIXEL_M // BANDS[name].resolution_m,), np.uint16) for name in names}
-    # A row of blocks at a time, of which the world keeps the ground while band after band is asked for.
+    # A row of blocks at a time: the world caches its ground while the bands are rendered one after another.
     for top in range(0, world.size, BLOCK):
         for resolution in sorted({BANDS[name].resolution_m for name in names}):
             alike = tuple(name for name in names if BANDS[name].resolution_m == resolution)
@@ -140,7 +140,7 @@ def _bands(world: CityWorld, options: ProductOptions) -> dict[str, np.ndarray]:
 
 
 def _outside(size: int, step: int, options: ProductOptions) -> np.ndarray:
-    """Tells which pixels the swath does not reach: a wedge in the east, its edge along the orbit."""
+    """Returns the mask of pixels outside the swath: a wedge in the east."""
     edge = size // step
     if not options.swath:
         return np.zeros((edge, edge), bool)

@@ -1,4 +1,4 @@
-"""What the sensor makes of painted ground: light, haze, clouds, resolution and noise, a block at a time.
+"""Sensor model: digital numbers of painted ground with illumination, haze, clouds, resolution and noise, by block.
 
 A block is a square of fixed place; around it some ground is known too, for what coarse pixels and their interpolation
 reach beyond its edge.
@@ -23,15 +23,15 @@ BLOCK = 96
 """Edge of a block in pixels: a multiple of 6, so that 60 m pixels do not straddle blocks."""
 
 PAD = 12
-"""What is known around a block, in pixels: two of 60 m, as far as the cubic spline reaches."""
+"""Margin around a block in pixels: two pixels of 60 m, the support of the cubic spline."""
 
 EDGE = BLOCK + 2 * PAD
-"""Edge of a block with what is known around it, in pixels."""
+"""Edge of a block with its margin, in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Day:
-    """A day the sensor passed.
+    """An acquisition.
 
     Attributes:
         seed: of the world.
@@ -58,19 +58,19 @@ class Sky:
 
 
 def corner(block_row: int, block_col: int) -> tuple[int, int]:
-    """Returns the row and column of the first pixel that is known around a block."""
+    """Returns the row and column of the first pixel of a block's margin."""
     return block_row * BLOCK - PAD, block_col * BLOCK - PAD
 
 
 def resolution_step(band: str) -> int:
-    """Returns how many pixels of 10 m a band's own pixel is wide."""
+    """Returns the width of a band's pixel in pixels of 10 m."""
     return BANDS[band].resolution_m // PIXEL_M
 
 
 def sense(
     block_row: int, block_col: int, ground: Painting, day: Day, bands: tuple[str, ...], sky: Sky | None = None
 ) -> np.ndarray:
-    """Harmonised digital numbers of a block, coarse bands brought to 10 m: uint16 (BLOCK, BLOCK, bands)."""
+    """Computes harmonised digital numbers of a block, coarse bands resampled to 10 m: uint16 (BLOCK, BLOCK, bands)."""
     out = np.empty((BLOCK, BLOCK, len(bands)), np.uint16)
     for place, signal in enumerate(_signals(block_row, block_col, ground, day, bands, sky)):
         step = resolution_step(bands[place])
@@ -84,7 +84,7 @@ def sense(
 def sense_native(
     block_row: int, block_col: int, ground: Painting, day: Day, bands: tuple[str, ...], sky: Sky | None = None
 ) -> np.ndarray:
-    """Harmonised digital numbers of a block in the pixels of the bands, which have one resolution.
+    """Computes harmonised digital numbers of a block at the resolution of the bands, which is one.
 
     Returns:
         uint16 (BLOCK / step, BLOCK / step, bands), with the step of `resolution_step`.
@@ -102,7 +102,7 @@ def _digitised(signal: np.ndarray) -> np.ndarray:
 def _signals(
     block_row: int, block_col: int, ground: Painting, day: Day, bands: tuple[str, ...], sky: Sky | None
 ) -> Iterator[np.ndarray]:
-    """Each band's noisy signal in its own pixels: (BLOCK, BLOCK) at 10 m, else the whole of what is known."""
+    """Yields each band's noisy signal at its own resolution: (BLOCK, BLOCK) at 10 m, else with the margin."""
     window = (*corner(block_row, block_col), EDGE, EDGE)
     key = (day.seed, day.number)
     sun = 0.8 + 0.4 * value_noise(*window, 170.0, salt(*key, "sun"))
@@ -139,7 +139,7 @@ def _signals(
 
 
 def _lattice_noise(row: int, col: int, edge: int, key: int) -> np.ndarray:
-    """Noise of mean 0 and deviation 1 that is a function of place, float32 (edge, edge).
+    """Computes noise of mean 0 and deviation 1 that depends on the position alone, float32 (edge, edge).
 
     Coarse bands need it: the spline mixes in pixels of the next block, which has to know the same noise.
     """
@@ -152,7 +152,7 @@ _SPLINES: dict[int, np.ndarray] = {}
 
 
 def _spline(step: int) -> np.ndarray:
-    """Cubic B-spline weights from a padded block's coarse pixels to its inner fine ones, float32 (BLOCK, coarse)."""
+    """Returns cubic B-spline weights from a padded block's coarse pixels to its fine ones, float32 (BLOCK, coarse)."""
     if step not in _SPLINES:
         fine = (np.arange(PAD, PAD + BLOCK) + 0.5) / step - 0.5
         distance = np.abs(fine[:, None] - np.arange(EDGE // step))

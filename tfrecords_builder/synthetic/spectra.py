@@ -1,4 +1,4 @@
-"""Spectra of the generated world: what its materials reflect at the top of the atmosphere.
+"""Spectra of the generated world: top-of-atmosphere digital numbers of its materials.
 
 The figures are digital numbers (reflectance x 10000, Level-1C), made up after the general shape of such spectra: the
 red edge of green leaves, water dark beyond the red, soil rising into the shortwave infrared, and B10 nearly empty
@@ -27,7 +27,7 @@ _SPECTRA = {
 }
 
 MATERIALS: tuple[str, ...] = tuple(_SPECTRA)
-"""What the ground is made of; a pixel is a mixture of these."""
+"""Materials of the ground, the endmembers of every pixel's mixture."""
 
 _TABLE = np.array(list(_SPECTRA.values()), np.float32)
 _HAZE = dict(zip(NOMINAL_ORDER, (260, 215, 165, 130, 105, 75, 60, 50, 42, 40, 4, 12, 6), strict=True))
@@ -49,12 +49,12 @@ def endmembers(bands: tuple[str, ...]) -> np.ndarray:
 
 
 def haze(bands: tuple[str, ...]) -> np.ndarray:
-    """Returns what one unit of haze adds to each band, in digital numbers: float32 (bands,)."""
+    """Returns the digital numbers that one unit of haze adds to each band: float32 (bands,)."""
     return np.array([_HAZE[name] for name in bands], np.float32)
 
 
 def path(bands: tuple[str, ...]) -> np.ndarray:
-    """Returns the atmosphere's own share of the digital numbers, which Level-2A lacks: float32 (bands,)."""
+    """Returns the path radiance in digital numbers, which Level-2A lacks: float32 (bands,)."""
     return np.array([_PATH[name] for name in bands], np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Streets of a generated city as lines: the borders between its blocks, bent as the ground is."""
+"""Streets of a synthetic city as lines: the borders between its blocks, bent like the ground."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def streets(plan: CityPlan) -> list[np.ndarray]:
     sites = plan.sites
     places = shapely.points(sites.cols, sites.rows)
     cells = shapely.get_parts(shapely.voronoi_polygons(shapely.multipoints(places)))
-    # The diagram's cells come in an order of their own.
+    # The diagram's cells are not in the order of the sites.
     cell_of_site = shapely.STRtree(cells).query(places, predicate="within")
     blocks = cells[cell_of_site[1][sites.urban[cell_of_site[0]]]]
     first, second = shapely.STRtree(blocks).query(blocks, predicate="touches")
     borders = shapely.intersection(blocks[first[first < second]], blocks[second[first < second]])
     borders = borders[shapely.get_type_id(borders) == 1]
     borders = shapely.segmentize(borders, _STEP)
-    # All at once: the noise is asked for in few large arrays.
+    # All at once: the noise is faster in few large arrays.
     places, line = shapely.get_coordinates(borders, return_index=True)
     places = _unbent(plan, places[:, ::-1])
     wet = np.any([lake.distance(*places.T) < 0 for lake in plan.lakes], axis=0)
@@ -40,7 +40,7 @@ def streets(plan: CityPlan) -> list[np.ndarray]:
 
 
 def _unbent(plan: CityPlan, bent: np.ndarray) -> np.ndarray:
-    """The places whose bent ones are given, both (points, 2): the bend is undone step by step."""
+    """Inverts the bend of places (points, 2) by fixed-point iteration."""
     places = bent.copy()
     for _ in range(_ROUNDS):
         places += _DAMPING * (bent - places - _bend(plan, places))

@@ -1,7 +1,7 @@
-"""What each land-cover class looks like from above: mixtures of materials laid out as parcels, rows, streets, lines.
+"""Textures of the land-cover classes: mixtures of materials laid out as parcels, rows, streets and lines.
 
 The tone of open land (how green, how dry, how bright its soil) is drawn from one distribution for all classes that
-consist of it, so that a patch's mean colour says little about its class; the layout tells it.
+consist of it, so that the class of a patch follows from its layout rather than its mean colour.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tfrecords_builder.synthetic.spectra import MATERIALS
 
 @dataclasses.dataclass(frozen=True)
 class Tone:
-    """How open land of a cell looks on average: shares in 0..1."""
+    """Mean tone of a cell's open land: shares in 0..1."""
 
     green: float
     dry: float
@@ -142,12 +142,12 @@ def _pasture(ground: Ground, rng: np.random.Generator) -> Painting:
 
 
 def _countryside(ground: Ground, rng: np.random.Generator) -> Painting:
-    """The land around a line: fields, meadows or scrub."""
+    """Paints the land around a line: fields, meadows or scrub."""
     return (_annual_crop, _pasture, _herbaceous)[rng.choice(3, p=(0.45, 0.35, 0.2))](ground, rng)
 
 
 def _line(ground: Ground, rng: np.random.Generator, bend: float, period: tuple[float, float]) -> np.ndarray:
-    """Distance of each pixel from a winding line that passes near the cell's centre, in pixels."""
+    """Returns the distance of each pixel from a winding line near the cell's centre, in pixels."""
     along, across = ground.turned(rng.uniform(0, np.pi))
     length, phase = rng.uniform(*period), rng.uniform(0, 2 * np.pi)
     swing = bend * np.sin(2 * np.pi * along / length + phase)
@@ -249,7 +249,7 @@ def _industrial(ground: Ground, rng: np.random.Generator) -> Painting:
 
 
 def _park(ground: Ground, rng: np.random.Generator) -> Painting:
-    """Lawns with groups of trees and light paths: no class of EuroSAT's, the nearest is herbaceous vegetation."""
+    """Paints lawns with groups of trees and light paths; no class of EuroSAT's, nearest to herbaceous vegetation."""
     painting = _blank(ground, "HerbaceousVegetation")
     green = 0.45 + 0.5 * _tone(rng).green
     lawn = ground.noise(20.0, "lawn") - 0.5
@@ -277,7 +277,7 @@ _PAINTERS = {
 
 
 def paint(kind: str, ground: Ground) -> Painting:
-    """Paints a window of a cell as its class looks.
+    """Paints a window of a cell by its class.
 
     Args:
         kind: a class of `eo_keras.legends.catalogue.EUROSAT`, or `Park`.

@@ -1,4 +1,4 @@
-"""The generated world: one land cover, asked for by pixel window of a UTM grid.
+"""Generated world: a land cover of EuroSAT's classes, rendered by pixel window of a UTM grid.
 
 The world is a mosaic of landscape cells with winding borders, each of one EuroSAT class. It is rendered in blocks of
 fixed places, each a pure function of the options, so that a pixel is the same through whichever window it is seen, and
@@ -34,7 +34,7 @@ _LARGEST = 256
 
 @dataclasses.dataclass(frozen=True)
 class WorldOptions:
-    """What a world is determined by.
+    """Options of a generated world.
 
     Attributes:
         seed: everything random.
@@ -49,7 +49,7 @@ class WorldOptions:
     acquisition: int = 0
 
     def __post_init__(self):
-        """Refuses values that make no world."""
+        """Checks the values."""
         for name, low, high in (
             ("seed", 0, 2**31),
             ("cells", 1, _LARGEST),
@@ -65,7 +65,7 @@ class World(BlockWorld):
     """A mosaic of landscape cells with its Sentinel-2 image.
 
     Attributes:
-        options: what it was made from.
+        options: its options.
     """
 
     def __init__(self, options: WorldOptions | None = None):
@@ -76,12 +76,12 @@ class World(BlockWorld):
         self._wander = min((self.options.cell - PATCH) / 2 - 2, 0.25 * self.options.cell)
 
     def cell_class(self, cell_row: int, cell_col: int) -> int:
-        """Label of the class that the landscape cell at this place of the mosaic has."""
+        """Returns the label of a landscape cell of the mosaic."""
         group, place = divmod(_order_of_cell(cell_row, cell_col), len(EUROSAT))
         return int(self._shuffled(group)[place])
 
     def patch(self, label: int, number: int) -> tuple[int, int]:
-        """Row and column of the top left corner of a class's patch `number` (from 1), in the middle of its own cell.
+        """Returns row and column of the top left corner of a class's patch `number`, from 1, in the middle of its cell.
 
         Raises:
             OptionError: if the world is too small for it.
@@ -142,7 +142,7 @@ class World(BlockWorld):
         return whole
 
     def _mosaic(self, block_row: int, block_col: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row and column of the cell that each pixel belongs to, int64 (EDGE, EDGE)."""
+        """Returns row and column of the cell that each pixel belongs to, int64 (EDGE, EDGE)."""
         row, col = sensor.corner(block_row, block_col)
         indices = []
         for axis, start in enumerate((row, col)):
@@ -159,7 +159,7 @@ class World(BlockWorld):
 
 
 def _order_of_cell(row: int, col: int) -> int:
-    """Place of a cell in the order of growing squares around the north-west corner, which no world's size changes."""
+    """Returns the index of a cell in growing squares from the north-west corner, equal in worlds of any size."""
     ring = max(row, col)
     return ring * ring + (col if row == ring else ring + 1 + row)
 
@@ -171,5 +171,5 @@ def _cell_of_order(order: int) -> tuple[int, int]:
 
 
 def cells_for(patches_per_class: int) -> int:
-    """Returns the smallest `WorldOptions.cells` whose world holds so many patches of every class."""
+    """Returns the smallest `WorldOptions.cells` of a world with a number of patches of every class."""
     return math.isqrt(patches_per_class * len(EUROSAT) - 1) + 1

@@ -1,1 +1,1 @@
-"""Augmentation of patches and of crops."""
+"""Augmentation of patches and of crops of tiles."""

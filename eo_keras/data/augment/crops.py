@@ -1,4 +1,4 @@
-"""Random changes to tiles and their masks alike, drawn from seed and step alone.
+"""Augmentation of tiles with their masks, drawn from seed and step alone.
 
 A crop of a random scale is read from the tile as a window and brought to the crop's size: images by interpolation
 (smaller ones are averaged), masks by the nearest pixel. Beyond the tile's edge there is no data and no class. Nothing
@@ -16,10 +16,10 @@ from eo_keras.data.augment.patches import move_pixels
 from eo_keras.legends.catalogue import IGNORE
 
 
-def augment_maps(
+def augment_tiles(
     images: tf.Tensor, labels: tf.Tensor, draw: tf.Tensor, options: CropAugmentation, drawn: tuple[int, int]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Changes a batch of tiles.
+    """Augments a batch of tiles.
 
     Args:
         images: digital numbers (batch, height, width, band), integers; a pixel of no data is 0 in all bands.
@@ -38,13 +38,13 @@ def augment_maps(
         tf.TensorSpec((options.crop, options.crop, images.shape[-1]), images.dtype),
         tf.TensorSpec((options.crop, options.crop), tf.uint8),
     )
-    return tf.map_fn(lambda one: augment_map(*one, options), (images, labels, seeds), fn_output_signature=signature)
+    return tf.map_fn(lambda one: augment_tile(*one, options), (images, labels, seeds), fn_output_signature=signature)
 
 
-def augment_map(
+def augment_tile(
     image: tf.Tensor, label: tf.Tensor, seed: tf.Tensor, options: CropAugmentation
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Changes one tile: image (height, width, band) and label (height, width); see `augment_maps`."""
+    """Augments one tile: image (height, width, band) and label (height, width); see `augment_tiles`."""
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
     # Uniform in the logarithm: as much larger as smaller.
     low, high = math.log(options.scale_min), math.log(options.scale_max)
@@ -65,9 +65,9 @@ def augment_map(
 
 
 def _corner(edges: tf.Tensor, window: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draws where a window begins, down and right: within the tile, or before it where the window is larger."""
+    """Draws the first row and column of a window; negative ones where the window is larger than the tile."""
     free = edges - window
-    # As many places as there are, each as likely; 1 is never drawn, but may come of rounding.
+    # All places are equally likely; 1 is never drawn, but may result from rounding.
     drawn = tf.random.stateless_uniform([2], seed) * tf.cast(tf.abs(free) + 1, tf.float32)
     return tf.minimum(free, 0) + tf.minimum(tf.cast(drawn, tf.int32), tf.abs(free))
 
@@ -80,7 +80,7 @@ def crop_pair(
     size: int,
     factors: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Brings a square window of a tile to another size.
+    """Resizes a square window of a tile and its mask.
 
     A pixel of the result takes its class from the one pixel of the tile that its centre lies in, and has no data where
     that one has none. Its numbers are interpolated between the pixels that have data, or averaged over them where the

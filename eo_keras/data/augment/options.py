@@ -27,7 +27,7 @@ def _dihedral() -> Any:
 @documented
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Random changes to training patches; every patch draws its own. False where nothing is changed."""
+    """Options of random changes to training patches, drawn for every patch. False where nothing is changed."""
 
     dihedral: bool = _dihedral()
     max_shift: int = option(
@@ -58,7 +58,7 @@ class Augmentation:
         return any(dataclasses.astuple(self))
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuses images that the symmetries, the shift or the cutout do not fit.
+        """Checks the image size for the symmetries, the shift and the cutout.
 
         Args:
             height: height of the images in pixels.
@@ -77,13 +77,13 @@ class Augmentation:
 
 
 NO_AUGMENTATION = Augmentation(dihedral=False, max_shift=0, brightness=0.0, cutout=0)
-"""Patches as they are."""
+"""No augmentation."""
 
 
 @documented
 @dataclasses.dataclass(frozen=True)
 class CropAugmentation:
-    """Random crops of training tiles and their masks; every tile draws its own."""
+    """Options of random crops of training tiles and their masks, drawn for every tile."""
 
     crop: int | None = option(
         None,
@@ -121,7 +121,7 @@ class CropAugmentation:
         return dataclasses.replace(self, crop=max(SMALLEST_CROP, min(LARGEST_DEFAULT_CROP, size)))
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuses tiles that are smaller than the smallest window; every crop would be mostly empty.
+        """Checks that tiles are not smaller than the smallest window.
 
         Args:
             height: height of the tiles in pixels.

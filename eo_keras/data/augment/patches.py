@@ -1,4 +1,4 @@
-"""Changes to image batches on their stored integers: symmetries, shifts, brightness, squares cut out, and fewer pixels.
+"""Augmentation of image batches on their stored integers: symmetries, shifts, brightness, cutout, smaller size.
 
 Symmetries and shifts are one gather of pixel indices before any cast: that is many times faster than choosing between
 eight versions of every image. Every draw is stateless, so that a batch depends on its seed alone.
@@ -18,7 +18,7 @@ def augment_batch(
     numbers: tf.Tensor | None = None,
     drawn: tuple[int, int] | None = None,
 ) -> tf.Tensor:
-    """Augments a batch of images, as `augmentation` says and `seed` draws.
+    """Augments a batch of images.
 
     Args:
         images: integers (batch, height, width, band); height and width statically known.
@@ -65,7 +65,7 @@ def augment_batch(
 
 
 def cut_out(images: tf.Tensor, places: tf.Tensor, size: int) -> tf.Tensor:
-    """Makes a square of every image "no data".
+    """Sets a random square of every image to "no data".
 
     Args:
         images: (batch, height, width, band).

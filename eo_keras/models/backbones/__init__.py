@@ -1,1 +1,1 @@
-"""Backbones: networks that classify, and that segmentation networks are built on."""
+"""Backbones: classification networks, which segmentation networks are built on."""

@@ -1,4 +1,4 @@
-"""A compact residual network for patches of 64 pixels, made to be trained from random weights on few processors.
+"""Compact residual network for patches of 64 pixels, for training from random weights on few processors.
 
 Basic blocks of two 3x3 convolutions (He et al. 2015, arXiv 1512.03385, section 4.2) in three stages on grids of a
 quarter, an eighth and a sixteenth of the patch: most of the work is done where a pixel still sees a field's texture,

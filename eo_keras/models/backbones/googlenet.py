@@ -15,7 +15,7 @@ from eo_keras.models.layers.factory import AUXILIARY, LayerFactory
 from eo_keras.models.spec import NetworkSpec
 
 POOL = None
-"""Marks a pooling that halves the grid in `TABLE`."""
+"""Marker in `TABLE` of a pooling that halves the grid."""
 
 TABLE: tuple[tuple[str, tuple[int, ...] | None], ...] = (
     ("3a", (64, 96, 128, 16, 32, 32)),
@@ -33,10 +33,10 @@ TABLE: tuple[tuple[str, tuple[int, ...] | None], ...] = (
 """Table 1: channels of the 1x1, the 3x3 and its reduction before it, the 5x5 likewise, and the pool's projection."""
 
 AUXILIARY_BLOCKS = {"4a": "aux1", "4d": "aux2"}
-"""Blocks that the auxiliary classifiers follow (section 5)."""
+"""Blocks that auxiliary classifiers follow (section 5)."""
 
 DROPOUT, AUXILIARY_DROPOUT = 0.4, 0.7
-"""The rates of the paper: table 1, and section 5."""
+"""Dropout rates of the paper: table 1, and section 5."""
 
 
 def build_googlenet(

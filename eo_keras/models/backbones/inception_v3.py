@@ -23,10 +23,10 @@ from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.spec import NetworkSpec
 
 BATCH_NORM_EPSILON = 1e-3
-"""That of `keras.applications`; with another one its weights would give other outputs."""
+"""Epsilon of batch normalization in `keras.applications`, which its weights need."""
 
 DROPOUT = 0.2
-"""The rate of the authors' implementation in TensorFlow-Slim; the paper does not name one."""
+"""Dropout rate of the authors' implementation in TensorFlow-Slim; the paper does not name one."""
 
 POOL_PROJECTIONS = (32, 64, 64)
 """Channels after the pool in the blocks of the first grid; further ones as the last."""
@@ -90,7 +90,7 @@ def build_inception_v3(
 
 
 class _Network:
-    """The stem and the blocks. The order in which they make layers is the published one."""
+    """Stem and blocks, which make layers in the published order."""
 
     def __init__(self, factory: LayerFactory, width: float, padding: str):
         self.factory, self.width, self.padding = factory, width, padding

@@ -18,10 +18,10 @@ from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.spec import NetworkSpec
 
 BATCH_NORM_EPSILON = 1.001e-5
-"""That of `keras.applications`; with another one its weights would give other outputs."""
+"""Epsilon of batch normalization in `keras.applications`, which its weights need."""
 
 EXPANSION = 4
-"""A bottleneck block's output has four times the channels of its 3x3 convolution."""
+"""Ratio of a bottleneck block's output channels to those of its 3x3 convolution."""
 
 
 def build_resnet(

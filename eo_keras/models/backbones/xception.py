@@ -28,14 +28,14 @@ EXIT = ((728, 1024, 1024), (1536, 1536, 2048))
 """Channels of the separable convolutions of the exit flow's two blocks, the first of which halves the grid."""
 
 UNITS = 3
-"""Separable convolutions in a block."""
+"""Number of separable convolutions in a block."""
 
 MULTIPLE = 8
-"""Channels of narrower networks are rounded to this: vector instructions take that many at once."""
+"""Multiple to which channels of narrower networks are rounded, for vector instructions."""
 
 
 def build_xception(spec: NetworkSpec, *, middle: int = 16, width: float = 1.0, name: str = "xception") -> keras.Model:
-    """Builds the network as a classifier, with random weights; so the backbone of a segmentation network is pretrained.
+    """Builds the network as a classifier, with random weights, to pretrain the backbone of a segmentation network.
 
     Args:
         spec: inputs, classes and how layers compute; without dropout of its own.

@@ -53,7 +53,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def fewest_values(model: keras.Model, size: int) -> tuple[str, int]:
-    """Returns the batch normalization with the fewest values of a channel in one image, and how many those are.
+    """Returns the batch normalization with the fewest values of a channel in one image, and their number.
 
     Args:
         model: a functional model with a batch normalization.

@@ -1,4 +1,4 @@
-"""Factory of layers: the input, convolutions with batch normalization, the head, seeds and precisions."""
+"""Factory of layers: input, convolutions with batch normalization, head, seeds and precisions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from eo_keras.models.spec import IMAGE, POLICIES, NetworkSpec
 
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
-"""The layer whose outputs the loss is computed from; the only one that a new legend replaces."""
+"""Name of the layer of the logits; the only one that a new legend replaces."""
 
 AUXILIARY = "_logits"
-"""How the names of the auxiliary classifiers' last layers end."""
+"""Suffix of the names of the auxiliary classifiers' last layers."""
 
 DENSE_HEAD = ("aspp_", "decoder_")
 """Prefixes of the names of a segmentation network's layers with weights after its backbone."""
@@ -28,7 +28,7 @@ DENSE_HEAD = ("aspp_", "decoder_")
 
 @dataclasses.dataclass(frozen=True)
 class LayerFactory:
-    """Makes the layers of a network so that they agree in precision, batch normalization and seeds.
+    """Factory of a network's layers with common precision, batch normalization and seeds.
 
     Convolutions have no bias: batch normalization follows each one and would subtract it again.
 
@@ -49,7 +49,7 @@ class LayerFactory:
     batch_norm_scale: bool = True
 
     def __post_init__(self):
-        """Refuses what Keras cannot do."""
+        """Checks the values."""
         resolve_policy(self.spec.dtype_policy)
         backend = keras.config.backend()
         if self.spec.synchronized and backend != "tensorflow":
@@ -61,17 +61,17 @@ class LayerFactory:
 
     @property
     def policy(self) -> keras.DTypePolicy:
-        """The precision of the layers between the input and the head."""
+        """Dtype policy of the layers between the input and the head."""
         return resolve_policy(self.spec.dtype_policy)
 
     @property
     def exact(self) -> str:
-        """The precision of the normalization and the head, where reduced precision would lose too much."""
+        """Dtype policy of the normalization and the head: float64 with the policy float64, else float32."""
         return "float64" if self.policy.compute_dtype == "float64" else "float32"
 
     @property
     def last_gamma(self) -> str:
-        """The initial gamma of the last batch normalization of a residual block: `zeros` or `ones`."""
+        """Initializer of gamma in the last batch normalization of a residual block: `zeros` or `ones`."""
         zero = self.spec.zero_last_gamma
         return "zeros" if (self.spec.weights is None if zero is None else zero) else "ones"
 
@@ -101,7 +101,7 @@ class LayerFactory:
         )(x)
 
     def depthwise(self, x: Any, size: int, name: str, strides: int = 1, padding: str = "same", rate: int = 1) -> Any:
-        """Adds a convolution of each channel for itself, atrous where the rate is above 1.
+        """Adds a depthwise convolution, atrous where the rate is above 1.
 
         A pixel sees `size * size` values of its channel, which is what the initial weights go by: Keras's own scaling
         would count the other channels in, and what came out would be small beside the epsilon of batch normalization.
@@ -128,7 +128,7 @@ class LayerFactory:
         rate: int = 1,
         gamma: str = "ones",
     ) -> Any:
-        """Adds a 3x3 convolution in two parts (Chen et al. 2018, arXiv 1802.02611, section 3.1).
+        """Adds a 3x3 separable convolution (Chen et al. 2018, arXiv 1802.02611, section 3.1).
 
         Each channel for itself, batch normalization and a ReLU; then all channels of a pixel, and batch
         normalization: `<prefix>_depthwise`, `<prefix>_depthwise_bn`, `<prefix>_depthwise_relu`, `<prefix>_pointwise`,
@@ -234,7 +234,7 @@ class LayerFactory:
         return keras.Model(image, self.probabilities(logits), name=name)
 
     def layer_seed(self, layer_name: str) -> int | None:
-        """Returns a seed of a layer's own, so that adding a layer does not change the others' initial weights."""
+        """Returns a seed by a layer's name, so that adding a layer does not change the others' initial weights."""
         if self.spec.seed is None:
             return None
         digest = hashlib.sha256(f"{self.spec.seed}/{layer_name}".encode()).digest()

@@ -1,4 +1,4 @@
-"""The first layer of every model: digital numbers in, standardized bands out.
+"""First layer of every model: standardizes digital numbers by band.
 
 Because the normalization is a layer, training, evaluation, serving and mapping cannot disagree about it.
 """

@@ -10,7 +10,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="eo_keras")
 class ResizeLike(keras.layers.Layer):
-    """Bilinear interpolation of a feature map to the height and width of a finer one, whatever they are.
+    """Bilinear interpolation of a feature map to the height and width of another one.
 
     Pixel `i` of the map lies on pixel `ratio * i` of the finer one, as convolutions with a stride and symmetric padding
     place them; past the map's last pixel its value is kept. Where the finer map has a multiple of

@@ -1,4 +1,4 @@
-"""Pretrained weights of `keras.applications`, and the input that they were trained with."""
+"""Pretrained weights of `keras.applications` and their input scales."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 from eo_keras.models.pretrained.stem import IMAGENET_MEAN, IMAGENET_STD
 
 _LEVELS = 127.5
-"""Half the range of an 8-bit color; InceptionV3 is fed with `x / 127.5 - 1`."""
+"""Half the range of an 8-bit color; InceptionV3 takes `x / 127.5 - 1`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PretrainedWeights:
 
 
 def _caffe(application: str) -> PretrainedWeights:
-    """Colors of 0 to 255 less their mean, not divided by anything, blue first."""
+    """Returns weights for colors of 0 to 255 minus their mean, blue first."""
     return PretrainedWeights(application, IMAGENET_STD, stem_is_bgr=True)
 
 

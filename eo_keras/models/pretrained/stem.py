@@ -1,4 +1,4 @@
-"""The stem of a pretrained model for any bands of Sentinel-2.
+"""Stem of a pretrained model for any bands of Sentinel-2.
 
 The first convolution of an ImageNet model takes red, green and blue. Two ways to give it other bands: by name, each
 band goes to its own color; or by position, the first three bands go to red, green and blue whatever they are, as Helber
@@ -16,10 +16,10 @@ from eo_keras.errors import BandError, OptionError
 from eo_keras.sensors.sentinel2 import BANDS, COMPOSITES, nearest_band
 
 STEM_MODES = ("by_name", "by_position")
-"""How bands are matched with the colors of a pretrained kernel."""
+"""Modes of matching bands with the colors of a pretrained kernel."""
 
 RGB_ORDER = COMPOSITES["RGB"]
-"""The bands of red, green and blue, in the order of an RGB kernel's input channels."""
+"""Bands of red, green and blue, in the order of an RGB kernel's input channels."""
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """ImageNet's mean of red, green and blue on the scale 0 to 255 (0.485, 0.456, 0.406 times 255)."""

@@ -1,4 +1,4 @@
-"""Pretrained weights: read by layer name or order, fitted to the model's bands, reported.
+"""Loading of pretrained weights by layer name or order, with a stem for the model's bands.
 
 A weights file is read as numbers and nothing else: neither pickled objects nor layers, functions or classes named in it
 are ever brought to life, which is stricter than Keras's safe mode.
@@ -25,10 +25,10 @@ from eo_keras.models.pretrained.catalogue import RESNET50, PretrainedWeights
 from eo_keras.models.pretrained.stem import RGB_ORDER, StemBand, assign_sources, inflate_stem
 
 STEM = "conv1_conv"
-"""The layer that takes the bands, in every architecture."""
+"""Name of the layer that takes the bands, in every architecture."""
 
 STEM_BN = "conv1_bn"
-"""The batch normalization after it."""
+"""Name of the batch normalization after it."""
 
 _FORMS = "weights of keras.applications (.h5, .weights.h5, .keras) or a .keras model of this package"
 
@@ -85,7 +85,7 @@ def scratch_report(model: keras.Model) -> InitializationReport:
 def input_scale(
     weights: str | os.PathLike | None, bands: Sequence[str], stem: str, published: PretrainedWeights | None = RESNET50
 ) -> tuple[float, ...]:
-    """Returns the standard deviation that each band must have, so that the stem gets the input it was trained with.
+    """Returns the standard deviation of each band that the stem was trained with.
 
     1 for random weights. For weights of `keras.applications` the spread, in the input that it trains this architecture
     with, of the color in ImageNet whose kernel the band takes. For a model of this package what its own normalization
@@ -206,7 +206,7 @@ def _shifted(arrays, source: _Source, layer: keras.layers.BatchNormalization):
 
 
 def _named_by_order(layers: dict[str, list[np.ndarray]], model: keras.Model, where) -> dict[str, list[np.ndarray]]:
-    """Gives the source's layers the names of the model's: convolutions and batch normalizations each in their order."""
+    """Renames the source's layers to the model's: convolutions and batch normalizations in their order."""
 
     def is_convolution(arrays):
         return len(arrays) <= 2 and arrays[0].ndim == 4
@@ -334,7 +334,7 @@ def _array(dataset: h5py.Dataset, path: str) -> np.ndarray:
 
 
 def _listed(attributes, name: str) -> list[str]:
-    """Returns a list of names; long ones are stored in numbered pieces, as an HDF5 attribute holds 64 KiB."""
+    """Reads a list of names; long ones are stored in numbered pieces, since an HDF5 attribute holds 64 KiB."""
     if name in attributes:
         return [_text(value) for value in attributes[name]]
     pieces, number = [], 0

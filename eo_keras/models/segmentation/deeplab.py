@@ -1,4 +1,4 @@
-"""DeepLabv3+ (Chen et al. 2018, arXiv 1802.02611): a class for every pixel.
+"""DeepLabv3+ (Chen et al. 2018, arXiv 1802.02611) for semantic segmentation.
 
 A backbone with dilated convolutions in place of its last strides, atrous spatial pyramid pooling on its last feature
 map (section 3.1), and a decoder that joins the result to a finer feature map of the backbone (figure 2). The rates and
@@ -100,7 +100,7 @@ def _pyramid(factory: LayerFactory, x: Any, rates: Sequence[int], depth: int) ->
 
 
 def _decoder(factory: LayerFactory, x: Any, low: Any, ratio: int, depth: int, low_depth: int) -> Any:
-    """Adds the decoder up to the features that the scores are computed from, in the size of the low-level features."""
+    """Adds the decoder without its logits, in the size of the low-level features."""
     low = factory.conv_bn_relu(low, low_depth, 1, "decoder_low")
     x = ResizeLike(ratio, dtype=factory.policy, name="decoder_resize")(x, low)
     x = factory.concatenate([x, low], "decoder_concatenate")

@@ -142,7 +142,7 @@ def test_the_layer_with_the_field_is_found(tmp_path):
     # The whole name must match.
     with pytest.raises(SourceError, match="its fields are CODE_2012, fua_code"):
         vectors.read_polygons(path, "code")
-    with pytest.raises(SourceError, match=r"several layers could be meant: .*UA2012, .*UA2012_Boundary; expected one"):
+    with pytest.raises(SourceError, match=r"several layers match: .*UA2012, .*UA2012_Boundary; expected one"):
         vectors.read_polygons(path, None)
     with pytest.raises(SourceError, match="no layer of polygons in it is called 'x'; expected one of PL005L2_POZNAN"):
         vectors.read_polygons(path, "CODE_2012", layer="x")
@@ -169,9 +169,7 @@ def test_of_several_files_the_one_with_the_field(tmp_path):
     write(tmp_path / "sub.shp", fua=CODES)
     archive = zipped(tmp_path / "c.zip", first, second, *tmp_path.glob("sub.*"))
     assert same(vectors.read_polygons(archive, "code_2018"), codes=CODES[::-1])
-    with pytest.raises(
-        SourceError, match=r"c.zip: several layers could be meant: .*a.gpkg, layer a, .*b.gpkg, layer b"
-    ):
+    with pytest.raises(SourceError, match=r"c.zip: several layers match: .*a.gpkg, layer a, .*b.gpkg, layer b"):
         vectors.read_polygons(archive, r"code_20\d\d")
     # A folder, with what an operating system left behind in it.
     folder = tmp_path / "folder"

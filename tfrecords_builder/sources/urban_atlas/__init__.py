@@ -1,1 +1,1 @@
-"""Urban Atlas: tiles cut from scenes of cities, with their land use as masks."""
+"""Urban Atlas: tiles cut from scenes of cities, with land use as masks."""

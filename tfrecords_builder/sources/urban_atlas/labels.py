@@ -1,4 +1,4 @@
-"""Labels of a city: its land use as masks, within the area that is used."""
+"""Labels of a city: masks of its land use, within the area of interest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INSIDE, _OUTSIDE = 1, 0
 
 
 class LabelSource:
-    """Labels of a city, `IGNORE` outside the area that is used.
+    """Labels of a city, `IGNORE` outside the area of interest.
 
     Args:
         land_use: the city's land use.

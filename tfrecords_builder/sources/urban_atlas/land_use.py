@@ -1,4 +1,4 @@
-"""Land use of Urban Atlas: its files of any year and form, and its polygons as labels on a scene's grid."""
+"""Land use of Urban Atlas: its files of any year and format, and its polygons as labels on a scene's grid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eo_keras.legends.catalogue import IGNORE
 from eo_keras.legends.crosswalk import MOST_CLASSES, NARROW_ROADS, ROADS, Crosswalk
 
 ROAD_REACH = 8
-"""How far into a road what lies beside it is carried on, in pixels; what is wider is land of its own, and ignored."""
+"""Distance in pixels by which the classes beside a road are extended into it; the middle of wider roads is ignored."""
 
 _FIELD = re.compile(r"code_?(20\d\d)", re.IGNORECASE)
 _FIRST_EDITION = 2006
@@ -27,14 +27,14 @@ _MERGING = MOST_CLASSES
 
 
 class LandUse:
-    """The land use of a city, as labels of any window of a grid.
+    """Land use of a city, rasterized to labels of any window of a grid.
 
     Where there is no polygon (outside the city's boundary, gaps), or one of no data, labels are `IGNORE`.
 
     Args:
         polygons: land use with its codes as values.
-        code_map: what the codes become.
-        roads: one of `eo_keras.legends.crosswalk.ROADS`: what becomes of narrow roads.
+        code_map: the crosswalk from codes to labels.
+        roads: treatment of narrow roads, one of `eo_keras.legends.crosswalk.ROADS`.
         year: the year it is of, or None.
 
     Attributes:
@@ -45,7 +45,7 @@ class LandUse:
         bounds: smallest x, smallest y, largest x and largest y in it.
         count: number of polygons.
         repaired: how many had invalid rings.
-        source: where they come from.
+        source: their files, for messages.
 
     Raises:
         SourceError: if a code is unknown.
@@ -93,8 +93,8 @@ def read_land_use(
     2006 as they were first published have `CODE` beside `ITEM`, without a year.
 
     Args:
-        paths: files as `eo_keras.geo.polygons.read_polygons` takes them; where they overlap, later ones lie on top.
-        code_map: what the codes become.
+        paths: files as `eo_keras.geo.polygons.read_polygons` takes them; later ones are rasterized on top.
+        code_map: the crosswalk from codes to labels.
         crs: the scene's CRS, such as `EPSG:32633`.
         roads: one of `eo_keras.legends.crosswalk.ROADS`.
         year: which year's, where the files hold several, as those of changes do.
@@ -131,7 +131,7 @@ def _fields(layer: vector_files.Layer) -> dict[int, list[str]]:
 
 
 def _year_of(path: str, layers: Sequence[vector_files.Layer], wanted: int | None) -> int:
-    """Returns the year of a file's land use; the one wanted where it holds several."""
+    """Returns the year of a file's land use; the requested one where it holds several."""
     names = list(dict.fromkeys(name for layer in layers for name in layer.fields))
     years = sorted({year for layer in layers for year in _fields(layer)})
     if not years:

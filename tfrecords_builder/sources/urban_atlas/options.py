@@ -17,7 +17,7 @@ from tfrecords_builder.sources import options
 @documented
 @dataclasses.dataclass(frozen=True)
 class UrbanAtlasOptions:
-    """Options of Urban Atlas: which cities, what a tile is, and which tiles are kept."""
+    """Options of Urban Atlas: the cities, the tiles, and which tiles are kept."""
 
     cities: str | None = option(
         None, path=True, help="CSV file of the cities, with the header name,scenes,vectors,split,area."
@@ -80,7 +80,7 @@ class UrbanAtlasOptions:
     target_crs: str | None = option(None, help="Projection in metres to bring scenes to, such as EPSG:32633.")
 
     def __post_init__(self):
-        """Refuses values that cannot be, alone or together."""
+        """Checks the values, alone and together."""
         check(self)
         if self.stride is not None and self.stride > self.tile_size:
             raise OptionError("stride", f"{self.stride} pixels", f"1 to the tile's {self.tile_size}")
@@ -88,7 +88,7 @@ class UrbanAtlasOptions:
 
     @property
     def scene(self) -> SceneOptions:
-        """How scenes are opened."""
+        """Options of opening scenes."""
         return SceneOptions(
             bands=None if self.bands.strip().lower() == "all" else sentinel2.parse_bands(self.bands),
             resampling=self.resampling,
@@ -101,7 +101,7 @@ class UrbanAtlasOptions:
         )
 
     def scene_of(self, scaling: UserScaling | None) -> SceneOptions:
-        """Returns how the scenes of a city are opened, whose line in the list may say what their numbers mean."""
+        """Returns the options of opening a city's scenes, with the scaling of its line in the list."""
         if scaling is None:
             return self.scene
         return dataclasses.replace(
@@ -110,5 +110,5 @@ class UrbanAtlasOptions:
 
     @property
     def step(self) -> int:
-        """Pixels from one tile to the next."""
+        """Distance of neighbouring tiles in pixels."""
         return self.stride or self.tile_size

@@ -1,4 +1,4 @@
-"""The first look at a city: its scenes' headers and its land use, before a pixel is read.
+"""Preflight of a city: its scenes' headers and its land use, before a pixel is read.
 
 One unit of work a city; what it finds is a file in the build's state.
 """
@@ -23,18 +23,18 @@ from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
 from tfrecords_builder.sources.urban_atlas.sites import Site
 
 LABEL_YEARS_APART = 2
-"""Land use and scene that are further apart in time are warned of: towns grow."""
+"""Difference in years between land use and scene above which a warning is given."""
 
 _SAME_SIZE = 0.02
-"""How far pixel sizes may differ: those of grids that were brought to another CRS do, by the latitude."""
+"""Largest relative difference of pixel sizes: in a reprojected grid they depend on the latitude."""
 
 _SQUARE = 0.05
-"""How far a pixel's width and height on the ground may differ: in EPSG:3035 they do by 2.5 % at Europe's edges."""
+"""Largest relative difference of a pixel's width and height on the ground: 2.5 % at Europe's edges in EPSG:3035."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CityUnit:
-    """One city to survey, and the name of the file for what is found."""
+    """One city to survey, and the name of the file for its survey."""
 
     name: str
     city: Site
@@ -46,7 +46,7 @@ class CityUnit:
 
 @dataclasses.dataclass(frozen=True)
 class SceneSurvey:
-    """What is known of one scene of a city before a pixel is read.
+    """Header information of one scene of a city.
 
     Attributes:
         path: the scene, as the list of cities names it.
@@ -71,7 +71,7 @@ class SceneSurvey:
 
 @dataclasses.dataclass(frozen=True)
 class CitySurvey:
-    """What is known of one city before a pixel is read.
+    """Header information of one city's scenes, and its land use.
 
     Attributes:
         scenes: its scenes.
@@ -92,18 +92,18 @@ class CitySurvey:
 
 @functools.lru_cache(maxsize=4)
 def opened_scene(path: str, options: SceneOptions, opening: str, check: bool = True) -> Scene:
-    """Opens a scene once a process and build: another one may lie at its path when the next build begins."""
+    """Opens a scene once for each process and build, since the file may be replaced between builds."""
     return scenes.open_scene(path, options, check=check)
 
 
 @functools.lru_cache(maxsize=2)
 def opened_ground(city: Site, options: UrbanAtlasOptions, crs: str, opening: str) -> LabelSource:
-    """Reads and reprojects a city's land use once a process and build, as long as it is the one that is worked on."""
+    """Reads and reprojects a city's land use once for each process and build; only the last one is kept."""
     return open_labels(city, options, crs)
 
 
 def survey_city(context: Context, unit: CityUnit) -> None:
-    """Opens a city's scenes and land use and stores what planning needs.
+    """Opens a city's scenes and land use and stores its survey.
 
     Raises:
         SourceError: if a scene or the land use cannot be used, or they do not overlap.
@@ -149,7 +149,7 @@ def survey_city(context: Context, unit: CityUnit) -> None:
 
 
 def read_survey(context: Context, unit: CityUnit) -> CitySurvey:
-    """Returns what `survey_city` stored.
+    """Reads the survey that `survey_city` stored.
 
     Raises:
         SourceError: if it is gone.
@@ -269,7 +269,7 @@ def check_alike(surveys: dict[str, CitySurvey]) -> tuple[str, float]:
                 f"pixels of {scene.path} measure {scene.resolution_m:g} m on the ground, those of {first.path} "
                 f"{first.resolution_m:g} m",
                 "one pixel size",
-                "ask for a band of 10 m too, build two records folders, or, where a projection is not true to scale, "
+                "choose a band of 10 m too, build two records folders, or, where a projection is not true to scale, "
                 + _say_target(first.grid),
             )
     return first.level, first.resolution_m

@@ -1,4 +1,4 @@
-"""The list of cities that tiles are built from: their scenes, polygons and splits."""
+"""List of the cities that tiles are built from: their scenes, polygons and splits."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _city(where: str, folder: pathlib.Path, row: dict[str, str]) -> Site:
 
 
 def _scaling(where: str, row: dict[str, str]) -> UserScaling | None:
-    """Returns the scaling that a line gives its scenes, which overrides their own metadata."""
+    """Returns the scaling in a line of the list, which overrides the scenes' own metadata."""
     numbers = {}
     for column in ("scene_offset", "scene_scale"):
         if text := row.get(column):

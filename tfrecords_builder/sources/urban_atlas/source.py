@@ -49,7 +49,7 @@ _SPLITS = ("city", "spatial")
 
 @dataclasses.dataclass(frozen=True)
 class _Surveyed:
-    """What the preflight found: the cities with their surveys, and the size of a pixel in metres."""
+    """Result of the preflight: the cities with their surveys, and the size of a pixel in metres."""
 
     cities: Sequence[Site]
     surveys: Mapping[str, preflights.CitySurvey]
@@ -196,7 +196,7 @@ class UrbanAtlas:
         return sorted(found, key=lambda source: (source.name, source.sha256))
 
     def expected_size(self, options: UrbanAtlasOptions) -> None:
-        """Returns None: which tiles are kept is seen in their pixels."""
+        """Returns None: which tiles are kept depends on their pixels."""
         return
 
 
@@ -206,7 +206,7 @@ def _patches(
     keys: tuple[str, ...],
     places: Sequence[tuple[rows.RowUnit, int]],
 ) -> Patches:
-    """Returns what splitting needs to know of tiles, of which row and first column are given.
+    """Returns the input of the split for tiles, given their rows and first columns.
 
     Raises:
         SourceError: if there are none.
@@ -239,7 +239,7 @@ def _survey_name(number: int) -> str:
 
 
 def _stamps(cities: Sequence[Site]) -> dict[str, list[int]]:
-    """Returns size and time of the files that cities are built from, by which a changed one is noticed."""
+    """Returns size and time of the files that cities are built from, to detect changed ones."""
     stamps = {}
     for path in sorted({path for city in cities for path in city.files}):
         inner = [path, *source_files.sources_of_vrt(path)]
@@ -251,14 +251,14 @@ def _stamps(cities: Sequence[Site]) -> dict[str, list[int]]:
                 for name in names
                 if name.lower().endswith(wanted) and not is_litter(name)
             )
-        # A link that leads nowhere, or a file that is gone since it was listed, has neither.
+        # A broken link, or a file that was removed since the listing, has neither.
         found = [os.stat(name) for name in inner if os.path.exists(name)]
         stamps[path] = [sum(item.st_size for item in found), max((item.st_mtime_ns for item in found), default=0)]
     return stamps
 
 
 def _check_keys(keys: Sequence[str], places: Sequence[tuple[rows.RowUnit, int]]) -> None:
-    """Refuses two tiles of one key, as a city called `a-b` with scene `c` and one called `a` with scene `b-c` have.
+    """Checks that keys are unique: city `a-b` with scene `c` and city `a` with scene `b-c` give the same ones.
 
     Raises:
         SourceError: if there are two.
@@ -275,7 +275,7 @@ def _check_keys(keys: Sequence[str], places: Sequence[tuple[rows.RowUnit, int]])
 
 
 def _check_unchanged(before: Mapping[str, list[int]], now: Mapping[str, list[int]]) -> None:
-    """Refuses files that have changed since they were listed, of which tiles may show the old state or the new one.
+    """Checks that no file has changed since the listing.
 
     Raises:
         SourceError: at the first one.
@@ -289,7 +289,7 @@ def _check_unchanged(before: Mapping[str, list[int]], now: Mapping[str, list[int
 
 
 def _read(context: Context, planned: PlannedExample) -> bytes:
-    """Returns a record out of its row's file.
+    """Reads a record from its row's file.
 
     Raises:
         SourceError: if the file has been damaged.

@@ -1,4 +1,4 @@
-"""The files that a city's records are made from: hashed for the card, and checked against what their containers say."""
+"""Source files of a city: hashed for the card, and verified by the checksums of their containers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def of_scenes(scenes: Iterable[Scene]) -> tuple[list[cards.SourceFile], list[str
 
 
 def sources_of_vrt(path: str) -> list[str]:
-    """Lists the files that a VRT is made from, sorted; none of another file, or where the VRT cannot be used."""
+    """Lists the source files of a VRT, sorted; none of another file, or of an unusable VRT."""
     return sorted({containers.place_of(source)[0] for source in _sources_of_vrt(path)})
 
 
@@ -81,7 +81,7 @@ def _of_file(path: str) -> tuple[str, checksums.Manifest | None]:
 
 
 def of_vectors(path: str) -> cards.SourceFile:
-    """Hashes a file, zip or folder of land use; the checksums of all that a zip holds are verified.
+    """Hashes a file, zip or folder of land use; the checksums in a zip are verified.
 
     Raises:
         SourceError: if a zip is damaged.

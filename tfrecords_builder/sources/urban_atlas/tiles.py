@@ -1,4 +1,4 @@
-"""Tiles cut from scenes, a row at a time.
+"""Cutting of tiles from scenes, a row at a time.
 
 A row is read across the whole scene at once, so that memory stays bounded however large the scene is, and a decoded
 block serves all tiles that it touches. What a unit of work, one row, finds is a file in the build's state.
@@ -56,7 +56,7 @@ class RowUnit:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The tiles of a row that are kept; parallel arrays of N entries.
+    """Tiles of a row that are kept; parallel arrays of N entries.
 
     Attributes:
         keys: the tiles' keys.
@@ -90,7 +90,7 @@ def rows_of(number: int, city: Site, survey: CitySurvey, tiles: UrbanAtlasOption
 
 
 def beginning_of(number: int) -> str:
-    """Returns what the names of a city's rows begin with, by its place in the list of cities."""
+    """Returns the prefix of the names of a city's rows, by its place in the list of cities."""
     return f"row-{number:05d}-"
 
 
@@ -102,7 +102,7 @@ def _starts(length: int, first: int, end: int, tiles: UrbanAtlasOptions) -> list
 
 
 def cut_tiles(context: Context, unit: RowUnit) -> None:
-    """Cuts the tiles of a row and stores those that are kept, and what planning needs of them.
+    """Cuts the tiles of a row and stores those that are kept, with their hashes and class counts.
 
     Raises:
         SourceError: if the scene is damaged.
@@ -171,7 +171,7 @@ def _is_kept(tile: records.PixelLabels, tiles: UrbanAtlasOptions) -> bool:
 
 
 def read_row(context: Context, unit: RowUnit) -> Row:
-    """Returns what `cut_row` stored about a row.
+    """Reads the tiles of a row that `cut_tiles` stored.
 
     Raises:
         SourceError: if it is gone.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eo_keras.data.augment.crops import CropAugmentation, augment_maps, crop_pair
+from eo_keras.data.augment.crops import CropAugmentation, augment_tiles, crop_pair
 from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import IGNORE
 
@@ -21,7 +21,7 @@ def tiles(dtype=np.uint16):
 
 def augment(images, labels, options, draw=(1, 2), drawn=None):
     drawn = drawn or (0, len(images))
-    found = augment_maps(tf.constant(images), tf.constant(labels), tf.constant(draw, tf.int64), options, drawn)
+    found = augment_tiles(tf.constant(images), tf.constant(labels), tf.constant(draw, tf.int64), options, drawn)
     return tuple(part.numpy() for part in found)
 
 
@@ -63,7 +63,7 @@ def test_a_draw_repeats_and_another_differs():
     assert (augment(images, labels, options, (1, 3))[1] != first[1]).any()
     images[0, 20:30, 10:40] = 0  # What lies beside no data takes a path of its own.
     first = augment(images, labels, options)
-    in_graph = tf.function(augment_maps, autograph=False)(
+    in_graph = tf.function(augment_tiles, autograph=False)(
         tf.constant(images), tf.constant(labels), tf.constant((1, 2), tf.int64), options, (0, BATCH)
     )
     for one, other in zip(first, in_graph, strict=True):
