@@ -102,55 +102,68 @@ class BandScaling:
     fixed: bool = False
 
 
-def band_scaling(
-    dataset: Any,
-    path: str,
-    index: int,
-    band: str,
-    user: UserScaling,
-    statement: Statement | None,
-    offset_in_name: tuple[bool | None, str],
-    recent: bool,
-) -> BandScaling:
-    """Determines the meaning of a band's stored numbers.
+@dataclasses.dataclass(frozen=True)
+class StoredBand:
+    """A band of a raster file with all statements about its scaling.
 
-    Args:
+    Attributes:
         dataset: the file, opened by rasterio.
         path: the file, for errors.
         index: the band's number in it, from 1.
-        band: its name.
+        name: the band's name.
         user: the user's options.
         statement: metadata beside the file, or None.
         offset_in_name: result of `scene_names.has_offset`.
-        recent: whether the scene was acquired since products carry an offset.
+        recent: whether the scene was acquired since products have an offset.
+    """
+
+    dataset: Any
+    path: str
+    index: int
+    name: str
+    user: UserScaling
+    statement: Statement | None
+    offset_in_name: tuple[bool | None, str]
+    recent: bool
+
+    @property
+    def dtype(self) -> str:
+        """Type of its numbers."""
+        return self.dataset.dtypes[self.index - 1]
+
+    @property
+    def tags(self) -> tuple[float, float]:
+        """Scale and offset in the file's own tags; 1 and 0 where it has none."""
+        return self.dataset.scales[self.index - 1], self.dataset.offsets[self.index - 1]
+
+
+def band_scaling(band: StoredBand) -> BandScaling:
+    """Determines the meaning of a band's stored numbers.
 
     Raises:
         SourceError: if it is stated nowhere.
         OptionError: if an option does not fit this file.
     """
-    dtype, nodata = dataset.dtypes[index - 1], dataset.nodatavals[index - 1]
+    dtype, nodata, statement = band.dtype, band.dataset.nodatavals[band.index - 1], band.statement
     # Eight bits may hold reflectance where a scale is stated.
-    if dtype not in DTYPES and not (dtype == "uint8" and (user.scale is not None or dataset.scales[index - 1] != 1)):
+    if dtype not in DTYPES and not (dtype == "uint8" and (band.user.scale is not None or band.tags[0] != 1)):
         raise SourceError(
-            path,
+            band.path,
             f"numbers of type {dtype}",
             "digital numbers of 16 bits, or reflectance in floating point",
             "give the product or an export that keeps its numbers; a picture for the screen does not",
         )
-    is_float = dtype.startswith("float")
-    if is_float:
-        scaling = _of_floats(dataset, path, index, dtype, user)
-    elif user.units == "reflectance":
+    scaling, warning = None, ""
+    if dtype.startswith("float"):
+        scaling = _of_floats(band)
+    elif band.user.units == "reflectance":
         raise OptionError(
             "`scene_units=reflectance`",
-            f"{path} holds whole numbers ({dtype})",
+            f"{band.path} holds whole numbers ({dtype})",
             remedy=f"leave it out, or give it {COLUMN}",
         )
-    else:
-        scaling = None
-    warning = ""
     if scaling is None:
-        scaling, warning = _of_digital_numbers(dataset, path, index, band, user, statement, offset_in_name, recent)
+        scaling, warning = _of_digital_numbers(band)
     # 0 is no data everywhere in Sentinel-2; a file may name another number as well.
     values = {0.0, float(statement.nodata) if statement else 0.0}
     values |= set() if nodata is None or math.isnan(nodata) else {float(nodata)}
@@ -162,9 +175,9 @@ def band_scaling(
     )
 
 
-def _of_floats(dataset: Any, path: str, index: int, dtype: str, user: UserScaling) -> Scaling | None:
+def _of_floats(band: StoredBand) -> Scaling | None:
     """Returns the scaling of floating-point numbers; None where they are digital numbers, as integers are."""
-    scale, offset = dataset.scales[index - 1], dataset.offsets[index - 1]
+    (scale, offset), user = band.tags, band.user
     if scale != 1.0 or user.units == "dn" or (user.first and user.scale is not None):
         return None
     if user.units == "reflectance":
@@ -172,29 +185,21 @@ def _of_floats(dataset: Any, path: str, index: int, dtype: str, user: UserScalin
         return Scaling(float(QUANTIFICATION), offset * QUANTIFICATION, "as `scene_units=reflectance` says")
     if user.scale is None:
         raise SourceError(
-            path,
-            f"numbers of type {dtype}, which may be reflectance or digital numbers",
+            band.path,
+            f"numbers of type {band.dtype}, which may be reflectance or digital numbers",
             "a statement which they are",
             "say `scene_units=reflectance` or `scene_units=dn`",
         )
     return None
 
 
-def _of_digital_numbers(
-    dataset: Any,
-    path: str,
-    index: int,
-    band: str,
-    user: UserScaling,
-    statement: Statement | None,
-    offset_in_name: tuple[bool | None, str],
-    recent: bool,
-) -> tuple[Scaling, str]:
+def _of_digital_numbers(band: StoredBand) -> tuple[Scaling, str]:
     """Returns the scaling of integers, and a warning."""
-    stated = statement.numbers.get(band) if statement else None
-    own = None if user.first and user.numbers else _own_tags(dataset, path, index, user)
+    path, user, statement = band.path, band.user, band.statement
+    stated = statement.numbers.get(band.name) if statement else None
+    own = None if user.first and user.numbers else _own_tags(band)
     flags = user.numbers and Scaling(*user.numbers, "as `scene_offset` and `scene_scale` say")
-    has_offset, why = offset_in_name
+    has_offset, why = band.offset_in_name
     if flags is not None and user.first:
         return flags, ""
     if own is not None:
@@ -218,7 +223,7 @@ def _of_digital_numbers(
     if flags is not None:
         return flags, ""
     if statement is not None and statement.numbers:
-        raise SourceError(path, f"{statement.source} does not state the scaling of {band}", "every band", _SAY)
+        raise SourceError(path, f"{statement.source} does not state the scaling of {band.name}", "every band", _SAY)
     if has_offset:
         raise SourceError(
             path,
@@ -227,7 +232,7 @@ def _of_digital_numbers(
             f"name the product's SAFE folder or zip, or {_SAY}",
         )
     warning = ""
-    if recent:
+    if band.recent:
         warning = (
             f"{path}: acquired since products carry an offset (processing baseline 04.00), and nothing says whether it "
             "has been applied: the numbers are taken as harmonised. If they are not, say `scene_offset=-1000`"
@@ -235,19 +240,19 @@ def _of_digital_numbers(
     return Scaling(1.0, 0.0, "as digital numbers (reflectance x 10000)"), warning
 
 
-def _own_tags(dataset: Any, path: str, index: int, user: UserScaling) -> tuple[float, float] | None:
+def _own_tags(band: StoredBand) -> tuple[float, float] | None:
     """Returns scale and offset to harmonised numbers from a file's own tags, or None where it has none."""
-    scale, offset = dataset.scales[index - 1], dataset.offsets[index - 1]
+    scale, offset = band.tags
     if scale != 1.0:
         # The tags convert its numbers to reflectance.
         return scale * QUANTIFICATION, offset * QUANTIFICATION
     if offset == 0.0:
         return None
     if abs(offset) < 1:
-        if user.numbers is not None:
+        if band.user.numbers is not None:
             return None
         raise SourceError(
-            path,
+            band.path,
             f"its tags say offset {offset:g} and scale 1, which is less than one of its numbers",
             "an offset of stored numbers, or a scale beside it",
             "say `scene_offset` and `scene_scale`, or set both tags (gdal_edit.py -scale -offset)",

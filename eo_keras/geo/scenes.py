@@ -22,7 +22,7 @@ from eo_keras.errors import BandError, OptionError, SourceError
 from eo_keras.geo import raster_files, reference_systems, safe, scene_metadata, scene_names, scene_numbers, scene_ranges
 from eo_keras.geo.grid import Grid
 from eo_keras.geo.scene_metadata import Statement
-from eo_keras.geo.scene_numbers import Scaling, UserScaling
+from eo_keras.geo.scene_numbers import Scaling, StoredBand, UserScaling
 from eo_keras.sensors import sentinel2
 from eo_keras.sensors.sentinel2 import BANDS, QUANTIFICATION
 
@@ -350,7 +350,7 @@ def _loose(
     recent = date is not None and date >= scene_names.OFFSET_DAY
     scalings = {
         band: scene_numbers.band_scaling(
-            dataset, file, index, band, options.user_scaling, statement, has_offset, recent
+            StoredBand(dataset, file, index, band, options.user_scaling, statement, has_offset, recent)
         )
         for band, (dataset, file, index) in files.items()
     }
