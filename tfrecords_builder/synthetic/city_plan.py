@@ -14,7 +14,7 @@ import dataclasses
 import numpy as np
 
 from eo_keras.legends.catalogue import EUROSAT
-from tfrecords_builder.synthetic.curves import Blot, Line, Ray, Wave
+from tfrecords_builder.synthetic.curves import Blob, Line, Ray, Wave
 from tfrecords_builder.synthetic.noise import fractal_noise_at, hashed, salt
 
 KINDS = (*EUROSAT.class_names, "Park")
@@ -109,12 +109,12 @@ class CityPlan:
             for number in range(7)
         )
         self.lakes = tuple(self._lakes(rng))
-        self.boundary = Blot(half, half, 0.485 * size, 0.05, 0.12 * size, salt(seed, "boundary"), power=4.0)
+        self.boundary = Blob(half, half, 0.485 * size, 0.05, 0.12 * size, salt(seed, "boundary"), power=4.0)
         self._villages = [
             (*self._around(rng, rng.uniform(0.32, 0.47)), size * rng.uniform(0.03, 0.065)) for _ in range(5)
         ]
         self.unseen = tuple(
-            (Blot(*self._around(rng, reach), 0.02 * size, 0.4, 0.03 * size, salt(seed, code)), code)
+            (Blob(*self._around(rng, reach), 0.02 * size, 0.4, 0.03 * size, salt(seed, code)), code)
             for reach, code in ((0.36, 91000), (0.47, 92000))
         )
         self.sites = self._sites()
@@ -141,17 +141,17 @@ class CityPlan:
         col = self.centre[1] - self.size * away * np.sin(angle)
         return Line(row, col, angle, waves, half_width)
 
-    def _lakes(self, rng: np.random.Generator) -> list[Blot]:
+    def _lakes(self, rng: np.random.Generator) -> list[Blob]:
         radius = self.size * rng.uniform(0.05, 0.075)
         places = np.array([self._around(rng, 0.36) for _ in range(24)])
         courses = (self.river, self.railway, *self.highways, *self.arteries)
         free = np.min([np.abs(course.distance(places[:, 0], places[:, 1])) for course in courses], axis=0)
-        lakes = [Blot(*places[np.argmax(free)], radius, 0.5, 0.1 * self.size, 1)]
+        lakes = [Blob(*places[np.argmax(free)], radius, 0.5, 0.1 * self.size, 1)]
         # Ponds lie along the river, where gravel was dug.
         course = self.river.points(0.4 * self.size, 1.0)
         for number in range(3):
             row, col = course[rng.integers(len(course))] + rng.choice((-1, 1), 2) * rng.uniform(14, 24, 2)
-            lakes.append(Blot(row, col, rng.uniform(6, 13), 0.35, 12.0, 2 + number))
+            lakes.append(Blob(row, col, rng.uniform(6, 13), 0.35, 12.0, 2 + number))
         return [dataclasses.replace(lake, key=salt(self.seed, "lake", lake.key)) for lake in lakes]
 
     def _sites(self) -> Sites:

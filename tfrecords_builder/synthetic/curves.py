@@ -106,7 +106,7 @@ class Ray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Blot:
+class Blob:
     """A rounded area with a winding edge.
 
     Attributes:
@@ -142,7 +142,7 @@ _MESH = 24
 _DOUBT = 1.5 * _MESH
 
 
-def near(course: Line | Ray | Blot, rows: np.ndarray, cols: np.ndarray, reach: float) -> bool:
+def near(course: Line | Ray | Blob, rows: np.ndarray, cols: np.ndarray, reach: float) -> bool:
     """Tells whether a curve may be within `reach` pixels of any place in a window.
 
     Args:
@@ -152,9 +152,9 @@ def near(course: Line | Ray | Blot, rows: np.ndarray, cols: np.ndarray, reach: f
         reach: in pixels.
     """
     sparse = course.distance(rows[::_MESH], cols[:, ::_MESH])
-    return float((sparse if isinstance(course, Blot) else np.abs(sparse)).min()) < reach + _DOUBT
+    return float((sparse if isinstance(course, Blob) else np.abs(sparse)).min()) < reach + _DOUBT
 
 
-def within(blot: Blot, rows: np.ndarray, cols: np.ndarray) -> bool:
-    """Tells whether a window certainly lies inside a blot; the arguments are those of `near`."""
-    return float(blot.distance(rows[::_MESH], cols[:, ::_MESH]).max()) < -_DOUBT
+def within(blob: Blob, rows: np.ndarray, cols: np.ndarray) -> bool:
+    """Tells whether a window certainly lies inside a blob; the arguments are those of `near`."""
+    return float(blob.distance(rows[::_MESH], cols[:, ::_MESH]).max()) < -_DOUBT
