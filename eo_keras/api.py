@@ -192,7 +192,7 @@ def train(
     Args:
         options: records, run folder, model and all else.
         progress: called with (stage, done, total) steps.
-        report: called with lines of text: what will be done, and one after each epoch. `print`, for instance.
+        report: called with lines of text, before training and after each epoch. `print`, for instance.
 
     Raises:
         OptionError: if options cannot work together.

@@ -11,9 +11,9 @@ class EOKerasError(Exception):
 
     Args:
         where: the file, folder, option or record that is concerned.
-        found: what was found there.
-        expected: what should have been there.
-        remedy: what the user can do about it.
+        found: the cause.
+        expected: the expected input.
+        remedy: an instruction for the user.
     """
 
     def __init__(self, where, found: str, expected: str = "", remedy: str = ""):

@@ -1,4 +1,4 @@
-"""Examines this machine before a build or a training run: what will not work, and what to do about it.
+"""Checks this machine before a build or a training run, and names remedies.
 
 Checked are the versions, the processor, its memory and cores, oneDNN and GPUs as TensorFlow uses them, the speeds of
 bfloat16 and of the disk, the space on it, and the flags of a training run. Exit code 0: nothing stands in the way; 2:

@@ -68,7 +68,7 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str], *, named_by: str =
     Args:
         flag_values: the flags.
         argv: the command line, the program's name first.
-        named_by: what messages call the flag that names a file.
+        named_by: name in messages of the flag that names a file.
 
     Returns:
         The words that are no flags, as `flag_values(argv)` does, the program's name first.
@@ -103,7 +103,7 @@ class _Renamed:
 
     Args:
         flag_values: the flags, see `launch.options.aliases`.
-        where: what it is, for messages.
+        where: its place, for messages.
     """
 
     def __init__(self, flag_values: flags.FlagValues, where: str):

@@ -1,4 +1,4 @@
-"""Flags that hold paths: `~` stands for the home folder in all of them, since a shell does not expand it after `=`.
+"""Flags of paths, in which `~` is the home folder; a shell does not expand it after `=`.
 
 Some may hold URLs of other file systems too. The others refuse a URL, which as a path would lose a slash.
 """

@@ -187,7 +187,7 @@ def train_in_process(
 
     Args:
         planned: the run.
-        mode: how it is begun, see `sweeps.read_status`.
+        mode: how it is started, see `sweeps.read_status`.
         log: file to which the output of the process is appended.
         flags_file: file of its flags.
         show: called with each line.

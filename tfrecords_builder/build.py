@@ -78,7 +78,7 @@ def build(options: BuildOptions, *, progress: _Progress = None, dry_run: bool = 
     """Builds a records folder, or continues an unfinished build.
 
     Args:
-        options: what to build.
+        options: options of the build.
         progress: called with (stage, done, total) as the work advances.
         dry_run: do all that planning needs, but write nothing; always in this machine's processes. Scenes are not cut:
             the report's card then has no statistics, and its one split `all` counts the tiles that may be kept.

@@ -12,7 +12,7 @@ def expected(dataset: str, source: str) -> ExpectedSize:
 
     Args:
         dataset: a name of `tfrecords_builder.sources.SOURCES`.
-        source: where it lies, as for `tfrecords_builder.build.BuildOptions`.
+        source: its options or path, as for `tfrecords_builder.build.BuildOptions`.
 
     Raises:
         OptionError: if the data set is unknown, or its size is only known once it has been scanned.

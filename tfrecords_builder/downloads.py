@@ -40,7 +40,7 @@ def download(
     """Downloads a file unless it exists; an interrupted download is resumed.
 
     Args:
-        file: what to fetch.
+        file: the published file.
         output_dir: folder for it, made if need be.
         progress: called with ("downloading", bytes done, bytes in all).
         pause_seconds: wait before the second attempt, doubled for each further one.

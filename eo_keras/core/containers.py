@@ -48,7 +48,7 @@ def open_zip(path: str | os.PathLike[str], file: IO[bytes] | None = None, remedy
         remedy: remedy in the error for a damaged zip.
 
     Raises:
-        SourceError: if it is no whole zip; what it is instead is said.
+        SourceError: if it is no complete zip; the message names its actual format.
     """
     try:
         archive = zipfile.ZipFile(path if file is None else file)
@@ -182,7 +182,7 @@ def members(path: str | os.PathLike[str], depth: int = _DEEPEST) -> list[str]:
 
     Args:
         path: the folder or zip.
-        depth: how many folders deep a folder is searched.
+        depth: number of levels of folders that are searched.
 
     Raises:
         SourceError: if it is no folder and no whole zip, or one of which GDAL cannot read a member.

@@ -42,7 +42,7 @@ class Manifest:
     """The manifest of one folder.
 
     Attributes:
-        kind: what the folder is called, such as `run`.
+        kind: kind of the folder, such as `run`.
         files: by path, how each file was written; two entries while one is being replaced.
         folders: paths of output folders inside, with manifests of their own.
         scratch: paths of folders all of whose content is unfinished.

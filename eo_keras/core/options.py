@@ -42,7 +42,7 @@ class Option:
     """The declaration of an option, kept in its field's metadata.
 
     Attributes:
-        help: what it does, for users.
+        help: explanation for users.
         minimum: the smallest number allowed, or None.
         above: numbers must be larger than this, or None.
         maximum: the largest number allowed, or None.
@@ -304,7 +304,7 @@ def help_text(declared: Option) -> str:
 
 
 def result_names(kind: type) -> frozenset[str]:
-    """Returns the names of the options that change what is computed, nested ones included."""
+    """Returns the names of the options that change the result, nested ones included."""
     return frozenset(field.name for field in all_fields(kind) if field.option.affects_result)
 
 

@@ -97,7 +97,7 @@ def read_signed(
         name: name of the file.
         schema: the layout's version; a file of another one is refused instead of misread.
         error: class of the errors.
-        expected: what the folder should be.
+        expected: the expected kind of folder.
         complete: returns a file's content with the entries that earlier versions did not write.
 
     Raises:

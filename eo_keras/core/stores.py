@@ -34,7 +34,7 @@ def protocol(url: _Path) -> str:
 
 @contextlib.contextmanager
 def opened(url: _Path) -> Iterator[tuple[Any, str]]:
-    """Yields fsspec's file system of a URL and the path inside it; turns its errors into ours. A context manager.
+    """Yields fsspec's file system of a URL and the path inside it; turns errors into `StorageError`. A context manager.
 
     Raises:
         StorageError: if no file system of that kind is known or installed, or it cannot be used; a file that is not

@@ -42,7 +42,7 @@ class Common:
 
     Attributes:
         keys: keys of the second side's images that show ground of the first.
-        by: how they could be compared: some of `places` and `pixels`.
+        by: the means of comparison: some of `places` and `pixels`.
     """
 
     keys: tuple[str, ...]

@@ -76,7 +76,7 @@ def ordered_dataset(
 
 
 def _targets(classes: int, one_hot: bool) -> Callable[..., Any]:
-    """Returns a function from a batch of images and labels to what Keras takes."""
+    """Returns a function that converts a batch of images and labels to targets and weights of Keras."""
 
     def targets(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
         if label.shape.rank == 1:

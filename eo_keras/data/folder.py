@@ -135,7 +135,7 @@ def serialized(
     Args:
         files: paths of the shards.
         part: the part; None for all.
-        parallel: how many shards are read at once, no more than there are; None for one after the other.
+        parallel: number of shards that are read at once, at most their number; None for one after the other.
     """
     dataset = tf.data.TFRecordDataset(files, buffer_size=_READ_BUFFER_BYTES, num_parallel_reads=parallel)
     if part is not None:

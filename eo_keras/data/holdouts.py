@@ -53,8 +53,8 @@ class Division:
 
     Attributes:
         held_out: bool (N,).
-        kept: bool (N,); what is in neither lies too near to what is held out.
-        how: what is said of it.
+        kept: bool (N,); examples in neither are too near to held-out ones.
+        how: its description.
     """
 
     held_out: np.ndarray
@@ -117,7 +117,7 @@ def divide(scanned: Scanned, card: DataCard, fraction: float, draw: Callable[[Se
     """Chooses the held-out examples.
 
     Args:
-        scanned: what is known of the examples.
+        scanned: the examples.
         card: the records' card.
         fraction: about this share of them is held out.
         draw: gives each of some names a number from 0 to below 1.

@@ -25,7 +25,7 @@ from eo_keras.records.data_card import DataCard
 _PARALLEL_READS = 8
 _SHUFFLE_BYTES = 32 << 20  # New memory costs more time than reading: a larger buffer slows large images down.
 _PARSE_BYTES = 2 << 20  # Of examples that are parsed together to be kept in memory; a few such batches are under way.
-_ALIGNMENT = 64  # Bytes: what TensorFlow's kernels need of a tensor that they did not allocate.
+_ALIGNMENT = 64  # Bytes, as TensorFlow's kernels need for a tensor that they did not allocate.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PipelineOptions:
     Attributes:
         batch_size: examples in a batch, over all devices together.
         bands: names of the bands to deliver, in this order; None for all that are stored.
-        seed: what order and augmentation are drawn from.
+        seed: seed of order and augmentation.
         augmentation: changes to training images, of tiles to their masks too, or None.
         shuffle_buffer: number of examples among which a streaming pipeline draws; 32 MB at most. The builder has mixed
             all shards already, and every epoch takes them in another order, several at once. Kept in memory, every
@@ -77,7 +77,7 @@ class TrainingDataset:
         batch_size: examples in this worker's share of a batch.
         steps: full batches in an epoch; the examples that are left over differ from epoch to epoch.
         in_memory: whether the examples are kept in memory.
-        kept_bytes: how much of it they take; 0 where they are streamed.
+        kept_bytes: bytes of memory that they take; 0 where they are streamed.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class TrainingDataset:
         The labels of tiles are (batch, height, width), and both are of the augmentation's crops.
 
         Args:
-            number: which epoch, from 0.
+            number: number of the epoch, from 0.
             first_step: the number of batches to leave out, for a run that is resumed within an epoch.
             size: height and width to which the augmented images are averaged down; None leaves them as they are.
         """

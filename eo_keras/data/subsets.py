@@ -72,8 +72,8 @@ class WorkerShard:
     """Shards that one of several workers reads.
 
     Attributes:
-        number: which worker, from 0.
-        workers: how many there are.
+        number: number of the worker, from 0.
+        workers: number of workers.
     """
 
     number: int = 0

@@ -44,7 +44,7 @@ class Check:
         area: its subject, such as `disk`.
         level: one of `LEVELS`. `problem`: something will not work. `warning`: it works, but slowly or untested.
         what: the finding.
-        remedy: what to do about it; empty where there is nothing to do.
+        remedy: an instruction for the user; empty where there is none.
     """
 
     area: str

@@ -95,7 +95,7 @@ def bfloat16_speed(device: str = "CPU:0", *, seconds: float = _SPEED_SECONDS) ->
 
     Args:
         device: TensorFlow's name of the device.
-        seconds: how long both precisions together are timed, at least two steps each.
+        seconds: duration of timing both precisions, at least two steps each.
     """
     import numpy as np
     import tensorflow as tf
@@ -239,7 +239,7 @@ class Machine:
 def this_machine(
     visible: tuple[Gpu, ...], bfloat16: float | None = None, root: pathlib.Path = pathlib.Path("/")
 ) -> Machine:
-    """Describes this machine; what cannot be determined is left at its default."""
+    """Describes this machine; unknown properties have their defaults."""
     try:
         _, free, limit = doctor.usable_memory(root)
         memory = min(free, limit or free)

@@ -37,13 +37,13 @@ class Evaluation:
     Attributes:
         run: the run.
         card: the card of the records folder.
-        options: how it was evaluated.
+        options: options of the evaluation.
         predictions: the model's predictions, not calibrated.
         scores: their scores, with the sections of metrics.json.
         samples: examples that the figures show.
         images_per_second: speed of prediction.
         calibration: the run's temperature, fitted on its validation examples, or None.
-        places: where the examples lie, or None.
+        places: locations of the examples, or None.
     """
 
     run: runs.Run
@@ -114,7 +114,7 @@ def evaluate(
     Args:
         run: the run.
         records: the records folder.
-        options: how; None for the defaults.
+        options: options of the evaluation; None for the defaults.
         fitted: the temperature of the run's model, see `fit_calibration`; None for none.
         not_calibrated: why there is none.
         places: returns where the examples of given keys lie. Default: the records' own CRS and transforms.
@@ -213,7 +213,7 @@ def fit_calibration(
     Args:
         run: the run.
         records: the records that it was trained on.
-        options: how its predictions are computed; the split does not matter.
+        options: options of its predictions; the split is ignored.
         model_sha256: checksum of the model's file, kept with the temperature.
         progress: called with (stage, done, total) batches.
 

@@ -91,7 +91,7 @@ class EvaluationOptions:
 
     @property
     def variant(self) -> str:
-        """`none` for the model's own predictions, or what distinguishes others of the same weights, such as `os8-flip`.
+        """`none`, or a name that distinguishes other predictions of the same weights, such as `os8-flip`.
 
         Others are calibrated by a temperature of their own.
         """

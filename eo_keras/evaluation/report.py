@@ -123,7 +123,7 @@ def folder_name(options: EvaluationOptions, model: ModelCard, records: Any) -> s
     """Returns the name of an evaluation's folder in the run folder; other records than the run's own begin it.
 
     Args:
-        options: how the run is evaluated.
+        options: options of the evaluation.
         model: the run's card.
         records: the card of the records folder.
     """

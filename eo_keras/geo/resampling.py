@@ -58,7 +58,7 @@ class SpecialValues:
 def read_known(
     dataset: Any, indexes: Sequence[int], special: Sequence[SpecialValues], window: tuple[int, int, int, int]
 ) -> Iterator[Pixels]:
-    """Reads a window of bands as they are stored.
+    """Reads a window of stored numbers of bands, with masks.
 
     Args:
         dataset: the file, opened by rasterio.

@@ -88,7 +88,7 @@ class BandScaling:
         offset: see `scale`.
         nodata: numbers that mean "no data"; NaN always does.
         saturated: the number that means "saturated", or None.
-        source: where this is stated, for errors.
+        source: origin of this statement, for errors.
         warning: a warning for the user, or an empty text.
         fixed: whether tags or metadata state it, which override the user's options.
     """
@@ -265,7 +265,7 @@ def ignored_options(path: str, scaling: Scaling, user: UserScaling) -> str:
 
     Args:
         path: the file, for the warning.
-        scaling: what tags or metadata state.
+        scaling: the scaling in tags or metadata.
         user: the user's options.
     """
     if user.numbers is None or np.allclose((scaling.scale, scaling.offset), user.numbers):

@@ -153,7 +153,7 @@ def open_scene(path: str | os.PathLike[str], options: SceneOptions | None = None
     Args:
         path: a GeoTIFF, COG, VRT or JPEG 2000 file, a folder of such files whose names end in a band's, or a SAFE
             folder or zip.
-        options: how it is opened.
+        options: options of opening it.
         check: whether to compare the range of some of its numbers with their scaling.
 
     Raises:
@@ -340,7 +340,7 @@ def _loose(
         name: its name.
         files: by band, the open file, its path and the band's number in it.
         scl: its own scene classification, or None.
-        options: how it is opened.
+        options: options of opening it.
         check: whether to check the numbers' range.
         date: day of the acquisition if neither metadata nor the name hold one.
         unnamed: whether a file's name is that of its band alone.

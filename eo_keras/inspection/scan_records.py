@@ -114,14 +114,14 @@ def survey(
     checksums: bool = False,
     progress: Progress | None = None,
 ) -> Survey:
-    """Reads every record once and returns what a page and a search for leakage need.
+    """Reads every record once and returns labels, fingerprints, histograms and samples.
 
     All checks of `verify` are made, that of the SHA-256 only if `checksums`.
 
     Args:
         card: the folder's card.
         records_dir: the folder.
-        samples: how many images of each class and split to keep.
+        samples: number of images of each class and split that are kept.
         checksums: whether to compare the SHA-256 of the shards too.
         progress: called with ("reading", records done, records in all).
 

@@ -27,7 +27,7 @@ class DenseLossOptions:
     Attributes:
         kind: one of `SEGMENTATION_LOSSES`. `focal`: see `pixel_losses`; `dice`: see `dice_sums`; the sum of two counts
             both alike (Isensee et al. 2021, Nature Methods 18, section "Training", with sums over the whole batch).
-        class_weights: what a pixel of each class counts in the cross-entropy or the focal loss; None for 1. The mean of
+        class_weights: weight of a pixel of each class in the cross-entropy or the focal loss; None for 1. The mean of
             a class-weighted loss is still over the number of pixels.
         focal_gamma: exponent that reduces the weight of well classified pixels; of `focal` alone.
         label_smoothing: this share of the target is spread evenly over all classes; of cross-entropy alone.

@@ -25,7 +25,7 @@ def boundary_counts(
         predictions: integers (height, width), 0..num_classes - 1.
         known: bool (height, width), whether a pixel's truth is known.
         num_classes: number of classes C.
-        tolerance: how many pixels, center to center, a counterpart of the same class may be away.
+        tolerance: largest distance in pixels, center to center, of a counterpart of the same class.
 
     Returns:
         int64 (4, C), by class: boundary pixels of the prediction; those of them near the true boundary; boundary pixels

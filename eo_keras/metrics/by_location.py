@@ -48,7 +48,7 @@ class Locations:
 
     Attributes:
         degrees: float64 (N, 2), longitude and latitude of the images' centers; NaN where they are not known.
-        source: where they are read from, in words.
+        source: a text on their origin.
     """
 
     degrees: np.ndarray

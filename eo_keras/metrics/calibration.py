@@ -256,7 +256,7 @@ def calibrate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, fitted_on: st
     Args:
         labels: (N,) true labels of validation examples; never those of the split that is tested.
         probabilities: (N, C) predicted probabilities of them.
-        fitted_on: which examples these are.
+        fitted_on: name of these examples.
         **origin: `model_sha256`, `tta` and `data_fingerprint` of `Calibration`.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)

@@ -20,7 +20,7 @@ class EvaluatedRun:
     """One evaluated model.
 
     Attributes:
-        name: what it is called in the comparison.
+        name: its name in the comparison.
         metrics: its `metrics.json`.
         scores: the scores in it.
         outcomes: the outcomes of its predictions.
@@ -86,7 +86,7 @@ class Comparison:
         runs: the models, in the order given.
         metric: the score that is compared.
         differences: one for every pair (earlier, later).
-        warnings: what a reader has to know.
+        warnings: warnings for the reader.
     """
 
     runs: tuple[EvaluatedRun, ...]

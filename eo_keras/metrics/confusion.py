@@ -27,7 +27,7 @@ def confusion_matrix(
         predictions: predicted labels, integers 0..num_classes - 1, also where the truth is not known; the same shape.
         num_classes: number of classes C of the legend.
         ignore: label, no class, of examples whose truth is not known; None if there are none.
-        where: what the labels are of, for errors.
+        where: the subject of the labels, for errors.
 
     Returns:
         int64 (C, C): rows true, columns predicted.

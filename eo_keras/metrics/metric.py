@@ -14,7 +14,7 @@ class Metric:
 
     Attributes:
         name: its name in metrics.json; in history.csv, after `val_`.
-        title: what it is called in texts and figures.
+        title: its name in texts and figures.
         mode: `max` where more is better, `min` where less is.
         form: format of its value in texts.
     """

@@ -45,9 +45,9 @@ class Outcomes(Protocol):
 
     Attributes:
         keys: keys of the N examples.
-        unit: what an example is called: `examples` or `tiles`.
+        unit: name of the examples: `examples` or `tiles`.
         test: name of the test of a difference.
-        method: how intervals and p-values are computed, in sentences.
+        method: a text on the computation of intervals and p-values.
     """
 
     keys: tuple[str, ...]

@@ -43,7 +43,7 @@ class Scores:
     Attributes:
         task: name of the task.
         primary: name of the score that runs are ranked by.
-        unit: what is counted: `examples` or `pixels`.
+        unit: the counted unit: `examples` or `pixels`.
         count: number of these.
         overall: estimates by name, over all classes; also `scores["accuracy"]`.
         by_class: by name of the class, in the legend's order: `support` (number of true ones), `predicted` (number of

@@ -28,14 +28,14 @@ class SegmentationScorer:
 
     Attributes:
         class_names: names of the C classes in the legend's order.
-        tolerance: how many pixels a boundary may be off.
+        tolerance: tolerance of boundaries in pixels.
         ignore: the label of pixels whose truth is not known.
         confusion: int64 (C, C), pixels of all images: rows true, columns predicted.
         sums: int64 (7, C) of each image by its key: correct, true and predicted pixels, and `boundary_counts`.
 
     Args:
         class_names: names of the classes in the legend's order.
-        tolerance: how many pixels a boundary may be off and count as correct.
+        tolerance: tolerance of correct boundaries in pixels.
         ignore: the label, 0..255 and no class, of pixels whose truth is not known.
 
     Raises:

@@ -43,7 +43,7 @@ def confusion_matrix_png(
         confusion: (C, C) counts, rows true and columns predicted.
         class_names: C names in the legend's order.
         title: the figure's title.
-        counted: what is counted.
+        counted: name of the counted items.
         small: whether it is to be read as a thumbnail too: cells hold whole per cent alone.
 
     Returns:

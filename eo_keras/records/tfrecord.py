@@ -72,7 +72,7 @@ def read_record_at(path: str | os.PathLike[str], offset: int, length: int) -> by
 
     Args:
         path: the file.
-        offset: where it begins, framing included.
+        offset: its first byte, framing included.
         length: its length, framing included.
 
     Raises:

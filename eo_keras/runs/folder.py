@@ -218,7 +218,7 @@ def _as_written(path: pathlib.Path) -> bool:
 
 
 def environment() -> dict[str, Any]:
-    """Describes the machine and the versions of what runs on it."""
+    """Describes the machine, its devices and the versions of packages."""
     import keras
     import tensorflow as tf
 

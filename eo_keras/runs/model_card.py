@@ -39,15 +39,15 @@ class ModelCard:
         normalisation: means and standard deviations that the model holds inside, one a band.
         legend: the classes, in the order of the probabilities.
         parameters: number of weights.
-        initialisation: where the weights came from before training.
+        initialisation: origin of the weights before training.
         flags: the options that trained it.
-        selection: what chose the kept epoch: split, metric, value, epoch.
+        selection: choice of the kept epoch: split, metric, value, epoch.
         scores: scores by split, as `launch.evaluate` measured them.
         versions: versions of the packages that trained it.
         attribution: whom to name when the model is published.
         temperature: of a run, the temperature that was fitted for its model, and on what; the model itself predicts
             without it. Of an export, what it divides its logits by. None: none.
-        needs: what must be imported to open the model's own file; an export needs TensorFlow alone.
+        needs: imports that opening the model's own file needs; an export needs TensorFlow alone.
     """
 
     model: str

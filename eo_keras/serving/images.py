@@ -97,7 +97,7 @@ def fit_to_model(image: rasters.Image, card: ModelCard, where: str | os.PathLike
     Args:
         image: the image.
         card: the model's card.
-        where: what errors name, usually the file.
+        where: place in errors, usually the file.
 
     Returns:
         (height, width, bands) of the card's dtype, the card's bands in its order.
@@ -159,7 +159,7 @@ def predict_images(
         bands: names of their bands in stored order. Default: see `eo_keras.geo.images.read_image`.
         batch_size: images predicted at a time; it does not change the predictions.
         progress: called with (`STAGE`, done, total) images.
-        temperature: what the logits are divided by, see `eo_keras.runs.temperature`; None is 1.
+        temperature: divisor of the logits, see `eo_keras.runs.temperature`; None is 1.
 
     Raises:
         SourceError: if an image cannot be read, or has another size than the model's patches.

@@ -30,7 +30,7 @@ def write(path: str | os.PathLike[str], name: str, values: np.ndarray) -> None:
     Args:
         path: the file.
         name: name of the signature's input.
-        values: what the request holds.
+        values: the request's values.
     """
     tensor = tf.make_tensor_proto(values).SerializeToString()
     entry = _field(_KEY, name.encode()) + _field(_VALUE, tensor)

@@ -47,7 +47,7 @@ def figure_png(results: Sequence[RunStatus], best: Mapping[str, Any] | None = No
     Args:
         results: the runs; those that are not finished are left out, and failed ones are crosses on the lower edge.
         best: values of the flags of the best setting, whose runs are ringed.
-        metric: what the score is called.
+        metric: name of the score.
 
     Returns:
         The figure as PNG.

@@ -162,7 +162,7 @@ class Classification:
         return {}
 
     def with_places(self, predictions: ClassPredictions, places: Locations | None, card: DataCard) -> ClassPredictions:
-        """Returns the predictions as they are: intervals take the images to be independent."""
+        """Returns the predictions unchanged: intervals take the images to be independent."""
         return predictions
 
     def scores(self, predictions: ClassPredictions, class_names: Sequence[str], resamples: int) -> Scores:

@@ -15,11 +15,11 @@ from eo_keras.tasks.task import Predicted, Task
 
 
 class Predictor:
-    """Runs a model over datasets and collects its predictions.
+    """Predictor of datasets by a model.
 
     Args:
         model: from digital numbers to probabilities, made in the strategy's scope; called as a Keras model is.
-        task: what the model predicts.
+        task: the model's task.
         class_names: names of the classes in the legend's order.
         strategy: the strategy, or None for one device.
         **scorer: options of `Task.scorer`.
@@ -55,7 +55,7 @@ class Predictor:
 
         Args:
             records: the records folder that the dataset reads, which errors name.
-            dataset: what `eo_keras.data.pipeline.evaluation` returns, with keys.
+            dataset: batches of `eo_keras.data.pipeline.evaluation`, with keys.
             stage: name of this pass for `progress`.
             progress: called with (stage, done, total) batches.
             samples: number of the first examples to keep with their images.

@@ -42,7 +42,7 @@ class MaskScorer:
 
     Args:
         class_names: names of the classes in the legend's order.
-        tolerance: how many pixels a boundary may be off.
+        tolerance: tolerance of boundaries in pixels.
         sampled: number of labeled pixels of a tile, drawn at random, whose probabilities are kept; 0 for none.
     """
 
@@ -256,7 +256,7 @@ class Segmentation:
         return dict(zip(self.figure_names, drawn, strict=True))
 
     def calibrated(self, predictions: MaskPredictions, temperature: float) -> MaskPredictions:
-        """Returns the predictions as they are: pixel counts do not depend on the temperature."""
+        """Returns the predictions unchanged: pixel counts do not depend on the temperature."""
         return predictions
 
     def to_csv(self, predictions: MaskPredictions, class_names: Sequence[str]) -> str:

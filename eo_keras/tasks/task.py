@@ -33,7 +33,7 @@ class StepLoss:
     """One replica's contribution to the loss of the global batch.
 
     Attributes:
-        objective: what the replica differentiates: its gradients, added up over all replicas, are those of the loss.
+        objective: scalar that the replica differentiates; gradients summed over all replicas are those of the loss.
         value: its share of the loss; the shares of all replicas add up to it.
         correct: number of correct predictions, int32.
         counted: number of predictions, int32.
@@ -77,7 +77,7 @@ class Scorer(Protocol):
         Args:
             keys: their keys.
             labels: their labels.
-            kept: what `keep` returned for them.
+            kept: result of `keep`.
 
         Returns:
             The predicted classes, of the labels' shape.

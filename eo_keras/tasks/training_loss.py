@@ -25,7 +25,7 @@ def note(options: TaskOptions, *, augmented: bool, special: Sequence[str] = ()) 
     Args:
         options: the run's options.
         augmented: whether training images are changed.
-        special: what the training loss has besides cross-entropy.
+        special: terms of the training loss besides cross-entropy.
     """
     found = list(special)
     if options.label_smoothing:

@@ -87,7 +87,7 @@ def commit(output: OutputFolder, state: Mapping[str, Any], previous: Mapping[str
 
     Args:
         output: the run folder.
-        state: what `runs.read_state` will return; the SHA-256 of the files that it names are added.
+        state: the state, see `runs.read_state`; the SHA-256 of its files are added.
         previous: the state of the checkpoint before, which is kept too.
 
     Returns:

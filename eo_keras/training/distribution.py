@@ -27,10 +27,10 @@ class Worker:
     """One of the processes that train together.
 
     Attributes:
-        number: which one, from 0; the first one is the chief, who writes the run folder.
-        count: how many there are.
-        tasks: what TensorFlow calls each, such as `/job:worker/replica:0/task:1`; nothing of one that trains alone.
-        addresses: where each can be reached, as `host:port`; likewise.
+        number: its number, from 0; the first one is the chief, which writes the run folder.
+        count: number of workers.
+        tasks: TensorFlow's name of each, such as `/job:worker/replica:0/task:1`; empty for one that trains alone.
+        addresses: address of each, as `host:port`; likewise.
     """
 
     number: int = 0
@@ -122,7 +122,7 @@ def desynchronize_dropout(states: Sequence[Any], strategy: tf.distribute.Strateg
     """Sets different states of random layers on every device, so that dropout masks differ.
 
     Args:
-        states: where the random numbers of layers stand, see `eo_keras.models.seed_states`; all devices hold the same.
+        states: states of the layers' random generators, see `eo_keras.models.seed_states`; equal on all devices.
         strategy: the strategy.
         worker: this worker.
     """

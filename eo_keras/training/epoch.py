@@ -35,7 +35,7 @@ class EpochProgress:
         Args:
             results: one entry a step.
             first_step: number of steps before this epoch.
-            epoch: which epoch, counted from 0.
+            epoch: number of the epoch, counted from 0.
 
         Raises:
             TrainingError: if a loss is not finite; the step is named.
@@ -52,7 +52,7 @@ class EpochProgress:
         """Returns the row of the history, without the scores of validation.
 
         Args:
-            epoch: which epoch, counted from 0.
+            epoch: number of the epoch, counted from 0.
             batch_size: examples in a step.
             rate: the learning rate by epoch and step, counted from 0.
         """
@@ -80,7 +80,7 @@ def check_validation(scores: Mapping[str, Any], epoch: int) -> None:
 
     Args:
         scores: the scores by name.
-        epoch: which epoch, counted from 0.
+        epoch: number of the epoch, counted from 0.
 
     Raises:
         TrainingError: if one is not; the column is named.

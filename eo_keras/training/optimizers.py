@@ -145,7 +145,7 @@ def make_optimizer(
     """Returns a new optimizer of some variables that follows a schedule.
 
     Args:
-        options: which one, and how.
+        options: options of the optimizer.
         schedule: its learning rate by step.
         variables: the trainable variables, in the order of the gradients.
         groups: depth of each layer by name, 0 nearest the input, see `eo_keras.models.depth_groups`; needed for

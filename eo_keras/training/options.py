@@ -347,7 +347,7 @@ def check_resumable(options: TrainingOptions, state: Mapping[str, Any], data_fin
 
     Args:
         options: the options now.
-        state: what the run's checkpoint says, see `runs.read_state`.
+        state: state of the run's checkpoint, see `runs.read_state`.
         data_fingerprint: fingerprint of the records' card now.
 
     Raises:

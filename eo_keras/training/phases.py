@@ -24,7 +24,7 @@ class Phase:
         steps: steps in an epoch.
         schedule: its learning rate by step, counted from the phase's first.
         optimizer: its optimizer, built for `variables`.
-        variables: what is trained.
+        variables: the trained variables.
     """
 
     title: str
@@ -51,8 +51,8 @@ class PhaseOptions:
     Attributes:
         epochs: length of the run in epochs.
         head_epochs: number of first epochs that train the head alone.
-        head_optimizer: how the head is trained in them.
-        optimizer: how the whole network is trained after them.
+        head_optimizer: optimizer options of the head epochs.
+        optimizer: optimizer options of the epochs after them.
         frozen_batch_norm: whether batch normalization keeps its statistics.
         scale_loss: whether the loss is scaled, as half precision needs.
     """

@@ -20,7 +20,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         boundaries: steps from which on `piecewise` multiplies by `factor` (again).
         factor: see there.
         power: exponent of `poly`.
-        final_rate: what all but `piecewise` end at, as a share of the peak.
+        final_rate: last rate of all but `piecewise`, as a share of the peak.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class SelectionOptions:
 
     Attributes:
         epochs: length of the run in epochs.
-        loss_note: what figures say of the losses of training and validation.
+        loss_note: a note for figures on the losses of training and validation.
         flags: all options as JSON, for the model card.
     """
 
@@ -44,7 +44,7 @@ class Selection:
         options: options of the run.
         data: the examples.
         network: the network.
-        task: what is predicted.
+        task: the task.
         strategy: the strategy that validation runs under; None for one device.
 
     Attributes:

@@ -41,7 +41,7 @@ class TrainingData:
 
     Args:
         records: the records folder.
-        options: which examples, and how they become batches.
+        options: options of examples and batches.
         worker: this worker, whose share of every batch is read.
 
     Attributes:
@@ -50,7 +50,7 @@ class TrainingData:
         bands: names of the bands.
         train: batches of the training examples.
         validation: batches of the validation examples in order, with keys; None without any.
-        validation_name: what the validation examples are, such as `the split val`; None without any.
+        validation_name: name of the validation examples, such as `the split val`; None without any.
         validation_count: their number.
         sample: without validation examples, one small batch of training images as they are.
 
@@ -101,8 +101,8 @@ class NetworkOptions:
 
     Attributes:
         model: a name of `eo_keras.models.MODELS`.
-        stem: which pretrained kernel each band takes.
-        start: what its weights start from.
+        stem: mode of matching bands with pretrained kernels.
+        start: its initial weights.
         dtype_policy: precision.
         dropout: fraction of the features dropped before the last layer; None for the network's own.
         seed: seed of the initial weights.
@@ -132,7 +132,7 @@ class Network:
     """Training and inference models of a run.
 
     Args:
-        options: which network.
+        options: options of the network.
         data: the examples that it is made for.
         strategy: the strategy in whose scope its variables are made.
         worker: this worker.
@@ -142,9 +142,9 @@ class Network:
         model: the model that is trained.
         inference: the model that is validated and saved, for images of the records' size.
         averages: variables parallel to `model.weights` that hold their moving averages; empty without any.
-        start: what its weights start from.
-        initialization: what was loaded and what was initialized.
-        warning: what makes its batch normalization unreliable; None for nothing.
+        start: its initial weights.
+        initialization: report of loaded and initialized layers.
+        warning: a warning about unreliable batch normalization; None for none.
         normalization: its layer that normalizes bands.
 
     Raises:

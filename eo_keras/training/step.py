@@ -41,7 +41,7 @@ class TrainStep:
         model: a model of this package, made in the strategy's scope.
         strategy: the strategy.
         options: its options.
-        loss: what is minimised, see `eo_keras.tasks.task`.
+        loss: the loss, see `eo_keras.tasks.task`.
         averages: variables parallel to `model.weights` that hold their moving averages, or none.
     """
 
@@ -83,7 +83,7 @@ class TrainStep:
         Args:
             image: digital numbers (batch, height, width, band), distributed.
             label: integers (batch,), of segmentation (batch, height, width), distributed.
-            weight: real numbers (batch,), distributed: what each example counts, 0 for one that is only there to fill
+            weight: real numbers (batch,), distributed: weight of each example, 0 for one that only fills
                 the batch; None where each counts 1.
 
         Returns:

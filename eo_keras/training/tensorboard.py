@@ -51,7 +51,7 @@ class TensorBoardLogger:
         """Writes steps of the current epoch.
 
         Args:
-            epoch: which epoch, counted from 1.
+            epoch: number of the epoch, counted from 1.
             points: step, loss and learning rate of all its steps so far that are to be shown; those that were shown
                 before are skipped.
         """

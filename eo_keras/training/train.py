@@ -50,10 +50,10 @@ def train(
     which the others must be able to read when a run is resumed.
 
     Args:
-        options: what to train.
+        options: options of the run.
         flags_text: content of the folder's `flags.txt`.
         progress: called with (stage, done, total) steps.
-        report: called with lines for the user: what is going to be done, and one an epoch.
+        report: called with lines for the user, before training and after each epoch.
         stop: called after every step; whether to save a checkpoint and return.
         dry_run: check and report everything, but train and write nothing.
 

@@ -45,7 +45,7 @@ class Trainer:
     from a checkpoint, and `run` trains. A single step is `train_step`, after `train_step.enter(phases[0])`.
 
     Args:
-        options: what to train.
+        options: options of the run.
         records: the records folder.
         strategy: the strategy.
         worker: this worker.
@@ -53,11 +53,11 @@ class Trainer:
 
     Attributes:
         options: the options, defaults that depend on the records replaced by their values.
-        task: what is predicted.
+        task: the task.
         data: training and validation examples.
         network: the model.
         steps: steps in an epoch.
-        phases: what is trained in which epochs.
+        phases: the phases of the run.
         train_step: takes a step.
         selection: history and best epoch.
         output: the run folder.

@@ -22,7 +22,7 @@ def validate(options: TrainingOptions, card: DataCard | None, replicas: int | No
 
     Args:
         options: the options.
-        card: the records' card; None where the records are not at hand: what depends on them is not checked.
+        card: the records' card; None without records, on which some checks depend.
         replicas: number of devices that will share a batch; None where it is not known.
 
     Returns:

@@ -45,7 +45,7 @@ def meet(
 
     Args:
         worker: this worker.
-        seconds: how long to wait.
+        seconds: time limit.
         report: called with lines for the user while the wait lasts.
         stop: called twice a second; whether to give up.
 

@@ -144,8 +144,8 @@ class _Layout:
 
     Attributes:
         header: the file's bytes before the pixels, with zeros for the pixel scale and the tie point.
-        scale: where in it the pixel scale lies, three float64.
-        tie: where the tie point lies, six float64.
+        scale: offset of the pixel scale, three float64.
+        tie: offset of the tie point, six float64.
         shape: height, width and number of bands; the file ends with the pixels.
         dtype: type of the numbers as they are stored.
         crs: its CRS.

@@ -50,7 +50,7 @@ class Patch:
         pixels: the numbers, (height, width, bands).
         crs: `EPSG:n` or WKT, None where the file has none.
         transform: affine transform (a, b, c, d, e, f), None where the file has none.
-        tile: what it has besides where every pixel has a class.
+        tile: its mask, where every pixel has a class.
     """
 
     stored: bytes

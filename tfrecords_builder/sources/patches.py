@@ -1,6 +1,6 @@
 """Sources of patches: archives that hold one file for each image, which the scan reads once and the shards again.
 
-What differs between such data sets is a `PatchReader`; what a unit of the scan found is a file in the build's state, so
+Each such data set is a `PatchReader`. The results of a unit of the scan are a file in the build's state, so
 that a scan that is cut off continues where it stopped.
 """
 
@@ -134,7 +134,7 @@ class PatchSource:
     """A source of patches, see `tfrecords_builder.sources.source.Source`.
 
     Attributes:
-        reader: how its images are listed and read.
+        reader: reader of its images.
     """
 
     reader: PatchReader
@@ -325,7 +325,7 @@ class PatchSource:
             context: the build.
             archive: the opened archive.
             item: the patch.
-            stored: what is hashed of it, if it has been read.
+            stored: its bytes to hash, if it has been read.
         """
         if archive.is_zip and _is_unread(context):
             found = (item.stamp, item.bytes) if stored is None else (f"{zlib.crc32(stored):08x}", len(stored))
@@ -378,5 +378,5 @@ def _path(context: Context, unit: PatchUnit) -> str:
 def _found(context: Context, unit: PatchUnit) -> dict[str, np.ndarray]:
     found = load_arrays(_path(context, unit))
     if found is None or len(found["sizes"]) != len(unit.items):
-        raise lost(_path(context, unit), "what the scan found has been lost")
+        raise lost(_path(context, unit), "the results of the scan have been lost")
     return found

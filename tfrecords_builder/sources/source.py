@@ -60,9 +60,9 @@ class Facts:
         attribution: whom to name when the data or a model trained on it is published.
         version: version of the records' content.
         published: the archive that `launch.download` fetches, or None.
-        split: how it is split where nothing is said.
+        split: its default method of splitting.
         shard_mb: size of a shard in megabytes (10^6 bytes) where nothing is said.
-        examples: what its examples are called.
+        examples: name of its examples.
     """
 
     name: str
@@ -164,7 +164,7 @@ class Rows:
 
     Attributes:
         patches: the input of the split.
-        places: where `Source.examples` finds each one; small, for they cross to other processes.
+        places: place of each for `Source.examples`; small, since they are pickled.
         bytes: int64 (N,), size of each one's stored image, in bytes.
         digests: uint8 (N, 16), hashes to detect a changed source.
         class_pixels: int64 (N, classes), clear pixels of each class; None where an example has one class.
@@ -231,7 +231,7 @@ class Encoded:
 
 
 class RunUnits(Protocol):
-    """Runs units of work on the build's engine."""
+    """Function that runs units of work on the build's engine."""
 
     def __call__(self, function: Callable[[Context, Any], None], units: Sequence[Any], stage: str) -> None:
         """Does all units.

@@ -218,7 +218,7 @@ class TFDS:
             path = files.join(context.state_dir, shard.state)
             part = load_arrays(path)
             if part is None or len(part["keys"]) != shard.count:
-                raise lost(path, "what the scan found has been lost")
+                raise lost(path, "the results of the scan have been lost")
             parts.append(part)
         keys = [str(key) for part in parts for key in part["keys"]]
         places = [

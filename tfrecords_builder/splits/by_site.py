@@ -24,7 +24,7 @@ def split_tiles(tiles: Patches, options: SplitOptions) -> SplitResult:
 
     Args:
         tiles: the tiles with their sites; their classes do not matter.
-        options: how.
+        options: options of the split.
 
     Raises:
         OptionError: if the buffer is narrower than a tile.
@@ -46,7 +46,7 @@ def check_cities(cities: Mapping[str, str | None], options: SplitOptions) -> Non
 
     Args:
         cities: each city's own split by its name, None where it is to be drawn.
-        options: how they are going to be split.
+        options: options of the split.
 
     Raises:
         OptionError: if there are more folds than cities.

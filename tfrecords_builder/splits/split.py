@@ -101,8 +101,8 @@ def split_before_scan(patches: Patches, options: SplitOptions) -> None:
     """Checks by keys, classes and published splits whether the patches can be split, before one is read.
 
     Args:
-        patches: what is known of them; which are identical, and where they lie, may be known only later.
-        options: how they are going to be split.
+        patches: the patches; identical ones and locations may be known only later.
+        options: options of the split.
 
     Raises:
         OptionError, SourceError: see `make_split`.

@@ -41,9 +41,9 @@ def write_all(
     """Writes the shards that an earlier call has not finished.
 
     Args:
-        engine: what runs the units.
+        engine: the engine of the units.
         write_shard: writes the shard of a unit, given the context, and notes it.
-        context: what all units share.
+        context: values that all units share.
         units: the shards.
         state: the build's state in the output folder.
         histograms: to which the counts of all shards are added.
@@ -136,7 +136,7 @@ def read(state_dir: str, name: str, examples: int, like: Histograms) -> tuple[ca
     if found is None:
         raise RecordsError(
             _path(state_dir, name),
-            "what is known about a finished shard has been lost",
+            "the entry of a finished shard has been lost",
             remedy="keep other programs out of the output folder, and run the same command again",
         )
     histograms = copy.copy(like)

@@ -113,7 +113,7 @@ def check_work(*, num_workers: int, engine: str, beam_options: tuple[str, ...], 
         num_workers: number of processes.
         engine: one of `ENGINES`.
         beam_options: options of Apache Beam.
-        paths: what is read and written.
+        paths: paths that are read and written.
 
     Raises:
         OptionError: if they cannot work; the flag is named.

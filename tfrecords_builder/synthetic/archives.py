@@ -52,7 +52,7 @@ def write_eurosat_archive(
     """Writes an archive like EuroSAT's. Equal patch names are the same place in all archives of one seed.
 
     Args:
-        path: what to write: a zip if the name ends in .zip (an older one is replaced), else a new folder.
+        path: the archive: a zip if the name ends in .zip (an older one is replaced), else a new folder.
         kind: `rgb`, 8-bit JPEGs made by the authors' recipe; or `ms`, GeoTIFFs of 64 x 64 pixels and 13 bands, uint16,
             in EuroSAT's band order, without band names, each with its own place in UTM.
         patches_per_class: patches of each of the ten classes, numbered from 1.

@@ -139,7 +139,7 @@ def pixel_colour_baseline(
         labels: integers (height, width), class labels.
         window: edge of the square around a pixel whose mean colour is taken, in pixels; odd, 1 for the pixel alone.
         ignore: the label of pixels that have none.
-        sample: how many pixels are drawn from each half.
+        sample: number of pixels that are drawn from each half.
         seed: of the drawing.
 
     Returns:

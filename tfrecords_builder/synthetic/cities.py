@@ -76,7 +76,7 @@ def write_cities(
         count: number of cities, at most 8; they lie 60 km apart.
         size: edge of each in pixels, a multiple of 6.
         seed: everything random.
-        dates: what is written of each for the days the sensor passed.
+        dates: options of the product of each acquisition.
         zones: UTM zones that the cities lie in, by turns.
         progress: called with 1 after every city.
 
@@ -119,13 +119,13 @@ def write_city(
     """Writes a city's products, its Urban Atlas package and its OpenStreetMap extract.
 
     Args:
-        folder: where they go.
+        folder: the output folder.
         name: the city's name.
         code: code of its functional urban area, such as `XX001L1`.
-        options: what it is made from; the days have acquisitions of their own, counted from the options'.
-        dates: what is written for the days the sensor passed.
+        options: options of the city; acquisitions are counted from the options'.
+        dates: options of the product of each acquisition.
         changing: whether a few woods have been cut and works built by the last date; the land use is that before.
-        map_options: how good OpenStreetMap's view is; None for the usual.
+        map_options: options of the OpenStreetMap extract; None for the defaults.
 
     Raises:
         OptionError: if there is a product of a date already.

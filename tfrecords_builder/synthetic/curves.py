@@ -41,7 +41,7 @@ class Line:
         row: of a place near which it passes.
         col: of that place.
         angle: its direction in radians, from the columns' axis towards the rows'.
-        waves: how it winds.
+        waves: its sine waves.
         half_width: in pixels.
     """
 
@@ -76,7 +76,7 @@ class Ray:
         row: of the centre.
         col: of the centre.
         angle: its direction in radians, as for `Line`.
-        wave: how its direction swings with the distance from the centre, in radians.
+        wave: change of its direction with the distance from the centre, in radians.
         half_width: in pixels.
         start: distance from the centre at which it begins, in pixels.
     """
@@ -113,7 +113,7 @@ class Blob:
         row: of its middle.
         col: of its middle.
         radius: in pixels.
-        roughness: how far the edge winds, as a share of the radius.
+        roughness: displacement of the edge, as a share of the radius.
         period: of the winding, in pixels.
         key: salt of the winding.
         power: 2 for round, more for squarish.

@@ -17,7 +17,7 @@ def draw_river(
     """Draws water between wooded banks.
 
     Args:
-        painting: what to draw on.
+        painting: the painting that is drawn on.
         distance: from the river's middle, in pixels, float32 (height, width).
         half_width: of the water, in pixels.
         wood: noise in 0..1 that the width of the banks follows, float32 (height, width).
@@ -37,7 +37,7 @@ def draw_highway(painting: Painting, distance: np.ndarray, half_width: float, li
     """Draws a road of two carriageways between vegetated verges.
 
     Args:
-        painting: what to draw on.
+        painting: the painting that is drawn on.
         distance: from the road's middle, in pixels, float32 (height, width).
         half_width: of the road, in pixels.
         light: factor on what the carriageways reflect.

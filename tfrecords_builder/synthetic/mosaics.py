@@ -66,7 +66,7 @@ class MosaicOptions:
     Attributes:
         size: height and width in pixels.
         region: mean distance of the regions' centres in pixels.
-        wander: how far borders wind to either side, in pixels.
+        wander: largest displacement of borders, in pixels.
         seed: seed of everything random.
     """
 

@@ -42,7 +42,7 @@ class OsmOptions:
 
     Attributes:
         complete: share of the areas, and of the streets, that somebody has mapped.
-        shift_m: how far an area may lie off its place, in metres, in both directions.
+        shift_m: largest displacement of an area in metres, in both directions.
     """
 
     complete: float = 0.875
@@ -70,9 +70,9 @@ def write_openstreetmap(
         path: the file, ending in `.gpkg`.
         world: the city.
         places: its land use, places in `city_plan.CODES`, uint8 (size, size).
-        grid: where that lies.
+        grid: grid of the land use.
         changed: when the file was changed last (ISO 8601), as it will say.
-        options: how good the map is; None for the usual.
+        options: options of the extract; None for the defaults.
 
     Raises:
         StorageError: if it cannot be written.

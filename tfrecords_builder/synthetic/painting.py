@@ -26,7 +26,7 @@ class Ground:
         centre: row and column of the cell's centre.
         cell: the cell's place in the mosaic (row, column).
         seed: the world's seed.
-        density: how densely a residential cell is built up or a wood has grown, 0..1; None where it is drawn, or full.
+        density: density of buildings of a residential cell, or of trees of a wood, 0..1; None where drawn, or full.
     """
 
     row: int

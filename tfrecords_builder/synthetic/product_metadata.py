@@ -122,7 +122,7 @@ def product_xml(options: ProductOptions, images: list[str], grid: Grid, cloudy: 
     """Returns the text of `MTD_MSIL1C.xml` or `MTD_MSIL2A.xml`.
 
     Args:
-        options: what the product is.
+        options: options of the product.
         images: its images' paths in the product, without suffix.
         grid: its 10 m pixels.
         cloudy: share of the ground under clouds.

@@ -43,9 +43,9 @@ def write_product(folder: str | os.PathLike[str], world: CityWorld, options: Pro
     """Writes a product.
 
     Args:
-        folder: where the SAFE folder is made.
+        folder: parent of the SAFE folder.
         world: the city, of the same level: its option `surface` for L2A.
-        options: what the product is.
+        options: options of the product.
 
     Returns:
         The SAFE folder.
@@ -164,8 +164,8 @@ def _scene_classes(world: CityWorld, options: ProductOptions, full: np.ndarray) 
 
     Args:
         world: the city.
-        options: what the product is.
-        full: which 10 m pixels are saturated, bool (size, size).
+        options: options of the product.
+        full: saturated 10 m pixels, bool (size, size).
     """
     number_of = {name: number for number, name in enumerate(SCENE_CLASSES)}
     grown = [EUROSAT.label_of(name) for name in ("Forest", "HerbaceousVegetation", "Pasture")]

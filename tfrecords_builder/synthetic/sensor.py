@@ -49,8 +49,8 @@ class Sky:
     """Clouds over a block and its surroundings.
 
     Attributes:
-        cloud: how much of the ground clouds hide, 0..1, float32 (EDGE, EDGE).
-        shadow: how much of the direct light they take, 0..1, float32 (EDGE, EDGE).
+        cloud: opacity of clouds, 0..1, float32 (EDGE, EDGE).
+        shadow: share of the direct light that they block, 0..1, float32 (EDGE, EDGE).
     """
 
     cloud: np.ndarray

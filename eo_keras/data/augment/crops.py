@@ -25,7 +25,7 @@ def augment_tiles(
         images: digital numbers (batch, height, width, band), integers; a pixel of no data is 0 in all bands.
         labels: uint8 (batch, height, width).
         draw: int64 (2,), what everything is drawn from.
-        options: what is done; its crop is given, see `CropAugmentation.for_tiles`.
+        options: the options; their crop is given, see `CropAugmentation.for_tiles`.
         drawn: of how many examples of a batch (second) these begin at which (first): each has draws of its own.
 
     Returns:
@@ -92,7 +92,7 @@ def crop_pair(
         corner: int32 (2,), the window's first row and column; it may reach beyond the tile.
         window: its height and width in pixels.
         size: height and width of the result.
-        factors: what the numbers of each band are multiplied by, float32 (band,); None for 1.
+        factors: factor of each band's numbers, float32 (band,); None for 1.
 
     Returns:
         Image (size, size, band) of the same dtype, 0 beyond the tile, and label (size, size), `IGNORE` there. Pixels

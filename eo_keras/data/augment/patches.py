@@ -23,7 +23,7 @@ def augment_batch(
     Args:
         images: integers (batch, height, width, band); height and width statically known.
         seed: two integers; the same two give the same result.
-        augmentation: what to do.
+        augmentation: the options.
         numbers: (batch,) which of `images` are the batch; None for all.
         drawn: the batch is the part of a larger one that begins at the first of these numbers; the second one is the
             larger one's size. Its images change as they would within the larger one. None for a batch by itself.

@@ -56,7 +56,7 @@ def build_googlenet(
     Args:
         spec: inputs, classes and how layers compute. Its dropout replaces the paper's rates, 0.4 and, in auxiliary
             classifiers, 0.7.
-        width: what the channels of every layer are multiplied by.
+        width: factor of the channels of every layer.
         table: the blocks by name, see `TABLE`; fewer of them make a shallower network.
         name: name of the model.
 

@@ -49,7 +49,7 @@ def build_inception_v3(
     Args:
         spec: inputs, classes and how layers compute. Its dropout replaces the rate of 0.2.
         blocks: number of blocks on each of the three grids, without the two blocks that halve the grid.
-        width: what the channels of every layer are multiplied by.
+        width: factor of the channels of every layer.
         padding: `same`, or `valid` for the published network, which needs 75 pixels; see the module.
         enlarge: factor by which the normalized image is enlarged in height and width, by bilinear interpolation. A
             factor and not a size, so that images of any size keep their proportions.

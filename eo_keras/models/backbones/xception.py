@@ -40,7 +40,7 @@ def build_xception(spec: NetworkSpec, *, middle: int = 16, width: float = 1.0, n
     Args:
         spec: inputs, classes and how layers compute; without dropout of its own.
         middle: number of blocks in the middle flow: 16 in Xception-65, 8 in Xception-41.
-        width: what the channels of every layer are multiplied by.
+        width: factor of the channels of every layer.
         name: name of the model.
 
     Returns:
@@ -77,7 +77,7 @@ def xception_features(
         output_stride: stride from which on strides become dilation rates; None keeps all strides, for an output stride
             of 32.
         middle: number of blocks in the middle flow.
-        width: what the channels of every layer are multiplied by.
+        width: factor of the channels of every layer.
 
     Returns:
         The feature map after the second block's second separable convolution, at a quarter of the resolution (the

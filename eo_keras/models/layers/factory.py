@@ -34,7 +34,7 @@ class LayerFactory:
 
     Attributes:
         spec: the specification of the network.
-        batch_norm_epsilon: what is added to the variance.
+        batch_norm_epsilon: number that is added to the variance.
         batch_norm_momentum: momentum of the moving statistics; 0.9 follows the weights within short runs.
         batch_norm_scale: whether batch normalization has a gamma.
 

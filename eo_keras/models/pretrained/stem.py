@@ -35,7 +35,7 @@ class StemBand:
     Attributes:
         band: the band.
         source: the color's band (or, for another source model, its band) whose kernel is taken.
-        factor: what the kernel is multiplied by; 1 for a band that takes its own kernel.
+        factor: factor of the kernel; 1 for a band that takes its own kernel.
     """
 
     band: str

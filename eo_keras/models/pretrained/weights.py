@@ -42,7 +42,7 @@ class InitializationReport:
         loaded: names of the layers that hold the source's weights.
         inflated: names of the layers whose kernel was made out of the source's for other bands.
         initialized: names of the layers that hold random weights.
-        stem: which input channel of the source each band takes; empty for random weights.
+        stem: the source's input channel of each band; empty for random weights.
     """
 
     source: str
@@ -122,7 +122,7 @@ def load_backbone(
             `.keras` model of this package or of `keras.applications`.
         bands: the model's bands in channel order.
         stem: `by_name` or `by_position`, see `eo_keras.models.pretrained.stem`.
-        published: which weights of `keras.applications` fit the model's architecture; None where there are none.
+        published: weights of `keras.applications` for the model's architecture; None where there are none.
 
     Returns:
         Which layers were loaded, inflated or left as they are.

@@ -31,7 +31,7 @@ class LabelSource:
         classes: number of classes.
         year: the year of the land use, or None.
         polygons: number of its polygons.
-        repaired: how many of them had invalid rings.
+        repaired: number of those with invalid rings.
     """
 
     def __init__(self, land_use: urban_atlas.LandUse, area: Polygons | None = None):

@@ -44,7 +44,7 @@ class LandUse:
         crs: coordinate reference system of the polygons.
         bounds: smallest x, smallest y, largest x and largest y in it.
         count: number of polygons.
-        repaired: how many had invalid rings.
+        repaired: number of those with invalid rings.
         source: their files, for messages.
 
     Raises:
@@ -97,7 +97,7 @@ def read_land_use(
         code_map: the crosswalk from codes to labels.
         crs: the scene's CRS, such as `EPSG:32633`.
         roads: one of `eo_keras.legends.crosswalk.ROADS`.
-        year: which year's, where the files hold several, as those of changes do.
+        year: the year, where the files hold several, as those of changes do.
 
     Raises:
         SourceError: if a file cannot be read or has no such field, several years are met or not the one wanted, or a

@@ -1,6 +1,6 @@
 """Preflight of a city: its scenes' headers and its land use, before a pixel is read.
 
-One unit of work a city; what it finds is a file in the build's state.
+One unit of work a city; its survey is a file in the build's state.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ class CitySurvey:
         scenes: its scenes.
         label_year: the year of the land use, or None where it is not known.
         polygons: number of polygons.
-        repaired: how many of them had invalid rings.
+        repaired: number of those with invalid rings.
         sources: the files that its records are made from.
-        warnings: what the user should look at.
+        warnings: warnings for the user.
     """
 
     scenes: tuple[SceneSurvey, ...]
@@ -158,7 +158,7 @@ def read_survey(context: Context, unit: CityUnit) -> CitySurvey:
     try:
         return serialization.from_json(CitySurvey, json.loads(files.read_bytes(path)))
     except (OSError, ValueError) as error:
-        raise lost(path, f"what is known of {unit.city.name} has been lost ({error})") from None
+        raise lost(path, f"the survey of {unit.city.name} has been lost ({error})") from None
 
 
 def _check_places(city: Site, opened: dict[str, Scene]) -> None:

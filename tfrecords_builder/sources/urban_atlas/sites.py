@@ -30,8 +30,8 @@ class Site:
         scenes: paths of its scenes, as `eo_keras.geo.scenes.open_scene` takes them.
         vectors: paths of its land use, as `eo_keras.geo.polygons` takes them.
         split: `train`, `val` or `test`; None where it is to be drawn.
-        area: what of it is used: a file of polygons, or west, south, east and north in degrees; None for all.
-        scaling: what the numbers of its scenes mean; None where the list does not say.
+        area: area of interest: a file of polygons, or west, south, east and north in degrees; None for all.
+        scaling: scaling of its scenes' numbers; None where the list does not state it.
     """
 
     name: str

@@ -65,7 +65,7 @@ class Row:
         lengths: int64, bytes of each record, framing included.
         digests: uint8 (N, 16), hashes of the records.
         pixels: int64 (N, classes), clear pixels of each class.
-        dropped: how many tiles were left out.
+        dropped: number of tiles that were left out.
     """
 
     keys: tuple[str, ...]
@@ -178,7 +178,7 @@ def read_row(context: Context, unit: RowUnit) -> Row:
     """
     found = _noted(context, unit)
     if found is None:
-        raise lost(_row_path(context, unit), "what was cut from a scene has been lost")
+        raise lost(_row_path(context, unit), "the tiles of a row have been lost")
     arrays = {name: found[name] for name in ("columns", "offsets", "lengths", "digests", "pixels")}
     return Row(keys=tuple(map(str, found["keys"])), dropped=int(found["dropped"]), **arrays)
 
