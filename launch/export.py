@@ -41,7 +41,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def _examples(report) -> str:
     """Returns text to copy: how to serve the export, and how to run it from Python."""
     image, folder = report.inputs[0], report.path.parent.resolve()
-    # A model's name stands in the address of requests, and in a path of the container.
+    # A model's name is part of the URL of requests, and of a path in the container.
     name = re.sub(r"[^A-Za-z0-9_-]", "_", folder.name)
     mount = shlex.quote(f"type=bind,source={folder},target=/models/{name}")
     # A segmentation model takes any height and width.

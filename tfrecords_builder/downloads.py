@@ -88,7 +88,7 @@ def _fetch_with_retries(file: PublishedFile, partial: pathlib.Path, progress, pa
         except urllib.error.HTTPError as error:
             reason = f"the server responds with {error.code} ({error.reason})"
             if error.code == 416:
-                # The partial file is not the beginning of what the server has; it would be refused for ever.
+                # The partial file is not the beginning of the server's file; it could never be resumed.
                 partial.unlink(missing_ok=True)
             elif error.code not in _PASSING:
                 raise SourceError(file.url, reason, remedy="see BUILD.md for the source") from None

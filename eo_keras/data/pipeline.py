@@ -184,7 +184,7 @@ class TrainingDataset:
             files = tf.gather(tf.constant(self._files), order)
             batches = serialized(files, self._part, parallel=min(_PARALLEL_READS, len(self._files)))
             batches = batches.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
-            # Skipped while still serialized: no image is decoded in vain. Another worker may have fewer examples.
+            # Skipped while still serialized, without decoding images. Another worker may have fewer examples.
             batches = batches.batch(self.batch_size, drop_remainder=True)
             return batches.take(self.steps).skip(skipped)
 

@@ -78,7 +78,7 @@ def check(path: str, scalings: Mapping[str, BandScaling], samples: Mapping[str, 
     # Numbers with a scale of their own may have any gaps.
     stretched = _stretch(every) if all(scalings[band].scale == 1.0 for band in samples) else ""
     too_bright = half > _BRIGHTEST_HALF or hundredth > _BRIGHTEST_HUNDREDTH
-    # A user who repeats the usual scale insists on it.
+    # A user who gives the usual scale overrides this check.
     too_dark = user.scale not in _USUAL and _is_too_dark(samples, reflectance)
     if not (too_bright or too_dark or stretched):
         return

@@ -127,7 +127,7 @@ def reliability_png(
     if scaled := [one for one in calibrated if one.count]:
         points = [one.confidence for one in scaled], [one.accuracy for one in scaled]
         upper.plot(*points, color=_CORRECT, linewidth=1.4, label="After temperature scaling")
-        # A bin of few examples says little, and shows it.
+        # A bin of few examples is unreliable, and drawn so.
         sizes = [6 + 14 * np.log10(one.count) for one in scaled]
         upper.scatter(*points, s=sizes, color=_CORRECT, zorder=3, clip_on=False)
     upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="Accuracy")

@@ -396,7 +396,7 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f"{files.TEMPORARY_PREFIX}{path.name}")
-    # Keras asks for the ending .keras, which the temporary name keeps.
+    # Keras requires the suffix .keras, which the temporary name keeps.
     try:
         with files.storage_errors(path):
             model.save(temporary)
@@ -414,7 +414,7 @@ def storage_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         with files.storage_errors(path):
             yield
     except tf.errors.OpError as error:
-        # TensorFlow puts the kernel before the cause: the end of its message tells what happened.
+        # TensorFlow puts the kernel before the cause, which is at the end of its message.
         reason = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", error.message).strip()
         raise StorageError(
             path,

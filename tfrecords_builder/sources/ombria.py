@@ -1,4 +1,4 @@
-"""Sentinel-2 images of OMBRIA: 256x256 pixels before and after floods, and masks of what was flooded.
+"""Sentinel-2 images of OMBRIA: 256x256 pixels before and after floods, with masks of flooded pixels.
 
 Drakonakis, Tsagkatakis, Fotiadou, Tsakalides: "OmbriaNet: Supervised Flood Mapping via Convolutional Neural Networks
 Using Multitemporal Sentinel-1 and Sentinel-2 Data Fusion", IEEE JSTARS 15, 2022. The masks come from the Copernicus

@@ -24,7 +24,7 @@ def hashed(key: int, *integers: np.ndarray) -> np.ndarray:
     """
     state = np.full((1,), key, np.uint32)
     for value in integers:
-        # Array arithmetic wraps silently in uint32, which is what a multiplicative hash wants.
+        # Array arithmetic wraps around in uint32, as a multiplicative hash needs.
         state = state ^ (np.asarray(value).astype(np.int64).astype(np.uint32) * np.uint32(0x9E3779B1))
         state = (state ^ (state >> np.uint32(16))) * np.uint32(0x85EBCA6B)
         state = (state ^ (state >> np.uint32(13))) * np.uint32(0xC2B2AE35)

@@ -203,7 +203,7 @@ def _write_image(path: pathlib.Path, numbers: np.ndarray, resolution: int, world
     west, north = world.transform[2], world.transform[5]
     profile = {
         "driver": "JP2OpenJPEG",
-        # Without these the driver throws detail away.
+        # Without these the driver compresses with losses.
         "QUALITY": "100",
         "REVERSIBLE": "YES",
         "BLOCKXSIZE": 1024,

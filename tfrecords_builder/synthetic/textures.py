@@ -90,7 +90,7 @@ def _permanent_crop(ground: Ground, rng: np.random.Generator) -> Painting:
     angle = rng.uniform(0, np.pi)
     own, edge = _bricks(ground, "grove", angle, rng.uniform(26, 44), rng.uniform(22, 34))
     along, across = ground.turned(angle)
-    # Rows run along or across their parcel; a spacing below 4 pixels would drown in the sensor's sampling.
+    # Rows run along or across their parcel; a spacing below 4 pixels would be lost in the sensor's sampling.
     spacing = rng.uniform(4.2, 6.5)
     phase = np.where(own("turn") < 0.5, along, across) / spacing
     row = 0.5 + 0.5 * np.cos(2 * np.pi * (phase + own("phase")).astype(np.float32))

@@ -35,7 +35,7 @@ def augment_batch(
         OptionError: if the images' size does not fit the augmentation.
     """
     augmentation.check_size(images.shape[1], images.shape[2])
-    # Three seeds whatever is switched on, so that one part's draws do not depend on another part's presence.
+    # Always three seeds, so that the draws of one change do not depend on whether another is on.
     symmetry_seed, shift_seed, brightness_seed = tf.unstack(tf.random.split(tf.cast(seed, tf.int64), 3))
     batch = tf.shape(images if numbers is None else numbers)[0]
     first, total = drawn or (0, batch)

@@ -101,7 +101,7 @@ class UrbanAtlas:
         options = context.options
         cities = read_cities(options.cities)
         if len(cities) > 1:
-            # Of one city, what is the matter with its files says more.
+            # For one city, errors about its files are more precise.
             check_cities({city.name: city.split for city in cities}, split)
         described = cards.to_json(dataclasses.replace(options, cities=None)) | {"cities": cards.to_json(cities)}
         if os.path.isfile(options.legend):

@@ -166,7 +166,7 @@ def _example(
 def _is_kept(tile: records.PixelLabels, tiles: UrbanAtlasOptions) -> bool:
     labelled = np.mean((tile.mask != IGNORE) & (tile.validity == VALID))
     clear = np.count_nonzero(tile.validity == VALID) / max(1, np.count_nonzero(tile.validity != NO_DATA))
-    # A tile without a single label teaches nothing, whatever the smallest fraction is.
+    # A tile without labels is never kept, whatever the smallest fraction is.
     return labelled > 0 and labelled >= tiles.min_labeled_fraction and clear >= tiles.min_valid_fraction
 
 
