@@ -1,6 +1,6 @@
 """Reports the content of a records folder and the leakage between its splits, as an HTML page.
 
-The page holds the card, the leakage report (copies and neighbours across splits), a map, class balance, band
+The page holds the card, the leakage report (copies and neighbors across splits), a map, class balance, band
 histograms and samples. The numbers of the leakage report are written beside it as JSON. docs/guides/inspect.md explains
 them.
 

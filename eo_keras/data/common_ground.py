@@ -2,7 +2,7 @@
 
 Places tell it where both data sets hold them. Pixels tell it where images were cut from others or put together of them,
 also if their numbers were mapped to others on the way, such as those of a JPEG to reflectance, as long as larger ones
-stayed larger: compared are the signs of the differences of neighbouring pixels, along 32 pixels of a row, in all bands
+stayed larger: compared are the signs of the differences of neighboring pixels, along 32 pixels of a row, in all bands
 that both hold. Of the one side every row is looked at in two bands of eight out of each 32 rows; of the other side each
 eighth row at every column, so that images match wherever in each other they lie. Rows that rise or fall evenly say
 nothing and are left out. Resampled, turned or recompressed images are not found.

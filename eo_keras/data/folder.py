@@ -1,4 +1,4 @@
-"""Records folder opened for TensorFlow: its splits, their serialised examples, and errors about damage."""
+"""Records folder opened for TensorFlow: its splits, their serialized examples, and errors about damage."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def reading(records: RecordDataset, dataset: Any) -> Iterator[Any]:
 def serialized(
     files: Sequence[str] | tf.Tensor, part: Holdout | None = None, parallel: int | None = None
 ) -> tf.data.Dataset:
-    """Returns the serialised examples of shards, or those of a holdout, in a fixed order.
+    """Returns the serialized examples of shards, or those of a holdout, in a fixed order.
 
     Args:
         files: paths of the shards.
@@ -146,7 +146,7 @@ def serialized(
 
 
 def keys_of(serialized: tf.Tensor) -> tf.Tensor:
-    """Returns the keys (batch,) of a batch of serialised examples."""
+    """Returns the keys (batch,) of a batch of serialized examples."""
     return tf.io.parse_example(serialized, {codec.KEY: tf.io.FixedLenFeature([], tf.string)})[codec.KEY]
 
 

@@ -1,4 +1,4 @@
-"""Coordinates of square images: from their transforms, or from a file of their centres.
+"""Coordinates of square images: from their transforms, or from a file of their centers.
 
 Corners are kept by CRS: for each, the positions (n,) of its images and their corners (n, 4, 2) in that CRS.
 """
@@ -82,7 +82,7 @@ def read_coordinates(path: str | os.PathLike[str], keys: Sequence[str]) -> tuple
 
 
 def corners_from_centres(places: np.ndarray, size_m: float) -> Corners:
-    """Returns a square around each centre, along the grid of the UTM zone in which Sentinel-2 is delivered there."""
+    """Returns a square around each center, along the grid of the UTM zone in which Sentinel-2 is delivered there."""
     longitude, latitude = places.T
     zones = (np.floor((longitude + 180) / 6).astype(int) % 60) + 1
     codes = np.where(latitude >= 0, 32600, 32700) + zones
@@ -97,7 +97,7 @@ def corners_from_centres(places: np.ndarray, size_m: float) -> Corners:
 
 
 def centres_of(corners: Corners) -> np.ndarray:
-    """Returns longitude and latitude (N, 2) of the patches' centres in degrees, in the patches' order."""
+    """Returns longitude and latitude (N, 2) of the patches' centers in degrees, in the patches' order."""
     middles = {crs: (members, square.mean(axis=1, keepdims=True)) for crs, (members, square) in corners.items()}
     return reproject(middles, "EPSG:4326")[:, 0]
 

@@ -1,7 +1,7 @@
-"""Footprints of images on the ground, and distances between them in metres, anywhere on Earth.
+"""Footprints of images on the ground, and distances between them in meters, anywhere on Earth.
 
 A map projection is true to distances in a part of the world at best. So footprints are kept as points of space (WGS84,
-metres from the Earth's centre), which know neither an antimeridian nor poles, and are measured in groups: each group
+meters from the Earth's center), which know neither an antimeridian nor poles, and are measured in groups: each group
 and what lies around it are laid flat by an azimuthal equidistant projection about the group's middle, and distances
 are taken there from edge to edge. Within `_CELL_M` of the middle that stretches lengths by less than 0.02 %, and at
 100 km from the group by 0.05 % (J. P. Snyder, Map Projections: A Working Manual, 1987, chapter 25). What is further
@@ -25,10 +25,10 @@ _MERIDIAN_M = 10_001_965.73
 """Length of a quarter of a meridian."""
 
 _CELL_M = 200_000.0
-"""Edge in metres of the cubes of space whose footprints are one group."""
+"""Edge in meters of the cubes of space whose footprints are one group."""
 
 _FAR_M = 8_000_000.0
-"""Distance in metres beyond which distances of centres are used, since the plane is only locally exact."""
+"""Distance in meters beyond which distances of centers are used, since the plane is only locally exact."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Footprints:
     """Footprints of N images.
 
     Attributes:
-        corners: float64 (N, 4, 3), the corners in the order of the outline, in metres from the Earth's centre; NaN
+        corners: float64 (N, 4, 3), the corners in the order of the outline, in meters from the Earth's center; NaN
             where a place is not known.
     """
 
@@ -81,7 +81,7 @@ class Footprints:
 
     @property
     def degrees(self) -> np.ndarray:
-        """Longitude and latitude of the centres in degrees, float64 (N, 2)."""
+        """Longitude and latitude of the centers in degrees, float64 (N, 2)."""
         x, y, z = self.centres.T
         return np.degrees(np.stack([np.arctan2(y, x), np.arctan2(z, (1 - _ECCENTRICITY) * np.hypot(x, y))], axis=-1))
 
@@ -92,14 +92,14 @@ class Footprints:
 
     @property
     def reach(self) -> float:
-        """The largest distance of a corner from its footprint's centre, in metres."""
+        """The largest distance of a corner from its footprint's center, in meters."""
         apart = np.linalg.norm(self.corners - self.centres[:, None], axis=2)
         return float(apart.max(initial=0.0))
 
 
 @dataclasses.dataclass(frozen=True)
 class Nearness:
-    """Nearest neighbours of n footprints: distance to the nearest in metres (n,), and whether they overlap (n,)."""
+    """Nearest neighbors of n footprints: distance to the nearest in meters (n,), and whether they overlap (n,)."""
 
     distance_m: np.ndarray
     overlaps: np.ndarray
@@ -132,7 +132,7 @@ def within(first: Footprints, second: Footprints, distance_m: float) -> np.ndarr
     Args:
         first: n footprints, their places known.
         second: m footprints, likewise.
-        distance_m: distance in metres; 0 is touching.
+        distance_m: distance in meters; 0 is touching.
 
     Returns:
         bool (n,).
@@ -182,7 +182,7 @@ def cells(degrees: np.ndarray, edge_m: float) -> np.ndarray:
 
     Args:
         degrees: (N, 2) longitude and latitude.
-        edge_m: edge of a cell in metres.
+        edge_m: edge of a cell in meters.
     """
     longitude, latitude = degrees.T
     rows = np.floor(latitude / 90 * _MERIDIAN_M / edge_m)
@@ -248,8 +248,8 @@ class _Group:
         middle: float64 (3,).
         axes: float64 (2, 3), the directions of east and north.
         curvature_m: the Earth's mean radius of curvature there.
-        radius: the largest distance of their centres from the middle.
-        apart: float64 (m,), straight distances of the others' centres from the middle.
+        radius: the largest distance of their centers from the middle.
+        apart: float64 (m,), straight distances of the others' centers from the middle.
     """
 
     rows: np.ndarray
@@ -290,7 +290,7 @@ def _groups(first: Footprints, second: Footprints) -> Iterator[_Group]:
 
 
 def _in_space(degrees: np.ndarray) -> np.ndarray:
-    """Returns points of the ellipsoid (..., 3), in metres from the Earth's centre, of (..., 2) degrees."""
+    """Returns points of the ellipsoid (..., 3), in meters from the Earth's center, of (..., 2) degrees."""
     longitude, latitude = np.moveaxis(np.radians(degrees), -1, 0)
     across = _EQUATOR_M / np.sqrt(1 - _ECCENTRICITY * np.sin(latitude) ** 2)
     return np.stack(

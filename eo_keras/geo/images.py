@@ -101,7 +101,7 @@ def _images_at(path: pathlib.Path) -> list[pathlib.Path]:
 def read_image(path: str | os.PathLike[str], bands: Sequence[str] | None = None) -> Image:
     """Reads a whole image file of a patch's size.
 
-    uint8 numbers are taken for grey values like those of EuroSAT's JPEGs, uint16 ones for harmonised digital numbers
+    uint8 numbers are taken for gray values like those of EuroSAT's JPEGs, uint16 ones for harmonized digital numbers
     (reflectance x 10000).
 
     Args:

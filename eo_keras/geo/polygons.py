@@ -20,7 +20,7 @@ from eo_keras.geo.grid import Grid
 from eo_keras.legends.catalogue import IGNORE
 
 LONGEST_EDGE_M = 500.0
-"""Longest edge in metres; longer ones are divided before a reprojection, which bends straight lines."""
+"""Longest edge in meters; longer ones are divided before a reprojection, which bends straight lines."""
 
 _DEGREE_M = 111_320.0
 _CHUNK = 4096
@@ -217,7 +217,7 @@ def reprojected(polygons: Polygons, crs: str) -> Polygons:
     """Reprojects polygons, edges longer than `LONGEST_EDGE_M` divided first.
 
     The distance between an edge and the curve that it ought to be grows with the square of its length; of 500 m it
-    is about a millimetre between EPSG:3035 and UTM.
+    is about a millimeter between EPSG:3035 and UTM.
 
     Args:
         polygons: the polygons.

@@ -28,7 +28,7 @@ _MOST_GROWTH = 16
 
 
 _LEAST_SHARED = 0.5
-"""Least overlap of two bands of a scene, as a share of the smaller one; neighbouring tiles share a tenth."""
+"""Least overlap of two bands of a scene, as a share of the smaller one; neighboring tiles share a tenth."""
 
 
 def common_grid(source: str, paths: Iterable[str]) -> Grid:

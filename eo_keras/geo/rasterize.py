@@ -20,11 +20,11 @@ _STEPS = 2.0**20
 
 
 class Rasterizer:
-    """Rasterizer of labelled polygons, kept as arrays of vertices.
+    """Rasterizer of labeled polygons, kept as arrays of vertices.
 
-    A pixel belongs to the polygon that holds its centre. Of a centre on a border between two polygons exactly one is
+    A pixel belongs to the polygon that holds its center. Of a center on a border between two polygons exactly one is
     the owner; where polygons overlap, the last one. `rasterio.features.rasterize` burns the same pixels, but for those
-    whose centre lies exactly on a border, where it may choose another owner; it is slower: it takes every vertex
+    whose center lies exactly on a border, where it may choose another owner; it is slower: it takes every vertex
     through Python.
 
     Args:
@@ -156,9 +156,9 @@ def _lattice(grid: Grid) -> tuple[int, int, tuple[float, float]]:
 def fill_by_majority(
     labels: np.ndarray, placeholder: int, num_classes: int, iterations: int, ignore: int = IGNORE
 ) -> np.ndarray:
-    """Fills pixels without a class with the majority of their neighbours, from the edges of a gap inwards.
+    """Fills pixels without a class with the majority of their neighbors, from the edges of a gap inwards.
 
-    In each iteration every such pixel with at least one labelled pixel among its eight neighbours takes the most
+    In each iteration every such pixel with at least one labeled pixel among its eight neighbors takes the most
     frequent label of them, of several the smallest; all at once, so that their order does not matter. A pixel depends
     on what lies up to `iterations` pixels away and on nothing else.
 

@@ -19,7 +19,7 @@ def target(text: str) -> Any:
     """Returns the reference system of this name, as a rasterio CRS.
 
     Raises:
-        OptionError: if there is none, or it is no horizontal one whose coordinates are metres.
+        OptionError: if there is none, or it is no horizontal one whose coordinates are meters.
     """
     import rasterio
     from rasterio.crs import CRS
@@ -55,7 +55,7 @@ def has_place(crs: Any) -> bool:
 
 
 def is_in_degrees(crs: str) -> bool:
-    """Returns whether a coordinate reference system counts in degrees, so that its pixels have no size in metres."""
+    """Returns whether a coordinate reference system counts in degrees, so that its pixels have no size in meters."""
     from rasterio.crs import CRS
 
     return CRS.from_user_input(crs).is_geographic
@@ -73,7 +73,7 @@ def pixel_on_ground(grid: Grid) -> tuple[float, float]:
     """Returns the size on the ground of the pixel in the center of a grid.
 
     Returns:
-        Width and height in metres; NaN where the grid's middle has no place on the ground. Where the projection is
+        Width and height in meters; NaN where the grid's middle has no place on the ground. Where the projection is
         true to scale within 1 %, as UTM is, the grid's own pixel size, so that 10 m are 10 m.
     """
     from rasterio.crs import CRS

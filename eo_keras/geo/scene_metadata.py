@@ -44,7 +44,7 @@ class Statement:
         product: the product's identifier.
         level: `L1C`, `L2A` or None.
         date: day of the acquisition, or None.
-        numbers: by band, scale and offset: harmonised number = stored number x scale + offset. Empty where nothing
+        numbers: by band, scale and offset: harmonized number = stored number x scale + offset. Empty where nothing
             is said of the numbers.
         nodata: the number that means "no data".
         saturated: the number that means "saturated", or None.
@@ -245,7 +245,7 @@ def _band_of(key: str, asset: Any) -> str | None:
 
 
 def _numbers_of(asset: dict[str, Any], applied: bool | None, baseline: str, where: str) -> tuple[float, float] | None:
-    """Returns scale and offset to harmonised numbers of a STAC asset, or None where they are not stated."""
+    """Returns scale and offset to harmonized numbers of a STAC asset, or None where they are not stated."""
     listed = asset.get("raster:bands") or asset.get("bands") or [{}]
     first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
     merged = {**asset, **first}

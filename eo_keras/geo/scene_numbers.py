@@ -1,6 +1,6 @@
 """Scale and offset of the stored numbers of a raster file, from its tags, its metadata or the user.
 
-Harmonised numbers are reflectance x 10000.
+Harmonized numbers are reflectance x 10000.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class UserScaling:
 
     @property
     def numbers(self) -> tuple[float, float] | None:
-        """Scale and offset to harmonised numbers, or None where the user gives neither."""
+        """Scale and offset to harmonized numbers, or None where the user gives neither."""
         if self.offset is None and self.scale is None:
             return None
         scale = QUANTIFICATION * (self.scale or 1 / QUANTIFICATION)
@@ -241,7 +241,7 @@ def _of_digital_numbers(band: StoredBand) -> tuple[Scaling, str]:
 
 
 def _own_tags(band: StoredBand) -> tuple[float, float] | None:
-    """Returns scale and offset to harmonised numbers from a file's own tags, or None where it has none."""
+    """Returns scale and offset to harmonized numbers from a file's own tags, or None where it has none."""
     scale, offset = band.tags
     if scale != 1.0:
         # The tags convert its numbers to reflectance.

@@ -1,6 +1,6 @@
 """Comparison of the range of a scene's stored numbers with their stated scaling.
 
-It reveals the usual mistakes: per cent, grey values to 255, reflectance stretched to 16 bits, reflectance for
+It reveals the usual mistakes: per cent, gray values to 255, reflectance stretched to 16 bits, reflectance for
 digital numbers or the other way round, an offset that has been applied already, an undeclared number of no data.
 """
 
@@ -155,7 +155,7 @@ def _is_too_dark(samples: Mapping[str, np.ndarray], reflectance: Mapping[str, np
         return True  # Reflectance, or less, that is taken for digital numbers.
     spread = max(float(np.subtract(*np.quantile(numbers, (0.98, 0.02)))) for numbers in samples.values())
     if 230 <= highest <= 255 and spread >= 100 and top < 0.03:
-        return True  # Grey values fill their range; water keeps to a part of it.
+        return True  # Gray values fill their range; water keeps to a part of it.
     visible = [reflectance[band] for band in _VISIBLE if band in reflectance]
     if not visible:
         return False

@@ -1,6 +1,6 @@
-"""Reader of windows of a scene, as harmonised digital numbers with a validity mask.
+"""Reader of windows of a scene, as harmonized digital numbers with a validity mask.
 
-Harmonised digital numbers are reflectance x 10000 with the product's own offset applied. Valid pixels are at least 1,
+Harmonized digital numbers are reflectance x 10000 with the product's own offset applied. Valid pixels are at least 1,
 so that a dark pixel, which the offset would turn into 0 or less, does not become "no data".
 """
 
@@ -65,7 +65,7 @@ class SceneReader:
             width: columns.
 
         Returns:
-            Harmonised digital numbers, uint16 (height, width, bands), 0 in all bands where there is no data in any; and
+            Harmonized digital numbers, uint16 (height, width, bands), 0 in all bands where there is no data in any; and
             the validity mask, uint8 (height, width).
 
         Raises:
@@ -135,7 +135,7 @@ def _readable(path: str):
 
 
 def _harmonised(numbers: np.ndarray, layer: Layer) -> np.ndarray:
-    """Returns harmonised numbers, at least 1; pixels without data are set to 0 by the caller."""
+    """Returns harmonized numbers, at least 1; pixels without data are set to 0 by the caller."""
     if layer.scale == 1.0 and layer.offset == int(layer.offset) and numbers.dtype.kind in "ui":
         wide = np.int32 if numbers.dtype.itemsize <= 2 else np.int64
         return np.clip(numbers.astype(wide) + wide(layer.offset), 1, 65535)

@@ -2,7 +2,7 @@
 
 A scene is a GeoTIFF, COG, VRT or JPEG 2000 file, a folder of such files with a band's name at the end of each name, or
 a Sentinel-2 product (`eo_keras.geo.safe`). Only headers and a few pixels are read here;
-`eo_keras.geo.scene_reader` reads windows, and is the only place where a scene's numbers are harmonised.
+`eo_keras.geo.scene_reader` reads windows, and is the only place where a scene's numbers are harmonized.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Leakage between splits: exact duplicates, near-duplicates, and neighbours on the ground.
+"""Leakage between splits: exact duplicates, near-duplicates, and neighbors on the ground.
 
 A test score measures a network on images that it has not seen. Three kinds of leakage bias it, and each is searched
 here over all pairs of patches of different splits:
 
 * **exact duplicates**: patches with identical decoded pixels (a 128-bit hash of them);
 * **near-duplicates**: the same image compressed again, brightened, with more contrast, mirrored or turned by a quarter;
-* **neighbours**: patches that overlap, touch, or lie within a distance on the ground, edge to edge, as the buffer of a
+* **neighbors**: patches that overlap, touch, or lie within a distance on the ground, edge to edge, as the buffer of a
   spatial split counts it.
 
 Near-duplicates are searched in two steps. Candidates come from the 64-bit DCT hash of Zauner, "Implementation and
@@ -25,7 +25,7 @@ place, cut one pixel apart; the next has 0.56 and shows two places. The default 
 The missed share was measured on 2,000 EuroSAT patches: of duplicates with 20 % more contrast none, of those
 compressed again as JPEGs of quality 90 and 75 5 % and 9 %. Patches below `LEAST_CONTRAST` are not compared, but
 counted in the report: two images of calm water cannot be distinguished. Images of one place that are shifted by more
-than a pixel are no near-duplicates; they are neighbours.
+than a pixel are no near-duplicates; they are neighbors.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ LEAST_CONTRAST = 0.001
 level of EuroSAT's JPEGs, and 4 % of its patches."""
 
 DISTANCES_KM = (0.64, 1.0, 2.0, 5.0)
-"""Distances in kilometres that are always counted; 0.64 km is the edge of a EuroSAT patch."""
+"""Distances in kilometers that are always counted; 0.64 km is the edge of a EuroSAT patch."""
 
 TOUCHING_PIXELS = 2
 """Patches that are so many pixels apart still touch: EuroSAT's lie on grids of 65 pixels, one of which is left free."""
@@ -77,7 +77,7 @@ class LeakOptions:
         near_copy_bits: number of 64 bits in which the hashes of near-duplicates differ at most. 10 finds 99 % of those
             with JPEG quality 90; unrelated images differ in 32 on average.
         least_correlation: smallest correlation of the details of near-duplicates.
-        neighbour_km: patches nearer than this, edge to edge in kilometres, are neighbours.
+        neighbour_km: patches nearer than this, edge to edge in kilometers, are neighbors.
     """
 
     near_copy_bits: int = 10
@@ -118,7 +118,7 @@ class Inventory:
         classes: class names.
         fingerprints: their hashes and details.
         footprints: their footprints, or None where the locations are not known.
-        pixel_m: edge of a pixel in metres.
+        pixel_m: edge of a pixel in meters.
     """
 
     keys: tuple[str, ...]
@@ -167,9 +167,9 @@ class SplitPair:
         exact: number of those with an exact duplicate in `other`.
         near: number of those with a near-duplicate.
         overlapping: number of those that share more ground than a strip of one pixel, or None without locations.
-        neighbours: by distance in kilometres, number of those with a patch of `other` so near or nearer; `0` is
+        neighbours: by distance in kilometers, number of those with a patch of `other` so near or nearer; `0` is
             touching, with a tolerance of `TOUCHING_PIXELS`. None without locations.
-        median_km: median distance to the nearest patch of `other` in kilometres, or None without locations.
+        median_km: median distance to the nearest patch of `other` in kilometers, or None without locations.
     """
 
     part: str

@@ -63,7 +63,7 @@ class Places:
     """Locations of N patches.
 
     Attributes:
-        degrees: float64 (N, 2), longitude and latitude of the centres.
+        degrees: float64 (N, 2), longitude and latitude of the centers.
         footprints: the patches' footprints.
         source: the file or the records that they are from, for messages.
     """
@@ -204,7 +204,7 @@ def locate(card: cards.DataCard, surveyed: Survey, coordinates: str | None = Non
         card: the folder's card.
         surveyed: its survey.
         coordinates: CSV file with the header `patch,latitude,longitude`, in degrees; it overrides the
-            records' own. The patches are then squares around these centres along the grid of their UTM zone.
+            records' own. The patches are then squares around these centers along the grid of their UTM zone.
 
     Returns:
         The locations, or None if neither the records nor a file have them.

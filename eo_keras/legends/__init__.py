@@ -1,4 +1,4 @@
-"""Legends: classes with colours, and crosswalks from codes to classes."""
+"""Legends: classes with colors, and crosswalks from codes to classes."""
 
 from eo_keras.legends.catalogue import EUROSAT, FLOOD, HSL4, HSL8, IGNORE, LEGENDS, URBAN_ATLAS, Legend, LegendClass
 

@@ -1,6 +1,6 @@
 """Class legends: names, codes and colors of classes.
 
-A legend's order is the order of the model's outputs. Colours are `#rrggbb`.
+A legend's order is the order of the model's outputs. Colors are `#rrggbb`.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _listed(names: Sequence[str]) -> str:
 EUROSAT = Legend(
     "eurosat",
     (
-        # Alphabetical: the label order of TFDS and torchgeo. The colours follow CORINE's where it has the class.
+        # Alphabetical: the label order of TFDS and torchgeo. The colors follow CORINE's where it has the class.
         LegendClass("AnnualCrop", "#ffffa8"),
         LegendClass("Forest", "#00a600"),
         LegendClass("HerbaceousVegetation", "#a6e64d"),
@@ -124,7 +124,7 @@ HSL8 = Legend(
 URBAN_ATLAS = Legend(
     "urban_atlas",
     (
-        # In the order of the codes. Built-up land has Urban Atlas's own colours, open land CORINE's.
+        # In the order of the codes. Built-up land has Urban Atlas's own colors, open land CORINE's.
         LegendClass("Continuous urban fabric", "#a03037"),
         LegendClass("Discontinuous dense urban fabric", "#ce2430"),
         LegendClass("Discontinuous medium density urban fabric", "#ee2427"),

@@ -11,12 +11,12 @@ from eo_keras.errors import OptionError
 def median_frequency_weights(counts: npt.ArrayLike, occurring: npt.ArrayLike | None = None) -> tuple[float, ...]:
     """Returns class weights by median frequency (Eigen and Fergus 2015, arXiv 1411.4734, on semantic labels).
 
-    A class's frequency is its number of pixels as a share of all labelled pixels of those images in which it occurs;
+    A class's frequency is its number of pixels as a share of all labeled pixels of those images in which it occurs;
     its weight is the median of all frequencies divided by its own.
 
     Args:
         counts: int64 (C,) pixels of each class in the training split.
-        occurring: int64 (C,) labelled pixels of the images in which each class occurs; None takes every class to occur
+        occurring: int64 (C,) labeled pixels of the images in which each class occurs; None takes every class to occur
             in every image, so that a class that is rare among images weighs more.
 
     Returns:

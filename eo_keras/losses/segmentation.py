@@ -1,7 +1,7 @@
 """Losses of segmentation, as sums over pixels that are added over devices and workers before they are divided.
 
-A mean over a device's own pixels weighs a pixel the more, the fewer others on that device are labelled, and one of two
-devices without a labelled pixel halves the step. So every loss has two methods: `DenseLoss.terms` gives sums
+A mean over a device's own pixels weighs a pixel the more, the fewer others on that device are labeled, and one of two
+devices without a labeled pixel halves the step. So every loss has two methods: `DenseLoss.terms` gives sums
 over the pixels at hand, `DenseLoss.combine` makes the loss of the sums over all devices, and `whole_sums` lies between.
 Only Keras is used here.
 """

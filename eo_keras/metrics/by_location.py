@@ -152,7 +152,7 @@ def grounds(locations: Locations, keys: Sequence[str], side_m: float) -> dict[st
     Args:
         locations: the images' locations.
         keys: their keys, in the same order.
-        side_m: length of an image's side in metres.
+        side_m: length of an image's side in meters.
     """
     import shapely
 

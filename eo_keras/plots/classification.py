@@ -127,7 +127,7 @@ def reliability_png(
     if scaled := [one for one in calibrated if one.count]:
         points = [one.confidence for one in scaled], [one.accuracy for one in scaled]
         upper.plot(*points, color=_CORRECT, linewidth=1.4, label="After temperature scaling")
-        # A bin of few examples is unreliable, and drawn so.
+        # Bins of few examples have smaller dots.
         sizes = [6 + 14 * np.log10(one.count) for one in scaled]
         upper.scatter(*points, s=sizes, color=_CORRECT, zorder=3, clip_on=False)
     upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="Accuracy")
@@ -276,14 +276,14 @@ def to_display(
     Args:
         image: (..., H, W, B), numbers as they are in the records; any real dtype may hold them.
         band_names: B names in stored order.
-        dtype_name: the dtype of the records: `uint8` is shown as it is, `uint16` holds harmonised digital numbers and
+        dtype_name: the dtype of the records: `uint8` is shown as it is, `uint16` holds harmonized digital numbers and
             is stretched like EuroSAT's JPEGs.
         stretched: where it is not known what the numbers mean: each shown band of each image is stretched from its
             second to its 98th percentile, of pixels with data.
 
     Returns:
         uint8 (..., H, W, 3). Three uint8 bands stay what they are. Otherwise: B04, B03, B02 where all are present, else
-        the first three bands, else (one or two bands) grey of the first. Where all B bands are 0 (no data) it is black.
+        the first three bands, else (one or two bands) gray of the first. Where all B bands are 0 (no data) it is black.
 
     Raises:
         BandError: if the last axis does not fit the names.
@@ -318,7 +318,7 @@ def _stretched(image: np.ndarray, shown: np.ndarray) -> np.ndarray:
             continue
         numbers = shown[place].astype(np.float64)
         low, high = np.percentile(numbers[there], [2, 98], axis=0)
-        # A band of one number alone is grey.
+        # A band of one number alone is gray.
         share = np.where(high > low, (numbers - low) / np.maximum(high - low, 1e-9), 0.5)
         found[place] = np.where(there[..., np.newaxis], np.rint(255 * np.clip(share, 0, 1)), 0)
     return found

@@ -120,7 +120,7 @@ def classes_to_display(labels: np.ndarray, colours: Sequence[str]) -> np.ndarray
 
     Args:
         labels: integers (..., height, width), indices of `colours`; any other number (such as 255, no class) is black.
-        colours: one colour `#rrggbb` a class.
+        colours: one color `#rrggbb` a class.
 
     Returns:
         uint8 (..., height, width, 3).

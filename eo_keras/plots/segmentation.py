@@ -20,7 +20,7 @@ _EDGE = 256  # Pixels: a larger tile is drawn smaller.
 def maps_png(
     shown: Sequence[PredictedSample], card: DataCard, bands: Sequence[str], title: str, across: int = 4
 ) -> bytes:
-    """Draws tiles, 16 at the most: image, truth and prediction beside each other, in the legend's colours.
+    """Draws tiles, 16 at the most: image, truth and prediction beside each other, in the legend's colors.
 
     Args:
         shown: the tiles.
@@ -81,7 +81,7 @@ def class_scores_png(scores: Scores, legend: Legend, title: str) -> bytes:
 
     Args:
         scores: the scores.
-        legend: the classes' colours.
+        legend: the classes' colors.
         title: title of the figure.
 
     Returns:

@@ -100,7 +100,7 @@ class DataCard:
         harmonised: whether the product's radiometric offset is already applied.
         reflectance: relation of the numbers to reflectance; None where the source does not say it.
         nodata: the number that means "no data".
-        resolution_m: pixel size in metres.
+        resolution_m: pixel size in meters.
         patch_size: height and width of an image in pixels.
         georeferenced: whether every record holds its CRS and transform.
         legend: the classes.

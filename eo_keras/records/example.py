@@ -2,7 +2,7 @@
 
 This is the only file that knows the names of the features. An image keeps its stored type and height, width, band
 order: RGB as its untouched JPEG bytes, anything else as raw little-endian numbers. A transform is six float64 values
-as bytes, because a TFRecord's floats are float32 and would move a northing by decimetres.
+as bytes, because a TFRecord's floats are float32 and would move a northing by decimeters.
 
 A patch has one label. A tile has a class for every pixel, `mask`, and `validity`, whether the sensor saw the ground
 there; both are uint8, compressed by zlib: land use lies in large areas, and is compressed to a few per cent.

@@ -34,7 +34,7 @@ class ModelCard:
         level: their processing level.
         reflectance: their relation to reflectance.
         nodata: the number that means "no data".
-        resolution_m: pixel size in metres.
+        resolution_m: pixel size in meters.
         patch_size: height and width in pixels that it was trained with.
         normalisation: means and standard deviations that the model holds inside, one a band.
         legend: the classes, in the order of the probabilities.

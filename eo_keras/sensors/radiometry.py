@@ -25,13 +25,13 @@ class Reflectance:
 
 
 JPEG_STEP = JPEG_STRETCH_DN / (_HIGHEST - _LOWEST) / QUANTIFICATION
-"""Reflectance of one grey value; a value of 1 is reflectance 0."""
+"""Reflectance of one gray value; a value of 1 is reflectance 0."""
 
 HARMONISED = Reflectance(scale=1 / QUANTIFICATION)
-"""Relation of harmonised digital numbers (uint16) to reflectance."""
+"""Relation of harmonized digital numbers (uint16) to reflectance."""
 
 EUROSAT_JPEG = Reflectance(scale=JPEG_STEP, offset=-JPEG_STEP)
-"""Relation of the grey values (uint8) of EuroSAT's JPEGs to reflectance."""
+"""Relation of the gray values (uint8) of EuroSAT's JPEGs to reflectance."""
 
 
 def convert(numbers: npt.ArrayLike, given: Reflectance, wanted: Reflectance, dtype: npt.DTypeLike) -> np.ndarray:
@@ -55,10 +55,10 @@ def convert(numbers: npt.ArrayLike, given: Reflectance, wanted: Reflectance, dty
 
 
 def stretch_like_eurosat_jpeg(dn: npt.ArrayLike) -> np.ndarray:
-    """Stretches harmonised digital numbers to the grey values of EuroSAT's JPEGs (before compression).
+    """Stretches harmonized digital numbers to the gray values of EuroSAT's JPEGs (before compression).
 
     Args:
-        dn: harmonised digital numbers (reflectance x 10000), any shape, any real dtype, without NaN.
+        dn: harmonized digital numbers (reflectance x 10000), any shape, any real dtype, without NaN.
 
     Returns:
         uint8 of the same shape: `1 + dn * 254 / 2750`, rounded to nearest as GDAL does for `-ot Byte`, within 1..255.
@@ -77,10 +77,10 @@ def _rescaled(numbers: npt.ArrayLike, given: Reflectance, wanted: Reflectance, d
 
 
 def jpeg_to_reflectance(value: npt.ArrayLike) -> np.ndarray:
-    """Converts grey values of EuroSAT's JPEGs to top-of-atmosphere reflectance.
+    """Converts gray values of EuroSAT's JPEGs to top-of-atmosphere reflectance.
 
     Args:
-        value: grey values 0..255, any shape and real dtype.
+        value: gray values 0..255, any shape and real dtype.
 
     Returns:
         float32 of the same shape, reflectance as a fraction: `(value - 1) * 2750 / 254 / 10000`, steps of 0.00108. A

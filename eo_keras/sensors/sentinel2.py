@@ -1,6 +1,6 @@
 """Bands of Sentinel-2 by name, composites, and EuroSAT's stored band order.
 
-Band facts are those of ESA's Sentinel-2 MSI: centre wavelengths and native resolutions as in the EuroSAT paper's band
+Band facts are those of ESA's Sentinel-2 MSI: center wavelengths and native resolutions as in the EuroSAT paper's band
 table (Helber et al. 2019, IEEE JSTARS 12(7), table of bands).
 """
 
@@ -19,8 +19,8 @@ class Band:
     Attributes:
         name: ESA's name, for instance `B8A`.
         title: name of the band in the literature.
-        wavelength_nm: centre wavelength in nanometres.
-        resolution_m: native ground sampling distance in metres.
+        wavelength_nm: center wavelength in nanometers.
+        resolution_m: native ground sampling distance in meters.
         levels: the processing levels that hold the band; B10 (cirrus) is dropped in L2A.
     """
 
@@ -61,13 +61,13 @@ COMPOSITES: dict[str, tuple[str, ...]] = {
     "CI": ("B08", "B04", "B03"),
     "SWIR": ("B12", "B8A", "B04"),
 }
-"""Three-band composites of the EuroSAT paper: true colour, colour infrared and shortwave infrared."""
+"""Three-band composites of the EuroSAT paper: true color, color infrared and shortwave infrared."""
 
 QUANTIFICATION = 10_000
 """Harmonised digital number of a reflectance of 1."""
 
 JPEG_STRETCH_DN = 2_750
-"""Digital number of the grey value 255 in EuroSAT's JPEGs (`gdal_translate -scale 0 2750 1 255`, authors' README)."""
+"""Digital number of the gray value 255 in EuroSAT's JPEGs (`gdal_translate -scale 0 2750 1 255`, authors' README)."""
 
 
 def parse_bands(text: str, available: Iterable[str] = NOMINAL_ORDER) -> tuple[str, ...]:
@@ -122,5 +122,5 @@ def canonical_name(text: str) -> str:
 
 
 def nearest_band(name: str, candidates: Iterable[str]) -> str:
-    """Returns the candidate whose centre wavelength is nearest to that of `name`; the first of equals."""
+    """Returns the candidate whose center wavelength is nearest to that of `name`; the first of equals."""
     return min(candidates, key=lambda other: abs(BANDS[other].wavelength_nm - BANDS[name].wavelength_nm))

@@ -1,4 +1,4 @@
-"""Checks of batch normalisation in a run: values in a batch, and moving against batch moments."""
+"""Checks of batch normalization in a run: values in a batch, and moving against batch moments."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FAR = 3.0
 
 
 def check_batch(model: keras.Model, size: int, batch_size: int) -> str | None:
-    """Checks the number of values of a channel in a batch, at the batch normalisation with the fewest.
+    """Checks the number of values of a channel in a batch, at the batch normalization with the fewest.
 
-    Batch normalisation is synchronised: it takes its moments over the batch of all devices together. Every batch of
+    Batch normalization is synchronized: it takes its moments over the batch of all devices together. Every batch of
     training is full.
 
     Args:

@@ -151,7 +151,7 @@ def make_optimizer(
         groups: depth of each layer by name, 0 nearest the input, see `eo_keras.models.depth_groups`; needed for
             `layer_decay`.
         undecayed: paths of kernels that do not decay, see `eo_keras.models.depthwise_kernels`.
-        normalised: paths of kernels that batch normalisation follows, see `eo_keras.models.normalized_kernels`; needed
+        normalised: paths of kernels that batch normalization follows, see `eo_keras.models.normalized_kernels`; needed
             for `muon`.
         scale_loss: whether the loss is scaled by a factor of the optimizer's own, as half precision needs.
     """

@@ -2,7 +2,7 @@
 
 What is counted over a batch is counted over the whole of it, on all devices and workers: the loss is divided by the
 global number of valid examples, gradients are added up before they are clipped (`eo_keras.training.optimizers`), and
-batch normalisation, synchronised, takes its moments over all of them.
+batch normalization, synchronized, takes its moments over all of them.
 """
 
 from __future__ import annotations

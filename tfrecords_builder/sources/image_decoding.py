@@ -77,7 +77,7 @@ def decode_png(data: bytes, where: str, shape: tuple[int, ...]) -> np.ndarray:
     Args:
         data: the file.
         where: its name, for errors.
-        shape: height and width that it must have, and 3 as well if it must be coloured.
+        shape: height and width that it must have, and 3 as well if it must be colored.
 
     Returns:
         uint8 of that shape, as stored.

@@ -55,7 +55,7 @@ class Facts:
         reflectance: relation of the stored numbers to reflectance; None where it is not known.
         nodata: the number that means "no data".
         patch_size: height and width of an image in pixels.
-        resolution_m: pixel size in metres.
+        resolution_m: pixel size in meters.
         georeferenced: whether every image has a CRS and a transform.
         attribution: whom to name when the data or a model trained on it is published.
         version: version of the records' content.

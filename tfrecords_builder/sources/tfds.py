@@ -542,7 +542,7 @@ def _class_names(folder: str, name: str, feature: Mapping[str, Any]) -> tuple[st
 
 
 def _colours(count: int) -> list[str]:
-    """Returns colours of different hues, `#rrggbb`; the first ones do not depend on the number."""
+    """Returns colors of different hues, `#rrggbb`; the first ones do not depend on the number."""
     golden = (math.sqrt(5) - 1) / 2
     colours = (colorsys.hsv_to_rgb(number * golden % 1, 0.65, 0.9 - 0.3 * (number % 2)) for number in range(count))
     return ["#" + "".join(f"{round(255 * part):02x}" for part in colour) for colour in colours]

@@ -12,14 +12,14 @@ from tfrecords_builder.splits import draws, spatial
 from tfrecords_builder.splits.types import TEST, TRAIN, VAL, Patches, SplitOptions, SplitResult
 
 _TOUCHING_M = 1.0
-"""Smallest distance in metres, edge to edge, of tiles of two cities."""
+"""Smallest distance in meters, edge to edge, of tiles of two cities."""
 
 
 def split_tiles(tiles: Patches, options: SplitOptions) -> SplitResult:
     """Splits tiles.
 
     By city, the list's own split takes precedence; the cities without one are drawn by hash of name and seed. Tiles of
-    different splits that share ground or border on each other, as those of neighbouring cities do, stay in the test
+    different splits that share ground or border on each other, as those of neighboring cities do, stay in the test
     (or validation) split alone. In blocks, the buffer is at least as wide as a tile.
 
     Args:

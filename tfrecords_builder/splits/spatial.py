@@ -1,6 +1,6 @@
 """Splits by place: by longitude, or by blocks with a buffer between the splits.
 
-Neighbouring patches look alike, so that a random split tests on places that training has seen; these do not.
+Neighboring patches look alike, so that a random split tests on places that training has seen; these do not.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def corners_of(patches: Patches) -> Corners:
 
 
 def block_names(corners: Corners, block_km: float) -> list[str]:
-    """Returns the name of the block that each patch's centre lies in.
+    """Returns the name of the block that each patch's center lies in.
 
     In Europe they are squares of EPSG:3035, elsewhere cells of `eo_keras.geo.footprints.cells`.
     """
@@ -101,7 +101,7 @@ def block_names(corners: Corners, block_km: float) -> list[str]:
     inside = (west <= longitude) & (longitude <= east) & (south <= latitude) & (latitude <= north)
     names = [f"world/{row}/{column}" for row, column in cells(degrees, edge_m).tolist()]
     if inside.any():
-        # Of the corners, as a square of another projection has its centre elsewhere.
+        # Of the corners, as a square of another projection has its center elsewhere.
         projected = reproject(corners, EQUAL_AREA_CRS).mean(axis=1)
         squares = np.floor(np.where(inside[:, None], projected, 0) / edge_m).astype(np.int64)
         for position in np.flatnonzero(inside).tolist():
@@ -155,7 +155,7 @@ def _by_blocks(patches: Patches, names: list[str], options: SplitOptions) -> tup
         members[root(name)].append(position)
     order = sorted(members, key=lambda name: hash_order(name, options.seed))
     assignment: list[str | None] = [None] * len(names)
-    # A split takes blocks until it has its fraction at least: to pick those that fit exactly would favour small blocks.
+    # A split takes blocks until it has its fraction at least: to pick those that fit exactly would favor small blocks.
     left = quotas(len(names), options)
     blocks = [members[name] for name in order]
     check_folds(options, len(blocks), "blocks")

@@ -91,7 +91,7 @@ class Patches:
         groups: int64 (N,); patches with identical pixels share a number.
         crs: coordinate reference systems, or None.
         transforms: float64 (N, 6) affine transforms, or None where the images are not georeferenced.
-        size_m: edge of a patch in metres.
+        size_m: edge of a patch in meters.
         pixels: edge of a patch in pixels.
         published: the splits that the archive assigns them to; empty, or of empty texts, without any.
         sites: the sites that tiles of scenes are cut from, by name; empty where patches are of no site.

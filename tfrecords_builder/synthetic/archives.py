@@ -92,7 +92,7 @@ def write_eurosat_archive(
 
 
 def write_coordinates(path: str | os.PathLike[str], *, patches_per_class: int, seed: int = 1) -> pathlib.Path:
-    """Writes the patches' centres as CSV: `patch,latitude,longitude`, degrees of EPSG:4326 with six decimals.
+    """Writes the patches' centers as CSV: `patch,latitude,longitude`, degrees of EPSG:4326 with six decimals.
 
     Args:
         path: the CSV file; an older one is replaced.
@@ -128,7 +128,7 @@ def _patches(world: World, patches_per_class: int) -> Iterator[tuple[str, int, i
 
 def _jpeg(world: World, row: int, col: int) -> bytes:
     pixels = radiometry.stretch_like_eurosat_jpeg(world.image(row, col, PATCH, PATCH, COMPOSITES["RGB"]))
-    # By GDAL, as the authors did: its chroma subsampling and quantisation are then theirs too.
+    # By GDAL, as the authors did: its chroma subsampling and quantization are then theirs too.
     return _encoded(pixels, driver="JPEG", quality=100)
 
 

@@ -1,6 +1,6 @@
 """Baselines of classification by color: accuracy of logistic regression on mean colors.
 
-A class that mean colour gives away needs no network; the difference between a network's score and this one is what the
+A class that mean color gives away needs no network; the difference between a network's score and this one is what the
 layout of the ground is worth.
 """
 
@@ -34,7 +34,7 @@ class PixelScore:
 
 
 def band_mean_baseline(features: np.ndarray, labels: np.ndarray, train: np.ndarray) -> float:
-    """Fits multinomial logistic regression on standardised features by Newton's method; returns its accuracy.
+    """Fits multinomial logistic regression on standardized features by Newton's method; returns its accuracy.
 
     Args:
         features: float (patches, bands), for instance the patches' band means.
@@ -63,7 +63,7 @@ def band_mean_baseline(features: np.ndarray, labels: np.ndarray, train: np.ndarr
 
 
 def _fit(inputs: np.ndarray, targets: np.ndarray, steps: int = 100) -> np.ndarray:
-    """Minimises the regularised cross-entropy; returns weights (inputs, classes), the last row the intercepts."""
+    """Minimises the regularized cross-entropy; returns weights (inputs, classes), the last row the intercepts."""
     size, classes = inputs.shape[1], targets.shape[1]
     penalty = np.full((size, classes), _RIDGE)
     penalty[-1] = 1e-6  # Intercepts are free, but for what keeps the Hessian regular.
@@ -103,7 +103,7 @@ def _loss(
 
 
 def mean_colour_baseline(archive_path: str | os.PathLike[str], *, seed: int = 0) -> float:
-    """Scores the linear model on an archive's mean colours, 80 % of each class for training and the rest for testing.
+    """Scores the linear model on an archive's mean colors, 80 % of each class for training and the rest for testing.
 
     Args:
         archive_path: a zip or folder of patches `<...>/<Class>/<Class>_<n>.jpg` or `.tif`.
@@ -129,15 +129,15 @@ def mean_colour_baseline(archive_path: str | os.PathLike[str], *, seed: int = 0)
 def pixel_colour_baseline(
     image: np.ndarray, labels: np.ndarray, *, window: int = 1, ignore: int = 255, sample: int = 20_000, seed: int = 0
 ) -> PixelScore:
-    """Scores the linear model on the colours of pixels, or on mean colours around them.
+    """Scores the linear model on the colors of pixels, or on mean colors around them.
 
     The model learns from the western half of the pixels drawn and is tested on the eastern half, then the other way
-    round, so that it cannot profit from neighbours.
+    round, so that it cannot profit from neighbors.
 
     Args:
         image: numbers of any type (height, width, bands).
         labels: integers (height, width), class labels.
-        window: edge of the square around a pixel whose mean colour is taken, in pixels; odd, 1 for the pixel alone.
+        window: edge of the square around a pixel whose mean color is taken, in pixels; odd, 1 for the pixel alone.
         ignore: the label of pixels that have none.
         sample: number of pixels that are drawn from each half.
         seed: of the drawing.

@@ -42,7 +42,7 @@ class BlockWorld(abc.ABC):
         size: edge of the world in pixels.
         crs: coordinate reference system of the pixel grid.
         transform: the affine transform of the world's top left corner, six numbers (a, b, c, d, e, f) in rasterio's
-            order, in metres.
+            order, in meters.
     """
 
     def __init__(self, size: int, crs: str, origin: tuple[float, float], day: Day, paintings_kept: int = 1):
@@ -90,7 +90,7 @@ class BlockWorld(abc.ABC):
         return self._layer("landscapes", row, col, height, width).astype(np.uint8)
 
     def image(self, row: int, col: int, height: int, width: int, bands: tuple[str, ...] = EUROSAT_ORDER) -> np.ndarray:
-        """Returns harmonised digital numbers at the top of the atmosphere (Level-1C), reflectance x 10000.
+        """Returns harmonized digital numbers at the top of the atmosphere (Level-1C), reflectance x 10000.
 
         Bands of 20 m and 60 m are averaged to their own pixels and brought back to 10 m by a cubic spline.
 

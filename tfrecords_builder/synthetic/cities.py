@@ -150,7 +150,7 @@ def write_city(
 
 
 def land_use(world: CityWorld) -> tuple[np.ndarray, Grid]:
-    """Returns a city's land use as mapped: areas below 0.25 ha are merged into their largest neighbour.
+    """Returns a city's land use as mapped: areas below 0.25 ha are merged into their largest neighbor.
 
     Returns:
         uint8 (size, size), places in `city_plan.CODES`, and the grid.

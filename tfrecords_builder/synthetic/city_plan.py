@@ -1,8 +1,8 @@
 """Plan of a synthetic city: its land use, roads, railway, river and lakes.
 
 Sites on a jittered lattice, dense in town and sparse outside, own the pixels that lie nearest to them (a Voronoi
-diagram, whose borders a noise bends). What a site is depends on its distance from the centres, on railways, highways
-and the river, and on smooth noise, so that neighbours often are alike and regions differ much in size. How much of the
+diagram, whose borders a noise bends). What a site is depends on its distance from the centers, on railways, highways
+and the river, and on smooth noise, so that neighbors often are alike and regions differ much in size. How much of the
 city is built up, industrial or wooded is set: the sites that suit best are taken until that share of the area is
 reached.
 """
@@ -74,11 +74,11 @@ class CityPlan:
     Attributes:
         seed: everything random.
         size: edge of the plan in pixels.
-        centre: row and column of the city's centre.
+        centre: row and column of the city's center.
         river: the river.
         highways: fast transit roads.
         railway: the railway.
-        arteries: roads that leave the centre.
+        arteries: roads that leave the center.
         lakes: still waters.
         boundary: the city's edge; outside there is no land use.
         unseen: areas without data, with their codes.
@@ -185,7 +185,7 @@ class CityPlan:
         top, left = (cell_rows - 2) * _PITCH, (cell_cols - 2) * _PITCH
         centrality = self._centrality(top + _PITCH / 2, left + _PITCH / 2)
         chance = hashed(salt(self.seed, "split"), cell_rows, cell_cols)
-        # Blocks of houses are small and fields are large; a cell without a site is shared among its neighbours.
+        # Blocks of houses are small and fields are large; a cell without a site is shared among its neighbors.
         town = np.where(chance < 0.25 + 0.5 * (centrality > 0.6), 3, 2)
         country = np.where(chance < 0.3, 0, np.where(chance < 0.75, 1, 2))
         splits = np.where(centrality > 0.08, town, country)
@@ -203,7 +203,7 @@ class CityPlan:
         return rows, cols, areas
 
     def _centrality(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-        """Returns the centrality of places: 1 in the centre, less outwards, more along arteries and in villages."""
+        """Returns the centrality of places: 1 in the center, less outwards, more along arteries and in villages."""
         reach = np.hypot(rows - self.centre[0], cols - self.centre[1]) / (0.36 * self.size)
         found = 1.0 - reach * (0.5 + self._noise("growth", 0.25 * self.size, rows, cols))
         artery = np.min([np.abs(road.distance(rows, cols)) for road in self.arteries], axis=0)

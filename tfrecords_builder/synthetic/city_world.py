@@ -35,7 +35,7 @@ class CityOptions:
         seed: everything random.
         size: edge of the (square) city in pixels, a multiple of 6.
         zone: UTM zone on the northern hemisphere.
-        origin: easting and northing of the top left corner in metres, multiples of 60.
+        origin: easting and northing of the top left corner in meters, multiples of 60.
         stage: 0, or 1 for the ground after some regions changed.
         acquisition: the day the sensor passed: light, haze, clouds and sensor noise differ.
         clouds: share of the ground that clouds hide.

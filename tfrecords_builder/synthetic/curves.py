@@ -1,4 +1,4 @@
-"""Curves of a plan: winding lines across it, lines from a centre, and blobs with winding edges.
+"""Curves of a plan: winding lines across it, lines from a center, and blobs with winding edges.
 
 Places are rows and columns of the pixel grid; the middle of the first pixel is 0.5. Distances are in pixels, those
 from a line good near it, which is where it is drawn.
@@ -70,15 +70,15 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Ray:
-    """A line that leaves a centre.
+    """A line that leaves a center.
 
     Attributes:
-        row: of the centre.
-        col: of the centre.
+        row: of the center.
+        col: of the center.
         angle: its direction in radians, as for `Line`.
-        wave: change of its direction with the distance from the centre, in radians.
+        wave: change of its direction with the distance from the center, in radians.
         half_width: in pixels.
-        start: distance from the centre at which it begins, in pixels.
+        start: distance from the center at which it begins, in pixels.
     """
 
     row: float
@@ -99,7 +99,7 @@ class Ray:
         return np.where(radius < self.start, FAR, distance)
 
     def points(self, reach: float, step: float) -> np.ndarray:
-        """Returns places on the line, float64 (points, 2): rows and columns, to `reach` pixels from the centre."""
+        """Returns places on the line, float64 (points, 2): rows and columns, to `reach` pixels from the center."""
         radius = np.arange(self.start, reach + step, step)
         angle = self.angle + self.wave.at(radius)[0]
         return np.stack([self.row + radius * np.sin(angle), self.col + radius * np.cos(angle)], axis=1)

@@ -2,7 +2,7 @@
 
 A mosaic is divided into regions with winding borders. A region shows a plane paved with patches of its class, turned
 and mirrored at random, so that borders between classes run anywhere in a patch, as they do on the ground. The pixels
-are EuroSAT's own; the layout, and that land use of one kind is alike for kilometres, is not.
+are EuroSAT's own; the layout, and that land use of one kind is alike for kilometers, is not.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class MosaicOptions:
 
     Attributes:
         size: height and width in pixels.
-        region: mean distance of the regions' centres in pixels.
+        region: mean distance of the regions' centers in pixels.
         wander: largest displacement of borders, in pixels.
         seed: seed of everything random.
     """
@@ -92,7 +92,7 @@ def regions(options: MosaicOptions, number: int) -> tuple[np.ndarray, np.ndarray
 
     Returns:
         The region of every pixel, int64 (size, size), and the class of every region, int64 (regions,), labels of
-        EuroSAT. Neighbouring regions may be of one class.
+        EuroSAT. Neighboring regions may be of one class.
     """
     size, step = options.size, options.region
     rng = np.random.default_rng([options.seed, number, 1])
@@ -104,7 +104,7 @@ def regions(options: MosaicOptions, number: int) -> tuple[np.ndarray, np.ndarray
         for period, weight in ((61.0, 0.6), (19.0, 0.3), (7.0, 0.1)):
             key = salt(options.seed, number, "border", axis, period)
             place += options.wander * weight * (2 * value_noise(0, 0, size, size, period, key) - 1)
-    # The nearest centre lies in one of the 5 x 5 cells around a place.
+    # The nearest center lies in one of the 5 x 5 cells around a place.
     own = [np.floor(place / step).astype(np.int64) + 1 for place in (rows, columns)]
     nearest, found = np.full((size, size), np.inf), np.zeros((size, size), np.int64)
     for row_offset in range(-2, 3):
@@ -184,7 +184,7 @@ def paint(found: np.ndarray, classes: np.ndarray, patches: Patches, seed: Sequen
 
 
 def digital_numbers(image: np.ndarray) -> np.ndarray:
-    """Converts grey values of EuroSAT's JPEGs to harmonised digital numbers, uint16, at least 1."""
+    """Converts gray values of EuroSAT's JPEGs to harmonized digital numbers, uint16, at least 1."""
     step = sentinel2.JPEG_STRETCH_DN / 254
     return np.clip(np.rint((image.astype(np.float64) - 1) * step), 1, None).astype(np.uint16)
 

@@ -42,7 +42,7 @@ class OsmOptions:
 
     Attributes:
         complete: share of the areas, and of the streets, that somebody has mapped.
-        shift_m: largest displacement of an area in metres, in both directions.
+        shift_m: largest displacement of an area in meters, in both directions.
     """
 
     complete: float = 0.875

@@ -23,7 +23,7 @@ class Ground:
         col: first column of the window in the world.
         height: rows of the window.
         width: columns of the window.
-        centre: row and column of the cell's centre.
+        centre: row and column of the cell's center.
         cell: the cell's place in the mosaic (row, column).
         seed: the world's seed.
         density: density of buildings of a residential cell, or of trees of a wood, 0..1; None where drawn, or full.
@@ -60,7 +60,7 @@ class Ground:
         return fractal_noise(self.row, self.col, *self.shape, period, self.key(purpose), octaves)
 
     def turned(self, angle: float) -> tuple[np.ndarray, np.ndarray]:
-        """Returns distances from the cell's centre along and across a direction, in pixels, float32 (height, width)."""
+        """Returns distances from the cell's center along and across a direction, in pixels, float32 (height, width)."""
         y = (np.arange(self.row, self.row + self.height) + 0.5 - self.centre[0]).astype(np.float32)[:, None]
         x = (np.arange(self.col, self.col + self.width) + 0.5 - self.centre[1]).astype(np.float32)[None, :]
         sin, cos = np.float32(np.sin(angle)), np.float32(np.cos(angle))

@@ -105,7 +105,7 @@ def tile_at(grid: Grid) -> str:
     west, south, east, north = grid.bounds
     latitude = _geographic(grid.crs, [((west + east) / 2, (south + north) / 2)])[0][0]
     column = _COLUMNS[zone % 3][int((west + east) / 2 // 100_000) - 1]
-    # Rows of even zones begin with F, so that neighbouring zones differ.
+    # Rows of even zones begin with F, so that neighboring zones differ.
     row = _ROWS[(int((south + north) / 2 // 100_000) + (5 if zone % 2 == 0 else 0)) % len(_ROWS)]
     return f"{zone:02d}{_BANDS_OF_LATITUDE[min(int((latitude + 80) // 8), 19)]}{column}{row}"
 

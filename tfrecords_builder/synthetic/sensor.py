@@ -17,7 +17,7 @@ from tfrecords_builder.synthetic.noise import hashed, salt, value_noise
 from tfrecords_builder.synthetic.painting import Painting
 
 PIXEL_M = 10
-"""Edge of a pixel in metres."""
+"""Edge of a pixel in meters."""
 
 BLOCK = 96
 """Edge of a block in pixels: a multiple of 6, so that 60 m pixels do not straddle blocks."""
@@ -70,7 +70,7 @@ def resolution_step(band: str) -> int:
 def sense(
     block_row: int, block_col: int, ground: Painting, day: Day, bands: tuple[str, ...], sky: Sky | None = None
 ) -> np.ndarray:
-    """Computes harmonised digital numbers of a block, coarse bands resampled to 10 m: uint16 (BLOCK, BLOCK, bands)."""
+    """Computes harmonized digital numbers of a block, coarse bands resampled to 10 m: uint16 (BLOCK, BLOCK, bands)."""
     out = np.empty((BLOCK, BLOCK, len(bands)), np.uint16)
     for place, signal in enumerate(_signals(block_row, block_col, ground, day, bands, sky)):
         step = resolution_step(bands[place])
@@ -84,7 +84,7 @@ def sense(
 def sense_native(
     block_row: int, block_col: int, ground: Painting, day: Day, bands: tuple[str, ...], sky: Sky | None = None
 ) -> np.ndarray:
-    """Computes harmonised digital numbers of a block at the resolution of the bands, which is one.
+    """Computes harmonized digital numbers of a block at the resolution of the bands, which is one.
 
     Returns:
         uint16 (BLOCK / step, BLOCK / step, bands), with the step of `resolution_step`.

@@ -1,7 +1,7 @@
 """Textures of the land-cover classes: mixtures of materials laid out as parcels, rows, streets and lines.
 
 The tone of open land (how green, how dry, how bright its soil) is drawn from one distribution for all classes that
-consist of it, so that the class of a patch follows from its layout rather than its mean colour.
+consist of it, so that the class of a patch follows from its layout rather than its mean color.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _countryside(ground: Ground, rng: np.random.Generator) -> Painting:
 
 
 def _line(ground: Ground, rng: np.random.Generator, bend: float, period: tuple[float, float]) -> np.ndarray:
-    """Returns the distance of each pixel from a winding line near the cell's centre, in pixels."""
+    """Returns the distance of each pixel from a winding line near the cell's center, in pixels."""
     along, across = ground.turned(rng.uniform(0, np.pi))
     length, phase = rng.uniform(*period), rng.uniform(0, 2 * np.pi)
     swing = bend * np.sin(2 * np.pi * along / length + phase)

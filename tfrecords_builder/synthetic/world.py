@@ -72,7 +72,7 @@ class World(BlockWorld):
         self.options = options or WorldOptions()
         day = sensor.Day(self.options.seed, self.options.acquisition)
         super().__init__(self.options.cells * self.options.cell, "EPSG:32633", ORIGIN, day)
-        # The border may wander as far as a patch in the cell's centre stays clear of it.
+        # The border may wander as far as a patch in the cell's center stays clear of it.
         self._wander = min((self.options.cell - PATCH) / 2 - 2, 0.25 * self.options.cell)
 
     def cell_class(self, cell_row: int, cell_col: int) -> int:

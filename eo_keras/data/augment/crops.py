@@ -82,7 +82,7 @@ def crop_pair(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Resizes a square window of a tile and its mask.
 
-    A pixel of the result takes its class from the one pixel of the tile that its centre lies in, and has no data where
+    A pixel of the result takes its class from the one pixel of the tile that its center lies in, and has no data where
     that one has none. Its numbers are interpolated between the pixels that have data, or averaged over them where the
     window becomes smaller; with as many pixels as the window they are the tile's own.
 

@@ -69,7 +69,7 @@ def cut_out(images: tf.Tensor, places: tf.Tensor, size: int) -> tf.Tensor:
 
     Args:
         images: (batch, height, width, band).
-        places: (batch, 2) numbers from [0, 1): where the square's centre lies, down and right; at the border, a part of
+        places: (batch, 2) numbers from [0, 1): where the square's center lies, down and right; at the border, a part of
             the square lies outside.
         size: side of the square in pixels.
     """

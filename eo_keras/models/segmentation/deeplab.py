@@ -82,7 +82,7 @@ def build_deeplab(
         dtype=factory.exact,
         name="decoder_scores",
     )(features)
-    # In full precision: interpolated in bfloat16, the logits of neighbouring pixels would become equal.
+    # In full precision: interpolated in bfloat16, the logits of neighboring pixels would become equal.
     logits = ResizeLike(LOW_STRIDE, dtype=factory.exact, name=LOGITS)(scores, image)
     return keras.Model(image, factory.probabilities(logits), name=name)
 

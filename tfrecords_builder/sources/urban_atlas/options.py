@@ -110,5 +110,5 @@ class UrbanAtlasOptions:
 
     @property
     def step(self) -> int:
-        """Distance of neighbouring tiles in pixels."""
+        """Distance of neighboring tiles in pixels."""
         return self.stride or self.tile_size

@@ -56,7 +56,7 @@ class SceneSurvey:
         bands: names of the bands that records will hold, in order.
         grid: its grid.
         window: first row, first column, end row and end column of what the land use covers.
-        resolution_m: size of a pixel on the ground in the middle of that, in metres.
+        resolution_m: size of a pixel on the ground in the middle of that, in meters.
     """
 
     path: str
@@ -185,7 +185,7 @@ def _say_target(grid: Grid) -> str:
 
 
 def _resolution(scene: Scene, window: tuple[int, ...]) -> float:
-    """Returns the size of a pixel on the ground in the middle of a window, in metres."""
+    """Returns the size of a pixel on the ground in the middle of a window, in meters."""
     top, left, bottom, right = window
     width, height = reference_systems.pixel_on_ground(scene.grid.window(top, left, bottom - top, right - left))
     if not abs(width / height - 1) <= _SQUARE:
@@ -195,7 +195,7 @@ def _resolution(scene: Scene, window: tuple[int, ...]) -> float:
             "square pixels",
             _say_target(scene.grid),
         )
-    # To a millimetre: more is known of no grid.
+    # To a millimeter: more is known of no grid.
     return round(math.sqrt(width * height), 3)
 
 
@@ -240,7 +240,7 @@ def _window(grid: Grid, bounds: tuple[float, float, float, float]) -> tuple[int,
 
 
 def check_alike(surveys: dict[str, CitySurvey]) -> tuple[str, float]:
-    """Checks that all scenes can be in one records folder; returns their level and the size of a pixel in metres.
+    """Checks that all scenes can be in one records folder; returns their level and the size of a pixel in meters.
 
     Raises:
         SourceError: if they are of two levels.

@@ -49,7 +49,7 @@ _SPLITS = ("city", "spatial")
 
 @dataclasses.dataclass(frozen=True)
 class _Surveyed:
-    """Result of the preflight: the cities with their surveys, and the size of a pixel in metres."""
+    """Result of the preflight: the cities with their surveys, and the size of a pixel in meters."""
 
     cities: Sequence[Site]
     surveys: Mapping[str, preflights.CitySurvey]
