@@ -61,11 +61,11 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     path_flags.define_path(
         "coordinates",
         None,
-        "CSV file of the patches' centres (header patch,latitude,longitude, in degrees), for records without a CRS.",
+        "CSV file of the patches' centers (header patch,latitude,longitude, in degrees), for records without a CRS.",
         **where,
     )
     flags.DEFINE_float(
-        "neighbour_km", _DEFAULTS.neighbour_km, "Distance of neighbours, edge to edge in kilometres.", **where
+        "neighbour_km", _DEFAULTS.neighbour_km, "Distance of neighbors, edge to edge in kilometers.", **where
     )
     flags.DEFINE_integer(
         "near_copy_bits",
@@ -90,7 +90,7 @@ def main() -> None:
     written = (output, output.with_suffix(".json"))
     output_files.check_files(written, overwrite=FLAGS.overwrite, error=OptionError)
     if not 0 <= FLAGS.neighbour_km < float("inf"):
-        raise OptionError("--neighbour_km", f"{FLAGS.neighbour_km:g}", "kilometres, at least 0")
+        raise OptionError("--neighbour_km", f"{FLAGS.neighbour_km:g}", "kilometers, at least 0")
     card = cards.read_data_card(FLAGS.records_dir)
     other = cards.read_data_card(FLAGS.against) if FLAGS.against is not None else None
     shards = scan_records.check_shards(card, FLAGS.records_dir)
@@ -117,7 +117,7 @@ def main() -> None:
         for line in inspection_page.summary(subject.report):
             app.say(f"  {line}")
         if subject.places is None:
-            print("  neighbours: not counted, for the records hold no coordinates; give --coordinates=FILE")
+            print("  neighbors: not counted, for the records hold no coordinates; give --coordinates=FILE")
     page = inspection_page.make_page(*subjects, verified=FLAGS.verify)
     contents = {
         output: app.with_flags(html.render(page)).encode("utf-8"),

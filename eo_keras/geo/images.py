@@ -164,7 +164,7 @@ def _check_geotiff(dataset, path: str | os.PathLike[str]) -> None:
         raise SourceError(
             path,
             f"scale {', '.join(map(str, sorted(scales)))} and offset {', '.join(map(str, sorted(offsets)))}",
-            "harmonised digital numbers: reflectance x 10000, offset 0",
+            "harmonized digital numbers: reflectance x 10000, offset 0",
             "apply the offset and write the image again",
         )
 

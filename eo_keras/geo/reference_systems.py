@@ -9,7 +9,7 @@ from eo_keras.errors import OptionError
 from eo_keras.geo import images as rasters
 from eo_keras.geo.grid import Grid
 
-TARGET = "a projected coordinate reference system in metres, such as EPSG:32633"
+TARGET = "a projected coordinate reference system in meters, such as EPSG:32633"
 
 _TRUE_TO_SCALE = 0.01
 """Largest relative error of a projection's lengths for its own pixel size to be used; UTM has 0.1 %."""

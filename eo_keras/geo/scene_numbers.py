@@ -235,7 +235,7 @@ def _of_digital_numbers(band: StoredBand) -> tuple[Scaling, str]:
     if band.recent:
         warning = (
             f"{path}: acquired since products carry an offset (processing baseline 04.00), and nothing says whether it "
-            "has been applied: the numbers are taken as harmonised. If they are not, say `scene_offset=-1000`"
+            "has been applied: the numbers are taken as harmonized. If they are not, say `scene_offset=-1000`"
         )
     return Scaling(1.0, 0.0, "as digital numbers (reflectance x 10000)"), warning
 

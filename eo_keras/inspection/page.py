@@ -19,8 +19,8 @@ MOST_COPIES_SHOWN = 24
 MOST_COPIES_DRAWN = 8
 
 NO_PLACES = (
-    "Where the patches lie is not known: these records hold no coordinates. Neighbours are therefore not counted and "
-    "no map is drawn. Say `coordinates=FILE` with a CSV file (header patch,latitude,longitude, in degrees)."
+    "The locations of the patches are not known: these records hold no coordinates. Neighbors are therefore not "
+    "counted and no map is drawn. Say `coordinates=FILE` with a CSV file (header patch,latitude,longitude, in degrees)."
 )
 
 
@@ -64,7 +64,7 @@ def make_page(subject: Subject, against: Subject | None = None, *, verified: boo
     total = sum(split.examples for split in card.splits.values())
     sections = [
         html.Section("Leakage between the splits", [*_leak_blocks(both), *_copy_blocks(both)]),
-        html.Section("Where the patches lie", [block for one in both for block in _map_blocks(one)]),
+        html.Section("Locations of the patches", [block for one in both for block in _map_blocks(one)]),
         html.Section("Class balance", _balance_blocks(card, counts)),
         html.Section("Bands", _band_blocks(subject)),
         html.Section("Samples", _sample_blocks(subject)),
@@ -103,7 +103,7 @@ def summary(report: leakage.LeakReport) -> list[str]:
         counts = [f"{pair.exact:,} exact duplicates", f"{pair.near:,} near-duplicates"]
         if pair.neighbours is not None:
             limit = f"{report.options.neighbour_km:g}"
-            counts.append(f"{_share(pair.neighbours[limit], pair.patches)} with a neighbour within {limit} km")
+            counts.append(f"{_share(pair.neighbours[limit], pair.patches)} with a neighbor within {limit} km")
         lines.append(f"{pair.part} from {pair.other}: of {pair.patches:,} patches {', '.join(counts)}")
     return lines
 
@@ -141,7 +141,7 @@ def _leak_blocks(both: Sequence[Subject]) -> list[html.Text | html.Table | html.
             # Every report has the same distances, for the options are the same.
             limits = next(pair.neighbours for pair in pairs if pair is not None and pair.neighbours is not None)
             for km in limits:
-                title = "a neighbour that touches" if km == "0" else f"a neighbour within {km} km"
+                title = "a neighbor that touches" if km == "0" else f"a neighbor within {km} km"
                 measures.append((title, lambda pair, km=km: None if pair.neighbours is None else pair.neighbours[km]))
         for title, measure in measures:
             values = [None if pair is None else measure(pair) for pair in pairs]
@@ -216,7 +216,7 @@ def _map_blocks(one: Subject) -> list[html.Text | html.Picture]:
     png = dataset.map_png(degrees, one.name)
     alt = (
         f"Map of {len(splits):,} patches between {west:.1f} and {east:.1f} degrees of longitude and {south:.1f} and "
-        f"{north:.1f} degrees of latitude, coloured by split"
+        f"{north:.1f} degrees of latitude, colored by split"
     )
     return [html.Picture(png, alt, f"Locations from {one.places.source}. Test points are drawn over training points.")]
 

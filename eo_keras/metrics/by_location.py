@@ -35,7 +35,7 @@ _SIZES = (
 """Sides of a cell in degrees, as fractions: 0.1 as a float would put some edges into another cell."""
 
 _METRES_A_DEGREE = 111_320.0
-"""Metres in a degree of latitude, and of longitude at the equator."""
+"""Meters in a degree of latitude, and of longitude at the equator."""
 
 _FEWEST_ACROSS, _MOST_ACROSS = 4, 30
 _EXAMPLES_IN_CELL = 8

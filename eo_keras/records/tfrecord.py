@@ -140,7 +140,7 @@ _Example = _declare_example()
 
 
 def encode_example(features: Mapping[str, bytes | int]) -> bytes:
-    """Serialises features as a `tf.train.Example`; the same features always give the same bytes.
+    """Serializes features as a `tf.train.Example`; the same features always give the same bytes.
 
     Args:
         features: byte strings become a `bytes_list` of one value, integers an `int64_list` of one value.

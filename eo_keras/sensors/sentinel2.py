@@ -64,7 +64,7 @@ COMPOSITES: dict[str, tuple[str, ...]] = {
 """Three-band composites of the EuroSAT paper: true color, color infrared and shortwave infrared."""
 
 QUANTIFICATION = 10_000
-"""Harmonised digital number of a reflectance of 1."""
+"""Harmonized digital number of a reflectance of 1."""
 
 JPEG_STRETCH_DN = 2_750
 """Digital number of the gray value 255 in EuroSAT's JPEGs (`gdal_translate -scale 0 2750 1 255`, authors' README)."""

@@ -37,7 +37,7 @@ def test_a_page_and_its_numbers(folders, tmp_path):
         "--verify",
     )
     assert result.returncode == 0 and result.stderr == "", result
-    assert "B04" in result.stdout and "with a neighbour within 3 km" in result.stdout
+    assert "B04" in result.stdout and "with a neighbor within 3 km" in result.stdout
     assert "with the records and SHA-256 of the card" in result.stdout
     text = page.read_text(encoding="utf-8")
     assert text.startswith("<!DOCTYPE html>") and text.count("<img ") == 6

@@ -60,7 +60,7 @@ def decode_jpeg(data: bytes, where: str, size: int) -> np.ndarray:
         if (height, width) != (size, size) or colours not in ("YCbCr", "RGB"):
             raise SourceError(
                 where,
-                f"a JPEG of {width}x{height} pixels, colours {colours}",
+                f"a JPEG of {width}x{height} pixels, colors {colours}",
                 f"{size}x{size} pixels, RGB",
                 "give the published archive, or move it out of the source",
             )

@@ -67,9 +67,9 @@ def check_options(options: SplitOptions) -> None:
                 raise OptionError(flag, f"it does not apply to `split={options.method}`", "`split=spatial`")
     # Written so that NaN, which compares as false, is refused too.
     if options.block_km is not None and not 0 < options.block_km < math.inf:
-        raise OptionError("block_km", f"{options.block_km:g}", "kilometres above 0")
+        raise OptionError("block_km", f"{options.block_km:g}", "kilometers above 0")
     if not 0 <= options.buffer_km < math.inf or (options.buffer_km and options.block_km is None):
-        raise OptionError("buffer_km", f"{options.buffer_km:g}", "kilometres, at least 0, together with `block_km`")
+        raise OptionError("buffer_km", f"{options.buffer_km:g}", "kilometers, at least 0, together with `block_km`")
 
 
 def make_split(patches: Patches, options: SplitOptions) -> SplitResult:

@@ -46,11 +46,11 @@ class SplitOptions:
         False, help="Whether lists may name patches that the source lacks; the card counts them."
     )
     block_km: float | None = option(
-        None, help="Edge of the blocks of a spatial split in kilometres on the ground. Default: it is by longitude."
+        None, help="Edge of the blocks of a spatial split in kilometers on the ground. Default: it is by longitude."
     )
     buffer_km: float = option(
         0.0,
-        help="Patches or tiles nearer than this to another split's, edge to edge in kilometres, are left out of "
+        help="Patches or tiles nearer than this to another split's, edge to edge in kilometers, are left out of "
         "training or validation. Between blocks of tiles it is at least as wide as a tile.",
     )
     coordinates: str | None = option(

@@ -63,7 +63,7 @@ def band_mean_baseline(features: np.ndarray, labels: np.ndarray, train: np.ndarr
 
 
 def _fit(inputs: np.ndarray, targets: np.ndarray, steps: int = 100) -> np.ndarray:
-    """Minimises the regularized cross-entropy; returns weights (inputs, classes), the last row the intercepts."""
+    """Minimizes the regularized cross-entropy; returns weights (inputs, classes), the last row the intercepts."""
     size, classes = inputs.shape[1], targets.shape[1]
     penalty = np.full((size, classes), _RIDGE)
     penalty[-1] = 1e-6  # Intercepts are free, but for what keeps the Hessian regular.

@@ -190,7 +190,7 @@ def _scene_classes(world: CityWorld, options: ProductOptions, full: np.ndarray) 
 
 
 def _grey(numbers: np.ndarray, options: ProductOptions) -> np.ndarray:
-    """Stretches reflectance 0 to 0.3558 to 1..255, as the true-colour images are."""
+    """Stretches reflectance 0 to 0.3558 to 1..255, as the true-color images are."""
     reflectance = (numbers.astype(np.float64) + options.offset) / QUANTIFICATION
     grey = np.clip(np.rint(1 + 254 * reflectance / 0.3558), 1, 255)
     return np.where(numbers == NO_DATA, 0, grey).astype(np.uint8)

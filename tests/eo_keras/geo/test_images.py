@@ -131,7 +131,7 @@ def test_numbers_with_an_offset(tmp_path):
     assert rasters.read_image(path).reflectance == radiometry.HARMONISED
     with rasterio.open(path, "r+") as dataset:
         dataset.offsets = (-0.1,) * 13
-    with pytest.raises(SourceError, match="scale 0.0001 and offset -0.1; expected harmonised"):
+    with pytest.raises(SourceError, match="scale 0.0001 and offset -0.1; expected harmonized"):
         rasters.read_image(path)
 
 

@@ -255,7 +255,7 @@ def test_recent_scenes_of_other_names_are_warned_of(tmp_path):
     offset, scene = offsets(path)
     assert offset == 0
     (warning,) = scene.warnings
-    assert "taken as harmonised" in warning and "`scene_offset=-1000`" in warning
+    assert "taken as harmonized" in warning and "`scene_offset=-1000`" in warning
     assert offsets(path, offset=0)[1].warnings == ()
     assert offsets(write_export(tmp_path / "town_2018-01-22.tif"))[1].warnings == ()
 

@@ -241,7 +241,7 @@ def subject(folder, coordinates=None, name="first"):
 def test_the_page_of_records_without_places_says_so(rgb):
     first = subject(rgb)
     text = html.render(page.make_page(first))
-    assert "`coordinates=FILE" in text and "a neighbour" not in text
+    assert "`coordinates=FILE" in text and "a neighbor" not in text
     for words in ("Patches of test with … in train", "Patches of val with", "Patches of test with … in val"):
         assert words in text
     # Balance, histograms, and a sheet for each split; no map.
@@ -255,7 +255,7 @@ def test_the_page_compares_two_folders(ms, rgb, tmp_path):
     coordinates = coordinates_file(tmp_path / "places.csv", scan_records.survey(cards.read_data_card(rgb), rgb).keys)
     second = subject(rgb, coordinates, "second")
     text = html.render(page.make_page(first, second, verified=True))
-    assert "a neighbour within 1 km" in text and "the SHA-256 of every shard too" in text
+    assert "a neighbor within 1 km" in text and "the SHA-256 of every shard too" in text
     assert text.count("<img ") == 2 + 1 + 1 + 2, "Two maps, balance, histograms, two sheets."
     value = page.numbers(first, second)
     assert value["leaks"]["pairs"][0]["patches"] == 9

@@ -153,7 +153,7 @@ def test_jpegs_are_decoded_as_pillow_does(options):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (jpeg("L"), "colours Gray; expected 64x64 pixels, RGB"),
+        (jpeg("L"), "colors Gray; expected 64x64 pixels, RGB"),
         (jpeg("CMYK"), "expected 64x64 pixels, RGB"),
         (jpeg(size=32), "32x32 pixels"),
         (jpeg()[:-300], "cannot be decoded"),

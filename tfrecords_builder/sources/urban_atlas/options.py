@@ -77,7 +77,7 @@ class UrbanAtlasOptions:
     )
     scene_level: str | None = options.scene_level()
     band_order: str | None = options.band_order()
-    target_crs: str | None = option(None, help="Projection in metres to bring scenes to, such as EPSG:32633.")
+    target_crs: str | None = option(None, help="Projection in meters to bring scenes to, such as EPSG:32633.")
 
     def __post_init__(self):
         """Checks the values, alone and together."""

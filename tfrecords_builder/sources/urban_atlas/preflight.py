@@ -124,7 +124,7 @@ def survey_city(context: Context, unit: CityUnit) -> None:
         if scene.date and ground.year and abs(scene.date.year - ground.year) > LABEL_YEARS_APART:
             warnings.append(
                 f"{city.name}: the land use is of {ground.year}, scene {scene.product} of {scene.date.year}: what was "
-                "built between is labelled as what was there before"
+                "built between is labeled by what was there before"
             )
     known: dict[str, SceneSurvey] = {}
     for scene in surveyed:

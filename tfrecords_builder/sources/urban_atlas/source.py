@@ -82,7 +82,7 @@ class UrbanAtlas:
         if split.method not in _SPLITS:
             raise OptionError(
                 f"`split={split.method}`",
-                "neighbouring tiles, and overlapping ones, would lie on both sides",
+                "neighboring tiles, and overlapping ones, would lie on both sides",
                 "`split=city`, or inside one city `split=spatial` with `block_km`",
             )
         if split.method == "spatial" and split.block_km is None:
