@@ -8,7 +8,6 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
-from tests.harness import tiny  # noqa: E402
 from tests.harness.archives import make, ms_zip, rgb_zip  # noqa: E402, F401
 from tests.harness.trainings import (  # noqa: E402, F401
     finished,
@@ -38,16 +37,6 @@ def real_data():
     if not (folder / "eurosat").is_dir():
         pytest.skip(f"no real data in {folder} (set EO_KERAS_DATA)")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def tiny_networks(request):
-    """Has the networks of tests.harness.tiny in the registry in tests of short trainings."""
-    if {"short_training", "short_tile_training"} & set(request.fixturenames):
-        with tiny.registered():
-            yield
-    else:
-        yield
 
 
 @pytest.fixture(scope="session")

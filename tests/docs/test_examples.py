@@ -19,7 +19,7 @@ import pytest
 from absl import flags
 
 from launch import app, command_names, flag_files
-from tests.harness import products
+from tests.harness import figures, products, tiny
 from tests.launch.commands import launch
 from tfrecords_builder.synthetic.archives import write_eurosat_archive
 
@@ -49,6 +49,13 @@ def name(page):
 
 def _pages_with(language):
     return [pytest.param(page, id=name(page)) for page in PAGES if blocks(page, language)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_trainings():
+    """The examples are run as they stand, with a network of a few channels and figures of one pixel."""
+    with tiny.narrow_resnet14(), figures.undrawn():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +154,8 @@ def test_the_quick_start_in_the_shell_runs(folder, tmp_path, monkeypatch):
     (quick_start,) = (text for text in blocks(README, "shell") if "eo-keras train" in text)
     shorter = {
         "download": ["--dry_run"],  # The archive is generated.
-        "train": ["--model=resnet14", "--epochs=1", "--warmup_epochs=0", "--steps_per_epoch=2", "--batch_size=32"]
-        + ["--progressive_sizes=", "--progressive_epochs="],
+        "train": [f"--model={tiny.CLASSIFIER}", "--epochs=1", "--warmup_epochs=0", "--steps_per_epoch=2"]
+        + ["--batch_size=32", "--progressive_sizes=", "--progressive_epochs="],
     }
     monkeypatch.chdir(tmp_path)
     write_eurosat_archive("data/EuroSAT_RGB.zip", kind="rgb", patches_per_class=20)
@@ -164,5 +171,11 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") for cell in notebook.cells)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "quick.py").write_text(
+        "from tests.harness import figures, tiny\ntiny.narrow_resnet14().__enter__(), figures.undrawn().__enter__()\n"
+    )
+    monkeypatch.setenv("IPYTHONDIR", str(startup.parents[1]))
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert (tmp_path / "serving" / "eurosat" / "1" / "saved_model.pb").exists()

@@ -60,6 +60,7 @@ OF_TASK = {
 
 def options(records, folder, **changes):
     """Returns options under which everything with a state takes part: optimizer, averages, dropout, order, sizes."""
+    tiny.register()
     return TrainingOptions(
         str(records),
         str(folder),
@@ -91,7 +92,7 @@ def start(chosen, end=None):
 
     code = 1
     try:
-        with figures.undrawn(), tiny.registered(), StopOnSignal() as stop:
+        with figures.undrawn(), StopOnSignal() as stop:
             report = training.train(chosen, flags_text="--model=tiny\n", progress=progress, stop=stop.received)
         code = 143 if report.stopped else 0
     finally:

@@ -7,7 +7,7 @@ CLASSIFIER, SEGMENTER = "tiny", "deeplab_tiny"
 
 
 def register():
-    """Adds them to the registry of networks."""
+    """Adds them to the registry of networks, where they stay."""
     from eo_keras import models
 
     small = {"stem": (4, 8), "widths": (8,), "blocks": (1,)}
@@ -18,12 +18,26 @@ def register():
 
 
 @contextlib.contextmanager
-def registered():
-    """Has them in the registry for a while."""
+def narrow_resnet14():
+    """Makes resnet14, which the examples of the documentation train, a network of a few channels for a while."""
+    from eo_keras import models
+
+    before = models.MODELS["resnet14"]
+    models.MODELS["resnet14"] = dataclasses.replace(before, arguments=before.arguments | {"width": 4})
+    try:
+        yield
+    finally:
+        models.MODELS["resnet14"] = before
+
+
+@contextlib.contextmanager
+def absent():
+    """Takes them out of the registry for a while: it is as users have it."""
     from eo_keras import models
 
     before = dict(models.MODELS)
-    register()
+    for name in (CLASSIFIER, SEGMENTER):
+        models.MODELS.pop(name, None)
     try:
         yield
     finally:

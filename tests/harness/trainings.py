@@ -44,17 +44,17 @@ def short_training(rgb_records):
     """Options of three short epochs of a small network; the run folder is to be filled in."""
     from eo_keras.training.options import OptimizerOptions, TrainingOptions
 
-    with tiny.registered():
-        return TrainingOptions(
-            records_dir=str(rgb_records),
-            run_dir="",
-            model=tiny.CLASSIFIER,
-            batch_size=16,
-            epochs=3,
-            steps_per_epoch=4,
-            validation_from_train=0.2,
-            optimizer=OptimizerOptions(learning_rate=0.02),
-        )
+    tiny.register()
+    return TrainingOptions(
+        records_dir=str(rgb_records),
+        run_dir="",
+        model=tiny.CLASSIFIER,
+        batch_size=16,
+        epochs=3,
+        steps_per_epoch=4,
+        validation_from_train=0.2,
+        optimizer=OptimizerOptions(learning_rate=0.02),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -63,16 +63,16 @@ def short_tile_training(tile_records):
     from eo_keras.data.augment.options import CropAugmentation
     from eo_keras.training.options import SegmentationOptions, TrainingOptions
 
-    with tiny.registered():
-        return TrainingOptions(
-            records_dir=str(tile_records),
-            run_dir="",
-            model=tiny.SEGMENTER,
-            batch_size=4,
-            epochs=3,
-            steps_per_epoch=4,
-            segmentation=SegmentationOptions(augmentation=CropAugmentation(crop=32)),
-        )
+    tiny.register()
+    return TrainingOptions(
+        records_dir=str(tile_records),
+        run_dir="",
+        model=tiny.SEGMENTER,
+        batch_size=4,
+        epochs=3,
+        steps_per_epoch=4,
+        segmentation=SegmentationOptions(augmentation=CropAugmentation(crop=32)),
+    )
 
 
 def _run(options, folder):
@@ -81,9 +81,9 @@ def _run(options, folder):
     from eo_keras.training import train as training
 
     lines = []
-    with tiny.registered():
-        options = dataclasses.replace(options, run_dir=str(folder))
-        return options, training.train(options, flags_text=f"--model={options.model}\n", report=lines.append), lines
+    tiny.register()
+    options = dataclasses.replace(options, run_dir=str(folder))
+    return options, training.train(options, flags_text=f"--model={options.model}\n", report=lines.append), lines
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from eo_keras.runs import model_card as model_cards
 from eo_keras.training.options import TrainingOptions
 from launch import options as launch_options
 from launch import train
-from tests.launch.commands import assert_one_line_error, launch, launch_whole
+from tests.launch.commands import assert_one_line_error, launch
 from tfrecords_builder import build
 from tfrecords_builder.splits import split as splits
 from tfrecords_builder.synthetic import archives
@@ -36,11 +36,11 @@ def trained(records, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "a"
     flagfile = folder.parent / "experiment.flags"
     flagfile.write_text(
-        "# A comment is allowed.\n--model=resnet14\n--batch_size=12\n--epochs=2\n--optimizer=adamw\n"
+        "# A comment is allowed.\n--model=tiny\n--batch_size=12\n--epochs=2\n--optimizer=adamw\n"
         "--learning_rate=0.001\n--weight_decay=0.05\n--schedule=piecewise\n--decay_epochs=1,1.5\n--nodihedral\n"
         "--progressive_sizes=32\n--progressive_epochs=1\n--warmup_epochs=0.5\n--deterministic\n"
     )
-    return folder, launch_whole("train", f"--flagfile={flagfile}", f"--records_dir={records}", f"--run_dir={folder}")
+    return folder, launch("train", f"--flagfile={flagfile}", f"--records_dir={records}", f"--run_dir={folder}")
 
 
 def history(folder):

@@ -12,9 +12,16 @@ import pytest
 
 from eo_keras import models
 from eo_keras.errors import BandError, OptionError, SourceError
+from tests.harness import tiny
 from tests.harness.networks import BLOCKS, images, network_spec, outputs_of, without_weights
 
 ROOT = pathlib.Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def registry_of_users():
+    with tiny.absent():
+        yield
 
 
 @pytest.mark.parametrize("name", models.MODELS)

@@ -5,10 +5,9 @@ import pytest
 from tests.harness import figures, tiny
 
 
-@pytest.fixture(scope="package", autouse=True)
-def tiny_networks_for_all():
-    with tiny.registered():
-        yield
+@pytest.fixture(scope="session", autouse=True)
+def tiny_networks():
+    tiny.register()
 
 
 @pytest.fixture(autouse=True)
