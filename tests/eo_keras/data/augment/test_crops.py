@@ -1,5 +1,7 @@
 """Crops of tiles: image and mask stay together, no data stays no data, and a draw repeats."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,6 +25,17 @@ def augment(images, labels, options, draw=(1, 2), drawn=None):
     drawn = drawn or (0, len(images))
     found = augment_tiles(tf.constant(images), tf.constant(labels), tf.constant(draw, tf.int64), options, drawn)
     return tuple(part.numpy() for part in found)
+
+
+@functools.cache
+def traced(options, count):
+    return tf.function(lambda *given: augment_maps(*given, options, (0, count)), autograph=False)
+
+
+def augment_many(images, labels, options, draw=(1, 2)):
+    """Does in a graph what `augment` does, many times as fast."""
+    given = tf.constant(images), tf.constant(labels), tf.constant(draw, tf.int64)
+    return tuple(part.numpy() for part in traced(options, len(images))(*given))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -91,7 +104,7 @@ def test_all_symmetries_of_the_square_are_drawn():
     label = np.arange(64, dtype=np.uint8).reshape(1, 8, 8).repeat(8, 1).repeat(8, 2)
     image = np.ones((1, 64, 64, 1), np.uint16)
     options = CropAugmentation(crop=64, scale_min=1, scale_max=1, band_jitter=0)
-    found = {augment(image, label, options, (1, draw))[1].tobytes() for draw in range(60)}
+    found = {augment_many(image, label, options, (1, draw))[1].tobytes() for draw in range(60)}
     assert len(found) == 8
     still = CropAugmentation(crop=64, scale_min=1, scale_max=1, band_jitter=0, dihedral=False)
     np.testing.assert_array_equal(augment(image, label, still)[1], label)
@@ -107,7 +120,7 @@ def ramps(count, size):
 def test_scales_cover_their_range_evenly():
     images, labels = ramps(300, 160)
     options = CropAugmentation(crop=64, scale_min=0.5, scale_max=2, dihedral=False, band_jitter=0)
-    image, _ = augment(images, labels, options)
+    image, _ = augment_many(images, labels, options)
     steps = (image[:, 32, 42, 0].astype(float) - image[:, 32, 22, 0]) / 20
     scales = 100 / steps
     assert 0.49 < scales.min() < 0.52 and 1.93 < scales.max() < 2.05
@@ -123,12 +136,12 @@ def test_every_place_is_drawn():
     """Windows of 32 of 34 pixels begin at three places along each axis; and tiles lie at three places within 34."""
     images, labels = ramps(300, 34)
     options = CropAugmentation(crop=32, scale_min=1, scale_max=1, dihedral=False, band_jitter=0)
-    image, _ = augment(images, labels, options)
+    image, _ = augment_many(images, labels, options)
     corners, counts = np.unique(image[:, 0, 0], axis=0, return_counts=True)
     assert corners.tolist() == [[1000 + 100 * c, 1000 + 100 * r] for c in range(3) for r in range(3)]
     assert counts.min() > 15
     images, labels = ramps(300, 32)
-    image, label = augment(
+    image, label = augment_many(
         images, labels, CropAugmentation(34, scale_min=1, scale_max=1, dihedral=False, band_jitter=0)
     )
     firsts = [tuple(np.argwhere(one == 0)[0]) for one in label]
@@ -185,7 +198,7 @@ def test_no_data_is_neither_interpolated_nor_lost():
 def test_numbers_stay_within_their_type():
     image = np.full((1, 40, 40, 2), 255, np.uint8)
     options = CropAugmentation(crop=32, band_jitter=0.9)
-    found = [augment(image, image[..., 0], options, (1, draw))[0] for draw in range(20)]
+    found = [augment_many(image, image[..., 0], options, (1, draw))[0] for draw in range(20)]
     found = np.concatenate([one[(one != 0).any(-1)] for one in found])
     assert found.max() == 255 and found.min() >= 1 and len(np.unique(found)) > 10
 
@@ -205,7 +218,7 @@ def test_jitter_changes_bands_and_keeps_no_data():
 def test_jitter_is_common_to_all_bands_and_of_each_by_itself():
     images, labels = np.full((300, 32, 32, 2), 10_000, np.uint16), np.zeros((300, 32, 32), np.uint8)
     options = CropAugmentation(crop=32, scale_min=1, scale_max=1, dihedral=False, band_jitter=0.2)
-    image, _ = augment(images, labels, options)
+    image, _ = augment_many(images, labels, options)
     assert (image == image[:, :1, :1]).all()
     factors = image[:, 0, 0] / 10_000
     np.testing.assert_allclose(factors.mean(axis=0), 1, atol=0.03)
