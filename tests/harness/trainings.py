@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.harness import tiny
+from tests.harness import figures, tiny
 from tfrecords_builder import build
 from tfrecords_builder.splits import split as splits
 from tfrecords_builder.synthetic import archives
@@ -83,7 +83,8 @@ def _run(options, folder):
     lines = []
     tiny.register()
     options = dataclasses.replace(options, run_dir=str(folder))
-    return options, training.train(options, flags_text=f"--model={options.model}\n", report=lines.append), lines
+    with figures.undrawn():
+        return options, training.train(options, flags_text=f"--model={options.model}\n", report=lines.append), lines
 
 
 @pytest.fixture(scope="session")
