@@ -29,7 +29,7 @@ def augment(images, labels, options, draw=(1, 2), drawn=None):
 
 @functools.cache
 def traced(options, count):
-    return tf.function(lambda *given: augment_maps(*given, options, (0, count)), autograph=False)
+    return tf.function(lambda *given: augment_tiles(*given, options, (0, count)), autograph=False)
 
 
 def augment_many(images, labels, options, draw=(1, 2)):
