@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from eo_keras.runs import model_card as model_cards
-from tests.harness import towns
+from tests.harness import tiny, towns
 from tests.launch.commands import assert_one_line_error, launch
 
 
@@ -85,7 +85,7 @@ def test_a_segmentation_model_is_trained_evaluated_and_exported(records_dir, tmp
             "--steps_per_epoch=2",
             "--batch_size=2",
             "--crop=32",
-            "--model=deeplab_resnet14",
+            f"--model={tiny.SEGMENTER}",
         ),
         records_dir=records_dir,
         run_dir=run_dir,

@@ -14,9 +14,10 @@ from eo_keras.sweeps import grid, report, state
 from eo_keras.sweeps import sweep as sweeps
 from eo_keras.training.options import TrainingOptions
 from launch import sweep
+from tests.harness import tiny
 from tests.launch.commands import assert_one_line_error, launch
 
-BASE = """--model=resnet14
+BASE = """--model=tiny
 --batch_size=8
 --epochs=1
 --steps_per_epoch=2
@@ -26,6 +27,7 @@ BASE = """--model=resnet14
 
 @pytest.fixture
 def base(tmp_path):
+    tiny.register()
     path = tmp_path / "base.flags"
     path.write_text(BASE)
     return path
@@ -112,9 +114,7 @@ def test_the_plan_holds_the_base_and_the_point(base):
     assert (options.optimizer.learning_rate, options.optimizer.nesterov, options.seed) == (0.5, True, 3)
     assert options.dropout is None and options.batch_size == 8 and not options.overwrite
     lines = planned.flags_text.splitlines()
-    assert {"--learning_rate=0.5", "--nesterov=true", "--seed=3", "--records_dir=records", "--model=resnet14"} <= set(
-        lines
-    )
+    assert {"--learning_rate=0.5", "--nesterov=true", "--seed=3", "--records_dir=records", "--model=tiny"} <= set(lines)
     assert not any(line.startswith(("--dropout", "--run_dir", "--overwrite", "--resume")) for line in lines)
 
 

@@ -1,9 +1,6 @@
 """The training model, copies of weights, and the random states of dropout, on several devices too."""
 
 import json
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -13,6 +10,7 @@ from eo_keras.models import copy_weights, inference_model, logits_model, seed_st
 from eo_keras.models.backbones.googlenet import TABLE, build_googlenet
 from eo_keras.models.backbones.resnet import build_resnet
 from tests.harness.networks import network_spec
+from tests.launch.commands import start
 
 
 def googlenet(**choices):
@@ -102,14 +100,7 @@ print(json.dumps([alike, *asked, further, ask()]))
 
 def test_replicas_drop_different_places_once_their_keys_differ(tmp_path):
     pytest.importorskip("tensorflow")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(
-        [sys.executable, "-c", MIRRORED_SCRIPT, str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = start("-c", MIRRORED_SCRIPT, tmp_path).wait()
     assert done.returncode == 0, done.stderr
     alike, first, second, further, restored = json.loads(done.stdout)
     assert alike[0] == alike[1]
