@@ -97,8 +97,8 @@ def _tiles(folder: pathlib.Path) -> list[str]:
 
 
 _LEAKS = {
-    "exact copy": lambda pair: pair["exact"],
-    "near copy": lambda pair: pair["near"],
+    "exact duplicate": lambda pair: pair["exact"],
+    "near-duplicate": lambda pair: pair["near"],
     "overlapping ground": lambda pair: pair["overlapping"],
     "touching": lambda pair: pair["neighbours"]["0"],
     "within 1 km": lambda pair: pair["neighbours"]["1"],

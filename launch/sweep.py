@@ -222,7 +222,7 @@ def train_in_process(
                         if line and (": error: " in line or ": error: " not in last):
                             last = line
             except BaseException:
-                # Told before or not: a second signal ends it at once.
+                # Whether it has received one before or not, a second signal ends it at once.
                 process.kill()
                 raise
     if process.returncode < 0:
