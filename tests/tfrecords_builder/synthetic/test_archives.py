@@ -19,7 +19,7 @@ from eo_keras.sensors import radiometry
 from eo_keras.sensors.sentinel2 import EUROSAT_ORDER
 from tfrecords_builder.synthetic import archives, baselines
 
-PER_CLASS = 30
+PER_CLASS = 20
 
 
 @pytest.fixture(scope="module")
