@@ -326,8 +326,8 @@ def test_a_dry_run_writes_nothing(rgb_zip, tmp_path):
 @pytest.mark.parametrize(
     ("split", "match"),
     [
-        ({"test_fraction": 0.05}, "none comes into test; .*Change `test_fraction"),
-        ({"val_fraction": 0.05}, "none comes into val"),
+        ({"test_fraction": 0.05}, "none falls into test; .*Change `test_fraction"),
+        ({"val_fraction": 0.05}, "none falls into val"),
         ({"fold": "1/50"}, "fold: 1/50, and the number of patches is 30"),
         ({"split": "published"}, "the archive has no splits of its own"),
         ({"split": "lists", "lists": "no/such"}, "the list cannot be read"),

@@ -365,9 +365,9 @@ def test_a_dry_run_surveys_and_writes_nothing(two_towns, tmp_path):
 @pytest.mark.parametrize(
     ("parts", "split", "match"),
     [
-        (("",), {}, "`split=city`: of 4 tiles in 1 city none comes into train; .*Give 2 cities at least"),
-        (("train", "train"), {}, "`split=city`: of 2 cities none comes into test; .*name one for every split"),
-        (("", ""), {"val_fraction": 0.2}, "of 2 cities none comes into train; .*Give 3 cities"),
+        (("",), {}, "`split=city`: of 4 tiles in 1 city none falls into train; .*Give 2 cities at least"),
+        (("train", "train"), {}, "`split=city`: of 2 cities none falls into test; .*name one for every split"),
+        (("", ""), {"val_fraction": 0.2}, "of 2 cities none falls into train; .*Give 3 cities"),
         (
             ("", ""),
             {"fold": "1/3"},

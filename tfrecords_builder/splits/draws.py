@@ -56,7 +56,7 @@ def check_not_empty(result: SplitResult, options: SplitOptions, what: str, group
         remedy = _REMEDIES_OF_EMPTY_SPLITS[options.method]
     raise SourceError(
         f"`split={options.method}`",
-        f"of {what} none comes into {' and '.join(empty)}"
+        f"of {what} none falls into {' and '.join(empty)}"
         + (f"; {left_out:,} are left out for their nearness to another split" if left_out else ""),
         "examples in every split",
         remedy,

@@ -122,7 +122,7 @@ def test_lists_that_do_not_fit(tmp_path):
     with pytest.raises(SourceError, match="my-train.txt: Forest_1 is listed already in my-train.txt"):
         split()
     write_lists(tmp_path, train=["Forest_1"], test=[])
-    with pytest.raises(SourceError, match="none comes into test.*Give lists"):
+    with pytest.raises(SourceError, match="none falls into test.*Give lists"):
         split()
     (tmp_path / "my-test.txt").unlink()
     with pytest.raises(SourceError, match="my-test.txt: the list cannot be read"):
@@ -357,7 +357,7 @@ def test_impossible_options_name_their_flag(options, flag):
 
 
 def test_an_empty_part_is_an_error():
-    with pytest.raises(SourceError, match="none comes into test"):
+    with pytest.raises(SourceError, match="none falls into test"):
         splits.make_split(patches(["Forest_1", "Forest_2"]), SplitOptions(test_fraction=0.1))
 
 
