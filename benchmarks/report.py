@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -48,15 +48,20 @@ def results_page(folder: pathlib.Path) -> str:
         "evaluated by early versions bootstrap intervals.",
         *_patches(folder),
         *_tiles(folder / "maps"),
-        *_dense_step(folder / "dense_step.json"),
-        *_tile_building(folder / "tile_building.json"),
+        *_section(_dense_step, folder / "dense_step.json"),
+        *_section(_tile_building, folder / "tile_building.json"),
         *_leaks(folder),
-        *_training_steps(folder / "train_step.json", runs_of(folder)),
-        *_speed(folder / "speed.json"),
+        *_section(_training_steps, folder / "train_step.json", runs_of(folder)),
+        *_section(_speed, folder / "speed.json"),
         *_input(folder),
-        *_earlier(folder / "earlier.md"),
+        *_section(_earlier, folder / "earlier.md"),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _section(write: Callable[..., list[str]], path: pathlib.Path, *more: Any) -> list[str]:
+    """Returns the section on a file, or nothing where it has not been measured yet."""
+    return write(path, *more) if path.is_file() else []
 
 
 def _patches(folder: pathlib.Path) -> list[str]:
@@ -141,8 +146,6 @@ def _leaks(folder: pathlib.Path) -> list[str]:
 
 
 def _dense_step(path: pathlib.Path) -> list[str]:
-    if not path.is_file():
-        return []
     found = read(path)
     sides = found["works"]["step"]["sides"]
     ours, theirs = (f"{sides[name]['runs'][0]['parameters'] / 1e6:.1f} M" for name in (harness.OURS, harness.PEER))
@@ -159,8 +162,6 @@ def _dense_step(path: pathlib.Path) -> list[str]:
 
 
 def _tile_building(path: pathlib.Path) -> list[str]:
-    if not path.is_file():
-        return []
     found = read(path)
     text = f"A scene of {found['scene']}, and {found['polygons']:,} polygons."
     lines = ["", "## Building tiles", *_side_by_side(path.name, found, text)]
@@ -194,8 +195,6 @@ def _side_by_side(name: str, found: Mapping[str, Any], text: str) -> list[str]:
 
 
 def _training_steps(path: pathlib.Path, runs: Sequence[Run]) -> list[str]:
-    if not path.is_file():
-        return []
     found = read(path)
     text = (
         f"Patches of {found['patch_size']}x{found['patch_size']} pixels, batches of {found['batch_size']}. Ours is "
@@ -231,8 +230,6 @@ def _targets(works: Mapping[str, Any]) -> list[str]:
 
 
 def _speed(path: pathlib.Path) -> list[str]:
-    if not path.is_file():
-        return []
     found = read(path)
     rgb, ms = found["sources"]["rgb"], found["sources"]["ms"]
     repeated = f", repeated {ms['copies']} times under other numbers" if ms["copies"] > 1 else ""
@@ -272,7 +269,7 @@ def _input(folder: pathlib.Path) -> list[str]:
 
 
 def _earlier(path: pathlib.Path) -> list[str]:
-    return ["", *path.read_text(encoding="utf-8").rstrip().splitlines()] if path.is_file() else []
+    return ["", *path.read_text(encoding="utf-8").rstrip().splitlines()]
 
 
 def accuracy_page(folder: pathlib.Path) -> str:
@@ -297,7 +294,7 @@ def accuracy_page(folder: pathlib.Path) -> str:
         *_campaign(folder, runs),
         *_trained(runs),
         *_tried(folder),
-        *_cross_validation(folder / "cross_validation.json"),
+        *_section(_cross_validation, folder / "cross_validation.json"),
     ]
     return "\n".join(lines) + "\n"
 
@@ -381,8 +378,6 @@ def _tried(folder: pathlib.Path) -> list[str]:
 
 
 def _cross_validation(path: pathlib.Path) -> list[str]:
-    if not path.is_file():
-        return []
     found = read(path)
     first = next(iter(found["bands"].values()))
     seen = first["patches"] * (found["folds"] - 1) // found["folds"]

@@ -39,40 +39,31 @@ def tile_records(tmp_path_factory):
     return folder / "records"
 
 
-@pytest.fixture(scope="session")
-def short_training(rgb_records):
-    """Options of three short epochs of a small network; the run folder is to be filled in."""
-    from eo_keras.training.options import OptimizerOptions, TrainingOptions
+def _short(records, **options):
+    """Returns options of three epochs of four steps; the run folder is to be filled in."""
+    from eo_keras.training.options import TrainingOptions
 
     tiny.register()
-    return TrainingOptions(
-        records_dir=str(rgb_records),
-        run_dir="",
-        model=tiny.CLASSIFIER,
-        batch_size=16,
-        epochs=3,
-        steps_per_epoch=4,
-        validation_from_train=0.2,
-        optimizer=OptimizerOptions(learning_rate=0.02),
-    )
+    return TrainingOptions(str(records), "", epochs=3, steps_per_epoch=4, **options)
+
+
+@pytest.fixture(scope="session")
+def short_training(rgb_records):
+    """Options of a short training of a small network."""
+    from eo_keras.training.options import OptimizerOptions
+
+    optimizer = OptimizerOptions(learning_rate=0.02)
+    return _short(rgb_records, model=tiny.CLASSIFIER, batch_size=16, validation_from_train=0.2, optimizer=optimizer)
 
 
 @pytest.fixture(scope="session")
 def short_tile_training(tile_records):
-    """Options of three short epochs of a small segmentation network; the run folder is to be filled in."""
+    """Options of a short training of a small segmentation network."""
     from eo_keras.data.augment.options import CropAugmentation
-    from eo_keras.training.options import SegmentationOptions, TrainingOptions
+    from eo_keras.training.options import SegmentationOptions
 
-    tiny.register()
-    return TrainingOptions(
-        records_dir=str(tile_records),
-        run_dir="",
-        model=tiny.SEGMENTER,
-        batch_size=4,
-        epochs=3,
-        steps_per_epoch=4,
-        segmentation=SegmentationOptions(augmentation=CropAugmentation(crop=32)),
-    )
+    segmentation = SegmentationOptions(augmentation=CropAugmentation(crop=32))
+    return _short(tile_records, model=tiny.SEGMENTER, batch_size=4, segmentation=segmentation)
 
 
 def _run(options, folder):
@@ -81,7 +72,6 @@ def _run(options, folder):
     from eo_keras.training import train as training
 
     lines = []
-    tiny.register()
     options = dataclasses.replace(options, run_dir=str(folder))
     with figures.undrawn():
         return options, training.train(options, flags_text=f"--model={options.model}\n", report=lines.append), lines
