@@ -53,7 +53,7 @@ def _pages_with(language):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_trainings():
-    """The examples are run as they stand, with a network of a few channels and figures of one pixel."""
+    """The examples of the pages are run as they stand, with a network of a few channels and figures of one pixel."""
     with tiny.narrow_resnet14(), figures.undrawn():
         yield
 
@@ -171,11 +171,5 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") for cell in notebook.cells)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    startup = tmp_path / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "quick.py").write_text(
-        "from tests.harness import figures, tiny\ntiny.narrow_resnet14().__enter__(), figures.undrawn().__enter__()\n"
-    )
-    monkeypatch.setenv("IPYTHONDIR", str(startup.parents[1]))
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert (tmp_path / "serving" / "eurosat" / "1" / "saved_model.pb").exists()
