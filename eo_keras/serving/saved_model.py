@@ -25,19 +25,13 @@ from eo_keras.errors import OptionError, RunError, StorageError
 from eo_keras.metrics.calibration import Calibration
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
+from eo_keras.runs.export_folder import EXTRA_DIR, IMAGE, MODEL_FILE, PROBABILITIES, SIGNATURE, versions
 from eo_keras.serving import warmup
 
 ENDPOINT = "serve"
-SIGNATURE = "serving_default"
-"""Default signature of TensorFlow Serving."""
-
 NEEDS = "import tensorflow, then tensorflow.saved_model.load(folder)"
 """Text of the card on opening an export without this package and Keras."""
 
-EXTRA_DIR = "assets.extra"
-"""Folder in a version for files that TensorFlow does not read."""
-
-MODEL_FILE = "saved_model.pb"
 TOLERANCE = 1e-5
 """Largest difference between probabilities of the export and of the Keras model."""
 
@@ -80,17 +74,6 @@ class ExportReport:
     outputs: tuple[TensorInfo, ...]
     checked_images: int
     largest_difference: float
-
-
-def versions(export_dir: str | os.PathLike[str]) -> tuple[int, ...]:
-    """Returns the numbers of the versions in an export folder in rising order; none where there is no such folder."""
-    folder = pathlib.Path(export_dir)
-    if not folder.is_dir():
-        return ()
-    with files.storage_errors(folder):
-        names = os.listdir(folder)
-    # TensorFlow Serving takes each name that reads as a number for a version, 007 for 7.
-    return tuple(sorted({int(name) for name in names if name.isascii() and name.isdigit()}))
 
 
 def choose_version(run: runs.Run, export_dir: str | os.PathLike[str], version: int | None = None) -> int:
@@ -203,12 +186,12 @@ def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> Any:
 
     shape = model.input_shape
     archive = keras.export.ExportArchive()
-    archive.add_endpoint(ENDPOINT, serve, [tf.TensorSpec(shape, run.card.dtype, name="image")])
+    archive.add_endpoint(ENDPOINT, serve, [tf.TensorSpec(shape, run.card.dtype, name=IMAGE)])
     with runs.storage_errors(path):
         archive.write_out(str(temporary), verbose=False)
         extra = files.make_folder(temporary / EXTRA_DIR)
         model_cards.write_model_card(run.card, extra)
-        warmup.write(extra / warmup.NAME, "image", _digital_numbers(run.card)[1:2])
+        warmup.write(extra / warmup.NAME, IMAGE, _digital_numbers(run.card)[1:2])
         return tf.saved_model.load(str(temporary))
 
 
@@ -227,10 +210,12 @@ def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:
             "probabilities",
             "its training has diverged: train again with a lower learning_rate",
         )
-    outputs = {name: value.numpy() for name, value in loaded.signatures[SIGNATURE](image=tf.constant(images)).items()}
-    difference = float(np.abs(outputs["probabilities"] - expected).max())
+    outputs = {
+        name: value.numpy() for name, value in loaded.signatures[SIGNATURE](**{IMAGE: tf.constant(images)}).items()
+    }
+    difference = float(np.abs(outputs[PROBABILITIES] - expected).max())
     places = outputs["class_id"][..., None].astype(np.int64)
-    chosen = np.take_along_axis(outputs["probabilities"], places, axis=-1)[..., 0]
+    chosen = np.take_along_axis(outputs[PROBABILITIES], places, axis=-1)[..., 0]
     named = (
         "class_name" not in outputs
         or [run.card.legend.class_names[label].encode() for label in outputs["class_id"]]
@@ -238,7 +223,7 @@ def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:
     )
     # Written so that a difference that is no number fails too.
     alike = difference <= TOLERANCE
-    if not alike or (chosen < outputs["probabilities"].max(axis=-1)).any() or not named:
+    if not alike or (chosen < outputs[PROBABILITIES].max(axis=-1)).any() or not named:
         raise RunError(
             run.folder / runs.MODEL_NAME,
             f"its export predicts otherwise: probabilities differ by {difference:.2g}"

@@ -1,6 +1,7 @@
 import dataclasses
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import types
@@ -16,6 +17,7 @@ from eo_keras.legends import catalogue as legends
 from eo_keras.metrics import calibration
 from eo_keras.records import tfrecord
 from eo_keras.runs import model_card as model_cards
+from eo_keras.runs.export_folder import EXTRA_DIR, MODEL_FILE, SIGNATURE, open_export, versions
 from eo_keras.sensors import sentinel2
 from eo_keras.serving import saved_model as serving
 from eo_keras.serving import warmup
@@ -100,7 +102,7 @@ def test_tensorflow_alone_gives_the_same_answers(exported, tmp_path):
             assert [name.decode() for name in answers["class_name"]] == [CLASSES[n] for n in answers["class_id"]]
 
 
-@pytest.mark.parametrize("endpoint", [serving.ENDPOINT, serving.SIGNATURE])
+@pytest.mark.parametrize("endpoint", [serving.ENDPOINT, SIGNATURE])
 def test_keras_loads_it_as_a_layer(exported, endpoint):
     for run, report in exported:
         layer = keras.layers.TFSMLayer(str(report.path), call_endpoint=endpoint)
@@ -132,6 +134,45 @@ def test_folder_and_report(exported, tmp_path):
             "probabilities: float32 (None, 10)",
         ]
         assert report.checked_images == 6 and report.largest_difference <= serving.TOLERANCE
+
+
+def test_an_export_is_opened_with_its_card(exported, tmp_path):
+    import tensorflow as tf
+
+    for run, report in exported:
+        card, model = open_export(report.path.parent)
+        assert model.folder == report.path and model.image_size == 64
+        fitted = card.temperature and card.temperature["temperature"]
+        assert (card.legend, fitted) == (run.card.legend, TEMPERATURE if run.card.dtype == "uint16" else None)
+        images = images_for(run)
+        probabilities = model(images, training=False)
+        assert probabilities.dtype == tf.float32
+        np.testing.assert_allclose(probabilities, expected_of(run), rtol=0, atol=1e-5)
+        assert np.array_equal(tf.function(model)(images[:2]), model(images[:2]))
+    (tmp_path / "2").symlink_to(exported[0][1].path)
+    (tmp_path / "010").symlink_to(report.path)
+    assert open_export(tmp_path)[1].folder.name == "010"
+
+
+def test_exports_that_cannot_be_opened(exported, tmp_path):
+    for name in ("empty", "bare", "changed", "damaged"):
+        shutil.copytree(exported[0][1].path, tmp_path / name / "1")
+    shutil.rmtree(tmp_path / "empty" / "1")
+    shutil.rmtree(tmp_path / "bare" / "1" / EXTRA_DIR)
+    card = model_cards.read_model_card(tmp_path / "changed" / "1" / EXTRA_DIR)
+    card = dataclasses.replace(card, bands=card.bands[:2])
+    model_cards.write_model_card(card, tmp_path / "changed" / "1" / EXTRA_DIR)
+    (tmp_path / "damaged" / "1" / MODEL_FILE).write_bytes(b"damaged")
+    for name, words in (
+        ("missing", "there is no such folder"),
+        ("empty", "neither saved_model.pb nor a version"),
+        ("bare", "there is no such folder"),
+        ("changed", "as model_card.json says"),
+        ("damaged", "cannot be loaded"),
+    ):
+        with pytest.raises(RunError, match=words) as caught:
+            open_export(tmp_path / name)
+        assert "\n" not in str(caught.value)
 
 
 def declared_prediction_log():
@@ -188,7 +229,7 @@ def test_a_run_of_reduced_precision_is_exported_in_full(exported):
 def test_versions_count_up(rgb, tmp_path):
     for name in ("3", "007", "notes", ".partial-9"):
         (tmp_path / name).mkdir()
-    assert serving.versions(tmp_path) == (3, 7)
+    assert versions(tmp_path) == (3, 7)
     report = serving.export(rgb, tmp_path)
     assert (report.version, report.newest) == (8, 8)
     earlier = serving.export(rgb, tmp_path, version=5)
@@ -233,7 +274,7 @@ def test_an_export_that_answers_otherwise_gets_no_name(rgb, tmp_path, monkeypatc
 
         def falsified(*arguments):
             loaded = write(*arguments)
-            answer = loaded.signatures[serving.SIGNATURE]
+            answer = loaded.signatures[SIGNATURE]
 
             def other(image):
                 answers = dict(answer(image=image))
@@ -241,7 +282,7 @@ def test_an_export_that_answers_otherwise_gets_no_name(rgb, tmp_path, monkeypatc
                     return answers | {"probabilities": answers["probabilities"] + 2e-5}
                 return answers | {"class_name": answers["class_name"][::-1]}
 
-            return types.SimpleNamespace(signatures={serving.SIGNATURE: other})
+            return types.SimpleNamespace(signatures={SIGNATURE: other})
 
         monkeypatch.setattr(serving, "_write", falsified)
     with pytest.raises(RunError, match=words):
