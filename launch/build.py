@@ -37,12 +37,6 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the command's flags: those of a build, and those of every data set."""
     options.define(build.BuildOptions, flag_values)
     flag_values.set_default("num_workers", os.cpu_count() or 1)
-    flags.DEFINE_multi_string(
-        "beam_option",
-        [],
-        "An option of Apache Beam's, such as --runner=FlinkRunner; may be given several times.",
-        flag_values=flag_values,
-    )
     for source in sources.SOURCES.values():
         options.define(source.Options, flag_values)
     for name, datasets in _datasets_by_flag().items():
@@ -72,12 +66,7 @@ def options_from_flags(flag_values: flags.FlagValues) -> build.BuildOptions:
     if flag_values.fold is not None and flag_values["test_fraction"].present:
         raise OptionError("--test_fraction", "--fold gives the fraction for testing", "one of the two", "leave one out")
     source = sources.named(flag_values.dataset)
-    return options.read(
-        build.BuildOptions,
-        flag_values,
-        source=options.read(source.Options, flag_values),
-        beam_options=tuple(flag_values.beam_option),
-    )
+    return options.read(build.BuildOptions, flag_values, source=options.read(source.Options, flag_values))
 
 
 def main() -> None:

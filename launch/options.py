@@ -59,21 +59,21 @@ def define(kind: type, flag_values: flags.FlagValues, *, module_name: str | None
         ValueError: if a flag of that name exists that was not declared alike.
     """
     for field in all_fields(kind):
-        if field.name in flag_values:
-            before = getattr(flag_values[field.name], "declared", None)
+        if field.flag in flag_values:
+            before = getattr(flag_values[field.flag], "declared", None)
             if before != field:
-                raise ValueError(f"--{field.name} is declared twice, and not alike")
+                raise ValueError(f"--{field.flag} is declared twice, and not alike")
             continue
         where: dict[str, Any] = {"flag_values": flag_values, "required": field.required}
         _define(field, where | ({} if module_name is None else {"module_name": module_name}))
-        flag = flag_values[field.name]
+        flag = flag_values[field.flag]
         flag.declared, flag.aliases = field, field.option.aliases
         if not field.option.repeatable:
-            not_repeated(flag_values, field.name)
+            not_repeated(flag_values, field.flag)
 
 
 def _define(field: Field, where: dict[str, Any]) -> None:
-    name, text = field.name, with_flags(help_text(field.option))
+    name, text = field.flag, with_flags(help_text(field.option))
     default = None if field.required else field.default
     if field.several:
         default = list(default or ())
@@ -82,6 +82,8 @@ def _define(field: Field, where: dict[str, Any]) -> None:
     elif field.several and field.kind is not str:
         serializer = _NumbersSerializer()
         flags.DEFINE(_NumbersParser(field.kind), name, _joined(default), text, serializer=serializer, **where)
+    elif field.option.item:
+        flags.DEFINE_multi_string(name, default, text, **where)
     elif field.several:
         flags.DEFINE_list(name, default, text, **where)
     else:
@@ -122,7 +124,7 @@ def read(kind: type, flag_values: flags.FlagValues, **given: Any) -> Any:
     Raises:
         OptionError: if the dataclass refuses the values.
     """
-    values = {field.name: _value(field, flag_values[field.name].value) for field in fields(kind)}
+    values = {field.name: _value(field, flag_values[field.flag].value) for field in fields(kind)}
     values |= {name: read(inner, flag_values) for name, inner in nested_fields(kind).items() if name not in given}
     return kind(**(values | given))
 

@@ -19,7 +19,8 @@ from typing import Any
 
 import eo_keras
 from eo_keras.core import engines, files
-from eo_keras.core.options import check, documented, nested, option
+from eo_keras.core.engine_options import EngineOptions
+from eo_keras.core.options import documented, nested, option
 from eo_keras.errors import BandError, LegendError, OptionError, SourceError
 from eo_keras.records import data_card as cards
 from eo_keras.records.statistics import Histograms
@@ -39,7 +40,7 @@ _REFUSALS = (SourceError, OptionError, BandError, LegendError)
 
 @documented
 @dataclasses.dataclass(frozen=True)
-class BuildOptions:
+class BuildOptions(EngineOptions):
     """Options of a build."""
 
     dataset: str = option(choices=tuple(sources.SOURCES), help="Data set to build.")
@@ -53,25 +54,12 @@ class BuildOptions:
         help="Size of a shard in megabytes (10^6 bytes); training gets at least "
         f"{plan.MIN_TRAINING_SHARDS} shards. Default: 16, of urban_atlas 64.",
     )
-    num_workers: int = option(1, minimum=1, affects_result=False, help="Processes.")
-    engine: str = option(
-        "local",
-        choices=output.ENGINES,
-        affects_result=False,
-        help="What runs the work: processes of this machine, or Apache Beam.",
-    )
-    beam_options: tuple[str, ...] = ()
-    """Options of Apache Beam, such as `--runner=FlinkRunner`."""
     overwrite: bool = option(
         False,
         affects_result=False,
         repeatable=False,
         help="Whether to replace a build, whole or unfinished, that is in `output_dir`; other files there stay.",
     )
-
-    def __post_init__(self):
-        """Checks types and ranges."""
-        check(self)
 
 
 def build(options: BuildOptions, *, progress: _Progress = None, dry_run: bool = False) -> BuildReport:
@@ -111,12 +99,7 @@ def _resolved(options: BuildOptions) -> BuildOptions:
     if split.split is None:
         split = dataclasses.replace(split, split=source.facts.split)
     given = source.checked(given, split)
-    output.check_work(
-        num_workers=options.num_workers,
-        engine=options.engine,
-        beam_options=options.beam_options,
-        paths=(str(getattr(given, dataclasses.fields(given)[0].name)), options.output_dir),
-    )
+    options.check_engine((str(getattr(given, dataclasses.fields(given)[0].name)), options.output_dir))
     splits.check_options(split)
     return dataclasses.replace(
         options,
@@ -128,12 +111,8 @@ def _resolved(options: BuildOptions) -> BuildOptions:
 
 
 def _engine(options: BuildOptions, opening: str, *, local: bool = False) -> engines.Engine:
-    return output.make_engine(
-        "local" if local else options.engine,
-        options.num_workers,
-        options.beam_options,
-        functools.partial(sources.named(options.dataset).prepare, options.source, opening),
-    )
+    options = dataclasses.replace(options, engine="local") if local else options
+    return options.make_engine(functools.partial(sources.named(options.dataset).prepare, options.source, opening))
 
 
 class _Build:

@@ -53,6 +53,8 @@ class Option:
         path: whether it is a path; `~` stands for the home folder.
         urls: whether it is a path that may be the URL of another file system.
         commas: of several paths, whether a value may be several joined by commas.
+        item: of several texts, the name of the flag that gives one of them each time it is given; empty for a flag of
+            the option's name that gives all, joined by commas.
         aliases: its earlier names, still read from flags and run folders.
     """
 
@@ -67,6 +69,7 @@ class Option:
     path: bool = False
     urls: bool = False
     commas: bool = False
+    item: str = ""
     aliases: tuple[str, ...] = ()
 
     @property
@@ -116,6 +119,7 @@ def option(
     path: bool = False,
     urls: bool = False,
     commas: bool = False,
+    item: str = "",
     aliases: Sequence[str] = (),
 ) -> Any:
     """Declares an option as a field of a dataclass.
@@ -136,6 +140,7 @@ def option(
         path: whether it is a path.
         urls: whether it is a path or a URL.
         commas: of several paths, whether a value may be several.
+        item: of several texts, the flag of one of them.
         aliases: its earlier names.
     """
     declared = Option(
@@ -150,6 +155,7 @@ def option(
         path or urls or commas,
         urls,
         commas,
+        item,
         tuple(aliases),
     )
     return dataclasses.field(default=default, metadata={_KEY: declared})
@@ -188,6 +194,11 @@ class Field:
     default: Any
 
     @property
+    def flag(self) -> str:
+        """Name of its flag."""
+        return self.option.item or self.name
+
+    @property
     def required(self) -> bool:
         """Whether it has no default."""
         return self.default is dataclasses.MISSING
@@ -221,17 +232,22 @@ def _is_of(kind: type, value: Any) -> bool:
 
 @functools.cache
 def fields(kind: type) -> tuple[Field, ...]:
-    """Returns the options that a dataclass declares itself, in order; those of `nested` fields are left out.
+    """Returns the options of a dataclass, in the order of its arguments; those of `nested` fields are left out.
 
     Raises:
         TypeError: if a field's type is none that an option may have.
     """
     results, hints = [], typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
+    for field in _as_arguments(kind):
         declared = field.metadata.get(_KEY)
         if isinstance(declared, Option):
             results.append(Field(field.name, declared, *_kind(kind, field.name, hints[field.name]), field.default))
     return tuple(results)
+
+
+def _as_arguments(kind: type) -> list[dataclasses.Field]:
+    """Returns the fields of a dataclass; those that must be named, such as a base's, come last."""
+    return sorted(dataclasses.fields(kind), key=lambda field: field.kw_only)
 
 
 def _kind(owner: type, name: str, hint: Any) -> tuple[type, bool, bool]:
@@ -287,7 +303,7 @@ def _shown(value: Any) -> str:
 def documented(kind: type) -> type:
     """Adds a section "Attributes" from the fields' help to the docstring of a dataclass of options; a decorator."""
     lines = [(kind.__doc__ or "").rstrip(), "", "    Attributes:"]
-    for field in dataclasses.fields(kind):
+    for field in _as_arguments(kind):
         declared = field.metadata.get(_KEY)
         if isinstance(declared, Option):
             lines.append(f"        {field.name}: {help_text(declared)}")

@@ -37,6 +37,11 @@ class Work:
     other: Sharing = nested(Sharing)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Passing:
+    passed_on: tuple[str, ...] = option((), item="pass_on", help="Options of another program.")
+
+
 @pytest.fixture
 def values():
     values = flags.FlagValues()
@@ -108,6 +113,16 @@ def test_both_names_at_one_place_are_refused(values, tmp_path, words):
     (tmp_path / "both.flags").write_text("\n".join(words))
     with pytest.raises(OptionError, match=f"both.flags gives it also as --.*{message}"):
         parse(values, "--folder=f", f"--flagfile={tmp_path / 'both.flags'}")
+
+
+def test_a_flag_that_gives_one_text_each_time():
+    values = flags.FlagValues()
+    options.define(Passing, values, module_name="launch.work")
+    flag_files.parse(values, ["work"])
+    assert options.read(Passing, values) == Passing()
+    flag_files.parse(values, ["work", "--pass_on=--a=1,2", "--pass_on=--b"])
+    assert options.read(Passing, values) == Passing(passed_on=("--a=1,2", "--b"))
+    assert "passed_on" not in values
 
 
 def test_an_option_of_two_dataclasses_must_be_declared_alike(values):

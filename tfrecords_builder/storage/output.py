@@ -7,14 +7,12 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Set
 
-from eo_keras.core import engines, files
+from eo_keras.core import files
 from eo_keras.core.output_folders import OutputFolder
-from eo_keras.errors import OptionError, RecordsError
+from eo_keras.errors import RecordsError
 from eo_keras.records import data_card as cards
 from eo_keras.records import tfds_metadata
 from tfrecords_builder.storage.state import STATE_FOLDER
-
-ENGINES = ("local", "beam")
 
 KIND = "records folder"
 
@@ -104,33 +102,3 @@ def clear(output: OutputFolder, kept: Set[str], planned: Iterable[str]) -> None:
 def finish(output: OutputFolder, card: cards.DataCard) -> None:
     """Writes the metadata files of TensorFlow Datasets, and the card last."""
     output.write(tfds_metadata.contents(card) | cards.contents(card))
-
-
-def check_work(*, num_workers: int, engine: str, beam_options: tuple[str, ...], paths: tuple[str, ...]) -> None:
-    """Checks the options of a build's engine.
-
-    Args:
-        num_workers: number of processes.
-        engine: one of `ENGINES`.
-        beam_options: options of Apache Beam.
-        paths: paths that are read and written.
-
-    Raises:
-        OptionError: if they cannot work; the flag is named.
-    """
-    if beam_options and engine != "beam":
-        raise OptionError("beam_option", f"it does not apply to `engine={engine}`", "`engine=beam`")
-    in_memory = [path for path in paths if str(path).startswith("memory://")]
-    if in_memory and (num_workers > 1 or engine != "local"):
-        raise OptionError(
-            in_memory[0],
-            "files in memory are seen by one process alone",
-            "`engine=local` `num_workers=1`, or another file system",
-        )
-
-
-def make_engine(engine: str, num_workers: int, beam_options: tuple[str, ...], prepare=None) -> engines.Engine:
-    """Returns the engine of a name; `prepare` is called in local worker processes at once."""
-    if engine == "beam":
-        return engines.BeamEngine(beam_options, num_workers)
-    return engines.LocalEngine(num_workers, prepare)

@@ -77,6 +77,23 @@ def test_fields_with_what_was_declared():
     assert options.with_present_names(Outer, {"inner": {"pace": 2}}) == {"inner": {"rate": 2}}
 
 
+def test_a_base_gives_its_options_after_those_of_the_class():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Base:
+        number: int = option(1, help="The number.")
+
+    @options.documented
+    @dataclasses.dataclass(frozen=True)
+    class Further(Base):
+        """Further options."""
+
+        folder: str = option(help="The folder.")
+
+    assert [field.name for field in options.fields(Further)] == ["folder", "number"]
+    assert Further.__doc__.index("folder: The folder.") < Further.__doc__.index("number: The number.")
+    assert Further("f") == Further(number=1, folder="f")
+
+
 def test_the_docstring_tells_every_option():
     text = Outer.__doc__
     assert text.startswith("Some options.\n\n    Attributes:\n        folder: The folder.\n")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from eo_keras.core import engines
+from eo_keras.core.engine_options import EngineOptions
 from eo_keras.errors import SourceError
 from eo_keras.legends.catalogue import EUROSAT
 from eo_keras.records import data_card as cards
@@ -21,7 +22,6 @@ from tfrecords_builder import build
 from tfrecords_builder.sources import archive as archives
 from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
 from tfrecords_builder.steps import scan
-from tfrecords_builder.storage import output
 
 
 class Standing:
@@ -53,7 +53,7 @@ def pool(tmp_path_factory):
 @pytest.fixture
 def standing(pool, monkeypatch, tmp_path):
     """Lets all builds run in the standing process, on paths that are relative to a folder that it does not run in."""
-    monkeypatch.setattr(output, "make_engine", lambda *arguments: Standing(pool))
+    monkeypatch.setattr(EngineOptions, "make_engine", lambda *arguments: Standing(pool))
     monkeypatch.chdir(tmp_path)
 
 
