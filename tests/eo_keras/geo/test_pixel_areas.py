@@ -1,3 +1,5 @@
+"""Areas of pixels, compared with those in an equal-area plane, and with the whole Earth."""
+
 import numpy as np
 import pytest
 from rasterio.warp import transform
