@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -70,6 +71,23 @@ class Rasterizer:
             uint8 (height, width), the labels.
         """
         labels = np.full((grid.height, grid.width), self._labels[-1], np.uint8)
+        for rows, owners in self._strips(grid):
+            labels[rows] = self._labels[owners]  # The last label is the fill value, for the owner -1.
+        return labels
+
+    def owners(self, grid: Grid) -> np.ndarray:
+        """Returns the polygon of each pixel of a grid in their CRS, such as the zone that it lies in.
+
+        Returns:
+            int32 (height, width), places in `geometries`, or -1.
+        """
+        found = np.full((grid.height, grid.width), -1, np.int32)
+        for rows, owners in self._strips(grid):
+            found[rows] = owners
+        return found
+
+    def _strips(self, grid: Grid) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yields the owners of a grid's pixels by strips of rows; those without a polygon are left out."""
         rows = max(1, _STRIP // grid.width)
         for top in range(0, grid.height, rows):
             strip = grid.window(top, 0, min(rows, grid.height - top), grid.width)
@@ -77,9 +95,7 @@ class Rasterizer:
             x0, y0, x1, y1 = self._bounds.T
             here = np.flatnonzero((x0 <= east) & (x1 >= west) & (y0 <= north) & (y1 >= south))
             if here.size:
-                # The last label is the fill value, for the owner -1.
-                labels[top : top + rows] = np.append(self._labels[here], self._labels[-1])[self._owners(strip, here)]
-        return labels
+                yield slice(top, top + strip.height), np.append(here, -1)[self._owners(strip, here)]
 
     def _owners(self, grid: Grid, here: np.ndarray) -> np.ndarray:
         """Returns the place in `here` of each pixel's owner, or -1; int32 (height, width)."""

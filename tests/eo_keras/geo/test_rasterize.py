@@ -50,6 +50,9 @@ def test_equal_to_rasterio(crossed):
     burnt = Rasterizer(geometries, labels, fill=200).rasterize(grid)
     assert burnt.dtype == np.uint8 and np.unique(burnt).size == 10
     np.testing.assert_array_equal(burnt, by_rasterio(geometries, labels, grid, fill=200))
+    owners = Rasterizer(geometries, labels).owners(grid)
+    assert owners.min() == -1 and np.unique(owners).size > 50
+    np.testing.assert_array_equal(np.where(owners < 0, 200, labels[owners]), burnt)
 
 
 def test_a_turned_grid():
