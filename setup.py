@@ -51,6 +51,10 @@ setuptools.setup(
         # Builds on a cluster. Releases before 2.70 do not fit protobuf 6.31; the supervision of its local
         # processes uses experimental classes, which are equal in 2.70 and 2.77; later releases are untested.
         "beam": ["apache-beam>=2.70,<2.78"],
+        "clouds": [
+            "ukis-csmask>=1.0,<1.1",  # networks that find clouds; 1.0 is the first for Level-2A, files are read by name
+            "onnxruntime>=1.19,<2",  # runs them; 1.19 is the first for numpy 2
+        ],
         "geoparquet": ["pyarrow>=15"],  # vectors in GeoParquet; dated by Arrow's own releases, its readers stay stable
         "dev": [
             "pytest>=8,<10",  # the tests
@@ -60,6 +64,7 @@ setuptools.setup(
             "scikit-learn>=1.5,<2",  # scores are compared with it
             "tifffile>=2024.1",  # reads damaged GeoTIFFs independently of GDAL; dated releases
             "pyarrow>=15",  # GeoParquet is tested
+            "ukis-csmask[cpu]>=1.0,<1.1",  # cloud masks are tested, and compared with its own
             "jax>=0.4.35,<0.11",  # shows that the models need no TensorFlow
             "s3fs>=2024.2",  # records in an object store are tested; its releases are fsspec's
             "moto[server]>=5,<6",  # a local object store for these tests
