@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,12 +10,11 @@ import numpy.typing as npt
 
 from eo_keras.errors import EOKerasError, LegendError, OptionError
 from eo_keras.metrics import calibration, confusion
-from eo_keras.metrics.estimate import RESAMPLES, SEED, Estimate, of_resamples, proportion
+from eo_keras.metrics.agreement import score_examples
+from eo_keras.metrics.estimate import RESAMPLES, SEED
 from eo_keras.metrics.scores import Scores
 
 _SUM_TOLERANCE = 1e-3
-_DRAWS = 4_000_000
-"""Largest number of array entries that are drawn at once."""
 
 
 def score_classification(
@@ -58,55 +58,19 @@ def score_classification(
     _check_probabilities(labels, probabilities, class_names)
 
     matrix = confusion.confusion_matrix(labels, probabilities.argmax(axis=1), len(class_names))
-    counts = confusion.counts_of(matrix)
-    of_class, of_all = confusion.scores_of(counts)
-    drawn_of_class, drawn_of_all = confusion.scores_of(_resampled(matrix, resamples, seed))
-    count, averaged = len(labels), int((counts[1] > 0).sum())
-    accuracy = proportion(of_all["accuracy"], count)
-    by_class = {}
-    for k, (name, (_, support, predicted)) in enumerate(zip(class_names, counts.T.tolist(), strict=True)):
-        by_class[name] = {
-            "support": support,
-            "predicted": predicted,
-            "precision": _proportion(of_class["precision"][k], predicted),
-            "recall": _proportion(of_class["recall"][k], support),
-            "f1": of_resamples(of_class["f1"][k], drawn_of_class["f1"][:, k], support),
-        }
-    reliability = calibration.reliability(labels, probabilities, bins)
-    return Scores(
+    scores = score_examples(
+        matrix,
+        class_names,
         task="classification",
-        primary="accuracy",
         unit="examples",
-        count=count,
-        overall={
-            "accuracy": accuracy,
-            "macro_f1": of_resamples(of_all["macro_f1"], drawn_of_all["macro_f1"], count),
-            "kappa": confusion.kappa_estimate(of_all["kappa"], accuracy, of_all["by_chance"]),
-            **calibration.score_probabilities(labels, probabilities, reliability).estimates(),
-        },
-        by_class=by_class,
-        confusion=tuple(tuple(row) for row in matrix.tolist()),
-        details={"averaged_classes": averaged, "resamples": int(resamples), "seed": int(seed)},
-        reliability=reliability,
+        of_class=("precision", "recall", "f1"),
+        of_all=("accuracy", "macro_f1", "kappa"),
+        resamples=resamples,
+        seed=seed,
     )
-
-
-def _proportion(share: float, count: int) -> Estimate | None:
-    return None if np.isnan(share) else proportion(share, count)
-
-
-def _resampled(matrix: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Returns the counts (resamples, 3, C) of samples of as many examples, drawn with replacement."""
-    random, classes = np.random.default_rng(seed), len(matrix)
-    true, predicted = np.nonzero(matrix)
-    pairs = matrix[true, predicted]
-    counts, at_once = [], max(1, _DRAWS // (len(pairs) + classes**2))
-    for first in range(0, resamples, at_once):
-        drawn = random.multinomial(pairs.sum(), pairs / pairs.sum(), min(at_once, resamples - first))
-        matrices = np.zeros((len(drawn), classes, classes), np.int64)
-        matrices[:, true, predicted] = drawn
-        counts.append(confusion.counts_of(matrices))
-    return np.concatenate(counts)
+    reliability = calibration.reliability(labels, probabilities, bins)
+    of_probabilities = calibration.score_probabilities(labels, probabilities, reliability).estimates()
+    return dataclasses.replace(scores, overall={**scores.overall, **of_probabilities}, reliability=reliability)
 
 
 def _check_probabilities(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]) -> None:
