@@ -65,6 +65,7 @@ setuptools.setup(
             "tifffile>=2024.1",  # reads damaged GeoTIFFs independently of GDAL; dated releases
             "pyarrow>=15",  # GeoParquet is tested
             "ukis-csmask[cpu]>=1.0,<1.1",  # cloud masks are tested, and compared with its own
+            "rio-cogeo>=5.4,<8",  # checks that maps are Cloud-Optimized GeoTIFFs; later releases are untested
             "jax>=0.4.35,<0.11",  # shows that the models need no TensorFlow
             "s3fs>=2024.2",  # records in an object store are tested; its releases are fsspec's
             "moto[server]>=5,<6",  # a local object store for these tests
