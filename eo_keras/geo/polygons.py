@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,6 @@ LONGEST_EDGE_M = 500.0
 _DEGREE_M = 111_320.0
 _CHUNK = 4096
 _POLYGON, _MULTIPOLYGON = 3, 6  # Shapely's numbers of the types.
-_SHOWN = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,40 +82,9 @@ def polygons_of(
     path: str | os.PathLike[str], layers: Sequence[vector_files.Layer], field: str | None, layer: str | None = None
 ) -> Polygons:
     """Reads polygons as `read_polygons` does, out of layers that `find_layers` has returned."""
-    if layer is not None:
-        names = dict.fromkeys(item.name for item in layers)
-        layers = tuple(item for item in layers if item.name == layer)
-        if not layers:
-            raise SourceError(path, f"no layer of polygons in it is called '{layer}'", f"one of {_listed(names)}")
-    matches = [(item, name) for item in layers for name in _matching(item.fields, field)]
-    if not matches:
-        names = _listed(dict.fromkeys(name for item in layers for name in item.fields))
-        raise SourceError(path, f"its fields are {names or 'none'}", f"one called {field}", "name another file")
-    chosen, name = matches[0]
-    if others := [item.source for item, _ in matches if item != chosen]:
-        raise SourceError(
-            path,
-            f"several layers match: {_listed([chosen.source, *others])}",
-            "one",
-            "name its file, or a file that holds it alone",
-        )
-    if len(matches) > 1:
-        raise SourceError(
-            chosen.source, f"several fields match {field}: {_listed([name for _, name in matches])}", "one"
-        )
+    chosen, name = vector_files.choose_layer(path, layers, field, layer)
     crs = vector_files.crs_of(chosen)
     return _checked(chosen, name, crs, vector_files.read_layer(chosen, name))
-
-
-def _matching(names: Sequence[str], field: str | None) -> list[str | None]:
-    if field is None:
-        return [None]
-    return [name for name in names if re.fullmatch(field, name, re.IGNORECASE)]
-
-
-def _listed(names: Sequence[Any] | Mapping[Any, Any]) -> str:
-    names = list(map(str, names))
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _checked(layer: vector_files.Layer, field: str | None, crs: str, features: vector_files.Features) -> Polygons:
@@ -178,7 +145,7 @@ def _repaired(geometries: np.ndarray, numbers: np.ndarray, source: str) -> tuple
 
 def _texts(values: np.ndarray, numbers: np.ndarray, field: str, source: str) -> np.ndarray:
     """Returns a field's values as text; whole numbers are written without a point."""
-    texts = np.array([_text(value) for value in values], np.str_)
+    texts = np.array([vector_files.text_of(value) for value in values], np.str_)
     if (missing := np.flatnonzero(texts == "")).size:
         raise SourceError(
             source,
@@ -188,14 +155,6 @@ def _texts(values: np.ndarray, numbers: np.ndarray, field: str, source: str) -> 
             "fill it in, or remove the feature",
         )
     return texts
-
-
-def _text(value: Any) -> str:
-    if value is None or value != value:  # NaN stands for a missing number.
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
 
 
 def joined(parts: Sequence[Polygons]) -> Polygons:

@@ -1,4 +1,4 @@
-"""Layers of polygons in files, folders and zips, in the formats of published land use.
+"""Layers of polygons and points in files, folders and zips, in the formats of published land use.
 
 GeoPackage, FileGDB, Shapefile, FlatGeobuf and GeoJSON are read by pyogrio, GeoParquet by pyarrow; zips are read where
 they lie, and zips inside zips too. A file is held against its first bytes before it is handed to its decoder: others
@@ -15,7 +15,7 @@ import pathlib
 import posixpath
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -46,13 +46,34 @@ _GEOJSON_TYPES = ("FeatureCollection", "Feature", "GeometryCollection", "Polygon
 _CRS = re.compile(r"\{|[A-Za-z_]+\[|[A-Za-z]+:\w+$")
 """Pattern of a file's coordinate reference system: PROJJSON, WKT, or an authority's code; never a link."""
 
-_GEOMETRIES = ("Polygon", "Surface", "Unknown")
+_SHOWN = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """Kind of geometries that is looked for.
+
+    Attributes:
+        name: its name in messages.
+        types: parts of the names of geometry types that a layer may have, beside unknown ones.
+    """
+
+    name: str
+    types: tuple[str, ...]
+
+    def fits(self, type_name: str) -> bool:
+        """Returns whether a layer of this geometry type may hold such geometries."""
+        return any(one in type_name for one in (*self.types, "Unknown"))
+
+
+POLYGONS = Kind("polygons", ("Polygon", "Surface"))
+POINTS = Kind("points", ("Point",))
 _NO_PLACE = "the vectors have no coordinate reference system"
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One layer of polygons.
+    """One layer of polygons or points.
 
     Attributes:
         place: the file; where it lies in a zip, the zip and then the name in it.
@@ -87,11 +108,12 @@ class Features:
     numbers: np.ndarray
 
 
-def find_layers(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
-    """Lists the layers of polygons that a file, a folder or a zip holds.
+def find_layers(path: str | os.PathLike[str], kind: Kind = POLYGONS) -> tuple[Layer, ...]:
+    """Lists the layers of polygons, or of another kind, that a file, a folder or a zip holds.
 
     Args:
         path: a file of one of the forms above, a FileGDB's folder, or a folder or zip that holds such, at any depth.
+        kind: the kind of geometries.
 
     Raises:
         SourceError: if there is nothing of the kind, or it cannot be read.
@@ -104,9 +126,11 @@ def find_layers(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
         places = list(_places((path,)))
     if not places:
         raise SourceError(path, "it holds no vectors by the names in it", FORMS, "name another file")
-    layers = [layer for place in places for layer in _layers_of(place)]
+    layers = [layer for place in places for layer in _layers_of(place, kind)]
     if not layers:
-        raise SourceError(path, "no layer in it has polygons", "polygons with their codes", "name another file")
+        raise SourceError(
+            path, f"no layer in it has {kind.name}", f"{kind.name} with their classes", "name another file"
+        )
     return tuple(layers)
 
 
@@ -129,6 +153,83 @@ def read_layer(layer: Layer, field: str | None) -> Features:
             return_fids=True,
         )
     return Features(geometries, None if field is None else columns[0].astype(object), numbers)
+
+
+def choose_layer(
+    path: str | os.PathLike[str],
+    layers: Sequence[Layer],
+    field: str | None,
+    layer: str | None = None,
+    kind: Kind = POLYGONS,
+) -> tuple[Layer, str | None]:
+    """Returns the only layer that has a field, and the field's name.
+
+    Args:
+        path: the layers' file, folder or zip, for errors.
+        layers: the layers.
+        field: a regular expression that the whole name of one field matches, in either case; None for no field.
+        layer: name of the layer, where that leaves several.
+        kind: their kind of geometries, for errors.
+
+    Raises:
+        SourceError: if no or several layers or fields match.
+    """
+    if layer is not None:
+        names = dict.fromkeys(item.name for item in layers)
+        layers = tuple(item for item in layers if item.name == layer)
+        if not layers:
+            raise SourceError(path, f"no layer of {kind.name} in it is called '{layer}'", f"one of {_listed(names)}")
+    matches = [(item, name) for item in layers for name in _matching(item.fields, field)]
+    if not matches:
+        names = _listed(dict.fromkeys(name for item in layers for name in item.fields))
+        raise SourceError(path, f"its fields are {names or 'none'}", f"one called {field}", "name another file")
+    chosen, name = matches[0]
+    if others := [item.source for item, _ in matches if item != chosen]:
+        raise SourceError(
+            path,
+            f"several layers match: {_listed([chosen.source, *others])}",
+            "one",
+            "name its file, or a file that holds it alone",
+        )
+    if len(matches) > 1:
+        raise SourceError(
+            chosen.source, f"several fields match {field}: {_listed([name for _, name in matches])}", "one"
+        )
+    return chosen, name
+
+
+def _matching(names: Sequence[str], field: str | None) -> list[str | None]:
+    if field is None:
+        return [None]
+    return [name for name in names if re.fullmatch(field, name, re.IGNORECASE)]
+
+
+def _listed(names: Sequence[Any] | Mapping[Any, Any]) -> str:
+    names = list(map(str, names))
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def text_of(value: Any) -> str:
+    """Returns a field's value as text: whole numbers without a point, nothing for a missing value."""
+    if value is None or value != value:  # NaN stands for a missing number.
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def metadata_of(layer: Layer) -> dict[str, str]:
+    """Returns the metadata of a layer's file: text by name.
+
+    Raises:
+        SourceError: if it is damaged.
+    """
+    if layer.place[-1].lower().endswith(_PARQUET):
+        return {}
+    import pyogrio
+
+    with _decoding(_where(layer.place), "whole vectors"):
+        return dict(pyogrio.read_info(_gdal_path(layer.place), layer=layer.name)["dataset_metadata"] or {})
 
 
 def crs_of(layer: Layer) -> str:
@@ -236,7 +337,7 @@ def _gdal_path(place: tuple[str, ...]) -> str:
     return path if path.startswith("/vsi") or "!" not in path else f"/vsisubfile/0,{path}"
 
 
-def _layers_of(place: tuple[str, ...]) -> list[Layer]:
+def _layers_of(place: tuple[str, ...], kind: Kind) -> list[Layer]:
     with _decoding(_where(place), FORMS):
         suffix = posixpath.splitext(place[-1].lower())[1]
         if suffix in _STARTS:
@@ -244,12 +345,12 @@ def _layers_of(place: tuple[str, ...]) -> list[Layer]:
         if suffix in _JSON:
             _check_geojson(place)
         if suffix in _PARQUET:
-            return _parquet_layers(place)
+            return _parquet_layers(place, kind)
         import pyogrio
 
         path, layers = _gdal_path(place), []
         for name, geometry in pyogrio.list_layers(path):
-            if geometry is None or not any(kind in geometry for kind in _GEOMETRIES):
+            if geometry is None or not kind.fits(geometry):
                 continue
             info = pyogrio.read_info(path, layer=name)
             if info["driver"] not in _DRIVERS:
@@ -323,13 +424,12 @@ def _geo_metadata(opened: Any, where: str) -> dict[str, Any] | None:
     return {**column, "name": name}
 
 
-def _parquet_layers(place: tuple[str, ...]) -> list[Layer]:
+def _parquet_layers(place: tuple[str, ...], kind: Kind) -> list[Layer]:
     with _parquet(place) as opened:
         column = _geo_metadata(opened, _where(place))
         if column is None:
             return []
-        kinds = column.get("geometry_types") or list(_GEOMETRIES)
-        if not any("Polygon" in kind for kind in kinds):
+        if not any(map(kind.fits, column.get("geometry_types") or ["Unknown"])):
             return []
         # The standard's default is longitude and latitude; null means unknown.
         crs = column.get("crs", "OGC:CRS84")
