@@ -20,7 +20,7 @@ from typing import Any
 import eo_keras
 from eo_keras.core import engines, files
 from eo_keras.core.engine_options import EngineOptions
-from eo_keras.core.options import documented, nested, option
+from eo_keras.core.options import documented, fields, nested, option
 from eo_keras.errors import BandError, LegendError, OptionError, SourceError
 from eo_keras.records import data_card as cards
 from eo_keras.records.statistics import Histograms
@@ -99,7 +99,7 @@ def _resolved(options: BuildOptions) -> BuildOptions:
     if split.split is None:
         split = dataclasses.replace(split, split=source.facts.split)
     given = source.checked(given, split)
-    options.check_engine((str(getattr(given, dataclasses.fields(given)[0].name)), options.output_dir))
+    options.check_engine((str(getattr(given, fields(type(given))[0].name)), options.output_dir))
     splits.check_options(split)
     return dataclasses.replace(
         options,

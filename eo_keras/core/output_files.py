@@ -68,3 +68,21 @@ def write_files(contents: Mapping[_Path, bytes], *, overwrite: bool, error: type
         path = pathlib.Path(path)
         folder = OutputFolder(path.parent, FILES, error)
         folder.write_over(path.name, data)
+
+
+def move_files(moves: Mapping[_Path, _Path], *, overwrite: bool, error: type[EOKerasError] = StorageError) -> None:
+    """Gives finished files their names, in the order given; as `write_files`, but for files too large for memory.
+
+    Args:
+        moves: the files of the same disk, by the names that they get.
+        overwrite: whether the user allows to replace files.
+        error: the class of errors about them.
+
+    Raises:
+        EOKerasError: see `check_files`.
+        StorageError: if a folder may not be written to.
+    """
+    check_files(moves, overwrite=overwrite, error=error)
+    for path, made in moves.items():
+        path = pathlib.Path(path)
+        OutputFolder(path.parent, FILES, error).move_over(path.name, pathlib.Path(made))

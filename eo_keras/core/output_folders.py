@@ -350,6 +350,15 @@ class OutputFolder:
                 manifest.files[name] = [Written.of_bytes(data)]
         files.write_bytes(self.path(name), data)
 
+    def move_over(self, name: str, made: pathlib.Path) -> None:
+        """Gives a finished file of the same disk its name, and replaces any file of that name."""
+        files.make_folder(self.folder)
+        with self._changing() as manifest:
+            if manifest.kind in (FILES, DEMO):
+                manifest.files[name] = [Written.of_file(made)]
+        with files.storage_errors(self.path(name)):
+            os.replace(made, self.path(name))
+
     @contextlib.contextmanager
     def new_path(self, name: str, entry: Written | None = None) -> Iterator[pathlib.Path]:
         """Yields a temporary path for a new file or folder, and then moves it to its name; local folders alone.

@@ -7,11 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from eo_keras.data.augment.patches import move_pixels
 from eo_keras.errors import OptionError
 from eo_keras.evaluation.options import OWN, EvaluationOptions
-
-SYMMETRIES = 8
+from eo_keras.tasks.symmetry_mean import SymmetryMean
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """The scales of DeepLabv3+'s multi-scale evaluation (Chen et al. 2018, arXiv 1802.02611, section 4.1)."""
@@ -32,37 +30,8 @@ def wrap(model: keras.Model, options: EvaluationOptions) -> Any:
         height, width = model.input_shape[1:3]
         if height != width:
             raise OptionError("tta", f"{options.tta} for images of {height} x {width} pixels", "square images")
-        model = SymmetryMean(model)
+        model = SymmetryMean(model, model.output_shape[-1], dtype=model.outputs[0].dtype)
     return model if options.scales == (1.0,) and not options.flip else ScaleMean(model, options.scales, options.flip)
-
-
-class SymmetryMean:
-    """A model whose output is the mean of its probabilities over all eight symmetries of an image.
-
-    The mean of probabilities, and not of logits, is a distribution again, cannot be dominated by one very confident
-    version, and is, in logarithmic score, at least as good as a version drawn at random (Jensen's inequality). It is
-    the same for all eight symmetries of an image. The symmetries are those that training draws from
-    (`eo_keras.data.augment.patches.move_pixels`).
-
-    Args:
-        model: the model, for square images.
-    """
-
-    def __init__(self, model: keras.Model):
-        self._model = model
-
-    def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns probabilities (batch, classes) for images (batch, size, size, band)."""
-
-        def predict(symmetry: tf.Tensor) -> tf.Tensor:
-            moved = move_pixels(images, tf.fill((tf.shape(images)[0],), symmetry), None)
-            return self._model(moved, training=training)
-
-        # A loop, so that the network is built into the graph once and holds one version's activations at a time.
-        classes, dtype = self._model.output_shape[-1], self._model.outputs[0].dtype
-        signature = tf.TensorSpec((images.shape[0], classes), dtype)
-        found = tf.map_fn(predict, tf.range(SYMMETRIES), fn_output_signature=signature, parallel_iterations=1)
-        return tf.reduce_mean(found, axis=0)
 
 
 class ScaleMean:

@@ -92,9 +92,7 @@ def write_cog(
     path = pathlib.Path(path)
     pieces = [(os.path.abspath(strip), _place(strip, grid, len(band_names))) for strip in strips]
     tags = {**tags, LEGEND_TAG: json.dumps(serialization.to_json(legend), ensure_ascii=False)}
-    names = [path.name + ".aux.xml", path.name]
-    if len(band_names) > 1:
-        names.insert(0, bands_path(path).name)
+    names = [one.name for one in reversed(paths(path, band_names))]
     with (
         files.storage_errors(path),
         tempfile.TemporaryDirectory(prefix=files.TEMPORARY_PREFIX, dir=path.parent) as folder,
@@ -110,7 +108,14 @@ def write_cog(
             with open(unfinished / name, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(unfinished / name, path.with_name(name))
-    return tuple(path.with_name(name) for name in reversed(names))
+    return paths(path, band_names)
+
+
+def paths(path: str | os.PathLike[str], band_names: Sequence[str]) -> tuple[pathlib.Path, ...]:
+    """Returns the files of a map of these bands, the map itself first."""
+    path = pathlib.Path(path)
+    further = (bands_path(path),) if len(band_names) > 1 else ()
+    return (path, path.with_name(path.name + ".aux.xml"), *further)
 
 
 def _report(progress: Callable[[str, int, int], None] | None, done: int, total: int) -> None:

@@ -98,13 +98,7 @@ def open_export(path: str | os.PathLike[str]) -> tuple[ModelCard, ExportedModel]
     Raises:
         RunError: if the folder holds no version, the version or its card is damaged, or they do not fit each other.
     """
-    folder = pathlib.Path(path)
-    if not folder.is_dir():
-        raise RunError(folder, "there is no such folder", _MADE_BY)
-    if not (folder / MODEL_FILE).is_file():
-        if not (found := _by_version(folder)):
-            raise RunError(folder, f"it holds neither {MODEL_FILE} nor a version", _MADE_BY, "name an export")
-        folder = found[max(found)]
+    folder = _version(path)
     card = model_cards.read_model_card(folder / EXTRA_DIR)
     model = _load(folder)
     spec, probabilities = model._spec, model._signature.structured_outputs[PROBABILITIES]
@@ -119,6 +113,33 @@ def open_export(path: str | os.PathLike[str]) -> tuple[ModelCard, ExportedModel]
             _REMEDY,
         )
     return card, model
+
+
+def is_export(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a path is an export folder with a version, or one version."""
+    folder = pathlib.Path(path)
+    return (folder / MODEL_FILE).is_file() or any((one / MODEL_FILE).is_file() for one in _by_version(folder).values())
+
+
+def read_card(path: str | os.PathLike[str]) -> ModelCard:
+    """Reads the card of the export that `open_export` opens, without TensorFlow.
+
+    Raises:
+        RunError: if the folder holds no version, or its card is damaged.
+    """
+    return model_cards.read_model_card(_version(path) / EXTRA_DIR)
+
+
+def _version(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns the folder of a version: the highest one of an export folder, or the version itself."""
+    folder = pathlib.Path(path)
+    if not folder.is_dir():
+        raise RunError(folder, "there is no such folder", _MADE_BY)
+    if (folder / MODEL_FILE).is_file():
+        return folder
+    if not (found := _by_version(folder)):
+        raise RunError(folder, f"it holds neither {MODEL_FILE} nor a version", _MADE_BY, "name an export")
+    return found[max(found)]
 
 
 def _load(folder: pathlib.Path) -> ExportedModel:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from eo_keras.core import engines
+from eo_keras.core.options import fields
 from eo_keras.errors import SourceError
 from tests.harness.building import bytes_of, options_of
 from tfrecords_builder import build, sources
@@ -77,7 +78,7 @@ def _stopped_and_resumed(chosen, monkeypatch):
 
 def _build_on_beam(dataset, archive, output_dir, own):
     # A process of its own: Beam's must not be forked off one in which TensorFlow runs.
-    first = dataclasses.fields(sources.SOURCES[dataset].Options)[0].name
+    first = fields(sources.SOURCES[dataset].Options)[0].name
     given = {"dataset": dataset, first: archive, "output_dir": output_dir, "engine": "beam", "num_workers": 2} | own
     command = [sys.executable, "-m", "launch.build", *(f"--{name}={value}" for name, value in given.items())]
     result = subprocess.run(command, capture_output=True, text=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from eo_keras.core.options import check, documented
 from eo_keras.errors import OptionError, SourceError
-from eo_keras.geo import scenes
+from eo_keras.geo import scene_options, scenes
 from eo_keras.legends.catalogue import FLOOD
 from eo_keras.records import example as records
 from eo_keras.records.example import NO_DATA, VALID
@@ -89,8 +89,8 @@ class OmbriaOptions:
     """Options of OMBRIA, which does not say which bands its PNGs show."""
 
     source: str | None = options.archive()
-    band_order: str | None = options.band_order()
-    scene_level: str | None = options.scene_level()
+    band_order: str | None = scene_options.band_order()
+    scene_level: str | None = scene_options.scene_level()
 
     def __post_init__(self):
         """Checks types."""

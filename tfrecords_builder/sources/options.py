@@ -6,7 +6,6 @@ from typing import Any
 
 from eo_keras.core.options import option
 from eo_keras.errors import OptionError
-from eo_keras.geo.scenes import LEVELS
 
 
 def archive() -> Any:
@@ -17,20 +16,6 @@ def archive() -> Any:
         help="Archive of EuroSAT or OMBRIA: a zip (read without unpacking) or a folder, with the data set at any depth "
         "in it. A path, or a URL of any file system that fsspec knows.",
     )
-
-
-def band_order() -> Any:
-    """Declares `band_order`, the names of bands in stored order."""
-    return option(
-        None,
-        aliases=("bands_in_file",),
-        help="Names of the bands in stored order where files do not name them, such as B11,B08,B03, or EUROSAT.",
-    )
-
-
-def scene_level() -> Any:
-    """Declares `scene_level`, the processing level of images without metadata."""
-    return option(None, choices=LEVELS, help="Processing level of scenes or images that do not say it.")
 
 
 def required(name: str, value: Any, dataset: str) -> Any:

@@ -26,13 +26,13 @@ import numpy as np
 from eo_keras.core import files
 from eo_keras.core.options import check, documented, option
 from eo_keras.errors import OptionError, RecordsError, SourceError
-from eo_keras.geo import scenes
+from eo_keras.geo import scene_options, scenes
 from eo_keras.legends.catalogue import IGNORE, Legend, LegendClass
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records import tfrecord
 from eo_keras.records.example import NO_DATA, VALID
-from tfrecords_builder.sources import image_decoding, options
+from tfrecords_builder.sources import image_decoding
 from tfrecords_builder.sources.source import (
     Context,
     Encoded,
@@ -86,8 +86,8 @@ class TFDSOptions:
     )
     tfds_classes: tuple[str, ...] = option((), help="Names of the classes in the order of a mask's numbers.")
     resolution_m: float = option(10.0, above=0, help="Pixel size in metres.")
-    band_order: str | None = options.band_order()
-    scene_level: str | None = options.scene_level()
+    band_order: str | None = scene_options.band_order()
+    scene_level: str | None = scene_options.scene_level()
 
     def __post_init__(self):
         """Checks types and ranges."""

@@ -6,17 +6,16 @@ import dataclasses
 
 from eo_keras.core.options import check, documented, option
 from eo_keras.errors import OptionError
-from eo_keras.geo import scene_numbers, scenes
 from eo_keras.geo.scene_numbers import UserScaling
+from eo_keras.geo.scene_options import SceneReadingOptions
 from eo_keras.geo.scenes import SceneOptions
 from eo_keras.legends import crosswalk
 from eo_keras.sensors import sentinel2
-from tfrecords_builder.sources import options
 
 
 @documented
 @dataclasses.dataclass(frozen=True)
-class UrbanAtlasOptions:
+class UrbanAtlasOptions(SceneReadingOptions):
     """Options of Urban Atlas: the cities, the tiles, and which tiles are kept."""
 
     cities: str | None = option(
@@ -55,29 +54,6 @@ class UrbanAtlasOptions:
         help="Tiles are left out of whose pixels with data a smaller fraction is clear: no cloud, shadow of one, or "
         "saturation.",
     )
-    resampling: str = option(
-        "cubic",
-        choices=scenes.RESAMPLINGS,
-        help="Resampling of bands of 20 and 60 m to the finest one's grid.",
-    )
-    scene_units: str | None = option(
-        None,
-        choices=scene_numbers.UNITS,
-        help="Meaning of the numbers of floating-point scenes; others say it.",
-    )
-    scene_offset: float | None = option(
-        None,
-        help="Number that is added to the stored numbers of scenes of which neither tags nor metadata say it, such as "
-        "-1000 since processing baseline 04.00; 0 where it has been applied.",
-    )
-    scene_scale: float | None = option(
-        None,
-        help="Factor that then gives reflectance, where neither tags nor metadata say it: 0.01 for per cent. Default: "
-        "0.0001.",
-    )
-    scene_level: str | None = options.scene_level()
-    band_order: str | None = options.band_order()
-    target_crs: str | None = option(None, help="Projection in meters to bring scenes to, such as EPSG:32633.")
 
     def __post_init__(self):
         """Checks the values, alone and together."""
@@ -89,16 +65,7 @@ class UrbanAtlasOptions:
     @property
     def scene(self) -> SceneOptions:
         """Options of opening scenes."""
-        return SceneOptions(
-            bands=None if self.bands.strip().lower() == "all" else sentinel2.parse_bands(self.bands),
-            resampling=self.resampling,
-            units=self.scene_units,
-            offset=self.scene_offset,
-            scale=self.scene_scale,
-            band_order=scenes.parse_band_order(self.band_order) if self.band_order else None,
-            target_crs=self.target_crs,
-            level=self.scene_level,
-        )
+        return self.scene_options(None if self.bands.strip().lower() == "all" else sentinel2.parse_bands(self.bands))
 
     def scene_of(self, scaling: UserScaling | None) -> SceneOptions:
         """Returns the options of opening a city's scenes, with the scaling of its line in the list."""

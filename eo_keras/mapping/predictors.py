@@ -1,0 +1,195 @@
+"""Predictors: the model of a run folder, a `.keras` file with its card, or an export, for windows of one shape."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eo_keras.errors import OptionError, RunError
+from eo_keras.mapping.lattice import Lattice
+from eo_keras.runs import export_folder, temperature
+from eo_keras.runs import folder as runs
+from eo_keras.runs import model_card as model_cards
+from eo_keras.runs.model_card import ModelCard
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+TTA = ("none", "d4")
+"""Test-time augmentations: none, or the mean over the eight symmetries of a window."""
+
+_PIXELS = 64 * 64 * 64
+"""Pixels of a batch of which the default batch size is made."""
+
+
+def read_card(model: str | os.PathLike[str]) -> ModelCard:
+    """Reads the card of a model without opening the model.
+
+    Args:
+        model: a run folder, a `.keras` file, or an export.
+
+    Raises:
+        RunError: if there is no such model, or its card cannot be read.
+    """
+    if export_folder.is_export(model):
+        return export_folder.read_card(model)
+    return model_cards.read_model_card(_place(model)[0])
+
+
+def lattice_of(
+    card: ModelCard, window: int | None = None, overlap: int | None = None, stride: int | None = None
+) -> Lattice:
+    """Returns the lattice of a model's windows.
+
+    Args:
+        card: the model's card.
+        window: height and width of a segmentation model's windows in pixels. Default: those of its training.
+        overlap: pixels by which they overlap. Default: a quarter.
+        stride: pixels from one patch of a classifier to the next. Default: a quarter of the patch.
+
+    Raises:
+        OptionError: if a value does not fit the model.
+    """
+    if card.targets.per_pixel:
+        if stride is not None:
+            raise OptionError("stride", "it does not apply to models of pixels", "`window` and `overlap`")
+        window = window or card.patch_size
+        overlap = window // 4 if overlap is None else overlap
+        if not 0 <= overlap <= window // 2:
+            raise OptionError("overlap", f"{overlap} pixels", f"0 to {window // 2}, half of the window")
+        return Lattice.of_masks(window, overlap)
+    if window not in (None, card.patch_size) or overlap is not None:
+        name = "overlap" if overlap is not None else "window"
+        expected = f"patches of {card.patch_size} pixels and `stride`"
+        raise OptionError(name, "it does not apply to a classifier of patches", expected)
+    stride = max(1, card.patch_size // 4) if stride is None else stride
+    if stride > card.patch_size:
+        raise OptionError("stride", f"{stride} pixels", f"at most the patch's {card.patch_size}")
+    return Lattice.of_patches(card.patch_size, stride)
+
+
+def batch_size_of(lattice: Lattice) -> int:
+    """Returns the default number of windows that are predicted at once."""
+    return max(1, _PIXELS // lattice.window**2)
+
+
+class Predictor:
+    """Model that predicts batches of windows; compiled once, for one shape.
+
+    Args:
+        model: called as a Keras model is; from numbers (batch, window, window, bands) to probabilities.
+        card: its card.
+        calibration: text on the temperature of its probabilities.
+        tta: one of `TTA`.
+
+    Attributes:
+        card: its card.
+        calibration: see above.
+    """
+
+    def __init__(self, model: Any, card: ModelCard, calibration: str, tta: str = "none"):
+        self.card, self.calibration = card, calibration
+        if tta != "none":
+            from eo_keras.tasks.symmetry_mean import SymmetryMean
+
+            model = SymmetryMean(model, len(card.legend), per_pixel=card.targets.per_pixel)
+        self._model = model
+        self._compiled: dict[tuple[int, ...], Any] = {}
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        """Predicts windows.
+
+        Args:
+            windows: (batch, window, window, bands), numbers of the card's dtype.
+
+        Returns:
+            float32 (batch, classes) or, of a segmentation model, (batch, window, window, classes).
+        """
+        import tensorflow as tf
+
+        if windows.shape not in self._compiled:
+            self._compiled[windows.shape] = tf.function(
+                self._predict, input_signature=[tf.TensorSpec(windows.shape, windows.dtype)]
+            ).get_concrete_function()
+        return self._compiled[windows.shape](tf.constant(windows)).numpy()
+
+    def _predict(self, windows: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        return tf.cast(self._model(windows, training=False), tf.float32)
+
+
+def open_predictor(
+    model: str | os.PathLike[str] | runs.Run, *, tta: str = "none", calibrated: bool | None = None
+) -> Predictor:
+    """Opens a model for maps.
+
+    Args:
+        model: a run folder, a `.keras` file with its card beside it, an export, or an open run.
+        tta: one of `TTA`.
+        calibrated: whether the temperature that was fitted for the run divides the logits: None where there is one,
+            True in any case, False not at all. An export's is part of it.
+
+    Raises:
+        RunError: if there is no such model, it or its card is damaged, or it has no temperature and must have one.
+        OptionError: if the export's temperature was to be left out.
+    """
+    from eo_keras import models, tasks
+
+    if not isinstance(model, runs.Run) and export_folder.is_export(model):
+        card, exported = export_folder.open_export(model)
+        return Predictor(exported, card, _of_export(card, calibrated), tta)
+    folder, name = (model.folder, runs.MODEL_NAME) if isinstance(model, runs.Run) else _place(model)
+    run = model if isinstance(model, runs.Run) else runs.open_run(folder, name)
+    network = run.model
+    found, text = temperature.find(folder, calibrated, tta, name)
+    if found is not None:
+        network = models.with_temperature(network, found.temperature)
+    return Predictor(tasks.of(run.card).served_model(network), run.card, text, tta)
+
+
+def calibration_of(model: str | os.PathLike[str], card: ModelCard, tta: str, calibrated: bool | None) -> str:
+    """Returns a text on the temperature that `open_predictor` applies, without opening the model; raises as it."""
+    if export_folder.is_export(model):
+        return _of_export(card, calibrated)
+    folder, name = _place(model)
+    return temperature.find(folder, calibrated, tta, name)[1]
+
+
+def _place(model: str | os.PathLike[str]) -> tuple[pathlib.Path, str]:
+    """Returns the run folder of a model and the model's name in it."""
+    path = pathlib.Path(model)
+    if path.suffix != ".keras":
+        return path, runs.MODEL_NAME
+    # The last model of a run lies a folder below the card.
+    for folder in (path.parent, path.parent.parent):
+        if (folder / model_cards.MODEL_CARD_NAME).is_file():
+            return folder, path.relative_to(folder).as_posix()
+    raise RunError(
+        path,
+        f"there is no {model_cards.MODEL_CARD_NAME} beside it, which says what it takes and predicts",
+        "a model with its card, as in a run folder",
+        "put the card of its run beside it",
+    )
+
+
+def _of_export(card: ModelCard, calibrated: bool | None) -> str:
+    if card.temperature is None:
+        if calibrated:
+            raise RunError("the export", "its model has no temperature", "one", "export the run with one")
+        return "none: the export has none"
+    if calibrated is False:
+        raise OptionError(
+            "calibrated", "the export divides its logits by a temperature", remedy="map with the run, or leave it out"
+        )
+    return f"{card.temperature['temperature']:.3f}, in the export"
+
+
+@functools.lru_cache(maxsize=1)
+def cached_predictor(model: str, tta: str, calibrated: bool | None) -> Predictor:
+    """Opens a model as `open_predictor`; a process that computes several blocks opens it once."""
+    return open_predictor(model, tta=tta, calibrated=calibrated)
