@@ -10,7 +10,10 @@ import sys
 
 PROGRAM = "eo-keras"
 
-COMMANDS = ("download", "build", "inspect", "train", "sweep", "evaluate", "predict", "map", "export", "doctor", "demo")
+COMMANDS = (
+    *("download", "build", "inspect", "train", "sweep", "evaluate", "predict", "map", "assess", "export", "doctor"),
+    "demo",
+)
 """Modules of this package that are commands, in the order of the workflow."""
 
 _MODULE = re.compile(rf"(?:\bpython -m |(?<![\w./-]))launch\.({'|'.join(COMMANDS)})\b(?![/-]|\.\w)")

@@ -1,4 +1,4 @@
-r"""Scores runs on a split and, of several, says which is better and how sure that is.
+r"""Scores runs on a split, of several says which is better and how sure that is; or scores a map against a reference.
 
 Each run's scores, predictions and figures go into its own folder, evaluation/<split>, a comparison of several into
 --output_dir. An evaluation that is already there and fits (the same model, records, split and options) is not computed
@@ -10,6 +10,12 @@ Examples:
   python -m launch.evaluate --run_dir='runs/*' --tta=d4
   python -m launch.evaluate --run_dir=runs/tiles --output_stride=8 --scales=0.75,1,1.25 --flip
   python -m launch.evaluate --run_dir=runs/a --records_dir=records/other --checkpoint=last
+
+A class map instead of runs is compared with points, polygons or another raster; docs/guides/assess.md explains it.
+
+  python -m launch.evaluate --map=munich.tif --points=points.gpkg --class_field=land_cover
+  python -m launch.evaluate --map=munich.tif --polygons=urban_atlas.gpkg --class_field=code_2018 --class_table=hsl4
+  python -m launch.evaluate --map=munich.tif --raster=corine.tif --class_table=names.csv --output_dir=evaluation/corine
 """
 
 import dataclasses
@@ -21,23 +27,29 @@ from absl import flags
 
 from eo_keras import tasks
 from eo_keras.core import files
+from eo_keras.core.options import all_fields
 from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.evaluation import comparison_report, report
 from eo_keras.evaluation.options import EvaluationOptions
 from eo_keras.evaluation.report import StoredEvaluation
 from eo_keras.geo.coordinates import read_coordinates
+from eo_keras.mapping.reference import ReferenceOptions
 from eo_keras.metrics import by_location, calibration, comparison
 from eo_keras.metrics.calibration import Calibration
 from eo_keras.metrics.metric import METRICS
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.runs import temperature as run_temperature
-from launch import app, evaluate_text, options, path_flags
+from launch import app, evaluate_map, evaluate_text, options, path_flags
 
 if TYPE_CHECKING:
     from eo_keras.data.pipeline import RecordDataset
 
 FLAGS = flags.FLAGS
+
+_EVALUATION_NAMES, _REFERENCE_NAMES = (
+    tuple(field.name for field in all_fields(kind)) for kind in (EvaluationOptions, ReferenceOptions)
+)
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -49,13 +61,20 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "Run folder made by launch.train; several joined by commas, or a pattern in quotes such as 'runs/*', are "
         "compared with each other",  # absl itself adds that the flag may be repeated.
         commas=True,
-        required=True,
         **where,
     )
     path_flags.define_path(
         "records_dir", None, "Records folder to predict. Default: the one that each run was trained on.", **where
     )
     options.define(EvaluationOptions, flag_values, module_name=__name__)
+    path_flags.define_path(
+        "map",
+        None,
+        "Class map to score instead of runs, against --points, --polygons or --raster: a map made by launch.map, or "
+        "another raster of whole numbers with category names or a color table.",
+        **where,
+    )
+    options.define(ReferenceOptions, flag_values, module_name=__name__)
     flags.DEFINE_bool("force", False, "Compute also what is already there and fits.", **where)
     flag_values["force"].aliases = ("again",)
     path_flags.define_path(
@@ -63,7 +82,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         None,
         "Of one run: folder for scores and figures. Default: evaluation/<split> in the run folder, followed by what "
         "distinguishes the evaluation (-last, -d4, -os8, -flip), and with the data set's name before it if other "
-        "records are given. Of several runs: folder for the comparison. Default: comparison/<split>.",
+        "records are given. Of several runs: folder for the comparison. Default: comparison/<split>. "
+        "Of a map: folder for scores and page. Default: evaluation/<map>-<reference>.",
         **where,
     )
     flags.DEFINE_bool(
@@ -99,6 +119,26 @@ class _Subject:
 
 def main() -> None:
     """Runs the command."""
+    _check_use()
+    if FLAGS.map is not None:
+        evaluate_map.main(FLAGS)
+    else:
+        _evaluate_runs()
+
+
+def _check_use() -> None:
+    """Checks that runs or a map are given, and no flag that applies to the other."""
+    both = set(_EVALUATION_NAMES) & set(_REFERENCE_NAMES)
+    if FLAGS.map is None and not FLAGS.run_dir:
+        raise OptionError("--run_dir", "it is not given", "run folders by --run_dir, or a map by --map")
+    of_runs, of_map = ("run_dir", "records_dir", "force", *_EVALUATION_NAMES), ("map", *_REFERENCE_NAMES)
+    what, others = ("a map", of_runs) if FLAGS.map is not None else ("runs", of_map)
+    for name in others:
+        if name not in both and FLAGS[name].present:
+            raise OptionError(f"--{name}", f"it does not apply to the evaluation of {what}", remedy="leave it out")
+
+
+def _evaluate_runs() -> None:
     folders = report.find_runs(FLAGS.run_dir)
     chosen, several = options.read(EvaluationOptions, FLAGS), len(folders) > 1
     output_dir = pathlib.Path(FLAGS.output_dir or pathlib.Path("comparison") / chosen.name)
@@ -290,8 +330,8 @@ def _compare(
     for warning in comparison_report.write(written, output_dir, overwrite=FLAGS.overwrite):
         app.say(f"warning: {warning}")
     scores, pairs, _ = written.tables()
-    print(*comparison_report.table_lines(scores), "", sep="\n")
-    print(*comparison_report.table_lines(pairs), "", sep="\n")
+    print(*scores.lines(), "", sep="\n")
+    print(*pairs.lines(), "", sep="\n")
     for warning in found.warnings:
         app.say(f"warning: {warning}")
     count = len(pairs.rows)

@@ -302,10 +302,8 @@ def _describe(current: state.Sweep, plan: Sequence[grid.PlannedRun], varied: Map
 
 def _print_results(current: state.Sweep) -> None:
     """Prints the table, and the command of the next step."""
-    from eo_keras.evaluation import comparison_report
-
     table = report.table(current)
-    print("\n".join(["", *comparison_report.table_lines(table), "", *report.cautions(current)]))
+    print("\n".join(["", *table.lines(), "", *report.cautions(current)]))
     print(f"{FLAGS.sweep_dir}: {report.TABLE_NAME}, {report.CSV_NAME}, {report.FIGURE_NAME}")
     best = report.best_of(report.settings_of(current.results))
     if best is not None and all(one.status in (state.FINISHED, state.FAILED) for one in current.results):

@@ -234,19 +234,6 @@ def bands_text(bands: Sequence[str]) -> str:
     return ",".join(bands) if len(bands) <= 4 else f"{len(bands)} bands"
 
 
-def table_lines(table: Table) -> list[str]:
-    """Returns a table as lines of text for a terminal, columns padded."""
-    rows = [table.columns, *table.rows]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(table.columns))]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < table.text_columns else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
 def output_folder(folder: str | os.PathLike[str]) -> OutputFolder:
     """Returns the `OutputFolder` of a comparison."""
     return OutputFolder(folder, "comparison", RunError)

@@ -76,6 +76,18 @@ class Table:
     caption: str = ""
     text_columns: int = 1
 
+    def lines(self) -> list[str]:
+        """Returns the table as lines of text for a terminal, columns padded."""
+        rows = [self.columns, *self.rows]
+        widths = [max(len(row[place]) for row in rows) for place in range(len(self.columns))]
+        return [
+            "  ".join(
+                cell.ljust(width) if place < self.text_columns else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
