@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from eo_keras import errors as errors
     from eo_keras import legends as legends
     from eo_keras.api import Records as Records
+    from eo_keras.api import assess_map as assess_map
     from eo_keras.api import build_model as build_model
+    from eo_keras.api import draw_sample as draw_sample
     from eo_keras.api import evaluate as evaluate
+    from eo_keras.api import evaluate_map as evaluate_map
     from eo_keras.api import list_models as list_models
     from eo_keras.api import list_tasks as list_tasks
     from eo_keras.api import open_records as open_records
@@ -30,8 +33,11 @@ if TYPE_CHECKING:
 _MODULES = {
     "Records": "api",
     "TrainingOptions": "training.options",
+    "assess_map": "api",
     "build_model": "api",
+    "draw_sample": "api",
     "evaluate": "api",
+    "evaluate_map": "api",
     "export": "serving.saved_model",
     "list_models": "api",
     "list_tasks": "api",

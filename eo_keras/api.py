@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from eo_keras.evaluation.evaluate import Evaluation
+    from eo_keras.mapping.assessment import Assessment
+    from eo_keras.mapping.reference import MapEvaluation
+    from eo_keras.mapping.sampling import Sample
     from eo_keras.runs.folder import Run
     from eo_keras.training.options import TrainingOptions
 
@@ -274,6 +277,72 @@ def predict(
     if warning := check_band_order(predictions.assumed):
         warnings.warn(warning, stacklevel=2)
     return predictions.rows(run.card.legend.class_names)
+
+
+def evaluate_map(class_map: str | os.PathLike[str], **options: Any) -> MapEvaluation:
+    """Scores a class map against points, polygons or another raster; nothing is written.
+
+    Args:
+        class_map: path of a map that `launch.map` made, or of another raster of whole numbers with category names or a
+            color table.
+        **options: fields of `eo_keras.mapping.reference.ReferenceOptions`: one of `points`, `polygons` and `raster`
+            (paths); `class_field`, the field of their classes; and others, such as `class_table`.
+
+    Returns:
+        The evaluation. Its `scores` are `eo_keras.metrics.scores.Scores`; a class's `precision` is the map's user's
+        accuracy, its `recall` the producer's accuracy.
+
+    Raises:
+        SourceError: if map or reference cannot be read.
+        LegendError: if a class of the reference is none of the map's.
+        EOKerasError: if nothing of the reference lies on the map.
+        OptionError: if options cannot work together.
+    """
+    from eo_keras.mapping.reference import ReferenceOptions, evaluate_map
+
+    return evaluate_map(class_map, ReferenceOptions(**options))
+
+
+def draw_sample(class_map: str | os.PathLike[str], **options: Any) -> Sample:
+    """Draws a stratified random sample of the pixels of a class map, for interpretation; nothing is written.
+
+    Args:
+        class_map: path of the map, see `evaluate_map`.
+        **options: fields of `eo_keras.mapping.sampling.SampleOptions`, such as `sample=300` and `seed`.
+
+    Returns:
+        The sample; its `to_bytes()` are a GeoPackage whose field `reference_class` is to be filled in.
+
+    Raises:
+        SourceError: if the map cannot be read, or has no class anywhere.
+        OptionError: if the sample is too small for the map's classes.
+    """
+    from eo_keras.mapping.sampling import SampleOptions, draw_sample
+
+    return draw_sample(class_map, SampleOptions(**options))
+
+
+def assess_map(class_map: str | os.PathLike[str], interpreted: str | os.PathLike[str], **options: Any) -> Assessment:
+    """Estimates a map's accuracies and the areas of its classes from an interpreted sample; nothing is written.
+
+    Olofsson et al. 2014, Remote Sensing of Environment 148, 42-57.
+
+    Args:
+        class_map: path of the map that the sample was drawn from.
+        interpreted: the sample of `draw_sample` with the field `reference_class` filled in.
+        **options: other fields of `eo_keras.mapping.assessment.InterpretationOptions`, such as `class_table`.
+
+    Returns:
+        The assessment; its `estimation` holds accuracies and areas with standard errors and 95 % intervals.
+
+    Raises:
+        SourceError: if map or sample cannot be read.
+        LegendError: if a class of the interpreter is none of the map's.
+        EOKerasError: if the sample was drawn from another map, or a class of the map has too few places.
+    """
+    from eo_keras.mapping.assessment import InterpretationOptions, assess_map
+
+    return assess_map(class_map, InterpretationOptions(interpreted=os.fspath(interpreted), **options))
 
 
 def _bands(card: DataCard, bands: str | Sequence[str]) -> tuple[str, ...]:
