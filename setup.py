@@ -55,6 +55,7 @@ setuptools.setup(
             "ukis-csmask>=1.0,<1.1",  # networks that find clouds; 1.0 is the first for Level-2A, files are read by name
             "onnxruntime>=1.19,<2",  # runs them; 1.19 is the first for numpy 2
         ],
+        "dask": ["distributed>=2025.1"],  # builds and maps on a cluster; dated releases, 2025.1 is the oldest tested
         "geoparquet": ["pyarrow>=15"],  # vectors in GeoParquet; dated by Arrow's own releases, its readers stay stable
         "dev": [
             "pytest>=8,<10",  # the tests
@@ -67,6 +68,7 @@ setuptools.setup(
             "ukis-csmask[cpu]>=1.0,<1.1",  # cloud masks are tested, and compared with its own
             "rio-cogeo>=5.4,<8",  # checks that maps are Cloud-Optimized GeoTIFFs; later releases are untested
             "jax>=0.4.35,<0.11",  # shows that the models need no TensorFlow
+            "distributed>=2025.1",  # builds on a Dask cluster of two processes are tested
             "s3fs>=2024.2",  # records in an object store are tested; its releases are fsspec's
             "moto[server]>=5,<6",  # a local object store for these tests
             "sphinx>=8.2,<10",  # the documentation; later releases are untested

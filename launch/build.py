@@ -15,8 +15,9 @@ cities.csv has the header name,scenes,vectors,split,area; several paths are join
 inside zips. split (train, val, test) and area (a file of polygons, or "west south east north" in degrees) may be empty.
 Columns scene_units, scene_offset and scene_scale override the flags of these names for one city.
 
-A build that was stopped resumes when it is called again. --engine=beam runs it on Apache Beam, with Beam's own options
-passed on: --beam_option=--runner=FlinkRunner --beam_option=--flink_master=HOST:8081
+A build that was stopped resumes when it is called again. --engine=dask --scheduler=tcp://HOST:8786 runs it on a Dask
+cluster; --engine=beam on Apache Beam, with Beam's own options passed on: --beam_option=--runner=FlinkRunner
+--beam_option=--flink_master=HOST:8081
 """
 
 from __future__ import annotations

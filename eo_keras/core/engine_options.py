@@ -10,19 +10,22 @@ from eo_keras.core import engines
 from eo_keras.core.options import check, option
 from eo_keras.errors import OptionError
 
-ENGINES = ("local", "beam")
+ENGINES = ("local", "dask", "beam")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineOptions:
     """Options of what runs the units of work; a base of the options of commands that have such units."""
 
-    num_workers: int = option(1, minimum=1, affects_result=False, help="Processes.")
+    num_workers: int = option(1, minimum=1, affects_result=False, help="Processes of this machine.")
     engine: str = option(
         "local",
         choices=ENGINES,
         affects_result=False,
-        help="What runs the work: processes of this machine, or Apache Beam.",
+        help="What runs the work: processes of this machine, a Dask cluster, or Apache Beam.",
+    )
+    scheduler: str | None = option(
+        None, affects_result=False, help="Address of the Dask scheduler, such as tcp://HOST:8786. Needs `engine=dask`."
     )
     beam_options: tuple[str, ...] = option(
         (),
@@ -43,6 +46,10 @@ class EngineOptions:
         """
         if self.beam_options and self.engine != "beam":
             raise OptionError("beam_option", f"it does not apply to `engine={self.engine}`", "`engine=beam`")
+        if self.scheduler and self.engine != "dask":
+            raise OptionError("scheduler", f"it does not apply to `engine={self.engine}`", "`engine=dask`")
+        if self.engine == "dask" and not self.scheduler:
+            raise OptionError("scheduler", "it is not given", "the address of a Dask scheduler, for `engine=dask`")
         in_memory = [path for path in paths if str(path).startswith("memory://")]
         if in_memory and (self.num_workers > 1 or self.engine != "local"):
             raise OptionError(
@@ -57,6 +64,13 @@ class EngineOptions:
         Raises:
             OptionError: if what it needs is not installed, or refuses the options.
         """
+        if self.engine == "dask":
+            try:
+                from eo_keras.core.dask_engine import DaskEngine
+            except ImportError:
+                remedy = "install it: pip install 'eo-keras[dask]'"
+                raise OptionError("`engine=dask`", "Dask's distributed is not installed", remedy=remedy) from None
+            return DaskEngine(self.scheduler)
         if self.engine == "beam":
             return engines.BeamEngine(self.beam_options, self.num_workers)
         return engines.LocalEngine(self.num_workers, prepare)

@@ -1,5 +1,7 @@
 """Engines that run independent units of work: in this process, in a pool of processes, or on Apache Beam.
 
+The engine on a Dask cluster is in `eo_keras.core.dask_engine`.
+
 A unit's result depends on the unit and the shared context alone and is stored by the unit's function itself, as a file
 that appears whole or not at all. So neither the number of workers, nor the order in which they finish, nor a unit that
 runs twice can change the result, and every engine serves every kind of work.

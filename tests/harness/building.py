@@ -7,8 +7,8 @@ from tfrecords_builder import build, sources
 from tfrecords_builder.splits.types import SplitOptions
 
 
-def built(dataset, source, output_dir, **kwargs):
-    return build.build(options_of(dataset, source, output_dir, **kwargs)).card
+def built(dataset, source, output_dir, *, progress=None, **kwargs):
+    return build.build(options_of(dataset, source, output_dir, **kwargs), progress=progress).card
 
 
 def options_of(dataset, source, output_dir, **kwargs):

@@ -1,0 +1,97 @@
+"""Products of a class map: polygons, and areas of its classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+
+from eo_keras.core import files
+from eo_keras.core.options import check, documented, option
+from eo_keras.errors import OptionError
+from eo_keras.geo.class_map import open_class_map
+from eo_keras.mapping import areas as class_areas
+from eo_keras.mapping import polygonize
+
+
+@documented
+@dataclasses.dataclass(frozen=True)
+class ProductOptions:
+    """What is written beside a map."""
+
+    polygons: bool = option(False, help="Write polygons of the classes as a GeoPackage, with a style for QGIS.")
+    min_area_ha: float = option(
+        0.0,
+        minimum=0,
+        help="Minimum mapping unit of the polygons in hectares: smaller regions join the neighboring class with the "
+        "longest shared border. Needs `polygons`.",
+    )
+    simplify_m: float = option(
+        0.0,
+        minimum=0,
+        help="Tolerance in meters for simplified polygons, whose borders stay shared; 1.5 pixels remove the stairs of "
+        "pixels, 0 simplifies nothing. Needs `polygons`.",
+    )
+    areas: bool = option(False, help="Write the area of each class as CSV.")
+    zones: str | None = option(
+        None, path=True, help="Polygons in any CRS, such as districts; the area of each class is written for each too."
+    )
+    zone_field: str | None = option(
+        None, help="Field that names the zones; without it they are numbered. Needs `zones`."
+    )
+
+    def __post_init__(self):
+        check(self)
+        for name in ("min_area_ha", "simplify_m"):
+            if getattr(self, name) and not self.polygons:
+                raise OptionError(name, "it is given, but no polygons are to be written", "`polygons` with it")
+        if self.zone_field is not None and self.zones is None:
+            raise OptionError("zone_field", "it is given, but no zones are", "`zones` with it")
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is to be written."""
+        return any((self.polygons, self.areas, self.zones))
+
+
+def write_products(
+    class_map_path: str | os.PathLike[str],
+    options: ProductOptions,
+    destination_folder: str | os.PathLike[str],
+    stem: str,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, pathlib.Path]:
+    """Writes the products of a map.
+
+    Args:
+        class_map_path: the map.
+        options: what to write.
+        destination_folder: a folder that exists; files of the same names are replaced.
+        stem: what the files' names begin with.
+        progress: called with (stage, done, total).
+
+    Returns:
+        The files by product: polygons, areas, zones.
+
+    Raises:
+        SourceError: if the map or the zones cannot be used.
+        StorageError: if something cannot be written.
+    """
+    folder, written = pathlib.Path(destination_folder), {}
+    with open_class_map(class_map_path) as class_map:
+        # First what may refuse its input.
+        if options.areas or options.zones:
+            zones = None
+            if options.zones:
+                zones = class_areas.read_zones(options.zones, options.zone_field, class_map)
+            areas = class_areas.class_areas(class_map, zones, progress)
+            written["areas"] = folder / f"{stem}_areas.csv"
+            files.write_bytes(written["areas"], areas.csv_bytes())
+            if zones is not None:
+                written["zones"] = folder / f"{stem}_zones.csv"
+                files.write_bytes(written["zones"], areas.zones_csv_bytes())
+        if options.polygons:
+            written["polygons"] = folder / f"{stem}.gpkg"
+            polygonize.write_polygons(class_map, written["polygons"], options.min_area_ha, options.simplify_m, progress)
+    return written
