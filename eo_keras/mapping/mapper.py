@@ -32,7 +32,7 @@ from eo_keras.geo.grid import Grid
 from eo_keras.geo.scene_reader import CACHE_MB
 from eo_keras.geo.scenes import Scene
 from eo_keras.legends.catalogue import IGNORE, Legend
-from eo_keras.mapping import cog, predictors, stream
+from eo_keras.mapping import cog, predictors, products, stream
 from eo_keras.mapping import scenes as sources
 from eo_keras.mapping.options import MapOptions, PredictionOptions
 from eo_keras.mapping.plan import Block, MapPlan, make_plan
@@ -468,7 +468,8 @@ def plan_map(options: MapOptions) -> MapJob:
 
 def _outputs(job: MapJob) -> list[pathlib.Path]:
     """Returns the paths of all files that a map will have."""
-    return list(cog.paths(job.path, job.bands))
+    further = products.paths(job.options.products, job.path.parent, job.path.stem)
+    return [*cog.paths(job.path, job.bands), *further.values()]
 
 
 def write_map(job: MapJob, *, progress: _Progress = None) -> MapReport:
@@ -561,8 +562,10 @@ def _assemble(
     path = folder / job.path.name
     made = cog.write_cog(strips, path, job.plan.grid, job.card.legend, job.bands, _tags(job), progress)
     seconds["write"] = time.monotonic() - started
+    further = products.write_products(path, job.options.products, folder, job.path.stem, progress)
+    seconds["products"] = time.monotonic() - started - seconds["write"]
     # The map last: with it, all is there.
-    return {job.path.with_name(one.name): one for one in reversed(made)}
+    return {job.path.with_name(one.name): one for one in (*further.values(), *reversed(made))}
 
 
 def _tags(job: MapJob) -> dict[str, str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from eo_keras.core.engine_options import EngineOptions
-from eo_keras.core.options import check, documented, option
+from eo_keras.core.options import check, documented, nested, option
 from eo_keras.errors import OptionError
 from eo_keras.geo.scene_options import SceneReadingOptions
 from eo_keras.mapping import clouds, plan, predictors
+from eo_keras.mapping.products import ProductOptions
 
 PICKS = ("mean", "latest", "clearest")
 """What a pixel takes of several clear looks: the mean of their probabilities, the latest one, or that of the scene with
@@ -104,6 +105,7 @@ class MapOptions(PredictionOptions, EngineOptions):
         False, help="Whether it holds the entropy of the probabilities, x 255; 255 means that all are equal."
     )
     probabilities: bool = option(False, help="Whether it holds the probability of every class, x 255.")
+    products: ProductOptions = nested(ProductOptions)
     overwrite: bool = option(
         False,
         affects_result=False,

@@ -49,10 +49,15 @@ class ProductOptions:
         if self.zone_field is not None and self.zones is None:
             raise OptionError("zone_field", "it is given, but no zones are", "`zones` with it")
 
-    @property
-    def any(self) -> bool:
-        """Whether anything is to be written."""
-        return any((self.polygons, self.areas, self.zones))
+
+def paths(options: ProductOptions, folder: str | os.PathLike[str], stem: str) -> dict[str, pathlib.Path]:
+    """Returns the files that `write_products` writes, by product."""
+    written = {
+        "areas": (options.areas or options.zones is not None, f"{stem}_areas.csv"),
+        "zones": (options.zones is not None, f"{stem}_zones.csv"),
+        "polygons": (options.polygons, f"{stem}.gpkg"),
+    }
+    return {product: pathlib.Path(folder) / name for product, (wanted, name) in written.items() if wanted}
 
 
 def write_products(
@@ -72,26 +77,23 @@ def write_products(
         progress: called with (stage, done, total).
 
     Returns:
-        The files by product: polygons, areas, zones.
+        The files by product, those of `paths`.
 
     Raises:
         SourceError: if the map or the zones cannot be used.
         StorageError: if something cannot be written.
     """
-    folder, written = pathlib.Path(destination_folder), {}
+    written = paths(options, destination_folder, stem)
     with open_class_map(class_map_path) as class_map:
         # First what may refuse its input.
-        if options.areas or options.zones:
+        if "areas" in written:
             zones = None
-            if options.zones:
+            if options.zones is not None:
                 zones = class_areas.read_zones(options.zones, options.zone_field, class_map)
             areas = class_areas.class_areas(class_map, zones, progress)
-            written["areas"] = folder / f"{stem}_areas.csv"
             files.write_bytes(written["areas"], areas.csv_bytes())
             if zones is not None:
-                written["zones"] = folder / f"{stem}_zones.csv"
                 files.write_bytes(written["zones"], areas.zones_csv_bytes())
         if options.polygons:
-            written["polygons"] = folder / f"{stem}.gpkg"
             polygonize.write_polygons(class_map, written["polygons"], options.min_area_ha, options.simplify_m, progress)
     return written
