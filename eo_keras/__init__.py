@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from eo_keras.api import open_records as open_records
     from eo_keras.api import predict as predict
     from eo_keras.api import train as train
-    from eo_keras.geo.scenes import open_scene as open_scene
+    from eo_keras.geo.scene_reader import open_scene as open_scene
+    from eo_keras.mapping.mapper import map_scene as map_scene
+    from eo_keras.mapping.mapper import map_scenes as map_scenes
+    from eo_keras.mapping.options import MapOptions as MapOptions
     from eo_keras.runs.folder import open_run as open_run
     from eo_keras.serving.saved_model import export as export
     from eo_keras.training.options import TrainingOptions as TrainingOptions
 
 _MODULES = {
+    "MapOptions": "mapping.options",
     "Records": "api",
     "TrainingOptions": "training.options",
     "assess_map": "api",
@@ -41,9 +45,11 @@ _MODULES = {
     "export": "serving.saved_model",
     "list_models": "api",
     "list_tasks": "api",
+    "map_scene": "mapping.mapper",
+    "map_scenes": "mapping.mapper",
     "open_records": "api",
     "open_run": "runs.folder",
-    "open_scene": "geo.scenes",
+    "open_scene": "geo.scene_reader",
     "predict": "api",
     "train": "api",
 }

@@ -1,4 +1,4 @@
-"""Reader of windows of a scene, as harmonized digital numbers with a validity mask.
+"""Open scenes, and the reader of their windows as harmonized digital numbers with a validity mask.
 
 Harmonized digital numbers are reflectance x 10000 with the product's own offset applied. Valid pixels are at least 1,
 so that a dark pixel, which the offset would turn into 0 or less, does not become "no data".
@@ -7,15 +7,16 @@ so that a dark pixel, which the offset would turn into 0 or less, does not becom
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from eo_keras.errors import OptionError
-from eo_keras.geo import raster_files
+from eo_keras.geo import raster_files, scenes
 from eo_keras.geo.resampling import Pixels, Resampler, SpecialValues
-from eo_keras.geo.scenes import Layer, Scene
+from eo_keras.geo.scenes import Layer, Scene, SceneOptions
 from eo_keras.records.example import NO_DATA, OBSCURED, SATURATED, VALID
 
 OBSCURED_SCL = (3, 8, 9, 10)
@@ -27,6 +28,47 @@ CACHE_MB = 256
 
 _MOST = 1e9
 """Largest absolute number that is not "no data"; larger ones would overflow when scaled."""
+
+
+class OpenScene(Scene):
+    """Scene whose windows can be read; a context manager, which keeps its files open. See `Scene`."""
+
+    def __enter__(self) -> OpenScene:
+        """Keeps files open from the first `read` on."""
+        # The attribute is no field: a copy of the scene, or a scene in another process, opens the files itself.
+        self.__dict__["_reader"] = SceneReader(self).__enter__()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        """Closes the files."""
+        self.__dict__.pop("_reader").__exit__(*exception)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_reader"}
+
+    def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Reads a window; see `SceneReader.read`."""
+        reader = self.__dict__.get("_reader")
+        if reader is not None:
+            return reader.read(row, column, height, width)
+        with SceneReader(self) as reader:
+            return reader.read(row, column, height, width)
+
+
+def open_scene(path: str | os.PathLike[str], options: SceneOptions | None = None) -> OpenScene:
+    """Opens a scene.
+
+    Args:
+        path: a GeoTIFF, COG, VRT or JPEG 2000 file, a folder of such files whose names end in a band's, or a SAFE
+            folder or zip.
+        options: options of opening it.
+
+    Raises:
+        SourceError: if it cannot be read, is not georeferenced, or the scaling of its numbers is unknown.
+        BandError: if its bands are not named, or one of `bands` is missing.
+        OptionError: if an option does not fit it.
+    """
+    return OpenScene(**vars(scenes.open_scene(path, options)))
 
 
 class SceneReader:
