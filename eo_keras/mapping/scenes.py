@@ -74,6 +74,7 @@ def fitted(card: ModelCard, scene: Scene, options: PredictionOptions) -> Scene:
             "a model that was trained on reflectance, or on EuroSAT's JPEGs",
             "train one on records whose source says what its numbers mean",
         )
+    scene = dataclasses.replace(scene, level=scene.level or options.scene_level)
     if scene.level != card.level and not options.allow_level_mismatch:
         found = "it does not say its processing level" if scene.level is None else f"it is of Level-{scene.level[1:]}"
         say = "say `scene_level`, " if scene.level is None else ""
