@@ -1,11 +1,13 @@
-"""Runs the whole workflow on small synthetic data: build, train, evaluate, predict and export.
+"""Runs the whole workflow on small synthetic data: build, train, evaluate, predict, map and export.
 
 First classification of patches, then segmentation: Sentinel-2 products and an Urban Atlas of synthetic cities become
-tiles. The data is generated; every other step is a command, shown as you would type it.
+tiles; a city not seen in training is mapped, and its map scored. The data is generated; every other step is a command,
+shown as you would type it.
 
 Example: python -m launch.demo --output_dir=runs/demo
 """
 
+import csv
 import json
 import os
 import pathlib
@@ -137,11 +139,32 @@ def _cities(output: OutputFolder) -> str:
     _run("evaluate", run_dir=run_dir, split="test")
     scores = Scores.read(json.loads((run_dir / "evaluation" / "test" / "metrics.json").read_text()))
     mean, accuracy = scores["miou"], scores["accuracy"]
+    scene, land_use = _first_of_test(listed, records)
+    _run(
+        "map",
+        *("--confidence", "--polygons", "--areas", "--quicklook", "--page"),
+        run_dir=run_dir,
+        scenes=scene,
+        output=folder / "city.tif",
+        min_area_ha=1,
+        simplify_m=15,
+    )
+    compared = {"polygons": land_use, "class_field": "code_2018", "class_table": "hsl4"}
+    _run("evaluate", map=folder / "city.tif", **compared, output_dir=folder / "city_evaluation")
+    mapped = Scores.read(json.loads((folder / "city_evaluation" / "metrics.json").read_text()))["accuracy"]
     return (
         f"tiles of a city not seen in training: mIoU {mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f} at "
         f"95 %), accuracy {accuracy.value:.1%} of the pixels; logistic regression on colors alone "
-        f"{_color_baseline(records):.1%}"
+        f"{_color_baseline(records):.1%}; map of its scene, {folder / 'city.html'}: accuracy {mapped.value:.1%}"
     )
+
+
+def _first_of_test(listed: pathlib.Path, records_dir: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """Returns the first scene and the land use of the first city of the test split."""
+    (name, *_) = cards.read_data_card(records_dir).split_method["cities"]["test"]
+    with open(listed, encoding="utf-8", newline="") as file:
+        line = next(row for row in csv.DictReader(file) if row["name"] == name)
+    return listed.parent / line["scenes"].split(";")[0], listed.parent / line["vectors"]
 
 
 def _color_baseline(records_dir: pathlib.Path) -> float:
@@ -162,7 +185,8 @@ def main() -> None:
     demo_folder.check(output, overwrite=FLAGS.overwrite)
     if FLAGS.dry_run:
         print(
-            f"dry run: would generate archives and cities, build records, train, score, predict and export in {folder}"
+            "dry run: would generate archives and cities, build records, train, score, predict, map and export in "
+            f"{folder}"
         )
         return
     with demo_folder.prepared(output, overwrite=FLAGS.overwrite):

@@ -7,7 +7,7 @@ from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import OptionError
 from launch import app
 
-_FOLDERS = ("records/rgb", "records/ms", "records/cities", "run", "run_cities", "serving")
+_FOLDERS = ("records/rgb", "records/ms", "records/cities", "run", "run_cities", "serving", "city_evaluation")
 """Folders of the demo's commands, each with a manifest."""
 
 _PAGES = ("eurosat_rgb", "eurosat_ms", "cities")

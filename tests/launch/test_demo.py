@@ -19,3 +19,7 @@ def test_the_demo_goes_the_whole_way_and_its_network_beats_mean_colours(tmp_path
     colours = float(result.stdout.rpartition("on colors alone ")[2].partition("%")[0]) / 100
     # In a city that was not seen in training.
     assert maps["miou"]["value"] > 0.6 and maps["accuracy"]["value"] > 0.75 > 0.7 > colours > 0.4
+    mapped = json.loads((tmp_path / "demo" / "city_evaluation" / "metrics.json").read_text())["scores"]
+    assert mapped["accuracy"]["value"] > 0.75
+    names = {path.name for path in (tmp_path / "demo").glob("city*")}
+    assert names >= {"city.tif", "city_bands.tif", "city.gpkg", "city_areas.csv", "city.png", "city.html"}
