@@ -160,7 +160,7 @@ def make_plan(
     size = size or (own[0] if own else resolution_m)
     shape = None
     if outline is not None:
-        shape = shapely.union_all(shapely.from_wkb(polygons.reprojected(outline, crs).geometries))
+        shape = shapely.union_all(polygons.reprojected(outline, crs).geometries)
     grid = _grid(_frame(scenes, crs, size), scenes, shape, area)
     looks = [look for scene in scenes if (look := _look(scene, grid)) is not None]
     blocks = _blocks(grid, looks, lattice, classes, block_rows, shape, window)
@@ -192,9 +192,7 @@ def _crs(scenes: Sequence[Scene], outline: Any, target_crs: str | None) -> str:
     if len(names) == 1:
         return names.pop()
     if outline is not None:
-        west, south, east, north = shapely.total_bounds(
-            shapely.from_wkb(polygons.reprojected(outline, "EPSG:4326").geometries)
-        )
+        west, south, east, north = shapely.total_bounds(polygons.reprojected(outline, "EPSG:4326").geometries)
     else:
         bounds = np.array([_bounds(scene.grid, "EPSG:4326") for scene in scenes])
         (west, south), (east, north) = bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)
