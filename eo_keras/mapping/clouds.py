@@ -230,13 +230,15 @@ class MaskedReader:
         scene: the scene, opened with all its bands.
         bands: names of the bands to read, in order.
         cloud_mask: one of `CLOUD_MASKS`.
+        whole: grid of the whole scene, of which the scene's own is a window: clouds are found by its cells. Default:
+            the scene's own.
 
     Raises:
         OptionError: if the scene has no classification and `scl` is asked for, or `ukis` cannot be used.
         BandError: if it lacks a band.
     """
 
-    def __init__(self, scene: Scene, bands: Sequence[str], cloud_mask: str):
+    def __init__(self, scene: Scene, bands: Sequence[str], cloud_mask: str, whole: Grid | None = None):
         if cloud_mask not in CLOUD_MASKS:
             raise OptionError("cloud_mask", f"'{cloud_mask}'", f"one of {', '.join(CLOUD_MASKS)}")
         if cloud_mask == "scl" and scene.scl is None:
@@ -250,7 +252,10 @@ class MaskedReader:
             raise BandError(
                 scene.source, f"it does not hold {','.join(missing)}", f"bands out of {','.join(scene.bands)}"
             )
-        self._clouds = UkisClouds(scene) if cloud_mask == "ukis" else None
+        whole = whole or scene.grid
+        self._clouds = UkisClouds(dataclasses.replace(scene, grid=whole)) if cloud_mask == "ukis" else None
+        column, row = whole.pixel(*scene.grid.coordinates(0, 0))
+        self._first = round(row), round(column)
         self._reader = SceneReader(_with_bands(scene, bands, scl=scene.scl if cloud_mask == "scl" else None))
         self._open = contextlib.ExitStack()
 
@@ -268,5 +273,6 @@ class MaskedReader:
         """Reads a window, as `SceneReader.read` does."""
         image, validity = self._reader.read(row, column, height, width)
         if self._clouds is not None:
-            validity[self._clouds.read(row, column, height, width) & (validity == VALID)] = OBSCURED
+            clouds = self._clouds.read(row + self._first[0], column + self._first[1], height, width)
+            validity[clouds & (validity == VALID)] = OBSCURED
         return image, validity

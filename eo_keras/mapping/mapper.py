@@ -205,7 +205,7 @@ def _rows(
     """Yields the rows of a block, and which of their pixels lie in the area."""
     card, inside = model.card, plan.inside(block)
     inputs = stream.StreamInput(
-        lambda scene: sources.ModelReader(scene, card, options.cloud_mask),
+        lambda look: sources.ModelReader(look, card, options.cloud_mask),
         card.dtype,
         len(card.bands),
         options.batch_size or predictors.batch_size_of(plan.lattice),

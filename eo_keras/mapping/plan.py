@@ -43,11 +43,13 @@ class Look:
         scene: the scene, with the window of the map's grid that it covers as its grid.
         row: the map's row of the window's first pixel.
         column: the map's column of it.
+        whole: the grid of the whole scene in the map's pixels; it may reach beyond the map.
     """
 
     scene: Scene
     row: int
     column: int
+    whole: Grid
 
     def rows(self, lattice: Lattice) -> Axis:
         """Returns the lattice's windows over the scene's rows."""
@@ -276,11 +278,12 @@ def _outside(area: str | None) -> OptionError:
 def _look(scene: Scene, grid: Grid) -> Look | None:
     """Returns a scene as a look at a map; None where it covers none of its grid."""
     top, bottom, left, right = _extent(grid, scene.grid).tolist()
+    whole = grid.window(top, left, bottom - top, right - left)
     top, left, bottom, right = max(top, 0), max(left, 0), min(bottom, grid.height), min(right, grid.width)
     if top >= bottom or left >= right:
         return None
     window = grid.window(top, left, bottom - top, right - left)
-    return Look(dataclasses.replace(scene, grid=window), top, left)
+    return Look(dataclasses.replace(scene, grid=window), top, left, whole)
 
 
 def _outline(grid: Grid) -> Any:

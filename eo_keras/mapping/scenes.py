@@ -18,6 +18,7 @@ from eo_keras.geo import scenes
 from eo_keras.geo.scenes import Scene
 from eo_keras.mapping.clouds import BANDS, MaskedReader
 from eo_keras.mapping.options import PredictionOptions
+from eo_keras.mapping.plan import Look
 from eo_keras.records.example import NO_DATA, OBSCURED
 from eo_keras.runs.model_card import ModelCard
 from eo_keras.sensors import radiometry
@@ -90,9 +91,11 @@ def fitted(card: ModelCard, scene: Scene, options: PredictionOptions) -> Scene:
         further = {band: layer for band, layer in zip(every.bands, every.layers, strict=True) if band in BANDS}
         own = dict(zip(scene.bands, scene.layers, strict=True))
         layers = {band: own[band] for band in bands} | further
-        return dataclasses.replace(scene, bands=tuple(layers), layers=tuple(layers.values()))
-    layers = tuple(scene.layers[scene.bands.index(band)] for band in bands)
-    return dataclasses.replace(scene, bands=tuple(bands), layers=layers)
+    else:
+        layers = {band: scene.layers[scene.bands.index(band)] for band in bands}
+    scene = dataclasses.replace(scene, bands=tuple(layers), layers=tuple(layers.values()))
+    MaskedReader(scene, bands, mask_of(scene, options.cloud_mask))  # Refuses a mask that it cannot be read with.
+    return scene
 
 
 def mask_of(scene: Scene, cloud_mask: str | None) -> str:
@@ -162,14 +165,14 @@ class ModelReader:
     """Reader of a scene's windows as a model's input; a context manager.
 
     Args:
-        scene: the scene on its window of the map, as `open_for` returns it.
+        look: the scene on its window of the map, opened by `open_for`.
         card: the model's card.
         cloud_mask: one of `clouds.CLOUD_MASKS`, or None for that of the scene.
     """
 
-    def __init__(self, scene: Scene, card: ModelCard, cloud_mask: str | None):
+    def __init__(self, look: Look, card: ModelCard, cloud_mask: str | None):
         self._card = card
-        self._reader = MaskedReader(scene, card.bands, mask_of(scene, cloud_mask))
+        self._reader = MaskedReader(look.scene, card.bands, mask_of(look.scene, cloud_mask), look.whole)
 
     def __enter__(self) -> ModelReader:
         """Opens the scene's files."""

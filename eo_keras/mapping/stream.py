@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from eo_keras.geo.scenes import Scene
 from eo_keras.mapping.lattice import Lattice, mirrored
 from eo_keras.mapping.plan import Block, Look, MapPlan
 
@@ -53,13 +52,13 @@ class StreamInput:
     """Inputs of a model's windows.
 
     Attributes:
-        open_reader: opens a scene for reading; called in the thread that reads.
+        open_reader: opens a look for reading; called in the thread that reads.
         dtype: type of the model's numbers.
         bands: their number of bands.
         batch_size: windows predicted at once; the last batch of a block is filled with zeros.
     """
 
-    open_reader: Callable[[Scene], contextlib.AbstractContextManager[PixelReader]]
+    open_reader: Callable[[Look], contextlib.AbstractContextManager[PixelReader]]
     dtype: str
     bands: int
     batch_size: int
@@ -280,7 +279,7 @@ def _reading(looks: Sequence[_LookStream], inputs: StreamInput) -> Generator[_St
     batch: _Batch | None = None
     first, stop = min(look.row_cells.start for look in looks), max(look.row_cells.stop for look in looks)
     with contextlib.ExitStack() as opened:
-        readers = [opened.enter_context(inputs.open_reader(look.look.scene)) for look in looks]
+        readers = [opened.enter_context(inputs.open_reader(look.look)) for look in looks]
         for cell in range(first, stop):
             for look, reader in zip(looks, readers, strict=True):
                 if cell not in look.row_cells:
