@@ -55,6 +55,9 @@ _STEP = 16
 _MOST_READ = 2**25
 """Most pixels of a reference raster that are read at once."""
 
+CACHE_MB = 128
+"""GDAL's cache of blocks while a map is read: a few rows of blocks of the largest maps."""
+
 _ON_BORDER = 1e-6
 """Fraction of a pixel by which a center may miss a border for a rounding error; on it, the pixel behind counts."""
 
@@ -178,7 +181,9 @@ def evaluate_map(
     """
     table = NO_TABLE if options.class_table is None else read_class_table(options.class_table)
     score = {"points": _score_points, "polygons": _score_polygons, "raster": _score_raster}[options.kind]
-    with open_class_map(map_path) as class_map:
+    import rasterio
+
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), open_class_map(map_path) as class_map:
         matching = match(class_map.legend.class_names, table)
         scores, counts = score(class_map, options, matching, progress or (lambda *_: None))
         grid = class_map.grid

@@ -4,9 +4,11 @@ Olofsson, Foody, Herold, Stehman, Woodcock & Wulder 2014, Good practices for est
 land change, Remote Sensing of Environment 148, 42-57: the strata are the map's classes, and every sampled place has a
 class of the map and one of the reference, which is taken to be true. The numbers of equations are the paper's.
 
-The paper's intervals are 1.96 standard errors to either side. Where the sample holds no error, its standard errors are
-0, however few places there are; the intervals here are then Wilson's, or made of Wilson's intervals of the strata by
-MOVER (Zou & Donner 2008, Statistics in Medicine 27(10)), and depend on the number of places.
+The paper's intervals are 1.96 standard errors to either side. They are too narrow for the area and the producer's
+accuracy of a rare class, most of whose omissions lie in large strata of which the sample shows few or none; where it
+shows no error at all, the standard error is 0, however few places there are. Every estimate therefore also has a score
+interval: Wilson's, or made of Wilson's intervals of the strata by MOVER (Zou & Donner 2008, Statistics in Medicine
+27(10)). Where the standard error is 0, it is the only one.
 """
 
 from __future__ import annotations
@@ -44,9 +46,11 @@ class StratifiedEstimate(Estimate):
 
     Attributes:
         standard_error: its standard error, in its own units.
+        score_interval: lower and upper end of its 95 % score interval, which need not be symmetric.
     """
 
     standard_error: float = 0.0
+    score_interval: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def half_width(self) -> float:
@@ -171,17 +175,22 @@ def _stratified(
     if scale == 1.0:
         return found
     return StratifiedEstimate(
-        scale * found.value, scale * found.low, scale * found.high, found.method, scale * found.standard_error
+        scale * found.value,
+        scale * found.low,
+        scale * found.high,
+        found.method,
+        scale * found.standard_error,
+        tuple(scale * end for end in found.score_interval),
     )
 
 
-def _share(value: float, error: float, otherwise: Sequence[float], method: str) -> StratifiedEstimate:
-    """Returns a share with the interval of its standard error; of none, with another interval."""
+def _share(value: float, error: float, ends: Sequence[float], method: str) -> StratifiedEstimate:
+    """Returns a share with the interval of its standard error; where that is 0, with its score interval."""
+    value, error, score = float(value), float(error), (float(ends[0]), float(ends[1]))
     if error > 0:
-        return StratifiedEstimate(
-            float(value), max(0.0, value - _Z * error), min(1.0, value + _Z * error), NORMAL, float(error)
-        )
-    return StratifiedEstimate(float(value), float(otherwise[0]), float(otherwise[1]), method, 0.0)
+        low, high = max(0.0, value - _Z * error), min(1.0, value + _Z * error)
+        return StratifiedEstimate(value, low, high, NORMAL, error, score)
+    return StratifiedEstimate(value, *score, method, 0.0, score)
 
 
 def _producers(
@@ -196,16 +205,17 @@ def _producers(
     error = math.sqrt(
         (weights[k] * (1 - value)) ** 2 * variances[k, k] + value**2 * (weights[others] ** 2 @ variances[others, k])
     )
-    # Where no omission was sampled, as much as the other strata leave open.
     omitted = found[others].sum()
     most = omitted + math.sqrt(weights[others] ** 2 @ (ends[others, k, 1] - shares[others, k]) ** 2)
     least = omitted - math.sqrt(weights[others] ** 2 @ (shares[others, k] - ends[others, k, 0]) ** 2)
-    otherwise = found[k] / (found[k] + most), _up_to_one(weights[k] * ends[k, k, 1], max(0.0, least))
-    return _share(value, error / whole, otherwise, MOVER)
+    low, high = (weights[k] * end for end in ends[k, k])
+    below = math.hypot(value - _part(low, omitted), value - _part(found[k], most))
+    above = math.hypot(_part(high, omitted) - value, _part(found[k], max(0.0, least)) - value)
+    return _share(value, error / whole, (max(0.0, value - below), min(1.0, value + above)), MOVER)
 
 
-def _up_to_one(part: float, rest: float) -> float:
-    return part / (part + rest) if part + rest > 0 else 1.0
+def _part(own: float, omitted: float) -> float:
+    return own / (own + omitted) if own + omitted > 0 else 1.0
 
 
 def sample_size(
