@@ -67,7 +67,7 @@ class World:
         return plans.make_plan(self.scenes, lattice, 2, resolution_m=10.0, **options)
 
     def rows(self, plan, block, model, batch_size=5, **options):
-        inputs = StreamInput(lambda scene: self.readers[scene.source], "uint16", 1, batch_size)
+        inputs = StreamInput(lambda look: self.readers[look.scene.source], "uint16", 1, batch_size)
         return stream(plan, block, model, inputs, 2, **options)
 
     def map(self, lattice, model, *, batch_size=5, first_clear=False, **options):
@@ -242,8 +242,8 @@ def test_a_reader_that_cannot_be_opened():
     world, before = World(noise(40, 50)), threads()
     plan = world.plan(MASKS)
 
-    def refuse(scene):
-        raise SourceError(scene.source, "it is gone")
+    def refuse(look):
+        raise SourceError(look.scene.source, "it is gone")
 
     with pytest.raises(SourceError, match="it is gone"):
         list(stream(plan, plan.blocks[0], convolve, StreamInput(refuse, "uint16", 1, 4), 2))
