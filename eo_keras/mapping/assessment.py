@@ -262,7 +262,8 @@ def assess_map(
     }
     matrix = np.zeros((len(names), len(names)), np.int64)
     np.add.at(matrix, (found[used], truth[used]), 1)
-    estimation = estimate_areas(matrix, strata.hectares, names)
+    complete = matrix.sum(axis=1) == strata.pixels
+    estimation = estimate_areas(matrix, strata.hectares, names, complete=complete)
     return Assessment(os.fspath(map_path), options, strata, estimation, counts, _warnings(estimation, counts, names))
 
 

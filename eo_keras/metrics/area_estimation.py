@@ -107,19 +107,24 @@ class AreaEstimation:
         }
 
 
-def estimate_areas(counts: npt.ArrayLike, mapped: npt.ArrayLike, class_names: Sequence[str]) -> AreaEstimation:
+def estimate_areas(
+    counts: npt.ArrayLike, mapped: npt.ArrayLike, class_names: Sequence[str], *, complete: npt.ArrayLike | None = None
+) -> AreaEstimation:
     """Estimates accuracies and areas from a sample that is stratified by the map's classes.
 
     Args:
         counts: (C, C) sampled places: rows classes of the map, columns classes of the reference.
         mapped: (C,) area of each class in the whole map, in any unit.
         class_names: names of the C classes.
+        complete: (C,) whether the sample holds every pixel that the map has of a class, such as of a few, so that
+            nothing about it is estimated; None for no class.
 
     Returns:
         The estimates: equations 1 to 11 of the paper.
 
     Raises:
-        EOKerasError: if a class of the map has fewer than `FEWEST` sampled places, or one without area has some.
+        EOKerasError: if a class of the map has fewer than `FEWEST` sampled places and is not complete, or one without
+            area has some.
         ValueError: if the shapes do not fit.
     """
     counts, mapped = np.asarray(counts, np.int64), np.asarray(mapped, np.float64)
@@ -127,7 +132,8 @@ def estimate_areas(counts: npt.ArrayLike, mapped: npt.ArrayLike, class_names: Se
     if counts.shape != (classes, classes) or mapped.shape != (classes,):
         raise ValueError(f"{classes} classes, counts of shape {counts.shape} and areas of shape {mapped.shape}")
     drawn = counts.sum(axis=1)
-    _check_strata(drawn, mapped, class_names)
+    complete = np.zeros(classes, bool) if complete is None else np.asarray(complete, bool) & (drawn > 0)
+    _check_strata(drawn, mapped, class_names, complete)
     total, weights = mapped.sum(), mapped / mapped.sum()
     shares = ratio(counts, drawn[:, None])
     proportions = weights[:, None] * shares
@@ -136,6 +142,7 @@ def estimate_areas(counts: npt.ArrayLike, mapped: npt.ArrayLike, class_names: Se
     ends = np.array(
         [[wilson(share, n) if n else (0.0, 0.0) for share in row] for row, n in zip(shares, drawn, strict=True)]
     )
+    variances[complete], ends[complete] = 0, shares[complete][..., None]
 
     truth = np.eye(classes, dtype=bool)
     overall = _stratified(weights, shares[truth], variances[truth], ends[truth])
@@ -148,11 +155,11 @@ def estimate_areas(counts: npt.ArrayLike, mapped: npt.ArrayLike, class_names: Se
     return AreaEstimation(tuple(class_names), counts, mapped, proportions, overall, users, producers, areas)
 
 
-def _check_strata(drawn: np.ndarray, mapped: np.ndarray, class_names: Sequence[str]) -> None:
+def _check_strata(drawn: np.ndarray, mapped: np.ndarray, class_names: Sequence[str], complete: np.ndarray) -> None:
     if not mapped.sum() > 0:
         raise EOKerasError("areas", "no class has an area", "the area of each class of the map")
     total = mapped.sum()
-    if few := [k for k in range(len(class_names)) if mapped[k] > 0 and drawn[k] < FEWEST]:
+    if few := [k for k in range(len(class_names)) if mapped[k] > 0 and drawn[k] < FEWEST and not complete[k]]:
         raise EOKerasError(
             "sample",
             ", ".join(f"{class_names[k]} ({mapped[k] / total:.2%} of the map) has {drawn[k]} places" for k in few),

@@ -157,6 +157,18 @@ def test_classes_that_the_map_or_the_sample_does_not_have():
     assert found.areas[3].value == 0 and found.areas[3].high > 0
 
 
+def test_a_class_of_which_every_pixel_is_sampled():
+    counts, areas = [[1, 0, 0], [2, 40, 3], [0, 4, 60]], [0.01, 30.0, 70.0]
+    found = estimate_areas(counts, areas, NAMES[:3], complete=[True, False, False])
+    assert found.users[0].value == found.users[0].low == found.users[0].high == 1
+    shares = np.array([[1, 0, 0], [2 / 45, 40 / 45, 3 / 45], [0, 4 / 64, 60 / 64]])
+    expected = 30 * np.sqrt(shares[1] * (1 - shares[1]) / 44), 70 * np.sqrt(shares[2] * (1 - shares[2]) / 63)
+    errors = [one.standard_error for one in found.areas]
+    np.testing.assert_allclose(errors, np.hypot(*expected))
+    with pytest.raises(EOKerasError, match="has 1 places"):
+        estimate_areas(counts, areas, NAMES[:3])
+
+
 def test_refusals():
     with pytest.raises(EOKerasError, match=r"Forest gain \(40.00% of the map\) has 1 places"):
         estimate_areas([[20, 1], [0, 1]], [60.0, 40.0], NAMES[:2])
