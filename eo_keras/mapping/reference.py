@@ -136,8 +136,9 @@ class MapEvaluation:
         options: the reference, and how it was compared.
         scores: the scores; a class's precision is the map's user's accuracy, its recall the producer's accuracy.
         counts: numbers of points, polygons or pixels that were given, that were `scored`, and that were not, by reason:
-            `outside_map`, `outside_reference`, `on_no_data`, `without_class` (an empty field), `without_pixels` (no
-            center of a pixel of the map in a polygon) and `left_out` (by the table).
+            `outside_map`, `outside_reference`, `on_no_data`, `without_class` (an empty field), `left_out` (by the
+            table), and of polygons `polygons_without_pixels` (no center of a pixel of the map inside),
+            `polygons_left_out`, `pixels_on_no_data` and `pixels_left_out`.
         pixel_size: edge of the map's pixels in units of its coordinate reference system.
         crs: that system.
     """
@@ -295,8 +296,8 @@ def _score_polygons(
     counts = {
         "polygons": len(polygons),
         "scored": int(scored.any(axis=1).sum()),
-        "without_pixels": int((inside == 0).sum()),
-        "left_out": int((~known & (inside > 0)).sum()),
+        "polygons_without_pixels": int((inside == 0).sum()),
+        "polygons_left_out": int((~known & (inside > 0)).sum()),
         "pixels": int(scored.sum()),
         "pixels_on_no_data": no_data,
         "pixels_left_out": int(found.sum() - scored.sum()),
