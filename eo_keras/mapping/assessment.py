@@ -264,7 +264,9 @@ def assess_map(
     np.add.at(matrix, (found[used], truth[used]), 1)
     complete = matrix.sum(axis=1) == strata.pixels
     estimation = estimate_areas(matrix, strata.hectares, names, complete=complete)
-    return Assessment(os.fspath(map_path), options, strata, estimation, counts, _warnings(estimation, counts, names))
+    return Assessment(
+        os.fspath(map_path), options, strata, estimation, counts, _warnings(estimation, counts, names, complete)
+    )
 
 
 def _check_classes(points: Points, names: tuple[str, ...], found: np.ndarray, valid: np.ndarray) -> None:
@@ -287,7 +289,9 @@ def _other_map(source: str, found: str) -> EOKerasError:
     )
 
 
-def _warnings(estimation: AreaEstimation, counts: Mapping[str, int], names: tuple[str, ...]) -> tuple[str, ...]:
+def _warnings(
+    estimation: AreaEstimation, counts: Mapping[str, int], names: tuple[str, ...], complete: np.ndarray
+) -> tuple[str, ...]:
     found = []
     if missing := counts["not_interpreted"] + counts["left_out"]:
         found.append(
@@ -295,10 +299,11 @@ def _warnings(estimation: AreaEstimation, counts: Mapping[str, int], names: tupl
             "as clouds), the estimates are biased"
         )
     drawn = estimation.counts.sum(axis=1)
-    if few := [f"{name} ({drawn[k]})" for k, name in enumerate(names) if 0 < drawn[k] < _FEW]:
+    if few := [f"{name} ({drawn[k]})" for k, name in enumerate(names) if 0 < drawn[k] < _FEW and not complete[k]]:
         found.append(f"few places, so that intervals are rough: {', '.join(few)}")
     missed = estimation.counts.sum(axis=0) - np.diag(estimation.counts)
-    there = estimation.counts.sum(axis=0) > 0
+    # What a class lacks can only be missed where others are sampled in part.
+    there = (estimation.counts.sum(axis=0) > 0) & bool((~complete & (drawn > 0)).any())
     if rare := [f"{name} ({missed[k]})" for k, name in enumerate(names) if there[k] and missed[k] < _FEW_MISSED]:
         found.append(
             f"the sample shows few places of these classes that the map has as another one: {', '.join(rare)}; the "

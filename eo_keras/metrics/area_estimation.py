@@ -150,7 +150,9 @@ def estimate_areas(
         None if not drawn[k] else _share(shares[k, k], math.sqrt(variances[k, k]), ends[k, k], WILSON)
         for k in range(classes)
     )
-    areas = tuple(_stratified(weights, shares[:, k], variances[:, k], ends[:, k], scale=total) for k in range(classes))
+    areas = tuple(
+        _stratified(weights, shares[:, k], variances[:, k], ends[:, k], scale=float(total)) for k in range(classes)
+    )
     producers = tuple(_producers(k, weights, shares, variances, ends) for k in range(classes))
     return AreaEstimation(tuple(class_names), counts, mapped, proportions, overall, users, producers, areas)
 

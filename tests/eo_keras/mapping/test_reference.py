@@ -197,6 +197,7 @@ def test_options(options, message):
         ReferenceOptions(**options)
 
 
+@pytest.mark.real_data
 def test_the_points_of_leipzig(real_data, tmp_path):
     """A map by thresholds of NDVI and near infrared against 97 real points, read by rasterio's sampling too."""
     folder = real_data / "samples" / "s2" / "leipzig" / "inst" / "extdata"
