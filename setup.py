@@ -71,6 +71,8 @@ setuptools.setup(
             "distributed>=2025.1",  # builds on a Dask cluster of two processes are tested
             "s3fs>=2024.2",  # records in an object store are tested; its releases are fsspec's
             "moto[server]>=5,<6",  # a local object store for these tests
+            "tensorflow-serving-api>=2.20,<2.22",  # requests of TensorFlow Serving; follows TensorFlow's version
+            "openvino>=2026.0",  # exports run in it; dated releases, those before are untested
             "sphinx>=8.2,<10",  # the documentation; later releases are untested
             "myst-parser>=4,<6",  # Markdown for Sphinx; 4 is the first for Sphinx 8
             "nbformat>=5.10,<6",  # reads the notebook, in the format that Jupyter has written since 2019

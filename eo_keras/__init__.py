@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from eo_keras.mapping.mapper import map_scene as map_scene
     from eo_keras.mapping.mapper import map_scenes as map_scenes
     from eo_keras.mapping.options import MapOptions as MapOptions
+    from eo_keras.runs.export_folder import open_export as open_export
     from eo_keras.runs.folder import open_run as open_run
     from eo_keras.serving.saved_model import export as export
     from eo_keras.training.options import TrainingOptions as TrainingOptions
@@ -47,6 +48,7 @@ _MODULES = {
     "list_tasks": "api",
     "map_scene": "mapping.mapper",
     "map_scenes": "mapping.mapper",
+    "open_export": "runs.export_folder",
     "open_records": "api",
     "open_run": "runs.folder",
     "open_scene": "geo.scene_reader",

@@ -5,7 +5,6 @@ Examples:
   python -m launch.export --run_dir=runs/b --export_dir=serving/eurosat      # the next version of the same service
 """
 
-import re
 import shlex
 
 from absl import flags
@@ -40,17 +39,18 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def _examples(report) -> str:
     """Returns text to copy: how to serve the export, and how to run it from Python."""
-    image, folder = report.inputs[0], report.path.parent.resolve()
-    # A model's name is part of the URL of requests, and of a path in the container.
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", folder.name)
-    mount = shlex.quote(f"type=bind,source={folder},target=/models/{name}")
+    from eo_keras.runs.export_folder import SIGNATURE
+    from eo_keras.serving import server
+
+    image, folder = report.inputs[SIGNATURE], report.path.parent.resolve()
     # A segmentation model takes any height and width.
     shape = (1, *(512 if edge is None else edge for edge in image.shape[1:]))
+    rest = f"POST http://localhost:{server.REST_PORT}/v1/models/{server.model_name(folder)}:predict"
     # TensorFlow Serving turns no JSON into uint16.
-    how = "gRPC: port 8500" if image.dtype == "uint16" else f"POST http://localhost:8501/v1/models/{name}:predict"
+    without = f", but no {image.name} of uint16" if image.dtype == "uint16" else ""
     lines = [
-        f"serve it ({how}):",
-        f"  docker run --rm -p 8500:8500 -p 8501:8501 --mount {mount} -e MODEL_NAME={name} tensorflow/serving",
+        f"serve it (gRPC: port {server.GRPC_PORT}; REST: {rest}{without}):",
+        f"  docker compose -f {shlex.quote(str(folder / server.COMPOSE_NAME))} up",
         "run it from Python:",
         "  import numpy as np, tensorflow as tf",
         f"  model = tf.saved_model.load({str(report.path)!r})",
@@ -77,13 +77,16 @@ def main() -> None:
         return
     report = serving.export(run, FLAGS.export_dir, version=FLAGS.version, calibration=found)
     print(f"export:  {report.path}, {report.bytes / 1e6:,.1f} MB")
-    for title, tensors in (("input:", report.inputs), ("output:", report.outputs)):
-        for tensor in tensors:
-            print(f"{title:8} {tensor}")
+    for name, tensor in report.inputs.items():
+        print(f"input:   {tensor} (signature {name})")
+    for tensor in report.outputs:
+        print(f"output:  {tensor}")
     print(
-        f"checked: {report.checked_images} images, probabilities differ from the Keras model's by at most "
-        f"{report.largest_difference:.1e}"
+        f"checked: {report.checked_images} images by each signature, probabilities differ from the Keras model's by at "
+        f"most {report.largest_difference:.1e}"
     )
+    if card.records is None:
+        print("note: no signature takes examples, because a run of an earlier version does not say how they are stored")
     if report.version < report.newest:
         print(f"warning: version {report.newest} is there too, and TensorFlow Serving serves the highest only")
     print(_examples(report))

@@ -49,6 +49,7 @@ def make_run():
         from eo_keras import models
         from eo_keras.geo import images as rasters
         from eo_keras.legends import catalogue as legends
+        from eo_keras.records.data_card import StoredImages
         from eo_keras.runs import folder as runs
         from eo_keras.runs import model_card as model_cards
 
@@ -82,6 +83,7 @@ def make_run():
             scores={},
             versions=runs.versions(),
             attribution="nobody",
+            records=StoredImages(tuple(bands), dtype, "jpeg" if dtype == "uint8" else "raw", patch_size),
         )
         folder.mkdir(parents=True, exist_ok=True)
         runs.save_model(models.inference_model(model, patch_size), folder / runs.MODEL_NAME)

@@ -1,13 +1,14 @@
-"""Parses serialized examples inside a `tf.data` pipeline."""
+"""Parses serialized examples: inside a `tf.data` pipeline, and of their images alone in an export."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from eo_keras.legends.catalogue import IGNORE
-from eo_keras.records.data_card import DataCard
+from eo_keras.records.data_card import DataCard, StoredImages
 from eo_keras.records.example import IMAGE, KEY, LABEL, MASK, VALID, VALIDITY
 
 
@@ -31,18 +32,7 @@ def parse_batch(serialized: Any, card: DataCard, *, with_keys: bool = False) -> 
     if with_keys:
         spec[KEY] = tf.io.FixedLenFeature([], tf.string)
     parsed = tf.io.parse_example(serialized, spec)
-    size, bands = card.patch_size, len(card.bands)
-    if card.encoding == "jpeg":
-        # The accurate integer transform is Pillow's and GDAL's too; TensorFlow's default, the fast one, is off by up
-        # to 5 levels, and a model would see other pixels in training than when it reads an image file.
-        images = tf.map_fn(
-            lambda jpeg: tf.io.decode_jpeg(jpeg, channels=bands, dct_method="INTEGER_ACCURATE"),
-            parsed[IMAGE],
-            fn_output_signature=tf.TensorSpec((size, size, bands), tf.uint8),
-        )
-    else:
-        images = tf.io.decode_raw(parsed[IMAGE], tf.dtypes.as_dtype(card.dtype), little_endian=True)
-        images = tf.reshape(images, (-1, size, size, bands))
+    images, size = _decode_images(parsed[IMAGE], card.images), card.patch_size
     if dense:
         mask, validity = (
             tf.reshape(tf.io.decode_raw(tf.io.decode_compressed(parsed[name], "ZLIB"), tf.uint8), (-1, size, size))
@@ -51,7 +41,60 @@ def parse_batch(serialized: Any, card: DataCard, *, with_keys: bool = False) -> 
         label = tf.where(validity == VALID, mask, tf.constant(IGNORE, tf.uint8))
     else:
         label = tf.cast(parsed[LABEL], tf.int32)
-    batch = {"image": tf.ensure_shape(images, (None, size, size, bands)), "label": label}
+    batch = {"image": images, "label": label}
     if with_keys:
         batch["key"] = parsed[KEY]
     return batch
+
+
+def parse_images(serialized: Any, stored: StoredImages) -> Any:
+    """Parses the images alone of a batch of serialized examples.
+
+    Args:
+        serialized: string tensor (batch,).
+        stored: their layout.
+
+    Returns:
+        (batch, height, width, band) of the stored dtype.
+    """
+    parsed = tf.io.parse_example(serialized, {IMAGE: tf.io.FixedLenFeature([], tf.string)})
+    return _decode_images(parsed[IMAGE], stored)
+
+
+def select_bands(images: Any, stored: Sequence[str], bands: Sequence[str]) -> Any:
+    """Returns the bands of images (batch, height, width, band) in another order, on the stored integers.
+
+    Args:
+        images: the images.
+        stored: names of their bands.
+        bands: names of the bands wanted, in order.
+    """
+    if tuple(bands) == tuple(stored):
+        return images
+    return tf.gather(images, [stored.index(band) for band in bands], axis=-1)
+
+
+def decode_picture(data: Any, channels: int) -> Any:
+    """Decodes the bytes of a JPEG, or of a PNG, as uint8 (height, width, channels).
+
+    The accurate integer transform is Pillow's and GDAL's too; TensorFlow's default, the fast one, is off by up to 5
+    levels, and a model would see other pixels in training than when it reads an image file.
+
+    Args:
+        data: string tensor ().
+        channels: number of channels; 0 for as many as there are.
+    """
+    return tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_images(encoded: Any, stored: StoredImages) -> Any:
+    shape = (stored.patch_size, stored.patch_size, len(stored.bands))
+    if stored.encoding == "jpeg":
+        return tf.map_fn(
+            lambda jpeg: decode_picture(jpeg, channels=len(stored.bands)),
+            encoded,
+            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+        )
+    images = tf.io.decode_raw(encoded, tf.dtypes.as_dtype(stored.dtype), little_endian=True)
+    # The number of images is said, or two images in the bytes of one would be two of the batch.
+    return tf.ensure_shape(tf.reshape(images, (tf.size(encoded), *shape)), (None, *shape))

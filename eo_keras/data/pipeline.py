@@ -17,7 +17,7 @@ import tensorflow as tf
 from eo_keras.data.augment.crops import CropAugmentation, augment_tiles
 from eo_keras.data.augment.patches import Augmentation, augment_batch, shrink
 from eo_keras.data.folder import PARALLEL_CALLS, PARSE_BATCH, RecordDataset, finished, reading, serialized
-from eo_keras.data.parse import parse_batch
+from eo_keras.data.parse import parse_batch, select_bands
 from eo_keras.data.subsets import WHOLE, Holdout, WorkerShard, check_workers, epoch_seed
 from eo_keras.errors import OptionError, RecordsError
 from eo_keras.records.data_card import DataCard
@@ -291,10 +291,7 @@ def evaluation(
 def _parse(serialized: tf.Tensor, card: DataCard, bands: tuple[str, ...]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Parses a batch and selects bands on the stored integers."""
     parsed = parse_batch(serialized, card, with_keys=True)
-    image = parsed["image"]
-    if bands != card.bands:
-        image = tf.gather(image, [card.bands.index(band) for band in bands], axis=-1)
-    return image, parsed["label"], parsed["key"]
+    return select_bands(parsed["image"], card.bands, bands), parsed["label"], parsed["key"]
 
 
 def _pad(values: tf.Tensor, missing: tf.Tensor, size: int) -> tf.Tensor:

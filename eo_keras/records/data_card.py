@@ -86,6 +86,23 @@ class SourceFile:
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredImages:
+    """Layout of the images in the records of a folder.
+
+    Attributes:
+        bands: names of the bands, in stored order.
+        dtype: type of the numbers, `uint8` or `uint16`.
+        encoding: `jpeg`, or `raw` little-endian numbers in height, width, band order.
+        patch_size: height and width in pixels.
+    """
+
+    bands: tuple[str, ...]
+    dtype: str
+    encoding: str
+    patch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
 class DataCard:
     """Description of a records folder.
 
@@ -140,6 +157,11 @@ class DataCard:
     def targets(self) -> Targets:
         """Layout of the labels."""
         return label_layouts.of_task(self.task)
+
+    @property
+    def images(self) -> StoredImages:
+        """Layout of the images."""
+        return StoredImages(self.bands, self.dtype, self.encoding, self.patch_size)
 
     def missing_classes(self) -> tuple[str, ...]:
         """Returns a line for each split that has no example, or no clear pixel, of some classes of its legend."""

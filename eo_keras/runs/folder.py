@@ -214,7 +214,7 @@ def _as_written(path: pathlib.Path) -> bool:
     data, card = path.read_bytes(), model_cards.read_model_card(path.parent)
     content = json.loads(data)
     kept = json.loads(model_cards.contents(card)[path.name])
-    return data == files.json_bytes(content) and content.keys() | {"task"} == kept.keys()
+    return data == files.json_bytes(content) and content.keys() | {"task", "records"} == kept.keys()
 
 
 def environment() -> dict[str, Any]:

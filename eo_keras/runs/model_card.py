@@ -12,6 +12,7 @@ from eo_keras.core.serialization import read_signed, signed_bytes
 from eo_keras.errors import RunError
 from eo_keras.legends.catalogue import Legend
 from eo_keras.records import targets
+from eo_keras.records.data_card import StoredImages
 from eo_keras.records.targets import Targets
 from eo_keras.sensors.radiometry import Reflectance
 
@@ -47,6 +48,7 @@ class ModelCard:
         attribution: whom to name when the model is published.
         temperature: of a run, the temperature that was fitted for its model, and on what; the model itself predicts
             without it. Of an export, what it divides its logits by. None: none.
+        records: layout of the images in the records that it was trained on; None in cards of earlier versions.
         needs: imports that opening the model's own file needs; an export needs TensorFlow alone.
     """
 
@@ -71,6 +73,7 @@ class ModelCard:
     versions: Mapping[str, str]
     attribution: str
     temperature: Mapping[str, Any] | None = None
+    records: StoredImages | None = None
     needs: str = "import eo_keras.models, then keras.saving.load_model('model.keras', compile=False)"
     schema: int = SCHEMA
 

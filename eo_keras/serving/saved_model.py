@@ -1,10 +1,11 @@
 """Export of a run's model as a SavedModel for TensorFlow Serving, from digital numbers to classes.
 
-An export folder holds versions, `EXPORT/1`, `EXPORT/2` and so on, each whole from the moment it has its name. Its
-signature `serving_default`, also callable as `serve`, takes `image` and returns `probabilities` float32
-`(batch, classes)`, `class_id` int64 `(batch,)` and `class_name` string `(batch,)`. A segmentation model takes images of
-any size and returns `probabilities` `(batch, height, width, classes)` and `class_id` uint8 `(batch, height, width)`.
-Normalization is inside.
+An export folder holds versions, `EXPORT/1`, `EXPORT/2` and so on, each whole from the moment it has its name, and
+beside them what TensorFlow Serving needs to serve the highest one, see `eo_keras.serving.server`. A version's signature
+`serving_default`, also callable as `serve`, takes `image` and returns `probabilities` float32 `(batch, classes)`,
+`class_id` int64 `(batch,)` and `class_name` string `(batch,)`. A segmentation model takes images of any size and
+returns `probabilities` `(batch, height, width, classes)` and `class_id` uint8 `(batch, height, width)`. Normalization
+is inside. Other signatures take encoded images and return the same, see `eo_keras.serving.signatures`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -25,8 +27,9 @@ from eo_keras.errors import OptionError, RunError, StorageError
 from eo_keras.metrics.calibration import Calibration
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
-from eo_keras.runs.export_folder import EXTRA_DIR, IMAGE, MODEL_FILE, PROBABILITIES, SIGNATURE, versions
-from eo_keras.serving import warmup
+from eo_keras.runs.export_folder import EXTRA_DIR, MODEL_FILE, PROBABILITIES, SIGNATURE, versions
+from eo_keras.serving import server, signatures, warmup
+from eo_keras.serving.signatures import Signature
 
 ENDPOINT = "serve"
 NEEDS = "import tensorflow, then tensorflow.saved_model.load(folder)"
@@ -41,7 +44,7 @@ _MAX_VERSION = 2**63 - 1
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
-    """One input or output of the signature; `None` in its shape stands for any length."""
+    """One input or output of a signature; `None` in its shape stands for any length."""
 
     name: str
     dtype: str
@@ -60,9 +63,9 @@ class ExportReport:
         version: its number.
         newest: the highest version in the export folder, which is the one that TensorFlow Serving serves.
         bytes: size of the version's files.
-        inputs: the signature's inputs, as they were read back.
-        outputs: its outputs.
-        checked_images: number of images that the export and the Keras model both predicted.
+        inputs: the input of each signature, by the signature's name, as they were read back.
+        outputs: the outputs of all signatures.
+        checked_images: number of images that each signature and the Keras model predicted.
         largest_difference: by how much their probabilities differed at the most.
     """
 
@@ -70,7 +73,7 @@ class ExportReport:
     version: int
     newest: int
     bytes: int
-    inputs: tuple[TensorInfo, ...]
+    inputs: Mapping[str, TensorInfo]
     outputs: tuple[TensorInfo, ...]
     checked_images: int
     largest_difference: float
@@ -151,18 +154,20 @@ def export(
         version = choose_version(run, folder, version)
         path = folder / str(version)
         with output.new_path(path.name) as temporary:
-            loaded = _write(run, temporary, path)
-            count, difference = _check(run, loaded)
+            offered, loaded = _write(run, temporary, path)
+            count, difference = _check(run, offered, loaded)
             size = _settle(temporary, path)
         newest = max(versions(folder))
-    signature = loaded.signatures[SIGNATURE]
+        # What is there may have been edited, and may be in use.
+        files_beside = server.contents(server.model_name(folder))
+        output.write({name: data for name, data in files_beside.items() if not os.path.lexists(folder / name)})
     return ExportReport(
         path=path,
         version=version,
         newest=newest,
         bytes=size,
-        inputs=_described(signature.structured_input_signature[1]),
-        outputs=_described(signature.structured_outputs),
+        inputs={one.name: _described(loaded.signatures[one.name].structured_input_signature[1])[0] for one in offered},
+        outputs=_described(loaded.signatures[SIGNATURE].structured_outputs),
         checked_images=count,
         largest_difference=difference,
     )
@@ -175,28 +180,38 @@ def _as_exported(run: runs.Run, calibration: Calibration | None) -> runs.Run:
     return dataclasses.replace(run, card=card, model=model)
 
 
-def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> Any:
-    """Writes the version under a temporary name and loads it."""
+def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> tuple[Sequence[Signature], Any]:
+    """Writes the version under a temporary name and loads it; returns its signatures too."""
     task, names = tasks.of(run.card), run.card.legend.class_names
     model = task.served_model(run.model)
+    offered = signatures.of_model(run.card, model.input_shape[1:])
 
-    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
+    # Traced once: all signatures run this function, so that none can give other numbers.
+    @tf.function(input_signature=[offered[0].spec], autograph=False)
+    def predict(image: tf.Tensor) -> dict[str, tf.Tensor]:
         # The model's output is float64 under the policy of that name; clients get one type always.
         return task.served(tf.cast(model(image, training=False), tf.float32), names)
 
-    shape = model.input_shape
     archive = keras.export.ExportArchive()
-    archive.add_endpoint(ENDPOINT, serve, [tf.TensorSpec(shape, run.card.dtype, name=IMAGE)])
+    for signature in offered:
+        # The first one is the default signature too.
+        name = ENDPOINT if signature.name == SIGNATURE else signature.name
+        archive.add_endpoint(name, _composed(signature.images, predict), [signature.spec])
     with runs.storage_errors(path):
         archive.write_out(str(temporary), verbose=False)
         extra = files.make_folder(temporary / EXTRA_DIR)
         model_cards.write_model_card(run.card, extra)
-        warmup.write(extra / warmup.NAME, IMAGE, _digital_numbers(run.card)[1:2])
-        return tf.saved_model.load(str(temporary))
+        image = _digital_numbers(run.card)[1:2]
+        warmup.write(extra / warmup.NAME, [(one.name, one.spec.name, one.request(image)) for one in offered])
+        return offered, tf.saved_model.load(str(temporary))
 
 
-def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:
-    """Runs the export and the Keras model on the same images; returns their number and the largest difference.
+def _composed(inner: Callable[[Any], Any], outer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: outer(inner(value))
+
+
+def _check(run: runs.Run, offered: Sequence[Signature], loaded: Any) -> tuple[int, float]:
+    """Runs all signatures and the Keras model on the same images; returns their number and the largest difference.
 
     Raises:
         RunError: if the outputs differ, or the model's are no numbers.
@@ -210,9 +225,20 @@ def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:
             "probabilities",
             "its training has diverged: train again with a lower learning_rate",
         )
-    outputs = {
-        name: value.numpy() for name, value in loaded.signatures[SIGNATURE](**{IMAGE: tf.constant(images)}).items()
-    }
+    differences = [_check_signature(run, one, loaded.signatures[one.name], images, expected) for one in offered]
+    return len(images), max(differences)
+
+
+def _check_signature(
+    run: runs.Run, signature: Signature, served: Any, images: np.ndarray, expected: np.ndarray
+) -> float:
+    """Returns by how much the probabilities of a signature differ from the model's at the most.
+
+    Raises:
+        RunError: if they differ by more than `TOLERANCE`, or the classes are others.
+    """
+    request = tf.constant(signature.request(images))
+    outputs = {name: value.numpy() for name, value in served(**{signature.spec.name: request}).items()}
     difference = float(np.abs(outputs[PROBABILITIES] - expected).max())
     places = outputs["class_id"][..., None].astype(np.int64)
     chosen = np.take_along_axis(outputs[PROBABILITIES], places, axis=-1)[..., 0]
@@ -226,12 +252,12 @@ def _check(run: runs.Run, loaded: Any) -> tuple[int, float]:
     if not alike or (chosen < outputs[PROBABILITIES].max(axis=-1)).any() or not named:
         raise RunError(
             run.folder / runs.MODEL_NAME,
-            f"its export predicts otherwise: probabilities differ by {difference:.2g}"
-            + (", classes by their name or number" if alike else ""),
+            f"its export predicts otherwise by the signature '{signature.name}': probabilities differ by "
+            f"{difference:.2g}" + (", classes by their name or number" if alike else ""),
             f"at most {TOLERANCE:g}, and the legend's names",
             "export on the processor instead of a GPU; if that does not help, report it with the model card",
         )
-    return len(images), difference
+    return difference
 
 
 def _digital_numbers(card: model_cards.ModelCard) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Warm-up request of TensorFlow Serving, which runs it when it loads a model.
+"""Warm-up requests of TensorFlow Serving, which runs them when it loads a model.
 
-Without it, the first request is several times as slow as the next: memory is taken and kernels are chosen. Serving
+Without them, the first request is several times as slow as the next: memory is taken and kernels are chosen. Serving
 reads `assets.extra/tf_serving_warmup_requests`, a TFRecord file of `PredictionLog` messages
 (tensorflow/serving, saved_model_warmup.md). Their classes are in a package of their own, tensorflow-serving-api, which
 is not needed: the message is three levels around a `TensorProto`.
@@ -9,6 +9,7 @@ is not needed: the message is three levels around a `TensorProto`.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -20,22 +21,25 @@ NAME = "tf_serving_warmup_requests"
 
 _PREDICT_LOG = 6  # PredictionLog.predict_log: prediction_log.proto
 _REQUEST = 1  # PredictLog.request
-_INPUTS = 2  # PredictRequest.inputs, a map: predict.proto
+_MODEL_SPEC, _INPUTS = 1, 2  # PredictRequest.model_spec, and inputs, a map: predict.proto
+_SIGNATURE_NAME = 3  # ModelSpec.signature_name: model.proto
 _KEY, _VALUE = 1, 2  # Of every map's entries.
 
 
-def write(path: str | os.PathLike[str], name: str, values: np.ndarray) -> None:
-    """Writes the file with one request to the default signature.
+def write(path: str | os.PathLike[str], requests: Iterable[tuple[str, str, np.ndarray]]) -> None:
+    """Writes the file.
 
     Args:
         path: the file.
-        name: name of the signature's input.
-        values: the request's values.
+        requests: of each request, the name of its signature, the name of the signature's input, and its values.
     """
-    tensor = tf.make_tensor_proto(values).SerializeToString()
-    entry = _field(_KEY, name.encode()) + _field(_VALUE, tensor)
     with open(path, "wb") as file:
-        tfrecord.write_record(file, _field(_PREDICT_LOG, _field(_REQUEST, _field(_INPUTS, entry))))
+        for signature, name, values in requests:
+            tensor = tf.make_tensor_proto(values).SerializeToString()
+            model = _field(_SIGNATURE_NAME, signature.encode())
+            entry = _field(_KEY, name.encode()) + _field(_VALUE, tensor)
+            request = _field(_MODEL_SPEC, model) + _field(_INPUTS, entry)
+            tfrecord.write_record(file, _field(_PREDICT_LOG, _field(_REQUEST, request)))
 
 
 def _field(number: int, content: bytes) -> bytes:

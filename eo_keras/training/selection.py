@@ -161,5 +161,6 @@ class Selection:
             scores={},
             versions=runs.versions(),
             attribution=card.attribution,
+            records=card.images,
         )
         output.write(model_cards.contents(written))

@@ -10,13 +10,17 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from eo_keras import tasks
+from eo_keras import models, tasks
+from eo_keras.data import parse
 from eo_keras.data import pipeline as pipelines
 from eo_keras.errors import OptionError, RunError
 from eo_keras.evaluation import comparison_report, report
 from eo_keras.evaluation import evaluate as evaluation
 from eo_keras.evaluation.options import EvaluationOptions
 from eo_keras.metrics import calibration, comparison
+from eo_keras.records import example as codec
+from eo_keras.records import tfrecord
+from eo_keras.runs import export_folder
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.serving import saved_model
@@ -47,7 +51,7 @@ def check_task(options, folder):
     _check_comparison(result, folder)
     _check_card(task, result, run)
     _check_options(task, run, records)
-    _check_export(task, result, folder)
+    _check_export(task, result, records, folder)
     return run, result
 
 
@@ -176,11 +180,27 @@ def _check_options(task, run, records):
             evaluation.evaluate(run, records, EvaluationOptions(**{name: changed[name]}))
 
 
-def _check_export(task, result, folder):
+def _check_export(task, result, records, folder):
     exported = saved_model.export(result.run, folder / "serving", calibration=result.calibration)
     outputs = {one.name: one for one in exported.outputs}
     assert outputs["probabilities"].dtype == "float32" and exported.largest_difference < 1e-5
     assert len(outputs["class_id"].shape) == len(outputs["probabilities"].shape) - 1
-    card = model_cards.read_model_card(exported.path / saved_model.EXTRA_DIR)
+    card = model_cards.read_model_card(exported.path / export_folder.EXTRA_DIR)
     assert card.task == task.name and card.needs == saved_model.NEEDS
     assert card.temperature["temperature"] == result.calibration.temperature
+    _check_signatures(result.run, result.calibration.temperature, records, exported)
+
+
+def _check_signatures(run, temperature, records, exported):
+    """Serves records as the builder wrote them."""
+    loaded, stored = tf.saved_model.load(str(exported.path)), records.card
+    data = tf.constant(list(tfrecord.read_records(records.files("test")[0])))
+    images = parse.select_bands(parse.parse_batch(data, stored)["image"], stored.bands, run.card.bands)
+    expected = loaded.serve(images)["probabilities"]
+    # Where a model takes images of any size, TensorFlow optimizes the graph of a known size in another way.
+    np.testing.assert_allclose(loaded.examples(data)["probabilities"], expected, rtol=0, atol=1e-6)
+    if "bytes" in exported.inputs:
+        pictures = [codec.decode(one).image for one in data.numpy()]
+        np.testing.assert_allclose(loaded.bytes(tf.constant(pictures))["probabilities"], expected, rtol=0, atol=1e-6)
+    calibrated = models.with_temperature(run.model, temperature)
+    np.testing.assert_allclose(expected, calibrated(images), rtol=0, atol=1e-5)

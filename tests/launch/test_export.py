@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -8,6 +9,7 @@ from absl import flags
 
 from eo_keras.core.output_folders import MANIFEST_NAME
 from eo_keras.legends import catalogue as legends
+from eo_keras.runs import model_card as model_cards
 from eo_keras.sensors import sentinel2
 from launch import app, export
 
@@ -55,12 +57,14 @@ def test_the_command_and_its_example(rgb, tmp_path, capsys):
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert lines[1] == "temperature: none: launch.evaluate has fitted none"
     assert lines[2] == f"export:  {folder}/1, {size / 1e6:.1f} MB"
-    assert "input:   image: uint8 (None, 64, 64, 3)" in lines
+    assert "input:   image: uint8 (None, 64, 64, 3) (signature serving_default)" in lines
+    assert "input:   image_bytes: string (None,) (signature bytes)" in lines
+    assert "input:   examples: string (None,) (signature examples)" in lines
     assert "output:  class_name: string (None,)" in lines
-    assert any(line.startswith("checked: 6 images, probabilities differ") for line in lines)
-    assert f"--mount 'type=bind,source={folder},target=/models/my_service' -e MODEL_NAME=my_service" in result.stdout
-    assert "POST http://localhost:8501/v1/models/my_service:predict" in result.stdout
-    assert set(os.listdir(folder)) == {"1", MANIFEST_NAME}
+    assert any(line.startswith("checked: 6 images by each signature, probabilities differ") for line in lines)
+    assert f"docker compose -f '{folder}/compose.yaml' up" in result.stdout
+    assert "gRPC: port 8500; REST: POST http://localhost:8501/v1/models/my_service:predict):" in result.stdout
+    assert set(os.listdir(folder)) == {"1", MANIFEST_NAME, "compose.yaml", "models.config"}
     assert len(example(result.stdout).splitlines()) == 3
     exec(example(result.stdout), {})
     printed = capsys.readouterr().out
@@ -68,10 +72,13 @@ def test_the_command_and_its_example(rgb, tmp_path, capsys):
 
 
 def test_13_bands_are_asked_for_by_grpc(make_run, command, tmp_path):
-    run = make_run(tmp_path / "run", "uint16", sentinel2.EUROSAT_ORDER).folder
-    code, out, err = command(run, tmp_path / "e")
+    run = make_run(tmp_path / "run", "uint16", sentinel2.EUROSAT_ORDER)
+    # As an earlier version wrote it.
+    model_cards.write_model_card(dataclasses.replace(run.card, records=None), run.folder)
+    code, out, err = command(run.folder, tmp_path / "e")
     assert (code, err) == (0, "")
-    assert "image: uint16 (None, 64, 64, 13)" in out and "gRPC: port 8500" in out and "POST" not in out
+    assert "image: uint16 (None, 64, 64, 13)" in out and "models/e:predict, but no image of uint16):" in out
+    assert out.count("input:") == 1 and "note: no signature takes examples" in out
     exec(example(out), {})
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import os
 import resource
 import shutil
@@ -9,18 +10,21 @@ import types
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from eo_keras.core import files
 from eo_keras.core.output_folders import MANIFEST_NAME
 from eo_keras.errors import OptionError, RunError, StorageError
 from eo_keras.legends import catalogue as legends
 from eo_keras.metrics import calibration
+from eo_keras.records import example as records
 from eo_keras.records import tfrecord
+from eo_keras.records.data_card import StoredImages
 from eo_keras.runs import model_card as model_cards
 from eo_keras.runs.export_folder import EXTRA_DIR, MODEL_FILE, SIGNATURE, open_export, versions
 from eo_keras.sensors import sentinel2
 from eo_keras.serving import saved_model as serving
-from eo_keras.serving import warmup
+from eo_keras.serving import server, signatures, warmup
 
 RGB = ("B04", "B03", "B02")
 CLASSES = legends.EUROSAT.class_names
@@ -48,6 +52,14 @@ def exported(rgb, ms, tmp_path_factory):
     return [(rgb, serving.export(rgb, folder / "rgb")), (ms, serving.export(ms, folder / "ms", calibration=fitted))]
 
 
+@pytest.fixture(scope="module")
+def loaded(exported):
+    """Both exports, loaded by TensorFlow."""
+    import tensorflow as tf
+
+    return [tf.saved_model.load(str(report.path)) for _, report in exported]
+
+
 def expected_of(run):
     """The softmax of the run's logits, of the 13-band run after the temperature."""
     logits = keras.Model(run.model.input, run.model.get_layer("logits").output).predict(images_for(run), verbose=0)
@@ -71,12 +83,16 @@ import sys
 # TensorFlow itself imports Keras where it finds it; here it finds neither Keras nor this package.
 sys.modules.update(dict.fromkeys(("keras", "tf_keras", "eo_keras", "launch")))
 import numpy as np, tensorflow as tf
-for export, images, answers in zip(*[iter(sys.argv[1:])] * 3):
+for export, requests, answers in zip(*[iter(sys.argv[1:])] * 3):
     model = tf.saved_model.load(export)
-    given = np.load(images)
-    served = model.signatures["serving_default"](image=tf.constant(given))
-    called = model.serve(given)
-    assert all(np.array_equal(served[name], called[name]) for name in ("probabilities", "class_id", "class_name"))
+    with np.load(requests, allow_pickle=True) as requests:
+        given = {name: tf.constant(values) for name, values in requests.items()}
+    served = model.signatures["serving_default"](image=given["serving_default"])
+    others = [model.serve(given["serving_default"]), model.examples(given["examples"])]
+    if "bytes" in given:
+        others += [model.bytes(given["bytes"]), model.signatures["bytes"](image_bytes=given["bytes"])]
+    for other in others:
+        assert all(np.array_equal(served[name], other[name]) for name in ("probabilities", "class_id", "class_name"))
     np.savez(answers, **{name: value.numpy() for name, value in served.items()})
 found = {name.split(".")[0] for name, module in sys.modules.items() if module is not None}
 print(sorted(found & {"keras", "tf_keras", "eo_keras", "launch"}))
@@ -86,8 +102,10 @@ print(sorted(found & {"keras", "tf_keras", "eo_keras", "launch"}))
 def test_tensorflow_alone_gives_the_same_answers(exported, tmp_path):
     arguments = []
     for number, (run, report) in enumerate(exported):
-        np.save(tmp_path / f"{number}.npy", images_for(run))
-        arguments += [report.path, tmp_path / f"{number}.npy", tmp_path / f"{number}.npz"]
+        requests = {one.name: one.request(images_for(run)) for one in signatures.of_model(run.card, (64, 64, None))}
+        assert requests.keys() == report.inputs.keys()
+        np.savez(tmp_path / f"{number}-requests.npz", **requests)
+        arguments += [report.path, tmp_path / f"{number}-requests.npz", tmp_path / f"{number}.npz"]
     command = [sys.executable, "-c", ALONE, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -119,15 +137,19 @@ def test_folder_and_report(exported, tmp_path):
         assert report.bytes == sum((report.path / name).stat().st_size for name in names)
         # A server that runs as another user must be able to read it.
         assert report.path.stat().st_mode & 0o777 == files.make_folder(tmp_path / "plain").stat().st_mode & 0o777
-        assert {path.name for path in report.path.parent.iterdir()} == {"1", MANIFEST_NAME}
+        beside = {MANIFEST_NAME, server.CONFIG_NAME, server.COMPOSE_NAME}
+        assert {path.name for path in report.path.parent.iterdir()} == {"1", *beside}
         card = model_cards.read_model_card(report.path / "assets.extra")
         fitted = card.temperature and card.temperature["temperature"]
         assert fitted == (TEMPERATURE if run.card.dtype == "uint16" else None)
         assert "tensorflow.saved_model.load" in card.needs and "eo_keras.models" in run.card.needs
         assert dataclasses.replace(card, temperature=None, needs=run.card.needs) == run.card
-        assert [str(tensor) for tensor in report.inputs] == [
-            f"image: {run.card.dtype} (None, 64, 64, {len(run.card.bands)})"
-        ]
+        pictures = {"bytes": "image_bytes: string (None,)"} if run.card.dtype == "uint8" else {}
+        assert {name: str(tensor) for name, tensor in report.inputs.items()} == {
+            "serving_default": f"image: {run.card.dtype} (None, 64, 64, {len(run.card.bands)})",
+            **pictures,
+            "examples": "examples: string (None,)",
+        }
         assert [str(tensor) for tensor in report.outputs] == [
             "class_id: int64 (None,)",
             "class_name: string (None,)",
@@ -175,43 +197,111 @@ def test_exports_that_cannot_be_opened(exported, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def declared_prediction_log():
-    """The messages of tensorflow_serving/apis/prediction_log.proto and predict.proto, as far as they are used."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-    from tensorflow.core.framework import tensor_pb2
+def test_a_server_is_given_requests_to_warm_up_with(exported, loaded):
+    import tensorflow as tf
+    from tensorflow_serving.apis.model_pb2 import ModelSpec
+    from tensorflow_serving.apis.predict_pb2 import PredictRequest
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="test/prediction_log.proto", package="test", syntax="proto3")
-    file.dependency.append(tensor_pb2.DESCRIPTOR.name)
-    for message, name, number, kind in (
-        ("PredictionLog", "predict_log", 6, ".test.PredictLog"),
-        ("PredictLog", "request", 1, ".test.PredictRequest"),
-        ("PredictRequest", "inputs", 2, ".test.PredictRequest.InputsEntry"),
-    ):
-        label = field.LABEL_REPEATED if name == "inputs" else field.LABEL_OPTIONAL
-        declared = file.message_type.add(name=message)
-        declared.field.add(name=name, number=number, type=field.TYPE_MESSAGE, type_name=kind, label=label)
-    entry = declared.nested_type.add(name="InputsEntry")
-    entry.options.map_entry = True
-    entry.field.add(name="key", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
-    tensor = ".tensorflow.TensorProto"
-    entry.field.add(name="value", number=2, type=field.TYPE_MESSAGE, type_name=tensor, label=field.LABEL_OPTIONAL)
-    pool = descriptor_pool.Default()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("test.PredictionLog"))
+    for (run, report), model in zip(exported, loaded, strict=True):
+        answered = {}
+        for record in tfrecord.read_records(report.path / EXTRA_DIR / warmup.NAME):
+            log = PredictionLog.FromString(record)
+            request = log.predict_log.request
+            signature, ((name, tensor),) = request.model_spec.signature_name, request.inputs.items()
+            values = tf.make_ndarray(tensor)
+            # Nothing else is in it: as a client would build it.
+            built = PredictRequest(model_spec=ModelSpec(signature_name=signature))
+            built.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+            assert log == PredictionLog(predict_log=PredictLog(request=built))
+            answers = model.signatures[signature](**{name: tf.constant(values)})
+            answered[signature] = answers["probabilities"].numpy()
+        assert answered.keys() == report.inputs.keys()
+        image = serving._digital_numbers(run.card)[1:2]
+        expected = model.serve(image)["probabilities"].numpy()
+        assert all(np.array_equal(values, expected) for values in answered.values())
 
 
-def test_a_server_is_given_a_request_to_warm_up_with(exported):
+def picture(image, **options):
+    """A JPEG, or another form by Pillow's options."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, **{"format": "JPEG", "quality": 90, **options})
+    return file.getvalue()
+
+
+def test_pictures_are_decoded_as_in_training(rgb, loaded):
     import tensorflow as tf
 
-    log_class = declared_prediction_log()
+    from eo_keras.data.parse import parse_images
+
+    rng = np.random.default_rng(1)
+    coarse = [Image.fromarray(rng.integers(0, 1 + 80 * n, (8, 8, 3)).astype(np.uint8)) for n in (1, 2, 3)]
+    # All ways to keep color at a lower resolution.
+    pictures = [picture(np.asarray(one.resize((64, 64))), subsampling=n) for n, one in enumerate(coarse)]
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(picture))) for picture in pictures])
+    examples = tf.constant([records.encode(records.Example(picture, 3, "key")) for picture in pictures])
+    assert np.array_equal(parse_images(examples, rgb.card.records), pixels)
+    expected = loaded[0].serve(pixels)["probabilities"]
+    assert len(np.unique(expected, axis=0)) == 3
+    assert np.array_equal(loaded[0].bytes(tf.constant(pictures))["probabilities"], expected)
+    assert np.array_equal(loaded[0].examples(examples)["probabilities"], expected)
+    png = [picture(image, format="PNG") for image in pixels]
+    assert np.array_equal(loaded[0].bytes(tf.constant(png))["probabilities"], expected)
+
+
+@pytest.mark.parametrize(
+    ("signature", "given", "words"),
+    [
+        ("bytes", picture(np.zeros((32, 64, 3), np.uint8)), "expected shape"),
+        ("bytes", picture(np.zeros((64, 64), np.uint8)), "expected shape"),
+        ("bytes", picture(np.zeros((64, 64, 4), np.uint8), format="PNG"), "expected shape"),
+        ("bytes", picture(np.zeros((64, 64), np.uint16), format="PNG"), "a PNG of 16 bits"),
+        ("bytes", b"no image", "[Uu]nknown image file format"),
+        ("bytes", b"", "[Ii]nput is empty"),
+        ("examples", records.encode(records.Example(picture(np.zeros((32, 64, 3), np.uint8)), None, "key")), "shape"),
+        ("examples", b"no example", "[Cc]ould not parse"),
+        ("examples", tfrecord.encode_example({"key": b"key"}), "image"),
+    ],
+)
+def test_a_server_refuses_what_is_no_image_of_the_model(loaded, signature, given, words):
+    import tensorflow as tf
+
+    served = getattr(loaded[0], signature)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+        served(tf.constant([given]))
+
+
+def test_examples_hold_other_bands_in_another_order(ms):
+    import tensorflow as tf
+
+    bands = ms.card.bands[:4]
+    stored = StoredImages(tuple(reversed(ms.card.bands)), "uint16", "raw", 64)
+    card = dataclasses.replace(ms.card, bands=bands, records=stored)
+    (signature,) = (one for one in signatures.of_model(card, (64, 64, 4)) if one.name == "examples")
+    images = images_for(ms)
+    tiles, expected = images[..., ::-1], images[..., :4]
+    placed = ("EPSG:32631", (10.0, 0.0, 5e5, 0.0, -10.0, 5e6))
+    data = [records.encode(records.Example(tile.astype("<u2").tobytes(), 1, "key", *placed)) for tile in tiles]
+    assert np.array_equal(signature.images(tf.constant(data)), expected)
+    assert np.array_equal(signature.images(tf.constant(signature.request(expected))), expected)
+    double = records.encode(records.Example(tiles[:2].tobytes(), 1, "key"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="reshape"):
+        signature.images(tf.constant([double]))
+
+
+def test_openvino_gives_the_same_answers(exported):
+    import openvino
+
     for run, report in exported:
-        (record,) = tfrecord.read_records(report.path / "assets.extra" / warmup.NAME)
-        (name,) = (inputs := log_class.FromString(record).predict_log.request.inputs)
-        image = tf.make_ndarray(inputs[name])
-        assert image.dtype == run.card.dtype and image.shape == (1, 64, 64, len(run.card.bands))
-        answers = tf.saved_model.load(str(report.path)).signatures["serving_default"](**{name: tf.constant(image)})
-        assert np.isfinite(answers["probabilities"].numpy()).all()
+        card, model = open_export(report.path)
+        # Some processors compute in bfloat16 by default.
+        compiled = openvino.Core().compile_model(str(report.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        images = images_for(run)
+        answers = compiled(images)
+        expected = model(images).numpy()
+        np.testing.assert_allclose(answers["probabilities"], expected, rtol=0, atol=1e-5)
+        assert np.array_equal(answers["class_id"], expected.argmax(axis=1))
+        assert list(answers["class_name"]) == [card.legend.class_names[n] for n in answers["class_id"]]
 
 
 def test_a_run_of_reduced_precision_is_exported_in_full(exported):
@@ -229,13 +319,38 @@ def test_a_run_of_reduced_precision_is_exported_in_full(exported):
 def test_versions_count_up(rgb, tmp_path):
     for name in ("3", "007", "notes", ".partial-9"):
         (tmp_path / name).mkdir()
+    (tmp_path / server.COMPOSE_NAME).write_text("of the user")
     assert versions(tmp_path) == (3, 7)
     report = serving.export(rgb, tmp_path)
     assert (report.version, report.newest) == (8, 8)
+    config = tmp_path / server.CONFIG_NAME
+    config.write_text("edited")
     earlier = serving.export(rgb, tmp_path, version=5)
     assert (earlier.version, earlier.newest) == (5, 8)
     # What others have there stays.
-    assert {path.name for path in tmp_path.iterdir()} == {"007", "3", "5", "8", "notes", ".partial-9", MANIFEST_NAME}
+    beside = {MANIFEST_NAME, server.CONFIG_NAME, server.COMPOSE_NAME}
+    assert {path.name for path in tmp_path.iterdir()} == {"007", "3", "5", "8", "notes", ".partial-9", *beside}
+    assert (tmp_path / server.COMPOSE_NAME).read_text() == "of the user" and config.read_text() == "edited"
+
+
+def test_a_server_is_given_its_files(exported, tmp_path):
+    import yaml
+    from google.protobuf import text_format
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+    folder = exported[0][1].path.parent
+    assert server.model_name(tmp_path / "2018: land use") == "2018__land_use"
+    for name, texts in (
+        (folder.name, {name: (folder / name).read_bytes() for name in server.contents(folder.name)}),
+        ("2018", server.contents("2018")),
+    ):
+        (model,) = text_format.Parse(texts[server.CONFIG_NAME], ModelServerConfig()).model_config_list.config
+        ((service_name, service),) = yaml.safe_load(texts[server.COMPOSE_NAME])["services"].items()
+        (volume,) = service["volumes"]
+        assert (model.name, model.model_platform, service_name) == (name, "tensorflow", name)
+        assert (volume["source"], volume["target"], volume["read_only"]) == (".", model.base_path, True)
+        assert service["command"] == [f"--model_config_file={model.base_path}/{server.CONFIG_NAME}"]
+        assert [port.split(":")[1:] for port in service["ports"]] == [["8500", "8500"], ["8501", "8501"]]
 
 
 @pytest.mark.parametrize(
@@ -262,9 +377,12 @@ def test_folders_that_cannot_be(rgb, exported, tmp_path):
     assert not (rgb.folder / "serving").exists()
 
 
-@pytest.mark.parametrize("fault", ["other answers", "other names", "not finite"])
-def test_an_export_that_answers_otherwise_gets_no_name(rgb, tmp_path, monkeypatch, fault):
-    run, words = rgb, "its export predicts otherwise"
+@pytest.mark.parametrize(
+    ("fault", "changed"),
+    [("other answers", SIGNATURE), ("other answers", "bytes"), ("other names", "examples"), ("not finite", None)],
+)
+def test_an_export_that_answers_otherwise_gets_no_name(rgb, tmp_path, monkeypatch, fault, changed):
+    run, words = rgb, f"its export predicts otherwise by the signature '{changed}'"
     if fault == "not finite":
         model = keras.models.clone_model(rgb.model)
         model.set_weights([weight * np.nan for weight in rgb.model.get_weights()])
@@ -273,16 +391,16 @@ def test_an_export_that_answers_otherwise_gets_no_name(rgb, tmp_path, monkeypatc
         write = serving._write
 
         def falsified(*arguments):
-            loaded = write(*arguments)
-            answer = loaded.signatures[SIGNATURE]
+            offered, loaded = write(*arguments)
+            answer = loaded.signatures[changed]
 
-            def other(image):
-                answers = dict(answer(image=image))
+            def other(**request):
+                answers = dict(answer(**request))
                 if fault == "other answers":
                     return answers | {"probabilities": answers["probabilities"] + 2e-5}
                 return answers | {"class_name": answers["class_name"][::-1]}
 
-            return types.SimpleNamespace(signatures={SIGNATURE: other})
+            return offered, types.SimpleNamespace(signatures={**loaded.signatures, changed: other})
 
         monkeypatch.setattr(serving, "_write", falsified)
     with pytest.raises(RunError, match=words):

@@ -22,6 +22,7 @@ from eo_keras.records import example as codec
 from eo_keras.records import tfrecord
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
+from eo_keras.runs.export_folder import open_export
 from eo_keras.tasks import segmentation
 from eo_keras.tasks.predictor import Predictor
 from eo_keras.training import train as training
@@ -194,6 +195,8 @@ def test_other_strides_scales_and_mirrored_tiles_change_the_predictions_a_little
 
 
 def test_an_export_answers_about_images_of_any_size(trained, tmp_path):
+    import openvino
+
     from eo_keras.serving import saved_model as serving
 
     run = runs.open_run(trained[0])
@@ -206,6 +209,15 @@ def test_an_export_answers_about_images_of_any_size(trained, tmp_path):
     np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
     assert answers["class_id"].dtype == tf.uint8 and answers["class_id"].shape == (2, 48, 80)
     np.testing.assert_array_equal(answers["class_id"], expected.argmax(-1))
+    card, model = open_export(report.path)
+    assert (card.patch_size, model.image_size) == (TILE, None)
+    # Some processors compute in bfloat16 by default.
+    compiled = openvino.Core().compile_model(str(report.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    # Sizes that are no multiple of the output stride too.
+    for part in (images, images[:, :47, :33], images[:1, :1, :1]):
+        probabilities = model(part)
+        assert probabilities.shape == (*part.shape[:3], 4)
+        np.testing.assert_allclose(compiled(part)["probabilities"], probabilities, rtol=0, atol=1e-5)
 
 
 def test_a_model_of_maps_names_no_class_of_a_patch(trained, tmp_path):
