@@ -92,7 +92,7 @@ class MapOptions(PredictionOptions, EngineOptions):
     scenes: tuple[str, ...] = option(
         path=True,
         help="Scenes: Sentinel-2 products (SAFE folders or zips), GeoTIFF, COG, VRT, JPEG 2000, folders of bands, or "
-        "patterns in quotes such as '2018/*.zip'.",
+        "patterns in quotes such as `2018/*.zip`.",
     )
     output: str | None = option(
         None, path=True, repeatable=False, help="The map, a file NAME.tif; all else is written beside it as NAME..."
