@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import gc
 import logging
 import secrets
 import threading
@@ -19,7 +20,8 @@ import eo_keras
 from eo_keras.core.engines import UnitFunction
 from eo_keras.errors import EOKerasError, OptionError
 
-_PACKAGE = "eo-keras"
+_PACKAGE = "eo_keras"
+"""Name by which Dask finds this package's version: as a module, and since 2025.3 as a distribution."""
 
 _LOOK_SECONDS = 1.0
 """Time after which the cluster is looked at when no unit is done."""
@@ -48,13 +50,18 @@ class DaskEngine:
         """
         with contextlib.ExitStack() as opened:
             opened.enter_context(_quiet())
+            failure = None
             try:
                 self._client = distributed.Client(self._scheduler, timeout=self._patience, set_as_default=False)
                 opened.callback(self._client.close)
                 self._check_versions()
             except (OSError, ValueError) as error:
-                text = f"no Dask scheduler answers at {self._scheduler} ({error})"
-                raise OptionError("scheduler", text, "the address that `dask scheduler` prints") from error
+                failure = str(error)
+            if failure is not None:
+                # A failed client closes when it is collected; if that happens while another starts, both wait forever.
+                gc.collect()
+                text = f"no Dask scheduler answers at {self._scheduler} ({failure})"
+                raise OptionError("scheduler", text, "the address that `dask scheduler` prints")
             opened.callback(self._settle)
             self._opened = opened.pop_all()
         return self
@@ -145,7 +152,7 @@ class DaskEngine:
 
 
 def _other_version(where: str, found: str | None, expected: str) -> EOKerasError:
-    has = f"it has {_PACKAGE} {found}" if found else f"{_PACKAGE} is not installed there"
+    has = f"it has eo-keras {found}" if found else "eo-keras is not installed there"
     return EOKerasError(where, has, f"{expected}, as here", "install the same version on all machines of the cluster")
 
 

@@ -118,6 +118,7 @@ def test_other_versions_on_the_cluster_are_refused(folder, tmp_path):
     metadata = other / "eo_keras-0.0.9.dist-info" / "METADATA"
     metadata.parent.mkdir(parents=True)
     metadata.write_text("Metadata-Version: 2.1\nName: eo-keras\nVersion: 0.0.9\n")
+    (other / "sitecustomize.py").write_text("import eo_keras\neo_keras.__version__ = '0.0.9'\n")
     (tmp_path / "scheduler").mkdir()
     message = r"tcp://127.0.0.1:\d+: it has eo-keras 0.0.9; expected .*, as here. Install the same version on all"
     with Cluster(tmp_path / "scheduler", workers=0, path=[other]) as cluster:
@@ -125,7 +126,6 @@ def test_other_versions_on_the_cluster_are_refused(folder, tmp_path):
             pass
     with Cluster(tmp_path, workers=0) as cluster, dask_engine.DaskEngine(cluster.address, patience=10) as engine:
         # A worker that comes after the engine has looked compares the versions at each unit.
-        (other / "sitecustomize.py").write_text("import eo_keras\neo_keras.__version__ = '0.0.9'\n")
         cluster.start_worker(path=[other])
         with pytest.raises(EOKerasError, match=f"^worker {message}"):
             list(engine.run(dask_units.note, str(folder), range(3)))
