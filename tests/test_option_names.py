@@ -6,7 +6,7 @@ import re
 
 ROOT = pathlib.Path(__file__).parents[1]
 LIBRARY = ("eo_keras", "tfrecords_builder")
-OTHERS = {"help", "upgrade", "runner", "direct_running_mode", "direct_num_workers"}
+OTHERS = {"help", "model_config_file", "upgrade", "runner", "direct_running_mode", "direct_num_workers"}
 """Flags of other programs, and the one that all programs have."""
 
 FLAG = re.compile(r"(?<![\w-])--([a-z]\w+)")

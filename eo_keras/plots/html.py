@@ -17,37 +17,37 @@ _BROAD = 720
 """Width in pixels above which pictures scroll sideways on a phone; narrower ones shrink to its width."""
 
 _STYLE = """
-:root { color-scheme: light dark; `text`: #1c2024; `soft`: #5c656e; `ground`: #ffffff; `panel`: #f4f6f8;
-  `line`: #d9dee3; `accent`: #1b5e9b; `warn`: #fff3d6; `warn`-line: #c98a00 }
-@media (prefers-color-scheme: dark) { :root { `text`: #e6e9ec; `soft`: #a3adb6; `ground`: #14181c; `panel`: #1e242a;
-  `line`: #36404a; `accent`: #82b8ea; `warn`: #3a2f12; `warn`-line: #d9a42c } }
+:root { color-scheme: light dark; --Text: #1c2024; --Soft: #5c656e; --Ground: #ffffff; --Panel: #f4f6f8;
+  --Line: #d9dee3; --Accent: #1b5e9b; --Warn: #fff3d6; --Warn-line: #c98a00 }
+@media (prefers-color-scheme: dark) { :root { --Text: #e6e9ec; --Soft: #a3adb6; --Ground: #14181c; --Panel: #1e242a;
+  --Line: #36404a; --Accent: #82b8ea; --Warn: #3a2f12; --Warn-line: #d9a42c } }
 * { box-sizing: border-box }
-body { margin: 0 auto; padding: 1.2rem 1rem 3rem; max-width: 66rem; background: var(`ground`); color: var(`text`);
+body { margin: 0 auto; padding: 1.2rem 1rem 3rem; max-width: 66rem; background: var(--Ground); color: var(--Text);
   font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0.4rem 0 0.2rem; overflow-wrap: anywhere }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 0.6rem; padding-top: 0.7rem; border-top: 1px solid var(`line`) }
+h2 { font-size: 1.25rem; margin: 2.2rem 0 0.6rem; padding-top: 0.7rem; border-top: 1px solid var(--Line) }
 p { margin: 0.5rem 0; max-width: 46rem; overflow-wrap: anywhere }
-.soft, figcaption, caption { color: var(`soft`); font-size: 0.92rem }
-.warn { background: var(`warn`); border-left: 4px solid var(`warn`-line); padding: 0.5rem 0.8rem; max-width: 46rem }
+.soft, figcaption, caption { color: var(--Soft); font-size: 0.92rem }
+.warn { background: var(--Warn); border-left: 4px solid var(--Warn-line); padding: 0.5rem 0.8rem; max-width: 46rem }
 nav { display: flex; flex-wrap: wrap; gap: 0.3rem 1rem; margin: 0.8rem 0 }
-a { color: var(`accent`) }
+a { color: var(--Accent) }
 .wide { overflow-x: auto; margin: 0.8rem 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 caption { text-align: left; padding-bottom: 0.3rem }
-th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid var(`line`); text-align: right; vertical-align: top }
+th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid var(--Line); text-align: right; vertical-align: top }
 th { font-weight: 600 }
-thead th { background: var(`panel`); vertical-align: bottom }
+thead th { background: var(--Panel); vertical-align: bottom }
 td.text, th.text { text-align: left }
 td:not(.text) { white-space: nowrap }
 .facts td { overflow-wrap: anywhere }
 .facts td:first-child { overflow-wrap: normal }
 figure { margin: 1rem 0 }
-figure img { display: block; max-width: 100%; height: auto; background: #fff; border: 1px solid var(`line`);
+figure img { display: block; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--Line);
   border-radius: 10px; padding: 6px }
 @media (prefers-color-scheme: dark) { figure img { filter: brightness(0.86) } }
 figure .wide { margin: 0 }
 .wide img { min-width: 36rem }
-footer { margin-top: 2.5rem; padding-top: 0.7rem; border-top: 1px solid var(`line`); overflow-wrap: anywhere }
+footer { margin-top: 2.5rem; padding-top: 0.7rem; border-top: 1px solid var(--Line); overflow-wrap: anywhere }
 @media (max-width: 34rem) { th, td { padding: 0.25rem 0.4rem; font-size: 0.9rem } }
 """.strip()
 

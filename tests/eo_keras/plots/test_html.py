@@ -100,6 +100,14 @@ def test_a_page_can_be_read_on_a_phone_and_in_the_dark():
     assert text.count('<div class="wide" tabindex="0" role="region"') == 3
 
 
+def test_colors_are_declared_in_both_schemes():
+    style = re.search(r"<style>(.*?)</style>", pages.render(page()), re.DOTALL)[1]
+    used = set(re.findall(r"var\((--[A-Za-z][A-Za-z-]*)\)", style))
+    assert len(used) >= 8 and style.count("var(") == len(re.findall(r"var\(--[A-Za-z][A-Za-z-]*\)", style))
+    for scheme in re.findall(r":root \{(.*?)\}", style, re.DOTALL):
+        assert used <= set(re.findall(r"(--[A-Za-z-]+): #[0-9a-f]{6}", scheme))
+
+
 def test_the_same_page_is_the_same_text():
     assert pages.render(page()) == pages.render(page())
 
