@@ -1,18 +1,31 @@
-"""Products of a class map: polygons, and areas of its classes."""
+"""Products of a class map: polygons, areas of its classes, a quick look and a page."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from eo_keras.core import files
 from eo_keras.core.options import check, documented, option
 from eo_keras.errors import OptionError
-from eo_keras.geo.class_map import open_class_map
+from eo_keras.geo.class_map import bands_path, open_class_map
 from eo_keras.mapping import areas as class_areas
-from eo_keras.mapping import polygonize
+from eo_keras.mapping import page, polygonize
+from eo_keras.plots import class_map as figures
+from eo_keras.plots import html
+
+_CONTENTS = {
+    "map": "the map: a Cloud-Optimized GeoTIFF of the classes",
+    "bands": "further bands: a Cloud-Optimized GeoTIFF",
+    "names": "names of the classes, for GDAL and QGIS",
+    "areas": "area of each class",
+    "zones": "area of each class by zone",
+    "polygons": "polygons of the classes, with a style for QGIS",
+    "quicklook": "picture of the map",
+}
+"""What the files hold, in a page's words."""
 
 
 @documented
@@ -40,6 +53,8 @@ class ProductOptions:
     zone_field: str | None = option(
         None, help="Field that names the zones; without it they are numbered. Needs `zones`."
     )
+    quicklook: bool = option(False, help="Draw the map as PNG, with legend, scale bar, north arrow and grid.")
+    page: bool = option(False, help="Write an HTML page with the map, its areas, and how it was made.")
 
     def __post_init__(self):
         check(self)
@@ -56,6 +71,8 @@ def paths(options: ProductOptions, folder: str | os.PathLike[str], stem: str) ->
         "areas": (options.areas or options.zones is not None, f"{stem}_areas.csv"),
         "zones": (options.zones is not None, f"{stem}_zones.csv"),
         "polygons": (options.polygons, f"{stem}.gpkg"),
+        "quicklook": (options.quicklook, f"{stem}.png"),
+        "page": (options.page, f"{stem}.html"),
     }
     return {product: pathlib.Path(folder) / name for product, (wanted, name) in written.items() if wanted}
 
@@ -86,14 +103,32 @@ def write_products(
     written = paths(options, destination_folder, stem)
     with open_class_map(class_map_path) as class_map:
         # First what may refuse its input.
-        if "areas" in written:
-            zones = None
-            if options.zones is not None:
-                zones = class_areas.read_zones(options.zones, options.zone_field, class_map)
+        zones = areas = None
+        if options.zones is not None:
+            zones = class_areas.read_zones(options.zones, options.zone_field, class_map)
+        if set(written) - {"polygons"}:
             areas = class_areas.class_areas(class_map, zones, progress)
+        if "areas" in written:
             files.write_bytes(written["areas"], areas.csv_bytes())
-            if zones is not None:
-                files.write_bytes(written["zones"], areas.zones_csv_bytes())
+        if zones is not None:
+            files.write_bytes(written["zones"], areas.zones_csv_bytes())
         if options.polygons:
             polygonize.write_polygons(class_map, written["polygons"], options.min_area_ha, options.simplify_m, progress)
+        if options.quicklook or options.page:
+            title, attribution = page.title_of(class_map, stem), page.attribution_of(class_map)
+            labels = class_map.read_small(figures.LONGEST)
+            png = figures.class_map_png(labels, class_map.grid, class_map.legend, title, attribution, areas.shares)
+            if options.quicklook:
+                files.write_bytes(written["quicklook"], png)
+            if options.page:
+                described = _described(pathlib.Path(class_map_path), written)
+                text = html.render(page.make_page(class_map, stem, png, areas, described))
+                files.write_bytes(written["page"], text.encode("utf-8"))
     return written
+
+
+def _described(path: pathlib.Path, written: Mapping[str, pathlib.Path]) -> dict[pathlib.Path, str]:
+    """Returns the contents of the files of a map and its products, without the page itself."""
+    own = {"map": path, "bands": bands_path(path), "names": path.with_name(f"{path.name}.aux.xml")}
+    found = {name: file for name, file in own.items() if file.is_file()} | dict(written)
+    return {file: _CONTENTS[name] for name, file in found.items() if name != "page"}
