@@ -73,7 +73,7 @@ def read_known(
 
     place = Window(window[1], window[0], window[3], window[2])
     every = dataset.read(list(indexes), window=place)
-    masks = _own_masks(dataset, indexes, place)
+    masks = _own_masks(dataset, indexes, special, place)
     for numbers, mask, values in zip(every, masks, special, strict=True):
         known = np.ones(numbers.shape, bool) if mask is None else mask != 0
         for number in values.nodata:
@@ -84,16 +84,20 @@ def read_known(
         yield Pixels(numbers, known, saturated)
 
 
-def _own_masks(dataset: Any, indexes: Sequence[int], place: Any) -> Iterator[np.ndarray | None]:
-    """Yields the file's own mask of each band, 0 where pixels are masked; None where it has none."""
+def _own_masks(
+    dataset: Any, indexes: Sequence[int], special: Sequence[SpecialValues], place: Any
+) -> Iterator[np.ndarray | None]:
+    """Yields the file's own mask of each band, 0 where pixels are masked; None where it adds nothing."""
     from rasterio.enums import ColorInterp, MaskFlags
 
     # A nodata tag hides an alpha band from GDAL's masks.
     alpha = [number for number, role in enumerate(dataset.colorinterp, start=1) if role == ColorInterp.alpha]
     opaque = dataset.read(alpha, window=place).all(axis=0) if alpha else None
-    for index in indexes:
-        mask = None
-        if dataset.mask_flag_enums[index - 1] != [MaskFlags.all_valid]:
+    for index, values in zip(indexes, special, strict=True):
+        flags, mask = dataset.mask_flag_enums[index - 1], None
+        # The nodata tag of whole numbers is one of the special values, and its mask takes longer to read than they do.
+        by_value = flags == [MaskFlags.nodata] and np.dtype(dataset.dtypes[index - 1]).kind in "ui"
+        if flags != [MaskFlags.all_valid] and not (by_value and dataset.nodatavals[index - 1] in values.nodata):
             mask = dataset.read_masks(index, window=place)
         if opaque is not None:
             mask = opaque if mask is None else (mask != 0) & opaque

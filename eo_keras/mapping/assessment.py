@@ -19,7 +19,7 @@ from eo_keras.errors import EOKerasError, OptionError
 from eo_keras.geo.class_map import open_class_map
 from eo_keras.geo.points import Points, read_points
 from eo_keras.legends.class_table import NO_TABLE, match, read_class_table
-from eo_keras.mapping.reference import labels_at, pixels_of
+from eo_keras.mapping.reference import CACHE_MB, labels_at, pixels_of
 from eo_keras.mapping.sampling import MAP_CLASS, REFERENCE_CLASS, STRATA_KEY, Progress, Strata, count_strata
 from eo_keras.metrics.area_estimation import AreaEstimation, StratifiedEstimate, estimate_areas
 from eo_keras.plots.html import Table
@@ -29,6 +29,13 @@ FILES = ("assessment.json", "assessment.txt", "areas.csv", "error_matrix.csv")
 
 _FEW = 20
 """Number of places of a class below which its interval is rough."""
+
+_FEW_MISSED = 5
+"""Number of a class's places that the map has as another one, below which its standard error is too small.
+
+On a map of Malta with true areas known, in 100 samples of 600 places, the intervals of 1.96 standard errors then held
+the true area in 68 % of the cases, and else in 90 to 100 %; the score intervals in 89 to 96 % of all.
+"""
 
 
 @documented
@@ -111,12 +118,8 @@ class Assessment:
         )
         classes = Table(
             (
-                "class",
-                "user's accuracy",
-                "producer's accuracy",
-                "mapped, ha",
-                "estimated area, ha",
-                "95 % interval, ha",
+                *("class", "user's accuracy", "producer's accuracy", "mapped, ha"),
+                *("area, ha", "95 % interval, ha", "score interval, ha"),
             ),
             [
                 (
@@ -126,6 +129,7 @@ class Assessment:
                     f"{found.mapped[k]:,.2f}",
                     f"{found.areas[k].value:,.2f}",
                     f"{found.areas[k].low:,.2f} to {found.areas[k].high:,.2f}",
+                    "{:,.2f} to {:,.2f}".format(*found.areas[k].score_interval),
                 )
                 for k, name in enumerate(names)
             ],
@@ -149,7 +153,7 @@ class Assessment:
             f"{matrix.caption}:",
             *matrix.lines(),
             "",
-            f"{classes.caption}, with 95 % intervals:",
+            f"{classes.caption}, in parentheses 95 % intervals:",
             *classes.lines(),
             "",
             f"overall accuracy {_share_text(overall)}, standard error {percent(overall.standard_error)}",
@@ -160,9 +164,12 @@ class Assessment:
         """Returns accuracies and areas as a CSV table, a row a class."""
         found = self.estimation
         columns = [
-            *("class", "places", "pixels", "mapped_ha", "area_ha", "area_ha_low", "area_ha_high", "area_ha_error"),
-            *("users_accuracy", "users_accuracy_low", "users_accuracy_high", "users_accuracy_error"),
-            *("producers_accuracy", "producers_accuracy_low", "producers_accuracy_high", "producers_accuracy_error"),
+            *("class", "places", "pixels", "mapped_ha"),
+            *(
+                f"{name}{part}"
+                for name in ("area_ha", "users_accuracy", "producers_accuracy")
+                for part in ("", "_low", "_high", "_standard_error", "_score_low", "_score_high")
+            ),
         ]
         rows = [
             [
@@ -193,8 +200,9 @@ def _share_text(value: StratifiedEstimate | None) -> str:
 
 def _cells(value: StratifiedEstimate | None, digits: int) -> list[str]:
     if value is None:
-        return [""] * 4
-    return [f"{number:.{digits}f}" for number in (value.value, value.low, value.high, value.standard_error)]
+        return [""] * 6
+    numbers = (value.value, value.low, value.high, value.standard_error, *value.score_interval)
+    return [f"{number:.{digits}f}" for number in numbers]
 
 
 def _csv(columns: list[str], rows: list[list[Any]]) -> str:
@@ -223,11 +231,13 @@ def assess_map(
         LegendError: if a class of the interpreter is none of the map's.
         EOKerasError: if the sample was drawn from another map, or a class of the map has too few places.
     """
+    import rasterio
+
     table = NO_TABLE if options.class_table is None else read_class_table(options.class_table)
     points = read_points(
         options.interpreted, options.class_field, layer=options.layer, crs=options.points_crs, others=(MAP_CLASS,)
     )
-    with open_class_map(map_path) as class_map:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), open_class_map(map_path) as class_map:
         names = class_map.legend.class_names
         classed = points.values != ""
         truth = np.full(len(points), -1)
@@ -252,8 +262,11 @@ def assess_map(
     }
     matrix = np.zeros((len(names), len(names)), np.int64)
     np.add.at(matrix, (found[used], truth[used]), 1)
-    estimation = estimate_areas(matrix, strata.hectares, names)
-    return Assessment(os.fspath(map_path), options, strata, estimation, counts, _warnings(estimation, counts, names))
+    complete = matrix.sum(axis=1) == strata.pixels
+    estimation = estimate_areas(matrix, strata.hectares, names, complete=complete)
+    return Assessment(
+        os.fspath(map_path), options, strata, estimation, counts, _warnings(estimation, counts, names, complete)
+    )
 
 
 def _check_classes(points: Points, names: tuple[str, ...], found: np.ndarray, valid: np.ndarray) -> None:
@@ -276,7 +289,9 @@ def _other_map(source: str, found: str) -> EOKerasError:
     )
 
 
-def _warnings(estimation: AreaEstimation, counts: Mapping[str, int], names: tuple[str, ...]) -> tuple[str, ...]:
+def _warnings(
+    estimation: AreaEstimation, counts: Mapping[str, int], names: tuple[str, ...], complete: np.ndarray
+) -> tuple[str, ...]:
     found = []
     if missing := counts["not_interpreted"] + counts["left_out"]:
         found.append(
@@ -284,8 +299,16 @@ def _warnings(estimation: AreaEstimation, counts: Mapping[str, int], names: tupl
             "as clouds), the estimates are biased"
         )
     drawn = estimation.counts.sum(axis=1)
-    if few := [f"{name} ({drawn[k]})" for k, name in enumerate(names) if 0 < drawn[k] < _FEW]:
+    if few := [f"{name} ({drawn[k]})" for k, name in enumerate(names) if 0 < drawn[k] < _FEW and not complete[k]]:
         found.append(f"few places, so that intervals are rough: {', '.join(few)}")
+    missed = estimation.counts.sum(axis=0) - np.diag(estimation.counts)
+    # What a class lacks can only be missed where others are sampled in part.
+    there = (estimation.counts.sum(axis=0) > 0) & bool((~complete & (drawn > 0)).any())
+    if rare := [f"{name} ({missed[k]})" for k, name in enumerate(names) if there[k] and missed[k] < _FEW_MISSED]:
+        found.append(
+            f"the sample shows few places of these classes that the map has as another one: {', '.join(rare)}; the "
+            "standard errors of their areas and producer's accuracies are too small, so use the score intervals"
+        )
     return tuple(found)
 
 

@@ -160,6 +160,11 @@ def calibration_of(model: str | os.PathLike[str], card: ModelCard, tta: str, cal
     return temperature.find(folder, calibrated, tta, name)[1]
 
 
+def model_path(model: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns what changes with a model: the `.keras` file, or the folder of an export."""
+    return pathlib.Path(model) if export_folder.is_export(model) else runs.model_path(*_place(model))
+
+
 def _place(model: str | os.PathLike[str]) -> tuple[pathlib.Path, str]:
     """Returns the run folder of a model and the model's name in it."""
     path = pathlib.Path(model)

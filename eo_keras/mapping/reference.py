@@ -55,6 +55,9 @@ _STEP = 16
 _MOST_READ = 2**25
 """Most pixels of a reference raster that are read at once."""
 
+CACHE_MB = 128
+"""GDAL's cache of blocks while a map is read: a few rows of blocks of the largest maps."""
+
 _ON_BORDER = 1e-6
 """Fraction of a pixel by which a center may miss a border for a rounding error; on it, the pixel behind counts."""
 
@@ -133,8 +136,9 @@ class MapEvaluation:
         options: the reference, and how it was compared.
         scores: the scores; a class's precision is the map's user's accuracy, its recall the producer's accuracy.
         counts: numbers of points, polygons or pixels that were given, that were `scored`, and that were not, by reason:
-            `outside_map`, `outside_reference`, `on_no_data`, `without_class` (an empty field), `without_pixels` (no
-            center of a pixel of the map in a polygon) and `left_out` (by the table).
+            `outside_map`, `outside_reference`, `on_no_data`, `without_class` (an empty field), `left_out` (by the
+            table), and of polygons `polygons_without_pixels` (no center of a pixel of the map inside),
+            `polygons_left_out`, `pixels_on_no_data` and `pixels_left_out`.
         pixel_size: edge of the map's pixels in units of its coordinate reference system.
         crs: that system.
     """
@@ -178,7 +182,9 @@ def evaluate_map(
     """
     table = NO_TABLE if options.class_table is None else read_class_table(options.class_table)
     score = {"points": _score_points, "polygons": _score_polygons, "raster": _score_raster}[options.kind]
-    with open_class_map(map_path) as class_map:
+    import rasterio
+
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), open_class_map(map_path) as class_map:
         matching = match(class_map.legend.class_names, table)
         scores, counts = score(class_map, options, matching, progress or (lambda *_: None))
         grid = class_map.grid
@@ -290,8 +296,8 @@ def _score_polygons(
     counts = {
         "polygons": len(polygons),
         "scored": int(scored.any(axis=1).sum()),
-        "without_pixels": int((inside == 0).sum()),
-        "left_out": int((~known & (inside > 0)).sum()),
+        "polygons_without_pixels": int((inside == 0).sum()),
+        "polygons_left_out": int((~known & (inside > 0)).sum()),
         "pixels": int(scored.sum()),
         "pixels_on_no_data": no_data,
         "pixels_left_out": int(found.sum() - scored.sum()),

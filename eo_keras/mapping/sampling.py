@@ -24,6 +24,8 @@ from eo_keras.geo.footprints import transformed
 from eo_keras.geo.grid import Grid
 from eo_keras.geo.pixel_areas import areas_by_label, row_areas
 from eo_keras.geo.points import points_file
+from eo_keras.mapping.areas import class_areas
+from eo_keras.mapping.reference import CACHE_MB
 from eo_keras.metrics.area_estimation import ALLOCATIONS, allocate, sample_size
 from eo_keras.plots.html import Table
 
@@ -208,7 +210,9 @@ def draw_sample(
         SourceError: if the map cannot be read, or has no class anywhere.
         OptionError: if the sample is too small for the map's classes.
     """
-    with open_class_map(map_path) as class_map:
+    import rasterio
+
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), open_class_map(map_path) as class_map:
         grid, classes = class_map.grid, len(class_map.legend)
         expected = options.expected(classes)
         # No class can need more.
@@ -253,11 +257,8 @@ def count_strata(class_map: ClassMap, progress: Progress | None = None) -> Strat
     Raises:
         SourceError: if it has no class anywhere.
     """
-    pixels, hectares = np.zeros(256, np.int64), np.zeros(256)
-    for _, labels, areas in _bands(class_map, progress):
-        pixels += np.bincount(labels.ravel(), minlength=256)
-        hectares += areas_by_label(labels, areas)
-    return _strata(class_map, pixels, hectares)
+    found = class_areas(class_map, progress=progress)
+    return _strata(class_map, found.pixels, found.hectares)
 
 
 def _bands(class_map: ClassMap, progress: Progress | None) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -4,9 +4,11 @@ Olofsson, Foody, Herold, Stehman, Woodcock & Wulder 2014, Good practices for est
 land change, Remote Sensing of Environment 148, 42-57: the strata are the map's classes, and every sampled place has a
 class of the map and one of the reference, which is taken to be true. The numbers of equations are the paper's.
 
-The paper's intervals are 1.96 standard errors to either side. Where the sample holds no error, its standard errors are
-0, however few places there are; the intervals here are then Wilson's, or made of Wilson's intervals of the strata by
-MOVER (Zou & Donner 2008, Statistics in Medicine 27(10)), and depend on the number of places.
+The paper's intervals are 1.96 standard errors to either side. They are too narrow for the area and the producer's
+accuracy of a rare class, most of whose omissions lie in large strata of which the sample shows few or none; where it
+shows no error at all, the standard error is 0, however few places there are. Every estimate therefore also has a score
+interval: Wilson's, or made of Wilson's intervals of the strata by MOVER (Zou & Donner 2008, Statistics in Medicine
+27(10)). Where the standard error is 0, it is the only one.
 """
 
 from __future__ import annotations
@@ -44,9 +46,11 @@ class StratifiedEstimate(Estimate):
 
     Attributes:
         standard_error: its standard error, in its own units.
+        score_interval: lower and upper end of its 95 % score interval, which need not be symmetric.
     """
 
     standard_error: float = 0.0
+    score_interval: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def half_width(self) -> float:
@@ -103,19 +107,24 @@ class AreaEstimation:
         }
 
 
-def estimate_areas(counts: npt.ArrayLike, mapped: npt.ArrayLike, class_names: Sequence[str]) -> AreaEstimation:
+def estimate_areas(
+    counts: npt.ArrayLike, mapped: npt.ArrayLike, class_names: Sequence[str], *, complete: npt.ArrayLike | None = None
+) -> AreaEstimation:
     """Estimates accuracies and areas from a sample that is stratified by the map's classes.
 
     Args:
         counts: (C, C) sampled places: rows classes of the map, columns classes of the reference.
         mapped: (C,) area of each class in the whole map, in any unit.
         class_names: names of the C classes.
+        complete: (C,) whether the sample holds every pixel that the map has of a class, such as of a few, so that
+            nothing about it is estimated; None for no class.
 
     Returns:
         The estimates: equations 1 to 11 of the paper.
 
     Raises:
-        EOKerasError: if a class of the map has fewer than `FEWEST` sampled places, or one without area has some.
+        EOKerasError: if a class of the map has fewer than `FEWEST` sampled places and is not complete, or one without
+            area has some.
         ValueError: if the shapes do not fit.
     """
     counts, mapped = np.asarray(counts, np.int64), np.asarray(mapped, np.float64)
@@ -123,7 +132,8 @@ def estimate_areas(counts: npt.ArrayLike, mapped: npt.ArrayLike, class_names: Se
     if counts.shape != (classes, classes) or mapped.shape != (classes,):
         raise ValueError(f"{classes} classes, counts of shape {counts.shape} and areas of shape {mapped.shape}")
     drawn = counts.sum(axis=1)
-    _check_strata(drawn, mapped, class_names)
+    complete = np.zeros(classes, bool) if complete is None else np.asarray(complete, bool) & (drawn > 0)
+    _check_strata(drawn, mapped, class_names, complete)
     total, weights = mapped.sum(), mapped / mapped.sum()
     shares = ratio(counts, drawn[:, None])
     proportions = weights[:, None] * shares
@@ -132,6 +142,7 @@ def estimate_areas(counts: npt.ArrayLike, mapped: npt.ArrayLike, class_names: Se
     ends = np.array(
         [[wilson(share, n) if n else (0.0, 0.0) for share in row] for row, n in zip(shares, drawn, strict=True)]
     )
+    variances[complete], ends[complete] = 0, shares[complete][..., None]
 
     truth = np.eye(classes, dtype=bool)
     overall = _stratified(weights, shares[truth], variances[truth], ends[truth])
@@ -139,16 +150,18 @@ def estimate_areas(counts: npt.ArrayLike, mapped: npt.ArrayLike, class_names: Se
         None if not drawn[k] else _share(shares[k, k], math.sqrt(variances[k, k]), ends[k, k], WILSON)
         for k in range(classes)
     )
-    areas = tuple(_stratified(weights, shares[:, k], variances[:, k], ends[:, k], scale=total) for k in range(classes))
+    areas = tuple(
+        _stratified(weights, shares[:, k], variances[:, k], ends[:, k], scale=float(total)) for k in range(classes)
+    )
     producers = tuple(_producers(k, weights, shares, variances, ends) for k in range(classes))
     return AreaEstimation(tuple(class_names), counts, mapped, proportions, overall, users, producers, areas)
 
 
-def _check_strata(drawn: np.ndarray, mapped: np.ndarray, class_names: Sequence[str]) -> None:
+def _check_strata(drawn: np.ndarray, mapped: np.ndarray, class_names: Sequence[str], complete: np.ndarray) -> None:
     if not mapped.sum() > 0:
         raise EOKerasError("areas", "no class has an area", "the area of each class of the map")
     total = mapped.sum()
-    if few := [k for k in range(len(class_names)) if mapped[k] > 0 and drawn[k] < FEWEST]:
+    if few := [k for k in range(len(class_names)) if mapped[k] > 0 and drawn[k] < FEWEST and not complete[k]]:
         raise EOKerasError(
             "sample",
             ", ".join(f"{class_names[k]} ({mapped[k] / total:.2%} of the map) has {drawn[k]} places" for k in few),
@@ -171,17 +184,22 @@ def _stratified(
     if scale == 1.0:
         return found
     return StratifiedEstimate(
-        scale * found.value, scale * found.low, scale * found.high, found.method, scale * found.standard_error
+        scale * found.value,
+        scale * found.low,
+        scale * found.high,
+        found.method,
+        scale * found.standard_error,
+        tuple(scale * end for end in found.score_interval),
     )
 
 
-def _share(value: float, error: float, otherwise: Sequence[float], method: str) -> StratifiedEstimate:
-    """Returns a share with the interval of its standard error; of none, with another interval."""
+def _share(value: float, error: float, ends: Sequence[float], method: str) -> StratifiedEstimate:
+    """Returns a share with the interval of its standard error; where that is 0, with its score interval."""
+    value, error, score = float(value), float(error), (float(ends[0]), float(ends[1]))
     if error > 0:
-        return StratifiedEstimate(
-            float(value), max(0.0, value - _Z * error), min(1.0, value + _Z * error), NORMAL, float(error)
-        )
-    return StratifiedEstimate(float(value), float(otherwise[0]), float(otherwise[1]), method, 0.0)
+        low, high = max(0.0, value - _Z * error), min(1.0, value + _Z * error)
+        return StratifiedEstimate(value, low, high, NORMAL, error, score)
+    return StratifiedEstimate(value, *score, method, 0.0, score)
 
 
 def _producers(
@@ -196,16 +214,17 @@ def _producers(
     error = math.sqrt(
         (weights[k] * (1 - value)) ** 2 * variances[k, k] + value**2 * (weights[others] ** 2 @ variances[others, k])
     )
-    # Where no omission was sampled, as much as the other strata leave open.
     omitted = found[others].sum()
     most = omitted + math.sqrt(weights[others] ** 2 @ (ends[others, k, 1] - shares[others, k]) ** 2)
     least = omitted - math.sqrt(weights[others] ** 2 @ (shares[others, k] - ends[others, k, 0]) ** 2)
-    otherwise = found[k] / (found[k] + most), _up_to_one(weights[k] * ends[k, k, 1], max(0.0, least))
-    return _share(value, error / whole, otherwise, MOVER)
+    low, high = (weights[k] * end for end in ends[k, k])
+    below = math.hypot(value - _part(low, omitted), value - _part(found[k], most))
+    above = math.hypot(_part(high, omitted) - value, _part(found[k], max(0.0, least)) - value)
+    return _share(value, error / whole, (max(0.0, value - below), min(1.0, value + above)), MOVER)
 
 
-def _up_to_one(part: float, rest: float) -> float:
-    return part / (part + rest) if part + rest > 0 else 1.0
+def _part(own: float, omitted: float) -> float:
+    return own / (own + omitted) if own + omitted > 0 else 1.0
 
 
 def sample_size(

@@ -4,12 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from rasterio.warp import transform
 
 from eo_keras.errors import EOKerasError, LegendError, OptionError
 from eo_keras.geo.grid import Grid
-from eo_keras.geo.points import points_file
+from eo_keras.geo.points import points_file, read_points
 from eo_keras.geo.polygons import write_polygons
 from eo_keras.legends.catalogue import IGNORE, Legend, LegendClass
 from eo_keras.mapping import reference
@@ -100,7 +101,10 @@ def test_polygons(town, tmp_path, crs, monkeypatch):
         predicted = LABELS.ravel()[owner == number]
         matrix[label] += np.bincount(predicted[predicted != IGNORE], minlength=4)
     np.testing.assert_array_equal(found.scores.confusion, matrix)
-    assert found.counts["polygons"] == 41 and found.counts["without_pixels"] == 41 - np.unique(owner[owner >= 0]).size
+    assert (
+        found.counts["polygons"] == 41
+        and found.counts["polygons_without_pixels"] == 41 - np.unique(owner[owner >= 0]).size
+    )
     assert found.counts["pixels_on_no_data"] == ((owner >= 0) & (LABELS.ravel() == IGNORE)).sum() > 0
     accuracy = found.scores["accuracy"]
     assert accuracy.method == BOOTSTRAP and found.scores.details["clusters"] == found.counts["scored"]
@@ -191,3 +195,25 @@ def test_nothing_on_the_map(town, tmp_path):
 def test_options(options, message):
     with pytest.raises(OptionError, match=message):
         ReferenceOptions(**options)
+
+
+@pytest.mark.real_data
+def test_the_points_of_leipzig(real_data, tmp_path):
+    """A map by thresholds of NDVI and near infrared against 97 real points, read by rasterio's sampling too."""
+    folder = real_data / "samples" / "s2" / "leipzig" / "inst" / "extdata"
+    names = ("urban", "forest", "pasture", "water")
+    with rasterio.open(folder / "leipzig_raster.tif") as dataset:
+        bands = dict(zip(dataset.descriptions, dataset.read(), strict=True))
+        grid = Grid("EPSG:32632", tuple(dataset.transform)[:6], dataset.height, dataset.width)
+    green = np.where(bands["b11"] < 1700, 1, 2)
+    labels = np.where(bands["b08"] < 700, 3, np.where(bands["ndvi"] < 0.45, 0, green)).astype(np.uint8)
+    legend = Legend("leipzig", tuple(LegendClass(name, "#010101") for name in names))
+    path = write_class_map(tmp_path / "leipzig.tif", labels, grid, legend)
+    points = folder / "leipzig_points.gpkg"
+    found = evaluate_map(path, ReferenceOptions(points=points, class_field="land_cover", resamples=100))
+    assert found.counts["points"] == found.counts["scored"] == 97
+    read = read_points(points, "land_cover")
+    with rasterio.open(path) as dataset:
+        predicted = np.array([value[0] for value in dataset.sample(read.coordinates)])
+    correct = np.mean(np.array(names)[predicted] == read.values)
+    assert found.scores["accuracy"].value == pytest.approx(correct) and correct > 0.6

@@ -112,26 +112,34 @@ def test_other_estimators_agree(seed):
     np.testing.assert_allclose(pairs(found.areas, areas.sum()), shares, rtol=1e-9)
 
 
-def test_intervals_cover_the_truth():
+@pytest.mark.parametrize(
+    ("drawn", "normal", "score"), [((200, 300, 600), 0.90, 0.93), ((30, 40, 230), 0.75, 0.92)], ids=["many", "few"]
+)
+def test_intervals_cover_the_truth(drawn, normal, score):
+    """Of areas, overall accuracy and the first class's producer's accuracy, in 400 samples of a known population."""
     random = np.random.default_rng(3)
-    weights = np.array([0.1, 0.3, 0.6])
-    shares = np.array([[0.8, 0.1, 0.1], [0.05, 0.9, 0.05], [0.02, 0.08, 0.9]])
+    weights = np.array([0.02, 0.28, 0.7])
+    shares = np.array([[0.8, 0.1, 0.1], [0.02, 0.93, 0.05], [0.005, 0.095, 0.9]])
     truth = weights @ shares
-    covered = np.zeros(5)
+    expected = np.array([*truth, weights @ np.diag(shares), weights[0] * 0.8 / truth[0]])
+    covered = np.zeros((2, 5))
     for _ in range(400):
-        counts = np.stack([random.multinomial(n, share) for n, share in zip((200, 300, 600), shares, strict=True)])
+        counts = np.stack([random.multinomial(n, share) for n, share in zip(drawn, shares, strict=True)])
         found = estimate_areas(counts, weights, NAMES[:3])
-        covered[:3] += [one.low <= share <= one.high for one, share in zip(found.areas, truth, strict=True)]
-        covered[3] += found.overall.low <= weights @ np.diag(shares) <= found.overall.high
-        covered[4] += found.producers[0].low <= weights[0] * 0.8 / truth[0] <= found.producers[0].high
-    assert (covered / 400 > 0.92).all()
+        estimates = (*found.areas, found.overall, found.producers[0])
+        for kind, ends in enumerate(
+            ([(one.low, one.high) for one in estimates], [one.score_interval for one in estimates])
+        ):
+            low, high = np.array(ends).T
+            covered[kind] += (low <= expected) & (expected <= high)
+    assert (covered[0] / 400 > normal).all() and (covered[1] / 400 > score).all(), covered / 400
 
 
 def test_a_sample_without_errors_has_no_interval_of_no_width():
     found = estimate_areas(np.diag([20, 20, 30]), [10.0, 20.0, 70.0], NAMES[:3])
     assert found.overall.value == 1
     for one in (found.overall, *found.users, *found.producers):
-        assert one.standard_error == 0 and one.high == 1
+        assert one.standard_error == 0 and one.high == 1 and one.score_interval == (one.low, one.high)
         assert 0.5 < one.low < 0.97
     for one, mapped in zip(found.areas, (10, 20, 70), strict=True):
         assert one.value == pytest.approx(mapped)
@@ -147,6 +155,18 @@ def test_classes_that_the_map_or_the_sample_does_not_have():
     assert found.producers[2].value == 0
     assert found.areas[2].value == pytest.approx(30 * 2 / 32 + 70 * 4 / 45)
     assert found.areas[3].value == 0 and found.areas[3].high > 0
+
+
+def test_a_class_of_which_every_pixel_is_sampled():
+    counts, areas = [[1, 0, 0], [2, 40, 3], [0, 4, 60]], [0.01, 30.0, 70.0]
+    found = estimate_areas(counts, areas, NAMES[:3], complete=[True, False, False])
+    assert found.users[0].value == found.users[0].low == found.users[0].high == 1
+    shares = np.array([[1, 0, 0], [2 / 45, 40 / 45, 3 / 45], [0, 4 / 64, 60 / 64]])
+    expected = 30 * np.sqrt(shares[1] * (1 - shares[1]) / 44), 70 * np.sqrt(shares[2] * (1 - shares[2]) / 63)
+    errors = [one.standard_error for one in found.areas]
+    np.testing.assert_allclose(errors, np.hypot(*expected))
+    with pytest.raises(EOKerasError, match="has 1 places"):
+        estimate_areas(counts, areas, NAMES[:3])
 
 
 def test_refusals():
