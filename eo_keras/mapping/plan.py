@@ -152,7 +152,8 @@ def make_plan(
 
     Raises:
         SourceError: if a scene has another pixel size, or is in degrees, or the area's file cannot be read.
-        OptionError: if an option does not fit the scenes, or the area lies outside all of them.
+        OptionError: if an option does not fit the scenes, the area lies outside all of them, or the window reaches
+            beyond the map.
     """
     outline = None if area is None else polygons.read_polygons(area, None)
     crs, size = _crs(scenes, outline, target_crs), resolution
@@ -164,18 +165,26 @@ def make_plan(
     if outline is not None:
         shape = shapely.union_all(polygons.reprojected(outline, crs).geometries)
     grid = _grid(_frame(scenes, crs, size), scenes, shape, area)
+    _check_window(window, grid)
     looks = [look for scene in scenes if (look := _look(scene, grid)) is not None]
-    blocks = _blocks(grid, looks, lattice, classes, block_rows, shape, window)
-    if not blocks:
+    covered = _covered(grid, looks, shape)
+    if not covered:
         raise _outside(area)
+    blocks = _blocks(grid, looks, lattice, classes, block_rows, shape, window)
     return MapPlan(
-        grid,
-        tuple(looks),
-        lattice,
-        tuple(blocks),
-        None if shape is None else shapely.to_wkb(shape),
-        _covered(grid, looks, shape),
+        grid, tuple(looks), lattice, tuple(blocks), None if shape is None else shapely.to_wkb(shape), covered
     )
+
+
+def _check_window(window: tuple[int, int, int, int] | None, grid: Grid) -> None:
+    row, column, height, width = window or (0, 0, 1, 1)
+    inside = row >= 0 and column >= 0 and row + height <= grid.height and column + width <= grid.width
+    if height < 1 or width < 1 or not inside:
+        raise OptionError(
+            "window",
+            f"{height} x {width} pixels from row {row} and column {column} on",
+            f"at least one pixel, inside the map's {grid.height} x {grid.width}",
+        )
 
 
 def _crs(scenes: Sequence[Scene], outline: Any, target_crs: str | None) -> str:
