@@ -6,6 +6,7 @@ A map becomes these files:
   class, and the legend, the model and the data in the tags.
 * `NAME.tif.aux.xml`: the names of the classes as GDAL's category names. A TIFF has no place for them; GDAL, QGIS and
   everything built on GDAL read them from there. This program reads the tag `LEGEND` and does not need the file.
+* `NAME.qml`: a style for QGIS, which would list all 256 entries of the color table otherwise.
 * `NAME_bands.tif`: further bands, if there are any, with an internal mask for no data and overviews by the mean. They
   are in a file of their own because a color table needs a TIFF of one band, QGIS and ArcGIS draw a file of several
   bands as red, green and blue, the COG driver makes the overviews of all bands by one rule, and a TIFF has one value
@@ -27,6 +28,7 @@ from eo_keras.errors import StorageError
 from eo_keras.geo.class_map import CLASS, LEGEND_TAG, bands_path
 from eo_keras.geo.grid import Grid
 from eo_keras.legends.catalogue import IGNORE, Legend
+from eo_keras.mapping import qgis_style
 
 STAGE = "writing the map"
 """Stage that `progress` is called with."""
@@ -103,7 +105,8 @@ def write_cog(
             _copy(_vrt(grid, tags, [*further, _mask(pieces)]), unfinished / names[0], "AVERAGE")
             _report(progress, 1, 2)
         _copy(_vrt(grid, tags, [_class_band(legend, pieces)]), unfinished / path.name, "MODE")
-        _report(progress, len(names) - 1, len(names) - 1)
+        files.write_text(unfinished / path.with_suffix(".qml").name, qgis_style.paletted(legend))
+        _report(progress, len(names) - 2, len(names) - 2)
         for name in names:
             with open(unfinished / name, "rb") as file:
                 os.fsync(file.fileno())
@@ -115,7 +118,7 @@ def paths(path: str | os.PathLike[str], band_names: Sequence[str]) -> tuple[path
     """Returns the files of a map of these bands, the map itself first."""
     path = pathlib.Path(path)
     further = (bands_path(path),) if len(band_names) > 1 else ()
-    return (path, path.with_name(path.name + ".aux.xml"), *further)
+    return (path, path.with_name(path.name + ".aux.xml"), path.with_suffix(".qml"), *further)
 
 
 def _report(progress: Callable[[str, int, int], None] | None, done: int, total: int) -> None:

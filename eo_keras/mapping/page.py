@@ -106,8 +106,8 @@ def _area_blocks(areas: Areas) -> list[html.Text | html.Table | html.Picture]:
         html.Picture(png, "Bar chart of the area of each class; its numbers are in the table below"),
         html.Table(["class", "area (ha)", "share (%)", "pixels"], rows),
         html.Text(
-            "These areas are counts of pixels with their area on the ground. They carry the errors of the map: for "
-            "areas with intervals, assess the map with a sample (`launch.assess`).",
+            "These areas are counts of pixels with their area on the ground. They carry the errors of the map; areas "
+            "with intervals are estimated from a sample of points (launch.assess).",
             "soft",
         ),
     ]

@@ -41,7 +41,7 @@ _FIRST_PIXELS = 128
 """Regions up to this size are merged first, in small windows; few regions are left for the large windows of a large
 minimum mapping unit."""
 
-_CHANGED = "1970-01-01T00:00:00Z"
+_CHANGED = "1970-01-01T00:00:00.000Z"
 """Time of the last change that a GeoPackage is given, so that equal maps give equal bytes."""
 
 

@@ -20,6 +20,7 @@ _CONTENTS = {
     "map": "the map: a Cloud-Optimized GeoTIFF of the classes",
     "bands": "further bands: a Cloud-Optimized GeoTIFF",
     "names": "names of the classes, for GDAL and QGIS",
+    "style": "colors of the classes, for QGIS",
     "areas": "area of each class",
     "zones": "area of each class by zone",
     "polygons": "polygons of the classes, with a style for QGIS",
@@ -130,5 +131,6 @@ def write_products(
 def _described(path: pathlib.Path, written: Mapping[str, pathlib.Path]) -> dict[pathlib.Path, str]:
     """Returns the contents of the files of a map and its products, without the page itself."""
     own = {"map": path, "bands": bands_path(path), "names": path.with_name(f"{path.name}.aux.xml")}
+    own["style"] = path.with_suffix(".qml")
     found = {name: file for name, file in own.items() if file.is_file()} | dict(written)
     return {file: _CONTENTS[name] for name, file in found.items() if name != "page"}

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 from eo_keras.legends.catalogue import Legend
 
+_HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 _OUTLINE = "35,35,35,90"
 _OUTLINE_MM = "0.08"
 
@@ -49,4 +50,22 @@ def categorized(legend: Legend, field: str) -> str:
             # Releases before 3.20 read these.
             ElementTree.SubElement(layer, "prop", k=name, v=value)
     ElementTree.SubElement(root, "layerGeometryType").text = "2"
-    return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ElementTree.tostring(root, "unicode")
+    return _HEAD + ElementTree.tostring(root, "unicode")
+
+
+def paletted(legend: Legend) -> str:
+    """Returns a style that draws the first band of a raster by its labels, as QML.
+
+    QGIS would list all 256 entries of a TIFF's color table.
+    """
+    root = ElementTree.Element("qgis", version="3.22.0", styleCategories="Symbology")
+    pipe = ElementTree.SubElement(root, "pipe")
+    renderer = ElementTree.SubElement(
+        pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1", nodataColor=""
+    )
+    entries = ElementTree.SubElement(renderer, "colorPalette")
+    for label, item in enumerate(legend.classes):
+        ElementTree.SubElement(
+            entries, "paletteEntry", value=str(label), color=item.colour, label=item.name, alpha="255"
+        )
+    return _HEAD + ElementTree.tostring(root, "unicode")

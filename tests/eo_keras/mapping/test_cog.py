@@ -87,6 +87,10 @@ def test_category_names_are_those_of_gdal(town):
     path = town[0]
     names = ElementTree.parse(path.with_name("town.tif.aux.xml")).iterfind("PAMRasterBand/CategoryNames/Category")
     assert tuple(name.text for name in names) == HSL4.class_names
+    entries = ElementTree.parse(path.with_suffix(".qml")).iter("paletteEntry")
+    assert [(one.attrib["value"], one.attrib["label"], one.attrib["color"]) for one in entries] == [
+        (str(label), item.name, item.colour) for label, item in enumerate(HSL4.classes)
+    ]
     alone = path.with_name("alone.tif")
     alone.write_bytes(path.read_bytes())
     with open_class_map(alone) as class_map:
@@ -105,7 +109,7 @@ def test_same_pieces_make_the_same_bytes(tmp_path):
         ]
         written = write_cog(pieces, tmp_path / "map.tif", grid, legend, ["class"], {})
         contents.append([file.read_bytes() for file in written])
-        assert [file.name for file in written] == ["map.tif", "map.tif.aux.xml"]
+        assert [file.name for file in written] == ["map.tif", "map.tif.aux.xml", "map.qml"]
     assert contents[0] == contents[1]
     with open_class_map(tmp_path / "map.tif") as class_map:
         assert class_map.grid == grid and class_map.legend == legend
@@ -124,7 +128,12 @@ def test_full_disk_leaves_what_was_there(tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert path.read_bytes() == former
-        assert sorted(file.name for file in tmp_path.iterdir()) == ["map.tif", "map.tif.aux.xml", "piece.tif"]
+        assert sorted(file.name for file in tmp_path.iterdir()) == [
+            "map.qml",
+            "map.tif",
+            "map.tif.aux.xml",
+            "piece.tif",
+        ]
 
 
 def test_space_asked_for_is_enough_for_noise(tmp_path):

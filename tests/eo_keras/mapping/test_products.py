@@ -30,7 +30,12 @@ def test_products_of_a_map(town, tmp_path):  # noqa: F811
         ["zones.gpkg", *(path.name for path in written.values())]
     )
     page = written["page"].read_text()
-    listed = ["town.tif", "town.tif.aux.xml", *(file.name for name, file in written.items() if name != "page")]
+    listed = [
+        "town.tif",
+        "town.tif.aux.xml",
+        "town.qml",
+        *(file.name for name, file in written.items() if name != "page"),
+    ]
     assert all(f">{name}<" in page for name in listed)
     for text in ("How it was made", "Industrial", "100.00", "zone"):
         assert text in page
