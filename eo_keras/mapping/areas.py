@@ -18,6 +18,7 @@ import numpy as np
 from eo_keras.errors import SourceError
 from eo_keras.geo import pixel_areas
 from eo_keras.geo.class_map import ClassMap
+from eo_keras.geo.grid import Grid
 from eo_keras.geo.polygons import Polygons, read_polygons, reprojected
 from eo_keras.geo.rasterize import Rasterizer
 from eo_keras.legends.catalogue import Legend
@@ -66,13 +67,13 @@ class Areas:
         return _table([[name] for name in self.zones], ("zone",), self.zone_pixels, self.zone_hectares, self)
 
 
-def read_zones(path: str | os.PathLike[str], field: str | None, class_map: ClassMap) -> Polygons:
+def read_zones(path: str | os.PathLike[str], field: str | None, grid: Grid) -> Polygons:
     """Reads zones in the CRS of a map, polygons of the same name as one.
 
     Args:
         path: any vectors that `read_polygons` reads.
         field: name of the field of their names, in either case; None to number them from 1.
-        class_map: the map.
+        grid: the map's grid.
 
     Raises:
         SourceError: see `read_polygons` and `reprojected`.
@@ -81,7 +82,7 @@ def read_zones(path: str | os.PathLike[str], field: str | None, class_map: Class
 
     zones = read_polygons(path, None if field is None else re.escape(field))
     names = zones.values if field is not None else np.arange(1, len(zones) + 1).astype(str)
-    zones = reprojected(zones, class_map.grid.crs)
+    zones = reprojected(zones, grid.crs)
     found, first, place = np.unique(names, return_index=True, return_inverse=True)
     if len(found) < len(names):
         joined = [shapely.union_all(zones.geometries[place == number]) for number in range(len(found))]

@@ -456,6 +456,7 @@ def plan_map(options: MapOptions) -> MapJob:
     opened = [sources.open_for(card, files.absolute(one), options) for one in paths]
     opened = sources.in_order(opened, options.pick, options.cloud_mask)
     plan = _plan(card, opened, options)
+    products.check_inputs(options.products, plan.grid)
     names = band_names(options, card.legend, len(plan.looks))
     needed = cog.bytes_needed(plan.grid, len(names)) + sum(map(len, plan.blocks)) * len(names)
     job = MapJob(

@@ -7,10 +7,13 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping
 
+import shapely
+
 from eo_keras.core import files
 from eo_keras.core.options import check, documented, option
-from eo_keras.errors import OptionError
+from eo_keras.errors import OptionError, SourceError
 from eo_keras.geo.class_map import bands_path, open_class_map
+from eo_keras.geo.grid import Grid
 from eo_keras.mapping import areas as class_areas
 from eo_keras.mapping import page, polygonize
 from eo_keras.plots import class_map as figures
@@ -78,6 +81,20 @@ def paths(options: ProductOptions, folder: str | os.PathLike[str], stem: str) ->
     return {product: pathlib.Path(folder) / name for product, (wanted, name) in written.items() if wanted}
 
 
+def check_inputs(options: ProductOptions, grid: Grid) -> None:
+    """Reads what `write_products` needs beside a map, before there is one.
+
+    Raises:
+        SourceError: if the zones cannot be read, or lie outside the map's grid.
+    """
+    if options.zones is None:
+        return
+    west, south, east, north = grid.bounds
+    zones = class_areas.read_zones(options.zones, options.zone_field, grid)
+    if not shapely.intersects(shapely.box(west, south, east, north), zones.geometries).any():
+        raise SourceError(options.zones, "its zones lie outside the map", "zones on it", "check both places")
+
+
 def write_products(
     class_map_path: str | os.PathLike[str],
     options: ProductOptions,
@@ -106,7 +123,7 @@ def write_products(
         # First what may refuse its input.
         zones = areas = None
         if options.zones is not None:
-            zones = class_areas.read_zones(options.zones, options.zone_field, class_map)
+            zones = class_areas.read_zones(options.zones, options.zone_field, class_map.grid)
         if set(written) - {"polygons"}:
             areas = class_areas.class_areas(class_map, zones, progress)
         if "areas" in written:

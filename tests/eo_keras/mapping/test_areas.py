@@ -80,7 +80,7 @@ def test_zones_by_the_centers_of_pixels(town, tmp_path):
     ]
     path = zones_file(tmp_path / "zones.gpkg", shapes, ["A", "B, east", "C", "D", "E", "E"])
     with open_class_map(town) as class_map:
-        areas = class_areas(class_map, read_zones(path, "name", class_map))
+        areas = class_areas(class_map, read_zones(path, "name", class_map.grid))
     found = {(row["zone"], row["class"]): row for row in rows_of(areas.zones_csv_bytes())}
     assert len(found) == 5 * 5
     assert found["A", "Other"]["area_ha"] == "1.0000" and found["A", "Other"]["share"] == "1.000000"
@@ -101,7 +101,7 @@ def test_zones_of_another_crs_without_names(town, tmp_path):
     degrees = [shapely.geometry.shape(transform_geom(GRID.crs, "EPSG:4326", box(0, 0, 20, 300)))]
     path = zones_file(tmp_path / "zones.gpkg", degrees, ["x"], "EPSG:4326")
     with open_class_map(town) as class_map:
-        areas = class_areas(class_map, read_zones(path, None, class_map))
+        areas = class_areas(class_map, read_zones(path, None, class_map.grid))
     assert areas.zones == ("1",)
     np.testing.assert_array_equal(areas.zone_pixels[0, :4], [3000, 3000, 0, 0])
 
@@ -109,8 +109,8 @@ def test_zones_of_another_crs_without_names(town, tmp_path):
 def test_zones_elsewhere(town, tmp_path):
     path = zones_file(tmp_path / "zones.gpkg", [box(5000, 0, 5100, 10)], ["far"])
     with open_class_map(town) as class_map:
-        zones = read_zones(path, "Name", class_map)
+        zones = read_zones(path, "Name", class_map.grid)
         with pytest.raises(SourceError, match="none of its polygons holds a pixel"):
             class_areas(class_map, zones)
         with pytest.raises(SourceError, match="its fields are Name; expected one called"):
-            read_zones(path, "N.me", class_map)
+            read_zones(path, "N.me", class_map.grid)

@@ -4,10 +4,10 @@ import re
 import pytest
 from PIL import Image
 
-from eo_keras.errors import OptionError
+from eo_keras.errors import OptionError, SourceError
 from eo_keras.geo.class_map import open_class_map
 from eo_keras.mapping.page import attribution_of
-from eo_keras.mapping.products import ProductOptions, write_products
+from eo_keras.mapping.products import ProductOptions, check_inputs, write_products
 from tests.eo_keras.mapping.test_areas import box, town, zones_file  # noqa: F401
 
 
@@ -71,3 +71,13 @@ def test_attribution_names_the_years_of_the_scenes(town):  # noqa: F811
         expected = "Contains modified Copernicus Sentinel data 2018-2021. EuroSAT, MIT licence."
         assert attribution_of(made) == expected
         assert attribution_of(class_map) == ""
+
+
+def test_zones_are_read_before_there_is_a_map(town, tmp_path):  # noqa: F811
+    with open_class_map(town) as class_map:
+        grid = class_map.grid
+    here = zones_file(tmp_path / "here.gpkg", [box(0, 0, 20, 300)], ["x"])
+    there = zones_file(tmp_path / "there.gpkg", [box(90_000, 0, 90_020, 300)], ["x"])
+    check_inputs(ProductOptions(zones=str(here)), grid)
+    with pytest.raises(SourceError, match=r"there\.gpkg: its zones lie outside the map"):
+        check_inputs(ProductOptions(zones=str(there)), grid)
