@@ -272,6 +272,7 @@ class _Context:
         bands: names of the bands.
         folder: folder of the blocks' files.
         model: the model's absolute path.
+        stamp: numbers that change with the model's files.
         workers: processes of a machine that share its processors.
     """
 
@@ -280,6 +281,7 @@ class _Context:
     bands: tuple[str, ...]
     folder: str
     model: str
+    stamp: tuple[int, ...]
     workers: int
 
 
@@ -304,7 +306,7 @@ def map_block(context: _Context, block: Block, *, on_rows: Callable[[int], None]
         return
     options, plan = context.options, context.plan
     _share_processors(context.workers)
-    model = predictors.cached_predictor(context.model, options.tta, options.calibrated)
+    model = predictors.cached_predictor(context.model, context.stamp, options.tta, options.calibrated)
     temporary = path.with_name(f"{files.TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     row = block.row
     try:
@@ -498,6 +500,7 @@ def write_map(job: MapJob, *, progress: _Progress = None) -> MapReport:
             job.bands,
             state.folder,
             files.absolute(options.run_dir),
+            tuple(stamps[inputs[-1]]),
             options.num_workers if options.engine == "local" else 1,
         )
         kept = sum(_path(state.folder, block).exists() for block in plan.blocks)

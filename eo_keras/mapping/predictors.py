@@ -195,6 +195,13 @@ def _of_export(card: ModelCard, calibrated: bool | None) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def cached_predictor(model: str, tta: str, calibrated: bool | None) -> Predictor:
-    """Opens a model as `open_predictor`; a process that computes several blocks opens it once."""
+def cached_predictor(model: str, stamp: tuple[int, ...], tta: str, calibrated: bool | None) -> Predictor:
+    """Opens a model as `open_predictor`; a process that computes several blocks opens it once.
+
+    Args:
+        model: its path.
+        stamp: numbers that change with its files, for processes that outlive a map.
+        tta: see `open_predictor`.
+        calibrated: see `open_predictor`.
+    """
     return open_predictor(model, tta=tta, calibrated=calibrated)
