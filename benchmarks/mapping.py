@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -156,9 +155,11 @@ def write_run(folder: pathlib.Path, model: str, bands: tuple[str, ...], window: 
     return folder
 
 
-def resident_bytes() -> int:
-    """Returns the memory of this process."""
-    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def memory(name: str) -> int:
+    """Returns bytes of this process's memory: `VmRSS` now, `VmHWM` at most since its program started."""
+    # Not getrusage, whose peak is also that of the process that started this one.
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,17 +192,16 @@ class _Loaded:
 
 def _load() -> _Loaded:
     app.import_tensorflow_quietly()
+    from eo_keras.mapping import predictors, scenes
     from eo_keras.mapping.options import PredictionOptions
     from eo_keras.mapping.plan import make_plan
-
-    from eo_keras.mapping import predictors, scenes
 
     # As maps do it: their process keeps the model that it has opened.
     predictor = predictors.cached_predictor(FLAGS.run_dir, "none", None)
     card = predictor.card
     scene = scenes.open_for(card, FLAGS.scene, PredictionOptions(scene_level=LEVEL))
     plan = make_plan([scene], predictors.lattice_of(card), len(card.legend), resolution_m=card.resolution_m)
-    loaded = _Loaded(predictor, plan, predictors.batch_size_of(plan.lattice), resident_bytes())
+    loaded = _Loaded(predictor, plan, predictors.batch_size_of(plan.lattice), memory("VmRSS"))
     for _ in range(2):
         predictor(loaded.batch())
     return loaded
@@ -220,15 +220,14 @@ def _stream(loaded: _Loaded, predict: Callable[[np.ndarray], np.ndarray]) -> Ite
 
 
 def _map() -> None:
-    from eo_keras.mapping.options import MapOptions
-
     from eo_keras.mapping import mapper
+    from eo_keras.mapping.options import MapOptions
 
     loaded = _load()
     report = mapper.map_scenes(
         MapOptions(run_dir=FLAGS.run_dir, scenes=(FLAGS.scene,), output=FLAGS.map, scene_level=LEVEL)
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in kibibytes.
+    peak = memory("VmHWM")
     harness.report(
         _megapixels(loaded),
         report.seconds["all"],

@@ -8,8 +8,9 @@ were only validated. campaign.json lists the figures to reach, published.json th
 
 leaks/*.json are reports of launch.inspect, cross_validation.json is of benchmarks.cross_validation, speed.json of
 benchmarks.speed, train_step.json of benchmarks.train_step, input/*.json of benchmarks.input_pipeline, dense_step.json
-of benchmarks.dense_step, tile_building.json of benchmarks.tile_building. earlier.md is what this script wrote of
-measurements that no script here repeats: tfrecord_writers.json, train_step_jax.json, the profiles in train_step.json.
+of benchmarks.dense_step, tile_building.json of benchmarks.tile_building, mapping.json of benchmarks.mapping. earlier.md
+is what this script wrote of measurements that no script here repeats: tfrecord_writers.json, train_step_jax.json, the
+profiles in train_step.json.
 
 Example: python -m benchmarks.report
 """
@@ -50,6 +51,7 @@ def results_page(folder: pathlib.Path) -> str:
         *_tiles(folder / "maps"),
         *_section(_dense_step, folder / "dense_step.json"),
         *_section(_tile_building, folder / "tile_building.json"),
+        *_section(_mapping, folder / "mapping.json"),
         *_leaks(folder),
         *_section(_training_steps, folder / "train_step.json", runs_of(folder)),
         *_section(_speed, folder / "speed.json"),
@@ -174,6 +176,42 @@ def _tile_building(path: pathlib.Path) -> list[str]:
             f"kept, in {memory['seconds']:,.0f} s.",
         ]
     return lines + repeat(["make bench-peers", "python -m benchmarks.tile_building"])
+
+
+def _mapping(path: pathlib.Path) -> list[str]:
+    found = read(path)
+    text = (
+        f"Windows of {found['window']} pixels that overlap by a quarter, {found['classes']} classes. The time of a map "
+        "starts where the model is loaded and ends with the Cloud-Optimized GeoTIFF."
+    )
+    lines = ["", "## Maps of whole scenes", *_side_by_side(path.name, found, text)]
+    if peer := found["works"].get("peer"):
+        ours, theirs = (
+            statistics.median(run["peak_bytes"] for run in peer["sides"][name]["runs"])
+            for name in (harness.OURS, harness.PEER)
+        )
+        outcome = "reached" if ours <= theirs / 5 else "missed"
+        lines += [
+            "",
+            f"Beside terratorch, peak memory beyond the loaded model: {ours / 1e9:.2f} GB of {theirs / 1e9:.2f} GB, "
+            f"{ours / theirs:.1%}; at most 20 % {outcome}.",
+        ]
+    if memory := found.get("memory"):
+        peaks = [one["peak_bytes"] for one in memory]
+        spread = max(peaks) / min(peaks) - 1
+        outcome = "reached" if max(peaks) < 1.5e9 and spread <= 0.1 else "missed"
+        rows = [
+            (f"{one['rows']:,} x {one['width']:,}", f"{one['peak_bytes'] / 1e9:.2f} GB", f"{one['seconds']:,.0f} s")
+            for one in memory
+        ]
+        lines += [
+            "",
+            "Memory by the rows of the scene, beyond the loaded model. Below 1.5 GB and equal within 10 % "
+            f"{outcome}: they differ by {spread:.1%}.",
+            "",
+            *table(("scene", "peak memory", "time"), rows),
+        ]
+    return lines + repeat(["make bench-peers", "python -m benchmarks.mapping"])
 
 
 def _side_by_side(name: str, found: Mapping[str, Any], text: str) -> list[str]:

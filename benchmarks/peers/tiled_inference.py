@@ -5,7 +5,6 @@ Run by the peers' interpreter: .venv-peers/bin/python benchmarks/peers/tiled_inf
 
 import argparse
 import pathlib
-import resource
 import time
 
 import figures
@@ -16,9 +15,10 @@ import torch
 from terratorch.tasks.tiled_inference import tiled_inference
 
 
-def resident_bytes() -> int:
-    """Returns the memory of this process."""
-    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def memory(name: str) -> int:
+    """Returns bytes of this process's memory: `VmRSS` now, `VmHWM` at most since its program started."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     shape = options.batch_size, bands, options.window, options.window
     for _ in range(2):
         forward(torch.zeros(shape))
-    loaded = resident_bytes()
+    loaded = memory("VmRSS")
     started = time.perf_counter()
     with rasterio.open(options.scene) as dataset:
         profile = dataset.profile
@@ -66,7 +66,7 @@ def main() -> None:
     with rasterio.open(options.output, "w", **profile) as dataset:
         dataset.write(classes, 1)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in kibibytes.
+    peak = memory("VmHWM")
     figures.report(
         classes.size / 1e6,
         seconds,
