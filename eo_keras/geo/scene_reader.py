@@ -23,7 +23,7 @@ OBSCURED_SCL = (3, 8, 9, 10)
 """Classes of the scene classification that obscure the ground: cloud shadow, clouds, thin cirrus."""
 
 CACHE_MB = 256
-"""GDAL's cache of decoded blocks; its own default is 5 % of the memory for every process."""
+"""GDAL's cache of decoded blocks; its own default is 5 % of the memory for every process. rasterio takes bytes."""
 
 
 _MOST = 1e9
@@ -88,7 +88,7 @@ class SceneReader:
         """Sets GDAL's cache; files are opened when they are first read."""
         import rasterio
 
-        self._open.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
+        self._open.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20))
         return self
 
     def __exit__(self, *exception) -> None:

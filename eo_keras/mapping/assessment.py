@@ -237,7 +237,7 @@ def assess_map(
     points = read_points(
         options.interpreted, options.class_field, layer=options.layer, crs=options.points_crs, others=(MAP_CLASS,)
     )
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), open_class_map(map_path) as class_map:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), open_class_map(map_path) as class_map:
         names = class_map.legend.class_names
         classed = points.values != ""
         truth = np.full(len(points), -1)

@@ -212,7 +212,7 @@ def _copy(vrt: bytes, path: pathlib.Path, resampling: str) -> None:
     from rasterio.errors import RasterioError
     from rasterio.io import MemoryFile
 
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), MemoryFile(vrt, ext=".vrt") as memory:
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB << 20), MemoryFile(vrt, ext=".vrt") as memory:
         try:
             rasterio.shutil.copy(memory.name, path, overview_resampling=resampling, **_OPTIONS)
             with memory.open() as source, rasterio.open(path) as written:

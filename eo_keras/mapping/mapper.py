@@ -356,7 +356,7 @@ class _BlockFile:
     def __enter__(self) -> _BlockFile:
         import rasterio
 
-        self._env = rasterio.Env(GDAL_CACHEMAX=CACHE_MB)
+        self._env = rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20)
         self._env.__enter__()
         self._file = rasterio.open(self._path, "w", **self._profile)
         return self

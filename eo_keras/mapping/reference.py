@@ -184,7 +184,7 @@ def evaluate_map(
     score = {"points": _score_points, "polygons": _score_polygons, "raster": _score_raster}[options.kind]
     import rasterio
 
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), open_class_map(map_path) as class_map:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), open_class_map(map_path) as class_map:
         matching = match(class_map.legend.class_names, table)
         scores, counts = score(class_map, options, matching, progress or (lambda *_: None))
         grid = class_map.grid

@@ -212,7 +212,7 @@ def draw_sample(
     """
     import rasterio
 
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), open_class_map(map_path) as class_map:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), open_class_map(map_path) as class_map:
         grid, classes = class_map.grid, len(class_map.legend)
         expected = options.expected(classes)
         # No class can need more.

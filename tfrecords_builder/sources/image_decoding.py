@@ -18,7 +18,7 @@ import numpy as np
 from eo_keras.errors import EOKerasError, SourceError
 from eo_keras.geo import images as rasters
 
-GDAL_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_CACHEMAX": 64, "GDAL_PAM_ENABLED": False}
+GDAL_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_CACHEMAX": 64 << 20, "GDAL_PAM_ENABLED": False}
 """GDAL looks for no files beside an image, and keeps at most 64 MB of blocks (its default is 5 % of the memory)."""
 
 

@@ -197,3 +197,13 @@ def test_a_damaged_file_is_named(tmp_path):
     path.write_bytes(data[: len(data) // 2])
     with SceneReader(scene) as reader, pytest.raises(SourceError, match="B04.tif"):
         reader.read(0, 0, 60, 60)
+
+
+def test_decoded_blocks_are_kept_for_the_windows_beside(tmp_path):
+    from rasterio._env import get_gdal_config
+
+    path = products.write_raster(tmp_path / "B04.tif", np.full((20, 20), 500, np.uint16), 10)
+    with SceneReader(scenes.open_scene(path, SceneOptions(level="L1C"))) as reader:
+        reader.read(0, 0, 10, 10)
+        # GDAL's own count of bytes: rasterio does not take megabytes, as GDAL's option does.
+        assert get_gdal_config("GDAL_CACHEMAX") == 256 * 1024**2
