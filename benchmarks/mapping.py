@@ -197,7 +197,8 @@ def _load() -> _Loaded:
     from eo_keras.mapping.plan import make_plan
 
     # As maps do it: their process keeps the model that it has opened.
-    predictor = predictors.cached_predictor(FLAGS.run_dir, "none", None)
+    stamp = tuple(scenes.stamp(str(predictors.model_path(FLAGS.run_dir))))
+    predictor = predictors.cached_predictor(FLAGS.run_dir, stamp, "none", None)
     card = predictor.card
     scene = scenes.open_for(card, FLAGS.scene, PredictionOptions(scene_level=LEVEL))
     plan = make_plan([scene], predictors.lattice_of(card), len(card.legend), resolution_m=card.resolution_m)
