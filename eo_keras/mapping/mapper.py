@@ -26,7 +26,7 @@ from eo_keras.core import files, output_files, serialization
 from eo_keras.core import options as declared
 from eo_keras.core.output_folders import FILES, OutputFolder
 from eo_keras.core.work_state import WorkState
-from eo_keras.errors import SourceError, StorageError
+from eo_keras.errors import OptionError, SourceError, StorageError
 from eo_keras.geo.class_map import CLASS, bands_path
 from eo_keras.geo.grid import Grid
 from eo_keras.geo.scene_reader import CACHE_MB
@@ -149,7 +149,11 @@ def map_scene(
         OptionError: if an option does not fit, or the window reaches beyond the map.
     """
     chosen = PredictionOptions(**options)
-    if not isinstance(model, Predictor):
+    if isinstance(model, Predictor):
+        for name in ("tta", "calibrated"):
+            if name in options:
+                raise OptionError(name, "the predictor is open already", remedy="give it to `open_predictor`")
+    else:
         model = predictors.open_predictor(model, tta=chosen.tta, calibrated=chosen.calibrated)
     card, given = model.card, [scene] if isinstance(scene, Scene) else list(scene)
     opened = sources.in_order([sources.fitted(card, one, chosen) for one in given], chosen.pick, chosen.cloud_mask)
@@ -273,7 +277,6 @@ class _Context:
         folder: folder of the blocks' files.
         model: the model's absolute path.
         stamp: numbers that change with the model's files.
-        workers: processes of a machine that share its processors.
     """
 
     plan: MapPlan
@@ -282,7 +285,6 @@ class _Context:
     folder: str
     model: str
     stamp: tuple[int, ...]
-    workers: int
 
 
 def _path(folder: str, block: Block) -> pathlib.Path:
@@ -305,7 +307,6 @@ def map_block(context: _Context, block: Block, *, on_rows: Callable[[int], None]
     if path.exists():
         return
     options, plan = context.options, context.plan
-    _share_processors(context.workers)
     model = predictors.cached_predictor(context.model, context.stamp, options.tta, options.calibrated)
     temporary = path.with_name(f"{files.TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     row = block.row
@@ -417,16 +418,6 @@ class _BlockFile:
         )
 
 
-def _share_processors(workers: int) -> None:
-    """Gives TensorFlow this process's share of the machine's processors."""
-    import tensorflow as tf
-
-    if workers > 1:
-        with contextlib.suppress(RuntimeError):  # It has begun to use them.
-            tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 1) // workers))
-            tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
 def map_scenes(options: MapOptions, *, progress: _Progress = None) -> MapReport:
     """Writes the map of scenes, or goes on with one that was stopped.
 
@@ -454,7 +445,11 @@ def plan_map(options: MapOptions) -> MapJob:
     options.check_engine([str(path)])
     card = predictors.read_card(options.run_dir)
     calibration = predictors.calibration_of(options.run_dir, card, options.tta, options.calibrated)
-    paths = sources.find_scenes(options.scenes)
+    # A pattern may match an earlier map of the same name.
+    own = {os.fspath(path), os.fspath(bands_path(path))}
+    paths = [one for one in sources.find_scenes(options.scenes) if files.absolute(one) not in own]
+    if not paths:
+        raise OptionError("scenes", f"there is nothing but an earlier map, {path}", "at least one scene")
     opened = [sources.open_for(card, files.absolute(one), options) for one in paths]
     opened = sources.in_order(opened, options.pick, options.cloud_mask)
     plan = _plan(card, opened, options)
@@ -491,8 +486,8 @@ def write_map(job: MapJob, *, progress: _Progress = None) -> MapReport:
     work = OutputFolder(job.path.with_name(f"{job.path.name}.unfinished"), _KIND, StorageError)
     with work.held(overwrite=options.overwrite):
         state = WorkState(work, _STATE, "map", StorageError)
-        inputs = [*job.sources, os.fspath(predictors.model_path(options.run_dir))]
-        inputs += [options.area] if options.area else []
+        model = os.fspath(predictors.model_path(options.run_dir))
+        inputs = [*job.sources, model, *([options.area] if options.area else [])]
         stamps = {path: sources.stamp(path) for path in inputs}
         state.begin(_description(options, job.calibration), stamps, overwrite=options.overwrite)
         context = _Context(
@@ -501,8 +496,7 @@ def write_map(job: MapJob, *, progress: _Progress = None) -> MapReport:
             job.bands,
             state.folder,
             files.absolute(options.run_dir),
-            tuple(stamps[inputs[-1]]),
-            options.num_workers if options.engine == "local" else 1,
+            tuple(stamps[model]),
         )
         kept = sum(_path(state.folder, block).exists() for block in plan.blocks)
         _run(context, plan, progress)
