@@ -152,7 +152,7 @@ def map_scene(
     if isinstance(model, Predictor):
         for name in ("tta", "calibrated"):
             if name in options:
-                raise OptionError(name, "the predictor is open already", remedy="give it to `open_predictor`")
+                raise OptionError(name, "the predictor is open already", remedy="give it when the predictor is opened")
     else:
         model = predictors.open_predictor(model, tta=chosen.tta, calibrated=chosen.calibrated)
     card, given = model.card, [scene] if isinstance(scene, Scene) else list(scene)
