@@ -178,6 +178,8 @@ def _readable(path: str):
 
 def _harmonised(numbers: np.ndarray, layer: Layer) -> np.ndarray:
     """Returns harmonized numbers, at least 1; pixels without data are set to 0 by the caller."""
+    if (layer.scale, layer.offset) == (1.0, 0.0) and numbers.dtype == np.uint16:
+        return np.maximum(numbers, 1)
     if layer.scale == 1.0 and layer.offset == int(layer.offset) and numbers.dtype.kind in "ui":
         wide = np.int32 if numbers.dtype.itemsize <= 2 else np.int64
         return np.clip(numbers.astype(wide) + wide(layer.offset), 1, 65535)

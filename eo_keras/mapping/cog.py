@@ -34,7 +34,7 @@ STAGE = "writing the map"
 """Stage that `progress` is called with."""
 
 _CACHE_MB = 64
-_OPTIONS = {"driver": "COG", "compress": "DEFLATE", "bigtiff": "IF_SAFER", "blocksize": 512}
+_OPTIONS = {"driver": "COG", "compress": "DEFLATE", "bigtiff": "IF_SAFER", "blocksize": 512, "num_threads": "ALL_CPUS"}
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML cannot hold."""
 

@@ -73,11 +73,12 @@ class PredictionOptions(SceneReadingOptions):
     batch_size: int | None = option(
         None, minimum=1, help="Windows predicted at once. Default: by the size of a window."
     )
-    block_rows: int = option(
-        plan.BLOCK_ROWS,
+    block_rows: int | None = option(
+        None,
         minimum=1,
         affects_result=False,
-        help="Rows of a block, which is computed at once; it does not change the map.",
+        help=f"Rows of a block, the unit of work of several workers; it does not change the map. Default: "
+        f"{plan.BLOCK_ROWS}, or {plan.BLOCK_CELLS} windows below each other where that is more.",
     )
 
 

@@ -20,8 +20,8 @@ from eo_keras.geo.grid import Grid
 from eo_keras.geo.scenes import Scene
 from eo_keras.mapping.lattice import Axis, Lattice
 
-BLOCK_ROWS = 2048
-"""Default number of rows of a block."""
+BLOCK_ROWS, BLOCK_CELLS = 2048, 32
+"""Default number of rows of a block, and of cells, whichever is more: at its edges, windows are predicted twice."""
 
 _BUFFERS = 400_000_000
 """Bytes of a block's buffers of probabilities, from which its width follows."""
@@ -133,7 +133,7 @@ def make_plan(
     target_crs: str | None = None,
     resolution: float | None = None,
     area: str | None = None,
-    block_rows: int = BLOCK_ROWS,
+    block_rows: int | None = None,
     window: tuple[int, int, int, int] | None = None,
 ) -> MapPlan:
     """Makes the plan of a map.
@@ -147,7 +147,7 @@ def make_plan(
             area's center.
         resolution: pixel size of the map in meters. Default: that of the scenes, which must be the model's.
         area: file of the polygons that the map covers. Default: all that the scenes cover.
-        block_rows: rows of a block.
+        block_rows: rows of a block. Default: see `BLOCK_ROWS`.
         window: first row, first column, height and width on the map's grid, to which the map is limited.
 
     Raises:
@@ -305,7 +305,7 @@ def _blocks(
     looks: Sequence[Look],
     lattice: Lattice,
     classes: int,
-    block_rows: int,
+    block_rows: int | None,
     shape: Any,
     window: tuple[int, int, int, int] | None,
 ) -> list[Block]:
@@ -317,7 +317,7 @@ def _blocks(
     row, column, height, width = window or (0, 0, grid.height, grid.width)
     # Equal blocks, so that the last one is not narrow.
     parts = math.ceil(width / max(lattice.stride * 4, widest))
-    rows = lattice.block_edges(row, row + height, block_rows)
+    rows = lattice.block_edges(row, row + height, block_rows or max(BLOCK_ROWS, BLOCK_CELLS * lattice.stride))
     columns = lattice.block_edges(column, column + width, math.ceil(width / parts) + lattice.stride)
     blocks = []
     for top, bottom in itertools.pairwise(rows):

@@ -115,12 +115,15 @@ class Predictor:
             self._compiled[windows.shape] = tf.function(
                 self._predict, input_signature=[tf.TensorSpec(windows.shape, windows.dtype)]
             ).get_concrete_function()
-        return self._compiled[windows.shape](tf.constant(windows)).numpy()
+        found = self._compiled[windows.shape](tf.constant(windows)).numpy()
+        return found.transpose(0, 2, 3, 1) if found.ndim == 4 else found
 
     def _predict(self, windows: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        return tf.cast(self._model(windows, training=False), tf.float32)
+        found = tf.cast(self._model(windows, training=False), tf.float32)
+        # In memory class by class, as they are blended.
+        return tf.transpose(found, (0, 3, 1, 2)) if self.card.targets.per_pixel else found
 
 
 def open_predictor(

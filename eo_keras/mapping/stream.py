@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import queue
 import threading
 from collections import deque
@@ -70,7 +71,8 @@ class MapRows:
 
     Attributes:
         row: the map's row of the first one.
-        probabilities: float32 (rows, width, classes), means over the looks that are clear; 0 where none is.
+        probabilities: float32 (rows, width, classes), means over the looks that are clear; 0 where none is. Valid until
+            the next rows are taken.
         looks: uint8 (rows, width), number of clear looks, at most 255.
     """
 
@@ -149,17 +151,19 @@ class _LookStream:
         self._rows, self._columns = look.rows(lattice), look.columns(lattice)
         self.row_cells = self._rows.cells_over(self.top, self.bottom)
         self.column_cells = self._columns.cells_over(self.left, self.right)
-        self._taken = [self._columns.weights(cell, self.left, self.right) for cell in self.column_cells]
+        self._runs = [list(_runs(*self._columns.weights(cell, self.left, self.right))) for cell in self.column_cells]
         left, right = (lattice.start(self.column_cells[place]) for place in (0, -1))
         places = np.arange(left, right + lattice.window)
         self._window_columns = mirrored(places, self._columns.first, self._columns.stop)
         self._kept: tuple[int, np.ndarray, np.ndarray] | None = None
-        # Rows from `done` on, which windows above have added to.
+        # What the windows above have added to the rows from `done` on; None for nothing.
         self.done = self.top
-        width = self.right - self.left
-        self._sums = np.zeros((lattice.window, width, classes), np.float32)
+        self._clear = np.zeros((0, self.right - self.left), bool)
+        self._sums: np.ndarray | None = None
         self._votes: np.ndarray | None = None
-        self._clear = np.zeros((lattice.window, width), bool)
+        # Buffers of strips: that of these rows, and those that are used again. New memory takes longer than its use.
+        self._buffer: np.ndarray | None = None
+        self._free: list[np.ndarray] = []
 
     # Reading, in its own thread.
 
@@ -198,43 +202,66 @@ class _LookStream:
         self._kept = top, image, clear
         return _taken(image, rows - top, columns - left), _taken(clear, rows - top, columns - left)
 
-    # Blending.
+    # Blending. Arrays of probabilities have the shape (rows, width, classes) and lie in memory class by class, which
+    # makes a pass over one class several times as fast.
 
     def add_window(self, strip: _Strip, place: int, probabilities: np.ndarray) -> None:
         """Adds a window's predictions to those of its strip."""
-        here, inside, weights = self._taken[place]
-        margin = self.lattice.margin
-        if probabilities.ndim == 1:
-            # One prediction for all pixels: as much as of its window is clear.
-            if strip.sums is None:
-                strip.sums = np.zeros((1, self.right - self.left, self._classes + 1), np.float32)
-            weights = weights * strip.votes[place]
-            strip.sums[0, here, :-1] += weights[:, np.newaxis] * probabilities
-            strip.sums[0, here, -1] += weights
-        else:
-            if strip.sums is None:
-                shape = self.lattice.window - 2 * margin, self.right - self.left, self._classes
-                strip.sums = np.zeros(shape, np.float32)
-            rows = slice(margin, self.lattice.window - margin)
-            strip.sums[:, here] += weights[:, np.newaxis] * probabilities[rows, inside]
-        strip.missing -= 1
+        lattice, strip.missing = self.lattice, strip.missing - 1
+        if strip.sums is None:
+            rows, values = lattice.window - 2 * lattice.margin, self._classes
+            # Of one prediction for all pixels: one row, and the sum of the weights beside the classes.
+            if probabilities.ndim == 1:
+                strip.sums = self._zeros(1, values + 1)
+            elif self._free:
+                strip.sums = self._free.pop()
+                strip.sums.fill(0)
+            else:
+                strip.sums = self._zeros(rows, values)
+        if probabilities.ndim > 1:
+            probabilities = probabilities[lattice.margin : lattice.window - lattice.margin]
+            for here, inside, weights in self._runs[place]:
+                if weights is None:
+                    strip.sums[:, here] = probabilities[:, inside]
+                else:
+                    strip.sums[:, here] += weights[:, np.newaxis] * probabilities[:, inside]
+            return
+        for here, _, weights in self._runs[place]:
+            # As much as of its window is clear.
+            weights = strip.votes[place] if weights is None else weights[:, np.newaxis] * strip.votes[place]
+            strip.sums[0, here, :-1] += weights * probabilities
+            strip.sums[0, here, -1:] += weights
+
+    def _zeros(self, rows: int, classes: int) -> np.ndarray:
+        return np.zeros((classes, rows, self.right - self.left), np.float32).transpose(1, 2, 0)
 
     def add_strip(self, strip: _Strip) -> None:
-        """Adds a complete row of windows to the rows that are not finished."""
+        """Adds a complete row of windows, which begins at `done`, to the rows that are not finished."""
         here, inside, weights = self._rows.weights(strip.cell, self.top, self.bottom)
-        passed = self.done - self.top
-        here = slice(here.start - passed, here.stop - passed)
-        self._clear[here] = strip.clear[inside]
-        if strip.sums is not None:
-            sums, weights = strip.sums, weights[:, np.newaxis, np.newaxis]
-            if len(sums) > 1:
-                margin = self.lattice.margin
-                self._sums[here] += weights * sums[inside.start - margin : inside.stop - margin]
-            else:
-                if self._votes is None:
-                    self._votes = np.zeros(self._clear.shape, np.float32)
-                self._sums[here] += weights * sums[..., :-1]
-                self._votes[here] += weights[..., 0] * sums[..., -1]
+        self._clear, sums = strip.clear[inside], strip.sums
+        if sums is not None and len(sums) == 1:
+            self._add_patches(sums[0], weights)
+            return
+        if sums is not None:
+            # The strip's own rows become those that are not finished.
+            sums = sums[inside.start - self.lattice.margin : inside.stop - self.lattice.margin]
+            for rows, _, ramp in _runs(slice(0, len(weights)), slice(0, len(weights)), weights):
+                if ramp is not None:
+                    sums[rows] *= ramp[:, np.newaxis, np.newaxis]
+        if self._sums is not None and self._votes is None:
+            sums = self._zeros(len(weights), self._classes) if sums is None else sums
+            sums[: len(self._sums)] += self._sums
+        if self._votes is None:
+            if self._buffer is not None:
+                self._free.append(self._buffer)
+            self._sums, self._buffer = sums, strip.sums
+
+    def _add_patches(self, sums: np.ndarray, weights: np.ndarray) -> None:
+        if self._votes is None:
+            self._sums = self._zeros(self.lattice.window, self._classes)
+            self._votes = np.zeros(self._sums.shape[:2], np.float32)
+        self._sums[: len(weights)] += weights[:, np.newaxis, np.newaxis] * sums[:, :-1]
+        self._votes[: len(weights)] += weights[:, np.newaxis] * sums[:, -1]
 
     def finished(self, stop: int) -> tuple[slice, np.ndarray, np.ndarray] | None:
         """Takes the rows up to a row of the map that all windows over them have been added to.
@@ -243,21 +270,45 @@ class _LookStream:
             The rows on the map, probabilities (rows, width, classes), and which pixels are clear; None if there are
             none.
         """
-        stop = min(stop, self.bottom)
-        count = stop - self.done
+        rows = slice(self.done, min(stop, self.bottom))
+        count = rows.stop - rows.start
         if count <= 0:
             return None
-        sums, clear = self._sums[:count].copy(), self._clear[:count].copy()
-        if self._votes is not None:
-            votes = self._votes[:count, :, np.newaxis]
-            np.divide(sums, votes, out=sums, where=votes > 0)
-            # Clear pixels lie in a window that has them.
-            _shift(self._votes, count)
+        self.done, clear = rows.stop, self._clear[:count]
+        self._clear = self._clear[count:]
+        if self._sums is None:
+            return rows, self._zeros(count, self._classes), clear
+        if self._votes is None:
+            sums, self._sums = self._sums[:count], self._sums[count:]
+            return rows, sums, clear
+        sums, votes = self._sums[:count].copy(), self._votes[:count, :, np.newaxis]
+        # Clear pixels lie in a window that has them.
+        np.divide(sums, votes, out=sums, where=votes > 0)
         _shift(self._sums, count)
-        _shift(self._clear, count)
-        rows = slice(self.done, stop)
-        self.done = stop
+        _shift(self._votes, count)
         return rows, sums, clear
+
+
+def _runs(here: slice, inside: slice, weights: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray | None]]:
+    """Divides pixels with weights into runs of weights that are 1, of which no other window has any, and others.
+
+    Args:
+        here: the pixels.
+        inside: the same in a window.
+        weights: their weights.
+
+    Yields:
+        Pixels, the same in the window, and their weights; None for 1.
+    """
+    changes = np.flatnonzero(np.diff(weights == 1)) + 1
+    for first, stop in itertools.pairwise([0, *changes.tolist(), len(weights)]):
+        if first < stop:
+            part = None if weights[first] == 1 else weights[first:stop]
+            yield (
+                slice(here.start + first, here.start + stop),
+                slice(inside.start + first, inside.start + stop),
+                part,
+            )
 
 
 def _taken(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -338,7 +389,14 @@ def _blended(
 def _combined(
     looks: Sequence[_LookStream], start: int, stop: int, block: Block, classes: int, first_clear: bool
 ) -> MapRows:
-    probabilities = np.zeros((stop - start, block.width, classes), np.float32)
+    only = looks[0]
+    whole = (only.done, only.left, only.right) == (start, block.column, block.column + block.width)
+    if len(looks) == 1 and whole and stop <= only.bottom:
+        _, values, clear = only.finished(stop)
+        if not clear.all():
+            values *= clear[..., np.newaxis]
+        return MapRows(start, values, clear.astype(np.uint8))
+    probabilities = np.zeros((classes, stop - start, block.width), np.float32).transpose(1, 2, 0)
     count = np.zeros((stop - start, block.width), np.uint16)
     for look in looks:
         found = look.finished(stop)
@@ -348,12 +406,11 @@ def _combined(
         here = slice(rows.start - start, rows.stop - start), slice(look.left - block.column, look.right - block.column)
         used = clear & (count[here] == 0) if first_clear else clear
         if not used.all():
-            values[~used] = 0
+            values *= used[..., np.newaxis]
         probabilities[here] += values
         count[here] += clear
     if len(looks) > 1 and not first_clear:
-        several = count > 1
-        probabilities[several] /= count[several][:, np.newaxis]
+        probabilities /= np.maximum(count, 1)[..., np.newaxis]
     return MapRows(start, probabilities, np.minimum(count, 255).astype(np.uint8))
 
 
