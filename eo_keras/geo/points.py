@@ -212,8 +212,7 @@ def points_file(
     columns = [np.asarray(values) for values in fields.values()]
     columns = [values.astype(object) if values.dtype.kind == "U" else values for values in columns]
     file = io.BytesIO()
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _FIXED_TIME})
-    try:
+    with vector_files.written_at(_FIXED_TIME):
         pyogrio.raw.write(
             file,
             geometry=shapely.to_wkb(shapely.points(coordinates)),
@@ -225,6 +224,4 @@ def points_file(
             crs=crs,
             dataset_metadata=dict(metadata),
         )
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
     return file.getvalue()

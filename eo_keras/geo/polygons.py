@@ -293,11 +293,11 @@ def write_polygons(
     with (
         files.storage_errors(path),
         tempfile.TemporaryDirectory(prefix=files.TEMPORARY_PREFIX, dir=folder) as temporary,
+        vector_files.written_at(changed),
     ):
         unfinished = pathlib.Path(temporary) / path.name
         if path.exists():
             shutil.copyfile(path, unfinished)
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": changed})
         try:
             pyogrio.raw.write(
                 unfinished,
@@ -312,6 +312,4 @@ def write_polygons(
             )
         except pyogrio.errors.DataSourceError as error:
             raise StorageError(path, f"it cannot be written ({error})", remedy="fix that and try again") from None
-        finally:
-            pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
         os.replace(unfinished, path)

@@ -447,3 +447,19 @@ def _read_parquet(layer: Layer, field: str | None) -> Features:
         geometries = table.column(column).to_numpy()
         values = None if field is None else np.array([*table.column(field).to_pylist(), None], object)[:-1]
     return Features(geometries, values, np.arange(len(geometries)))
+
+
+@contextlib.contextmanager
+def written_at(changed: str | None) -> Iterator[None]:
+    """Sets the time of the last change that GeoPackages get which are written within; a context manager.
+
+    Args:
+        changed: the time (ISO 8601); a fixed one makes equal content equal bytes. None for now.
+    """
+    import pyogrio
+
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": changed})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})

@@ -624,7 +624,7 @@ def _warnings(opened: Sequence[Scene], plan: MapPlan, paths: Sequence[str]) -> l
 
 
 def _check_space(output: pathlib.Path, needed: int) -> None:
-    """Checks that the disk has room for a map.
+    """Checks that the disk has enough free space for a map.
 
     Raises:
         StorageError: if it has not.

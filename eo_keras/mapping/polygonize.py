@@ -21,7 +21,7 @@ import numpy as np
 
 from eo_keras.core import files
 from eo_keras.errors import StorageError
-from eo_keras.geo import pixel_areas, reference_systems, regions
+from eo_keras.geo import pixel_areas, reference_systems, regions, vector_files
 from eo_keras.geo.class_map import CLASS, ClassMap
 from eo_keras.geo.footprints import joined
 from eo_keras.mapping import qgis_style
@@ -335,24 +335,22 @@ class _Layer:
         columns, rows = shapely.get_coordinates(features.polygons).T
         places = np.stack(self._map.grid.coordinates(columns, rows), axis=1)
         polygons = shapely.orient_polygons(shapely.set_coordinates(features.polygons, places))
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _CHANGED})
         try:
-            pyogrio.raw.write(
-                self._path,
-                geometry=shapely.to_wkb(polygons),
-                field_data=list(fields.values()),
-                fields=list(fields),
-                layer=LAYER,
-                driver="GPKG",
-                geometry_type="MultiPolygon",
-                promote_to_multi=True,
-                crs=self._map.grid.crs,
-                append=not first,
-            )
+            with vector_files.written_at(_CHANGED):
+                pyogrio.raw.write(
+                    self._path,
+                    geometry=shapely.to_wkb(polygons),
+                    field_data=list(fields.values()),
+                    fields=list(fields),
+                    layer=LAYER,
+                    driver="GPKG",
+                    geometry_type="MultiPolygon",
+                    promote_to_multi=True,
+                    crs=self._map.grid.crs,
+                    append=not first,
+                )
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             raise _unwritten(self._path, error) from None
-        finally:
-            pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
         self.polygons += len(features.labels)
 
 

@@ -323,6 +323,6 @@ def _rounded(parts: np.ndarray, size: int, most: np.ndarray) -> np.ndarray:
     whole = np.floor(parts + 1e-6).astype(np.int64)
     missing = int(min(size, most.sum())) - int(whole.sum())
     order = np.argsort(-(parts - whole), kind="stable")
-    room = [place for place in order if whole[place] < most[place]]
-    whole[room[: max(0, missing)]] += 1
+    below = [place for place in order if whole[place] < most[place]]
+    whole[below[: max(0, missing)]] += 1
     return whole

@@ -95,7 +95,7 @@ def test_same_bytes_after_an_interruption(make, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         mapper.map_scenes(make(), progress=stop_after(80 * SIZE))
     assert not (tmp_path / "map.tif").exists() and not (tmp_path / "map_bands.tif").exists()
-    # The same command with other options or another scene does not go on with these blocks.
+    # With other options or another scene, these blocks are not resumed.
     for changes in ({"overlap": 8}, {"confidence": False}, {"block_rows": 64}, {"allow_level_mismatch": True}):
         with pytest.raises(StorageError, match=f"unfinished map of something else.*{next(iter(changes))}"):
             mapper.map_scenes(make(**changes))
