@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ import tqdm
 from absl import flags
 
 import eo_keras
+from eo_keras.core import process_memory
 from eo_keras.errors import EOKerasError, OptionError
 from launch import command_names, flag_files, interrupts, options
 from launch.options import with_flags
@@ -48,7 +48,7 @@ def import_tensorflow_quietly() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Without AVX-512, TensorFlow leaves oneDNN off by itself, and ResNet50 trains at a third of the speed.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    _keep_freed_memory()
+    process_memory.keep_freed()
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere, interrupts.standard_error_at(kept):
@@ -61,19 +61,6 @@ def import_tensorflow_quietly() -> None:
             os.close(kept)
     # Its Python side warns, for instance, of the fifth function traced: each run of a comparison has its own.
     tensorflow.get_logger().setLevel("ERROR")
-
-
-def _keep_freed_memory() -> None:
-    """Sets the C library to keep the memory of freed batches for the next ones.
-
-    By default, glibc returns large blocks to the system at once and requests new ones page by page, which takes a
-    quarter of the time of an input pipeline of 13-band images.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    with contextlib.suppress(OSError, AttributeError):  # Other C libraries have no such settings.
-        library = ctypes.CDLL(None)
-        library.mallopt(mmap_threshold, 32 << 20)
-        library.mallopt(trim_threshold, 1 << 30)
 
 
 def run(main: Callable[[], None], flag_values: flags.FlagValues = FLAGS) -> None:

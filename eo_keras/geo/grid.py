@@ -46,6 +46,12 @@ class Grid:
         determinant = a * e - b * d
         return (e * (x - c) - b * (y - f)) / determinant, (a * (y - f) - d * (x - c)) / determinant
 
+    def coarser(self, factor: int) -> Grid:
+        """Returns the grid of pixels that are `factor` times as wide and high, whose last ones may reach beyond it."""
+        a, b, c, d, e, f = self.transform
+        transform = (a * factor, b * factor, c, d * factor, e * factor, f)
+        return Grid(self.crs, transform, -(-self.height // factor), -(-self.width // factor))
+
     def window(self, row: int, column: int, height: int, width: int) -> Grid:
         """Returns the grid of a window; it may reach beyond this grid's edges."""
         a, b, _, d, e, _ = self.transform

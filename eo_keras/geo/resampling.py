@@ -34,12 +34,13 @@ class Pixels:
     Attributes:
         numbers: the stored numbers (height, width); undefined where they are unknown.
         known: bool (height, width).
-        saturated: bool (height, width): known pixels that are saturated, or were interpolated from one that is.
+        saturated: bool (height, width): known pixels that are saturated, or were interpolated from one that is; None
+            for none.
     """
 
     numbers: np.ndarray
     known: np.ndarray
-    saturated: np.ndarray
+    saturated: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,7 @@ def read_known(
             known &= numbers != number
         if numbers.dtype.kind == "f":
             known &= np.isfinite(numbers)
-        saturated = known & (numbers == values.saturated) if values.saturated is not None else np.zeros_like(known)
+        saturated = known & (numbers == values.saturated) if values.saturated is not None else None
         yield Pixels(numbers, known, saturated)
 
 
@@ -147,7 +148,7 @@ class Resampler:
         own = self._own_window(self._grid.window(*window))
         if own is None:
             nothing = np.zeros((height, width), bool)
-            yield from [Pixels(np.zeros((height, width)), nothing, nothing)] * len(indexes)
+            yield from [Pixels(np.zeros((height, width)), nothing, None)] * len(indexes)
             return
         for pixels in read_known(self._dataset, indexes, special, own):
             yield self._resampled(pixels, own, window)
@@ -161,8 +162,8 @@ class Resampler:
         # GDAL is faster where it need not look for what is not known.
         numbers = self._warp(source, own, window, self._resampling, None if whole else math.nan)
         known = ~np.isnan(numbers)
-        saturated = np.zeros_like(known)
-        if pixels.saturated.any():
+        saturated = None
+        if pixels.saturated is not None and pixels.saturated.any():
             saturated = known & (self._footprint(pixels.saturated, own, window) > 0)
         numbers[~known] = 0
         return Pixels(numbers, known, saturated)

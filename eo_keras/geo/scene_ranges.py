@@ -47,7 +47,8 @@ def sample(dataset: Any, index: int, scaling: BandScaling) -> np.ndarray:
         windows = [(int(top), int(left), min(_EDGE, height), min(_EDGE, width)) for top in tops for left in lefts]
     single = resampling.SpecialValues(scaling.nodata, scaling.saturated)
     parts = [pixels for window in windows for pixels in resampling.read_known(dataset, [index], [single], window)]
-    return np.concatenate([pixels.numbers[pixels.known & ~pixels.saturated] for pixels in parts]).astype(np.float64)
+    usual = [one.numbers[one.known if one.saturated is None else one.known & ~one.saturated] for one in parts]
+    return np.concatenate(usual).astype(np.float64)
 
 
 def check(path: str, scalings: Mapping[str, BandScaling], samples: Mapping[str, np.ndarray], user: UserScaling) -> None:

@@ -117,10 +117,12 @@ class SceneReader:
         if height < 1 or width < 1:
             raise OptionError("window", f"{height} x {width} pixels", "at least one pixel")
         grid, scene = self._scene.grid, self._scene
-        image = np.zeros((height, width, len(scene.bands)), np.uint16)
-        mask = np.full((height, width), NO_DATA, np.uint8)
         top, left = max(row, 0), max(column, 0)
         bottom, right = min(row + height, grid.height), min(column + width, grid.width)
+        if (top, left, bottom, right) == (row, column, row + height, column + width):
+            return self._read_inside(row, column, height, width)
+        image = np.zeros((height, width, len(scene.bands)), np.uint16)
+        mask = np.full((height, width), NO_DATA, np.uint8)
         if top >= bottom or left >= right:
             return image, mask
         inside = slice(top - row, bottom - row), slice(left - column, right - column)
@@ -132,18 +134,23 @@ class SceneReader:
         scene = self._scene
         height, width = window[2:]
         image = np.empty((height, width, len(scene.bands)), np.uint16)
-        known, saturated = np.ones((height, width), bool), np.zeros((height, width), bool)
+        known, saturated = np.ones((height, width), bool), None
         for path in dict.fromkeys(layer.path for layer in scene.layers):
             places = [place for place, layer in enumerate(scene.layers) if layer.path == path]
             layers = [scene.layers[place] for place in places]
             for place, layer, pixels in zip(
                 places, layers, self._pixels(layers, scene.resampling, window), strict=True
             ):
-                image[..., place] = _harmonised(pixels.numbers, layer)
+                _harmonise(pixels.numbers, layer, image[..., place])
                 known &= pixels.known
-                saturated |= pixels.saturated
-        image[~known] = 0
-        mask = np.where(known, np.where(saturated, SATURATED, VALID), NO_DATA).astype(np.uint8)
+                if pixels.saturated is not None:
+                    saturated = pixels.saturated if saturated is None else saturated | pixels.saturated
+        mask = np.full((height, width), VALID, np.uint8)
+        if saturated is not None:
+            mask[saturated] = SATURATED
+        if not known.all():
+            mask[~known] = NO_DATA
+            image[~known] = 0
         if scene.scl is not None:
             (classes,) = self._pixels([scene.scl], "nearest", window)
             mask[np.isin(classes.numbers, OBSCURED_SCL) & classes.known & (mask == VALID)] = OBSCURED
@@ -176,14 +183,15 @@ def _readable(path: str):
         ) from None
 
 
-def _harmonised(numbers: np.ndarray, layer: Layer) -> np.ndarray:
-    """Returns harmonized numbers, at least 1; pixels without data are set to 0 by the caller."""
+def _harmonise(numbers: np.ndarray, layer: Layer, out: np.ndarray) -> None:
+    """Writes harmonized numbers, at least 1; pixels without data are set to 0 by the caller."""
     if (layer.scale, layer.offset) == (1.0, 0.0) and numbers.dtype == np.uint16:
-        return np.maximum(numbers, 1)
-    if layer.scale == 1.0 and layer.offset == int(layer.offset) and numbers.dtype.kind in "ui":
+        np.maximum(numbers, 1, out=out)
+    elif layer.scale == 1.0 and layer.offset == int(layer.offset) and numbers.dtype.kind in "ui":
         wide = np.int32 if numbers.dtype.itemsize <= 2 else np.int64
-        return np.clip(numbers.astype(wide) + wide(layer.offset), 1, 65535)
-    values = np.nan_to_num(numbers.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    values = values.clip(-_MOST, _MOST)
-    # Rounding errors, which differ between windows of one grid, must not decide how a half is rounded.
-    return np.clip(np.rint(np.round(values * layer.scale + layer.offset, 2)), 1, 65535)
+        out[...] = np.clip(numbers.astype(wide) + wide(layer.offset), 1, 65535)
+    else:
+        values = np.nan_to_num(numbers.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        values = values.clip(-_MOST, _MOST)
+        # Rounding errors, which differ between windows of one grid, must not decide how a half is rounded.
+        out[...] = np.clip(np.rint(np.round(values * layer.scale + layer.offset, 2)), 1, 65535)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib
 import importlib.resources
 import json
 import math
@@ -78,7 +79,7 @@ class UkisClouds:
                 "say `scene_level`",
             )
         self.bands = BANDS if set(BANDS) <= set(scene.bands) else BANDS[:4]
-        self._network = _Network(len(self.bands), scene.level)
+        self._network = _network(len(self.bands), scene.level)
         width, height = reference_systems.pixel_on_ground(scene.grid)
         self._factor = max(1, round(PIXEL_SIZE / math.sqrt(width * height)))
         self._reader = SceneReader(_coarser(scene, self.bands, self._factor))
@@ -155,6 +156,29 @@ class UkisClouds:
         return np.pad(obscured, ((0, _STEP), (0, _STEP)))[place]
 
 
+def _network(bands: int, level: str) -> _Network:
+    """Returns the network of some bands and a level; a process loads each once.
+
+    Raises:
+        OptionError: if the extra `clouds` is not installed.
+    """
+    try:
+        importlib.import_module("onnxruntime")
+        importlib.resources.files("ukis_csmask")
+    except ImportError:
+        raise OptionError(
+            "`cloud_mask=ukis`",
+            "ukis-csmask or onnxruntime is not installed",
+            remedy="run pip install 'eo-keras[clouds]'",
+        ) from None
+    return _loaded_network(bands, level)
+
+
+@functools.cache
+def _loaded_network(bands: int, level: str) -> _Network:
+    return _Network(bands, level)
+
+
 class _Network:
     """Network of ukis-csmask.
 
@@ -164,20 +188,13 @@ class _Network:
     """
 
     def __init__(self, bands: int, level: str):
-        try:
-            import onnxruntime
+        import onnxruntime
 
-            folder = importlib.resources.files("ukis_csmask")
-        except ImportError:
-            raise OptionError(
-                "`cloud_mask=ukis`",
-                "ukis-csmask or onnxruntime is not installed",
-                remedy="run pip install 'eo-keras[clouds]'",
-            ) from None
         options = onnxruntime.SessionOptions()
         # Its threads would else keep the processors busy between two cells, which the model's predictions need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         stem = f"model_{bands}b_{level.lower()}"
+        folder = importlib.resources.files("ukis_csmask")
         with importlib.resources.as_file(folder / f"{stem}.onnx") as path:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
@@ -217,10 +234,7 @@ def _with_bands(scene: Scene, bands: Sequence[str], **changes: Any) -> Scene:
 
 def _coarser(scene: Scene, bands: Sequence[str], factor: int) -> Scene:
     """Returns some bands of a scene averaged over blocks of `factor` x `factor` pixels, without its classification."""
-    a, b, c, d, e, f = scene.grid.transform
-    transform = a * factor, b * factor, c, d * factor, e * factor, f
-    grid = Grid(scene.grid.crs, transform, -(-scene.grid.height // factor), -(-scene.grid.width // factor))
-    return _with_bands(scene, bands, grid=grid, scl=None, resampling="average")
+    return _with_bands(scene, bands, grid=scene.grid.coarser(factor), scl=None, resampling="average")
 
 
 class MaskedReader:

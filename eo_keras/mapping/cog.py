@@ -21,7 +21,10 @@ import pathlib
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from xml.sax import saxutils
+
+import numpy as np
 
 from eo_keras.core import files, serialization
 from eo_keras.errors import StorageError
@@ -35,6 +38,8 @@ STAGE = "writing the map"
 
 _CACHE_MB = 64
 _OPTIONS = {"driver": "COG", "compress": "DEFLATE", "bigtiff": "IF_SAFER", "blocksize": 512, "num_threads": "ALL_CPUS"}
+# Of class maps, the default of 6 saves 7 % of the space and takes half as long again.
+_OPTIONS |= {"level": 5}
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML cannot hold."""
 
@@ -205,6 +210,19 @@ def _writable(text: str) -> str:
     return _UNWRITABLE.sub("?", text)
 
 
+def _equal(one: Any, other: Any) -> bool:
+    """Returns whether two open files of one size hold the same numbers."""
+    from rasterio.windows import Window
+
+    step = int(_OPTIONS["blocksize"])
+    windows = (Window(0, row, one.width, min(step, one.height - row)) for row in range(0, one.height, step))
+    return all(
+        np.array_equal(one.read(band, window=window), other.read(band, window=window))
+        for window in windows
+        for band in one.indexes
+    )
+
+
 def _copy(vrt: bytes, path: pathlib.Path, resampling: str) -> None:
     import rasterio
     import rasterio.shutil
@@ -216,9 +234,8 @@ def _copy(vrt: bytes, path: pathlib.Path, resampling: str) -> None:
         try:
             rasterio.shutil.copy(memory.name, path, overview_resampling=resampling, **_OPTIONS)
             with memory.open() as source, rasterio.open(path) as written:
-                whole = all(source.checksum(band) == written.checksum(band) for band in source.indexes)
-            # On a full disk, GDAL can end without an error.
-            problem = "" if whole else "not all of it reached the disk"
+                # On a full disk, GDAL can end without an error.
+                problem = "" if _equal(source, written) else "not all of it reached the disk"
         except (RasterioError, CPLE_BaseError, SystemError) as error:  # Without a message it is a SystemError.
             problem = str(error.__cause__ or error)
     if problem:

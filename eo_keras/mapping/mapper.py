@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import eo_keras
-from eo_keras.core import files, output_files, serialization
+from eo_keras.core import files, output_files, process_memory, serialization
 from eo_keras.core import options as declared
 from eo_keras.core.output_folders import FILES, OutputFolder
 from eo_keras.core.work_state import WorkState
@@ -87,7 +87,7 @@ class MapJob:
         card: the model's card.
         calibration: text on the temperature.
         bands: names of the map's bands.
-        bytes_needed: disk space that it needs at most.
+        bytes_needed: disk space that it still needs at most.
         sources: the paths of the scenes.
         warnings: lines for the user.
     """
@@ -328,6 +328,7 @@ def map_block(context: _Context, block: Block, *, on_rows: Callable[[int], None]
         raise SourceError(where, f"{found}, at {place}", expected, remedy) from error
     finally:
         temporary.unlink(missing_ok=True)
+        process_memory.return_freed()
 
 
 class _BlockFile:
@@ -455,7 +456,9 @@ def plan_map(options: MapOptions) -> MapJob:
     plan = _plan(card, opened, options)
     products.check_inputs(options.products, plan.grid)
     names = band_names(options, card.legend, len(plan.looks))
-    needed = cog.bytes_needed(plan.grid, len(names)) + sum(map(len, plan.blocks)) * len(names)
+    _, state = _unfinished(path)
+    todo = [block for block in plan.blocks if not _path(state.folder, block).exists()]
+    needed = cog.bytes_needed(plan.grid, len(names)) + sum(map(len, todo)) * len(names)
     job = MapJob(
         options, path, plan, card, calibration, names, needed, tuple(paths), tuple(_warnings(opened, plan, paths))
     )
@@ -483,9 +486,8 @@ def write_map(job: MapJob, *, progress: _Progress = None) -> MapReport:
         StorageError: if the disk is full, or the unfinished map beside it is of something else.
     """
     started, seconds, options, plan = time.monotonic(), {}, job.options, job.plan
-    work = OutputFolder(job.path.with_name(f"{job.path.name}.unfinished"), _KIND, StorageError)
+    work, state = _unfinished(job.path)
     with work.held(overwrite=options.overwrite):
-        state = WorkState(work, _STATE, "map", StorageError)
         model = os.fspath(predictors.model_path(options.run_dir))
         inputs = [*job.sources, model, *([options.area] if options.area else [])]
         stamps = {path: sources.stamp(path) for path in inputs}
@@ -509,13 +511,30 @@ def write_map(job: MapJob, *, progress: _Progress = None) -> MapReport:
     with contextlib.suppress(OSError):
         os.rmdir(work.folder)
     seconds["all"] = time.monotonic() - started
-    return MapReport(job.path, tuple(made), seconds, kept, tuple(work.take_warnings()))
+    warnings = [*work.take_warnings(), *_earlier(job, made)]
+    return MapReport(job.path, tuple(made), seconds, kept, tuple(warnings))
+
+
+def _unfinished(path: pathlib.Path) -> tuple[OutputFolder, WorkState]:
+    """Returns the folder of a map's unfinished work, and its state; nothing is written."""
+    work = OutputFolder(path.with_name(f"{path.name}.unfinished"), _KIND, StorageError)
+    return work, WorkState(work, _STATE, "map", StorageError)
 
 
 def _remove_stale(job: MapJob, made: Iterable[pathlib.Path]) -> None:
     """Removes files that this program wrote for an earlier map of the same name and that the new one has not."""
     stale = {bands_path(job.path)} - set(made)
     OutputFolder(job.path.parent, FILES, StorageError).remove(path.name for path in stale)
+
+
+def _earlier(job: MapJob, made: Iterable[pathlib.Path]) -> list[str]:
+    """Returns warnings about products of an earlier map of the same name.
+
+    They stay: another command may have written a file of such a name.
+    """
+    every = products.every_path(job.path.parent, job.path.stem)
+    names = [path.name for path in every if path not in set(made) and path.exists()]
+    return [f"{', '.join(names)} beside the map was not written with it"] if names else []
 
 
 def _run(context: _Context, plan: MapPlan, progress: _Progress) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def batch_size_of(lattice: Lattice) -> int:
 
 
 class Predictor:
-    """Model that predicts batches of windows; compiled once, for one shape.
+    """Model that predicts batches of windows; compiled once for each shape, and called by any number of threads.
 
     Args:
         model: called as a Keras model is; from numbers (batch, window, window, bands) to probabilities.
@@ -99,6 +100,7 @@ class Predictor:
             model = SymmetryMean(model, len(card.legend), per_pixel=card.targets.per_pixel)
         self._model = model
         self._compiled: dict[tuple[int, ...], Any] = {}
+        self._compiling = threading.Lock()
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
         """Predicts windows.
@@ -107,15 +109,17 @@ class Predictor:
             windows: (batch, window, window, bands), numbers of the card's dtype.
 
         Returns:
-            float32 (batch, classes) or, of a segmentation model, (batch, window, window, classes).
+            float32 (batch, classes) or, of a segmentation model, (batch, window, window, classes); read-only.
         """
         import tensorflow as tf
 
-        if windows.shape not in self._compiled:
-            self._compiled[windows.shape] = tf.function(
-                self._predict, input_signature=[tf.TensorSpec(windows.shape, windows.dtype)]
-            ).get_concrete_function()
-        found = self._compiled[windows.shape](tf.constant(windows)).numpy()
+        with self._compiling:
+            if windows.shape not in self._compiled:
+                self._compiled[windows.shape] = tf.function(
+                    self._predict, input_signature=[tf.TensorSpec(windows.shape, windows.dtype)]
+                ).get_concrete_function()
+        # On the CPU, the array shares the tensor's memory; `numpy` would copy it.
+        found = np.asarray(self._compiled[windows.shape](tf.constant(windows)))
         return found.transpose(0, 2, 3, 1) if found.ndim == 4 else found
 
     def _predict(self, windows: tf.Tensor) -> tf.Tensor:

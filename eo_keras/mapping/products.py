@@ -81,6 +81,12 @@ def paths(options: ProductOptions, folder: str | os.PathLike[str], stem: str) ->
     return {product: pathlib.Path(folder) / name for product, (wanted, name) in written.items() if wanted}
 
 
+def every_path(folder: str | os.PathLike[str], stem: str) -> list[pathlib.Path]:
+    """Returns the files that `write_products` writes if all products are wanted."""
+    every = ProductOptions(areas=True, zones="zones", polygons=True, quicklook=True, page=True)
+    return list(paths(every, folder, stem).values())
+
+
 def check_inputs(options: ProductOptions, grid: Grid) -> None:
     """Reads what `write_products` needs beside a map, before there is one.
 

@@ -132,20 +132,12 @@ def in_order(opened: Sequence[Scene], pick: str, cloud_mask: str | None) -> list
 
 def _clear_share(scene: Scene, cloud_mask: str | None) -> float:
     """Returns the share of a scene's pixels that are clear, by a picture of it with fewer pixels."""
-    grid = scene.grid
-    factor = max(1, -(-max(grid.height, grid.width) // _LOOKED_AT))
-    a, b, c, d, e, f = grid.transform
-    small = dataclasses.replace(
-        grid,
-        transform=(a * factor, b * factor, c, d * factor, e * factor, f),
-        height=max(1, grid.height // factor),
-        width=max(1, grid.width // factor),
-    )
+    factor = max(1, -(-max(scene.grid.height, scene.grid.width) // _LOOKED_AT))
     # Nearest pixels: of a whole product, few are needed.
     mask = mask_of(scene, cloud_mask)
     if mask != "ukis":
         first = {"bands": scene.bands[:1], "layers": scene.layers[:1], "resampling": "nearest"}
-        scene = dataclasses.replace(scene, grid=small, **first)
+        scene = dataclasses.replace(scene, grid=scene.grid.coarser(factor), **first)
     clear, pixels, step = 0, 0, max(1, 4 * _LOOKED_AT // factor)
     with MaskedReader(scene, scene.bands[:1], mask) as reader:
         for row in range(0, scene.grid.height, step):

@@ -1,10 +1,12 @@
-"""Stream of a block of a map: windows are read, predicted and blended, row by row, in three threads.
+"""Stream of a block of a map: windows are read, predicted and blended, row by row, each step in threads of its own.
 
 Memory depends on the block's width and on the size of a window, not on the number of rows.
 """
 
 from __future__ import annotations
 
+import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
@@ -21,10 +23,17 @@ from eo_keras.mapping.plan import Block, Look, MapPlan
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Function from windows (batch, window, window, bands) to probabilities float32 (batch, window, window, classes) or, of
-a classifier, (batch, classes)."""
+a classifier, (batch, classes). It is called in several threads at once."""
 
-_AHEAD = 3
-"""Number of batches that are read, or predicted, before they are needed."""
+_AT_ONCE = 2
+"""Number of batches that are predicted at once: while one waits for memory or a single thread, the other computes."""
+
+_SUBMITTED = 4
+"""Number of batches that are predicted, or wait for it, while finished rows are written."""
+
+_READ_AHEAD = 8
+"""Number of strips and batches that are read before they are needed: decoding a row of a file's tiles takes as long as
+several batches."""
 
 _T = TypeVar("_T")
 
@@ -109,7 +118,6 @@ class _Batch:
 
     images: np.ndarray
     windows: list[tuple[_Strip, int]]
-    probabilities: np.ndarray | None = None
 
 
 def stream(
@@ -131,7 +139,7 @@ def stream(
     looks = [_LookStream(plan.lattice, look, block.over(look), classes) for look in plan.looks_over(block)]
     with contextlib.ExitStack() as threads:
         read = _prefetched(_reading(looks, inputs), threads)
-        predicted = _prefetched(_predicting(read, predict), threads)
+        predicted = _predicted(read, predict, threads)
         yield from _blended(predicted, looks, block, classes, first_clear)
 
 
@@ -154,7 +162,9 @@ class _LookStream:
         self._runs = [list(_runs(*self._columns.weights(cell, self.left, self.right))) for cell in self.column_cells]
         left, right = (lattice.start(self.column_cells[place]) for place in (0, -1))
         places = np.arange(left, right + lattice.window)
-        self._window_columns = mirrored(places, self._columns.first, self._columns.stop)
+        self._read_columns = mirrored(places, self._columns.first, self._columns.stop)
+        self._mirrored_columns = np.flatnonzero(self._read_columns != places)
+        # First row, pixels and clear ones of the row of windows that was read last, mirrored rows left out.
         self._kept: tuple[int, np.ndarray, np.ndarray] | None = None
         # What the windows above have added to the rows from `done` on; None for nothing.
         self.done = self.top
@@ -173,8 +183,7 @@ class _LookStream:
         Returns:
             The strip, its pixels (window, columns of all windows, bands), and the windows with clear pixels.
         """
-        rows, columns = self._rows.mirrored(cell), self._window_columns
-        image, clear = self._read(reader, rows, columns)
+        image, clear = self._read(reader, self._rows.mirrored(cell))
         size, stride = self.lattice.window, self.lattice.stride
         # Clear pixels up to each column, for the count of any window.
         counts = np.concatenate([[0], np.cumsum(clear.sum(axis=0, dtype=np.int64))])
@@ -186,21 +195,38 @@ class _LookStream:
         own = clear[:, first : first + self.right - self.left]
         return _Strip(self, cell, own, votes, len(seen)), image, seen
 
-    def _read(self, reader: PixelReader, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        top, bottom, left = int(rows.min()), int(rows.max()) + 1, int(columns.min())
-        width = int(columns.max()) + 1 - left
-        first = top
-        parts = []
+    def _read(self, reader: PixelReader, rows: np.ndarray) -> Sequence[np.ndarray]:
+        """Reads the pixels of rows over the columns of all windows, and which of them are clear."""
+        top, bottom = int(rows.min()), int(rows.max()) + 1
+        found, first = None, top
         if self._kept is not None and self._kept[0] <= top < self._kept[0] + len(self._kept[1]):
             # The windows above have read their overlap with these.
-            kept = slice(top - self._kept[0], bottom - self._kept[0])
-            parts.append((self._kept[1][kept], self._kept[2][kept]))
-            first += len(parts[0][0])
+            found = [array[top - self._kept[0] : bottom - self._kept[0]] for array in self._kept[1:]]
+            first += len(found[0])
         if first < bottom:
-            parts.append(reader.read(first - self.look.row, left - self.look.column, bottom - first, width))
-        image, clear = (np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for arrays in zip(*parts, strict=True))
-        self._kept = top, image, clear
-        return _taken(image, rows - top, columns - left), _taken(clear, rows - top, columns - left)
+            left = int(self._read_columns.min())
+            width = int(self._read_columns.max()) + 1 - left
+            read = reader.read(first - self.look.row, left - self.look.column, bottom - first, width)
+            columns = self._read_columns - left
+            found = [self._joined(*arrays, columns) for arrays in zip(found or (None, None), read, strict=True)]
+        self._kept = top, *found
+        if np.array_equal(rows, np.arange(top, bottom)):
+            return found
+        return [array.take(rows - top, axis=0) for array in found]
+
+    def _joined(self, above: np.ndarray | None, read: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Returns rows that were kept, if there are any, and below them others: given columns of what was read."""
+        kept = 0 if above is None else len(above)
+        joined = np.empty((kept + len(read), len(columns), *read.shape[2:]), read.dtype)
+        if above is not None:
+            joined[:kept] = above
+        below, edges = joined[kept:], self._mirrored_columns
+        inside = np.setdiff1d(np.arange(len(columns)), edges, assume_unique=True)
+        if len(inside):
+            place = slice(int(inside[0]), int(inside[-1]) + 1)
+            below[:, place] = read[:, columns[place.start] : columns[place.stop - 1] + 1]
+        below[:, edges] = read[:, columns[edges]]
+        return joined
 
     # Blending. Arrays of probabilities have the shape (rows, width, classes) and lie in memory class by class, which
     # makes a pass over one class several times as fast.
@@ -279,7 +305,8 @@ class _LookStream:
         if self._sums is None:
             return rows, self._zeros(count, self._classes), clear
         if self._votes is None:
-            sums, self._sums = self._sums[:count], self._sums[count:]
+            # The rest is copied, so that the strip's buffer can be used again.
+            sums, self._sums = self._sums[:count], self._sums[count:].copy(order="K")
             return rows, sums, clear
         sums, votes = self._sums[:count].copy(), self._votes[:count, :, np.newaxis]
         # Clear pixels lie in a window that has them.
@@ -309,15 +336,6 @@ def _runs(here: slice, inside: slice, weights: np.ndarray) -> Iterator[tuple[sli
                 slice(inside.start + first, inside.start + stop),
                 part,
             )
-
-
-def _taken(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Returns values at rows and columns; a view where these are in order."""
-    for axis, places in enumerate((rows, columns)):
-        if len(places) == values.shape[axis] and (np.diff(places) == 1).all():
-            continue
-        values = values.take(places, axis=axis)
-    return values
 
 
 def _shift(values: np.ndarray, count: int) -> None:
@@ -351,39 +369,54 @@ def _reading(looks: Sequence[_LookStream], inputs: StreamInput) -> Generator[_St
             yield batch
 
 
-def _predicting(items: Iterator[_Strip | _Batch], predict: Predict) -> Generator[_Strip | _Batch]:
+def _predicted(
+    items: Iterator[_Strip | _Batch], predict: Predict, opened: contextlib.ExitStack
+) -> Iterator[tuple[_Strip | _Batch, np.ndarray | None]]:
+    """Yields strips and batches as they come, the batches with their predictions, which threads compute ahead."""
+    pool = concurrent.futures.ThreadPoolExecutor(_AT_ONCE)
+    opened.callback(pool.shutdown, cancel_futures=True)
+    ahead: deque[tuple[_Strip | _Batch, concurrent.futures.Future[np.ndarray] | None]] = deque()
+    batches = 0
     for item in items:
-        if isinstance(item, _Batch):
-            item.probabilities = predict(item.images)
-        yield item
+        batches += isinstance(item, _Batch)
+        ahead.append((item, pool.submit(predict, item.images) if isinstance(item, _Batch) else None))
+        while batches == _SUBMITTED:
+            ready, future = ahead.popleft()
+            batches -= future is not None
+            yield ready, future and future.result()
+    for ready, future in ahead:
+        yield ready, future and future.result()
 
 
 def _blended(
-    items: Iterator[_Strip | _Batch], looks: Sequence[_LookStream], block: Block, classes: int, first_clear: bool
+    items: Iterator[tuple[_Strip | _Batch, np.ndarray | None]],
+    looks: Sequence[_LookStream],
+    block: Block,
+    classes: int,
+    first_clear: bool,
 ) -> Iterator[MapRows]:
     waiting: deque[_Strip] = deque()
     done, bottom = block.row, block.row + block.height
     lattice = looks[0].lattice
-
-    def emit(stop: int) -> Iterator[MapRows]:
-        nonlocal done
-        if stop > done:
-            yield _combined(looks, done, stop, block, classes, first_clear)
-            done = stop
-
-    for item in items:
+    # Strips of each row of the lattice that are not added yet.
+    missing = collections.Counter(cell for look in looks for cell in look.row_cells)
+    for item, predictions in items:
         if isinstance(item, _Strip):
             waiting.append(item)
         else:
-            for (strip, place), values in zip(item.windows, item.probabilities, strict=False):
+            for (strip, place), values in zip(item.windows, predictions, strict=False):
                 strip.look.add_window(strip, place, values)
-            item.windows.clear()
         while waiting and not waiting[0].missing:
             strip = waiting.popleft()
-            # Rows above the first window of this strip get nothing more, from any look.
-            yield from emit(min(bottom, lattice.start(strip.cell) + lattice.margin))
             strip.look.add_strip(strip)
-    yield from emit(bottom)
+            missing[strip.cell] -= 1
+            # Rows above the first window of the next row get nothing more, from any look.
+            stop = min(bottom, lattice.start(strip.cell + 1) + lattice.margin)
+            if not missing[strip.cell] and stop > done:
+                yield _combined(looks, done, stop, block, classes, first_clear)
+                done = stop
+    if done < bottom:
+        yield _combined(looks, done, bottom, block, classes, first_clear)
 
 
 def _combined(
@@ -416,7 +449,7 @@ def _combined(
 
 def _prefetched(items: Generator[_T], opened: contextlib.ExitStack) -> Iterator[_T]:
     """Returns an iterator whose items are made in a thread, some ahead; the thread ends when the stack is closed."""
-    made: queue.Queue[tuple[bool, Any]] = queue.Queue(_AHEAD)
+    made: queue.Queue[tuple[bool, Any]] = queue.Queue(_READ_AHEAD)
     stopped = threading.Event()
 
     def put(entry: tuple[bool, Any]) -> bool:

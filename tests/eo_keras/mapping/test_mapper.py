@@ -13,6 +13,7 @@ from eo_keras.geo import scenes
 from eo_keras.geo.class_map import open_class_map
 from eo_keras.mapping import mapper, predictors
 from eo_keras.mapping.options import MapOptions
+from eo_keras.mapping.products import ProductOptions
 from eo_keras.metrics import calibration
 from eo_keras.runs import folder as runs
 from eo_keras.runs import temperature
@@ -99,6 +100,9 @@ def test_same_bytes_after_an_interruption(make, tmp_path):
     for changes in ({"overlap": 8}, {"confidence": False}, {"block_rows": 64}, {"allow_level_mismatch": True}):
         with pytest.raises(StorageError, match=f"unfinished map of something else.*{next(iter(changes))}"):
             mapper.map_scenes(make(**changes))
+    # Of blocks that are there, no more space is asked for.
+    needed = mapper.plan_map(make("whole.tif", overwrite=True)).bytes_needed
+    assert mapper.plan_map(make()).bytes_needed <= needed - 2 * 32 * SIZE
     report = mapper.map_scenes(make())
     assert report.kept_blocks >= 1
     assert made(tmp_path, "map") == made(tmp_path, "whole")
@@ -168,9 +172,11 @@ def test_files_that_are_there(make, tmp_path):
     # Without further bands there is no such file, and it stays.
     mapper.map_scenes(make(confidence=False))
     assert (tmp_path / "map_bands.tif").read_bytes() == b"mine"
-    mapper.map_scenes(make("other.tif"))
+    report = mapper.map_scenes(make("other.tif", products=ProductOptions(areas=True)))
+    assert not report.warnings
     before = (tmp_path / "other.tif").read_bytes()
-    mapper.map_scenes(make("other.tif", confidence=False, overlap=0))
+    report = mapper.map_scenes(make("other.tif", confidence=False, overlap=0))
+    assert report.warnings == ("other_areas.csv beside the map was not written with it",)
     assert not (tmp_path / "other_bands.tif").exists() and (tmp_path / "other.tif").read_bytes() != before
     (tmp_path / "other.tif").write_bytes(b"mine")
     with pytest.raises(StorageError, match="other.tif: it is already there"):
