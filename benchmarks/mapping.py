@@ -240,7 +240,11 @@ def _map() -> None:
 
 
 def _forward() -> None:
+    from eo_keras.mapping import stream
+
     loaded = _load()
+    # As many windows at once as a map predicts, in one batch.
+    loaded = dataclasses.replace(loaded, batch_size=loaded.batch_size * stream.AT_ONCE)
     batches: list[np.ndarray] = []
 
     def keep(images: np.ndarray) -> np.ndarray:

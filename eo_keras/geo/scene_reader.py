@@ -14,17 +14,13 @@ from typing import Any
 import numpy as np
 
 from eo_keras.errors import OptionError
-from eo_keras.geo import raster_files, scenes
+from eo_keras.geo import block_cache, raster_files, scenes
 from eo_keras.geo.resampling import Pixels, Resampler, SpecialValues
 from eo_keras.geo.scenes import Layer, Scene, SceneOptions
 from eo_keras.records.example import NO_DATA, OBSCURED, SATURATED, VALID
 
 OBSCURED_SCL = (3, 8, 9, 10)
 """Classes of the scene classification that obscure the ground: cloud shadow, clouds, thin cirrus."""
-
-CACHE_MB = 256
-"""GDAL's cache of decoded blocks; its own default is 5 % of the memory for every process. rasterio takes bytes."""
-
 
 _MOST = 1e9
 """Largest absolute number that is not "no data"; larger ones would overflow when scaled."""
@@ -85,10 +81,19 @@ class SceneReader:
         self._resamplers: dict[tuple[str, str], Resampler] = {}
 
     def __enter__(self) -> SceneReader:
-        """Sets GDAL's cache; files are opened when they are first read."""
-        import rasterio
+        """Opens the files.
 
-        self._open.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20))
+        Raises:
+            SourceError: if one cannot be opened.
+        """
+        scene, needed = self._scene, 0
+        layers = [*scene.layers, *([scene.scl] if scene.scl is not None else [])]
+        with contextlib.ExitStack() as opened:
+            for path in dict.fromkeys(layer.path for layer in layers):
+                dataset = self._sources[path] = opened.enter_context(raster_files.open_dataset(path))
+                needed += block_cache.bytes_needed(dataset, [layer.index for layer in layers if layer.path == path])
+            opened.enter_context(block_cache.room_for(needed))
+            self._open = opened.pop_all()
         return self
 
     def __exit__(self, *exception) -> None:
@@ -160,8 +165,6 @@ class SceneReader:
         """Reads bands of one file on the scene's grid, one by one: interpolated ones need much memory."""
         path, key = layers[0].path, (layers[0].path, resampling)
         if key not in self._resamplers:
-            if path not in self._sources:
-                self._sources[path] = self._open.enter_context(raster_files.open_dataset(path))
             self._resamplers[key] = Resampler(self._sources[path], self._scene.grid, resampling)
         special = [SpecialValues(layer.nodata, layer.saturated) for layer in layers]
         with _readable(path):

@@ -29,7 +29,6 @@ from eo_keras.core.work_state import WorkState
 from eo_keras.errors import OptionError, SourceError, StorageError
 from eo_keras.geo.class_map import CLASS, bands_path
 from eo_keras.geo.grid import Grid
-from eo_keras.geo.scene_reader import CACHE_MB
 from eo_keras.geo.scenes import Scene
 from eo_keras.legends.catalogue import IGNORE, Legend
 from eo_keras.mapping import cog, predictors, products, stream
@@ -358,8 +357,6 @@ class _BlockFile:
     def __enter__(self) -> _BlockFile:
         import rasterio
 
-        self._env = rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20)
-        self._env.__enter__()
         self._file = rasterio.open(self._path, "w", **self._profile)
         return self
 
@@ -371,8 +368,6 @@ class _BlockFile:
         except RasterioError:
             if exception[0] is None:
                 raise self._torn() from None
-        finally:
-            self._env.__exit__(*exception)
 
     def write(self, bands: np.ndarray) -> None:
         """Writes the next rows, uint8 (bands, rows, width)."""

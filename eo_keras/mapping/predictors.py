@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 TTA = ("none", "d4")
 """Test-time augmentations: none, or the mean over the eight symmetries of a window."""
 
-_PIXELS = 64 * 64 * 64
-"""Pixels of a batch of which the default batch size is made."""
+_PIXELS = 64 * 64 * 32
+"""Pixels of a batch by which the default batch size is chosen; the stream of a block predicts two batches at once."""
 
 
 def read_card(model: str | os.PathLike[str]) -> ModelCard:

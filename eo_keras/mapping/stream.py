@@ -25,7 +25,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 """Function from windows (batch, window, window, bands) to probabilities float32 (batch, window, window, classes) or, of
 a classifier, (batch, classes). It is called in several threads at once."""
 
-_AT_ONCE = 2
+AT_ONCE = 2
 """Number of batches that are predicted at once: while one waits for memory or a single thread, the other computes."""
 
 _SUBMITTED = 4
@@ -373,7 +373,7 @@ def _predicted(
     items: Iterator[_Strip | _Batch], predict: Predict, opened: contextlib.ExitStack
 ) -> Iterator[tuple[_Strip | _Batch, np.ndarray | None]]:
     """Yields strips and batches as they come, the batches with their predictions, which threads compute ahead."""
-    pool = concurrent.futures.ThreadPoolExecutor(_AT_ONCE)
+    pool = concurrent.futures.ThreadPoolExecutor(AT_ONCE)
     opened.callback(pool.shutdown, cancel_futures=True)
     ahead: deque[tuple[_Strip | _Batch, concurrent.futures.Future[np.ndarray] | None]] = deque()
     batches = 0

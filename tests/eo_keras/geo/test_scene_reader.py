@@ -1,5 +1,7 @@
 """Windows of scenes: offsets applied once, coarser bands on the fine grid, and what is not valid."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import rasterio
@@ -199,11 +201,27 @@ def test_a_damaged_file_is_named(tmp_path):
         reader.read(0, 0, 60, 60)
 
 
-def test_decoded_blocks_are_kept_for_the_windows_beside(tmp_path):
+def test_two_rows_of_decoded_blocks_fit_the_cache(tmp_path):
     from rasterio._env import get_gdal_config
 
-    path = products.write_raster(tmp_path / "B04.tif", np.full((20, 20), 500, np.uint16), 10)
-    with SceneReader(scenes.open_scene(path, SceneOptions(level="L1C"))) as reader:
-        reader.read(0, 0, 10, 10)
+    path, wide = tmp_path / "B04.tif", tmp_path / "wide.tif"
+    products.write_raster(path, np.full((20, 20), 500, np.uint16), 10)
+    profile = {"driver": "GTiff", "crs": "EPSG:32633", "dtype": "uint16", "tiled": True, "sparse_ok": True}
+    profile |= {"transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6), "compress": "deflate"}
+    size = {"height": 4096, "width": 32_768, "count": 2, "blockxsize": 512, "blockysize": 512}
+    with rasterio.open(wide, "w", **profile, **size, interleave="pixel") as dataset:
+        dataset.descriptions = ("B03", "B04")
+        dataset.update_tags(scale="1")
+    scene = scenes.open_scene(wide, SceneOptions(level="L1C", bands=("B04",)))
+    two_rows = 2 * 512 * 32_768 * 2 * 2  # Blocks of both bands, of which one is read.
+    with SceneReader(scenes.open_scene(path, SceneOptions(level="L1C"))):
         # GDAL's own count of bytes: rasterio does not take megabytes, as GDAL's option does.
-        assert get_gdal_config("GDAL_CACHEMAX") == 256 * 1024**2
+        assert get_gdal_config("GDAL_CACHEMAX") == 64 * 1024**2
+        with SceneReader(scene):
+            assert two_rows < get_gdal_config("GDAL_CACHEMAX") < two_rows + 10_000
+            with SceneReader(scene):
+                assert get_gdal_config("GDAL_CACHEMAX") > 2 * two_rows
+            with contextlib.ExitStack() as opened:
+                for _ in range(8):
+                    opened.enter_context(SceneReader(scene))
+                assert get_gdal_config("GDAL_CACHEMAX") == 1024**3
