@@ -194,7 +194,11 @@ def _harmonise(numbers: np.ndarray, layer: Layer, out: np.ndarray) -> None:
         wide = np.int32 if numbers.dtype.itemsize <= 2 else np.int64
         out[...] = np.clip(numbers.astype(wide) + wide(layer.offset), 1, 65535)
     else:
-        values = np.nan_to_num(numbers.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-        values = values.clip(-_MOST, _MOST)
+        values = numbers.astype(np.float64)
+        values[~np.isfinite(values)] = 0
+        np.clip(values, -_MOST, _MOST, out=values)
+        values *= layer.scale
+        values += layer.offset
         # Rounding errors, which differ between windows of one grid, must not decide how a half is rounded.
-        out[...] = np.clip(np.rint(np.round(values * layer.scale + layer.offset, 2)), 1, 65535)
+        np.rint(np.round(values, 2, out=values), out=values)
+        out[...] = np.clip(values, 1, 65535, out=values)
