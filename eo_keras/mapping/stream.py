@@ -9,6 +9,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import itertools
 import queue
 import threading
@@ -278,9 +279,13 @@ class _LookStream:
             sums = self._zeros(len(weights), self._classes) if sums is None else sums
             sums[: len(self._sums)] += self._sums
         if self._votes is None:
-            if self._buffer is not None:
-                self._free.append(self._buffer)
+            self._release()
             self._sums, self._buffer = sums, strip.sums
+
+    def _release(self) -> None:
+        if self._buffer is not None:
+            self._free.append(self._buffer)
+            self._buffer = None
 
     def _add_patches(self, sums: np.ndarray, weights: np.ndarray) -> None:
         if self._votes is None:
@@ -305,8 +310,9 @@ class _LookStream:
         if self._sums is None:
             return rows, self._zeros(count, self._classes), clear
         if self._votes is None:
-            # The rest is copied, so that the strip's buffer can be used again.
+            # The rest is copied, so that the strip's buffer can be used again when the rows have been taken.
             sums, self._sums = self._sums[:count], self._sums[count:].copy(order="K")
+            self._release()
             return rows, sums, clear
         sums, votes = self._sums[:count].copy(), self._votes[:count, :, np.newaxis]
         # Clear pixels lie in a window that has them.
@@ -369,23 +375,38 @@ def _reading(looks: Sequence[_LookStream], inputs: StreamInput) -> Generator[_St
             yield batch
 
 
+@functools.cache
+def _predicting() -> concurrent.futures.ThreadPoolExecutor:
+    """Returns the threads of this process that predict; TensorFlow keeps memory for every thread that has called it."""
+    return concurrent.futures.ThreadPoolExecutor(AT_ONCE, "predicting")
+
+
 def _predicted(
     items: Iterator[_Strip | _Batch], predict: Predict, opened: contextlib.ExitStack
 ) -> Iterator[tuple[_Strip | _Batch, np.ndarray | None]]:
     """Yields strips and batches as they come, the batches with their predictions, which threads compute ahead."""
-    pool = concurrent.futures.ThreadPoolExecutor(AT_ONCE)
-    opened.callback(pool.shutdown, cancel_futures=True)
     ahead: deque[tuple[_Strip | _Batch, concurrent.futures.Future[np.ndarray] | None]] = deque()
     batches = 0
+
+    def stop() -> None:
+        concurrent.futures.wait([future for _, future in ahead if future is not None and not future.cancel()])
+
+    def first() -> tuple[_Strip | _Batch, np.ndarray | None]:
+        item, future = ahead[0]
+        predictions = None if future is None else future.result()
+        ahead.popleft()
+        return item, predictions
+
+    opened.callback(stop)
     for item in items:
         batches += isinstance(item, _Batch)
-        ahead.append((item, pool.submit(predict, item.images) if isinstance(item, _Batch) else None))
+        ahead.append((item, _predicting().submit(predict, item.images) if isinstance(item, _Batch) else None))
         while batches == _SUBMITTED:
-            ready, future = ahead.popleft()
-            batches -= future is not None
-            yield ready, future and future.result()
-    for ready, future in ahead:
-        yield ready, future and future.result()
+            ready = first()
+            batches -= ready[1] is not None
+            yield ready
+    while ahead:
+        yield first()
 
 
 def _blended(
