@@ -18,7 +18,7 @@ SMALLEST, LARGEST = 64 << 20, 1 << 30
 """Least and most bytes of the cache."""
 
 _VIRTUAL = 1024
-"""Rows of blocks that are assumed of a VRT, whose own say nothing about its files."""
+"""Rows of the blocks that are assumed of a VRT's files, for its own are others."""
 
 _lock = threading.Lock()
 _needed: dict[object, int] = {}
