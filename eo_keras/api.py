@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from eo_keras.runs.folder import Run
     from eo_keras.training.options import TrainingOptions
 
-# Without AVX-512, TensorFlow leaves oneDNN's kernels off, and networks train at a third of the speed. It reads the
-# variable when it is imported.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-
 
 @dataclasses.dataclass(frozen=True)
 class Records:

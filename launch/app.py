@@ -41,13 +41,11 @@ _HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpful
 
 
 def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow and Keras without their log lines, and with oneDNN's kernels.
+    """Imports TensorFlow and Keras without their log lines.
 
     TensorFlow 2.21 writes some of them before it reads TF_CPP_MIN_LOG_LEVEL, straight to the process's standard error.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Without AVX-512, TensorFlow leaves oneDNN off by itself, and ResNet50 trains at a third of the speed.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     process_memory.keep_freed()
     sys.stderr.flush()
     kept = os.dup(2)

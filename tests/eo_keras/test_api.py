@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import os
 import pathlib
 import subprocess
 import sys
@@ -19,6 +20,17 @@ def test_import_is_cheap():
     code = f"import sys, eo_keras; dir(eo_keras); print([name for name in {HEAVY!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+def test_every_module_sets_onednn_before_tensorflow_is_imported():
+    # As a worker of a cluster does, which is sent a function of this module.
+    code = "import eo_keras.core.files, os; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    for given, expected in (({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")):
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment | given
+        )
+        assert result.stdout.strip() == expected
 
 
 def test_every_public_name_resolves_and_type_checkers_see_the_same_names():
