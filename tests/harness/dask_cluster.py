@@ -39,8 +39,10 @@ class Cluster:
     def _start(self, kind, *options, path, **variables):
         words = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--no-dashboard", *options]
         variables |= {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
+        # What this process has set for TensorFlow does not reach a cluster.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
         with open(self._folder / f"{kind}-{len(self._running)}.log", "w") as log:
-            process = subprocess.Popen(words, cwd=self._folder, env=os.environ | variables, stdout=log, stderr=log)
+            process = subprocess.Popen(words, cwd=self._folder, env=inherited | variables, stdout=log, stderr=log)
         self._running.append(process)
         return process
 
