@@ -224,10 +224,12 @@ def threads():
 
 
 def test_streams_share_the_threads_that_predict():
-    world, seen = World(noise(200, 50)), set()
+    world, seen, both = World(noise(200, 50)), set(), threading.Barrier(2)
 
     def predict(images):
-        seen.add(threading.current_thread())
+        if threading.current_thread() not in seen:
+            seen.add(threading.current_thread())
+            both.wait(timeout=10)  # Else one thread might be fast enough for all batches.
         return convolve(images)
 
     plan = world.plan(MASKS, block_rows=50)
