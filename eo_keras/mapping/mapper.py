@@ -290,6 +290,11 @@ def _path(folder: str, block: Block) -> pathlib.Path:
     return pathlib.Path(folder) / f"row-{block.row:07d}-{block.column:07d}.tif"
 
 
+def _todo(folder: str, plan: MapPlan) -> list[Block]:
+    """Returns the blocks of a plan that have no file yet."""
+    return [block for block in plan.blocks if not _path(folder, block).exists()]
+
+
 def map_block(context: _Context, block: Block, *, on_rows: Callable[[int], None] | None = None) -> None:
     """Maps a block and writes its file, unless it is there.
 
@@ -452,7 +457,7 @@ def plan_map(options: MapOptions) -> MapJob:
     products.check_inputs(options.products, plan.grid)
     names = band_names(options, card.legend, len(plan.looks))
     _, state = _unfinished(path)
-    todo = [block for block in plan.blocks if not _path(state.folder, block).exists()]
+    todo = _todo(state.folder, plan)
     needed = cog.bytes_needed(plan.grid, len(names)) + sum(map(len, todo)) * len(names)
     job = MapJob(
         options, path, plan, card, calibration, names, needed, tuple(paths), tuple(_warnings(opened, plan, paths))
@@ -495,7 +500,7 @@ def write_map(job: MapJob, *, progress: _Progress = None) -> MapReport:
             files.absolute(options.run_dir),
             tuple(stamps[model]),
         )
-        kept = sum(_path(state.folder, block).exists() for block in plan.blocks)
+        kept = len(plan.blocks) - len(_todo(state.folder, plan))
         _run(context, plan, progress)
         seconds["map"] = time.monotonic() - started
         with tempfile.TemporaryDirectory(prefix="tmp", dir=state.folder) as folder:
@@ -544,7 +549,7 @@ def _run(context: _Context, plan: MapPlan, progress: _Progress) -> None:
         if progress:
             progress(STAGE, done, total)
 
-    todo = [block for block in plan.blocks if not _path(context.folder, block).exists()]
+    todo = _todo(context.folder, plan)
     advance(total - sum(map(len, todo)))
     if here:
         # In this process, rows show that the work advances; a block may take minutes.
