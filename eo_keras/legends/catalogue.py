@@ -159,4 +159,7 @@ URBAN_ATLAS = Legend(
 FLOOD = Legend("flood", (LegendClass("Dry", "#d9d9d9"), LegendClass("Flooded", "#0050c8")))
 """Flooded and not flooded."""
 
-LEGENDS: dict[str, Legend] = {legend.name: legend for legend in (EUROSAT, HSL4, HSL8, URBAN_ATLAS, FLOOD)}
+FOOTPRINTS = Legend("footprints", (LegendClass("Background", "#d9d9d9"), LegendClass("Building", "#ff0000")))
+"""Footprints of buildings, as in Inria's aerial images (Maggiori et al. 2017)."""
+
+LEGENDS: dict[str, Legend] = {legend.name: legend for legend in (EUROSAT, HSL4, HSL8, URBAN_ATLAS, FLOOD, FOOTPRINTS)}

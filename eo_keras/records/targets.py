@@ -6,8 +6,9 @@ Code that reads, writes, counts or draws labels takes this layout from the card,
 from __future__ import annotations
 
 import dataclasses
+import math
 
-from eo_keras.errors import RecordsError
+from eo_keras.errors import OptionError, RecordsError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,42 @@ class Targets:
     def shape(self, patch_size: int) -> tuple[int, ...]:
         """Returns the shape of one example's label, for images of so many pixels' height and width."""
         return (patch_size, patch_size) if self.per_pixel else ()
+
+
+_MOST_DISTANCES = 253
+"""Largest odd number of classes that leaves 255 for pixels whose class is not known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DistanceClasses:
+    """Classes of the distance from the boundaries of one class's objects, see `eo_keras.geo.distance_classes`.
+
+    Attributes:
+        truncation: distance in pixels from which on all is one class.
+        classes: number of classes, odd; the middle one straddles the boundary, larger ones lie inside.
+        objects: name of the class that the objects are of.
+    """
+
+    truncation: float
+    classes: int
+    objects: str = "Building"
+
+    def __post_init__(self):
+        """Checks the values.
+
+        Raises:
+            OptionError: if the number of classes is even, below 3 or too large for a byte, or the truncation not above
+                0.
+        """
+        if not (3 <= self.classes <= _MOST_DISTANCES and self.classes % 2):
+            raise OptionError(
+                "distance_classes",
+                f"{self.classes}",
+                f"an odd number from 3 to {_MOST_DISTANCES}, so that the middle class straddles the boundary",
+                f"say `distance_classes={min(max(3, self.classes // 2 * 2 + 1), _MOST_DISTANCES)}`",
+            )
+        if not 0 < self.truncation < math.inf:
+            raise OptionError("distance_truncation", f"{self.truncation:g}", "pixels above 0")
 
 
 CLASS_LABEL = Targets(per_pixel=False, dtype="int32", examples="patches", counted="examples")
