@@ -3,5 +3,13 @@
 from eo_keras.models.layers.batch_norm import BatchNormalization
 from eo_keras.models.layers.normalization import BandNormalization
 from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
+from eo_keras.models.layers.unpooling import MaxPoolingWithIndices, MaxUnpooling
 
-__all__ = ["BandNormalization", "BatchNormalization", "BroadcastLike", "ResizeLike"]
+__all__ = [
+    "BandNormalization",
+    "BatchNormalization",
+    "BroadcastLike",
+    "MaxPoolingWithIndices",
+    "MaxUnpooling",
+    "ResizeLike",
+]
