@@ -14,7 +14,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import eo_keras
@@ -25,7 +25,7 @@ from eo_keras.errors import BandError, LegendError, OptionError, SourceError
 from eo_keras.records import data_card as cards
 from eo_keras.records.statistics import Histograms
 from tfrecords_builder import sources
-from tfrecords_builder.sources.source import Context, Listing, PlannedExample, Preflight, Rows
+from tfrecords_builder.sources.source import Context, Facts, Listing, PlannedExample, Preflight, Rows
 from tfrecords_builder.splits import split as splits
 from tfrecords_builder.splits.types import TEST, TRAIN, VAL, SplitOptions, SplitResult
 from tfrecords_builder.steps import plan, scan, shards
@@ -141,7 +141,7 @@ class _Build:
                 splits.split_before_scan(preflight.candidates, self._options.split)
         if dry_run and source.cuts:
             count = len(preflight.candidates.keys) if preflight.candidates is not None else 0
-            card = self._card(preflight, None, {"all": cards.Split(count, {}, ())}, {}, ())
+            card = self._card(preflight, None, {"all": cards.Split(count, {}, ())}, {}, preflight.facts.modalities)
             self._seconds["all"] = time.monotonic() - started
             return BuildReport(card, self._seconds, {"all": 0}, 0, preflight.warnings)
         with self._noting_refusals(preflight), self._timed("scan"):
@@ -150,15 +150,15 @@ class _Build:
             rows = source.gather(context, listing, preflight)
             split = splits.make_split(rows.patches, self._options.split)
             planned = self._plan(preflight, rows, split)
-        written, kept, histograms = [], 0, self._histograms(preflight)
+        written, kept, histograms = [], 0, shards.histograms_of(preflight.facts)
         if not dry_run:
             # Of records that the scan has written, only the state can be damaged.
             refusals = contextlib.nullcontext() if source.cuts else self._forgetting_refusals()
             with refusals, self._timed("write"):
                 written, kept, histograms = self._write(preflight, rows, planned)
         card_splits = _card_splits(preflight, rows, split, planned, written)
-        statistics = histograms.statistics(preflight.facts.bands)
-        card = self._card(preflight, rows, card_splits, {**split.method, **rows.method}, statistics)
+        modalities = _with_statistics(preflight.facts, histograms, rows, split)
+        card = self._card(preflight, rows, card_splits, {**split.method, **rows.method}, modalities)
         if not dry_run:
             output.finish(self._state.output, card)
             self._state.remove()
@@ -248,7 +248,7 @@ class _Build:
 
     def _write(
         self, preflight: Preflight, rows: Rows, planned: Sequence[plan.ShardPlan]
-    ) -> tuple[list[cards.Shard], int, Histograms]:
+    ) -> tuple[list[cards.Shard], int, dict[str, Histograms]]:
         context = shards.ShardContext(self._context, preflight.facts, self._options.output_dir)
         units = [
             shards.ShardUnit(
@@ -261,14 +261,11 @@ class _Build:
             )
             for shard in planned
         ]
-        histograms = self._histograms(preflight)
+        histograms = shards.histograms_of(preflight.facts)
         entries, kept = manifest.write_all(
             self._engine, shards.write_shard, context, units, self._state, histograms, self._progress
         )
         return entries, kept, histograms
-
-    def _histograms(self, preflight: Preflight) -> Histograms:
-        return Histograms(len(preflight.facts.bands), preflight.facts.dtype)
 
     def _card(
         self,
@@ -276,9 +273,9 @@ class _Build:
         rows: Rows | None,
         card_splits: dict[str, cards.Split],
         method: dict[str, Any],
-        statistics: tuple[cards.BandStatistics, ...],
+        modalities: Sequence[cards.Modality],
     ) -> cards.DataCard:
-        facts = preflight.facts
+        facts, (first, *others) = preflight.facts, modalities
         return cards.DataCard(
             dataset=facts.name,
             version=facts.version,
@@ -296,11 +293,31 @@ class _Build:
             legend=facts.legend,
             splits=card_splits,
             split_method=method,
-            statistics=statistics,
+            statistics=first.statistics,
             sources=tuple(self._source.files(self._context, preflight, rows)),
             products=preflight.products,
             attribution=facts.attribution,
+            modality=facts.modality,
+            sensor=facts.sensor,
+            units=facts.units,
+            missing=first.missing,
+            others=tuple(others),
         ).with_fingerprint()
+
+
+def _with_statistics(
+    facts: Facts, histograms: Mapping[str, Histograms], rows: Rows, split: SplitResult
+) -> tuple[cards.Modality, ...]:
+    """Returns the modalities with their statistics, and with the numbers of examples that lack them."""
+    found = []
+    for one in facts.modalities:
+        lacking = rows.missing.get(one.name, ())
+        missing = collections.Counter(
+            name for name, without in zip(split.assignment, lacking, strict=False) if without and name is not None
+        )
+        statistics = histograms[one.name].statistics(one.bands)
+        found.append(dataclasses.replace(one, statistics=statistics, missing=dict(sorted(missing.items()))))
+    return tuple(found)
 
 
 def _card_splits(

@@ -19,10 +19,32 @@ CHECKSUM = "checksum"
 """Entry of a file: SHA-256 of all other entries. The earliest files lack it."""
 
 
+_OMITTED = "eo_keras.omitted_at_default"
+
+
+def later_field(default: Any) -> Any:
+    """Declares a field that earlier versions did not write: at its default, it is left out of the file.
+
+    Files of cards that do not need it stay what they were, byte for byte.
+
+    Args:
+        default: its default: a value, or a type such as `dict` for an empty one.
+    """
+    metadata = {_OMITTED: default() if isinstance(default, type) else default}
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
 def to_json(card: Any) -> Any:
     """Converts a card, or any dataclass inside one, to dictionaries, lists and numbers for JSON."""
     if dataclasses.is_dataclass(card):
-        return {field.name: to_json(getattr(card, field.name)) for field in dataclasses.fields(card)}
+        values = ((field, getattr(card, field.name)) for field in dataclasses.fields(card))
+        return {
+            field.name: to_json(value)
+            for field, value in values
+            if not (_OMITTED in field.metadata and value == field.metadata[_OMITTED])
+        }
     if isinstance(card, Mapping):
         return {str(key): to_json(value) for key, value in card.items()}
     if isinstance(card, (list, tuple)):
@@ -40,7 +62,9 @@ def from_json(kind: type, value: Any) -> Any:
     if origin is types.UnionType:
         if value is None:
             return None
-        kind = next(one for one in typing.get_args(kind) if one is not type(None))
+        kinds = [one for one in typing.get_args(kind) if one is not type(None)]
+        # Of several number types, a value keeps its own: a card that is written again is the same file.
+        kind = next((one for one in kinds if type(value) is one), kinds[0])
         return from_json(kind, value)
     if dataclasses.is_dataclass(kind):
         hints = _type_hints(kind)

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from eo_keras.core import files
-from eo_keras.core.serialization import read_signed, signed_bytes, to_json
+from eo_keras.core.serialization import later_field, read_signed, signed_bytes, to_json
 from eo_keras.errors import RecordsError
 from eo_keras.legends.catalogue import Legend
 from eo_keras.records import targets as label_layouts
 from eo_keras.records.targets import Targets
+from eo_keras.sensors.catalogue import DIGITAL_NUMBERS, SENTINEL2
 from eo_keras.sensors.radiometry import Reflectance
 
 DATA_CARD_NAME = "card.json"
@@ -35,7 +36,7 @@ class BandStatistics:
         mean: arithmetic mean.
         std: population standard deviation.
         minimum: smallest valid value.
-        maximum: largest valid value.
+        maximum: largest valid value; of float32, all statistics are those of numbers rounded to three digits.
         valid: number of valid pixels.
         nodata: number of pixels without data.
         percentiles: by percentage (`"1"` to `"99"`), the smallest number that so many per cent of the pixels do not
@@ -45,11 +46,11 @@ class BandStatistics:
     band: str
     mean: float
     std: float
-    minimum: int
-    maximum: int
+    minimum: int | float
+    maximum: int | float
     valid: int
     nodata: int
-    percentiles: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    percentiles: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
 
     @property
     def nodata_share(self) -> float:
@@ -91,7 +92,7 @@ class StoredImages:
 
     Attributes:
         bands: names of the bands, in stored order.
-        dtype: type of the numbers, `uint8` or `uint16`.
+        dtype: type of the numbers, `uint8`, `uint16` or `float32`.
         encoding: `jpeg`, or `raw` little-endian numbers in height, width, band order.
         patch_size: height and width in pixels.
     """
@@ -102,18 +103,65 @@ class StoredImages:
     patch_size: int
 
 
+IMAGE = "image"
+"""Name of the only modality of a records folder, where none is given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Modality:
+    """One kind of image that the records hold: what one sensor saw at one date, or heights.
+
+    A pixel of no data holds 0 in all bands; of float32, NaN in some band. A record may lack a modality.
+
+    Attributes:
+        name: its name, such as `s2`, `s2_before`, `s1` or `height`. `X` and `X_before` are two dates of one sensor.
+        sensor: name of its sensor, see `eo_keras.sensors.catalogue`.
+        bands: names of the stored bands, in stored order.
+        dtype: type of the stored numbers, `uint8`, `uint16` or `float32`.
+        units: their units: `digital numbers`, `dB` or `m`.
+        resolution_m: pixel size in meters.
+        patch_size: height and width in pixels; those of another modality are an integer multiple or fraction of it.
+        encoding: see `StoredImages`.
+        level: Sentinel-2 processing level, `L1C` or `L2A`; empty for other sensors.
+        reflectance: relation of the numbers to reflectance; None where there is none or it is not known.
+        statistics: one entry a band, over the training split; empty before records are written.
+        missing: number of examples that lack it, by split.
+    """
+
+    name: str
+    sensor: str
+    bands: tuple[str, ...]
+    dtype: str
+    units: str
+    resolution_m: float
+    patch_size: int
+    encoding: str = "raw"
+    level: str = ""
+    reflectance: Reflectance | None = None
+    statistics: tuple[BandStatistics, ...] = ()
+    missing: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def images(self) -> StoredImages:
+        """Layout of its images."""
+        return StoredImages(self.bands, self.dtype, self.encoding, self.patch_size)
+
+
 @dataclasses.dataclass(frozen=True)
 class DataCard:
     """Description of a records folder.
+
+    Bands, numbers and statistics are those of its first modality; where it has several, `others` describes the rest and
+    `modalities` all of them.
 
     Attributes:
         dataset: the data set's name, also the beginning of the shards' names.
         version: version of the records' content.
         task: `classification` of patches, or `segmentation`, where every pixel has one.
         bands: names of the stored bands, in stored order.
-        dtype: type of the stored numbers, `uint8` or `uint16`.
+        dtype: type of the stored numbers, see `Modality`.
         encoding: encoding of images: `jpeg`, or `raw` little-endian numbers in height, width, band order.
-        level: Sentinel-2 processing level, `L1C` or `L2A`.
+        level: Sentinel-2 processing level, `L1C` or `L2A`; empty for other sensors.
         harmonised: whether the product's radiometric offset is already applied.
         reflectance: relation of the numbers to reflectance; None where the source does not say it.
         nodata: the number that means "no data".
@@ -127,7 +175,12 @@ class DataCard:
         sources: the files the records were made from.
         products: Sentinel-2 product identifiers, where known.
         attribution: whom to name when the data or a model trained on it is published.
-        fingerprint: SHA-256 over all of the above but the percentiles, which follow from the shards.
+        fingerprint: SHA-256 over all but the percentiles, which follow from the shards.
+        modality: name of the first modality.
+        sensor: its sensor, see `eo_keras.sensors.catalogue`.
+        units: the units of its numbers.
+        missing: number of examples that lack it, by split.
+        others: the further modalities.
     """
 
     dataset: str
@@ -152,6 +205,30 @@ class DataCard:
     attribution: str
     fingerprint: str = ""
     schema: int = SCHEMA
+    modality: str = later_field(IMAGE)
+    sensor: str = later_field(SENTINEL2.name)
+    units: str = later_field(DIGITAL_NUMBERS)
+    missing: Mapping[str, int] = later_field(dict)
+    others: tuple[Modality, ...] = later_field(())
+
+    @property
+    def modalities(self) -> dict[str, Modality]:
+        """All modalities by name, the first one first."""
+        first = Modality(
+            name=self.modality,
+            sensor=self.sensor,
+            bands=self.bands,
+            dtype=self.dtype,
+            units=self.units,
+            resolution_m=self.resolution_m,
+            patch_size=self.patch_size,
+            encoding=self.encoding,
+            level=self.level,
+            reflectance=self.reflectance,
+            statistics=self.statistics,
+            missing=self.missing,
+        )
+        return {one.name: one for one in (first, *self.others)}
 
     @property
     def targets(self) -> Targets:
@@ -181,8 +258,9 @@ class DataCard:
         """Returns the card with its fingerprint filled in."""
         content = to_json(dataclasses.replace(self, fingerprint=""))
         # Records from before percentiles were kept have the fingerprint of the same records made today.
-        for band in content["statistics"]:
-            del band["percentiles"]
+        for part in (content, *content.get("others", ())):
+            for band in part["statistics"]:
+                del band["percentiles"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return dataclasses.replace(self, fingerprint=hashlib.sha256(text.encode()).hexdigest())
 

@@ -1,8 +1,10 @@
 """Encoding and decoding of the examples of a records folder, serialized `tf.train.Example`s.
 
 This is the only file that knows the names of the features. An image keeps its stored type and height, width, band
-order: RGB as its untouched JPEG bytes, anything else as raw little-endian numbers. A transform is six float64 values
-as bytes, because a TFRecord's floats are float32 and would move a northing by decimeters.
+order: RGB as its untouched JPEG bytes, anything else as raw little-endian numbers. Of several modalities, the first is
+`image` and each further one `image/<name>`; a record that lacks one lacks its feature, or has an empty `image`. A
+transform is six float64 values as bytes, because a TFRecord's floats are float32 and would move a northing by
+decimeters.
 
 A patch has one label. A tile has a class for every pixel, `mask`, and `validity`, whether the sensor saw the ground
 there; both are uint8, compressed by zlib: land use lies in large areas, and is compressed to a few per cent.
@@ -15,7 +17,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,13 @@ from eo_keras.core import files
 from eo_keras.errors import RecordsError
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.records import tfrecord
-from eo_keras.records.data_card import DataCard, Shard
+from eo_keras.records.data_card import DataCard, Modality, Shard
 
 IMAGE, LABEL, KEY, CRS, TRANSFORM = "image", "label", "key", "crs", "transform"
 MASK, VALIDITY, CITY, DATE, PRODUCT = "mask", "validity", "city", "date", "product"
+
+_OTHER = f"{IMAGE}/"
+"""Prefix of the features of further modalities."""
 
 NO_DATA, VALID, SATURATED, OBSCURED = range(4)
 """Values of a validity mask: no data in some band, valid, saturated in some band, cloud or cloud shadow."""
@@ -76,6 +81,7 @@ class Example:
         crs: coordinate reference system (`EPSG:n`, or WKT where it has no code), or None.
         transform: GDAL-style affine transform (a, b, c, d, e, f) from pixel (column, row) to CRS, or None.
         tile: labels, validity and origin of a tile; None for a patch.
+        others: raw little-endian numbers (height, width, band) of the further modalities by name.
     """
 
     image: bytes
@@ -84,11 +90,13 @@ class Example:
     crs: str | None = None
     transform: tuple[float, ...] | None = None
     tile: PixelLabels | None = None
+    others: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 def encode(example: Example) -> bytes:
     """Serializes an example."""
     features: dict[str, bytes | int] = {IMAGE: example.image, KEY: example.key.encode()}
+    features |= {_OTHER + name: numbers for name, numbers in example.others.items()}
     if example.label is not None:
         features[LABEL] = example.label
     if example.crs is not None and example.transform is not None:
@@ -126,7 +134,13 @@ def decode(data: bytes) -> Example:
         features[CRS].decode() if georeferenced else None,
         _TRANSFORM.unpack(features[TRANSFORM]) if georeferenced else None,
         tile,
+        {name.removeprefix(_OTHER): value for name, value in features.items() if name.startswith(_OTHER)},
     )
+
+
+def feature_of(card: DataCard, modality: str) -> str:
+    """Returns the name of the feature that holds a modality's images."""
+    return IMAGE if modality == card.modality else _OTHER + modality
 
 
 def read_examples(path: str | os.PathLike[str]) -> Iterator[Example]:
@@ -204,20 +218,42 @@ def check_shard(records_dir: str | os.PathLike[str], shard: Shard) -> str:
 
 
 def decode_image(example: Example, card: DataCard) -> np.ndarray:
-    """Returns an example's image as an array (height, width, band) of the card's dtype, without TensorFlow."""
-    if card.encoding == "jpeg":
+    """Returns an example's image of the first modality, see `decode_modality`."""
+    return decode_modality(example, card, card.modality)
+
+
+def decode_modality(example: Example, card: DataCard, modality: str) -> np.ndarray:
+    """Returns an example's image of a modality, without TensorFlow.
+
+    Returns:
+        (height, width, band) of the modality's dtype; no data where the example lacks it.
+    """
+    layout = card.modalities[modality].images
+    stored = example.image if modality == card.modality else example.others.get(modality, b"")
+    if layout.encoding == "jpeg":
         import io
 
         from PIL import Image
 
-        return np.asarray(Image.open(io.BytesIO(example.image)))
-    shape = (card.patch_size, card.patch_size, len(card.bands))
-    return np.frombuffer(example.image, np.dtype(card.dtype).newbyteorder("<")).reshape(shape).astype(card.dtype)
+        return np.asarray(Image.open(io.BytesIO(stored)))
+    shape, dtype = (layout.patch_size, layout.patch_size, len(layout.bands)), np.dtype(layout.dtype)
+    if not stored:
+        return np.full(shape, no_data(dtype), dtype)
+    return np.frombuffer(stored, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
+
+
+def no_data(dtype: Any) -> float:
+    """Returns the number that a pixel of no data holds: 0, of real numbers NaN."""
+    return math.nan if np.dtype(dtype).kind == "f" else 0
+
+
+def has_data(pixels: np.ndarray) -> np.ndarray:
+    """Returns which pixels of images (..., band) hold data, bool (...)."""
+    return np.isfinite(pixels).all(axis=-1) if pixels.dtype.kind == "f" else pixels.any(axis=-1)
 
 
 def tfds_features(card: DataCard) -> dict[str, Any]:
     """Describes the features in the JSON form of TensorFlow Datasets' `features.json`."""
-    shape = [str(card.patch_size), str(card.patch_size), str(len(card.bands))]
     module = "tensorflow_datasets.core.features"
 
     def text() -> dict[str, Any]:
@@ -229,16 +265,19 @@ def tfds_features(card: DataCard) -> dict[str, Any]:
             "tensor": {"dtype": dtype, "encoding": encoding, "shape": {"dimensions": dimensions}},
         }
 
-    if card.encoding == "jpeg":
-        image = {
+    def image(one: Modality) -> dict[str, Any]:
+        shape = [str(one.patch_size), str(one.patch_size), str(len(one.bands))]
+        if one.encoding == "raw":
+            return tensor(one.dtype, shape)
+        return {
             "pythonClassName": f"{module}.image_feature.Image",
-            "image": {"dtype": card.dtype, "encodingFormat": "jpeg", "shape": {"dimensions": shape}},
+            "image": {"dtype": one.dtype, "encodingFormat": "jpeg", "shape": {"dimensions": shape}},
         }
-    else:
-        image = tensor(card.dtype, shape)
-    features = {IMAGE: image, KEY: text()}
+
+    features = {feature_of(card, name): image(one) for name, one in card.modalities.items()}
+    features = {IMAGE: features.pop(IMAGE), KEY: text(), **features}
     if card.targets.per_pixel:
-        features |= {name: tensor("uint8", shape[:2], "zlib") for name in (MASK, VALIDITY)}
+        features |= {name: tensor("uint8", [str(card.patch_size)] * 2, "zlib") for name in (MASK, VALIDITY)}
         features |= {name: text() for name in (CITY, DATE, PRODUCT)}
     else:
         features[LABEL] = {

@@ -5,6 +5,8 @@ tiles those alone that are clear by their validity. A 0 in one band of others is
 
 The stored numbers have 8 or 16 bits, so that a histogram of every number is small (4 kB to 0.5 MB a band) and says
 all: sums, extremes and percentiles follow from it exactly, whatever the number of workers and the order of the shards.
+Numbers of float32 (backscatter in dB, heights in meters) are counted rounded to bfloat16, which has as few values and
+keeps 8 significant bits: their statistics are those of the rounded numbers.
 """
 
 from __future__ import annotations
@@ -27,15 +29,16 @@ class Histograms:
 
     Args:
         num_bands: number of bands.
-        dtype: type of the numbers, `uint8` or `uint16`.
+        dtype: type of the numbers, `uint8`, `uint16` or `float32`.
 
     Attributes:
-        counts: int64 (bands, 256 or 65,536), of pixels with data that are clear.
+        counts: int64 (bands, 256 or 65,536), of pixels with data that are clear; of float32, by the bits of bfloat16.
         nodata: number of pixels without data.
     """
 
     def __init__(self, num_bands: int, dtype: str):
-        self.counts = np.zeros((num_bands, np.iinfo(dtype).max + 1), np.int64)
+        self._dtype = np.dtype(dtype)
+        self.counts = np.zeros((num_bands, 1 << 8 * min(2, self._dtype.itemsize)), np.int64)
         self.nodata = 0
 
     def add(self, pixels: np.ndarray, validity: np.ndarray | None = None) -> None:
@@ -50,11 +53,16 @@ class Histograms:
             ValueError: if they have another type or number of bands.
         """
         bands, numbers = self.counts.shape
-        if np.iinfo(pixels.dtype).max + 1 != numbers or pixels.shape[-1] != bands:
+        if pixels.dtype != self._dtype or pixels.shape[-1] != bands:
             raise ValueError(f"images of {pixels.shape[-1]} bands of {pixels.dtype} do not belong to these histograms")
         if validity is not None:
             self.nodata += int(np.count_nonzero(validity == NO_DATA))
             pixels = pixels[validity == VALID]
+        if pixels.dtype == np.float32:
+            known = np.isfinite(pixels).all(axis=-1)
+            if validity is None:
+                self.nodata += int(np.count_nonzero(~known))
+            pixels = _bfloat16_bits(pixels[known])
         if not pixels.size:
             return
         if pixels.dtype == np.uint8 and bands == 3:
@@ -65,7 +73,7 @@ class Histograms:
             # One contiguous row a band: counting strided numbers takes several times as long.
             columns = np.ascontiguousarray(pixels.reshape(-1, bands).T)
             counts = np.stack([np.bincount(values, minlength=numbers) for values in columns])
-        if validity is None and counts[:, 0].all():
+        if validity is None and self._dtype.kind == "u" and counts[:, 0].all():
             empty = int(np.count_nonzero(~pixels.any(axis=-1)))
             counts[:, 0] -= empty
             self.nodata += empty
@@ -82,38 +90,55 @@ class Histograms:
         Args:
             bands: the bands' names.
         """
-        return tuple(_statistics(band, counts, self.nodata) for band, counts in zip(bands, self.counts, strict=True))
+        return tuple(self._of_band(band, counts) for band, counts in zip(bands, self.counts, strict=True))
+
+    def _of_band(self, band: str, counts: np.ndarray) -> BandStatistics:
+        numbers = np.flatnonzero(counts)
+        seen = counts[numbers]
+        if self._dtype.kind == "f":
+            numbers = (numbers.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+            order = np.argsort(numbers)
+            numbers, seen = numbers[order], seen[order]
+        return _statistics(band, numbers, seen, self.nodata)
 
 
-def _statistics(band: str, counts: np.ndarray, nodata: int) -> BandStatistics:
-    numbers = np.flatnonzero(counts)
-    seen = counts[numbers]
+def _bfloat16_bits(numbers: np.ndarray) -> np.ndarray:
+    """Returns the bits of float32 numbers rounded to nearest bfloat16, ties to even; uint16 of the same shape."""
+    # Added to 0, so that -0 is the same number as 0.
+    bits = (np.ascontiguousarray(numbers) + np.float32(0)).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _statistics(band: str, numbers: np.ndarray, seen: np.ndarray, nodata: int) -> BandStatistics:
     # Python's integers have no largest number; a country's sum of squares exceeds 64 bits.
-    pairs = list(zip(numbers.tolist(), seen.tolist(), strict=True))
+    values = numbers.tolist()
+    if numbers.dtype.kind == "f":
+        values = [fractions.Fraction(value) for value in values]
+    pairs = list(zip(values, seen.tolist(), strict=True))
     valid = int(seen.sum())
     total = sum(number * count for number, count in pairs)
     squares = sum(number * number * count for number, count in pairs)
-    mean = fractions.Fraction(total, valid) if valid else fractions.Fraction(0)
-    variance = fractions.Fraction(squares, valid) - mean**2 if valid else fractions.Fraction(0)
+    mean = fractions.Fraction(total) / valid if valid else fractions.Fraction(0)
+    variance = fractions.Fraction(squares) / valid - mean**2 if valid else fractions.Fraction(0)
     return BandStatistics(
         band=band,
         mean=float(mean),
         std=math.sqrt(variance),
-        minimum=int(numbers[0]) if valid else 0,
-        maximum=int(numbers[-1]) if valid else 0,
+        minimum=numbers[0].item() if valid else 0,
+        maximum=numbers[-1].item() if valid else 0,
         valid=valid,
         nodata=nodata,
         percentiles=_percentiles(numbers, seen, valid),
     )
 
 
-def _percentiles(numbers: np.ndarray, seen: np.ndarray, valid: int) -> dict[str, int]:
+def _percentiles(numbers: np.ndarray, seen: np.ndarray, valid: int) -> dict[str, int | float]:
     """Returns, for each percentage, the smallest number that at least so many per cent of the pixels do not exceed."""
     if not valid:
         return {str(percent): 0 for percent in PERCENTILES}
     reached = np.cumsum(seen)
     ranks = [-(-valid * percent // 100) for percent in PERCENTILES]  # nearest rank, in whole pixels
     return {
-        str(percent): int(numbers[np.searchsorted(reached, rank)])
+        str(percent): numbers[np.searchsorted(reached, rank)].item()
         for percent, rank in zip(PERCENTILES, ranks, strict=True)
     }

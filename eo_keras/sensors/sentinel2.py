@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from eo_keras.errors import BandError
+from eo_keras.sensors.band_names import select_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +71,11 @@ JPEG_STRETCH_DN = 2_750
 
 
 def parse_bands(text: str, available: Iterable[str] = NOMINAL_ORDER) -> tuple[str, ...]:
-    """Parses `RGB`, `CI`, `SWIR`, `all` or a comma-separated list of names.
+    """Parses `all`, or a comma-separated list of names and of the composites `RGB`, `CI` and `SWIR`.
 
     Args:
-        text: the name of a composite, `all`, or names such as `B04,B8A`; upper or lower case, `B4` and `B08A` are
-            understood as `B04` and `B8A`.
+        text: `all`, or names such as `CI`, `B04,B8A` or `RGB,B08`; upper or lower case, `B4` and `B08A` are understood
+            as `B04` and `B8A`.
         available: the bands that the data holds, in stored order; `all` means these.
 
     Returns:
@@ -84,32 +84,14 @@ def parse_bands(text: str, available: Iterable[str] = NOMINAL_ORDER) -> tuple[st
     Raises:
         BandError: if a name is unknown, is given twice, or is not available.
     """
-    available = tuple(available)
-    stripped = text.strip()
-    if stripped.lower() == "all":
-        return available
-    if stripped.upper() in COMPOSITES:
-        names = COMPOSITES[stripped.upper()]
-    else:
-        names = tuple(canonical_name(part) for part in stripped.split(","))
-    for name in names:
-        if name not in BANDS:
-            raise BandError(
-                f"bands '{text}'",
-                f"'{name}' is no Sentinel-2 band",
-                f"RGB, CI, SWIR, all or names out of {','.join(NOMINAL_ORDER)}",
-            )
-    if len(set(names)) != len(names):
-        raise BandError(f"bands '{text}'", "a band is named twice", "each band once")
-    missing = [name for name in names if name not in available]
-    if missing:
-        raise BandError(
-            f"bands '{text}'",
-            f"the data does not hold {','.join(missing)}",
-            f"bands out of {','.join(available)}",
-            "choose other bands, or build records from a source that holds them",
-        )
-    return names
+    return select_names(
+        text,
+        available,
+        known=NOMINAL_ORDER,
+        composites=COMPOSITES,
+        title="Sentinel-2",
+        canonical=canonical_name,
+    )
 
 
 def canonical_name(text: str) -> str:

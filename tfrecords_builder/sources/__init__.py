@@ -15,6 +15,7 @@ SOURCES: dict[str, Source] = {
         PatchSource(eurosat.RGB),
         PatchSource(eurosat.MULTISPECTRAL),
         PatchSource(ombria.SENTINEL2),
+        PatchSource(ombria.BOTH_SENSORS),
         UrbanAtlas(),
         TFDS(),
     )

@@ -19,7 +19,7 @@ from eo_keras.sensors import radiometry, sentinel2
 from eo_keras.sensors.band_order import GUARD_MIN_IMAGES, band_order_problem
 from tfrecords_builder.sources import image_decoding, options
 from tfrecords_builder.sources.archive import Archive, Member
-from tfrecords_builder.sources.items import Item, Patch, members_of, nothing_found, sorted_by_key
+from tfrecords_builder.sources.items import Content, Item, Patch, members_of, nothing_found, sorted_by_key
 from tfrecords_builder.sources.source import Facts, PublishedFile
 
 PATCH_SIZE = 64
@@ -63,12 +63,13 @@ class EuroSAT:
         """Returns the facts, which no option changes."""
         return self.facts
 
-    def items(self, archive: Archive) -> list[Item]:
+    def items(self, archive: Archive, options: EuroSATOptions) -> list[Item]:
         """Lists the patches of an archive, sorted by key.
 
         Args:
             archive: a zip or folder that holds the class folders, at any depth; other folders and files may lie beside
                 them, but no other images of the kind.
+            options: the options.
 
         Raises:
             SourceError: if there are no patches, or in two places; a class folder is unknown, a file in one is not an
@@ -156,7 +157,7 @@ class EuroSAT:
         """
         data, where = archive.read(item.member), f"{archive.path}: {item.member}"
         if self.facts.encoding == "jpeg":
-            return Patch(data, image_decoding.decode_jpeg(data, where, self.facts.patch_size))
+            return Patch(Content(data), image_decoding.decode_jpeg(data, where, self.facts.patch_size))
         image = image_decoding.decode_geotiff(data, where, self.facts.shape, self.facts.dtype)
         remedy = "give the published archive, or move it out of the source"
         if image.crs is None or image.transform is None:
@@ -168,21 +169,20 @@ class EuroSAT:
             raise SourceError(
                 where, f"bands named {','.join(named)}", f"the order {','.join(self.facts.bands)}", remedy
             )
-        return Patch(self._as_stored(image.pixels), image.pixels, image.crs, image.transform)
+        return Patch(Content(self._as_stored(image.pixels)), image.pixels, image.crs, image.transform)
 
-    def read_stored(self, archive: Archive, item: Item) -> tuple[bytes, None]:
-        """Returns the image bytes of a patch's record; a JPEG is not decoded.
+    def content(self, archive: Archive, item: Item) -> Content:
+        """Returns the content of a patch's record; a JPEG is not decoded.
 
         Raises:
             SourceError: if it cannot be read.
         """
         data = archive.read(item.member)
         if self.facts.encoding == "jpeg":
-            return data, None
+            return Content(data)
         where = f"{archive.path}: {item.member}"
-        return self._as_stored(
-            image_decoding.decode_geotiff(data, where, self.facts.shape, self.facts.dtype).pixels
-        ), None
+        image = image_decoding.decode_geotiff(data, where, self.facts.shape, self.facts.dtype)
+        return Content(self._as_stored(image.pixels))
 
     def pixels(self, stored: bytes, where: str) -> np.ndarray:
         """Decodes a record's image to numbers (height, width, bands).

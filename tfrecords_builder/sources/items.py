@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Item:
         bytes: the files' size.
         stamp: a value that changes with the files, see `archive.Member`.
         mask: the file of its pixels' classes, or empty.
+        others: the files of its further modalities, as pairs of a modality's name and its file.
         split: the split that the archive assigns it to (`train`, `val`, `test`), or empty.
     """
 
@@ -39,6 +40,27 @@ class Item:
     stamp: str
     mask: str = ""
     split: str = ""
+    others: tuple[tuple[str, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """Content of an example's record.
+
+    Attributes:
+        image: the first modality: the untouched JPEG, or raw little-endian numbers; empty where it is missing.
+        tile: its mask, where every pixel has a class.
+        others: raw little-endian numbers of the further modalities by name, those that are missing left out.
+    """
+
+    image: bytes
+    tile: PixelLabels | None = None
+    others: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+
+    def hashed(self) -> bytes:
+        """Returns the bytes that are hashed to detect a changed source: the content of all files."""
+        others = b"".join(name.encode() + self.others[name] for name in sorted(self.others))
+        return self.image + others + (b"" if self.tile is None else self.tile.mask.tobytes())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,23 +68,16 @@ class Patch:
     """One example as read.
 
     Attributes:
-        stored: the bytes that a record holds: the untouched JPEG, or raw little-endian numbers.
-        pixels: the numbers, (height, width, bands).
+        content: the content of its record.
+        pixels: the numbers of the first modality, (height, width, bands).
         crs: `EPSG:n` or WKT, None where the file has none.
         transform: affine transform (a, b, c, d, e, f), None where the file has none.
-        tile: its mask, where every pixel has a class.
     """
 
-    stored: bytes
+    content: Content
     pixels: np.ndarray
     crs: str | None = None
     transform: tuple[float, ...] | None = None
-    tile: PixelLabels | None = None
-
-
-def hashed(stored: bytes, tile: PixelLabels | None) -> bytes:
-    """Returns the bytes of an example that are hashed to detect a changed source: the content of all its files."""
-    return stored if tile is None else stored + tile.mask.tobytes()
 
 
 def sorted_by_key(where: str, items: Iterable[Item]) -> list[Item]:

@@ -21,7 +21,7 @@ from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records import tfrecord
 from tfrecords_builder.sources.archive import Archive
-from tfrecords_builder.sources.items import Item, Patch, hashed
+from tfrecords_builder.sources.items import Content, Item, Patch
 from tfrecords_builder.sources.options import required
 from tfrecords_builder.sources.source import (
     DIGEST_BYTES,
@@ -65,7 +65,7 @@ class PatchReader(Protocol):
             OptionError: if they do not.
         """
 
-    def items(self, archive: Archive) -> list[Item]:
+    def items(self, archive: Archive, options: Any) -> list[Item]:
         """Lists the examples of an archive, sorted by key.
 
         Raises:
@@ -79,8 +79,8 @@ class PatchReader(Protocol):
             SourceError: if it is damaged or not of the data set's form.
         """
 
-    def read_stored(self, archive: Archive, item: Item) -> tuple[bytes, records.PixelLabels | None]:
-        """Returns the image and labels of an example's record; a JPEG is not decoded.
+    def content(self, archive: Archive, item: Item) -> Content:
+        """Returns the content of an example's record; a JPEG is not decoded.
 
         Raises:
             SourceError: if it cannot be read.
@@ -164,11 +164,11 @@ class PatchSource:
 
     def list(self, context: Context, split: SplitOptions) -> Listing:
         """Lists the archive's examples."""
-        items = self.reader.items(_archive(context))
+        items = self.reader.items(_archive(context), context.options)
         described = {name: value for name, value in dataclasses.asdict(context.options).items() if name != "source"}
         return Listing(
             {"source_name": source_name(context.options.source), **described},
-            {item.member: f"{item.bytes} {item.stamp}" for item in items},
+            {item.member or item.mask: f"{item.bytes} {item.stamp}" for item in items},
             items,
         )
 
@@ -196,13 +196,14 @@ class PatchSource:
                 pixels.append(found)
             else:
                 patch = self.reader.read(archive, item)
-                found = self._digest(context, archive, item, hashed(patch.stored, patch.tile))
-                size = len(patch.stored)
+                content = patch.content
+                found = self._digest(context, archive, item, content)
+                size = len(content.image) + sum(map(len, content.others.values()))
                 # Raw numbers are the pixels.
-                is_pixels = facts.encoding == "raw" and patch.tile is None
-                pixels.append(found if is_pixels else digest(patch.pixels.data))
-                if patch.tile is not None:
-                    class_pixels.append(patch.tile.class_pixels(len(facts.legend)))
+                is_pixels = facts.encoding == "raw" and content.tile is None
+                pixels.append(found if is_pixels else digest(_all_pixels(patch)))
+                if content.tile is not None:
+                    class_pixels.append(content.tile.class_pixels(len(facts.legend)))
                 if facts.encoding == "raw":  # A JPEG says itself which band is which.
                     sample = patch.pixels[_SAMPLED_ROWS]
                     totals += sample.sum(axis=(0, 1), dtype=np.int64)
@@ -257,6 +258,7 @@ class PatchSource:
             joined("sizes"),
             joined("stored"),
             joined("class_pixels") if "class_pixels" in parts[0] else None,
+            _missing(facts, items),
             warnings=warnings,
         )
 
@@ -265,22 +267,32 @@ class PatchSource:
         archive = _archive(context)
         labels = {name: label for label, name in enumerate(facts.legend.class_names)}
         for one in planned:
-            item, where = one.place.item, f"{context.options.source}: {one.place.item.member}"
-            stored, tile = self.reader.read_stored(archive, item)
-            if self._digest(context, archive, item, hashed(stored, tile)) != one.digest:
+            item, where = one.place.item, f"{context.options.source}: {one.place.item.member or one.key}"
+            content = self.reader.content(archive, item)
+            if self._digest(context, archive, item, content) != one.digest:
                 raise SourceError(
                     where,
                     "the image has changed while records were built from it",
                     remedy="build again from a source at rest",
                 )
-            label = labels[item.class_name] if tile is None else None
-            example = records.Example(stored, label, one.key, one.place.crs, one.place.transform, tile)
-            yield Encoded(records.encode(example), functools.partial(self._numbers, stored, where, tile))
+            label = labels[item.class_name] if content.tile is None else None
+            place = one.place.crs, one.place.transform
+            example = records.Example(content.image, label, one.key, *place, content.tile, content.others)
+            yield Encoded(
+                records.encode(example),
+                functools.partial(self._numbers, content, where, facts),
+                functools.partial(_other_numbers, content, facts),
+            )
 
-    def _numbers(
-        self, stored: bytes, where: str, tile: records.PixelLabels | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        return self.reader.pixels(stored, where), None if tile is None else tile.validity
+    def _numbers(self, content: Content, where: str, facts: Facts) -> tuple[np.ndarray, np.ndarray | None]:
+        if not content.image:
+            empty = np.full(facts.shape, records.no_data(facts.dtype), facts.dtype)
+            return empty, None if content.tile is None else np.zeros(facts.shape[:2], np.uint8)
+        pixels = self.reader.pixels(content.image, where)
+        if content.tile is None:
+            return pixels, None
+        # The ground may be seen by another modality alone.
+        return pixels, np.where(records.has_data(pixels), content.tile.validity, records.NO_DATA)
 
     def files(self, context: Context, preflight: Preflight, rows: Rows) -> Sequence[cards.SourceFile]:
         """Returns a zip, its bytes hashed; or a folder, with a hash over its patches' keys and hashes."""
@@ -299,11 +311,12 @@ class PatchSource:
         """Estimates the size of a build from the listing; of EuroSAT it is exact to a tenth of a per cent."""
         facts = self.facts
         archive = Archive(required("source", options.source, facts.name))
-        items = self.reader.items(archive)
+        items = self.reader.items(archive, options)
         if facts.encoding == "jpeg":
             images = [item.bytes for item in items]
         else:
-            images = [len(self.reader.read_stored(archive, items[0])[0])] * len(items)
+            first = self.reader.content(archive, items[0])
+            images = [len(first.image) + sum(map(len, first.others.values()))] * len(items)
         place = ("EPSG:32633", (0.0,) * 6) if facts.georeferenced else (None, None)
         # What a record holds beside its image differs by a few bytes only, with the length of its key.
         flat, tile = np.zeros((facts.patch_size, facts.patch_size), np.uint8), None
@@ -315,7 +328,7 @@ class PatchSource:
         shards = sum(images) + beside * len(images)
         return ExpectedSize(len(images), shards, int(shards * (1 + _STATE_FRACTION)))
 
-    def _digest(self, context: Context, archive: Archive, item: Item, stored: bytes | None = None) -> bytes:
+    def _digest(self, context: Context, archive: Archive, item: Item, content: Content | None = None) -> bytes:
         """Returns a hash of the content of a patch's record.
 
         What a zip's directory says of a JPEG that is not to be decoded, its CRC-32 and length, is enough: the scan need
@@ -325,12 +338,41 @@ class PatchSource:
             context: the build.
             archive: the opened archive.
             item: the patch.
-            stored: its bytes to hash, if it has been read.
+            content: the content to hash, if it has been read.
         """
         if archive.is_zip and _is_unread(context):
-            found = (item.stamp, item.bytes) if stored is None else (f"{zlib.crc32(stored):08x}", len(stored))
+            found = item.stamp, item.bytes
+            if content is not None:
+                found = f"{zlib.crc32(content.image):08x}", len(content.image)
             return digest("/".join(map(str, found)).encode())
-        return digest(hashed(*self.reader.read_stored(archive, item)) if stored is None else stored)
+        return digest((self.reader.content(archive, item) if content is None else content).hashed())
+
+
+def _all_pixels(patch: Patch) -> bytes | memoryview:
+    """Returns the numbers of all modalities: two examples that share them are one place at one time."""
+    others = patch.content.others
+    if not others:
+        return patch.pixels.data
+    return patch.pixels.tobytes() + b"".join(others[name] for name in sorted(others))
+
+
+def _other_numbers(content: Content, facts: Facts) -> dict[str, np.ndarray]:
+    """Returns the numbers (height, width, bands) of the further modalities."""
+    layouts = {one.name: one for one in facts.others}
+    return {
+        name: np.frombuffer(numbers, np.dtype(layouts[name].dtype).newbyteorder("<"))
+        .reshape(layouts[name].patch_size, layouts[name].patch_size, len(layouts[name].bands))
+        .astype(layouts[name].dtype)
+        for name, numbers in content.others.items()
+    }
+
+
+def _missing(facts: Facts, items: Sequence[Item]) -> dict[str, np.ndarray]:
+    """Returns which items lack a modality, by its name; of the first one, those without an image."""
+    found = {facts.modality: np.array([not item.member for item in items])}
+    for one in facts.others:
+        found[one.name] = np.array([one.name not in dict(item.others) for item in items])
+    return {name: lacking for name, lacking in found.items() if lacking.any()}
 
 
 def source_name(path: str) -> str:

@@ -19,6 +19,7 @@ from eo_keras.errors import RecordsError, SourceError
 from eo_keras.legends.catalogue import Legend
 from eo_keras.records import data_card as cards
 from eo_keras.records import tfrecord
+from eo_keras.sensors.catalogue import DIGITAL_NUMBERS, SENTINEL2
 from eo_keras.sensors.radiometry import Reflectance
 from tfrecords_builder.splits.types import Patches, SplitOptions
 
@@ -63,6 +64,10 @@ class Facts:
         split: its default method of splitting.
         shard_mb: size of a shard in megabytes (10^6 bytes) where nothing is said.
         examples: name of its examples.
+        modality: name of the first modality of its images.
+        sensor: its sensor, see `eo_keras.sensors.catalogue`.
+        units: the units of its numbers.
+        others: the further modalities.
     """
 
     name: str
@@ -83,6 +88,27 @@ class Facts:
     split: str = "random"
     shard_mb: float = 16.0
     examples: str = "patches"
+    modality: str = cards.IMAGE
+    sensor: str = SENTINEL2.name
+    units: str = DIGITAL_NUMBERS
+    others: tuple[cards.Modality, ...] = ()
+
+    @property
+    def modalities(self) -> tuple[cards.Modality, ...]:
+        """All modalities, the first one first, without statistics."""
+        first = cards.Modality(
+            name=self.modality,
+            sensor=self.sensor,
+            bands=self.bands,
+            dtype=self.dtype,
+            units=self.units,
+            resolution_m=self.resolution_m,
+            patch_size=self.patch_size,
+            encoding=self.encoding,
+            level=self.level,
+            reflectance=self.reflectance,
+        )
+        return first, *self.others
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -168,6 +194,7 @@ class Rows:
         bytes: int64 (N,), size of each one's stored image, in bytes.
         digests: uint8 (N, 16), hashes to detect a changed source.
         class_pixels: int64 (N, classes), clear pixels of each class; None where an example has one class.
+        missing: bool (N,) by modality, which examples lack it; modalities that none lacks may be left out.
         method: the card's entries on their choice, beside the split.
         warnings: lines for the user.
     """
@@ -177,6 +204,7 @@ class Rows:
     bytes: np.ndarray
     digests: np.ndarray
     class_pixels: np.ndarray | None = None
+    missing: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     method: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -222,12 +250,14 @@ class Encoded:
 
     Attributes:
         record: the serialized `tf.train.Example`.
-        pixels: returns its numbers (height, width, bands), and its validity (height, width) or None; called where they
-            are counted for the statistics.
+        pixels: returns its numbers of the first modality (height, width, bands), and its validity (height, width) or
+            None; called where they are counted for the statistics.
+        others: returns the numbers of the further modalities by name, those that it lacks left out; called likewise.
     """
 
     record: bytes
     pixels: Callable[[], tuple[np.ndarray, np.ndarray | None]]
+    others: Callable[[], Mapping[str, np.ndarray]] = dict
 
 
 class RunUnits(Protocol):

@@ -64,6 +64,11 @@ class _HashingWriter:
         self.bytes += len(data)
 
 
+def histograms_of(facts: Facts) -> dict[str, Histograms]:
+    """Returns empty histograms of each modality."""
+    return {one.name: Histograms(len(one.bands), one.dtype) for one in facts.modalities}
+
+
 def write_shard(context: ShardContext, unit: ShardUnit) -> None:
     """Writes a shard and its entry in the state, unless both exist and are complete.
 
@@ -74,21 +79,23 @@ def write_shard(context: ShardContext, unit: ShardUnit) -> None:
     build, facts = context.build, context.facts
     if manifest.is_whole(build.state_dir, context.output_dir, unit.name, unit.digest()):
         return
-    histograms, uncounted = Histograms(len(facts.bands), facts.dtype), []
+    histograms, uncounted = histograms_of(facts), []
     with files.atomic_file(files.join(context.output_dir, unit.name), scratch=build.state_dir) as file:
         writer = _HashingWriter(file)
         for example in build.source.examples(build, facts, unit.examples):
             tfrecord.write_record(writer, example.record)
             if not unit.counted:
                 continue
+            for name, numbers in example.others().items():
+                histograms[name].add(numbers)
             pixels, validity = example.pixels()
             if validity is not None:
-                histograms.add(pixels, validity)
+                histograms[facts.modality].add(pixels, validity)
                 continue
             uncounted.append(pixels)
             if len(uncounted) == _COUNTED_TOGETHER:
-                histograms.add(np.stack(uncounted))
+                histograms[facts.modality].add(np.stack(uncounted))
                 uncounted.clear()
         if uncounted:
-            histograms.add(np.stack(uncounted))
+            histograms[facts.modality].add(np.stack(uncounted))
     manifest.note(build.state_dir, unit.name, unit.digest(), writer.bytes, writer.sha256.hexdigest(), histograms)

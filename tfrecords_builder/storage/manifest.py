@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,7 +35,7 @@ def write_all(
     context: Any,
     units: Sequence[ShardUnit],
     state: BuildState,
-    histograms: Histograms,
+    histograms: Mapping[str, Histograms],
     progress: Callable[[str, int, int], None] | None,
 ) -> tuple[list[cards.Shard], int]:
     """Writes the shards that an earlier call has not finished.
@@ -46,7 +46,7 @@ def write_all(
         context: values that all units share.
         units: the shards.
         state: the build's state in the output folder.
-        histograms: to which the counts of all shards are added.
+        histograms: by modality, to which the counts of all shards are added.
         progress: called with ("writing", records done, records in all).
 
     Returns:
@@ -69,12 +69,13 @@ def write_all(
     for unit in units:
         entry, found = read(state_dir, unit.name, len(unit), histograms)
         entries.append(entry)
-        histograms.merge(found)
+        for modality, counted in found.items():
+            histograms[modality].merge(counted)
     state.output.note({entry.name: Written(entry.bytes, entry.sha256) for entry in entries})
     return entries, len(kept)
 
 
-def note(state_dir: str, name: str, digest: str, size: int, sha256: str, histograms: Histograms) -> None:
+def note(state_dir: str, name: str, digest: str, size: int, sha256: str, histograms: Mapping[str, Histograms]) -> None:
     """Records in the state that a shard has been written.
 
     Args:
@@ -83,20 +84,17 @@ def note(state_dir: str, name: str, digest: str, size: int, sha256: str, histogr
         digest: hash over what the shard was to hold.
         size: its bytes.
         sha256: its SHA-256.
-        histograms: the counts of its numbers; empty where they are not counted.
+        histograms: the counts of its numbers by modality; empty where they are not counted.
     """
-    places = np.flatnonzero(histograms.counts)
-    save_arrays(
-        _path(state_dir, name),
-        {
-            "unit": np.array(digest),
-            "bytes": np.array(size),
-            "sha256": np.array(sha256),
-            "places": places,
-            "counts": histograms.counts.ravel()[places],
-            "nodata": np.array(histograms.nodata),
-        },
-    )
+    arrays = {"unit": np.array(digest), "bytes": np.array(size), "sha256": np.array(sha256)}
+    for modality, counted in histograms.items():
+        places = np.flatnonzero(counted.counts)
+        arrays |= {
+            f"{modality}.places": places,
+            f"{modality}.counts": counted.counts.ravel()[places],
+            f"{modality}.nodata": np.array(counted.nodata),
+        }
+    save_arrays(_path(state_dir, name), arrays)
 
 
 def is_noted(state_dir: str, name: str, digest: str) -> bool:
@@ -117,14 +115,16 @@ def is_whole(state_dir: str, output_dir: str, name: str, digest: str) -> bool:
         return False
 
 
-def read(state_dir: str, name: str, examples: int, like: Histograms) -> tuple[cards.Shard, Histograms]:
+def read(
+    state_dir: str, name: str, examples: int, like: Mapping[str, Histograms]
+) -> tuple[cards.Shard, dict[str, Histograms]]:
     """Returns the state's entry of a written shard.
 
     Args:
         state_dir: folder of the build's state.
         name: the shard's file name.
         examples: number of its records.
-        like: histograms of as many bands, of numbers of the same type.
+        like: by modality, histograms of as many bands, of numbers of the same type.
 
     Returns:
         The shard's entry in the card, and the counts of its numbers.
@@ -139,9 +139,11 @@ def read(state_dir: str, name: str, examples: int, like: Histograms) -> tuple[ca
             "the entry of a finished shard has been lost",
             remedy="keep other programs out of the output folder, and run the same command again",
         )
-    histograms = copy.copy(like)
-    histograms.counts, histograms.nodata = np.zeros_like(like.counts), int(found["nodata"])
-    np.put(histograms.counts, found["places"], found["counts"])
+    histograms = {}
+    for modality, model in like.items():
+        counted = histograms[modality] = copy.copy(model)
+        counted.counts, counted.nodata = np.zeros_like(model.counts), int(found[f"{modality}.nodata"])
+        np.put(counted.counts, found[f"{modality}.places"], found[f"{modality}.counts"])
     return cards.Shard(name, examples, int(found["bytes"]), str(found["sha256"])), histograms
 
 

@@ -89,3 +89,25 @@ def test_bytes_are_counted_like_other_numbers():
         expected = np.bincount(images[..., band].ravel(), minlength=256)
         expected += np.bincount(images[:2, ::2, :, band].ravel(), minlength=256)
         np.testing.assert_array_equal(histograms.counts[band], expected)
+
+
+def test_real_numbers_are_counted_to_three_digits_in_any_order():
+    random = np.random.default_rng(0)
+    images = random.normal([-12.0, 0.001, 3e4], [4, 0.0002, 9e3], (6, 16, 16, 3)).astype(np.float32)
+    images[0, :4, :4, 1] = np.nan
+    images[1, 0, 0] = [-0.0, 0.0, 1e-30]
+    whole, halves = Histograms(3, "float32"), Histograms(3, "float32")
+    whole.add(images)
+    for part in (images[3:], images[:3]):
+        other = Histograms(3, "float32")
+        other.add(part)
+        halves.merge(other)
+    assert halves.statistics("abc") == whole.statistics("abc")
+    known = images[np.isfinite(images).all(axis=-1)].astype(np.float64)
+    for place, found in enumerate(whole.statistics("abc")):
+        values = known[:, place]
+        assert (found.valid, found.nodata) == (len(known), 16)
+        assert found.mean == pytest.approx(values.mean(), rel=1e-3)
+        assert found.std == pytest.approx(values.std(), rel=2e-3)
+        assert (found.minimum, found.maximum) == pytest.approx((values.min(), values.max()), rel=2**-8)
+        assert found.percentiles["50"] == pytest.approx(np.median(values), rel=2**-7)

@@ -79,6 +79,55 @@ def test_images_masks_and_parts_are_the_archives(archive, tmp_path):
     assert card.statistics[0].nodata_share == pytest.approx(16 / 256)
 
 
+def both_sensors(without=()):
+    """The members of an archive with both sensors; a Sentinel-1 image holds its Sentinel-2 image's first band."""
+    found = members()
+    for path, data in list(found.items()):
+        pixels = np.asarray(Image.open(io.BytesIO(data)))
+        name = path.replace("OmbriaS2", "OmbriaS1").replace("S2_", "S1_")
+        found[name] = data if pixels.ndim == 2 else png(np.ascontiguousarray(pixels[..., 0]) | 1)
+    return {path: data for path, data in found.items() if not path.endswith(tuple(without) or ("\n",))}
+
+
+def test_both_sensors_and_dates_are_modalities_of_one_record(archive, tmp_path):
+    source = write_zip(tmp_path / "both.zip", both_sensors())
+    card = built("ombria", source, tmp_path / "r", sar_band="VV", **NAMED)
+    assert list(card.modalities) == ["s2", "s2_before", "s1", "s1_before"]
+    assert [one.bands for one in card.modalities.values()] == [("B11", "B08", "B03")] * 2 + [("VV",)] * 2
+    old = built("ombria_s2", archive, tmp_path / "old", **NAMED)
+    of_s2 = {example.key: example for example in all_examples(old, tmp_path / "old")}
+    trained = []
+    for example in all_examples(card, tmp_path / "r"):
+        alone = of_s2[f"S2_after_{example.key}"]
+        assert example.image == alone.image
+        np.testing.assert_array_equal(example.tile.mask, alone.tile.mask)
+        # Sentinel-1 sees the ground where Sentinel-2 has no data.
+        assert (example.tile.validity == records.VALID).all()
+        s1, before = (records.decode_modality(example, card, name) for name in ("s1", "s1_before"))
+        after = flood(int(example.key))[0]
+        np.testing.assert_array_equal(s1[..., 0], after[..., 0] | 1)
+        np.testing.assert_array_equal(before[..., 0], after[::-1, :, 0] | 1)
+        if int(example.key) < 8:
+            trained.append(s1)
+    (band,) = card.modalities["s1"].statistics
+    assert (band.mean, band.nodata) == (pytest.approx(np.mean(trained), rel=1e-12), 0)
+    assert card.statistics == old.statistics
+
+
+def test_a_place_without_a_sensor_is_refused_or_lacks_its_modality(tmp_path):
+    gone = ("S1_after_0003.png", "S1_after_0009.png", "S2_after_0004.png")
+    source = write_zip(tmp_path / "both.zip", both_sensors(without=gone))
+    with pytest.raises(SourceError, match=r"0003.*no image s1 .*Sentinel-1, AFTER.*2 of 10 places.*`allow_missing`"):
+        built("ombria", source, tmp_path / "r", **NAMED)
+    card = built("ombria", source, tmp_path / "r", allow_missing=True, **NAMED)
+    missing = {name: dict(one.missing) for name, one in card.modalities.items()}
+    assert missing == {"s2": {"train": 1}, "s2_before": {}, "s1": {"test": 1, "train": 1}, "s1_before": {}}
+    found = {example.key: example for example in all_examples(card, tmp_path / "r")}
+    assert not records.decode_modality(found["0003"], card, "s1").any()
+    assert not records.decode_image(found["0004"], card).any() and (found["0004"].tile.validity == 1).all()
+    assert card.statistics[0].nodata == 256 * 256 + 7 * 16 * 256
+
+
 def test_the_layouts_and_any_number_of_workers_give_the_same_bytes(make, archive, tmp_path):
     built("ombria_s2", archive, tmp_path / "one", split="published", **NAMED)
     built("ombria_s2", archive, tmp_path / "two", split="published", num_workers=2, **NAMED)
@@ -138,11 +187,14 @@ def test_the_floods_of_2021_are_told_apart_by_their_events(make, tmp_path):
         built("ombria_s2", tmp_path / "a.zip", tmp_path / "s", split="published", **NAMED)
     # One event alone, by its own folder.
     folder = make.folder(tmp_path / "FRANCE", events("", ("FRANCE",)))
-    items = ombria.SENTINEL2.items(Archive(folder / "FRANCE"))
+    items = ombria.SENTINEL2.items(Archive(folder / "FRANCE"), ombria.OmbriaOptions(**NAMED))
     assert [item.key for item in items] == ["imafter_0", "imafter_10"]
     # Of a whole copy, the published parts are the data set.
     both = write_zip(tmp_path / "both.zip", {**content, **members("OMBRIA-master/OmbriaS2/")})
-    assert {item.split for item in ombria.SENTINEL2.items(Archive(both))} == {"train", "test"}
+    assert {item.split for item in ombria.SENTINEL2.items(Archive(both), ombria.OmbriaOptions(**NAMED))} == {
+        "train",
+        "test",
+    }
 
 
 def test_events_copied_into_the_published_parts_are_told_apart_by_their_whole_names(tmp_path):
