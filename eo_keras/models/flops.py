@@ -7,6 +7,8 @@ import math
 import keras
 from keras import layers
 
+from eo_keras.models.graph import inputs_of_size
+
 
 def count_macs(model: keras.Model, height: int, width: int) -> int:
     """Counts the multiply-accumulate operations of a model for one image.
@@ -15,8 +17,8 @@ def count_macs(model: keras.Model, height: int, width: int) -> int:
     normalization, activations, pooling and interpolation are not.
 
     Args:
-        model: a functional model of one image input.
-        height: of the image, in pixels.
+        model: a functional model of images.
+        height: of the image, of several inputs the finest one, in pixels.
         width: likewise.
 
     Returns:
@@ -29,9 +31,7 @@ def count_macs(model: keras.Model, height: int, width: int) -> int:
     if not kernels:
         return 0
     outputs = keras.Function(model.inputs, [layer.output for layer in kernels])
-    image = model.inputs[0]
-    given = keras.KerasTensor((1, height, width, image.shape[-1]), image.dtype)
-    specs = outputs.compute_output_spec([given])
+    specs = outputs.compute_output_spec(inputs_of_size(model, height, width, batch=1))
     return sum(_of_layer(layer, spec.shape) for layer, spec in zip(kernels, specs, strict=True))
 
 

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from eo_keras.models.dilation import dilated_layers
+from eo_keras.models.graph import inputs_of_size
 from eo_keras.models.layers.factory import LOGITS, PROBABILITIES
 
 
@@ -53,7 +54,7 @@ def inference_model(model: keras.Model, patch_size: int | None = None, output_st
 
     Args:
         model: a model of this package.
-        patch_size: height and width of the input in pixels; None takes any.
+        patch_size: height and width of the input in pixels, of several inputs those of the finest one; None takes any.
         output_stride: of a segmentation network, smaller than in training for finer predictions (Chen et al. 2018,
             arXiv 1802.02611, table 5); None is the model's own.
 
@@ -81,11 +82,9 @@ def inference_model(model: keras.Model, patch_size: int | None = None, output_st
 
     # A model has the layers between its inputs and outputs only: this leaves out the auxiliary classifiers.
     predicting = keras.Model(model.input, model.outputs[0], name=model.name)
-    image = model.inputs[0]
-    size = (patch_size, patch_size, image.shape[-1])
     inference = keras.models.clone_model(
         predicting,
-        input_tensors=keras.Input(size, dtype=image.dtype, name=image.name),
+        input_tensors=keras.tree.pack_sequence_as(model.input, inputs_of_size(model, patch_size, patch_size)),
         clone_function=clone,
         call_function=call,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from eo_keras.errors import OptionError
 from eo_keras.models.pretrained.catalogue import INCEPTION_V3, RESNET50, RESNET101, PretrainedWeights
 from eo_keras.models.pretrained.stem import check_stem
-from eo_keras.models.spec import IMAGE, OUTPUT_STRIDES, NetworkSpec
+from eo_keras.models.spec import OUTPUT_STRIDES, NetworkSpec
 
 if TYPE_CHECKING:
     import keras
@@ -39,6 +39,7 @@ class ModelInfo:
         published: the ImageNet weights that Keras has for its backbone; None where it has none.
         min_patch_size: smallest height and width of an input, in pixels.
         output_strides: values of `NetworkSpec.output_stride`; empty for a network without one.
+        fusions: values of `NetworkSpec.fusion`.
     """
 
     task: str
@@ -49,6 +50,7 @@ class ModelInfo:
     published: PretrainedWeights | None = None
     min_patch_size: int = MIN_PATCH_SIZE
     output_strides: tuple[int, ...] = ()
+    fusions: tuple[str, ...] = ("early",)
 
     @property
     def imagenet(self) -> bool:
@@ -188,13 +190,16 @@ def check(name: str, spec: NetworkSpec) -> None:
         BandError: if the bands and the stem do not fit each other.
         OptionError: if there is no such network, or an option does not apply to it.
     """
-    info, image = find(name), spec.image
-    check_stem(image.bands, spec.stem)
+    info = find(name)
+    for image in spec.inputs.values():
+        check_stem(image.bands, spec.stem)
     if spec.weights == "imagenet" and not info.imagenet:
         expected = f"one of {', '.join(_with_imagenet())}, or a file"
         raise OptionError("weights", f"there are no ImageNet weights for {name}", expected)
-    if image.patch_size is not None and image.patch_size < info.min_patch_size:
-        raise OptionError("patch_size", f"{image.patch_size} pixels", f"at least {info.min_patch_size}")
+    if spec.patch_size is not None and spec.patch_size < info.min_patch_size:
+        raise OptionError("patch_size", f"{spec.patch_size} pixels", f"at least {info.min_patch_size}")
+    if spec.fusion is not None and spec.fusion not in info.fusions:
+        raise OptionError("fusion", f"'{spec.fusion}' for {name}", f"one of {', '.join(info.fusions)}")
     if spec.output_stride is not None and not info.output_strides:
         raise OptionError(
             "output_stride", f"{spec.output_stride} for {name}, a {info.task} network", "a segmentation network"
@@ -209,11 +214,11 @@ def build(name: str, spec: NetworkSpec) -> tuple[keras.Model, InitializationRepo
         spec: inputs, classes, weights to start from, and how layers compute.
 
     Returns:
-        The model, from `image` `(batch, patch_size, patch_size, bands)`, digital numbers, to `probabilities`
-        `(batch, num_classes)`, of a segmentation network `(batch, patch_size, patch_size, num_classes)`, float32
-        (float64 under that policy), the layer before being `logits` of the same shape; a model with auxiliary
-        classifiers returns a list of the probabilities and of their logits, `aux1_logits` and so on. And which layers
-        were loaded and which hold random weights.
+        The model, from `image` `(batch, patch_size, patch_size, bands)`, digital numbers, or from a dictionary of
+        several inputs, to `probabilities` `(batch, num_classes)`, of a segmentation network `(batch, patch_size,
+        patch_size, num_classes)` in the size of the finest input, float32 (float64 under that policy), the layer before
+        being `logits` of the same shape; a model with auxiliary classifiers returns a list of the probabilities and of
+        their logits, `aux1_logits` and so on. And which layers were loaded and which hold random weights.
 
     Raises:
         BandError: if bands, stem and normalization do not fit each other.
@@ -223,13 +228,15 @@ def build(name: str, spec: NetworkSpec) -> tuple[keras.Model, InitializationRepo
     from eo_keras.models.pretrained import weights
 
     check(name, spec)
-    info, image = MODELS[name], spec.image
+    info = MODELS[name]
     if spec.weights is None:
         model = info(name, spec)
         return model, weights.scratch_report(model)
-    scale = weights.input_scale(spec.weights, image.bands, spec.stem, info.published)
-    model = info(name, dataclasses.replace(spec, inputs={IMAGE: dataclasses.replace(image, scale=scale)}))
-    return model, weights.load_backbone(model, spec.weights, image.bands, spec.stem, info.published)
+    bands = {name: image.bands for name, image in spec.inputs.items()}
+    scales = weights.input_scales(spec.weights, bands, spec.stem, info.published)
+    inputs = {name: dataclasses.replace(image, scale=scales[name]) for name, image in spec.inputs.items()}
+    model = info(name, dataclasses.replace(spec, inputs=inputs))
+    return model, weights.load_backbones(model, spec.weights, bands, spec.stems, spec.stem, info.published)
 
 
 def _with_imagenet() -> list[str]:

@@ -12,8 +12,11 @@ from collections.abc import Mapping, Sequence
 from eo_keras.errors import BandError, OptionError
 from eo_keras.records.data_card import DataCard
 
-INPUT_DTYPES = ("uint8", "uint16")
-"""Dtypes of the digital numbers that networks take: those of JPEG and of Sentinel-2."""
+INPUT_DTYPES = ("uint8", "uint16", "float32")
+"""Dtypes of the numbers that networks take: those of JPEG, of Sentinel-2, and of physical units such as dB or meters.
+
+A pixel of no data holds 0 in all bands of an integer dtype, and a number that is not finite in any band of float32.
+"""
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 """Keras dtype policies that networks are built for."""
@@ -23,6 +26,15 @@ OUTPUT_STRIDES = (8, 16)
 
 IMAGE = "image"
 """Name of the only input of a network of one modality."""
+
+BEFORE = "_before"
+"""Suffix of the name of the earlier one of two dates of a modality."""
+
+FUSIONS = ("early", "late", "late_learned", "residual", "vfusenet", "attention")
+"""Where and how a network of several modalities joins them, see `eo_keras.models.fusion`."""
+
+DATES = ("stacked", "siamese")
+"""How a network takes two dates of a modality: stacked along the bands, or by one encoder with the same weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +66,21 @@ class Normalization:
 
 @dataclasses.dataclass(frozen=True)
 class ImageInput:
-    """One input of a network: an image of one modality, in digital numbers.
+    """One input of a network: an image of one modality, in the numbers that records hold.
 
     Attributes:
         bands: names of the bands in channel order.
-        dtype: dtype of the digital numbers, one of `INPUT_DTYPES`.
+        dtype: dtype of the numbers, one of `INPUT_DTYPES`.
         normalization: mean and standard deviation of each band.
         patch_size: height and width in pixels; None takes any.
         scale: standard deviation of each band after normalization; None is 1. `models.build` sets it to what the
             pretrained weights were trained with.
+        ratio: pixels of the network's finest input, along a side, per pixel of this one: 1 for the finest, 2 for 20 m
+            beside 10 m. The outputs have the size of the finest input.
 
     Raises:
         BandError: if the normalization does not have one mean for each band.
-        OptionError: if the dtype is not one of `INPUT_DTYPES`.
+        OptionError: if the dtype is not one of `INPUT_DTYPES`, or the ratio below 1.
     """
 
     bands: tuple[str, ...]
@@ -74,9 +88,10 @@ class ImageInput:
     normalization: Normalization
     patch_size: int | None = None
     scale: tuple[float, ...] | None = None
+    ratio: int = 1
 
     def __post_init__(self):
-        """Checks the dtype, and the number of means."""
+        """Checks the dtype, the ratio, and the number of means."""
         if self.dtype not in INPUT_DTYPES:
             raise OptionError("dtype", f"'{self.dtype}'", f"one of {', '.join(INPUT_DTYPES)}")
         if len(self.normalization.mean) != len(self.bands):
@@ -86,6 +101,8 @@ class ImageInput:
                 f"one for each of the {len(self.bands)} bands",
                 "use the statistics of the same bands",
             )
+        if self.ratio < 1:
+            raise OptionError("ratio", f"{self.ratio}", "at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +110,8 @@ class NetworkSpec:
     """Specification of a network without its architecture.
 
     Attributes:
-        inputs: the inputs by name. The networks of this package take one, named `image`.
+        inputs: the inputs by name: one named `image`, or several named by modality. `X_before` beside `X` is an earlier
+            date of the same modality.
         num_classes: number of classes, at least 2.
         output_stride: of a segmentation network, pixels of the image per pixel of the backbone's last feature map, 8 or
             16; None is 16. Classification networks have none.
@@ -101,6 +119,8 @@ class NetworkSpec:
         dropout: fraction of the features dropped in training, before the logits (in a segmentation network before the
             decoder), and before the logits of auxiliary classifiers; None is the architecture's own rate, 0 where its
             authors use none.
+        fusion: of several modalities, one of `FUSIONS`; None is `early`.
+        dates: of two dates, one of `DATES`; None is `stacked`.
         synchronized: whether batch normalization takes its moments over all replicas (TensorFlow backend only).
         dtype_policy: one of `POLICIES`, or None for Keras's global policy, which is not changed.
         seed: makes initial weights and dropout repeatable; each layer draws from a seed of its own. None draws new
@@ -121,6 +141,8 @@ class NetworkSpec:
     output_stride: int | None = None
     auxiliary: bool = True
     dropout: float | None = None
+    fusion: str | None = None
+    dates: str | None = None
     synchronized: bool = False
     dtype_policy: str | None = None
     seed: int | None = None
@@ -138,6 +160,67 @@ class NetworkSpec:
             raise OptionError("dropout", f"{self.dropout}", "at least 0 and below 1")
         if self.dtype_policy is not None and self.dtype_policy not in POLICIES:
             raise OptionError("dtype_policy", f"'{self.dtype_policy}'", f"one of {', '.join(POLICIES)}")
+        for option, value, known in (("fusion", self.fusion, FUSIONS), ("dates", self.dates, DATES)):
+            if value is not None and value not in known:
+                raise OptionError(option, f"'{value}'", f"one of {', '.join(known)}")
+        self._check_inputs()
+
+    def _check_inputs(self) -> None:
+        """Checks that the inputs fit each other."""
+        if (IMAGE in self.inputs) != (len(self.inputs) == 1) or not self.inputs:
+            expected = f"one input named '{IMAGE}', or several by the names of their modalities"
+            raise OptionError("inputs", ", ".join(self.inputs) or "none", expected)
+        modalities = self.modalities
+        for name, dates in modalities.items():
+            if name not in self.inputs:
+                raise OptionError("inputs", f"'{dates[0]}' without '{name}'", "both dates, or the later one alone")
+            first, *others = (self.inputs[date] for date in dates)
+            if any((one.bands, one.ratio, one.dtype) != (first.bands, first.ratio, first.dtype) for one in others):
+                raise OptionError(
+                    "inputs", f"two dates of '{name}' that differ", "the same bands, dtype and resolution"
+                )
+        if self.dates is not None and not any(len(dates) > 1 for dates in modalities.values()):
+            raise OptionError(
+                "dates", f"'{self.dates}' for the inputs {', '.join(self.inputs)}", f"an input named '...{BEFORE}'"
+            )
+        if self.fusion is not None and len(modalities) < 2:
+            found = f"'{self.fusion}' for the inputs {', '.join(self.inputs)}"
+            raise OptionError("fusion", found, "at least two modalities")
+        if self.dates == "siamese" and self.fusion in (None, "early"):
+            if single := [name for name, dates in modalities.items() if len(dates) < 2]:
+                found = f"'siamese' with early fusion, where '{single[0]}' has one date"
+                raise OptionError("dates", found, "two dates of every modality", "stack the dates, or fuse later")
+        if min(one.ratio for one in self.inputs.values()) != 1:
+            raise OptionError("ratio", "none of 1 among the inputs", "1 for the finest input")
+        sizes = {one.patch_size and one.patch_size * one.ratio for one in self.inputs.values()}
+        if len(sizes) > 1:
+            listed = ", ".join(f"{name} {one.patch_size} x {one.ratio}" for name, one in self.inputs.items())
+            raise OptionError("patch_size", listed, "inputs of the same ground: sizes times ratios that are equal")
+
+    @property
+    def modalities(self) -> dict[str, tuple[str, ...]]:
+        """Names of the inputs of each modality, the later date first."""
+        later = [name.removesuffix(BEFORE) for name in self.inputs]
+        return {
+            name: tuple(date for date in (name, name + BEFORE) if date in self.inputs) for name in dict.fromkeys(later)
+        }
+
+    @property
+    def stems(self) -> dict[str, tuple[str, ...]]:
+        """Names of the inputs that the first convolution of each backbone takes, by the prefix of its layers' names.
+
+        One backbone without a prefix takes all, where there is one modality or fusion is early; otherwise each modality
+        has one, with the prefix `<name>_`. Of two dates, a siamese one takes one after the other.
+        """
+        dates = {name: one[:1] if self.dates == "siamese" else one for name, one in self.modalities.items()}
+        if len(dates) == 1 or self.fusion in (None, "early"):
+            return {"": tuple(name for one in dates.values() for name in one)}
+        return {f"{name}_": one for name, one in dates.items()}
+
+    @property
+    def patch_size(self) -> int | None:
+        """Height and width of the finest input and of a mask, in pixels; None where they take any."""
+        return next((one.patch_size for one in self.inputs.values() if one.ratio == 1), None)
 
     @classmethod
     def of_card(

@@ -27,6 +27,9 @@ REDUCED = {
 }
 """Arguments that make a network of the registry narrow and shallow: one for each architecture and backbone."""
 
+KINDS = {"s1": (("VV", "VH"), "float32", -12.0, 5.0), "height": (("height",), "float32", 10.0, 8.0)}
+"""Bands, dtype, mean and standard deviation of inputs by the name of their modality."""
+
 UNDER_JAX = ("resnet50", "googlenet", "compact", "deeplab_resnet50", "deeplab_xception65")
 """Reduced networks that have every kind of layer between them; JAX takes seconds to compile each."""
 
@@ -44,6 +47,37 @@ def network_spec(bands=RGB, dtype="uint16", num_classes=4, patch_size=None, norm
     normalization = normalization or models.Normalization((1500.0,) * len(bands), (800.0,) * len(bands))
     image = models.ImageInput(tuple(bands), dtype, normalization, patch_size, scale)
     return models.NetworkSpec({models.IMAGE: image}, num_classes, **choices)
+
+
+def several_inputs(names, num_classes=4, patch_size=None, ratios=None, **choices) -> models.NetworkSpec:
+    """Returns a specification of inputs by name: of `s1` VV and VH in dB, of `height` meters, of others RGB.
+
+    Args:
+        names: names of the inputs.
+        num_classes: number of classes.
+        patch_size: of the finest input.
+        ratios: ratio by name, where it is not 1.
+        **choices: other attributes of `NetworkSpec`.
+    """
+
+    def image(name):
+        ratio = (ratios or {}).get(name, 1)
+        bands, dtype, mean, std = KINDS.get(name.removesuffix(models.BEFORE), (RGB, "uint16", 1500.0, 800.0))
+        normalization = models.Normalization((mean,) * len(bands), (std,) * len(bands))
+        return models.ImageInput(bands, dtype, normalization, patch_size and patch_size // ratio, ratio=ratio)
+
+    return models.NetworkSpec({name: image(name) for name in names}, num_classes, **choices)
+
+
+def several_images(names, height=32, width=32, ratios=None, count=2, seed=0) -> dict[str, np.ndarray]:
+    """Returns images for `several_inputs` by name."""
+    random, found = np.random.default_rng(seed), {}
+    for name in names:
+        ratio = (ratios or {}).get(name, 1)
+        bands, dtype, mean, std = KINDS.get(name.removesuffix(models.BEFORE), (RGB, "uint16", 1500.0, 500.0))
+        size = (count, -(-height // ratio), -(-width // ratio), len(bands))
+        found[name] = np.maximum(random.normal(mean, std, size), 1 if dtype == "uint16" else -np.inf).astype(dtype)
+    return found
 
 
 def reduced_info(name: str, **arguments: object) -> ModelInfo:

@@ -39,8 +39,7 @@ def build_compact(
         `(batch, num_classes)`, float32 (float64 under that policy); the layer before is `logits`, of the same dtype.
 
     Raises:
-        OptionError: if the specification has several inputs, or synchronized batch normalization under another backend
-            than TensorFlow.
+        OptionError: if the specification has synchronized batch normalization under another backend than TensorFlow.
     """
     factory = LayerFactory(spec)
 

@@ -66,8 +66,7 @@ def build_googlenet(
         classifiers to a list of the probabilities and of `aux1_logits` and `aux2_logits`, of the same shape and dtype.
 
     Raises:
-        OptionError: if the specification has several inputs, or synchronized batch normalization under another backend
-            than TensorFlow.
+        OptionError: if the specification has synchronized batch normalization under another backend than TensorFlow.
     """
     factory = LayerFactory(spec)
 

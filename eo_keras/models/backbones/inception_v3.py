@@ -60,8 +60,7 @@ def build_inception_v3(
         `(batch, num_classes)`, float32 (float64 under that policy); the layer before is `logits`, of the same dtype.
 
     Raises:
-        OptionError: if the specification has several inputs, or synchronized batch normalization under another backend
-            than TensorFlow.
+        OptionError: if the specification has synchronized batch normalization under another backend than TensorFlow.
     """
     factory = LayerFactory(spec, BATCH_NORM_EPSILON, batch_norm_scale=False)
     network = _Network(factory, width, padding)

@@ -48,8 +48,7 @@ def build_xception(spec: NetworkSpec, *, middle: int = 16, width: float = 1.0, n
         `(batch, num_classes)`, float32 (float64 under that policy); the layer before is `logits`, of the same dtype.
 
     Raises:
-        OptionError: if the specification has several inputs, or synchronized batch normalization under another backend
-            than TensorFlow.
+        OptionError: if the specification has synchronized batch normalization under another backend than TensorFlow.
     """
     factory = LayerFactory(spec)
     image, x = factory.image()

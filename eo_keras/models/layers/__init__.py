@@ -1,7 +1,7 @@
 """Layers shared by the networks; importing this package registers them with Keras."""
 
 from eo_keras.models.layers.batch_norm import BatchNormalization
-from eo_keras.models.layers.normalization import BandNormalization
+from eo_keras.models.layers.normalization import BandNormalization, Presence
 from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
 from eo_keras.models.layers.unpooling import MaxPoolingWithIndices, MaxUnpooling
 
@@ -11,5 +11,6 @@ __all__ = [
     "BroadcastLike",
     "MaxPoolingWithIndices",
     "MaxUnpooling",
+    "Presence",
     "ResizeLike",
 ]

@@ -6,8 +6,6 @@ sixth of a ResNet50's training step on a processor. TensorFlow has a kernel for 
 
 from __future__ import annotations
 
-import math
-
 import keras
 from keras import ops
 
@@ -50,19 +48,3 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and self.axis in (-1, 3)
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "bfloat16", "float16")
         )
-
-
-def fewest_values(model: keras.Model, size: int) -> tuple[str, int]:
-    """Returns the batch normalization with the fewest values of a channel in one image, and their number.
-
-    Args:
-        model: a functional model with a batch normalization.
-        size: height and width of the image in pixels.
-    """
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    image = model.inputs[0]
-    inputs = keras.Function(model.inputs, [layer.input for layer in norms])
-    shapes = inputs.compute_output_spec([keras.KerasTensor((1, size, size, image.shape[-1]), image.dtype)])
-    values = [math.prod(one.shape[1:-1]) for one in keras.tree.flatten(shapes)]
-    fewest = min(values)
-    return norms[values.index(fewest)].name, fewest

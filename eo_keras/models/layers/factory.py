@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +13,11 @@ from keras import layers
 from eo_keras.errors import OptionError
 from eo_keras.models.layers.batch_norm import BatchNormalization
 from eo_keras.models.layers.normalization import BandNormalization
+from eo_keras.models.layers.resize import ResizeLike
 from eo_keras.models.spec import IMAGE, POLICIES, NetworkSpec
+
+NORMALIZATION = "normalisation"
+"""Name of the layer that standardizes the only input; of several inputs, its beginning."""
 
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
@@ -76,12 +80,50 @@ class LayerFactory:
         return "zeros" if (self.spec.weights is None if zero is None else zero) else "ones"
 
     def image(self) -> tuple[Any, Any]:
-        """Returns the input `image` of digital numbers, and the standardized bands."""
-        given = self.spec.image
-        image = keras.Input((given.patch_size, given.patch_size, len(given.bands)), dtype=given.dtype, name=IMAGE)
-        mean, std = given.normalization.mean, given.normalization.std
-        layer = BandNormalization(mean, std, given.scale, bands=given.bands, dtype=self.exact, name="normalisation")
-        return image, layer(image)
+        """Returns the model's inputs, and their standardized bands in one tensor.
+
+        Of several inputs, a dictionary; their bands are brought to the size of the finest one and stacked (early
+        fusion).
+        """
+        images, bands = self.images()
+        if list(images) == [IMAGE]:
+            return images[IMAGE], bands[IMAGE]
+        finest = self.finest(bands)
+        resized = [self.at_finest(x, name, finest, f"resized_{name}") for name, x in bands.items()]
+        return images, self.concatenate(resized, "stacked_inputs", self.exact)
+
+    def images(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the inputs by name, as records hold them, and their standardized bands by name.
+
+        The only input is `image`, its layer `normalisation`; several inputs have the names of the specification, and
+        layers `normalisation_<name>`.
+        """
+        images, bands = {}, {}
+        for name, given in self.spec.inputs.items():
+            images[name] = keras.Input(
+                (given.patch_size, given.patch_size, len(given.bands)), dtype=given.dtype, name=name
+            )
+            bands[name] = BandNormalization(
+                given.normalization.mean,
+                given.normalization.std,
+                given.scale,
+                bands=given.bands,
+                ratio=given.ratio,
+                dtype=self.exact,
+                name=NORMALIZATION if name == IMAGE else f"{NORMALIZATION}_{name}",
+            )(images[name])
+        return images, bands
+
+    def finest(self, tensors: Mapping[str, Any]) -> Any:
+        """Returns the tensor of the first input that is as fine as the output."""
+        return next(tensor for name, tensor in tensors.items() if self.spec.inputs[name].ratio == 1)
+
+    def at_finest(self, x: Any, name: str, finest: Any, layer_name: str) -> Any:
+        """Brings the bands of an input to the size of the finest one; no layer where they have it."""
+        ratio = self.spec.inputs[name].ratio
+        if ratio == 1:
+            return x
+        return ResizeLike(ratio, (ratio - 1) / 2, dtype=self.exact, name=layer_name)(x, finest)
 
     def convolution(
         self, x: Any, filters: int, size: Any, name: str, strides: int = 1, padding: str = "valid", rate: int = 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,10 +21,11 @@ from eo_keras.errors import BandError
 class BandNormalization(keras.layers.Layer):
     """Standardizes each band: `(x - mean) / std * scale`; pixels of no data become exactly 0.
 
-    A pixel of no data holds 0 in all bands. Mean, standard deviation and scale are constants of the configuration, not
-    weights, so that neither an optimizer nor a weights file can change them. The layer always computes in float32
-    (float64 when that is its policy): bfloat16 has 8 significant bits and would merge the digital numbers 1118 and
-    1121.
+    A pixel of no data holds 0 in all bands of an integer input, and a number that is not finite (NaN, as records have
+    it) in any band of a float one, where 0 is a value like any other: 0 dB, 0 m. Mean, standard deviation and scale are
+    constants of the configuration, not weights, so that neither an optimizer nor a weights file can change them. The
+    layer always computes in float32 (float64 when that is its policy): bfloat16 has 8 significant bits and would merge
+    the digital numbers 1118 and 1121.
 
     Args:
         mean: mean of each band in digital numbers.
@@ -31,9 +33,11 @@ class BandNormalization(keras.layers.Layer):
         scale: what a deviation of one `std` becomes, per band; 1 for each band when not given. Pretrained stems want
             the scale that they were trained with.
         bands: names of the bands in channel order; kept so that a saved model names its input.
+        ratio: pixels of the model's finest input, along a side, per pixel of this one; kept so that a saved model tells
+            the sizes of its inputs.
         **kwargs: arguments of `keras.layers.Layer`. A `dtype` other than float64 is turned into float32.
 
-    Input shape: `(..., len(mean))`, any integer or float dtype, digital numbers.
+    Input shape: `(..., len(mean))`, any integer or float dtype, in the unit of `mean`.
     Output shape: the same, float32 or float64, without unit.
 
     Raises:
@@ -46,6 +50,7 @@ class BandNormalization(keras.layers.Layer):
         std: Sequence[float],
         scale: Sequence[float] | None = None,
         bands: Sequence[str] | None = None,
+        ratio: int = 1,
         **kwargs,
     ):
         """Checks the constants."""
@@ -57,6 +62,7 @@ class BandNormalization(keras.layers.Layer):
         self.std = tuple(float(value) for value in std)
         self.scale = tuple(float(value) for value in scale) if scale is not None else (1.0,) * len(self.mean)
         self.bands = tuple(bands) if bands is not None else None
+        self.ratio = ratio
         self._check_constants()
 
     def _check_constants(self) -> None:
@@ -92,7 +98,7 @@ class BandNormalization(keras.layers.Layer):
             ops.convert_to_tensor(np.asarray(constant, dtype="float64"), dtype=self.compute_dtype)
             for constant in (self.mean, np.divide(self.scale, self.std))
         )
-        has_data = ops.any(ops.not_equal(values, 0), axis=-1, keepdims=True)
+        has_data = has_data_at(inputs)
         # Multiplying by a mask would let an infinity through as NaN; a choice does not.
         return ops.where(has_data, (values - mean) * gain, ops.zeros_like(values))
 
@@ -109,4 +115,46 @@ class BandNormalization(keras.layers.Layer):
             scale=list(self.scale),
             bands=list(self.bands) if self.bands is not None else None,
         )
-        return config
+        return config if self.ratio == 1 else config | {"ratio": self.ratio}
+
+
+@keras.saving.register_keras_serializable(package="eo_keras")
+class Presence(keras.layers.Layer):
+    """Presence of a modality in each example: 1 where any pixel of its image has data, 0 where none has.
+
+    Input shape: `(batch, height, width, bands)`, of any dtype, as `BandNormalization` takes it.
+    Output shape: `(batch, 1, 1, 1)`, of the layer's dtype.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # Half precision would round float inputs to infinity, and integers must arrive as they are.
+        self.autocast = False
+
+    def call(self, inputs):
+        """Returns 1 or 0 for each example."""
+        return ops.cast(ops.any(has_data_at(inputs), axis=(1, 2, 3), keepdims=True), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape of one number for each example."""
+        return (input_shape[0], 1, 1, 1)
+
+    def get_config(self):
+        """Returns the arguments; Keras reads a dtype policy back only where a layer has this method."""
+        return super().get_config()
+
+
+def has_data_at(image: Any) -> Any:
+    """Tells for each pixel whether it has data.
+
+    Args:
+        image: `(..., bands)`; of an integer dtype, where 0 in all bands is no data, or of a float one, where a number
+            that is not finite in any band is.
+
+    Returns:
+        Booleans `(..., 1)`.
+    """
+    if "float" in keras.backend.standardize_dtype(image.dtype):
+        return ops.all(ops.isfinite(image), axis=-1, keepdims=True)
+    # Not every kernel compares uint16.
+    return ops.any(ops.not_equal(ops.cast(image, "float32"), 0), axis=-1, keepdims=True)

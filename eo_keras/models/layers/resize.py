@@ -19,6 +19,8 @@ class ResizeLike(keras.layers.Layer):
 
     Args:
         ratio: stride of the map divided by that of the finer one.
+        offset: pixel of the finer map that pixel 0 lies on. 0 within a network; `(ratio - 1) / 2`, the middle of the
+            pixels that it covers, for an image of a coarser resolution.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments: the map `(batch, height, width, channels)`, and the finer one, which is at most `ratio` times as
@@ -26,16 +28,16 @@ class ResizeLike(keras.layers.Layer):
     Output shape: the map's batch and channels, the finer one's height and width, of the layer's dtype.
     """
 
-    def __init__(self, ratio: int, **kwargs):
+    def __init__(self, ratio: int, offset: float = 0.0, **kwargs):
         super().__init__(**kwargs)
-        self.ratio = ratio
+        self.ratio, self.offset = ratio, offset
 
     def call(self, inputs, reference):
         """Returns the feature map in the size of the reference."""
         batch, height, width, channels = ops.shape(inputs)
         new_height, new_width = ops.shape(reference)[1:3]
-        # TensorFlow's kernel rounds to float32, whatever it is given.
-        if keras.config.backend() == "tensorflow" and self.compute_dtype != "float64":
+        # TensorFlow's kernel rounds to float32, whatever it is given, and knows no offset.
+        if keras.config.backend() == "tensorflow" and self.compute_dtype != "float64" and not self.offset:
             return self._by_kernel(inputs, height, width)[:, :new_height, :new_width]
         rows = ops.matmul(self._weights_of(height, new_height), ops.reshape(inputs, (batch, height, width * channels)))
         return ops.matmul(self._weights_of(width, new_width), ops.reshape(rows, (batch, new_height, width, channels)))
@@ -53,7 +55,7 @@ class ResizeLike(keras.layers.Layer):
         """Returns the interpolation weights `(new size, old size)`."""
         exact = "float64" if self.compute_dtype == "float64" else "float32"
         old, new = (ops.cast(ops.arange(count, dtype="int32"), exact) for count in (size, new_size))
-        places = ops.minimum(new / self.ratio, ops.cast(size - 1, exact))
+        places = ops.clip((new - self.offset) / self.ratio, 0, ops.cast(size - 1, exact))
         return ops.cast(ops.maximum(1 - ops.abs(places[:, None] - old[None, :]), 0), self.compute_dtype)
 
     def compute_output_shape(self, inputs_shape, reference_shape):
@@ -62,7 +64,8 @@ class ResizeLike(keras.layers.Layer):
 
     def get_config(self):
         """Returns the arguments, so that the layer can be read back."""
-        return super().get_config() | {"ratio": self.ratio}
+        config = super().get_config() | {"ratio": self.ratio}
+        return config | {"offset": self.offset} if self.offset else config
 
 
 # Saved models know the layer by this name.

@@ -1,4 +1,4 @@
-"""Stem of a pretrained model for any bands of Sentinel-2.
+"""Stem of a pretrained model for any bands of Sentinel-2, and for those of other sensors.
 
 The first convolution of an ImageNet model takes red, green and blue. Two ways to give it other bands: by name, each
 band goes to its own color; or by position, the first three bands go to red, green and blue whatever they are, as Helber
@@ -8,6 +8,7 @@ et al. 2019 (IEEE JSTARS 12(7)) did for their color infrared and shortwave infra
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,7 +51,9 @@ def assign_sources(
 
     By name, a band that the source has takes its kernel as it is; each other one takes the kernel of the source's band
     that is nearest in wavelength, divided by the number of such bands, so that together they do not drown the others.
-    By position, the first bands take the source's kernels in order, as they are; further bands as by name.
+    A band of another sensor, such as radar's VV or a height, has no color near to it: such bands take the source's
+    kernels in turn, divided likewise. By position, the first bands take the source's kernels in order, as they are;
+    further bands as by name.
 
     Args:
         bands: the model's bands in channel order.
@@ -61,7 +64,7 @@ def assign_sources(
         One entry per band, in the order of `bands`.
 
     Raises:
-        BandError: if a band is unknown, or there are fewer bands than sources for `by_position`.
+        BandError: if there are no bands, one is named twice, or there are fewer bands than sources for `by_position`.
         OptionError: if the mode is unknown.
     """
     check_stem(bands, mode, len(sources))
@@ -69,27 +72,26 @@ def assign_sources(
         own = dict(zip(bands, sources, strict=False))
     else:
         own = {band: band for band in bands if band in sources}
-    others = len(bands) - len(own)
-    return tuple(
-        StemBand(band, own[band], 1.0) if band in own else StemBand(band, nearest_band(band, sources), 1.0 / others)
-        for band in bands
-    )
+    others = [band for band in bands if band not in own]
+    optical = [source for source in sources if source in BANDS]
+    without = [band for band in others if band not in BANDS or not optical]
+    taken = own | {band: nearest_band(band, optical) for band in others if band not in without}
+    taken |= dict(zip(without, itertools.cycle(sources), strict=False))
+    return tuple(StemBand(band, taken[band], 1.0 if band in own else 1.0 / len(others)) for band in bands)
 
 
 def check_stem(bands: Sequence[str], mode: str, needed: int = len(RGB_ORDER)) -> None:
     """Checks the name of the mode and the bands.
 
     Raises:
-        BandError: if there are no bands, a band is unknown or named twice, or there are fewer than `needed` bands for
+        BandError: if there are no bands, a band is named twice, or there are fewer than `needed` bands for
             `by_position`.
         OptionError: if the mode is unknown.
     """
     if mode not in STEM_MODES:
         raise OptionError("stem", f"'{mode}'", f"one of {', '.join(STEM_MODES)}")
-    unknown = [band for band in bands if band not in BANDS]
-    if not bands or unknown or len(set(bands)) != len(bands):
-        found = f"'{unknown[0]}' is no Sentinel-2 band" if unknown else "no bands, or one of them twice"
-        raise BandError(f"bands '{','.join(bands)}'", found, f"each of them once, out of {','.join(BANDS)}")
+    if not bands or len(set(bands)) != len(bands):
+        raise BandError(f"bands '{','.join(bands)}'", "no bands, or one of them twice", "each of them once")
     if mode == "by_position" and len(bands) < needed:
         raise BandError(
             f"bands '{','.join(bands)}'",

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import h5py
 import keras
@@ -20,9 +20,10 @@ import numpy as np
 
 from eo_keras.core import inflation
 from eo_keras.errors import SourceError
-from eo_keras.models.layers.factory import is_head
+from eo_keras.models.layers.factory import NORMALIZATION, is_head
 from eo_keras.models.pretrained.catalogue import RESNET50, PretrainedWeights
 from eo_keras.models.pretrained.stem import RGB_ORDER, StemBand, assign_sources, inflate_stem
+from eo_keras.models.spec import IMAGE
 
 STEM = "conv1_conv"
 """Name of the layer that takes the bands, in every architecture."""
@@ -67,14 +68,29 @@ class InitializationReport:
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """Weights of one model: arrays by layer name in Keras's order, and the bands of its stem.
+    """Weights of one model: arrays by layer name in Keras's order, and the bands of its inputs by name.
 
     `published` is None for a model of this package.
     """
 
     layers: dict[str, list[np.ndarray]]
-    bands: tuple[str, ...]
+    inputs: dict[str, tuple[str, ...]]
     published: PretrainedWeights | None
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands of the stem of a model of one input."""
+        return next(iter(self.inputs.values()))
+
+    def of_layer(self, layer_name: str, prefixes: Sequence[str]) -> tuple[list[np.ndarray] | None, str]:
+        """Returns the arrays for a layer of a model, and the layer's name in the source.
+
+        A source of one input has one backbone, from which each backbone of the model starts.
+        """
+        if len(self.inputs) == 1:
+            prefix = next((prefix for prefix in prefixes if prefix and layer_name.startswith(prefix)), "")
+            layer_name = layer_name.removeprefix(prefix)
+        return self.layers.get(layer_name), layer_name
 
 
 def scratch_report(model: keras.Model) -> InitializationReport:
@@ -97,15 +113,65 @@ def input_scale(
     """
     if weights is None:
         return (1.0,) * len(bands)
+    return input_scales(weights, {IMAGE: bands}, stem, published)[IMAGE]
+
+
+def input_scales(
+    weights: str | os.PathLike | None,
+    inputs: Mapping[str, Sequence[str]],
+    stem: str,
+    published: PretrainedWeights | None = RESNET50,
+) -> dict[str, tuple[float, ...]]:
+    """Returns `input_scale` of each input by name, given the bands of each.
+
+    Raises:
+        BandError: if the bands do not fit the stem.
+        SourceError: as `input_scale`, or if the file's model has several inputs and these are not the same.
+    """
+    if weights is None:
+        return {name: (1.0,) * len(bands) for name, bands in inputs.items()}
     saved = None if weights == "imagenet" else _saved_normalization(_checked_path(weights))
-    sources, scale = saved or (RGB_ORDER, _required(published, weights).scale)
-    return tuple(scale[sources.index(entry.source)] for entry in assign_sources(bands, stem, sources))
+    if saved and len(saved) > 1:
+        _check_same_inputs(weights, {name: bands for name, (bands, _) in saved.items()}, inputs)
+        return {name: scale for name, (_, scale) in saved.items()}
+    sources, scale = next(iter(saved.values())) if saved else (RGB_ORDER, _required(published, weights).scale)
+    return {
+        name: tuple(scale[sources.index(entry.source)] for entry in assign_sources(bands, stem, sources))
+        for name, bands in inputs.items()
+    }
 
 
 def load_backbone(
     model: keras.Model,
     weights: str | os.PathLike,
     bands: Sequence[str],
+    stem: str = "by_name",
+    published: PretrainedWeights | None = RESNET50,
+) -> InitializationReport:
+    """Loads pretrained weights into a model of one input, as `load_backbones` does.
+
+    Args:
+        model: a model of this package.
+        weights: as in `load_backbones`.
+        bands: the model's bands in channel order.
+        stem: likewise.
+        published: likewise.
+
+    Returns:
+        Which layers were loaded, inflated or left as they are.
+
+    Raises:
+        BandError: if the bands do not fit the stem.
+        SourceError: if the weights cannot be fetched or read, or no layer fits but those of the head.
+    """
+    return load_backbones(model, weights, {IMAGE: bands}, {"": (IMAGE,)}, stem, published)
+
+
+def load_backbones(
+    model: keras.Model,
+    weights: str | os.PathLike,
+    inputs: Mapping[str, Sequence[str]],
+    stems: Mapping[str, Sequence[str]],
     stem: str = "by_name",
     published: PretrainedWeights | None = RESNET50,
 ) -> InitializationReport:
@@ -116,11 +182,16 @@ def load_backbone(
     with 0 there: this package's normalization makes the mean of every band 0. The kernel of the stem is fitted to the
     bands by `inflate_stem`. The normalization layer is not touched: build the model with `input_scale`.
 
+    Each backbone of a model of several modalities starts from the same weights. Where its stem takes several inputs,
+    each one's kernel is divided by their number, as in Carreira & Zisserman 2017 (arXiv 1705.07750, section 2.4): the
+    features keep their size. Of a model of several inputs the weights are taken as they are, for the same inputs.
+
     Args:
         model: a model of this package.
         weights: `imagenet` (fetched by Keras) or a file: weights of `keras.applications` with or without its top, or a
             `.keras` model of this package or of `keras.applications`.
-        bands: the model's bands in channel order.
+        inputs: bands of each input, in channel order.
+        stems: the inputs that each backbone's stem takes, see `NetworkSpec.stems`.
         stem: `by_name` or `by_position`, see `eo_keras.models.pretrained.stem`.
         published: weights of `keras.applications` for the model's architecture; None where there are none.
 
@@ -129,23 +200,31 @@ def load_backbone(
 
     Raises:
         BandError: if the bands do not fit the stem.
-        SourceError: if the weights cannot be fetched or read, or no layer fits but those of the head.
+        SourceError: if the weights cannot be fetched or read, no layer fits but those of the head, or they are of a
+            model of several other inputs.
     """
     source = _imagenet(_required(published, weights)) if weights == "imagenet" else _read(weights, published)
     if source.published and source.published.by_order:
         source = dataclasses.replace(source, layers=_named_by_order(source.layers, model, weights))
+    whole = len(source.inputs) > 1
+    if whole:
+        _check_same_inputs(weights, source.inputs, inputs)
     plan: tuple[StemBand, ...] = ()
     loaded, inflated, initialized = [], [], []
     for layer in model.layers:
         if not layer.weights:
             continue
-        arrays = source.layers.get(layer.name)
-        if arrays is not None and layer.name == STEM_BN and source.published and any(source.published.offset):
+        arrays, name = source.of_layer(layer.name, list(stems))
+        own_kernels = True
+        if arrays is not None and name == STEM_BN and source.published and any(source.published.offset):
             arrays = _shifted(arrays, source, layer)
-        if arrays is not None and layer.name == STEM:
-            arrays, plan = _fitted_stem(arrays, source, bands, stem, str(weights))
-        if arrays is not None and layer.name.endswith("_bn"):
-            bias = _bias(source.layers.get(layer.name.removesuffix("_bn") + "_conv"))
+        if arrays is not None and name == STEM and not whole:
+            taken = {one: tuple(inputs[one]) for one in stems[layer.name.removesuffix(STEM)]}
+            arrays, fitted = _fitted_stem(arrays, source, taken, stem, str(weights))
+            plan += fitted
+            own_kernels = list(taken.values()) == [tuple(entry.source for entry in fitted)]
+        if arrays is not None and name.endswith("_bn"):
+            bias = _bias(source.layers.get(name.removesuffix("_bn") + "_conv"))
             if bias is not None and len(arrays) == 4 and bias.shape == arrays[2].shape:
                 gamma, beta, moving_mean, moving_variance = arrays
                 arrays = [gamma, beta, moving_mean - bias, moving_variance]
@@ -157,7 +236,6 @@ def load_backbone(
         if not all(np.isfinite(array).all() for array in arrays):
             raise SourceError(weights, f"layer '{layer.name}' holds values that are not finite", "finite weights")
         layer.set_weights(arrays)
-        own_kernels = layer.name != STEM or tuple(entry.source for entry in plan) == tuple(bands)
         (loaded if own_kernels else inflated).append(layer.name)
     if all(is_head(name) for name in (*loaded, *inflated)):
         raise SourceError(
@@ -170,7 +248,21 @@ def load_backbone(
     return InitializationReport(str(weights), tuple(loaded), tuple(inflated), tuple(initialized), plan)
 
 
-def _fitted_stem(arrays, source: _Source, bands, stem: str, where: str):
+def _check_same_inputs(weights, found: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequence[str]]) -> None:
+    """Checks that a saved model of several inputs and the model have the same ones."""
+
+    def listed(inputs):
+        return {name: tuple(bands) for name, bands in inputs.items()}
+
+    if listed(found) != listed(wanted):
+        texts = [
+            "; ".join(f"{name}:{','.join(bands)}" for name, bands in sorted(one.items())) for one in (found, wanted)
+        ]
+        raise SourceError(weights, f"a model of the inputs {texts[0]}", f"one input, or {texts[1]}")
+
+
+def _fitted_stem(arrays, source: _Source, inputs: Mapping[str, Sequence[str]], stem: str, where: str):
+    """Returns the stem's arrays for the bands of its inputs, one input after the other, and each band's source."""
     kernel = arrays[0]
     if kernel.ndim != 4 or kernel.shape[2] != len(source.bands):
         raise SourceError(
@@ -181,8 +273,13 @@ def _fitted_stem(arrays, source: _Source, bands, stem: str, where: str):
         )
     if source.published and source.published.stem_is_bgr:
         kernel = kernel[:, :, ::-1]
-    kernel, plan = inflate_stem(kernel, bands, stem, source.bands)
-    return [kernel, *arrays[1:]], plan
+    kernels, plan, count = [], [], len(inputs)
+    for name, bands in inputs.items():
+        part, entries = inflate_stem(kernel, bands, stem, source.bands)
+        kernels.append(part / part.dtype.type(count) if count > 1 else part)
+        prefix = "" if name == IMAGE else f"{name}:"
+        plan += [StemBand(f"{prefix}{entry.band}", entry.source, entry.factor / count) for entry in entries]
+    return [np.concatenate(kernels, axis=2), *arrays[1:]], tuple(plan)
 
 
 def _bias(arrays: list[np.ndarray] | None) -> np.ndarray | None:
@@ -254,7 +351,7 @@ def _imagenet(published: PretrainedWeights) -> _Source:
             "where there is no network, fetch the file elsewhere and give it with `weights=FILE`",
         ) from error
     layers = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
-    return _Source(layers, RGB_ORDER, published)
+    return _Source(layers, {IMAGE: RGB_ORDER}, published)
 
 
 def _checked_path(weights: str | os.PathLike) -> str:
@@ -287,7 +384,7 @@ def _read(weights: str | os.PathLike, published: PretrainedWeights | None) -> _S
         raise SourceError(path, "no named layers in it", _FORMS, "save it again with Keras 3.15 or later")
     saved = _saved_normalization(path)
     if saved is not None:
-        return _Source(layers, saved[0], None)
+        return _Source(layers, {name: bands for name, (bands, _) in saved.items()}, None)
     published = _required(published, path)
     if STEM in layers and _bias(layers[STEM]) is None:
         raise SourceError(
@@ -296,7 +393,7 @@ def _read(weights: str | os.PathLike, published: PretrainedWeights | None) -> _S
             _FORMS,
             "give the .keras file of the run, which names its bands",
         )
-    return _Source(layers, RGB_ORDER, published)
+    return _Source(layers, {IMAGE: RGB_ORDER}, published)
 
 
 def _layers_of(file: h5py.File, path: str) -> dict[str, list[np.ndarray]]:
@@ -353,19 +450,23 @@ def _text(value) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def _saved_normalization(path: str) -> tuple[tuple[str, ...], tuple[float, ...]] | None:
-    """Returns bands and scale of the normalization layer in a `.keras` file; None where there is none."""
+def _saved_normalization(path: str) -> dict[str, tuple[tuple[str, ...], tuple[float, ...]]] | None:
+    """Returns bands and scale of each input in a `.keras` file by their normalization layers; None without any."""
     if not zipfile.is_zipfile(path):
         return None
     try:
         with zipfile.ZipFile(path) as archive:
             layers = json.loads(archive.read("config.json"))["config"].get("layers", [])
         configs = [layer["config"] for layer in layers if layer["registered_name"] == "eo_keras>BandNormalisation"]
-        if not configs:
-            return None
-        bands, scale = configs[0]["bands"], configs[0]["scale"]
+        found = {
+            IMAGE if len(configs) == 1 else config["name"].removeprefix(f"{NORMALIZATION}_"): (
+                tuple(config["bands"] or ()),
+                tuple(float(value) for value in config["scale"]),
+            )
+            for config in configs
+        }
     except (OSError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
         raise SourceError(path, f"its configuration cannot be read ({error!r})", _FORMS, "save it again") from error
-    if not bands or len(bands) != len(scale):
+    if any(not bands or len(bands) != len(scale) for bands, scale in found.values()):
         raise SourceError(path, "its normalization layer does not name its bands", "bands by name", "use another model")
-    return tuple(bands), tuple(float(value) for value in scale)
+    return found or None

@@ -64,13 +64,12 @@ def build_deeplab(
         (float64 under that policy); the layer before is `logits`, of the same shape and dtype.
 
     Raises:
-        OptionError: if the specification has several inputs, or synchronized batch normalization under another backend
-            than TensorFlow.
+        OptionError: if the specification has synchronized batch normalization under another backend than TensorFlow.
     """
     output_stride = spec.output_stride or DEFAULT_OUTPUT_STRIDE
     factory = LayerFactory(spec, batch_norm_epsilon=1e-5)
-    image, x = factory.image()
-    low, high = BACKBONES[backbone](factory, x, output_stride, **arguments)
+    image, bands = factory.image()
+    low, high = BACKBONES[backbone](factory, bands, output_stride, **arguments)
     rates = [rate * 16 // output_stride for rate in RATES]
     pyramid = factory.dropout(_pyramid(factory, high, rates, depth), DROPOUT)
     features = _decoder(factory, pyramid, low, output_stride // LOW_STRIDE, depth, low_depth)
@@ -83,7 +82,9 @@ def build_deeplab(
         name="decoder_scores",
     )(features)
     # In full precision: interpolated in bfloat16, the logits of neighboring pixels would become equal.
-    logits = ResizeLike(LOW_STRIDE, dtype=factory.exact, name=LOGITS)(scores, image)
+    logits = ResizeLike(LOW_STRIDE, dtype=factory.exact, name=LOGITS)(
+        scores, bands if isinstance(image, dict) else image
+    )
     return keras.Model(image, factory.probabilities(logits), name=name)
 
 

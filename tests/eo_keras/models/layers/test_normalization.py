@@ -8,6 +8,7 @@ import pytest
 
 from eo_keras.errors import BandError
 from eo_keras.models import BandNormalization, Normalization
+from eo_keras.models.layers.normalization import Presence
 
 
 def test_numbers_with_scale():
@@ -20,6 +21,35 @@ def test_no_data_becomes_zero_only_where_all_bands_are_zero():
     layer = BandNormalization((1000.0, 2000.0), (100.0, 500.0))
     image = np.array([[[[0, 0], [0, 2000], [1000, 0]]]], dtype="uint16")
     np.testing.assert_array_equal(np.asarray(layer(image)), [[[[0.0, 0.0], [-10.0, 0.0], [0.0, -4.0]]]])
+
+
+def test_a_pixel_that_is_not_finite_is_no_data_in_a_float_image():
+    layer = BandNormalization((-10.0, 0.0), (5.0, 10.0), scale=(1.0, 2.0))
+    nan, inf = float("nan"), float("inf")
+    image = np.array([[[[-5, 20], [nan, 20], [0, 0], [nan, nan], [-inf, 0]]]], "float32")
+    expected = [[[[1.0, 4.0], [0, 0], [2.0, 0.0], [0, 0], [0, 0]]]]
+    np.testing.assert_array_equal(np.asarray(layer(image)), np.array(expected, "float32"))
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        given = tf.constant(image)
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            loss = tf.reduce_sum(layer(given) ** 2)
+        gradient = tape.gradient(loss, given).numpy()
+        np.testing.assert_allclose(gradient[0, 0], [[0.4, 1.6], [0, 0], [0.8, 0], [0, 0], [0, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_presence_of_examples(policy):
+    counts = np.zeros((3, 2, 2, 2), "uint16")
+    counts[0, 1, 1, 0], counts[1] = 1, 7
+    values = np.full((3, 2, 2, 2), np.nan, "float32")
+    values[0, 0, 0], values[2, 0, 0, 1] = 0, 1  # Of the last one no pixel has all its bands.
+    for image, expected in ((counts, [1, 1, 0]), (values, [1, 0, 0])):
+        found = Presence(dtype=policy)(image)
+        assert found.shape == (3, 1, 1, 1)
+        assert keras.ops.convert_to_numpy(found).ravel().tolist() == expected
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float32"])
@@ -52,7 +82,9 @@ def test_configuration_comes_back():
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer), safe_mode=True)
     assert again.get_config() == layer.get_config()
     assert again.get_config()["bands"] == ["B04", "B8A"]
-    assert not again.weights
+    assert not again.weights and "ratio" not in again.get_config()
+    coarse = BandNormalization((1.5,), (3.0,), ratio=2).get_config()
+    assert BandNormalization.from_config(coarse).ratio == coarse["ratio"] == 2
 
 
 def test_wrong_number_of_bands():

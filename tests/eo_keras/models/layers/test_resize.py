@@ -31,6 +31,17 @@ def test_values(size, dtype, tolerance):
     np.testing.assert_allclose(found[:, ::4, ::4], values, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
+def test_an_image_of_a_coarser_resolution_lies_on_the_middle_of_its_pixels(dtype, tolerance):
+    values = RANDOM.normal(size=(2, 5, 4, 3)).astype("float32")
+    layer = ResizeLike(2, 0.5, dtype=dtype)
+    found = np.asarray(layer(values, np.zeros((2, 10, 7, 1))))
+    expected = keras.ops.image.resize(values, (10, 8), data_format="channels_last")
+    np.testing.assert_allclose(found, np.asarray(expected)[:, :, :7], atol=max(tolerance, 1e-6))
+    assert ResizeLike.from_config(layer.get_config()).offset == 0.5
+    assert "offset" not in ResizeLike(2).get_config()
+
+
 def test_what_is_cut_off_changes_nothing_else():
     values = RANDOM.normal(size=(1, 5, 5, 2)).astype("float32")
     resized = {size: np.asarray(ResizeLike(2)(values, np.zeros((1, size, size, 1)))) for size in (9, 10)}
