@@ -302,6 +302,7 @@ class _Build:
             units=facts.units,
             missing=first.missing,
             others=tuple(others),
+            distance=facts.distance,
         ).with_fingerprint()
 
 

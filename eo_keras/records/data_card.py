@@ -14,7 +14,7 @@ from eo_keras.core.serialization import later_field, read_signed, signed_bytes, 
 from eo_keras.errors import RecordsError
 from eo_keras.legends.catalogue import Legend
 from eo_keras.records import targets as label_layouts
-from eo_keras.records.targets import Targets
+from eo_keras.records.targets import DistanceClasses, Targets
 from eo_keras.sensors.catalogue import DIGITAL_NUMBERS, SENTINEL2
 from eo_keras.sensors.radiometry import Reflectance
 
@@ -181,6 +181,7 @@ class DataCard:
         units: the units of its numbers.
         missing: number of examples that lack it, by split.
         others: the further modalities.
+        distance: classes of the distance from the boundaries of objects, which each record then holds beside its mask.
     """
 
     dataset: str
@@ -210,6 +211,7 @@ class DataCard:
     units: str = later_field(DIGITAL_NUMBERS)
     missing: Mapping[str, int] = later_field(dict)
     others: tuple[Modality, ...] = later_field(())
+    distance: DistanceClasses | None = later_field(None)
 
     @property
     def modalities(self) -> dict[str, Modality]:

@@ -7,7 +7,8 @@ transform is six float64 values as bytes, because a TFRecord's floats are float3
 decimeters.
 
 A patch has one label. A tile has a class for every pixel, `mask`, and `validity`, whether the sensor saw the ground
-there; both are uint8, compressed by zlib: land use lies in large areas, and is compressed to a few per cent.
+there; both are uint8, compressed by zlib: land use lies in large areas, and is compressed to a few per cent. Where the
+card says so, `distance` holds in the same way the class of every pixel's distance from the boundaries of objects.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from eo_keras.records import tfrecord
 from eo_keras.records.data_card import DataCard, Modality, Shard
 
 IMAGE, LABEL, KEY, CRS, TRANSFORM = "image", "label", "key", "crs", "transform"
-MASK, VALIDITY, CITY, DATE, PRODUCT = "mask", "validity", "city", "date", "product"
+MASK, VALIDITY, DISTANCE = "mask", "validity", "distance"
+CITY, DATE, PRODUCT = "city", "date", "product"
 
 _OTHER = f"{IMAGE}/"
 """Prefix of the features of further modalities."""
@@ -52,6 +54,7 @@ class PixelLabels:
         city: name of the city.
         date: day of the acquisition (YYYY-MM-DD), or empty where it is not known.
         product: identifier of the Sentinel-2 product, or the scene's name.
+        distance: uint8 (height, width), see `eo_keras.geo.distance_classes`; None in records without.
     """
 
     mask: np.ndarray
@@ -59,6 +62,7 @@ class PixelLabels:
     city: str
     date: str
     product: str
+    distance: np.ndarray | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -114,7 +118,8 @@ def _texts(tile: PixelLabels) -> dict[str, str]:
 
 
 def _maps(tile: PixelLabels) -> dict[str, np.ndarray]:
-    return {MASK: tile.mask, VALIDITY: tile.validity}
+    maps = {MASK: tile.mask, VALIDITY: tile.validity}
+    return maps if tile.distance is None else maps | {DISTANCE: tile.distance}
 
 
 def decode(data: bytes) -> Example:
@@ -123,10 +128,12 @@ def decode(data: bytes) -> Example:
     georeferenced = CRS in features
     tile = None
     if MASK in features:
-        maps = [np.frombuffer(zlib.decompress(features[name]), np.uint8) for name in (MASK, VALIDITY)]
-        edge = math.isqrt(maps[0].size)
-        texts = [features[name].decode() for name in (CITY, DATE, PRODUCT)]
-        tile = PixelLabels(*(values.reshape(edge, edge) for values in maps), *texts)
+        stored = {name: features[name] for name in (MASK, VALIDITY, DISTANCE) if name in features}
+        maps = {name: np.frombuffer(zlib.decompress(values), np.uint8) for name, values in stored.items()}
+        edge = math.isqrt(maps[MASK].size)
+        maps = {name: values.reshape(edge, edge) for name, values in maps.items()}
+        texts = {name: features[name].decode() for name in (CITY, DATE, PRODUCT)}
+        tile = PixelLabels(**maps, **texts)
     return Example(
         features[IMAGE],
         features.get(LABEL),
@@ -277,7 +284,8 @@ def tfds_features(card: DataCard) -> dict[str, Any]:
     features = {feature_of(card, name): image(one) for name, one in card.modalities.items()}
     features = {IMAGE: features.pop(IMAGE), KEY: text(), **features}
     if card.targets.per_pixel:
-        features |= {name: tensor("uint8", [str(card.patch_size)] * 2, "zlib") for name in (MASK, VALIDITY)}
+        maps = (MASK, VALIDITY) if card.distance is None else (MASK, VALIDITY, DISTANCE)
+        features |= {name: tensor("uint8", [str(card.patch_size)] * 2, "zlib") for name in maps}
         features |= {name: text() for name in (CITY, DATE, PRODUCT)}
     else:
         features[LABEL] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class EuroSAT:
 
     Options = EuroSATOptions
 
-    def complete(self, options: EuroSATOptions) -> Facts:
+    def complete(self, options: EuroSATOptions, items: Sequence[Item] = ()) -> Facts:
         """Returns the facts, which no option changes."""
         return self.facts
 
@@ -149,7 +150,7 @@ class EuroSAT:
             raise SourceError(where, f"a patch named {key} lies in class folder {class_name}", "one class")
         return Item(key, class_name, member.path, member.bytes, member.stamp)
 
-    def read(self, archive: Archive, item: Item) -> Patch:
+    def read(self, archive: Archive, item: Item, options: EuroSATOptions) -> Patch:
         """Reads and checks one patch.
 
         Raises:
@@ -171,7 +172,7 @@ class EuroSAT:
             )
         return Patch(Content(self._as_stored(image.pixels)), image.pixels, image.crs, image.transform)
 
-    def content(self, archive: Archive, item: Item) -> Content:
+    def content(self, archive: Archive, item: Item, options: EuroSATOptions) -> Content:
         """Returns the content of a patch's record; a JPEG is not decoded.
 
         Raises:
@@ -183,16 +184,6 @@ class EuroSAT:
         where = f"{archive.path}: {item.member}"
         image = image_decoding.decode_geotiff(data, where, self.facts.shape, self.facts.dtype)
         return Content(self._as_stored(image.pixels))
-
-    def pixels(self, stored: bytes, where: str) -> np.ndarray:
-        """Decodes a record's image to numbers (height, width, bands).
-
-        Raises:
-            SourceError: if it is a damaged JPEG.
-        """
-        if self.facts.encoding == "jpeg":
-            return image_decoding.decode_jpeg(stored, where, self.facts.patch_size)
-        return np.frombuffer(stored, np.dtype(self.facts.dtype).newbyteorder("<")).reshape(self.facts.shape)
 
     def warnings(self, where: str, means: np.ndarray, count: int) -> tuple[str, ...]:
         """Checks the place of B10 in the band order of GeoTIFFs.
@@ -212,6 +203,10 @@ class EuroSAT:
             f"the stored order {','.join(bands)}",
             "give the published archive, or write the bands of your GeoTIFFs in that order",
         )
+
+    def files_beside(self, options: EuroSATOptions) -> tuple[str, ...]:
+        """Returns none."""
+        return ()
 
     @staticmethod
     def _as_stored(pixels: np.ndarray) -> bytes:

@@ -31,6 +31,7 @@ class Item:
         mask: the file of its pixels' classes, or empty.
         others: the files of its further modalities, as pairs of a modality's name and its file.
         split: the split that the archive assigns it to (`train`, `val`, `test`), or empty.
+        site: the place that it belongs to, such as a city, where whole places can be split; or empty.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Item:
     mask: str = ""
     split: str = ""
     others: tuple[tuple[str, str], ...] = ()
+    site: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -170,7 +170,7 @@ class Ombria:
     kinds: Mapping[str, _Kind]
     Options: type = OmbriaOptions
 
-    def complete(self, options: OmbriaOptions) -> Facts:
+    def complete(self, options: OmbriaOptions, items: Sequence[Item] = ()) -> Facts:
         """Returns the facts with the user's names of the bands and level.
 
         Raises:
@@ -295,7 +295,7 @@ class Ombria:
                     "copy or download the source again, or say `allow_missing` to build records that lack some",
                 )
 
-    def read(self, archive: Archive, item: Item) -> Patch:
+    def read(self, archive: Archive, item: Item, options: OmbriaOptions) -> Patch:
         """Reads and checks the images of a place and its mask; numbers of 0 beside others that are not become 1.
 
         Raises:
@@ -337,20 +337,20 @@ class Ombria:
         pixels[known] = np.maximum(pixels[known], self.facts.nodata + 1)
         return pixels
 
-    def content(self, archive: Archive, item: Item) -> Content:
+    def content(self, archive: Archive, item: Item, options: OmbriaOptions) -> Content:
         """Returns the content of a place's record.
 
         Raises:
             SourceError: see `read`.
         """
-        return self.read(archive, item).content
-
-    def pixels(self, stored: bytes, where: str) -> np.ndarray:
-        """Decodes a record's image to numbers (height, width, bands)."""
-        return np.frombuffer(stored, np.uint8).reshape(_SIZE, _SIZE, -1)
+        return self.read(archive, item, options).content
 
     def warnings(self, where: str, means: np.ndarray, count: int) -> tuple[str, ...]:
         """Returns none: the bands' means are not known."""
+        return ()
+
+    def files_beside(self, options: OmbriaOptions) -> tuple[str, ...]:
+        """Returns none."""
         return ()
 
 

@@ -16,10 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from eo_keras.core import files
+from eo_keras.core.options import fields
 from eo_keras.errors import SourceError
+from eo_keras.geo.distance_classes import distance_classes
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records import tfrecord
+from tfrecords_builder.sources import image_decoding
 from tfrecords_builder.sources.archive import Archive
 from tfrecords_builder.sources.items import Content, Item, Patch
 from tfrecords_builder.sources.options import required
@@ -58,11 +61,15 @@ class PatchReader(Protocol):
     facts: Facts
     Options: type
 
-    def complete(self, options: Any) -> Facts:
-        """Returns the facts, completed from the options.
+    def complete(self, options: Any, items: Sequence[Item] = ()) -> Facts:
+        """Returns the facts, completed from the options and from the examples that are listed.
+
+        Args:
+            options: the options.
+            items: some or all of the examples; any of them give the same facts. None to check the options alone.
 
         Raises:
-            OptionError: if they do not.
+            OptionError: if the options do not complete them.
         """
 
     def items(self, archive: Archive, options: Any) -> list[Item]:
@@ -72,25 +79,18 @@ class PatchReader(Protocol):
             SourceError: if there are none, or one is not of the data set's form.
         """
 
-    def read(self, archive: Archive, item: Item) -> Patch:
+    def read(self, archive: Archive, item: Item, options: Any) -> Patch:
         """Reads and checks one example.
 
         Raises:
             SourceError: if it is damaged or not of the data set's form.
         """
 
-    def content(self, archive: Archive, item: Item) -> Content:
+    def content(self, archive: Archive, item: Item, options: Any) -> Content:
         """Returns the content of an example's record; a JPEG is not decoded.
 
         Raises:
             SourceError: if it cannot be read.
-        """
-
-    def pixels(self, stored: bytes, where: str) -> np.ndarray:
-        """Decodes a record's image to numbers (height, width, bands).
-
-        Raises:
-            SourceError: if it is a damaged JPEG.
         """
 
     def warnings(self, where: str, means: np.ndarray, count: int) -> tuple[str, ...]:
@@ -99,6 +99,9 @@ class PatchReader(Protocol):
         Raises:
             SourceError: if the bands are not those of the data set.
         """
+
+    def files_beside(self, options: Any) -> tuple[str, ...]:
+        """Returns the paths of files outside the archive that examples are made from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,10 +156,11 @@ class PatchSource:
         return self.reader.Options
 
     def checked(self, options: Any, split: SplitOptions) -> Any:
-        """Returns the options with the archive's absolute path."""
-        source = required("source", options.source, self.facts.name)
+        """Returns the options with absolute paths."""
+        required("source", options.source, self.facts.name)
         self.reader.complete(options)
-        return dataclasses.replace(options, source=files.absolute(source))
+        paths = [field.name for field in fields(type(options)) if field.option.path and getattr(options, field.name)]
+        return dataclasses.replace(options, **{name: files.absolute(getattr(options, name)) for name in paths})
 
     def prepare(self, options: Any, opening: str) -> None:
         """Opens the archive."""
@@ -174,7 +178,8 @@ class PatchSource:
 
     def preflight(self, context: Context, listing: Listing, run: RunUnits) -> Preflight:
         """Divides the examples into units."""
-        facts, items = self.reader.complete(context.options), listing.entries
+        items = listing.entries
+        facts = self.reader.complete(context.options, items)
         starts = range(0, len(items), UNIT_PATCHES)
         units = [
             PatchUnit(f"scan-{number:05d}-of-{len(starts):05d}.npz", tuple(items[start : start + UNIT_PATCHES]))
@@ -187,7 +192,7 @@ class PatchSource:
         """Reads and checks a unit's patches and stores their sizes, hashes, transforms and sums of numbers."""
         if self.is_scanned(context, unit):
             return
-        facts, archive = self.reader.complete(context.options), _archive(context)
+        facts, archive = self.reader.complete(context.options, unit.items), _archive(context)
         sizes, stored, pixels, crs, transforms, class_pixels = [], [], [], [], [], []
         totals, valid = (np.zeros(len(facts.bands), np.int64) for _ in range(2))
         for item in unit.items:
@@ -195,7 +200,7 @@ class PatchSource:
                 found, size = self._digest(context, archive, item), item.bytes
                 pixels.append(found)
             else:
-                patch = self.reader.read(archive, item)
+                patch = self.reader.read(archive, item, context.options)
                 content = patch.content
                 found = self._digest(context, archive, item, content)
                 size = len(content.image) + sum(map(len, content.others.values()))
@@ -258,8 +263,8 @@ class PatchSource:
             joined("sizes"),
             joined("stored"),
             joined("class_pixels") if "class_pixels" in parts[0] else None,
-            _missing(facts, items),
             warnings=warnings,
+            missing=_missing(facts, items),
         )
 
     def examples(self, context: Context, facts: Facts, planned: Sequence[PlannedExample]) -> Iterator[Encoded]:
@@ -268,7 +273,7 @@ class PatchSource:
         labels = {name: label for label, name in enumerate(facts.legend.class_names)}
         for one in planned:
             item, where = one.place.item, f"{context.options.source}: {one.place.item.member or one.key}"
-            content = self.reader.content(archive, item)
+            content = self.reader.content(archive, item, context.options)
             if self._digest(context, archive, item, content) != one.digest:
                 raise SourceError(
                     where,
@@ -277,25 +282,30 @@ class PatchSource:
                 )
             label = labels[item.class_name] if content.tile is None else None
             place = one.place.crs, one.place.transform
-            example = records.Example(content.image, label, one.key, *place, content.tile, content.others)
+            tile = _with_distances(content.tile, facts)
+            example = records.Example(content.image, label, one.key, *place, tile, content.others)
             yield Encoded(
                 records.encode(example),
                 functools.partial(self._numbers, content, where, facts),
                 functools.partial(_other_numbers, content, facts),
             )
 
-    def _numbers(self, content: Content, where: str, facts: Facts) -> tuple[np.ndarray, np.ndarray | None]:
+    @staticmethod
+    def _numbers(content: Content, where: str, facts: Facts) -> tuple[np.ndarray, np.ndarray | None]:
         if not content.image:
             empty = np.full(facts.shape, records.no_data(facts.dtype), facts.dtype)
             return empty, None if content.tile is None else np.zeros(facts.shape[:2], np.uint8)
-        pixels = self.reader.pixels(content.image, where)
+        if facts.encoding == "jpeg":
+            pixels = image_decoding.decode_jpeg(content.image, where, facts.patch_size)
+        else:
+            pixels = _decoded(content.image, facts.modalities[0])
         if content.tile is None:
             return pixels, None
         # The ground may be seen by another modality alone.
         return pixels, np.where(records.has_data(pixels), content.tile.validity, records.NO_DATA)
 
     def files(self, context: Context, preflight: Preflight, rows: Rows) -> Sequence[cards.SourceFile]:
-        """Returns a zip, its bytes hashed; or a folder, with a hash over its patches' keys and hashes."""
+        """Returns a zip, its bytes hashed; or a folder, with a hash over its patches' keys and hashes; and others."""
         archive, path = _archive(context), context.options.source
         if archive.is_zip:
             sha256, size = files.sha256_of_file(path), files.size(path)
@@ -305,17 +315,26 @@ class PatchSource:
             for key, found in zip(rows.patches.keys, rows.digests, strict=True):
                 whole.update(key.encode() + b"\0" + found.tobytes())
             sha256, size = whole.hexdigest(), int(rows.bytes.sum())
-        return (cards.SourceFile(source_name(path), size, sha256),)
+        beside = [
+            cards.SourceFile(source_name(one), files.size(one), files.sha256_of_file(one))
+            for one in self.reader.files_beside(context.options)
+        ]
+        return cards.SourceFile(source_name(path), size, sha256), *beside
 
-    def expected_size(self, options: Any) -> ExpectedSize:
-        """Estimates the size of a build from the listing; of EuroSAT it is exact to a tenth of a per cent."""
+    def expected_size(self, options: Any) -> ExpectedSize | None:
+        """Estimates the size of a build from the listing; of EuroSAT it is exact to a tenth of a per cent.
+
+        Returns None where the size of an image depends on the options.
+        """
         facts = self.facts
+        if not facts.patch_size:
+            return None
         archive = Archive(required("source", options.source, facts.name))
         items = self.reader.items(archive, options)
         if facts.encoding == "jpeg":
             images = [item.bytes for item in items]
         else:
-            first = self.reader.content(archive, items[0])
+            first = self.reader.content(archive, items[0], options)
             images = [len(first.image) + sum(map(len, first.others.values()))] * len(items)
         place = ("EPSG:32633", (0.0,) * 6) if facts.georeferenced else (None, None)
         # What a record holds beside its image differs by a few bytes only, with the length of its key.
@@ -345,7 +364,9 @@ class PatchSource:
             if content is not None:
                 found = f"{zlib.crc32(content.image):08x}", len(content.image)
             return digest("/".join(map(str, found)).encode())
-        return digest((self.reader.content(archive, item) if content is None else content).hashed())
+        if content is None:
+            content = self.reader.content(archive, item, context.options)
+        return digest(content.hashed())
 
 
 def _all_pixels(patch: Patch) -> bytes | memoryview:
@@ -359,12 +380,21 @@ def _all_pixels(patch: Patch) -> bytes | memoryview:
 def _other_numbers(content: Content, facts: Facts) -> dict[str, np.ndarray]:
     """Returns the numbers (height, width, bands) of the further modalities."""
     layouts = {one.name: one for one in facts.others}
-    return {
-        name: np.frombuffer(numbers, np.dtype(layouts[name].dtype).newbyteorder("<"))
-        .reshape(layouts[name].patch_size, layouts[name].patch_size, len(layouts[name].bands))
-        .astype(layouts[name].dtype)
-        for name, numbers in content.others.items()
-    }
+    return {name: _decoded(numbers, layouts[name]) for name, numbers in content.others.items()}
+
+
+def _decoded(stored: bytes, layout: cards.Modality) -> np.ndarray:
+    """Returns raw numbers (height, width, bands) of a modality."""
+    numbers = np.frombuffer(stored, np.dtype(layout.dtype).newbyteorder("<")).astype(layout.dtype, copy=False)
+    return numbers.reshape(layout.patch_size, layout.patch_size, len(layout.bands))
+
+
+def _with_distances(tile: records.PixelLabels | None, facts: Facts) -> records.PixelLabels | None:
+    """Returns a tile with the classes of its distances, where records hold them."""
+    if tile is None or facts.distance is None:
+        return tile
+    label = facts.legend.label_of(facts.distance.objects)
+    return dataclasses.replace(tile, distance=distance_classes(tile.mask, label, facts.distance))
 
 
 def _missing(facts: Facts, items: Sequence[Item]) -> dict[str, np.ndarray]:
@@ -406,6 +436,8 @@ def _patches(
         size_m=facts.patch_size * facts.resolution_m,
         pixels=facts.patch_size,
         published=tuple(item.split for item in items),
+        sites=tuple(item.site for item in items) if any(item.site for item in items) else (),
+        site_splits=dict.fromkeys(item.site for item in items if item.site),
     )
 
 

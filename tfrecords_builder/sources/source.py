@@ -19,6 +19,7 @@ from eo_keras.errors import RecordsError, SourceError
 from eo_keras.legends.catalogue import Legend
 from eo_keras.records import data_card as cards
 from eo_keras.records import tfrecord
+from eo_keras.records.targets import DistanceClasses
 from eo_keras.sensors.catalogue import DIGITAL_NUMBERS, SENTINEL2
 from eo_keras.sensors.radiometry import Reflectance
 from tfrecords_builder.splits.types import Patches, SplitOptions
@@ -68,6 +69,7 @@ class Facts:
         sensor: its sensor, see `eo_keras.sensors.catalogue`.
         units: the units of its numbers.
         others: the further modalities.
+        distance: classes of distances that are computed from masks and stored beside them; None for none.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Facts:
     sensor: str = SENTINEL2.name
     units: str = DIGITAL_NUMBERS
     others: tuple[cards.Modality, ...] = ()
+    distance: DistanceClasses | None = None
 
     @property
     def modalities(self) -> tuple[cards.Modality, ...]:
@@ -194,9 +197,9 @@ class Rows:
         bytes: int64 (N,), size of each one's stored image, in bytes.
         digests: uint8 (N, 16), hashes to detect a changed source.
         class_pixels: int64 (N, classes), clear pixels of each class; None where an example has one class.
-        missing: bool (N,) by modality, which examples lack it; modalities that none lacks may be left out.
         method: the card's entries on their choice, beside the split.
         warnings: lines for the user.
+        missing: bool (N,) by modality, which examples lack it; modalities that none lacks may be left out.
     """
 
     patches: Patches
@@ -204,9 +207,9 @@ class Rows:
     bytes: np.ndarray
     digests: np.ndarray
     class_pixels: np.ndarray | None = None
-    missing: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     method: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    missing: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def counts(self, positions: Sequence[int], legend: Legend) -> dict[str, int]:
         """Counts examples, or their clear pixels, by class."""
