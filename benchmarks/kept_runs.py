@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eo_keras.core.options import with_present_names
-from eo_keras.metrics.metric import METRICS
+from eo_keras.metrics.metric import METRICS, metric_of
 from eo_keras.metrics.scores import Scores
 from eo_keras.training.options import TrainingOptions
 from tfrecords_builder.downloads import PUBLISHED
@@ -148,17 +148,17 @@ def repeat(commands: Sequence[str]) -> list[str]:
 
 def show(scores: Scores, name: str) -> str:
     """Returns a score as its metric is shown."""
-    return METRICS[name].show(scores.value(name))
+    return metric_of(name).show(scores.value(name))
 
 
 def ends_text(scores: Scores, name: str) -> str:
     """Returns the interval of a score as its metric is shown."""
-    return METRICS[name].show_interval(scores[name].ends)
+    return metric_of(name).show_interval(scores[name].ends)
 
 
 def _scored(scores: Scores, name: str) -> str:
     ends = f" ({ends_text(scores, name)})" if scores[name] and scores[name].ends else ""
-    return f"{METRICS[name].title} {show(scores, name)}{ends}"
+    return f"{metric_of(name).title} {show(scores, name)}{ends}"
 
 
 def details(run: Run) -> list[str]:

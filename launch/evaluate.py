@@ -313,7 +313,7 @@ def _report_gain(subject: _Subject, stored: StoredEvaluation, chosen: Evaluation
         print("gain over the model's own predictions: not known; evaluate it without averaging too")
         return
     mine, its = stored.as_run("averaged"), found.as_run("own")
-    paired = mine.outcomes.paired(its.outcomes, mine.scores[mine.scores.primary], its.scores[its.scores.primary])
+    paired = mine.outcomes.paired(its.outcomes, mine.scores.overall, its.scores.overall)[stored.scores.primary]
     print(f"gain over the model's own predictions: {evaluate_text.paired_text(paired, METRICS[stored.scores.primary])}")
 
 
@@ -332,6 +332,8 @@ def _compare(
     scores, pairs, _ = written.tables()
     print(*scores.lines(), "", sep="\n")
     print(*pairs.lines(), "", sep="\n")
+    for table in written.tables_of_others():
+        print(*table.lines(), "", sep="\n")
     for warning in found.warnings:
         app.say(f"warning: {warning}")
     count = len(pairs.rows)

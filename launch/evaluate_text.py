@@ -1,11 +1,11 @@
 """Text of scores as launch.evaluate prints them; no command."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from eo_keras.core.number_format import number, percent
 from eo_keras.metrics.estimate import Estimate
-from eo_keras.metrics.metric import METRICS, Metric
+from eo_keras.metrics.metric import Metric, metric_of
 from eo_keras.metrics.outcomes import Paired
 from eo_keras.metrics.scores import Scores
 
@@ -13,36 +13,49 @@ _FEWEST_COLUMNS = 24
 
 
 def class_lines(scores: Scores) -> list[str]:
-    """Returns a table of the classes: counts, and each score with its interval."""
-    names = [name for name in next(iter(scores.by_class.values())) if name in METRICS]
+    """Returns a table of the classes, of boundaries another: counts, and each score with its interval."""
+    names = [name for name in next(iter(scores.by_class.values())) if name not in ("support", "predicted")]
+    of_boundaries = [name for name in names if name.startswith("boundary_")]
+    lines = _class_table(scores, [name for name in names if name not in of_boundaries])
+    if of_boundaries:
+        lines += ["", *_class_table(scores, of_boundaries)]
+    return [*lines, "in parentheses: 95 % intervals"]
+
+
+def _class_table(scores: Scores, names: Sequence[str]) -> list[str]:
+    metrics = [metric_of(name) for name in names]
     width = max(_FEWEST_COLUMNS, *(len(name) + 1 for name in scores.by_class))
-    heads = [scores.unit, *(METRICS[name].title for name in names)]
+    heads = [scores.unit, *(metric.title for metric in metrics)]
     rows = [
-        [f"{values['support']:,}", *(_with_interval(METRICS[name], values[name]) for name in names)]
+        [f"{values['support']:,}", *(_with_interval(metric, values[metric.name]) for metric in metrics)]
         for values in scores.by_class.values()
     ]
     widths = [2 + max(len(row[place]) for row in (heads, *rows)) for place in range(len(heads))]
-    lines = [
+    return [
         f"{name:{width}}" + "".join(f"{cell:>{size}}" for cell, size in zip(row, widths, strict=True))
         for name, row in zip(("class", *scores.by_class), (heads, *rows), strict=True)
     ]
-    return [*lines, "in parentheses: 95 % intervals"]
 
 
 def score_lines(scores: Scores) -> list[str]:
     """Returns the scores of all classes together, and those of the confidences."""
     classes, averaged = len(scores.by_class), scores.details["averaged_classes"]
-    found = [f"{METRICS[name].title} {_with_interval(METRICS[name], value)}" for name, value in scores.overall.items()]
+    groups: dict[str, list[str]] = {"": [], "boundary": [], "object": []}
+    for name, value in scores.overall.items():
+        kind = name.partition("_")[0]
+        found = groups[kind if kind in groups else ""]
+        found.append(f"{metric_of(name).title} {_with_interval(metric_of(name), value)}")
     over = "" if averaged == classes else f"; means over the {averaged} of {classes} classes that occur"
-    lines = [f"{', '.join(found)}, of {scores.count:,} {scores.unit}{over}"]
+    lines = [f"{', '.join(groups[''])}, of {scores.count:,} {scores.unit}{over}"]
+    if groups["boundary"]:
+        lines.append(f"means over classes: {', '.join(groups['boundary'])}")
+    if groups["object"]:
+        of_class = scores.details["object_class"]
+        lines.append(f"objects of the class {of_class}, matched above IoU 0.5: {', '.join(groups['object'])}")
     if "places" in scores.details:
         images, places = scores.details["images"], scores.details["places"]
         of_places = f" of {places:,} places" if places < images else ""
-        tolerance = scores.details["boundary_tolerance"]
-        lines.append(
-            f"intervals: {scores[scores.primary].method} over {images:,} tiles{of_places}; "
-            f"boundaries within {tolerance:g} pixels"
-        )
+        lines.append(f"intervals: {scores[scores.primary].method} over {images:,} tiles{of_places}")
     lines += _calibration(scores.sections["calibration"])
     return [*lines, *_selective(scores.sections["selective"])]
 

@@ -15,7 +15,7 @@ from eo_keras.core import files
 from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import RunError
 from eo_keras.metrics.comparison import Comparison, Difference, EvaluatedRun
-from eo_keras.metrics.metric import METRICS, Metric
+from eo_keras.metrics.metric import METRICS, Metric, metric_of
 from eo_keras.metrics.scores import CALIBRATION_SCORES
 from eo_keras.plots import html
 from eo_keras.plots.figure import GREY, GRID, new_figure, plain, png_bytes
@@ -94,10 +94,16 @@ class Report:
         """Returns the tables of scores, pairs and classes."""
         return self._scores(), self._pairs(), self._classes()
 
+    def tables_of_others(self) -> list[Table]:
+        """Returns the tables of boundaries and objects, their scores and the pairs; none where there are none."""
+        names = dict.fromkeys(name for run in self.found.runs for name in run.scores.overall if _is_apart(name))
+        return [self._apart(list(names)), self._pairs_apart()] if names else []
+
     def _scores(self) -> Table:
         found, metric = self.found, self.found.metric
         first = found.runs[0].scores
-        others = [METRICS[name] for name in first.overall if name not in (metric.name, *CALIBRATION_SCORES)]
+        left_out = (metric.name, *CALIBRATION_SCORES)
+        others = [METRICS[name] for name in first.overall if name not in left_out and not _is_apart(name)]
         calibrated = "expected_calibration_error" in first.overall
         rows = []
         for run in found.ranked:
@@ -126,6 +132,43 @@ class Report:
                 "risk-coverage curve."
             )
         return Table(("run", "network", "validation", metric.title, "95 % interval", *titles), rows, caption, 2)
+
+    def _apart(self, names: Sequence[str]) -> Table:
+        metrics = [metric_of(name) for name in names]
+        rows = []
+        for run in self.found.ranked:
+            found = [run.scores.overall.get(name) for name in names]
+            cells = [
+                f"{metric.show(one.value)} ({metric.show_interval(one.ends)})" if one else metric.show(None)
+                for metric, one in zip(metrics, found, strict=True)
+            ]
+            rows.append((run.name, *cells))
+        of_class = self.found.runs[0].scores.details.get("object_class")
+        caption = "Boundaries, means over classes" + (f", and objects of the class {of_class}" if of_class else "")
+        return Table(("run", *(metric.title for metric in metrics)), rows, f"{caption}; in parentheses 95 % intervals.")
+
+    def _pairs_apart(self) -> Table:
+        rows = []
+        for name, differences in self.found.others.items():
+            metric = metric_of(name)
+            rows += [
+                (
+                    metric.title,
+                    f"{one.first} - {one.second}",
+                    verdict(one),
+                    metric.show_difference(one.difference),
+                    f"{metric.show_difference(one.low)} to {metric.show_difference(one.high)}",
+                    p_text(one.p_value),
+                    p_text(one.p_holm),
+                )
+                for one in differences
+            ]
+        columns = ("score", "pair", "verdict", "difference", "95 % interval", "p", "p (Holm)")
+        caption = (
+            f"Differences of scores that all runs have, on the same {self.found.outcomes.unit}; p (Holm) is corrected "
+            "for the pairs of one score, not for the number of scores."
+        )
+        return Table(columns, rows, caption, 3)
 
     def _pairs(self) -> Table:
         metric, counted = self.found.metric, self.found.differences[0].only_first_correct is not None
@@ -172,8 +215,8 @@ class Report:
             "test": f"{found.outcomes.test}, two-sided; p_holm: Holm's correction over all pairs",
             "warnings": list(found.warnings),
             "runs": [self._run(run) for run in found.runs],
-            "differences": [one.to_json() | {"verdict": verdict(one)} for one in found.differences],
-        }
+            "differences": _to_json(found.differences),
+        } | ({"other_differences": {name: _to_json(one) for name, one in found.others.items()}} if found.others else {})
 
     def _run(self, run: EvaluatedRun) -> dict[str, Any]:
         content = run.scores.to_json()
@@ -190,14 +233,12 @@ class Report:
         scored = (metric.name, f"{metric.name}_low", f"{metric.name}_high", *others)
         by_class = [f"{of_class.name}_{name}" for name in best.scores.class_names]
         extra = ("temperature", "calibrated_ece", "aurc")
+        versus = [f"{name}_{column}" for name in found.others for column in _VERSUS]
         lines: list[list[Any]] = [
-            ["run", "model", "bands", f"validation_{metric.name}", *scored, *extra, *_VERSUS, *by_class]
+            ["run", "model", "bands", f"validation_{metric.name}", *scored, *extra, *_VERSUS, *by_class, *versus]
         ]
         for run in found.ranked:
-            against: list[Any] = [""] * len(_VERSUS)
-            if run is not best:
-                one = found.between(run.name, best.name)
-                against = [one.difference, one.low, one.high, one.p_value, one.p_holm]
+            against = self._against_best(run)
             compared = run.scores[metric.name]
             lines.append(
                 [
@@ -212,9 +253,27 @@ class Report:
                     _aurc(run),
                     *against,
                     *(run.scores.value(of_class.name, name) for name in best.scores.class_names),
+                    *(cell for name in found.others for cell in self._against_best(run, name)),
                 ]
             )
         return lines
+
+    def _against_best(self, run: EvaluatedRun, score: str | None = None) -> list[Any]:
+        """Returns the cells of `_VERSUS`, empty for the best run."""
+        best = self.found.ranked[0]
+        if run is best:
+            return [""] * len(_VERSUS)
+        one = self.found.between(run.name, best.name, score)
+        return [one.difference, one.low, one.high, one.p_value, one.p_holm]
+
+
+def _is_apart(name: str) -> bool:
+    """Returns whether a score has a place in the tables of boundaries and objects."""
+    return name.startswith(("boundary_", "object_"))
+
+
+def _to_json(differences: Sequence[Difference]) -> list[dict[str, Any]]:
+    return [one.to_json() | {"verdict": verdict(one)} for one in differences]
 
 
 def verdict(one: Difference) -> str:
@@ -274,7 +333,7 @@ def write(report: Report, folder: str | os.PathLike[str], *, overwrite: bool = F
 
 def _markdown(report: Report) -> str:
     parts = [f"# {report.title}", *(f"**Warning:** {warning}" for warning in report.found.warnings)]
-    for table in report.tables():
+    for table in (*report.tables(), *report.tables_of_others()):
         aligned = [":--" if place < table.text_columns else "--:" for place in range(len(table.columns))]
         rows = [table.columns, aligned, *table.rows]
         cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
@@ -283,7 +342,7 @@ def _markdown(report: Report) -> str:
 
 
 def _page(report: Report, picture: bytes) -> str:
-    scores, pairs, classes = report.tables()
+    (scores, pairs, classes), others = report.tables(), report.tables_of_others()
     warnings = [html.Text(warning, "warn") for warning in report.found.warnings]
     alt = (
         f"{report.found.metric.title} with intervals, differences to the best run, and {report.of_class.title} by class"
@@ -297,6 +356,7 @@ def _page(report: Report, picture: bytes) -> str:
                 html.Section("Figure", [html.Picture(picture, alt)]),
                 html.Section("Differences", [pairs, html.Text(report.method, "soft")]),
                 html.Section("Classes", [classes]),
+                *([html.Section("Boundaries and objects", others)] if others else []),
             ],
         )
     )

@@ -8,6 +8,7 @@ from eo_keras import tasks
 from eo_keras.core.options import check, documented, option
 from eo_keras.errors import OptionError
 from eo_keras.metrics.estimate import RESAMPLES
+from eo_keras.metrics.segmentation import TOLERANCES
 from eo_keras.runs import folder as runs
 from eo_keras.tasks.task import Task
 
@@ -46,7 +47,23 @@ class EvaluationOptions:
         help="Segmentation: 8 computes the features of a model of stride 16 twice as densely, with the same weights, "
         "and takes several times as long. Default: as trained.",
     )
-    boundary_tolerance: float = option(2.0, minimum=0, help="Segmentation: how many pixels a boundary may be off.")
+    boundary_tolerances: tuple[float, ...] = option(
+        TOLERANCES,
+        minimum=0,
+        aliases=("boundary_tolerance",),
+        help="Segmentation: how many pixels a boundary may be off; boundary F1 is scored at each of them.",
+    )
+    boundary_width: float | None = option(
+        None,
+        minimum=1,
+        help="Segmentation: width in pixels of the regions along boundaries of boundary IoU. Default: 2 % of the "
+        "tile's diagonal, as published, which is 7 pixels of 256.",
+    )
+    object_class: str | None = option(
+        None,
+        help="Segmentation: class whose connected areas are scored as objects, such as buildings. Default: the second "
+        "of a legend of two classes; of a longer legend none.",
+    )
     calibrate: bool | None = option(
         None,
         help="Fit a temperature on the run's validation examples and report calibration before and after. Default: "
@@ -71,6 +88,9 @@ class EvaluationOptions:
         check(self)
         if not self.scales or len(set(self.scales)) < len(self.scales):
             raise OptionError("scales", f"{','.join(map(str, self.scales)) or 'none'}", "numbers, each once")
+        if len(set(self.boundary_tolerances)) < len(self.boundary_tolerances):
+            found = ",".join(map(str, self.boundary_tolerances))
+            raise OptionError("boundary_tolerances", found, "numbers, each once")
 
     @property
     def tta_name(self) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from eo_keras.errors import LegendError, OptionError, RunError
-from eo_keras.metrics.metric import METRICS, Metric
-from eo_keras.metrics.outcomes import Outcomes
+from eo_keras.metrics.metric import Metric, metric_of
+from eo_keras.metrics.outcomes import Outcomes, Paired
 from eo_keras.metrics.scores import Scores
 
 
@@ -86,6 +86,7 @@ class Comparison:
         runs: the models, in the order given.
         metric: the score that is compared.
         differences: one for every pair (earlier, later).
+        others: differences of further scores that all runs have, by name.
         warnings: warnings for the reader.
     """
 
@@ -93,6 +94,7 @@ class Comparison:
     metric: Metric
     differences: tuple[Difference, ...]
     warnings: tuple[str, ...]
+    others: Mapping[str, tuple[Difference, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def ranked(self) -> list[EvaluatedRun]:
@@ -104,13 +106,18 @@ class Comparison:
         """Outcomes of the first model, whose examples are those of all."""
         return self.runs[0].outcomes
 
-    def between(self, first: str, second: str) -> Difference:
+    def between(self, first: str, second: str, score: str | None = None) -> Difference:
         """Returns the difference of two models, in either order.
+
+        Args:
+            first: name of the one.
+            second: name of the other.
+            score: name of one of the other scores; None for the compared one.
 
         Raises:
             KeyError: if there is none of these two.
         """
-        for one in self.differences:
+        for one in self.differences if score is None else self.others[score]:
             if (one.first, one.second) == (first, second):
                 return one
             if (one.first, one.second) == (second, first):
@@ -130,14 +137,26 @@ def compare(runs: Sequence[EvaluatedRun]) -> Comparison:
     if len(names) < 2 or len(set(names)) < len(names):
         raise OptionError("comparison", f"the runs {', '.join(names) or 'none'}", "two or more different ones")
     outcomes = {first.name: first.outcomes} | {run.name: _joined(first, run) for run in runs[1:]}
-    metric = METRICS[first.scores.primary]
-    scores = {run.name: run.scores[metric.name] for run in runs}
+    scores = {run.name: run.scores.overall for run in runs}
     pairs = list(itertools.combinations(names, 2))
     found = [outcomes[a].paired(outcomes[b], scores[a], scores[b]) for a, b in pairs]
-    differences = [
+    metric, *others = [name for name in found[0] if all(name in one for one in found)]
+    differences = {name: _differences(pairs, [one[name] for one in found]) for name in (metric, *others)}
+    return Comparison(
+        tuple(runs),
+        metric_of(metric),
+        differences.pop(metric),
+        tuple(_warnings(runs)),
+        differences,
+    )
+
+
+def _differences(pairs: Sequence[tuple[str, str]], found: Sequence[Paired]) -> tuple[Difference, ...]:
+    """Returns the differences of one score, with p-values corrected for the number of pairs."""
+    return tuple(
         Difference(
-            a,
-            b,
+            first,
+            second,
             one.difference.value,
             *(one.difference.low, one.difference.high, one.difference.method),
             one.p_value,
@@ -145,9 +164,8 @@ def compare(runs: Sequence[EvaluatedRun]) -> Comparison:
             one.only_first_correct,
             one.only_second_correct,
         )
-        for (a, b), one, p_holm in zip(pairs, found, holm([one.p_value for one in found]), strict=True)
-    ]
-    return Comparison(tuple(runs), metric, tuple(differences), tuple(_warnings(runs)))
+        for (first, second), one, p_holm in zip(pairs, found, holm([one.p_value for one in found]), strict=True)
+    )
 
 
 def _joined(reference: EvaluatedRun, other: EvaluatedRun) -> Outcomes:

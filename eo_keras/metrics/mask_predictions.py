@@ -1,4 +1,4 @@
-"""Predictions of tiles by a segmentation model, as pixel counts, and their CSV file."""
+"""Predictions of tiles by a segmentation model, as counts, and their CSV file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,10 @@ import numpy as np
 
 from eo_keras.core import files
 from eo_keras.errors import RunError
+from eo_keras.metrics import objects
 from eo_keras.metrics.predictions import ClassPredictions
 from eo_keras.metrics.scores import Scores
-from eo_keras.metrics.segmentation import SegmentationScorer
-
-_COUNTS = (
-    *("correct", "true", "predicted"),
-    *("boundary_predicted", "boundary_predicted_near", "boundary_true", "boundary_true_near"),
-)
-"""Names of the rows of `SegmentationScorer.sums`."""
+from eo_keras.metrics.segmentation import EARLIER_ROWS, SegmentationScorer
 
 _COLUMNS = ("key", "place")
 
@@ -47,14 +42,26 @@ class MaskPredictions:
         return tuple(self.scorer.sums)
 
     def to_csv(self) -> str:
-        """Returns a header and a line a tile: key, place, and for each class the pixel counts of `_COUNTS`."""
+        """Returns a header and a line a tile: key, place, and for each class the counts of `SegmentationScorer`."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        names = self.scorer.class_names
-        writer.writerow([*_COLUMNS, *(f"{count}_{name}" for name in names for count in _COUNTS)])
+        columns, stored = _columns(self.scorer)
+        writer.writerow(columns)
         for key, sums in self.scorer.sums.items():
-            writer.writerow([key, self.places[key] if self.places else "", *sums.T.ravel().tolist()])
+            writer.writerow([key, self.places[key] if self.places else "", *sums.T[stored].tolist()])
         return text.getvalue()
+
+
+def _columns(scorer: SegmentationScorer) -> tuple[list[str], np.ndarray]:
+    """Returns the columns' names, and bool (C, R) which counts of classes they hold: of objects those of one class."""
+    stored = np.array(
+        [
+            [row not in objects.COUNTS or name == scorer.object_class for row in scorer.rows]
+            for name in scorer.class_names
+        ]
+    )
+    names = [f"{row}_{name}" for name in scorer.class_names for row in scorer.rows]
+    return [*_COLUMNS, *(name for name, kept in zip(names, stored.ravel(), strict=True) if kept)], stored
 
 
 def read_mask_predictions(path: str | os.PathLike[str], scores: Scores) -> MaskPredictions:
@@ -67,17 +74,29 @@ def read_mask_predictions(path: str | os.PathLike[str], scores: Scores) -> MaskP
     Raises:
         RunError: if the file is missing or is no such file; the line is named.
     """
-    names, line = scores.class_names, 1
-    scorer = SegmentationScorer(names, tolerance=scores.details["boundary_tolerance"])
+    details, line = scores.details, 1
+    if "boundary_tolerance" in details:  # An earlier version's.
+        scorer = SegmentationScorer(scores.class_names, areas_only=True)
+        scorer.rows = EARLIER_ROWS
+    else:
+        scorer = SegmentationScorer(
+            scores.class_names,
+            tolerances=details["boundary_tolerances"],
+            width=details["boundary_width"],
+            object_class=details["object_class"],
+        )
+    columns, stored = _columns(scorer)
     places: dict[str, str] = {}
     try:
         rows = csv.reader(io.StringIO(files.read_bytes(path).decode("utf-8"), newline=""))
         header = next(rows)
-        if header != [*_COLUMNS, *(f"{count}_{name}" for name in names for count in _COUNTS)]:
+        if header != columns:
             raise ValueError(f"its columns are {','.join(header)[:120]}")
         for key, place, *counts in rows:
             line += 1
-            scorer.sums[key] = np.array(counts, np.int64).reshape(len(names), len(_COUNTS)).T
+            sums = np.zeros(stored.shape, np.int64)
+            sums[stored] = np.array(counts, np.int64)
+            scorer.sums[key] = sums.T
             places[key] = place
         if not places:
             raise ValueError("there is no tile")
@@ -85,7 +104,7 @@ def read_mask_predictions(path: str | os.PathLike[str], scores: Scores) -> MaskP
         raise RunError(
             path,
             f"line {line} cannot be read ({type(error).__name__}: {error})",
-            f"{','.join(_COLUMNS)} and {len(_COUNTS)} columns for every class",
+            f"{','.join(_COLUMNS)} and counts of every class",
             "evaluate the run again with `force`",
         ) from None
     scorer.confusion = np.array(scores.confusion, np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 from eo_keras.core.number_format import ABSENT
 
@@ -71,6 +72,10 @@ METRICS = {
         Metric("frequency_weighted_iou", "fw IoU"),
         Metric("kappa", "kappa"),
         Metric("boundary_f1", "boundary F1"),
+        Metric("boundary_iou", "boundary IoU"),
+        Metric("object_precision", "object precision", form=".2%"),
+        Metric("object_recall", "object recall", form=".2%"),
+        Metric("object_f1", "object F1", form=".2%"),
         Metric("expected_calibration_error", "ECE", mode="min", form=".2%"),
         Metric("negative_log_likelihood", "NLL", mode="min"),
         Metric("brier_score", "Brier score", mode="min"),
@@ -81,3 +86,15 @@ METRICS = {
     )
 }
 """Metrics of examples that a model was not trained on, by name."""
+
+
+def metric_of(name: str) -> Metric:
+    """Returns the metric of a name, also of boundaries at a distance in pixels, such as `boundary_f1_3`.
+
+    Raises:
+        KeyError: if there is none of that name.
+    """
+    at_distance = re.fullmatch(r"(boundary_(?:f1|iou))_([\d.e+-]+)", name)
+    if at_distance is None:
+        return METRICS[name]
+    return Metric(name, f"{METRICS[at_distance[1]].title} ({at_distance[2]} px)")

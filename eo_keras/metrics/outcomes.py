@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from eo_keras.metrics import estimate, segmentation
+from eo_keras.metrics import estimate, objects, segmentation
 from eo_keras.metrics.estimate import RESAMPLES, SEED, TANGO, Estimate, paired_difference
 from eo_keras.metrics.predictions import ClassPredictions
 from eo_keras.metrics.segmentation import SegmentationScorer
@@ -64,13 +64,16 @@ class Outcomes(Protocol):
         """Returns another model's outcomes of the same examples, in the order of these."""
         ...
 
-    def paired(self, other: Outcomes, mine: Estimate, its: Estimate) -> Paired:
+    def paired(self, other: Outcomes, mine: Mapping[str, Any], its: Mapping[str, Any]) -> dict[str, Paired]:
         """Compares with another model's outcomes.
 
         Args:
             other: the other model's outcomes, aligned.
-            mine: this model's score.
-            its: the other model's score.
+            mine: this model's scores by name, see `Scores.overall`.
+            its: the other model's scores.
+
+        Returns:
+            The differences by the scores' names: the task's primary score first, then others that both models have.
         """
         ...
 
@@ -107,22 +110,25 @@ class ExampleOutcomes:
         order = _order(self.keys, other.keys)
         return ExampleOutcomes(self.keys, other.truth[order], other.correct[order])
 
-    def paired(self, other: ExampleOutcomes, mine: Estimate | None = None, its: Estimate | None = None) -> Paired:
+    def paired(
+        self, other: ExampleOutcomes, mine: Mapping[str, Any] | None = None, its: Mapping[str, Any] | None = None
+    ) -> dict[str, Paired]:
         """Compares accuracies by Tango's interval and McNemar's test; see `Outcomes`. The scores are not needed."""
         first = int(np.count_nonzero(self.correct & ~other.correct))
         second = int(np.count_nonzero(other.correct & ~self.correct))
         examples = len(self.keys)
         difference = Estimate((first - second) / examples, *paired_difference(first, second, examples), TANGO)
-        return Paired(difference, mcnemar(first, second), first, second)
+        return {"accuracy": Paired(difference, mcnemar(first, second), first, second)}
 
 
 @dataclasses.dataclass(frozen=True)
 class PlaceOutcomes:
-    """Pixel counts of each of N tiles, resampled and swapped by places.
+    """Counts of each of N tiles, resampled and swapped by places.
 
     Attributes:
         keys: keys of the tiles.
-        sums: (N, 7, C), see `SegmentationScorer.sums`.
+        sums: (N, R, C), see `SegmentationScorer.sums`.
+        rows: names of the R rows.
         places: by key, a name of the ground that a tile shows, see `SegmentationScorer.scores`.
         resamples: number of resamples, and of permutations.
         seed: seed of both.
@@ -130,6 +136,7 @@ class PlaceOutcomes:
 
     keys: tuple[str, ...]
     sums: np.ndarray
+    rows: tuple[str, ...]
     places: Mapping[str, str] | None = None
     resamples: int = RESAMPLES
     seed: int = SEED
@@ -147,7 +154,7 @@ class PlaceOutcomes:
         seed: int = SEED,
     ) -> PlaceOutcomes:
         """Returns the outcomes of the tiles that were scored."""
-        return cls(tuple(scorer.sums), np.stack(list(scorer.sums.values())), places, resamples, seed)
+        return cls(tuple(scorer.sums), np.stack(list(scorer.sums.values())), scorer.rows, places, resamples, seed)
 
     @property
     def truth(self) -> np.ndarray:
@@ -166,40 +173,60 @@ class PlaceOutcomes:
 
     def aligned(self, other: PlaceOutcomes) -> PlaceOutcomes:
         """Returns another model's outcomes of the same tiles, in the order of these, for the same draws of places."""
-        return dataclasses.replace(self, sums=other.sums[_order(self.keys, other.keys)])
+        return dataclasses.replace(self, sums=other.sums[_order(self.keys, other.keys)], rows=other.rows)
 
-    def paired(self, other: PlaceOutcomes, mine: Estimate, its: Estimate) -> Paired:
-        """Compares mIoU by a paired bootstrap and a permutation test over places; see `Outcomes`.
+    def paired(self, other: PlaceOutcomes, mine: Mapping[str, Any], its: Mapping[str, Any]) -> dict[str, Paired]:
+        """Compares scores by a paired bootstrap and a permutation test over places; see `Outcomes`.
+
+        Compared are mIoU, the scores of boundaries, and the F1 of objects.
 
         If two models are equally good, their predictions of a place can be swapped (Good 2005, Permutation, Parametric
         and Bootstrap Tests of Hypotheses, chapter 3). Of the interval see `estimate.paired_resamples`.
         """
-        drawn = self._drawn - other._drawn
-        return Paired(estimate.paired_resamples(mine, its, drawn, len(self._by_place)), self._p_value(other))
+        rows = self._common_rows(other)
+        first, second = (one._by_place[:, [one.rows.index(name) for name in rows]] for one in (self, other))
+        p_values = self._p_values(first, second, rows)
+        return {
+            name: Paired(
+                estimate.paired_resamples(mine[name], its[name], self._drawn[name] - other._drawn[name], len(first)),
+                p_value,
+            )
+            for name, p_value in p_values.items()
+            if mine.get(name) and its.get(name)
+        }
+
+    def _common_rows(self, other: PlaceOutcomes) -> list[str]:
+        """Returns the rows of both: tolerances may differ, and objects may be of another class."""
+        rows = [name for name in self.rows if name in other.rows]
+        if objects.COUNTS[1] in rows:
+            true, its = (one.sums[:, one.rows.index(objects.COUNTS[1])] for one in (self, other))
+            if (true != its).any():
+                rows = [name for name in rows if name not in objects.COUNTS]
+        return rows
 
     @functools.cached_property
     def _by_place(self) -> np.ndarray:
-        return segmentation.by_place(self.keys, self.sums, self.places)
+        return segmentation.by_place(self.keys, self.sums, self.places).astype(np.float64)
 
     @functools.cached_property
-    def _drawn(self) -> np.ndarray:
-        return np.concatenate([_miou(sums) for sums in estimate.resampled(self._by_place, self.resamples, self.seed)])
+    def _drawn(self) -> dict[str, np.ndarray]:
+        resampled = estimate.resampled(self._by_place, self.resamples, self.seed)
+        drawn = [_compared(sums, self.rows) for sums in resampled]
+        return {name: np.concatenate([one[name] for one in drawn]) for name in drawn[0]}
 
-    def _p_value(self, other: PlaceOutcomes) -> float:
-        """Returns the p-value of the permutation test: the share of random swaps with at least the same difference."""
-        first, second = self._by_place, other._by_place
-        observed = abs(float(_miou(first.sum(axis=0)) - _miou(second.sum(axis=0))))
+    def _p_values(self, first: np.ndarray, second: np.ndarray, rows: Sequence[str]) -> dict[str, float]:
+        """Returns the p-values of a permutation test: shares of random swaps with at least the same difference."""
         random, places = np.random.default_rng(self.seed), len(first)
-        moved = (first - second).reshape(places, -1).astype(np.float64)
-        totals = [one.sum(axis=0).astype(np.float64) for one in (first, second)]
-        as_far = 0
+        moved, totals = (first - second).reshape(places, -1), [one.sum(axis=0) for one in (first, second)]
+        observed = _distances(*totals, rows)
+        as_far = dict.fromkeys(observed, 0)
         for start in range(0, self.resamples, _AT_ONCE):
             count = min(_AT_ONCE, self.resamples - start)
             swapped = (random.integers(0, 2, (count, places)) @ moved).reshape(count, *first.shape[1:])
-            difference = np.abs(_miou(totals[0] - swapped) - _miou(totals[1] + swapped))
-            # Equal differences may miss each other by a rounding error.
-            as_far += int(np.count_nonzero(difference >= observed - 1e-12))
-        return (1 + as_far) / (1 + self.resamples)
+            for name, distances in _distances(totals[0] - swapped, totals[1] + swapped, rows).items():
+                # Equal differences may miss each other by a rounding error.
+                as_far[name] += int(np.count_nonzero(distances >= observed[name] - 1e-12))
+        return {name: (1 + count) / (1 + self.resamples) for name, count in as_far.items()}
 
 
 def _order(keys: Sequence[str], other: Sequence[str]) -> list[int]:
@@ -208,8 +235,17 @@ def _order(keys: Sequence[str], other: Sequence[str]) -> list[int]:
     return [place_of[key] for key in keys]
 
 
-def _miou(sums: np.ndarray) -> np.ndarray:
-    return segmentation.scores_of(sums)[1]["miou"]
+def _compared(sums: np.ndarray, rows: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the compared scores (...) of sums (..., R, C) by name, mIoU first."""
+    _, found = segmentation.scores_of(sums, rows)
+    others = (name for name in found if name.startswith("boundary_") or name == "object_f1")
+    return {name: found[name] for name in ("miou", *others)}
+
+
+def _distances(first: np.ndarray, second: np.ndarray, rows: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the absolute differences of the compared scores of two models by name; 0 where one is not defined."""
+    one, other = _compared(first, rows), _compared(second, rows)
+    return {name: np.nan_to_num(np.abs(one[name] - other[name])) for name in one}
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -14,43 +14,82 @@ import numpy.typing as npt
 
 from eo_keras.errors import EOKerasError, LegendError, OptionError
 from eo_keras.legends.catalogue import IGNORE
-from eo_keras.metrics import boundary, confusion
+from eo_keras.metrics import boundary, confusion, objects
 from eo_keras.metrics.estimate import RESAMPLES, SEED, Estimate, of_resamples, resampled
 from eo_keras.metrics.scores import Scores
 
-_AREAS = 3  # Rows of an image's sums before those of its boundaries: correct, true and predicted pixels.
-_OF_CLASS = ("iou", "precision", "recall", "f1", "boundary_f1")
-_OF_ALL = ("miou", "frequency_weighted_iou", "accuracy", "boundary_f1")
+TOLERANCES = (1.0, 3.0, 5.0)
+"""Tolerances of boundaries in pixels."""
+
+AREAS = ("correct", "true", "predicted")
+"""Names of the first rows of an image's sums: numbers of its pixels by class."""
+
+EARLIER_ROWS = (*AREAS, *(f"boundary_{name}" for name in ("predicted", "predicted_near", "true", "true_near")))
+"""Names of all rows in files of earlier versions, which knew one tolerance of boundaries."""
+
+_PREDICTED, _TRUE = "boundary_predicted", "boundary_true"
+_REGION = "boundary_region"
 
 
 class SegmentationScorer:
-    """Scorer of masks that keeps seven numbers a class for each image.
+    """Scorer of masks that keeps some numbers a class for each image.
 
     Attributes:
         class_names: names of the C classes in the legend's order.
-        tolerance: tolerance of boundaries in pixels.
+        tolerances: tolerances of boundaries in pixels.
+        width: width of boundary regions in pixels; None for 2 % of each image's diagonal.
+        object_class: name of the class whose objects are counted, or None.
         ignore: the label of pixels whose truth is not known.
+        rows: names of the R rows of an image's sums.
         confusion: int64 (C, C), pixels of all images: rows true, columns predicted.
-        sums: int64 (7, C) of each image by its key: correct, true and predicted pixels, and `boundary_counts`.
+        sums: int64 (R, C) of each image by its key: correct, true and predicted pixels, `boundary.boundary_counts`,
+            `boundary.region_counts`, and in the column of the object class `objects.object_counts`.
 
     Args:
         class_names: names of the classes in the legend's order.
-        tolerance: tolerance of correct boundaries in pixels.
+        tolerances: tolerances of correct boundaries in pixels.
+        width: width of boundary regions in pixels; None for 2 % of each image's diagonal.
+        object_class: class whose objects are counted; None for the second of two classes, and no class of more.
+        areas_only: whether boundaries and objects are left out.
         ignore: the label, 0..255 and no class, of pixels whose truth is not known.
 
     Raises:
-        OptionError: if there are too many classes, `ignore` is one, or the tolerance is no distance.
+        OptionError: if there are too many classes, `ignore` is one, the object class is none, or a tolerance or the
+            width is no distance.
     """
 
-    def __init__(self, class_names: Sequence[str], *, tolerance: float = 2.0, ignore: int = IGNORE):
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        *,
+        tolerances: Sequence[float] = TOLERANCES,
+        width: float | None = None,
+        object_class: str | None = None,
+        areas_only: bool = False,
+        ignore: int = IGNORE,
+    ):
         classes = len(class_names)
         if not 1 <= classes <= 255:
             raise OptionError("class_names", f"{classes} of them", "1 to 255: masks are stored as bytes")
         if not classes <= ignore <= 255:
             raise OptionError("ignore", f"{ignore}", f"a number of {classes}..255, which is no class")
-        if not (math.isfinite(tolerance) and tolerance >= 0):
-            raise OptionError("tolerance", f"{tolerance}", "a number of pixels, 0 or more")
-        self.class_names, self.tolerance, self.ignore = tuple(class_names), float(tolerance), ignore
+        if not all(math.isfinite(one) and one >= 0 for one in tolerances) or len(set(tolerances)) < len(tolerances):
+            raise OptionError(
+                "tolerances", f"{', '.join(map(str, tolerances))}", "numbers of pixels, 0 or more, each once"
+            )
+        if width is not None and not (math.isfinite(width) and width >= 1):
+            raise OptionError("width", f"{width}", "a number of pixels, 1 or more")
+        self.class_names, self.ignore, self.width = tuple(class_names), ignore, width
+        self.tolerances = () if areas_only else tuple(map(float, tolerances))
+        self.object_class = None if areas_only else objects.object_class(self.class_names, object_class)
+        self.rows = AREAS
+        if not areas_only:
+            near = (f"{side}_near_{tolerance:g}" for tolerance in self.tolerances for side in (_PREDICTED, _TRUE))
+            wide = "" if width is None else f"_{width:g}"
+            regions = (f"{_REGION}_{name}{wide}" for name in ("both", "true", "predicted"))
+            self.rows += (_PREDICTED, _TRUE, *near, *regions)
+        if self.object_class is not None:
+            self.rows += objects.COUNTS
         self.confusion = np.zeros((classes, classes), np.int64)
         self.sums: dict[str, np.ndarray] = {}
 
@@ -73,25 +112,31 @@ class SegmentationScorer:
         self._check_new([key])
         classes = len(self.class_names)
         matrix = confusion.confusion_matrix(labels, predictions, classes, ignore=self.ignore, where=key)
-        boundaries = boundary.boundary_counts(labels, predictions, labels != self.ignore, classes, self.tolerance)
+        counts, masks = [confusion.counts_of(matrix)], (labels, predictions, labels != self.ignore)
+        if _TRUE in self.rows:
+            width = boundary.region_width(labels.shape) if self.width is None else self.width
+            counts.append(boundary.boundary_counts(*masks, classes, self.tolerances))
+            counts.append(boundary.region_counts(*masks, classes, width))
+        if self.object_class is not None:
+            of_class = self.class_names.index(self.object_class)
+            counts.append(np.zeros((len(objects.COUNTS), classes), np.int64))
+            counts[-1][:, of_class] = objects.object_counts(*masks, of_class)
         self.confusion += matrix
-        self.sums[key] = np.concatenate([confusion.counts_of(matrix), boundaries])
+        self.sums[key] = np.concatenate(counts)
 
     def merge(self, other: SegmentationScorer) -> None:
         """Adds all images of another scorer.
 
         Raises:
             LegendError: if its classes are others.
-            OptionError: if it allows boundaries another tolerance, or ignores another label.
+            OptionError: if it scores boundaries or objects in another way, or ignores another label.
             EOKerasError: if an image is in both.
         """
         if other.class_names != self.class_names:
             found, expected = ", ".join(other.class_names), ", ".join(self.class_names)
             raise LegendError("scores", f"the classes {found}", f"{expected}, as in the others")
-        for name, found, expected in (
-            ("tolerance", other.tolerance, self.tolerance),
-            ("ignore", other.ignore, self.ignore),
-        ):
+        for name in ("tolerances", "width", "object_class", "rows", "ignore"):
+            found, expected = getattr(other, name), getattr(self, name)
             if found != expected:
                 raise OptionError(name, f"{found}", f"{expected}, as of the scores that these are added to")
         self._check_new(list(other.sums))
@@ -112,10 +157,10 @@ class SegmentationScorer:
     ) -> Scores:
         """Returns the scores of all images added so far; they do not depend on the images' order.
 
-        Scores are those of `confusion.scores_of` and the boundary F1 (None where no class has a boundary). Intervals
-        are percentile intervals of a bootstrap over places: pixels of one image resemble each other, and so do two
-        images of the same ground; drawing them singly would make the intervals far too narrow. A class's interval
-        leaves out resamples in which it has no pixels. Of few places, see `estimate.of_resamples`.
+        Scores are those of `scores_of`; those of boundaries are None where no class has one. Intervals are percentile
+        intervals of a bootstrap over places: pixels of one image resemble each other, and so do two images of the same
+        ground; drawing them singly would make the intervals far too narrow. A class's interval leaves out resamples in
+        which it has no pixels. Of few places, see `estimate.of_resamples`.
 
         Args:
             resamples: number of resamples.
@@ -135,17 +180,26 @@ class SegmentationScorer:
                 "scores", f"{len(self.sums)} images without a labeled pixel", "at least one", "check the split's masks"
             )
         place_sums = by_place(list(self.sums), np.stack(list(self.sums.values())), places)
-        of_class, of_all = scores_of(place_sums.sum(axis=0))
-        drawn = [scores_of(sums) for sums in resampled(place_sums, resamples, seed)]
+        of_class, of_all = scores_of(place_sums.sum(axis=0), self.rows)
+        drawn = [scores_of(sums, self.rows) for sums in resampled(place_sums, resamples, seed)]
         drawn_of_class, drawn_of_all = (
             {name: np.concatenate([each[name] for each in one]) for name in one[0]} for one in zip(*drawn, strict=True)
         )
         holding = (place_sums[:, 1] > 0).sum(axis=0)
         labeled = int((place_sums[:, 1].sum(axis=1) > 0).sum())
-        overall = {name: of_resamples(of_all[name], drawn_of_all[name], labeled) for name in _OF_ALL}
+        overall = {
+            name: of_resamples(of_all[name], drawn_of_all[name], labeled)
+            for name in ("miou", "frequency_weighted_iou", "accuracy")
+        }
         overall["kappa"] = confusion.kappa_estimate(
             of_all["kappa"], overall["accuracy"], of_all["by_chance"], drawn_of_all["kappa"]
         )
+        for name, value in of_all.items():
+            if name.startswith("boundary_"):
+                overall[name] = of_resamples(value, drawn_of_all[name], labeled)
+            elif name.startswith("object_"):
+                there = int((place_sums[:, -len(objects.COUNTS) :].sum(axis=(1, 2)) > 0).sum())
+                overall[name] = of_resamples(value, drawn_of_all[name], there)
         if negative_log_likelihood is not None:
             overall["negative_log_likelihood"] = Estimate(float(negative_log_likelihood))
         counts = confusion.counts_of(self.confusion)
@@ -153,8 +207,8 @@ class SegmentationScorer:
         for k, (name, (_, support, predicted)) in enumerate(zip(self.class_names, counts.T.tolist(), strict=True)):
             by_class[name] = {"support": support, "predicted": predicted}
             by_class[name] |= {
-                score: of_resamples(of_class[score][k], drawn_of_class[score][:, k], int(holding[k]))
-                for score in _OF_CLASS
+                score: of_resamples(values[k], drawn_of_class[score][:, k], int(holding[k]))
+                for score, values in of_class.items()
             }
         return Scores(
             task="segmentation",
@@ -168,7 +222,9 @@ class SegmentationScorer:
                 "averaged_classes": int((holding > 0).sum()),
                 "images": len(self.sums),
                 "places": len(place_sums),
-                "boundary_tolerance": self.tolerance,
+                "boundary_tolerances": list(self.tolerances),
+                "boundary_width": self.width,
+                "object_class": self.object_class,
                 "resamples": int(resamples),
                 "seed": int(seed),
             },
@@ -176,11 +232,11 @@ class SegmentationScorer:
 
 
 def by_place(keys: Sequence[str], sums: np.ndarray, places: Mapping[str, str] | None = None) -> np.ndarray:
-    """Returns the sums of each place, int64 (places, 7, C), by the places' names; by the keys where there are none.
+    """Returns the sums of each place, int64 (places, R, C), by the places' names; by the keys where there are none.
 
     Args:
         keys: keys of the N images.
-        sums: int64 (N, 7, C), their sums.
+        sums: int64 (N, R, C), their sums.
         places: by key, a name of the ground that an image shows.
     """
     if places is None:
@@ -191,10 +247,37 @@ def by_place(keys: Sequence[str], sums: np.ndarray, places: Mapping[str, str] | 
     return total
 
 
-def scores_of(sums: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns the scores of sums (..., 7, C): those of `confusion.scores_of` and boundary F1, by class and of all."""
-    by_class, overall = confusion.scores_of(sums[..., :_AREAS, :])
-    there = sums[..., 1, :] > 0
-    by_class["boundary_f1"] = np.where(there, boundary.boundary_f1(sums[..., _AREAS:, :]), np.nan)
-    overall["boundary_f1"] = confusion.mean_of_classes(by_class["boundary_f1"])
+def scores_of(sums: np.ndarray, rows: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Returns the scores of sums, by name.
+
+    Those of `confusion.scores_of`; of boundaries `boundary_f1_<tolerance>` and `boundary_iou` (of a chosen width
+    `boundary_iou_<width>`), whose means are over the classes that have pixels and a boundary; and of all classes those
+    of `objects.object_scores`.
+
+    Args:
+        sums: (..., R, C) sums of images, see `SegmentationScorer`.
+        rows: names of the R rows; scores of which there are no counts are left out.
+
+    Returns:
+        float64 (..., C) of each class, and (...) of all; NaN where a score is not defined.
+    """
+    by_class, overall = confusion.scores_of(sums[..., : len(AREAS), :])
+    counts = dict(zip(rows, np.moveaxis(np.asarray(sums, np.float64), -2, 0), strict=True))
+    boundaries = {}
+    for name in rows:
+        tolerance = name.removeprefix(f"{_TRUE}_near")
+        if name != tolerance:
+            near = counts[f"{_PREDICTED}_near{tolerance}"]
+            boundaries[f"boundary_f1{tolerance}"] = boundary.boundary_f1(
+                counts[_PREDICTED], near, counts[_TRUE], counts[name]
+            )
+        width = name.removeprefix(f"{_REGION}_both")
+        if name != width:
+            regions = (counts[f"{_REGION}_{one}{width}"] for one in ("both", "true", "predicted"))
+            boundaries[f"boundary_iou{width}"] = boundary.boundary_iou(*regions)
+    for name, values in boundaries.items():
+        by_class[name] = np.where(counts["true"] > 0, values, np.nan)
+        overall[name] = confusion.mean_of_classes(by_class[name])
+    if objects.COUNTS[0] in rows:
+        overall |= objects.object_scores(*(counts[name].sum(axis=-1) for name in objects.COUNTS))
     return by_class, overall

@@ -15,7 +15,7 @@ from eo_keras import models
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.losses import class_weights as weighting
 from eo_keras.losses import segmentation
-from eo_keras.metrics import by_location, calibration
+from eo_keras.metrics import by_location, calibration, objects
 from eo_keras.metrics.by_location import Locations
 from eo_keras.metrics.mask_predictions import MaskPredictions, read_mask_predictions
 from eo_keras.metrics.metric import ACCURACY, MIOU
@@ -42,12 +42,12 @@ class MaskScorer:
 
     Args:
         class_names: names of the classes in the legend's order.
-        tolerance: tolerance of boundaries in pixels.
         sampled: number of labeled pixels of a tile, drawn at random, whose probabilities are kept; 0 for none.
+        **options: options of `SegmentationScorer`.
     """
 
-    def __init__(self, class_names: Sequence[str], tolerance: float = 2.0, sampled: int = 0):
-        self._scorer = SegmentationScorer(class_names, tolerance=tolerance)
+    def __init__(self, class_names: Sequence[str], sampled: int = 0, **options: Any):
+        self._scorer = SegmentationScorer(class_names, **options)
         self._sampled, self._entropy, self._pixels = sampled, 0.0, 0
         self._labels: list[np.ndarray] = []
         self._probabilities: list[np.ndarray] = []
@@ -117,7 +117,9 @@ class Segmentation:
     targets = TARGETS[name]
     monitor = MIOU
     metrics = (ACCURACY, MIOU)
-    evaluation_options = frozenset(("output_stride", "scales", "flip", "boundary_tolerance"))
+    evaluation_options = frozenset(
+        ("output_stride", "scales", "flip", "boundary_tolerances", "boundary_width", "object_class")
+    )
     batch_size = 8  # A tile has as many pixels as 16 patches and more.
     samples = 16
     figure_names = ("class_scores.png", "confusion_matrix.png", "maps.png")
@@ -159,8 +161,8 @@ class Segmentation:
         return training_loss.note(options, augmented=chosen.augmentation is not None, special=special)
 
     def scorer(self, class_names: Sequence[str], **options: Any) -> MaskScorer:
-        """Returns a scorer without tiles; see `MaskScorer`."""
-        return MaskScorer(class_names, **options)
+        """Returns a scorer without tiles; without options one of areas alone, as validation needs. See `MaskScorer`."""
+        return MaskScorer(class_names, **(options or {"areas_only": True}))
 
     def validation(self, predictions: MaskPredictions) -> dict[str, float]:
         """Returns mean cross-entropy, accuracy and mean intersection over union."""
@@ -187,9 +189,13 @@ class Segmentation:
         return {"probabilities": probabilities, "class_id": tf.cast(class_id, tf.uint8)}
 
     def evaluated_as(self, options: EvaluationOptions, card: ModelCard) -> dict[str, Any]:
-        """Returns output stride and boundary tolerance."""
-        stride = options.output_stride or card.flags["segmentation"]["output_stride"]
-        return {"output_stride": stride, "boundary_tolerance": options.boundary_tolerance}
+        """Returns the output stride, and how boundaries and objects are scored."""
+        return {
+            "output_stride": options.output_stride or card.flags["segmentation"]["output_stride"],
+            "boundary_tolerances": list(options.boundary_tolerances),
+            "boundary_width": options.boundary_width,
+            "object_class": objects.object_class(card.legend.class_names, options.object_class),
+        }
 
     def evaluated_model(self, model: keras.Model, options: EvaluationOptions) -> keras.Model:
         """Returns the model, or one of another output stride or for images of any size."""
@@ -198,9 +204,13 @@ class Segmentation:
         return models.inference_model(model, None, options.output_stride)
 
     def scoring(self, options: EvaluationOptions, examples: int) -> dict[str, Any]:
-        """Returns the tolerance, and the number of sampled pixels of a tile: about `_SAMPLED_PIXELS` of all tiles."""
-        sampled = min(max(_SAMPLED_PIXELS // max(1, examples), _FEWEST_OF_TILE), _MOST_OF_TILE)
-        return {"tolerance": options.boundary_tolerance, "sampled": sampled}
+        """Returns the scorer's options, and the number of sampled pixels of a tile: of all about `_SAMPLED_PIXELS`."""
+        return {
+            "sampled": min(max(_SAMPLED_PIXELS // max(1, examples), _FEWEST_OF_TILE), _MOST_OF_TILE),
+            "tolerances": options.boundary_tolerances,
+            "width": options.boundary_width,
+            "object_class": options.object_class,
+        }
 
     def with_places(self, predictions: MaskPredictions, places: Locations | None, card: DataCard) -> MaskPredictions:
         """Returns predictions with the ground of each tile, the unit of the bootstrap."""
@@ -223,7 +233,7 @@ class Segmentation:
         return dataclasses.replace(scores, overall={**found, **scores.overall}, reliability=reliability)
 
     def outcomes(self, predictions: MaskPredictions, resamples: int) -> PlaceOutcomes:
-        """Returns the pixel counts of each tile."""
+        """Returns the counts of each tile."""
         return PlaceOutcomes.of(predictions.scorer, predictions.places, resamples=resamples)
 
     def probabilities(self, predictions: MaskPredictions) -> ClassPredictions:
@@ -260,7 +270,7 @@ class Segmentation:
         return predictions
 
     def to_csv(self, predictions: MaskPredictions, class_names: Sequence[str]) -> str:
-        """Returns a line a tile: key, place, and its pixel counts by class."""
+        """Returns a line a tile: key, place, and its counts by class."""
         return predictions.to_csv()
 
     def read_csv(self, path: str | os.PathLike[str], scores: Scores) -> MaskPredictions:

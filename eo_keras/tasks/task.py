@@ -112,7 +112,9 @@ class EvaluationOptions(Protocol):
     """Options of an evaluation that tasks read; see `eo_keras.evaluation.options.EvaluationOptions`."""
 
     output_stride: int | None
-    boundary_tolerance: float
+    boundary_tolerances: tuple[float, ...]
+    boundary_width: float | None
+    object_class: str | None
     resamples: int
 
     @property

@@ -131,7 +131,8 @@ def _check_folder(task, result, folder):
     assert stored.predictions.keys == result.predictions.keys
     mine, its = (task.outcomes(one, 10) for one in (result.predictions, stored.predictions))
     np.testing.assert_array_equal(mine.truth, its.truth)
-    assert mine.paired(its, *2 * (result.scores[task.monitor.name],)).difference.value == 0
+    paired = mine.paired(its, result.scores.overall, result.scores.overall)
+    assert next(iter(paired)) == task.monitor.name and {one.difference.value for one in paired.values()} == {0}
     assert report.find_evaluation(path, expected | {"tta": "another"}) is None
     for name in report.file_names(task):
         copy = shutil.copytree(path, folder / "damaged")
@@ -171,8 +172,8 @@ def _check_card(task, result, run):
 
 
 def _check_options(task, run, records):
-    changed = {"tta": "d4", "scales": (0.5, 1.0), "flip": True, "output_stride": 8, "boundary_tolerance": 3.0}
-    changed["coordinates"] = "places.csv"
+    changed = {"tta": "d4", "scales": (0.5, 1.0), "flip": True, "output_stride": 8, "coordinates": "places.csv"}
+    changed |= {"boundary_tolerances": (3.0,), "boundary_width": 5.0, "object_class": "Forest"}
     known = set().union(*(tasks.get(name).evaluation_options for name in tasks.TASKS))
     assert changed.keys() == known
     for name in known - task.evaluation_options:

@@ -202,4 +202,13 @@ def test_segmentation_models_have_the_same_report(tmp_path):
     markdown = (tmp_path / "c" / "comparison.md").read_text()
     assert "| Glacier | - | - |" in markdown and "choose by the validation mIoU" in markdown
     scores, pairs, _ = report.tables()
+    names = ["boundary_f1_1", "boundary_f1_3", "boundary_f1_5", "boundary_iou"]
+    assert list(content["other_differences"]) == list(found.others) == names
+    other = found.between("a", "b", "boundary_f1_3")
+    assert content["other_differences"]["boundary_f1_3"] == [other.to_json() | {"verdict": "b is better"}]
+    assert float(rows["a"]["boundary_f1_3_p_holm"]) == other.p_holm and rows["b"]["boundary_iou_p_value"] == ""
+    values, further = report.tables_of_others()
+    assert values.columns == ("run", *(f"boundary F1 ({t} px)" for t in (1, 3, 5)), "boundary IoU")
+    assert len(further.rows) == 4 and further.rows[1][:3] == ("boundary F1 (3 px)", "a - b", "b is better")
+    assert all(row[0] in markdown for row in further.rows)
     assert scores.columns[3] == "mIoU" and "ECE" not in scores.columns and "only one correct" not in pairs.columns

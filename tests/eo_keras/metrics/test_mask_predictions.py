@@ -1,16 +1,20 @@
+import csv
+import dataclasses
+
 import numpy as np
 import pytest
 
 from eo_keras.errors import RunError
 from eo_keras.metrics.mask_predictions import MaskPredictions, read_mask_predictions
+from eo_keras.metrics.outcomes import PlaceOutcomes
 from eo_keras.metrics.segmentation import SegmentationScorer
 
 NAMES = ("Water, deep", "Land")
 
 
-@pytest.fixture
-def predictions():
-    scorer, random = SegmentationScorer(NAMES, tolerance=1.0), np.random.default_rng(0)
+@pytest.fixture(params=[{}, {"tolerances": (0.5,), "width": 3, "object_class": "Water, deep"}])
+def predictions(request):
+    scorer, random = SegmentationScorer(NAMES, **request.param), np.random.default_rng(0)
     for key in ("a_1", "a,2", "b"):
         scorer.add(key, random.integers(0, 2, (16, 16)), random.integers(0, 2, (16, 16)))
     return MaskPredictions(scorer, 0.7, {"a_1": "a", "a,2": "a", "b": "b"})
@@ -25,6 +29,26 @@ def test_counts_are_read_back_whole(predictions, placed, tmp_path):
     assert (found.keys, found.places, found.cross_entropy) == (predictions.keys, predictions.places, 0.7)
     again = found.scorer.scores(resamples=50, places=found.places, negative_log_likelihood=found.cross_entropy)
     assert again == scores
+
+
+def test_files_of_one_tolerance_are_read_and_compared(predictions, tmp_path):
+    scores = predictions.scorer.scores(resamples=50, negative_log_likelihood=0.7)
+    earlier = dataclasses.replace(scores, details={"boundary_tolerance": 2.0})
+    counts = ("correct", "true", "predicted", "boundary_predicted", "boundary_predicted_near", "boundary_true")
+    columns = ["key", "place", *(f"{name}_{of}" for of in NAMES for name in (*counts, "boundary_true_near"))]
+    lines = [columns]
+    for key, sums in predictions.scorer.sums.items():
+        areas = sums[:3].T.tolist()
+        lines.append([key, "", *areas[0], 40, 20, 50, 30, *areas[1], 40, 20, 50, 30])
+    with open(tmp_path / "p.csv", "w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    found = read_mask_predictions(tmp_path / "p.csv", earlier)
+    old, new = (PlaceOutcomes.of(one.scorer, resamples=20) for one in (found, predictions))
+    np.testing.assert_array_equal(old.truth, new.truth)
+    assert found.scorer.scores(resamples=5).value("boundary_f1") == pytest.approx(2 * 0.5 * 0.6 / 1.1)
+    for one, other in ((old, new), (new, old)):
+        paired = one.paired(other, scores.overall, scores.overall)
+        assert {name: each.difference.value for name, each in paired.items()} == {"miou": 0}
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def scored(masks, error, seed=0, names=NAMES, places=None, **options):
 
 
 def paired(first, second):
-    return first[1].paired(first[1].aligned(second[1]), first[0]["miou"], second[0]["miou"])
+    return first[1].paired(first[1].aligned(second[1]), first[0].overall, second[0].overall)["miou"]
 
 
 def test_mcnemar_by_hand():
@@ -54,7 +54,7 @@ def test_examples_are_aligned_by_key():
     aligned = first.aligned(second)
     assert aligned.keys == first.keys and aligned.truth.tolist() == [0, 1, 2]
     assert aligned.correct.tolist() == [True, True, False]
-    found = first.paired(aligned)
+    found = first.paired(aligned)["accuracy"]
     assert (found.difference.value, found.only_first_correct, found.only_second_correct) == (0, 1, 1)
     assert found.difference.low == pytest.approx(-found.difference.high) and found.difference.method == "Tango score"
 
@@ -72,6 +72,32 @@ def test_a_small_difference_on_the_same_tiles_is_shown():
     assert one.difference.high - one.difference.low < 0.5 * (own.high - own.low)
     turned = paired(scored(masks, 0.23, resamples=1000), scored(masks, 0.20)).difference
     assert turned.ends == (pytest.approx(-one.difference.high), pytest.approx(-one.difference.low))
+
+
+def test_boundaries_are_compared_too():
+    masks = truths(40)
+
+    def moved(columns):
+        scorer = SegmentationScorer(NAMES, width=2, object_class="Forest")
+        for number, labels in enumerate(masks):
+            scorer.add(f"t{number}", labels, np.roll(labels, columns, axis=1))
+        return scorer.scores(resamples=50), PlaceOutcomes.of(scorer, resamples=200)
+
+    (near, a), (far, b) = moved(1), moved(2)
+    found = a.paired(a.aligned(b), near.overall, far.overall)
+    assert list(found) == ["miou", *(f"boundary_f1_{t}" for t in (1, 3, 5)), "boundary_iou_2", "object_f1"]
+    for name in ("miou", "boundary_f1_1", "boundary_iou_2"):
+        one = found[name]
+        assert one.difference.value == pytest.approx(near.value(name) - far.value(name)) and one.difference.low > 0.03
+        assert one.p_value == 1 / 201
+    # Within three pixels both are right wherever the roll brings no other class in.
+    assert abs(found["boundary_f1_5"].difference.value) < 0.1
+    # Objects of another class have other truths, and regions of another width are others.
+    scorer = SegmentationScorer(NAMES, object_class="Residential", tolerances=(3,))
+    for number, labels in enumerate(masks):
+        scorer.add(f"t{number}", labels, labels)
+    its, c = scorer.scores(resamples=20), PlaceOutcomes.of(scorer, resamples=200)
+    assert list(a.paired(a.aligned(c), near.overall, its.overall)) == ["miou", "boundary_f1_3"]
 
 
 def test_the_interval_is_that_of_the_same_draws_for_both():
@@ -114,7 +140,7 @@ def test_tiles_of_one_place_are_drawn_together():
     def repeated(error, seed):
         scores, single = scored(masks, error, seed)
         sums = np.concatenate([single.sums] * 3)
-        return scores, PlaceOutcomes(keys, sums, places, resamples=500)
+        return scores, PlaceOutcomes(keys, sums, single.rows, places, resamples=500)
 
     three = paired(repeated(0.2, 0), repeated(0.3, 5)).difference
     assert three.high - three.low == pytest.approx(once.high - once.low, rel=0.4)

@@ -83,7 +83,7 @@ def test_few_or_perfect_images_have_an_interval_with_width():
     assert single.method == "Wilson score" and single.low < 0.3 < single.value < single.high
     perfect = scorer_of((key, labels, np.where(labels == 255, 0, labels)) for key, labels, _ in images(40))
     scores = perfect.scores(resamples=20)
-    found = [scores["miou"], scores["accuracy"], scores["boundary_f1"], scores.by_class["Residential"]["recall"]]
+    found = [scores["miou"], scores["accuracy"], scores["boundary_f1_1"], scores.by_class["Residential"]["recall"]]
     for one in found:
         assert (one.value, one.high, one.method) == (1, 1, "Wilson score")
         assert one.low == pytest.approx(1 / (1 + 1.959963985**2 / 40))
@@ -139,8 +139,11 @@ def test_scorers_of_parts_add_up_in_any_order():
         second.merge(first)
     with pytest.raises(LegendError, match="the classes a, b"):
         second.merge(SegmentationScorer(("a", "b")))
-    with pytest.raises(OptionError, match="tolerance"):
-        second.merge(SegmentationScorer(NAMES, tolerance=5))
+    for options in ({"tolerances": (5,)}, {"width": 4}, {"object_class": "Forest"}):
+        with pytest.raises(OptionError, match=f"^{next(iter(options))}: "):
+            second.merge(SegmentationScorer(NAMES, **options))
+    with pytest.raises(OptionError, match="rows"):
+        SegmentationScorer(NAMES, tolerances=()).merge(SegmentationScorer(NAMES, areas_only=True))
 
 
 @pytest.mark.parametrize(("label", "prediction"), [(4, 0), (254, 0), (0, 4), (0, 255)])
@@ -180,16 +183,48 @@ def test_boundaries_may_be_off_by_the_tolerance():
         labels[:, column:] = 1
         return labels
 
-    def score(off, tolerance):
-        return (
-            scorer_of([("a", half(10), half(10 + off))], tolerance=tolerance).scores(resamples=5).value("boundary_f1")
-        )
+    def f1(off):
+        scores = scorer_of([("a", half(10), half(10 + off))], tolerances=(0, 2, 5.5)).scores(resamples=5)
+        by_class = {name: scores.value(name, "Residential") for name in scores.overall if "f1_" in name}
+        assert by_class == {name: scores.value(name) for name in by_class}
+        return by_class
 
-    assert score(0, 0) == 1
-    assert score(2, 2) == 1
-    assert score(6, 2) == 0
-    assert score(3, 0) == 0
-    assert scorer_of([("a", half(0), half(0))]).scores(resamples=5)["boundary_f1"] is None
+    assert f1(0) == {"boundary_f1_0": 1, "boundary_f1_2": 1, "boundary_f1_5.5": 1}
+    assert f1(2) == {"boundary_f1_0": 0, "boundary_f1_2": 1, "boundary_f1_5.5": 1}
+    assert set(f1(6).values()) == {0}
+    assert scorer_of([("a", half(0), half(0))]).scores(resamples=5)["boundary_f1_3"] is None
+
+
+def test_boundary_iou_is_of_regions_of_some_width():
+    labels, predictions = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
+    labels[:, 10:], predictions[:, 11:] = 1, 1
+    # 2 % of the diagonal is less than a pixel, and a region has at least one: column 9 or 10, and 10 or 11.
+    assert scorer_of([("a", labels, predictions)]).scores(resamples=5)["boundary_iou"].value == 0
+    scores = scorer_of([("a", labels, predictions)], width=4).scores(resamples=5)
+    assert scores["boundary_iou_4"].value == pytest.approx(3 / 5) == scores.value("boundary_iou_4", "Other")
+    assert scores.details["boundary_width"] == 4 and "boundary_iou" not in scores.overall
+
+
+def test_objects_are_of_one_class():
+    labels, predictions = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
+    labels[2:6, 2:6], labels[10:14, 2:6], labels[2:6, 12:16] = 1, 1, 2
+    predictions[2:6, 2:6], predictions[2:6, 12:16] = 1, 2
+    some = [(str(number), labels, predictions) for number in range(3)]
+    assert "object_f1" not in scorer_of(some).scores(resamples=5).overall
+    scores = scorer_of(some, object_class="Residential").scores(resamples=5)
+    assert [scores.value(f"object_{name}") for name in ("precision", "recall", "f1")] == [1, 0.5, pytest.approx(2 / 3)]
+    assert scores["object_recall"].low < 0.5 < scores["object_recall"].high
+    assert scores.details["object_class"] == "Residential"
+    nothing = scorer_of(some, object_class="Forest").scores(resamples=5)
+    assert [nothing[f"object_{name}"] for name in ("precision", "recall", "f1")] == [None] * 3
+    two = SegmentationScorer(("Land", "Flood"))
+    assert (two.object_class, SegmentationScorer(("Land", "Flood"), object_class="Land").object_class) == (
+        "Flood",
+        "Land",
+    )
+    with pytest.raises(OptionError, match="object_class: 'Water'; expected one of Land, Flood"):
+        SegmentationScorer(("Land", "Flood"), object_class="Water")
+    assert SegmentationScorer(("Land", "Flood"), areas_only=True).rows == ("correct", "true", "predicted")
 
 
 def test_boundaries_of_unknown_truth_do_not_count():
@@ -199,7 +234,7 @@ def test_boundaries_of_unknown_truth_do_not_count():
     predictions[4:8, 2:6] = 2  # Invented, but where nothing is known.
     labels[2:10, 0:8] = 255
     scores = scorer_of([("a", labels, predictions)]).scores(resamples=5)
-    assert scores["boundary_f1"].value == 1
+    assert scores["boundary_f1_1"].value == scores["boundary_iou"].value == 1
 
 
 def test_scores_are_written_as_they_are_read():
@@ -211,7 +246,8 @@ def test_a_class_that_is_only_predicted_has_no_score_of_its_own():
     labels, predictions = np.zeros((2, 4), np.uint8), np.zeros((2, 4), np.uint8)
     predictions[0, 0] = 1
     scores = scorer_of([("a", labels, predictions)]).scores(resamples=3)
-    undefined = dict.fromkeys(("iou", "precision", "recall", "f1", "boundary_f1"))
+    of_boundaries = ("boundary_f1_1", "boundary_f1_3", "boundary_f1_5", "boundary_iou")
+    undefined = dict.fromkeys(("iou", "precision", "recall", "f1", *of_boundaries))
     assert scores.by_class["Residential"] == {"support": 0, "predicted": 1} | undefined
     # The pixel is missed by the class that it is of.
     assert scores["miou"].value == scores["frequency_weighted_iou"].value == pytest.approx(7 / 8)
