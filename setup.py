@@ -33,7 +33,7 @@ setuptools.setup(
         "pyogrio>=0.10,<1",  # GeoPackage, FileGDB and Shapefile as arrays; 0.10 is the first with GDAL 3.9
         "defusedxml>=0.7,<1",  # the metadata of Sentinel-2 products: no entities, nothing fetched from outside
         "numpy>=2.0,<3",  # arrays; 2.0's promotion rules are relied on
-        "scipy>=1.13,<2",  # exact distances from the outlines of objects; 1.13 is the first built for numpy 2
+        "scipy>=1.13,<2",  # exact distances from outlines, and connected areas; 1.13 is the first built for numpy 2
         "absl-py>=2.1,<3",  # flags of the commands
         "tensorboard>=2.20,<2.22",  # follows TensorFlow's version
         "protobuf>=6.31.1,<8",  # tf.train.Example without TensorFlow; the range of TensorFlow 2.21

@@ -209,7 +209,7 @@ def test_runs_and_options_of_one_task(command, run_of, tmp_path):
     model_cards.write_model_card(dataclasses.replace(card, task="segmentation"), second)
     code, _, err = command(f"--run_dir={first},{second}")
     assert code == 2 and "b is for segmentation, " in err and "expected runs of one task" in err
-    for flag in ("--flip", "--output_stride=8", "--scales=0.5,1", "--boundary_tolerance=1"):
+    for flag in ("--flip", "--output_stride=8", "--scales=0.5,1", "--boundary_tolerances=1", "--object_class=a"):
         code, _, err = command(f"--run_dir={first}", flag)
         assert code == 2 and f"{flag.partition('=')[0]}: it does not apply to records of one class an image" in err
 
