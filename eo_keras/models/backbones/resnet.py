@@ -8,11 +8,12 @@ segmentation networks it keeps all that, with dilation rates in place of its las
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
+from eo_keras.models.backbones.stages import StageBuilder, run_stages
 from eo_keras.models.dilation import plan_stages
 from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.spec import NetworkSpec
@@ -44,32 +45,29 @@ def build_resnet(
     """
     factory = LayerFactory(spec)
     image, x = factory.image()
-    _, x = resnet_features(factory, x, blocks=blocks, width=width)
+    _, x = run_stages(resnet_stages(factory, blocks=blocks, width=width), x)
     return factory.classifier(image, x, name)
 
 
-def resnet_features(
+def resnet_stages(
     factory: LayerFactory,
-    x: Any,
     output_stride: int | None = None,
     *,
     blocks: Sequence[int] = (3, 4, 6, 3),
     width: int = 64,
-) -> tuple[Any, Any]:
-    """Adds stem and stages; the epsilon of batch normalization is the ResNet's own.
+) -> list[StageBuilder]:
+    """Returns the functions that add the stem and each stage; the epsilon of batch normalization is the ResNet's own.
+
+    The low-level features are the last feature map of the first stage, at a quarter of the resolution ("Conv2 before
+    striding", arXiv 1802.02611, section 4.1).
 
     Args:
         factory: makes the layers.
-        x: the standardized bands.
         output_stride: stride from which on strides become dilation rates; None keeps all strides. The paper's
             multi-grid (Chen et al. 2017, arXiv 1706.05587, section 3.2) is left out: pretrained weights would give
             other outputs.
         blocks: as in `build_resnet`.
         width: likewise.
-
-    Returns:
-        The last feature map of the first stage, at a quarter of the resolution (of DeepLabv3+ the low-level features:
-        "Conv2 before striding", arXiv 1802.02611, section 4.1), and the last feature map.
     """
     factory = dataclasses.replace(factory, batch_norm_epsilon=BATCH_NORM_EPSILON)
 
@@ -86,15 +84,19 @@ def resnet_features(
         x = factory.batch_norm(x, f"{prefix}_3_bn", gamma=factory.last_gamma)
         return factory.relu(factory.add([shortcut, x], f"{prefix}_add"), f"{prefix}_out")
 
-    x = factory.convolution(factory.zero_pad(x, 3, "conv1_pad"), width, 7, "conv1_conv", strides=2)
-    x = factory.relu(factory.batch_norm(x, "conv1_bn"), "conv1_relu")
-    x = low = factory.max_pool(factory.zero_pad(x, 1, "pool1_pad"), 3, "pool1_pool")
-    stages = plan_stages([1] + [2] * (len(blocks) - 1), 4, output_stride)
-    for place, (count, stage) in enumerate(zip(blocks, stages, strict=True)):
+    def stem(x):
+        x = factory.convolution(factory.zero_pad(x, 3, "conv1_pad"), width, 7, "conv1_conv", strides=2)
+        x = factory.relu(factory.batch_norm(x, "conv1_bn"), "conv1_relu")
+        return factory.max_pool(factory.zero_pad(x, 1, "pool1_pad"), 3, "pool1_pool"), None
+
+    def stage(place, count, plan, x):
         for number in range(1, count + 1):
             first = number == 1
             # The stride is on the first convolution of the stage, before the 3x3 one, which so has the next rate.
-            strides = stage.stride if first else 1
-            x = block(x, width * 2**place, strides, stage.next_rate, first, f"conv{place + 2}_block{number}")
-        low = x if place == 0 else low
-    return low, x
+            strides = plan.stride if first else 1
+            x = block(x, width * 2**place, strides, plan.next_rate, first, f"conv{place + 2}_block{number}")
+        return x, x if place == 0 else None
+
+    plans = plan_stages([1] + [2] * (len(blocks) - 1), 4, output_stride)
+    numbered = enumerate(zip(blocks, plans, strict=True))
+    return [stem, *(functools.partial(stage, place, count, plan) for place, (count, plan) in numbered)]

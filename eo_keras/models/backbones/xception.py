@@ -10,10 +10,11 @@ ReLU at the entrance, but after the depthwise convolution batch normalization al
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
 
 import keras
 
+from eo_keras.models.backbones.stages import StageBuilder, run_stages
 from eo_keras.models.dilation import Stage, plan_stages
 from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.spec import NetworkSpec
@@ -52,19 +53,21 @@ def build_xception(spec: NetworkSpec, *, middle: int = 16, width: float = 1.0, n
     """
     factory = LayerFactory(spec)
     image, x = factory.image()
-    _, x = xception_features(factory, x, middle=middle, width=width)
+    _, x = run_stages(xception_stages(factory, middle=middle, width=width), x)
     return factory.classifier(image, x, name)
 
 
-def xception_features(
+def xception_stages(
     factory: LayerFactory,
-    x: Any,
     output_stride: int | None = None,
     *,
     middle: int = 16,
     width: float = 1.0,
-) -> tuple[Any, Any]:
-    """Adds entry, middle and exit flow; the epsilon of batch normalization is the paper's 1e-3.
+) -> list[StageBuilder]:
+    """Returns the functions that add the stem, each block of the entry flow, the middle flow and each exit block.
+
+    The low-level features are the feature map after the second block's second separable convolution, at a quarter of
+    the resolution. The epsilon of batch normalization is the paper's 1e-3.
 
     From random weights each block starts as its shortcut alone (`NetworkSpec.zero_last_gamma`). Otherwise the initial
     network is one chain of all its batch normalizations, each of which amplifies the error of the moving moments of the
@@ -72,26 +75,21 @@ def xception_features(
 
     Args:
         factory: makes the layers.
-        x: the standardized bands.
         output_stride: stride from which on strides become dilation rates; None keeps all strides, for an output stride
             of 32.
         middle: number of blocks in the middle flow.
         width: factor of the channels of every layer.
-
-    Returns:
-        The feature map after the second block's second separable convolution, at a quarter of the resolution (the
-        low-level features of DeepLabv3+), and the last feature map.
     """
     factory = dataclasses.replace(factory, batch_norm_epsilon=1e-3)
 
     def channels(count):
         return max(MULTIPLE, MULTIPLE * round(count * width / MULTIPLE))
 
-    def block(x, filters, stage: Stage, prefix, project=True, relu_first=True):
+    def block(x, filters, plan: Stage, prefix, project=True, relu_first=True):
         """Adds three separable convolutions, the last one with the stride, and their shortcut."""
         shortcut, before = x, []
         if project:
-            shortcut = factory.convolution(x, channels(filters[-1]), 1, f"{prefix}_shortcut", stage.stride)
+            shortcut = factory.convolution(x, channels(filters[-1]), 1, f"{prefix}_shortcut", plan.stride)
             shortcut = factory.batch_norm(shortcut, f"{prefix}_shortcut_bn")
         for number, count in enumerate(filters, 1):
             unit = f"{prefix}_unit{number}"
@@ -100,29 +98,42 @@ def xception_features(
             before.append(x)
             last = number == len(filters)
             gamma = factory.last_gamma if last else "ones"
-            x = separable(x, count, unit, stage, striding=project and last, gamma=gamma)
+            x = separable(x, count, unit, plan, striding=project and last, gamma=gamma)
         return factory.add([shortcut, x], f"{prefix}_add"), before
 
-    def separable(x, count, unit, stage, striding, gamma):
+    def separable(x, count, unit, plan, striding, gamma):
         if not striding:
-            return factory.separable(x, channels(count), unit, rate=stage.rate, gamma=gamma)
+            return factory.separable(x, channels(count), unit, rate=plan.rate, gamma=gamma)
         # Padding of TensorFlow's own would depend on whether the size is odd, and move the grid.
-        x = factory.zero_pad(x, stage.rate, f"{unit}_pad")
-        return factory.separable(x, channels(count), unit, stage.stride, "valid", stage.rate, gamma)
+        x = factory.zero_pad(x, plan.rate, f"{unit}_pad")
+        return factory.separable(x, channels(count), unit, plan.stride, "valid", plan.rate, gamma)
 
-    *entry, centre, exit1, exit2 = plan_stages([2] * len(ENTRY) + [1, 2, 1], 2, output_stride)
-    x = factory.convolution(factory.zero_pad(x, 1, "conv1_pad"), channels(32), 3, "conv1_conv", strides=2)
-    x = factory.relu(factory.batch_norm(x, "conv1_bn"), "conv1_relu")
-    x = factory.conv_bn_relu(x, channels(64), 3, "conv2")
-    # The input of the convolution with the stride is the last feature map of its resolution.
-    finest = []
-    for number, (count, stage) in enumerate(zip(ENTRY, entry, strict=True), 1):
-        x, before = block(x, [count] * UNITS, stage, f"entry{number}", relu_first=number > 1)
-        finest.append(before[-1])
-    for number in range(1, middle + 1):
-        x, _ = block(x, [MIDDLE] * UNITS, centre, f"middle{number}", project=False)
-    x, _ = block(x, EXIT[0], exit1, "exit1")
-    for number, count in enumerate(EXIT[1], 1):
-        unit = f"exit2_unit{number}"
-        x = factory.relu(factory.separable(x, channels(count), unit, rate=exit2.rate), f"{unit}_relu")
-    return finest[1], x
+    *entry_plans, middle_plan, exit1_plan, exit2_plan = plan_stages([2] * len(ENTRY) + [1, 2, 1], 2, output_stride)
+
+    def stem(x):
+        x = factory.convolution(factory.zero_pad(x, 1, "conv1_pad"), channels(32), 3, "conv1_conv", strides=2)
+        x = factory.relu(factory.batch_norm(x, "conv1_bn"), "conv1_relu")
+        return factory.conv_bn_relu(x, channels(64), 3, "conv2"), None
+
+    def entry(number, count, plan, x):
+        x, before = block(x, [count] * UNITS, plan, f"entry{number}", relu_first=number > 1)
+        # The input of the convolution with the stride is the last feature map of its resolution.
+        return x, before[-1] if number == 2 else None
+
+    def middle_flow(x):
+        for number in range(1, middle + 1):
+            x, _ = block(x, [MIDDLE] * UNITS, middle_plan, f"middle{number}", project=False)
+        return x, None
+
+    def exit1(x):
+        return block(x, EXIT[0], exit1_plan, "exit1")[0], None
+
+    def exit2(x):
+        for number, count in enumerate(EXIT[1], 1):
+            unit = f"exit2_unit{number}"
+            x = factory.relu(factory.separable(x, channels(count), unit, rate=exit2_plan.rate), f"{unit}_relu")
+        return x, None
+
+    numbered = enumerate(zip(ENTRY, entry_plans, strict=True), 1)
+    entries = [functools.partial(entry, number, count, plan) for number, (count, plan) in numbered]
+    return [stem, *entries, *([middle_flow] if middle else []), exit1, exit2]

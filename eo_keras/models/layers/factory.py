@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,8 +27,10 @@ PROBABILITIES = "probabilities"
 AUXILIARY = "_logits"
 """Suffix of the names of the auxiliary classifiers' last layers."""
 
-DENSE_HEAD = ("aspp_", "decoder_")
-"""Prefixes of the names of a segmentation network's layers with weights after its backbone."""
+DENSE_HEAD = ("aspp_", "decoder_", "fusion_")
+"""Beginnings of the names of a segmentation network's layers with weights after its backbone, a prefix left out."""
+
+_DENSE_HEAD = re.compile(rf"(?:^|_)(?:{'|'.join(DENSE_HEAD)})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,8 @@ class LayerFactory:
         batch_norm_epsilon: number that is added to the variance.
         batch_norm_momentum: momentum of the moving statistics; 0.9 follows the weights within short runs.
         batch_norm_scale: whether batch normalization has a gamma.
+        prefix: beginning of the names of all layers between the input and the outputs: that of a modality where each
+            has layers of its own. `is_head` knows the layers of a head with a prefix too.
 
     Raises:
         OptionError: if Keras's global dtype policy is none that networks are built for and the specification names no
@@ -51,6 +56,7 @@ class LayerFactory:
     batch_norm_epsilon: float = 1e-3
     batch_norm_momentum: float = 0.9
     batch_norm_scale: bool = True
+    prefix: str = ""
 
     def __post_init__(self):
         """Checks the values."""
@@ -139,7 +145,7 @@ class LayerFactory:
             data_format="channels_last",
             kernel_initializer=keras.initializers.HeNormal(seed=self.layer_seed(name)),
             dtype=self.policy,
-            name=name,
+            name=self.prefix + name,
         )(x)
 
     def depthwise(self, x: Any, size: int, name: str, strides: int = 1, padding: str = "same", rate: int = 1) -> Any:
@@ -157,7 +163,7 @@ class LayerFactory:
             data_format="channels_last",
             depthwise_initializer=keras.initializers.TruncatedNormal(stddev=1 / size, seed=self.layer_seed(name)),
             dtype=self.policy,
-            name=name,
+            name=self.prefix + name,
         )(x)
 
     def separable(
@@ -191,12 +197,12 @@ class LayerFactory:
             gamma_initializer=gamma,
             synchronized=self.spec.synchronized,
             dtype=self.policy,
-            name=name,
+            name=self.prefix + name,
         )(x)
 
     def relu(self, x: Any, name: str) -> Any:
         """Adds a ReLU."""
-        return layers.Activation("relu", dtype=self.policy, name=name)(x)
+        return layers.Activation("relu", dtype=self.policy, name=self.prefix + name)(x)
 
     def conv_bn_relu(
         self, x: Any, filters: int, size: Any, prefix: str, strides: int = 1, padding: str = "same"
@@ -207,37 +213,47 @@ class LayerFactory:
 
     def zero_pad(self, x: Any, size: int, name: str) -> Any:
         """Adds a border of zeros."""
-        return layers.ZeroPadding2D(size, data_format="channels_last", dtype=self.policy, name=name)(x)
+        return layers.ZeroPadding2D(size, data_format="channels_last", dtype=self.policy, name=self.prefix + name)(x)
 
     def max_pool(self, x: Any, size: int, name: str, strides: int = 2, padding: str = "valid") -> Any:
         """Adds pooling by the maximum."""
         return layers.MaxPooling2D(
-            size, strides=strides, padding=padding, data_format="channels_last", dtype=self.policy, name=name
+            size,
+            strides=strides,
+            padding=padding,
+            data_format="channels_last",
+            dtype=self.policy,
+            name=self.prefix + name,
         )(x)
 
     def average_pool(self, x: Any, size: int, name: str, strides: int = 2, padding: str = "valid") -> Any:
         """Adds pooling by the mean."""
         return layers.AveragePooling2D(
-            size, strides=strides, padding=padding, data_format="channels_last", dtype=self.policy, name=name
+            size,
+            strides=strides,
+            padding=padding,
+            data_format="channels_last",
+            dtype=self.policy,
+            name=self.prefix + name,
         )(x)
 
     def add(self, summands: Sequence[Any], name: str) -> Any:
         """Adds a sum."""
-        return layers.Add(dtype=self.policy, name=name)(list(summands))
+        return layers.Add(dtype=self.policy, name=self.prefix + name)(list(summands))
 
     def concatenate(self, tensors: Sequence[Any], name: str, dtype: Any = None) -> Any:
         """Adds a concatenation along the channels."""
-        return layers.Concatenate(axis=-1, dtype=dtype or self.policy, name=name)(list(tensors))
+        return layers.Concatenate(axis=-1, dtype=dtype or self.policy, name=self.prefix + name)(list(tensors))
 
     def global_mean(self, x: Any, name: str = "avg_pool", keepdims: bool = False) -> Any:
         """Adds the mean over all pixels, in the head's precision; with `keepdims` as a feature map of one pixel."""
         return layers.GlobalAveragePooling2D(
-            data_format="channels_last", keepdims=keepdims, dtype=self.exact, name=name
+            data_format="channels_last", keepdims=keepdims, dtype=self.exact, name=self.prefix + name
         )(x)
 
     def global_max(self, x: Any, name: str = "max_pool") -> Any:
         """Adds the maximum over all pixels, in the head's precision."""
-        return layers.GlobalMaxPooling2D(data_format="channels_last", dtype=self.exact, name=name)(x)
+        return layers.GlobalMaxPooling2D(data_format="channels_last", dtype=self.exact, name=self.prefix + name)(x)
 
     def dropout(self, x: Any, rate: float = 0.0, name: str = "dropout") -> Any:
         """Adds dropout (Srivastava et al. 2014, JMLR 15) in the head's precision; no layer where the rate is 0.
@@ -248,7 +264,11 @@ class LayerFactory:
             name: name of the layer.
         """
         rate = rate if self.spec.dropout is None else self.spec.dropout
-        return layers.Dropout(rate, seed=self.layer_seed(name), dtype=self.exact, name=name)(x) if rate else x
+        return (
+            layers.Dropout(rate, seed=self.layer_seed(name), dtype=self.exact, name=self.prefix + name)(x)
+            if rate
+            else x
+        )
 
     def logits(self, features: Any, name: str = LOGITS) -> Any:
         """Adds the last layer with weights, initialized after Goyal et al. 2017 (arXiv 1706.02677, section 5.1)."""
@@ -256,7 +276,7 @@ class LayerFactory:
             self.spec.num_classes,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01, seed=self.layer_seed(name)),
             dtype=self.exact,
-            name=name,
+            name=self.prefix + name,
         )(features)
 
     def probabilities(self, logits: Any) -> Any:
@@ -279,13 +299,13 @@ class LayerFactory:
         """Returns a seed by a layer's name, so that adding a layer does not change the others' initial weights."""
         if self.spec.seed is None:
             return None
-        digest = hashlib.sha256(f"{self.spec.seed}/{layer_name}".encode()).digest()
+        digest = hashlib.sha256(f"{self.spec.seed}/{self.prefix}{layer_name}".encode()).digest()
         return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
 
 
 def is_segmentation_head(layer_name: str) -> bool:
     """Tells whether a layer of that name belongs to the head of a segmentation network, after its backbone."""
-    return layer_name.startswith(DENSE_HEAD)
+    return _DENSE_HEAD.search(layer_name) is not None
 
 
 def is_head(layer_name: str) -> bool:

@@ -14,14 +14,15 @@ from typing import Any
 import keras
 from keras import layers
 
-from eo_keras.models.backbones.resnet import resnet_features
-from eo_keras.models.backbones.xception import xception_features
+from eo_keras.models.backbones.resnet import resnet_stages
+from eo_keras.models.backbones.stages import StageBuilder, run_stages
+from eo_keras.models.backbones.xception import xception_stages
 from eo_keras.models.layers.factory import LOGITS, LayerFactory
 from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
 from eo_keras.models.spec import NetworkSpec
 
-BACKBONES: dict[str, Callable[..., tuple[Any, Any]]] = {"resnet": resnet_features, "xception": xception_features}
-"""Functions that add a backbone and return its low-level features and its last feature map, by name."""
+BACKBONES: dict[str, Callable[..., list[StageBuilder]]] = {"resnet": resnet_stages, "xception": xception_stages}
+"""Functions that return the stages of a backbone, by name."""
 
 DEFAULT_OUTPUT_STRIDE = 16
 
@@ -56,7 +57,7 @@ def build_deeplab(
         depth: channels of the pyramid's branches and of the decoder.
         low_depth: channels that the low-level features are reduced to (table 1: 48 of 8 to 64 do best).
         name: name of the model.
-        **arguments: keyword arguments of the backbone, such as `blocks` of `resnet_features`.
+        **arguments: keyword arguments of the backbone, such as `blocks` of `resnet_stages`.
 
     Returns:
         A model from `image` `(batch, height, width, bands)`, digital numbers, of any height and width where the
@@ -69,7 +70,7 @@ def build_deeplab(
     output_stride = spec.output_stride or DEFAULT_OUTPUT_STRIDE
     factory = LayerFactory(spec, batch_norm_epsilon=1e-5)
     image, bands = factory.image()
-    low, high = BACKBONES[backbone](factory, bands, output_stride, **arguments)
+    low, high = run_stages(BACKBONES[backbone](factory, output_stride, **arguments), bands)
     rates = [rate * 16 // output_stride for rate in RATES]
     pyramid = factory.dropout(_pyramid(factory, high, rates, depth), DROPOUT)
     features = _decoder(factory, pyramid, low, output_stride // LOW_STRIDE, depth, low_depth)

@@ -6,7 +6,8 @@ import pytest
 
 from eo_keras import models
 from eo_keras.models import depth_groups, depthwise_kernels
-from eo_keras.models.backbones.xception import build_xception, xception_features
+from eo_keras.models.backbones.stages import run_stages
+from eo_keras.models.backbones.xception import build_xception, xception_stages
 from eo_keras.models.graph import sources
 from eo_keras.models.layers.factory import LayerFactory
 from tests.harness.networks import RGB, images, network_spec, without_weights
@@ -15,7 +16,7 @@ from tests.harness.networks import RGB, images, network_spec, without_weights
 def features(output_stride, **arguments):
     factory = LayerFactory(network_spec(seed=1))
     image, x = factory.image()
-    return keras.Model(image, xception_features(factory, x, output_stride, **arguments))
+    return keras.Model(image, run_stages(xception_stages(factory, output_stride, **arguments), x))
 
 
 def reduced(middle=1, width=1 / 16, **choices):
