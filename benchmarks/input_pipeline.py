@@ -125,7 +125,7 @@ def _stages(records: Any, options: Any) -> Iterator[tuple[str, Callable[[int], i
     from eo_keras.data.parse import parse_batch
 
     card, split, paths = records.card, records.split("train"), records.files("train")
-    bands, batch = records.bands(options.bands), options.batch_size
+    bands, batch = records.inputs(options.bands)[0].bands, options.batch_size
     stored = sum(shard.bytes for shard in split.shards) / split.examples
     image = card.patch_size**2 * np.dtype(card.dtype).itemsize
     chosen = [card.bands.index(band) for band in bands]
@@ -202,7 +202,7 @@ def _training_pass(records: Any, options: Any, model: str) -> Callable[[int], in
         records_dir=str(records.folder),
         run_dir="",
         model=model,
-        bands=",".join(pipeline.bands),
+        bands=",".join(pipeline.inputs[0].bands),
         batch_size=options.batch_size,
         classification=training_options.ClassificationOptions(augmentation=NO_AUGMENTATION),
         validation_from_train=0,

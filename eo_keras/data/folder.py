@@ -16,7 +16,7 @@ from eo_keras.data.subsets import WHOLE, Holdout, WorkerShard
 from eo_keras.errors import RecordsError
 from eo_keras.records import example as codec
 from eo_keras.records.data_card import DataCard, Split, read_data_card
-from eo_keras.sensors import sentinel2
+from eo_keras.records.inputs import InputBands, first_modality, parse_inputs
 
 PARSE_BATCH = 256
 """Number of examples that are parsed together."""
@@ -95,13 +95,22 @@ class RecordDataset:
                 self._part_counts[split, side, share] = number
         return self._part_counts[split, part, share]
 
-    def bands(self, bands: tuple[str, ...] | None) -> tuple[str, ...]:
-        """Returns the band names of a selection.
+    def inputs(
+        self, bands: tuple[str, ...] | None = None, inputs: tuple[InputBands, ...] | None = None
+    ) -> tuple[InputBands, ...]:
+        """Returns the inputs of a selection, checked.
+
+        Args:
+            bands: names of bands of the first modality; None for all of it.
+            inputs: the inputs themselves, in place of bands; None for these.
 
         Raises:
             BandError: if a name is unknown, named twice or not stored here.
         """
-        return self.card.bands if bands is None else sentinel2.parse_bands(",".join(bands), self.card.bands)
+        if inputs is None:
+            return first_modality(self.card, bands)
+        checked = parse_inputs(";".join(f"{one.modality}:{','.join(one.bands)}" for one in inputs), self.card)
+        return tuple(dataclasses.replace(one, bands=found.bands) for one, found in zip(inputs, checked, strict=True))
 
 
 def reading(records: RecordDataset, dataset: Any) -> Iterator[Any]:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from eo_keras.data.augment.crops import CropAugmentation, augment_tiles
+from eo_keras.data.augment.inputs import drop_modalities, photometry_of
 from eo_keras.data.augment.patches import Augmentation, augment_batch, shrink
 from eo_keras.data.folder import PARALLEL_CALLS, PARSE_BATCH, RecordDataset, finished, reading, serialized
-from eo_keras.data.parse import parse_batch, select_bands
+from eo_keras.data.parse import no_data, parse_batch, unwrapped
 from eo_keras.data.subsets import WHOLE, Holdout, WorkerShard, check_workers, epoch_seed
 from eo_keras.errors import OptionError, RecordsError
 from eo_keras.records.data_card import DataCard
+from eo_keras.records.inputs import InputBands
 
 _PARALLEL_READS = 8
 _SHUFFLE_BYTES = 32 << 20  # New memory costs more time than reading: a larger buffer slows large images down.
@@ -34,7 +36,9 @@ class PipelineOptions:
 
     Attributes:
         batch_size: examples in a batch, over all devices together.
-        bands: names of the bands to deliver, in this order; None for all that are stored.
+        bands: names of the bands of the first modality to deliver, in this order; None for all that are stored.
+        inputs: the inputs to deliver, see `eo_keras.records.inputs`, in place of `bands`; None for these. Of several,
+            the batches hold a dictionary of images by the inputs' names.
         seed: seed of order and augmentation.
         augmentation: changes to training images, of tiles to their masks too, or None.
         shuffle_buffer: number of examples among which a streaming pipeline draws; 32 MB at most. The builder has mixed
@@ -43,6 +47,8 @@ class PipelineOptions:
         cache: whether to keep the parsed examples in memory.
         cache_limit_bytes: beyond this size of images and labels, see `kept_bytes`, examples are streamed from the files
             in spite of `cache`.
+        modality_dropout: probability that a training image loses a sensor, see
+            `eo_keras.data.augment.inputs.drop_modalities`.
     """
 
     batch_size: int
@@ -52,6 +58,8 @@ class PipelineOptions:
     shuffle_buffer: int = 1_000
     cache: bool = True
     cache_limit_bytes: int = 4 << 30
+    inputs: tuple[InputBands, ...] | None = None
+    modality_dropout: float = 0.0
 
     def __post_init__(self):
         """Checks the values."""
@@ -72,7 +80,7 @@ class TrainingDataset:
     reads shards of its own, and all take as many steps as the one with the fewest examples can.
 
     Attributes:
-        bands: names of the delivered bands.
+        inputs: the delivered inputs.
         examples: number of examples to draw from, on this worker.
         batch_size: examples in this worker's share of a batch.
         steps: full batches in an epoch; the examples that are left over differ from epoch to epoch.
@@ -110,7 +118,8 @@ class TrainingDataset:
         shards = len(records.split(split).shards)
         check_workers(records.folder, split, None if self.in_memory else shards, options.batch_size, workers)
         self._files = records.files(split, self._share)
-        self.bands = records.bands(options.bands)
+        self.inputs = records.inputs(options.bands, options.inputs)
+        self._photometry = photometry_of(records.card, self.inputs)
         if options.augmentation is not None:
             options.augmentation.check_size(size, size)
         self.examples = records.count(split, part, self._share)
@@ -133,6 +142,8 @@ class TrainingDataset:
 
     def epoch(self, number: int, first_step: int = 0, *, size: int | None = None) -> tf.data.Dataset:
         """Returns the batches of one epoch: `(image, label)`, shapes (batch, height, width, band) and (batch,).
+
+        Of several inputs, `image` is a dictionary of images by their names.
 
         The labels of tiles are (batch, height, width), and both are of the augmentation's crops.
 
@@ -201,6 +212,7 @@ class TrainingDataset:
         if size in self._producers:
             return self._producers[size]
         options, card, worker, share = self._options, self._records.card, self._worker, self._share
+        inputs, photometry = self.inputs, self._photometry
 
         def produce(step, batch):
             places = None
@@ -208,38 +220,43 @@ class TrainingDataset:
                 places, (image, labels) = batch
                 label = tf.gather(labels, places)
             else:
-                image, label, _ = _parse(batch, card, self.bands)
-            if options.augmentation is not None:
-                # Who reads shards of its own draws by itself; else the draws are those of the whole batch.
-                draw = tf.stack([tf.constant(options.seed, tf.int64), step * share.workers + share.number])
-                first, total = worker.number * self.batch_size, options.batch_size
-                drawn = (first, total) if share == WHOLE else (0, self.batch_size)
-                if isinstance(options.augmentation, CropAugmentation):
-                    image = image if places is None else tf.gather(image, places)
-                    image, label = augment_tiles(image, label, draw, options.augmentation, drawn)
-                else:
-                    image = augment_batch(image, draw, options.augmentation, places, drawn)
+                image, label, _ = _parse(batch, card, inputs)
+            # Who reads shards of its own draws by itself; else the draws are those of the whole batch.
+            draw = tf.stack([tf.constant(options.seed, tf.int64), step * share.workers + share.number])
+            first, total = worker.number * self.batch_size, options.batch_size
+            drawn = (first, total) if share == WHOLE else (0, self.batch_size)
+            if isinstance(options.augmentation, Augmentation):
+                image = augment_batch(image, draw, options.augmentation, places, drawn, photometry)
             elif places is not None:
-                image = tf.gather(image, places)
+                image = tf.nest.map_structure(lambda one: tf.gather(one, places), image)
+            if isinstance(options.augmentation, CropAugmentation):
+                image, label = augment_tiles(image, label, draw, options.augmentation, drawn, photometry)
+            if options.modality_dropout and len(inputs) > 1:
+                image = drop_modalities(image, inputs, options.modality_dropout, draw, drawn)
             if size is not None and size < card.patch_size:
-                image = shrink(image, size)
+                image = tf.nest.map_structure(lambda one: shrink(one, size * one.shape[1] // card.patch_size), image)
             return image, label
 
         self._producers[size] = tf.function(produce, input_signature=spec, autograph=False)
         return self._producers[size]
 
-    def _load(self) -> tuple[tf.Tensor, tf.Tensor]:
+    def _load(self) -> tuple[Any, tf.Tensor]:
         card = self._records.card
-        images = _aligned((self.examples, card.patch_size, card.patch_size, len(self.bands)), card.dtype)
+        images = {name: _aligned((self.examples, *shape), dtype) for name, shape, dtype in _layout(card, self.inputs)}
+        images = unwrapped(images)
         labels = _aligned((self.examples, *card.targets.shape(card.patch_size)), card.targets.dtype)
-        stored_bytes = card.patch_size**2 * len(card.bands) * images.itemsize
+        stored_bytes = sum(
+            one.patch_size**2 * len(one.bands) * np.dtype(one.dtype).itemsize for one in card.modalities.values()
+        )
         dataset = serialized(self._files, self._part).batch(max(1, min(PARSE_BATCH, _PARSE_BYTES // stored_bytes)))
-        dataset = dataset.map(lambda batch: _parse(batch, card, self.bands)[:2], num_parallel_calls=PARALLEL_CALLS)
+        dataset = dataset.map(lambda batch: _parse(batch, card, self.inputs)[:2], num_parallel_calls=PARALLEL_CALLS)
         filled = 0
         for image, label in reading(self._records, dataset.prefetch(1)):
             end = filled + len(label)
             if end <= self.examples:
-                images[filled:end], labels[filled:end] = image, label
+                for kept, found in zip(tf.nest.flatten(images), tf.nest.flatten(image), strict=True):
+                    kept[filled:end] = found
+                labels[filled:end] = label
             filled = end
         if filled != self.examples:
             raise RecordsError(
@@ -248,7 +265,7 @@ class TrainingDataset:
                 f"{self.examples}, as the card says",
                 "build the records again",
             )
-        return _shared(images), _shared(labels)
+        return tf.nest.map_structure(_shared, images), _shared(labels)
 
 
 def evaluation(
@@ -261,24 +278,26 @@ def evaluation(
 ) -> tf.data.Dataset:
     """Returns one ordered pass over a split: `(image, label, weight)`, or `(image, label, weight, key)`.
 
-    Every batch is full: the last one is filled up with zero images of weight 0, label 0 and empty key, so that every
-    example counts once and shapes are static. With `options.cache`, a second pass over the same object comes from
-    memory.
+    Every batch is full: the last one is filled up with images of no data, of weight 0, label 0 and empty key, so that
+    every example counts once and shapes are static. With `options.cache`, a second pass over the same object comes
+    from memory.
 
     Raises:
         RecordsError: if the split or one of its shards cannot be used, or the part is empty.
         BandError: if a band is not stored.
     """
-    files, bands, size = records.files(split), records.bands(options.bands), options.batch_size
+    files, size = records.files(split), options.batch_size
+    inputs = records.inputs(options.bands, options.inputs)
     examples = records.count(split, part)
     if not examples:
         raise RecordsError(records.folder, f"no example of the split '{split}' is in this part", remedy="hold out more")
 
     def produce(batch):
-        values = _parse(batch, records.card, bands)
+        values = _parse(batch, records.card, inputs)
         present = tf.shape(batch)[0]
-        padded = [*values[:2], tf.ones(present, tf.float32), values[2]][: 4 if with_keys else 3]
-        return tuple(_pad(value, size - present, size) for value in padded)
+        image = tf.nest.map_structure(lambda one: _pad(one, size - present, size, no_data(one.dtype)), values[0])
+        padded = [values[1], tf.ones(present, tf.float32), values[2]][: 3 if with_keys else 2]
+        return image, *(_pad(value, size - present, size) for value in padded)
 
     dataset = serialized(files, part).batch(size).map(produce, num_parallel_calls=PARALLEL_CALLS)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-examples // size)))
@@ -288,22 +307,30 @@ def evaluation(
     return finished(dataset)
 
 
-def _parse(serialized: tf.Tensor, card: DataCard, bands: tuple[str, ...]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Parses a batch and selects bands on the stored integers."""
-    parsed = parse_batch(serialized, card, with_keys=True)
-    return select_bands(parsed["image"], card.bands, bands), parsed["label"], parsed["key"]
+def _parse(serialized: tf.Tensor, card: DataCard, inputs: Sequence[InputBands]) -> tuple[Any, tf.Tensor, tf.Tensor]:
+    """Parses a batch and selects bands on the stored numbers."""
+    parsed = parse_batch(serialized, card, inputs, with_keys=True)
+    return parsed["image"], parsed["label"], parsed["key"]
 
 
-def _pad(values: tf.Tensor, missing: tf.Tensor, size: int) -> tf.Tensor:
+def _layout(card: DataCard, inputs: Sequence[InputBands]) -> Iterator[tuple[str, tuple[int, int, int], str]]:
+    """Yields name, shape (height, width, bands) and dtype of each input."""
+    for one in inputs:
+        modality = card.modalities[one.modality]
+        yield one.name, (modality.patch_size, modality.patch_size, len(one.bands)), modality.dtype
+
+
+def _pad(values: tf.Tensor, missing: tf.Tensor, size: int, zero: Any = None) -> tf.Tensor:
     shape = tf.concat([[missing], tf.shape(values)[1:]], axis=0)
-    zero = tf.constant("" if values.dtype == tf.string else 0, values.dtype)
+    zero = tf.constant("" if values.dtype == tf.string else 0, values.dtype) if zero is None else zero
     return tf.ensure_shape(tf.concat([values, tf.fill(shape, zero)], axis=0), (size, *values.shape[1:]))
 
 
 def kept_bytes(records: RecordDataset, options: PipelineOptions, examples: int) -> int:
     """Returns the bytes of memory for the selected bands and labels of a number of examples."""
     card = records.card
-    image = card.patch_size**2 * len(records.bands(options.bands)) * np.dtype(card.dtype).itemsize
+    inputs = records.inputs(options.bands, options.inputs)
+    image = sum(math.prod(shape) * np.dtype(dtype).itemsize for _, shape, dtype in _layout(card, inputs))
     label = math.prod(card.targets.shape(card.patch_size)) * np.dtype(card.targets.dtype).itemsize
     return examples * (image + label)
 

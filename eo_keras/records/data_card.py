@@ -120,7 +120,8 @@ class Modality:
         dtype: type of the stored numbers, `uint8`, `uint16` or `float32`.
         units: their units: `digital numbers`, `dB` or `m`.
         resolution_m: pixel size in meters.
-        patch_size: height and width in pixels; those of another modality are an integer multiple or fraction of it.
+        patch_size: height and width in pixels. The first modality has that of the labels; the size of a further one of
+            coarser resolution divides it.
         encoding: see `StoredImages`.
         level: Sentinel-2 processing level, `L1C` or `L2A`; empty for other sensors.
         reflectance: relation of the numbers to reflectance; None where there is none or it is not known.

@@ -6,62 +6,87 @@ eight versions of every image. Every draw is stateless, so that a batch depends 
 
 from __future__ import annotations
 
+import fractions
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import tensorflow as tf
 
+from eo_keras.data.augment.inputs import DECIBEL, FACTOR, Photometry
 from eo_keras.data.augment.options import Augmentation
+from eo_keras.data.parse import has_data, no_data
+from eo_keras.records.data_card import IMAGE
 
 
 def augment_batch(
-    images: tf.Tensor,
+    images: Any,
     seed: tf.Tensor,
     augmentation: Augmentation,
     numbers: tf.Tensor | None = None,
     drawn: tuple[int, int] | None = None,
-) -> tf.Tensor:
+    photometry: Mapping[str, Photometry] | None = None,
+) -> Any:
     """Augments a batch of images.
 
     Args:
-        images: integers (batch, height, width, band); height and width statically known.
+        images: numbers (batch, height, width, band) of one input, or of several by their names; height and width
+            statically known. Those of another resolution are larger or smaller by an integer factor.
         seed: two integers; the same two give the same result.
-        augmentation: the options.
+        augmentation: the options; shift and cutout count pixels of the first input.
         numbers: (batch,) which of `images` are the batch; None for all.
         drawn: the batch is the part of a larger one that begins at the first of these numbers; the second one is the
             larger one's size. Its images change as they would within the larger one. None for a batch by itself.
+        photometry: change of brightness of each input; None for one optical input.
 
     Returns:
-        The changed images, of the same shape and dtype.
+        The changed images, of the same shapes and dtypes.
 
     Raises:
         OptionError: if the images' size does not fit the augmentation.
     """
-    augmentation.check_size(images.shape[1], images.shape[2])
+    if not isinstance(images, dict):
+        return augment_batch({IMAGE: images}, seed, augmentation, numbers, drawn, photometry)[IMAGE]
+    first_image = next(iter(images.values()))
+    sides = {name: fractions.Fraction(image.shape[1], first_image.shape[1]) for name, image in images.items()}
+    augmentation.check_size(first_image.shape[1], first_image.shape[2])
     # Always three seeds, so that the draws of one change do not depend on whether another is on.
     symmetry_seed, shift_seed, brightness_seed = tf.unstack(tf.random.split(tf.cast(seed, tf.int64), 3))
-    batch = tf.shape(images if numbers is None else numbers)[0]
+    batch = tf.shape(first_image if numbers is None else numbers)[0]
     first, total = drawn or (0, batch)
 
     def draw(shape, seed, low, high, dtype):
         return tf.random.stateless_uniform((total, *shape), seed, low, high, dtype)[first : first + batch]
 
-    if augmentation.dihedral or augmentation.max_shift:
-        symmetry = shifts = None
-        if augmentation.dihedral:
-            symmetry = draw((), symmetry_seed, 0, 8, tf.int32)
-        if augmentation.max_shift:
-            bound = augmentation.max_shift
-            shifts = draw((2,), shift_seed, -bound, bound + 1, tf.int32)
-        images = move_pixels(images, symmetry, shifts, numbers)
-    elif numbers is not None:
-        images = tf.gather(images, numbers)
+    symmetry = shifts = None
+    if augmentation.dihedral:
+        symmetry = draw((), symmetry_seed, 0, 8, tf.int32)
+    if augmentation.max_shift:
+        # A shift is a whole number of pixels of every input.
+        step = math.lcm(*(side.denominator for side in sides.values()))
+        bound = augmentation.max_shift // step
+        shifts = draw((2,), shift_seed, -bound, bound + 1, tf.int32) * step
+    factors = corners = None
     if augmentation.brightness:
         bound = augmentation.brightness
         factors = draw((), brightness_seed, 1 - bound, 1 + bound, tf.float32)
-        images = scale_brightness(images, factors)
     if augmentation.cutout:
         # A seed beside the three, so that the other draws stay as they are without it.
         corners = draw((2,), tf.random.fold_in(tf.cast(seed, tf.int64), 3), 0.0, 1.0, tf.float32)
-        images = cut_out(images, corners, augmentation.cutout)
-    return images
+    found = {}
+    for name, image in images.items():
+        side = sides[name]
+        if symmetry is not None or shifts is not None:
+            moved = None if shifts is None else shifts * side.numerator // side.denominator
+            image = move_pixels(image, symmetry, moved, numbers)
+        elif numbers is not None:
+            image = tf.gather(image, numbers)
+        if factors is not None and (photometry is None or photometry[name] is not None):
+            image = scale_brightness(image, factors, FACTOR if photometry is None else photometry[name])
+        if corners is not None:
+            image = cut_out(image, corners, max(1, int(augmentation.cutout * side)))
+        found[name] = image
+    return found
 
 
 def cut_out(images: tf.Tensor, places: tf.Tensor, size: int) -> tf.Tensor:
@@ -79,7 +104,7 @@ def cut_out(images: tf.Tensor, places: tf.Tensor, size: int) -> tf.Tensor:
     inside_rows = (rows >= first[:, :1]) & (rows < first[:, :1] + size)
     inside_columns = (columns >= first[:, 1:]) & (columns < first[:, 1:] + size)
     kept = ~(inside_rows[:, :, tf.newaxis] & inside_columns[:, tf.newaxis])
-    return images * tf.cast(kept[..., tf.newaxis], images.dtype)
+    return tf.where(kept[..., tf.newaxis], images, no_data(images.dtype))
 
 
 def move_pixels(
@@ -116,9 +141,19 @@ def move_pixels(
     return tf.ensure_shape(moved, (numbers.shape[0], height, width, bands))
 
 
-def scale_brightness(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """Multiplies every image by its factor, rounds, and keeps "no data" (0 in all bands) and valid pixels apart."""
-    changed = tf.round(tf.cast(images, tf.float32) * factors[:, tf.newaxis, tf.newaxis, tf.newaxis])
+def scale_brightness(images: tf.Tensor, factors: tf.Tensor, photometry: Photometry = FACTOR) -> tf.Tensor:
+    """Multiplies every image by its factor, and keeps "no data" and valid pixels apart; integers are rounded.
+
+    Args:
+        images: (batch, height, width, band).
+        factors: float32 (batch,).
+        photometry: of backscatter in dB, the factor in dB is added.
+    """
+    factors = factors[:, tf.newaxis, tf.newaxis, tf.newaxis]
+    if images.dtype.is_floating:
+        # NaN, which is "no data", stays.
+        return images + 10 * tf.math.log(factors) / math.log(10) if photometry == DECIBEL else images * factors
+    changed = tf.round(tf.cast(images, tf.float32) * factors)
     changed = tf.cast(tf.clip_by_value(changed, 1.0, float(images.dtype.max)), images.dtype)
 
     # 0 stands for "no data": valid pixels must not become 0, and pixels without data must not become valid.
@@ -130,21 +165,24 @@ def scale_brightness(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
 
 
 def shrink(images: tf.Tensor, size: int) -> tf.Tensor:
-    """Averages a batch of images down to fewer pixels; "no data" (0 in all bands) takes no part in the averages.
+    """Averages a batch of images down to fewer pixels; "no data" takes no part in the averages.
 
     Args:
-        images: integers (batch, height, width, band).
+        images: numbers (batch, height, width, band).
         size: height and width of the result in pixels, at most that of the images.
 
     Returns:
         (batch, size, size, band) of the same dtype.
     """
-    valid = tf.cast(tf.reduce_any(images != 0, axis=-1, keepdims=True), tf.float32)
-    # Pixels without data are 0 and add nothing to the sums; dividing by the valid share makes them averages again.
-    averages = tf.image.resize(tf.cast(images, tf.float32), (size, size), method="area")
-    shares = tf.image.resize(valid, (size, size), method="area")
-    averages = tf.clip_by_value(tf.round(tf.math.divide_no_nan(averages, shares)), 1.0, float(images.dtype.max))
-    return tf.cast(tf.where(shares > 0, averages, 0.0), images.dtype)
+    valid = has_data(images)[..., tf.newaxis]
+    # Pixels without data add nothing to the sums; dividing by the valid share makes them averages again.
+    values = tf.where(valid, tf.cast(images, tf.float32), 0.0)
+    averages = tf.image.resize(values, (size, size), method="area")
+    shares = tf.image.resize(tf.cast(valid, tf.float32), (size, size), method="area")
+    averages = tf.math.divide_no_nan(averages, shares)
+    if not images.dtype.is_floating:
+        averages = tf.clip_by_value(tf.round(averages), 1.0, float(images.dtype.max))
+    return tf.where(shares > 0, tf.cast(averages, images.dtype), no_data(images.dtype))
 
 
 def _reflect(index: tf.Tensor, size: int) -> tf.Tensor:

@@ -185,7 +185,7 @@ def test_bands_are_selected_by_name(raw, bands, cache):
             if counts:
                 np.testing.assert_array_equal(one, images[name.decode()][..., columns])
     pipeline = TrainingDataset(RecordDataset(folder), options)
-    assert pipeline.bands == bands
+    assert pipeline.inputs[0].bands == bands
     expected = {images[f"train-{number}"][..., columns].tobytes() for number in range(TRAIN)}
     assert {one.tobytes() for image, _ in _batches(pipeline.epoch(0)) for one in image} <= expected
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eo_keras.data.augment.crops import CropAugmentation, augment_tiles, crop_pair
+from eo_keras.data.augment.crops import CropAugmentation, augment_tiles, crop_image, crop_label
 from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import IGNORE
 
@@ -160,7 +160,8 @@ def test_windows_by_numpy(window, size, corner):
     rows, columns = np.meshgrid(np.arange(50), np.arange(60), indexing="ij")
     # Numbers that rise evenly: interpolated ones are those of the position.
     image = np.stack([3000 + 40 * rows + 7 * columns, np.full(rows.shape, 5)], -1).astype(np.uint16)
-    found, found_label = crop_pair(tf.constant(image), tf.constant(label), tf.constant(corner), window, size)
+    found = crop_image(tf.constant(image), len(label), tf.constant(corner), window, size)
+    found_label = crop_label(tf.constant(label), tf.constant(corner), window, size)
     centres = [(np.arange(size) + 0.5) * window / size + first for first in corner]
     places = [np.floor(one).astype(int) for one in centres]
     inside = np.outer(*((place >= 0) & (place < edge) for place, edge in zip(places, label.shape, strict=True)))
@@ -188,7 +189,7 @@ def test_no_data_is_neither_interpolated_nor_lost():
     image[gaps] = 0
     label = np.zeros((40, 40), np.uint8)
     for size in (20, 27, 40, 80, 93):
-        found, _ = crop_pair(tf.constant(image), tf.constant(label), tf.constant([0, 0]), 40, size)
+        found = crop_image(tf.constant(image), len(label), tf.constant([0, 0]), 40, size)
         places = np.floor((np.arange(size) + 0.5) * 40 / size).astype(int)
         np.testing.assert_array_equal((found.numpy() == 0).all(-1), gaps[np.ix_(places, places)])
         # Beside a gap, numbers are not drawn down to 0.

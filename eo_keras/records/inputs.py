@@ -1,0 +1,94 @@
+"""Inputs of a network, chosen from the modalities of records by names: `s2:RGB,B08;s1:VV,VH`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from eo_keras.errors import BandError
+from eo_keras.records.data_card import IMAGE, DataCard, Modality
+from eo_keras.sensors import catalogue as sensors
+
+BEFORE = "_before"
+"""End of the name of a modality of an earlier date: `s2_before` is `s2` at that date."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InputBands:
+    """One input of a network.
+
+    Attributes:
+        name: its name: `image` where it is the only one; else its modality's, and of a second view of that with a
+            number, such as `s2_2`.
+        modality: name of its modality in the records.
+        bands: names of its bands in channel order.
+    """
+
+    name: str
+    modality: str
+    bands: tuple[str, ...]
+
+    @property
+    def sensor_name(self) -> str:
+        """Name of its modality without the date: both dates of a sensor share it."""
+        return self.modality.removesuffix(BEFORE)
+
+
+def parse_inputs(text: str, card: DataCard) -> tuple[InputBands, ...]:
+    """Parses a selection of bands.
+
+    Args:
+        text: `all` for everything that the records hold; names of bands and composites of the first modality, such as
+            `RGB,B08`; or modalities with their bands, such as `s2:RGB,B08;s1:VV,VH` or `s2:all;height:all`. A modality
+            named twice is two inputs.
+        card: the records' card.
+
+    Raises:
+        BandError: if a modality or a band is unknown, or a band is named twice.
+    """
+    modalities = card.modalities
+    if text.strip().lower() == "all":
+        found = [(name, one.bands) for name, one in modalities.items()]
+    elif ":" not in text:
+        found = [(card.modality, _bands(text, modalities[card.modality]))]
+    else:
+        found = []
+        for part in filter(str.strip, text.split(";")):
+            name, colon, bands = part.strip().partition(":")
+            if not colon or name.strip() not in modalities:
+                raise BandError(
+                    f"bands '{text}'",
+                    f"the records have no modality '{name.strip()}'" if colon else f"'{part.strip()}' has no modality",
+                    f"modalities out of {', '.join(modalities)}, each with its bands",
+                    f"say, for instance, `bands={card.modality}:all`",
+                )
+            found.append((name.strip(), _bands(bands, modalities[name.strip()])))
+    if len(found) == 1:
+        return (InputBands(IMAGE, *found[0]),)
+    names = [name for name, _ in found]
+    numbers = [names[:place].count(name) + 1 for place, name in enumerate(names)]
+    return tuple(
+        InputBands(name if number == 1 else f"{name}_{number}", name, bands)
+        for (name, bands), number in zip(found, numbers, strict=True)
+    )
+
+
+def first_modality(card: DataCard, bands: Sequence[str] | None = None) -> tuple[InputBands, ...]:
+    """Returns the only input of a network that takes bands of the first modality; None takes all.
+
+    Raises:
+        BandError: if a band is unknown, named twice or not stored.
+    """
+    modality = card.modalities[card.modality]
+    return (InputBands(IMAGE, card.modality, modality.bands if bands is None else _bands(",".join(bands), modality)),)
+
+
+def text_of(inputs: Sequence[InputBands], card: DataCard) -> str:
+    """Returns a selection as `parse_inputs` reads it."""
+    if len(inputs) == 1 and inputs[0].modality == card.modality:
+        return ",".join(inputs[0].bands)
+    return ";".join(f"{one.modality}:{','.join(one.bands)}" for one in inputs)
+
+
+def _bands(text: str, modality: Modality) -> tuple[str, ...]:
+    return sensors.named(modality.sensor).parse_bands(text, modality.bands)
