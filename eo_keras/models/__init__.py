@@ -20,6 +20,7 @@ _MODULES = {
     "spec": (
         "BEFORE",
         "DATES",
+        "DISTANCE_HEADS",
         "FUSIONS",
         "IMAGE",
         "INPUT_DTYPES",

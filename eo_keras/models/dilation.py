@@ -16,9 +16,10 @@ from keras import layers
 from eo_keras.errors import OptionError
 from eo_keras.models.graph import sources
 from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
+from eo_keras.models.layers.unpooling import MaxPoolingWithIndices, MaxUnpooling
 from eo_keras.models.spec import check_output_stride
 
-_POOLS = (layers.MaxPooling2D, layers.AveragePooling2D)
+_POOLS = (layers.MaxPooling2D, layers.AveragePooling2D, MaxPoolingWithIndices)
 _GLOBAL_POOLS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
 
 
@@ -77,12 +78,12 @@ def dilated_layers(model: keras.Model, output_stride: int) -> dict[str, dict[str
 
     Raises:
         OptionError: if the output stride is none of `OUTPUT_STRIDES`, or larger than the model's, as nothing tells
-            where its strides were; or the model is not a segmentation network.
+            where its strides were; or the model is no segmentation network with dilated convolutions.
     """
     check_output_stride(output_stride)
     if not any(isinstance(layer, ResizeLike) for layer in model.layers):
         raise OptionError(
-            "output_stride", f"{output_stride} for model '{model.name}'", "a segmentation network", "leave it out"
+            "output_stride", f"{output_stride} for model '{model.name}'", "a DeepLabv3+ network", "leave it out"
         )
     own = output_stride_of(model)
     if output_stride > own:
@@ -112,6 +113,9 @@ class _Walk:
                 strides[layer], finer[layer] = strides[reference], finer[reference]
                 if finer[resized] > 1:
                     self.changes[layer.name] = {"ratio": layer.ratio * finer[reference] // finer[resized]}
+                continue
+            if isinstance(layer, MaxUnpooling):
+                strides[layer], finer[layer] = strides[before[-1]], finer[before[-1]]
                 continue
             stride, times = (max((of[one] for one in before), default=1) for of in (strides, finer))
             if isinstance(layer, _GLOBAL_POOLS):

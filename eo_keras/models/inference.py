@@ -1,6 +1,7 @@
 """Models derived from a network: the training model, which returns logits, and the inference model.
 
-A model of `eo_keras.models.build` returns `probabilities` and, if it has auxiliary classifiers, their logits.
+A model of `eo_keras.models.build` returns `probabilities` and, if it has auxiliary classifiers or predicts distance
+classes, their logits.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def logits_model(model: keras.Model) -> keras.Model:
     Returns:
         A model from the same input to a list of logits `(batch, num_classes)`, those of the classifier first, then
         those of the auxiliary classifiers; of a segmentation network `(batch, height, width, num_classes)`, in the
-        image's size. Keras turns a list of one into the tensor itself when the model is called; `keras.tree.flatten`
-        makes a list of both.
+        image's size, then those of the distance classes. Keras turns a list of one into the tensor itself when the
+        model is called; `keras.tree.flatten` makes a list of both.
     """
     return keras.Model(model.input, [model.get_layer(LOGITS).output, *model.outputs[1:]], name=model.name)
 
@@ -50,7 +51,8 @@ def inference_model(model: keras.Model, patch_size: int | None = None, output_st
 
     It computes in full precision, or its predictions would depend on the precision of training; its batch
     normalization is not synchronized, or it could not be loaded by another backend than TensorFlow; nothing in it is
-    frozen; and it has neither the auxiliary classifiers nor dropout, which have an effect in training alone.
+    frozen; and it has neither the auxiliary classifiers nor dropout, which have an effect in training alone. It has the
+    layers of distance classes only where the mask depends on them.
 
     Args:
         model: a model of this package.

@@ -9,18 +9,20 @@ from keras import layers
 
 from eo_keras.models.graph import sources
 from eo_keras.models.layers.factory import is_head, is_segmentation_head
+from eo_keras.models.layers.unpooling import MaxPoolingWithIndices
 
-MERGES = (layers.Add, layers.Concatenate)
-"""Layers that merge the branches of a block."""
+MERGES = (layers.Add, layers.Concatenate, MaxPoolingWithIndices)
+"""Layers that end a block: they merge its branches, or pool what VGG-16's blocks without branches return."""
 
 
 def depth_groups(model: keras.Model) -> dict[str, int]:
     """Groups the layers by depth, for learning rates that decay towards the input.
 
     ELECTRA (Clark et al. 2020, arXiv 2003.10555) and BEiT (Bao et al. 2021, arXiv 2106.08254) sort by transformer
-    block; here it is by block of a convolutional network: a group ends where branches are added or concatenated. The
-    layers after the last such place, the classifiers, are the last group. The graph is followed, not names, except for
-    the head of a segmentation network: it is one more group, as all of it starts from random weights.
+    block; here it is by block of a convolutional network: a group ends where branches are added or concatenated, and
+    where SegNet pools. The layers after the last such place, the classifiers, are the last group. The graph is
+    followed, not names, except for the head of a segmentation network: it is one more group, as all of it starts from
+    random weights.
 
     Args:
         model: a functional model.

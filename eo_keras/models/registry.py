@@ -83,6 +83,10 @@ def _deeplab(description: str, parameters: int, backbone: str, published=None, *
     )
 
 
+def _segnet(description: str, parameters: int, **arguments: object) -> ModelInfo:
+    return ModelInfo("segmentation", description, parameters, "segmentation.segnet:build_segnet", arguments)
+
+
 _RESNET, _XCEPTION = "resnet:build_resnet", "xception:build_xception"
 
 MODELS: dict[str, ModelInfo] = {
@@ -143,6 +147,12 @@ MODELS: dict[str, ModelInfo] = {
         depth=64,
         low_depth=24,
     ),
+    "segnet": _segnet("SegNet (Badrinarayanan et al. 2017) on VGG-16 with batch normalization", 29_488_714),
+    "segnet_small": _segnet(
+        "SegNet of a quarter of the width, for processors",
+        1_849_498,
+        blocks=((2, 16), (2, 32), (3, 64), (3, 128), (3, 128)),
+    ),
 }
 """Networks by name. `resnet14` has the depth of timm's ResNet-14t."""
 
@@ -201,9 +211,11 @@ def check(name: str, spec: NetworkSpec) -> None:
     if spec.fusion is not None and spec.fusion not in info.fusions:
         raise OptionError("fusion", f"'{spec.fusion}' for {name}", f"one of {', '.join(info.fusions)}")
     if spec.output_stride is not None and not info.output_strides:
-        raise OptionError(
-            "output_stride", f"{spec.output_stride} for {name}, a {info.task} network", "a segmentation network"
-        )
+        having = ", ".join(one for one, other in MODELS.items() if other.output_strides)
+        raise OptionError("output_stride", f"{spec.output_stride} for {name}, which has none", f"one of {having}")
+    if spec.distance_classes is not None and info.task != "segmentation":
+        found = f"{spec.distance_classes} for {name}, a {info.task} network"
+        raise OptionError("distance_classes", found, "a segmentation network")
 
 
 def build(name: str, spec: NetworkSpec) -> tuple[keras.Model, InitializationReport]:
@@ -218,7 +230,8 @@ def build(name: str, spec: NetworkSpec) -> tuple[keras.Model, InitializationRepo
         several inputs, to `probabilities` `(batch, num_classes)`, of a segmentation network `(batch, patch_size,
         patch_size, num_classes)` in the size of the finest input, float32 (float64 under that policy), the layer before
         being `logits` of the same shape; a model with auxiliary classifiers returns a list of the probabilities and of
-        their logits, `aux1_logits` and so on. And which layers were loaded and which hold random weights.
+        their logits, `aux1_logits` and so on, one with distance classes of the probabilities and of `distance_logits`.
+        And which layers were loaded and which hold random weights.
 
     Raises:
         BandError: if bands, stem and normalization do not fit each other.

@@ -24,6 +24,9 @@ POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 OUTPUT_STRIDES = (8, 16)
 """Output strides of segmentation networks: pixels of the image per pixel of the deepest feature map."""
 
+DISTANCE_HEADS = ("parallel", "cascaded")
+"""Places of a head of distance classes: beside the head of the mask, or before it, which then takes its logits too."""
+
 IMAGE = "image"
 """Name of the only input of a network of one modality."""
 
@@ -115,6 +118,9 @@ class NetworkSpec:
         num_classes: number of classes, at least 2.
         output_stride: of a segmentation network, pixels of the image per pixel of the backbone's last feature map, 8 or
             16; None is 16. Classification networks have none.
+        distance_classes: of a segmentation network, number of classes of the distance to the outlines of objects, which
+            it predicts too, an odd number of 3 or more; None for none.
+        distance_head: one of `DISTANCE_HEADS`.
         auxiliary: whether a network that has auxiliary classifiers for training gets them.
         dropout: fraction of the features dropped in training, before the logits (in a segmentation network before the
             decoder), and before the logits of auxiliary classifiers; None is the architecture's own rate, 0 where its
@@ -139,6 +145,8 @@ class NetworkSpec:
     inputs: Mapping[str, ImageInput]
     num_classes: int
     output_stride: int | None = None
+    distance_classes: int | None = None
+    distance_head: str = "parallel"
     auxiliary: bool = True
     dropout: float | None = None
     fusion: str | None = None
@@ -156,6 +164,10 @@ class NetworkSpec:
             raise OptionError("num_classes", f"{self.num_classes}", "at least 2")
         if self.output_stride is not None:
             check_output_stride(self.output_stride)
+        if self.distance_classes is not None and (self.distance_classes < 3 or self.distance_classes % 2 == 0):
+            raise OptionError("distance_classes", f"{self.distance_classes}", "an odd number of 3 or more")
+        if self.distance_head not in DISTANCE_HEADS:
+            raise OptionError("distance_head", f"'{self.distance_head}'", f"one of {', '.join(DISTANCE_HEADS)}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise OptionError("dropout", f"{self.dropout}", "at least 0 and below 1")
         if self.dtype_policy is not None and self.dtype_policy not in POLICIES:

@@ -9,6 +9,7 @@ import numpy as np
 
 from eo_keras import models
 from eo_keras.models.layers.factory import is_head
+from eo_keras.models.layers.unpooling import MaxPoolingWithIndices, MaxUnpooling
 from eo_keras.models.registry import ModelInfo
 
 RGB = ("B04", "B03", "B02")
@@ -24,13 +25,14 @@ REDUCED = {
     "xception65": {"middle": 0, "width": 1 / 16},
     "deeplab_resnet50": {"blocks": (1, 1, 1, 1), "width": 4, "depth": 8, "low_depth": 4},
     "deeplab_xception65": {"middle": 0, "width": 1 / 16, "depth": 8, "low_depth": 4},
+    "segnet": {"blocks": ((2, 4), (1, 8), (1, 12))},
 }
 """Arguments that make a network of the registry narrow and shallow: one for each architecture and backbone."""
 
 KINDS = {"s1": (("VV", "VH"), "float32", -12.0, 5.0), "height": (("height",), "float32", 10.0, 8.0)}
 """Bands, dtype, mean and standard deviation of inputs by the name of their modality."""
 
-UNDER_JAX = ("resnet50", "googlenet", "compact", "deeplab_resnet50", "deeplab_xception65")
+UNDER_JAX = ("resnet50", "googlenet", "compact", "deeplab_resnet50", "deeplab_xception65", "segnet")
 """Reduced networks that have every kind of layer between them; JAX takes seconds to compile each."""
 
 RATES = {
@@ -160,12 +162,14 @@ def _of_type(model, *kinds):
 
 def _check_layers(model, exact, compute, synchronized):
     """Checks precisions, biases and batch normalization."""
-    scores = [*_of_type(model, keras.layers.Dense), *(one for one in model.layers if one.name == "decoder_scores")]
+    scores = [one for one in _of_type(model, keras.layers.Conv2D) if one.name in ("logits", "decoder_scores")]
+    scores += _of_type(model, keras.layers.Dense)
     heads = [*scores, *map(model.get_layer, ("normalisation", "logits", "probabilities"))]
     assert scores and {layer.compute_dtype for layer in heads} == {exact}
     convolutions = [layer for layer in _of_type(model, keras.layers.Conv2D) if layer not in scores]
     convolutions += [layer for layer in _of_type(model, keras.layers.DepthwiseConv2D) if layer not in convolutions]
-    between = [layer for layer in model.layers if layer.name == "decoder_resize"]
+    between = _of_type(model, MaxPoolingWithIndices, MaxUnpooling)
+    between += [layer for layer in model.layers if layer.name == "decoder_resize"]
     assert {layer.compute_dtype for layer in (*convolutions, *between)} == {compute}
     assert not any(layer.use_bias for layer in convolutions)
     norms = _of_type(model, keras.layers.BatchNormalization)
@@ -243,7 +247,7 @@ def _check_what_learns(model):
         assert not without
     groups = models.depth_groups(model)
     heads = {path.split("/")[0] for path in paths if is_head(path.split("/")[0])}
-    assert groups["conv1_conv"] == 0 and {groups[layer] for layer in heads} == {max(groups.values())}
+    assert groups[paths[0].split("/")[0]] == 0 and {groups[layer] for layer in heads} == {max(groups.values())}
     models.set_trainable(model, only_head=True, frozen_batch_norm=False)
     assert {one.path for one in trained.trainable_variables} == {path for path in paths if path.split("/")[0] in heads}
     models.set_trainable(model, only_head=False, frozen_batch_norm=True)

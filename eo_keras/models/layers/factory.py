@@ -27,6 +27,9 @@ PROBABILITIES = "probabilities"
 AUXILIARY = "_logits"
 """Suffix of the names of the auxiliary classifiers' last layers."""
 
+DISTANCE_LOGITS = f"distance{AUXILIARY}"
+"""Name of the layer of the logits of distance classes."""
+
 DENSE_HEAD = ("aspp_", "decoder_", "fusion_")
 """Beginnings of the names of a segmentation network's layers with weights after its backbone, a prefix left out."""
 

@@ -24,6 +24,8 @@ class MaxPoolingWithIndices(keras.layers.Layer):
     their places, uint8: 0 and 1 in the window's upper row, 2 and 3 in its lower one.
     """
 
+    strides = (2, 2)
+
     def call(self, inputs):
         """Returns maxima and places."""
         left, right = _pairs(_even(inputs), 2)

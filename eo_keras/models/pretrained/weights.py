@@ -26,7 +26,10 @@ from eo_keras.models.pretrained.stem import RGB_ORDER, StemBand, assign_sources,
 from eo_keras.models.spec import IMAGE
 
 STEM = "conv1_conv"
-"""Name of the layer that takes the bands, in every architecture."""
+"""Name of the layer that takes the bands, in every architecture but SegNet."""
+
+STEMS = (STEM, "block1_conv1")
+"""Names of layers that take the bands: SegNet's is VGG-16's."""
 
 STEM_BN = "conv1_bn"
 """Name of the batch normalization after it."""
@@ -218,9 +221,9 @@ def load_backbones(
         own_kernels = True
         if arrays is not None and name == STEM_BN and source.published and any(source.published.offset):
             arrays = _shifted(arrays, source, layer)
-        if arrays is not None and name == STEM and not whole:
-            taken = {one: tuple(inputs[one]) for one in stems[layer.name.removesuffix(STEM)]}
-            arrays, fitted = _fitted_stem(arrays, source, taken, stem, str(weights))
+        if arrays is not None and name in STEMS and not whole:
+            taken = {one: tuple(inputs[one]) for one in stems[layer.name.removesuffix(name)]}
+            arrays, fitted = _fitted_stem(arrays, source, taken, stem, str(weights), name)
             plan += fitted
             own_kernels = list(taken.values()) == [tuple(entry.source for entry in fitted)]
         if arrays is not None and name.endswith("_bn"):
@@ -261,13 +264,13 @@ def _check_same_inputs(weights, found: Mapping[str, Sequence[str]], wanted: Mapp
         raise SourceError(weights, f"a model of the inputs {texts[0]}", f"one input, or {texts[1]}")
 
 
-def _fitted_stem(arrays, source: _Source, inputs: Mapping[str, Sequence[str]], stem: str, where: str):
+def _fitted_stem(arrays, source: _Source, inputs: Mapping[str, Sequence[str]], stem: str, where: str, name: str):
     """Returns the stem's arrays for the bands of its inputs, one input after the other, and each band's source."""
     kernel = arrays[0]
     if kernel.ndim != 4 or kernel.shape[2] != len(source.bands):
         raise SourceError(
             where,
-            f"its first convolution '{STEM}' has a kernel of shape {kernel.shape}",
+            f"its first convolution '{name}' has a kernel of shape {kernel.shape}",
             f"{len(source.bands)} input channels",
             f"give {_FORMS}",
         )

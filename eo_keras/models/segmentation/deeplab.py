@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-from keras import layers
 
 from eo_keras.models.backbones.resnet import resnet_stages
 from eo_keras.models.backbones.stages import StageBuilder, run_stages
 from eo_keras.models.backbones.xception import xception_stages
-from eo_keras.models.layers.factory import LOGITS, LayerFactory
+from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
+from eo_keras.models.segmentation.heads import segmentation_model
 from eo_keras.models.spec import NetworkSpec
 
 BACKBONES: dict[str, Callable[..., list[StageBuilder]]] = {"resnet": resnet_stages, "xception": xception_stages}
@@ -62,7 +62,8 @@ def build_deeplab(
     Returns:
         A model from `image` `(batch, height, width, bands)`, digital numbers, of any height and width where the
         specification has no patch size, odd ones too, to `probabilities` `(batch, height, width, num_classes)`, float32
-        (float64 under that policy); the layer before is `logits`, of the same shape and dtype.
+        (float64 under that policy); the layer before is `logits`, of the same shape and dtype. With distance classes to
+        a list of these and of `distance_logits`.
 
     Raises:
         OptionError: if the specification has synchronized batch normalization under another backend than TensorFlow.
@@ -74,19 +75,8 @@ def build_deeplab(
     rates = [rate * 16 // output_stride for rate in RATES]
     pyramid = factory.dropout(_pyramid(factory, high, rates, depth), DROPOUT)
     features = _decoder(factory, pyramid, low, output_stride // LOW_STRIDE, depth, low_depth)
-    scores = layers.Conv2D(
-        spec.num_classes,
-        1,
-        data_format="channels_last",
-        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01, seed=factory.layer_seed("decoder_scores")),
-        dtype=factory.exact,
-        name="decoder_scores",
-    )(features)
-    # In full precision: interpolated in bfloat16, the logits of neighboring pixels would become equal.
-    logits = ResizeLike(LOW_STRIDE, dtype=factory.exact, name=LOGITS)(
-        scores, bands if isinstance(image, dict) else image
-    )
-    return keras.Model(image, factory.probabilities(logits), name=name)
+    reference = bands if isinstance(image, dict) else image
+    return segmentation_model(factory, image, features, reference, name, LOW_STRIDE)
 
 
 def _pyramid(factory: LayerFactory, x: Any, rates: Sequence[int], depth: int) -> Any:

@@ -104,5 +104,5 @@ def test_output_strides_that_cannot_be():
         dilated_layers(model, 4)
     with pytest.raises(OptionError, match="output_stride: 32; expected one of 8, 16"):
         dense("resnet", output_stride=32)
-    with pytest.raises(OptionError, match="8 for model 'resnet'; expected a segmentation network"):
+    with pytest.raises(OptionError, match="8 for model 'resnet'; expected a DeepLabv3. network"):
         dilated_layers(build_resnet(spec(), **RESNET), 8)

@@ -32,7 +32,8 @@ def test_parameters_are_those_of_the_registry(name):
 
 def test_tasks_weights_and_help():
     assert set(models.list_models("classification")) | set(models.list_models("segmentation")) == set(models.MODELS)
-    assert models.list_models("segmentation") == [name for name in models.MODELS if name.startswith("deeplab_")]
+    dense = [name for name in models.MODELS if name.startswith(("deeplab_", "segnet"))]
+    assert models.list_models("segmentation") == dense
     assert models.list_models() == list(models.MODELS)
     assert [name for name, entry in models.MODELS.items() if entry.imagenet] == [
         "resnet50", "resnet101", "inception_v3", "deeplab_resnet50", "deeplab_resnet101"
@@ -77,7 +78,9 @@ def test_an_entry_added_and_another_runs_weights(monkeypatch, tmp_path):
         ("resnet51", {}, "model: 'resnet51'; expected one of resnet50, resnet101, "),
         ("resnet14", {"patch_size": 16}, "patch_size: 16 pixels; expected at least 32"),
         ("resnet14", {"stem": "by_colour"}, "stem: 'by_colour'"),
-        ("resnet14", {"output_stride": 16}, "output_stride: 16 for resnet14, a classification network; expected a seg"),
+        ("resnet14", {"output_stride": 16}, "output_stride: 16 for resnet14, which has none; expected one of deeplab_"),
+        ("segnet_small", {"output_stride": 16}, "output_stride: 16 for segnet_small, which has none"),
+        ("resnet14", {"distance_classes": 5}, "distance_classes: 5 for resnet14, a classification network; expected a"),
         ("resnet14", {"weights": "imagenet"}, "no ImageNet weights for resnet14; expected one of resnet50, resnet101"),
         ("deeplab_xception65", {"weights": "imagenet"}, "no ImageNet weights for deeplab_xception65"),
     ],
@@ -96,6 +99,9 @@ def test_what_does_not_fit_the_network_is_refused(name, choices, message):
         ({"dropout": -0.1}, "dropout: -0.1"),
         ({"dtype_policy": "bfloat16"}, "dtype_policy: 'bfloat16'"),
         ({"output_stride": 4}, "output_stride: 4; expected one of 8, 16"),
+        ({"distance_classes": 1}, "distance_classes: 1; expected an odd number of 3 or more"),
+        ({"distance_classes": 8}, "distance_classes: 8; expected an odd number of 3 or more"),
+        ({"distance_head": "serial"}, "distance_head: 'serial'; expected one of parallel, cascaded"),
     ],
 )
 def test_specifications_are_refused_by_field(choices, message):

@@ -1,0 +1,71 @@
+"""Heads of segmentation networks: the classes of a mask, and beside or before them the classes of a distance.
+
+Distances to the outlines of objects, quantized to classes, teach a network where boundaries are (Bischke et al. 2019,
+ICIP, arXiv 1709.05932): a second task of the same decoder, which inference does not need, or whose answer the first
+task is given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from eo_keras.models.layers.factory import DISTANCE_LOGITS, LOGITS, LayerFactory
+from eo_keras.models.layers.resize import ResizeLike
+
+
+def segmentation_model(
+    factory: LayerFactory, inputs: Any, features: Any, reference: Any, name: str, stride: int = 1
+) -> keras.Model:
+    """Returns the model of a decoder's last features, with the heads of the specification.
+
+    Logits are 1x1 convolutions of the features: layers `logits` and `distance_logits`. Where the features are coarser
+    than the image, the convolutions are `decoder_scores` and `decoder_distance_scores`, and those layers interpolate.
+    In a cascade the distance logits, through a ReLU, are joined to the features of the mask (Bischke et al. 2019,
+    section 3).
+
+    Args:
+        factory: makes the layers.
+        inputs: the model's inputs.
+        features: the decoder's last features `(batch, height, width, channels)`.
+        reference: a tensor of the height and width of the outputs.
+        name: name of the model.
+        stride: pixels of the reference per pixel of the features.
+
+    Returns:
+        A model from the inputs to `probabilities` `(batch, height, width, num_classes)`, or with distance classes to a
+        list of these and of `distance_logits` `(batch, height, width, distance_classes)`.
+    """
+    spec = factory.spec
+
+    def scores(x: Any, classes: int, logits_name: str, scores_name: str) -> Any:
+        layer_name = logits_name if stride == 1 else scores_name
+        return layers.Conv2D(
+            classes,
+            1,
+            data_format="channels_last",
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01, seed=factory.layer_seed(layer_name)),
+            dtype=factory.exact,
+            name=factory.prefix + layer_name,
+        )(x)
+
+    def in_full_size(x: Any, logits_name: str) -> Any:
+        # In full precision: interpolated in bfloat16, the logits of neighboring pixels would become equal.
+        return (
+            x
+            if stride == 1
+            else ResizeLike(stride, dtype=factory.exact, name=factory.prefix + logits_name)(x, reference)
+        )
+
+    others = []
+    if spec.distance_classes is not None:
+        distance = scores(features, spec.distance_classes, DISTANCE_LOGITS, "decoder_distance_scores")
+        others.append(in_full_size(distance, DISTANCE_LOGITS))
+        if spec.distance_head == "cascaded":
+            rectified = factory.relu(distance, "decoder_distance_relu")
+            features = factory.concatenate([features, rectified], "decoder_distance_concatenate")
+    logits = in_full_size(scores(features, spec.num_classes, LOGITS, "decoder_scores"), LOGITS)
+    probabilities = factory.probabilities(logits)
+    return keras.Model(inputs, [probabilities, *others] if others else probabilities, name=name)

@@ -1,0 +1,117 @@
+"""SegNet (Badrinarayanan et al. 2017, IEEE TPAMI 39(12), arXiv 1511.00561) for semantic segmentation.
+
+The encoder is VGG-16's (Simonyan and Zisserman 2015, arXiv 1409.1556, table 1, column D) without its dense layers, each
+convolution with batch normalization before its ReLU. The decoder mirrors it: it puts values back where the encoder's
+pooling found its maxima, and fills the gaps by convolutions. The last of the decoder's 13 convolutions is followed by
+a classifier of pixels, as in the paper's text and not in its published code, which has them in one.
+
+Networks of several encoders are made of the same parts: `encoder_block`, `pool`, `decoder`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from eo_keras.models.layers.factory import LayerFactory
+from eo_keras.models.layers.unpooling import MaxPoolingWithIndices, MaxUnpooling
+from eo_keras.models.segmentation.heads import segmentation_model
+from eo_keras.models.spec import NetworkSpec
+
+VGG16 = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+"""Number of convolutions of each block of VGG-16, and their channels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooled:
+    """A block's features and the places of their maxima, which the decoder needs.
+
+    Attributes:
+        features: what was pooled `(batch, height, width, channels)`.
+        indices: the places, see `MaxPoolingWithIndices`.
+    """
+
+    features: Any
+    indices: Any
+
+
+def build_segnet(spec: NetworkSpec, *, blocks: Sequence[tuple[int, int]] = VGG16, name: str = "segnet") -> keras.Model:
+    """Builds the network with random weights.
+
+    Args:
+        spec: inputs, classes, distance classes and how layers compute; it has no output stride. Dropout, none of its
+            own as in the paper, is that of the encoder's last features.
+        blocks: number and channels of the convolutions of each of the encoder's blocks.
+        name: name of the model.
+
+    Returns:
+        A model from `image` `(batch, height, width, bands)`, digital numbers, of any height and width where the
+        specification has no patch size, odd ones too, to `probabilities` `(batch, height, width, num_classes)`, float32
+        (float64 under that policy); the layer before is `logits`, of the same shape and dtype. With distance classes to
+        a list of these and of `distance_logits`.
+
+    Raises:
+        OptionError: if the specification has synchronized batch normalization under another backend than TensorFlow.
+    """
+    factory = LayerFactory(spec)
+    inputs, bands = factory.image()
+    x, pooled = bands, []
+    for number, (count, filters) in enumerate(blocks, 1):
+        x, one = pool(factory, encoder_block(factory, x, number, count, filters), number)
+        pooled.append(one)
+    features = decoder(factory, factory.dropout(x), pooled, blocks)
+    return segmentation_model(factory, inputs, features, bands, name)
+
+
+def encoder_block(factory: LayerFactory, x: Any, number: int, count: int, filters: int) -> Any:
+    """Adds a block of the encoder without its pooling.
+
+    Args:
+        factory: makes the layers. Without a prefix, the convolutions have the names of `keras.applications.VGG16`,
+            such as `block1_conv1`.
+        x: the standardized bands, or what the block before was pooled to.
+        number: number of the block, from 1.
+        count: number of its convolutions.
+        filters: their channels.
+    """
+    for place in range(1, count + 1):
+        x = _convolution(factory, x, filters, f"block{number}_conv{place}")
+    return x
+
+
+def pool(factory: LayerFactory, features: Any, number: int) -> tuple[Any, Pooled]:
+    """Adds the pooling of a block; returns the maxima, and what the decoder needs; arguments as in `encoder_block`."""
+    layer = MaxPoolingWithIndices(dtype=factory.policy, name=f"{factory.prefix}block{number}_pool")
+    maxima, indices = layer(features)
+    return maxima, Pooled(features, indices)
+
+
+def decoder(factory: LayerFactory, x: Any, pooled: Sequence[Pooled], blocks: Sequence[tuple[int, int]]) -> Any:
+    """Adds the decoder.
+
+    Args:
+        factory: makes the layers.
+        x: the encoder's last maxima.
+        pooled: of each of its blocks.
+        blocks: as in `build_segnet`.
+
+    Returns:
+        Features of the image's height and width, with the channels of the encoder's first block.
+    """
+    for number in range(len(blocks), 0, -1):
+        (count, filters), one = blocks[number - 1], pooled[number - 1]
+        unpool = MaxUnpooling(dtype=factory.policy, name=f"{factory.prefix}decoder_block{number}_unpool")
+        x = unpool(x, one.indices, one.features)
+        # Mirrored: the convolution that stands for a block's first one has the channels of the block before.
+        before = blocks[number - 2][1] if number > 1 else filters
+        for place in range(count, 0, -1):
+            x = _convolution(factory, x, filters if place > 1 else before, f"decoder_block{number}_conv{place}")
+    return x
+
+
+def _convolution(factory: LayerFactory, x: Any, filters: int, name: str) -> Any:
+    x = factory.convolution(x, filters, 3, name, padding="same")
+    return factory.relu(factory.batch_norm(x, f"{name}_bn"), f"{name}_relu")
