@@ -86,7 +86,7 @@ class Classification:
         """Returns the image size of progressive resizing."""
         return options.classification.image_size(epoch)
 
-    def network(self, options: TaskOptions) -> Mapping[str, Any]:
+    def network(self, options: TaskOptions, card: DataCard) -> Mapping[str, Any]:
         """Returns no arguments."""
         return {}
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from eo_keras import models
+from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.losses import class_weights as weighting
 from eo_keras.losses import segmentation
@@ -137,9 +138,15 @@ class Segmentation:
         """Returns None: all crops have one size."""
         return None
 
-    def network(self, options: TaskOptions) -> Mapping[str, Any]:
-        """Returns the output stride."""
-        return {"output_stride": options.segmentation.output_stride}
+    def network(self, options: TaskOptions, card: DataCard) -> Mapping[str, Any]:
+        """Returns the output stride, for networks that have one."""
+        stride = options.segmentation.output_stride
+        if models.MODELS[options.model].output_strides:
+            return {"output_stride": stride}
+        if stride != SegmentationOptions().output_stride:
+            found = f"{stride} for `model={options.model}`, which has none"
+            raise OptionError("output_stride", found, remedy="leave it out")
+        return {}
 
     def loss(self, options: TaskOptions, card: DataCard) -> LossFn:
         """Returns the chosen loss over all labeled pixels of the global batch."""
@@ -189,9 +196,12 @@ class Segmentation:
         return {"probabilities": probabilities, "class_id": tf.cast(class_id, tf.uint8)}
 
     def evaluated_as(self, options: EvaluationOptions, card: ModelCard) -> dict[str, Any]:
-        """Returns the output stride, and how boundaries and objects are scored."""
+        """Returns output stride, None for a network without one, and how boundaries and objects are scored."""
+        info, stride = models.MODELS.get(card.model), options.output_stride
+        if stride is None and (info is None or info.output_strides):
+            stride = card.flags["segmentation"]["output_stride"]
         return {
-            "output_stride": options.output_stride or card.flags["segmentation"]["output_stride"],
+            "output_stride": stride,
             "boundary_tolerances": list(options.boundary_tolerances),
             "boundary_width": options.boundary_width,
             "object_class": objects.object_class(card.legend.class_names, options.object_class),

@@ -53,6 +53,7 @@ softmax (the classifier's first, then those of auxiliary classifiers), labels, a
 class TaskOptions(Protocol):
     """Options of a training run that tasks read; see `eo_keras.training.options.TrainingOptions`."""
 
+    model: str
     batch_size: int
     label_smoothing: float
     classification: ClassificationOptions
@@ -165,8 +166,12 @@ class Task(Protocol):
         """
         ...
 
-    def network(self, options: TaskOptions) -> Mapping[str, Any]:
-        """Returns the arguments of `eo_keras.models.build` that belong to this task."""
+    def network(self, options: TaskOptions, card: DataCard) -> Mapping[str, Any]:
+        """Returns the fields of `eo_keras.models.NetworkSpec` that belong to this task.
+
+        Raises:
+            OptionError: if an option does not fit the network or the records.
+        """
         ...
 
     def loss(self, options: TaskOptions, card: DataCard) -> LossFn:

@@ -302,7 +302,7 @@ def _network_options(options: TrainingOptions, task: Task, records: pipelines.Re
         dtype_policy=options.dtype_policy,
         dropout=options.dropout,
         seed=options.seed,
-        arguments=dict(task.network(options)),
+        arguments=dict(task.network(options, records.card)),
         frozen_batch_norm=options.frozen_batch_norm,
         averaged=options.ema > 0,
         batch_size=options.batch_size,

@@ -52,6 +52,7 @@ def validate(options: TrainingOptions, card: DataCard | None, replicas: int | No
     models.check_stem(parse_bands(options.bands, card.bands), options.stem)
     own = options.of_task(card.task).for_patches(card.patch_size)
     options = dataclasses.replace(options, **{card.task: own})
+    tasks.of(card).network(options, card)
     tasks.of(card).loss(options, card)
     return options
 

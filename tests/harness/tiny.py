@@ -1,9 +1,9 @@
-"""Networks of a few channels, so that a test can afford many trainings: a classifier and a DeepLabv3+."""
+"""Networks of a few channels, so that a test can afford many trainings: a classifier, a DeepLabv3+ and a SegNet."""
 
 import contextlib
 import dataclasses
 
-CLASSIFIER, SEGMENTER = "tiny", "deeplab_tiny"
+CLASSIFIER, SEGMENTER, SEGNET = "tiny", "deeplab_tiny", "segnet_tiny"
 
 
 def register():
@@ -15,6 +15,7 @@ def register():
     # Three stages, which is a stride of 16.
     small = {"backbone": "resnet", "blocks": (1, 1, 1), "width": 4, "depth": 8, "low_depth": 4}
     models.MODELS[SEGMENTER] = dataclasses.replace(models.MODELS["deeplab_resnet14"], arguments=small)
+    models.MODELS[SEGNET] = dataclasses.replace(models.MODELS["segnet_small"], arguments={"blocks": ((2, 4), (1, 8))})
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def absent():
     from eo_keras import models
 
     before = dict(models.MODELS)
-    for name in (CLASSIFIER, SEGMENTER):
+    for name in (CLASSIFIER, SEGMENTER, SEGNET):
         models.MODELS.pop(name, None)
     try:
         yield

@@ -27,6 +27,7 @@ from eo_keras.tasks import segmentation
 from eo_keras.tasks.predictor import Predictor
 from eo_keras.training import train as training
 from eo_keras.training.options import SegmentationOptions
+from tests.harness import tiny
 from tests.harness.trainings import TILE
 
 
@@ -179,6 +180,19 @@ def write_patches(folder, card, *examples):
 def with_backbone(options, folder):
     segmentation = dataclasses.replace(options.segmentation, backbone_run=str(folder))
     return dataclasses.replace(options, model="deeplab_resnet14", segmentation=segmentation)
+
+
+def test_a_segnet_has_no_output_stride(options, records_dir):
+    options = dataclasses.replace(options, model=tiny.SEGNET, epochs=1)
+    run, records = runs.open_run(training.train(options) and options.run_dir), pipelines.RecordDataset(records_dir)
+    found = evaluation.evaluate(run, records, EvaluationOptions(resamples=10))
+    assert tasks.of(run.card).evaluated_as(found.options, run.card)["output_stride"] is None
+    assert evaluation.evaluate(run, records, EvaluationOptions(resamples=10, flip=True)).scores.value("miou") > 0
+    with pytest.raises(OptionError, match="output_stride: 8 for model 'segnet_tiny'; expected a DeepLabv3"):
+        evaluation.evaluate(run, records, EvaluationOptions(output_stride=8))
+    segmentation = dataclasses.replace(options.segmentation, output_stride=8)
+    with pytest.raises(OptionError, match="output_stride: 8 for `model=segnet_tiny`, which has none. Leave it out"):
+        training.train(dataclasses.replace(options, segmentation=segmentation), dry_run=True)
 
 
 def test_other_strides_scales_and_mirrored_tiles_change_the_predictions_a_little(trained, records_dir):
