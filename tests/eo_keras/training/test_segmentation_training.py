@@ -192,7 +192,7 @@ def test_a_segnet_has_no_output_stride(options, records_dir):
         evaluation.evaluate(run, records, EvaluationOptions(output_stride=8))
     segmentation = dataclasses.replace(options.segmentation, output_stride=8)
     with pytest.raises(OptionError, match="output_stride: 8 for `model=segnet_tiny`, which has none. Leave it out"):
-        training.train(dataclasses.replace(options, segmentation=segmentation), dry_run=True)
+        training.train(dataclasses.replace(options, segmentation=segmentation, overwrite=True), dry_run=True)
 
 
 def test_other_strides_scales_and_mirrored_tiles_change_the_predictions_a_little(trained, records_dir):
