@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,13 +25,13 @@ class PredictedSample:
 
     Attributes:
         key: its key.
-        image: stored numbers (height, width, band).
+        image: stored numbers (height, width, band); of several inputs by their names.
         labels: its class, or uint8 (height, width), `IGNORE` where the truth is not known.
         predictions: its predicted class, or uint8 (height, width); None where that is known otherwise.
     """
 
     key: str
-    image: np.ndarray
+    image: np.ndarray | Mapping[str, np.ndarray]
     labels: np.ndarray
     predictions: np.ndarray | None = None
 

@@ -277,17 +277,17 @@ def to_display(
         image: (..., H, W, B), numbers as they are in the records; any real dtype may hold them.
         band_names: B names in stored order.
         dtype_name: the dtype of the records: `uint8` is shown as it is, `uint16` holds harmonized digital numbers and
-            is stretched like EuroSAT's JPEGs.
+            is stretched like EuroSAT's JPEGs, `float32` is always `stretched`.
         stretched: where it is not known what the numbers mean: each shown band of each image is stretched from its
             second to its 98th percentile, of pixels with data.
 
     Returns:
-        uint8 (..., H, W, 3). Three uint8 bands stay what they are. Otherwise: B04, B03, B02 where all are present, else
-        the first three bands, else (one or two bands) gray of the first. Where all B bands are 0 (no data) it is black.
+        uint8 (..., H, W, 3). Three uint8 bands stay what they are. Otherwise it shows `displayed_bands`. It is black
+        where there is no data, see `has_data`.
 
     Raises:
         BandError: if the last axis does not fit the names.
-        RecordsError: if the dtype is neither `uint8` nor `uint16`.
+        RecordsError: if the dtype is another.
     """
     image, band_names = np.asarray(image), tuple(band_names)
     if image.ndim < 3 or image.shape[-1] != len(band_names) or not band_names:
@@ -296,35 +296,44 @@ def to_display(
             f"shape {image.shape}",
             f"(..., height, width, {len(band_names)}) for the bands {','.join(band_names)}",
         )
-    if dtype_name not in ("uint8", "uint16"):
-        raise RecordsError("image to display", f"dtype '{dtype_name}'", "uint8 or uint16")
-    if stretched:
-        return _stretched(image, image[..., _displayed_bands(band_names)])
+    if dtype_name not in ("uint8", "uint16", "float32"):
+        raise RecordsError("image to display", f"dtype '{dtype_name}'", "uint8, uint16 or float32")
+    there, order = has_data(image, dtype_name), displayed_bands(band_names)
+    if stretched or dtype_name == "float32":
+        return _stretched(image[..., order], there)
     as_they_are = dtype_name == "uint8" and len(band_names) == 3
-    shown = image if as_they_are else image[..., _displayed_bands(band_names)]
+    shown = image if as_they_are else image[..., order]
     if dtype_name == "uint8":
         return np.ascontiguousarray(np.clip(np.rint(shown), 0, 255).astype(np.uint8))
     grey = stretch_like_eurosat_jpeg(shown)
-    # All stored bands count, not only those shown: a dark pixel may be 0 in one of them and hold data in the rest.
-    grey[(image == 0).all(axis=-1)] = 0
+    grey[~there] = 0
     return grey
 
 
-def _stretched(image: np.ndarray, shown: np.ndarray) -> np.ndarray:
+def has_data(image: np.ndarray, dtype_name: str) -> np.ndarray:
+    """Returns which pixels hold data, bool (..., H, W): not 0 in all stored bands, or of `float32` NaN in none."""
+    # All stored bands count, not only those shown: a dark pixel may be 0 in one of them and hold data in the rest.
+    return np.isfinite(image).all(axis=-1) if dtype_name == "float32" else (image != 0).any(axis=-1)
+
+
+def _stretched(shown: np.ndarray, there: np.ndarray) -> np.ndarray:
     found = np.zeros(shown.shape, np.uint8)
-    for place in np.ndindex(image.shape[:-3]):
-        there = (image[place] != 0).any(axis=-1)
-        if not there.any():
+    for place in np.ndindex(there.shape[:-2]):
+        numbers = shown[place][there[place]].astype(np.float64)
+        if not len(numbers):
             continue
-        numbers = shown[place].astype(np.float64)
-        low, high = np.percentile(numbers[there], [2, 98], axis=0)
+        low, high = np.percentile(numbers, [2, 98], axis=0)
         # A band of one number alone is gray.
         share = np.where(high > low, (numbers - low) / np.maximum(high - low, 1e-9), 0.5)
-        found[place] = np.where(there[..., np.newaxis], np.rint(255 * np.clip(share, 0, 1)), 0)
+        found[place][there[place]] = np.rint(255 * np.clip(share, 0, 1))
     return found
 
 
-def _displayed_bands(band_names: tuple[str, ...]) -> list[int]:
+def displayed_bands(band_names: Sequence[str]) -> list[int]:
+    """Returns the places of the bands shown as red, green and blue.
+
+    They are B04, B03 and B02 where all are present, else the first three, and of one or two bands the first as gray.
+    """
     if set(COMPOSITES["RGB"]) <= set(band_names):
         return [band_names.index(name) for name in COMPOSITES["RGB"]]
     return [0, 1, 2] if len(band_names) >= 3 else [0, 0, 0]

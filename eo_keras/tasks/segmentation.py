@@ -177,13 +177,13 @@ class Segmentation:
         return {"loss": predictions.cross_entropy} | {metric.name: scores.value(metric.name) for metric in self.metrics}
 
     def figures(self, predicted: Predicted, card: DataCard, bands: Sequence[str], title: str) -> dict[str, bytes]:
-        """Draws the confusion matrix over all pixels, and the samples with true and predicted mask."""
+        """Draws the confusion matrix over all pixels, and the samples with masks, predictions and errors."""
         confusion = predicted.predictions.scorer.confusion
         return {
             "confusion_matrix": plots.confusion_matrix_png(
                 confusion, card.legend.class_names, title, "pixels", small=True
             ),
-            "samples": mask_plots.maps_png(predicted.samples, card, bands, title, across=2),
+            "samples": mask_plots.maps_png(predicted.samples, card, bands, title, panels=8),
         }
 
     def served_model(self, model: keras.Model) -> keras.Model:
@@ -267,11 +267,11 @@ class Segmentation:
         bands: Sequence[str],
         title: str,
     ) -> dict[str, bytes]:
-        """Draws scores by class, the confusion matrix over all pixels, and the first tiles with their masks."""
+        """Draws scores by class, the confusion matrix over all pixels, and the first tiles with masks and errors."""
         drawn = (
             mask_plots.class_scores_png(scores, card.legend, title),
             plots.confusion_matrix_png(scores.confusion, card.legend.class_names, title, "pixels"),
-            mask_plots.maps_png(samples, card, bands, title),
+            mask_plots.maps_png(samples, card, bands, title, object_class=scores.details["object_class"]),
         )
         return dict(zip(self.figure_names, drawn, strict=True))
 

@@ -1,7 +1,6 @@
 """Tests of eo_keras.plots.classification: figures are decoded and compared, displayed pixels are worked out by hand."""
 
 import io
-import types
 import warnings
 
 import numpy as np
@@ -9,11 +8,9 @@ import pytest
 from PIL import Image
 
 from eo_keras import errors
-from eo_keras.legends import catalogue as legends
 from eo_keras.legends.catalogue import EUROSAT
-from eo_keras.metrics.predictions import PredictedSample
 from eo_keras.metrics.scores import ReliabilityBin
-from eo_keras.plots import classification, curves, segmentation
+from eo_keras.plots import classification, curves
 from eo_keras.plots import figure as figures
 
 NAMES = EUROSAT.class_names
@@ -223,19 +220,17 @@ def test_numbers_of_unknown_meaning_are_stretched_to_be_seen():
     assert (shown[1] == 0).all() and (shown[2] == 128).all() and abs(int(shown[3].mean()) - int(shown[0].mean())) < 8
 
 
-def test_maps_show_nothing_where_there_is_no_data():
-    card = types.SimpleNamespace(dtype="uint16", legend=legends.EUROSAT, nodata=0, reflectance=None)
-    image = np.random.default_rng(0).integers(1, 9000, (32, 32, 3)).astype(np.uint16)
-    image[:, :16] = 0
-    lake = np.full((32, 32), 9, np.uint8)
-    tiles = [PredictedSample("a", pixels, np.full_like(lake, 255), lake) for pixels in (image, np.maximum(image, 1))]
-    blue = tuple(int(legends.EUROSAT.colours[9][place : place + 2], 16) for place in (1, 3, 5))
-    half, whole = (
-        int((_decoded(segmentation.maps_png([tile], card, ("X", "Y", "Z"), "T")) == blue).all(-1).sum())
-        for tile in tiles
-    )
-    # The legend's patch has the colour too.
-    assert 0.45 < half / whole < 0.65
+def test_floats_are_stretched_and_nan_is_no_data():
+    backscatter = np.linspace(-30, 0, 101, dtype=np.float32).reshape(1, 101, 1).repeat(2, -1)
+    backscatter[0, 0, 1], backscatter[0, 60, 0] = np.nan, -np.inf
+    shown = classification.to_display(backscatter, ("VV", "VH"), "float32")[0]
+    assert (shown == shown[:, :1]).all() and shown[0, 0] == shown[60, 0] == 0
+    # Of 99 numbers the second and the 98th percentile are about the third and the 98th.
+    assert shown[1:3, 0].tolist() == [0, 0] and shown[98:, 0].tolist() == [255] * 3
+    assert shown[50, 0] == pytest.approx(127.5, abs=2) and (np.diff(shown[61:98, 0].astype(int)) > 0).all()
+    # Height 0 is a height.
+    heights = np.array([[[0], [0], [9]]], np.float32)
+    assert classification.to_display(heights, ("HEIGHT",), "float32")[0, :, 0].tolist() == [0, 0, 255]
 
 
 def test_three_bytes_are_shown_as_they_are():
@@ -294,5 +289,5 @@ def test_leading_axes_are_kept_and_the_input_is_not_changed():
 def test_what_cannot_be_displayed():
     with pytest.raises(errors.BandError, match=r"shape \(2, 2, 3\); expected .*2\) for the bands B04,B03"):
         classification.to_display(np.zeros((2, 2, 3)), ("B04", "B03"), "uint16")
-    with pytest.raises(errors.RecordsError, match="dtype 'float32'; expected uint8 or uint16"):
-        classification.to_display(np.zeros((2, 2, 1)), ("B04",), "float32")
+    with pytest.raises(errors.RecordsError, match="dtype 'float64'; expected uint8, uint16 or float32"):
+        classification.to_display(np.zeros((2, 2, 1)), ("B04",), "float64")
