@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eo_keras.errors import OptionError
 from tfrecords_builder.sources import eurosat, ombria
+from tfrecords_builder.sources.footprints.reader import Footprints
 from tfrecords_builder.sources.patches import PatchSource
 from tfrecords_builder.sources.source import Source
 from tfrecords_builder.sources.tfds import TFDS
@@ -16,6 +17,7 @@ SOURCES: dict[str, Source] = {
         PatchSource(eurosat.MULTISPECTRAL),
         PatchSource(ombria.SENTINEL2),
         PatchSource(ombria.BOTH_SENSORS),
+        PatchSource(Footprints()),
         UrbanAtlas(),
         TFDS(),
     )

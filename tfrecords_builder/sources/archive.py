@@ -79,6 +79,10 @@ class Archive:
         """Whether the archive is a zip file."""
         return self._zip is not None
 
+    def local_path(self, member: str) -> str | None:
+        """Returns the path of a member's file on a local disk; None of what lies in a zip or in a store."""
+        return None if self.is_zip or self._local is None else os.path.join(self._local, member)
+
     def check_unchanged(self) -> None:
         """Checks that the zip has not been replaced.
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import math
 import struct
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -217,7 +219,7 @@ def _read_with_gdal(data: bytes, where: str, shape: tuple[int, int, int], dtype:
             # One driver only: others would follow paths that a file names.
             with memory.open(driver="GTiff") as dataset:
                 _check_form(dataset, where, shape, dtype)
-                _check_blocks(dataset, where)
+                check_blocks(dataset, where)
                 pixels = np.ascontiguousarray(dataset.read().transpose(1, 2, 0))
                 crs = rasters.crs_name(dataset.crs.to_wkt()) if dataset.crs else None
                 transform = None if dataset.transform.is_identity else tuple(dataset.transform)[:6]
@@ -236,9 +238,26 @@ def _read_with_gdal(data: bytes, where: str, shape: tuple[int, int, int], dtype:
     return GeoImage(pixels, crs, transform, names)
 
 
-def _check_blocks(dataset, where: str) -> None:
-    """Refuses a file that lacks blocks: GDAL would read zeros for them."""
-    for (row, column), _ in dataset.block_windows(1):
+def check_blocks(dataset: Any, where: str, window: tuple[int, int, int, int] | None = None) -> None:
+    """Refuses a GeoTIFF that lacks blocks, for which GDAL would read zeros.
+
+    Args:
+        dataset: rasterio's dataset; one of another form passes.
+        where: its name, for errors.
+        window: first row, first column, height and width of what has to be there; None for all.
+
+    Raises:
+        SourceError: if one is missing.
+    """
+    if dataset.driver != "GTiff":
+        return
+    top, left, rows, columns = window or (0, 0, dataset.height, dataset.width)
+    high, wide = dataset.block_shapes[0]
+    blocks = (
+        range(start // size, -(-(start + length) // size))
+        for start, length, size in ((top, rows, high), (left, columns, wide))
+    )
+    for row, column in itertools.product(*blocks):
         for band in dataset.indexes:
             if not dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=band):
                 raise SourceError(where, "parts of the image are missing", "a whole GeoTIFF", "copy the source again")

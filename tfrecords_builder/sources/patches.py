@@ -17,7 +17,7 @@ import numpy as np
 
 from eo_keras.core import files
 from eo_keras.core.options import fields
-from eo_keras.errors import SourceError
+from eo_keras.errors import OptionError, SourceError
 from eo_keras.geo.distance_classes import distance_classes
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
@@ -169,6 +169,14 @@ class PatchSource:
     def list(self, context: Context, split: SplitOptions) -> Listing:
         """Lists the archive's examples."""
         items = self.reader.items(_archive(context), context.options)
+        cut = [item.member for item in items if item.member]
+        divides = split.method == "random" or (split.method == "spatial" and split.block_km is None)
+        if divides and len(set(cut)) < len(cut):
+            raise OptionError(
+                f"`split={split.method}`",
+                "images are cut into tiles, and neighbors would lie on both sides",
+                "`split=published`, `split=city`, `split=lists`, or `split=spatial` with `block_km`",
+            )
         described = {name: value for name, value in dataclasses.asdict(context.options).items() if name != "source"}
         return Listing(
             {"source_name": source_name(context.options.source), **described},

@@ -20,7 +20,8 @@ def split_tiles(tiles: Patches, options: SplitOptions) -> SplitResult:
 
     By city, the list's own split takes precedence; the cities without one are drawn by hash of name and seed. Tiles of
     different splits that share ground or border on each other, as those of neighboring cities do, stay in the test
-    (or validation) split alone. In blocks, the buffer is at least as wide as a tile.
+    (or validation) split alone; of images without a place on the ground this is not known. In blocks, the buffer is at
+    least as wide as a tile.
 
     Args:
         tiles: the tiles with their sites; their classes do not matter.
@@ -79,8 +80,10 @@ def _by_city(tiles: Patches, options: SplitOptions) -> SplitResult:
     with_tiles = {name: tiles.site_splits[name] for name in set(tiles.sites)}
     split_of = draw_cities(with_tiles, options)
     assignment: list[str | None] = [split_of[name] for name in tiles.sites]
-    footprints = footprints_of(spatial.corners_of(tiles), tiles.keys)
-    left_out = spatial.apply_buffer(footprints, assignment, max(_TOUCHING_M, 1000 * options.buffer_km))
+    left_out = 0
+    if tiles.transforms is not None:
+        footprints = footprints_of(spatial.corners_of(tiles), tiles.keys)
+        left_out = spatial.apply_buffer(footprints, assignment, max(_TOUCHING_M, 1000 * options.buffer_km))
     by_split = collections.defaultdict(list)
     for name, split in sorted(split_of.items()):
         by_split[split].append(name)

@@ -81,7 +81,7 @@ def make_split(patches: Patches, options: SplitOptions) -> SplitResult:
     """
     options = with_fraction_of_fold(options)
     check_options(options)
-    if patches.sites:
+    if patches.sites and (options.method == "city" or options.block_km is not None):
         return by_site.split_tiles(patches, options)
     if options.method == "city":
         raise OptionError("`split=city`", "patches are of no city", "random, lists or spatial")
@@ -107,7 +107,7 @@ def split_before_scan(patches: Patches, options: SplitOptions) -> None:
     Raises:
         OptionError, SourceError: see `make_split`.
     """
-    if patches.sites:
+    if patches.sites and (options.method == "city" or patches.transforms is not None):
         make_split(patches, options)
     elif options.method != "spatial" or options.coordinates is not None:
         # Distances take their time, and are measured once the patches have been read.

@@ -25,7 +25,8 @@ class SplitOptions:
         choices=METHODS,
         help="How the examples are divided. random: stratified by class. published: by the archive's own folders. "
         "lists: by published lists, see `lists`. spatial: from west to east by longitude, or in blocks, see "
-        "`block_km`. city: whole cities. Default: random; of ombria_s2 published; of urban_atlas city.",
+        "`block_km`. city: whole cities. Default: random; of ombria, ombria_s2 and footprints "
+        "published; of urban_atlas city.",
     )
     test_fraction: float = option(
         0.2, help="Fraction of the patches, tiles or cities for testing, 0 to 1 (not of published splits or lists)."

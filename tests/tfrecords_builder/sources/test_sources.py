@@ -7,8 +7,10 @@ from eo_keras.core import options
 from tests.harness import archives, towns
 from tests.harness.building import built
 from tests.harness.sources import check_source
+from tests.tfrecords_builder.sources import test_footprints as test_footprints_of
 from tests.tfrecords_builder.sources.test_ombria import NAMED, members
 from tfrecords_builder.sources import SOURCES
+from tfrecords_builder.synthetic import footprints as districts
 
 
 def in_zip(content, name):
@@ -36,6 +38,26 @@ def test_ombria(tmp_path, monkeypatch):
     damaged = in_zip(content, "OMBRIA/OmbriaS2/train/MASK/S2_mask_0001.png")
     archive = archives.write_zip(tmp_path / "ombria.zip", content)
     check_source("ombria_s2", archive, tmp_path, monkeypatch, damaged, beam=False, **NAMED)
+
+
+def test_footprints(tmp_path, monkeypatch):
+    content = test_footprints_of.members("")
+    damaged = in_zip(content, "train_data/images/tyrol-w2_3.png")
+    archive = archives.write_zip(tmp_path / "inria.zip", content)
+    check_source("footprints", archive, tmp_path, monkeypatch, damaged, beam=False, **test_footprints_of.NAMED)
+
+
+def test_footprints_with_heights_cut_from_large_images(tmp_path, monkeypatch):
+    districts.write_footprints(tmp_path / "city", {"train": 3, "test": 1}, size=64)
+
+    def damaged(other):
+        copy = shutil.copytree(tmp_path / "city", other / "city")
+        heights = copy / "train" / "height" / "brinehaven1.tif"
+        heights.write_bytes(heights.read_bytes()[:-3000])
+        return copy, heights.name
+
+    named = {"height_files": "height/*", "tile_size": 48}
+    check_source("footprints", tmp_path / "city", tmp_path, monkeypatch, damaged, beam=False, **named)
 
 
 def test_urban_atlas(tmp_path, monkeypatch):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 from eo_keras.core.options import check, documented, option
-from eo_keras.errors import OptionError
 from eo_keras.geo.scene_numbers import UserScaling
 from eo_keras.geo.scene_options import SceneReadingOptions
 from eo_keras.geo.scenes import SceneOptions
 from eo_keras.legends import crosswalk
 from eo_keras.sensors import sentinel2
+from tfrecords_builder.sources import options
 
 
 @documented
@@ -35,10 +35,8 @@ class UrbanAtlasOptions(SceneReadingOptions):
     )
     label_year: int | None = option(None, help="Year of the land use, where a file holds several.")
     bands: str = option("all", help="Bands of the records: RGB, CI, SWIR, all, or names such as B04,B8A.")
-    tile_size: int = option(512, minimum=16, maximum=4096, help="Height and width of a tile in pixels.")
-    stride: int | None = option(
-        None, minimum=1, help="Pixels from one tile to the next, at most `tile_size`. Default: that size."
-    )
+    tile_size: int = options.tile_size()
+    stride: int | None = options.stride()
     min_labeled_fraction: float = option(
         0.1,
         minimum=0,
@@ -58,8 +56,7 @@ class UrbanAtlasOptions(SceneReadingOptions):
     def __post_init__(self):
         """Checks the values, alone and together."""
         check(self)
-        if self.stride is not None and self.stride > self.tile_size:
-            raise OptionError("stride", f"{self.stride} pixels", f"1 to the tile's {self.tile_size}")
+        options.check_stride(self.stride, self.tile_size)
         _ = self.scene
 
     @property
