@@ -43,8 +43,15 @@ def depth_groups(model: keras.Model) -> dict[str, int]:
             after[source].append(layer)
     level: dict[keras.layers.Layer, int] = {}
     merged: dict[keras.layers.Layer, bool] = {}
+    ends: set[keras.layers.Layer] = set()
+    learning: set[keras.layers.Layer] = set()
     for layer in body:
-        level[layer] = max((level[source] + isinstance(source, MERGES) for source in before[layer]), default=0)
+        level[layer] = max((level[source] + (source in ends) for source in before[layer]), default=0)
+        if layer.weights or learning.intersection(before[layer]):
+            learning.add(layer)
+            # What is merged before any layer with weights, such as the bands of two dates, is no block.
+            if isinstance(layer, MERGES):
+                ends.add(layer)
     for layer in reversed(body):
         merged[layer] = any(isinstance(one, MERGES) or merged[one] for one in after[layer])
     last = max(level.values()) + 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from eo_keras.errors import OptionError
 from eo_keras.models.pretrained.catalogue import INCEPTION_V3, RESNET50, RESNET101, PretrainedWeights
 from eo_keras.models.pretrained.stem import check_stem
-from eo_keras.models.spec import OUTPUT_STRIDES, NetworkSpec
+from eo_keras.models.spec import FUSIONS, OUTPUT_STRIDES, NetworkSpec
 
 if TYPE_CHECKING:
     import keras
@@ -80,6 +80,7 @@ def _deeplab(description: str, parameters: int, backbone: str, published=None, *
         {"backbone": backbone, **arguments},
         published,
         output_strides=OUTPUT_STRIDES,
+        fusions=FUSIONS,
     )
 
 

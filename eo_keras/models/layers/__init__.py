@@ -1,6 +1,7 @@
 """Layers shared by the networks; importing this package registers them with Keras."""
 
 from eo_keras.models.layers.batch_norm import BatchNormalization
+from eo_keras.models.layers.merging import ChangeOfDates, Gate, MeanOfPresent
 from eo_keras.models.layers.normalization import BandNormalization, Presence
 from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
 from eo_keras.models.layers.unpooling import MaxPoolingWithIndices, MaxUnpooling
@@ -9,8 +10,11 @@ __all__ = [
     "BandNormalization",
     "BatchNormalization",
     "BroadcastLike",
+    "ChangeOfDates",
+    "Gate",
     "MaxPoolingWithIndices",
     "MaxUnpooling",
+    "MeanOfPresent",
     "Presence",
     "ResizeLike",
 ]

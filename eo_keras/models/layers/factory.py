@@ -33,6 +33,9 @@ DISTANCE_LOGITS = f"distance{AUXILIARY}"
 DENSE_HEAD = ("aspp_", "decoder_", "fusion_")
 """Beginnings of the names of a segmentation network's layers with weights after its backbone, a prefix left out."""
 
+VIRTUAL = "virtual_"
+"""Prefix of the layers of a backbone that takes the features of those of several modalities."""
+
 _DENSE_HEAD = re.compile(rf"(?:^|_)(?:{'|'.join(DENSE_HEAD)})")
 
 
@@ -98,7 +101,7 @@ class LayerFactory:
         if list(images) == [IMAGE]:
             return images[IMAGE], bands[IMAGE]
         finest = self.finest(bands)
-        resized = [self.at_finest(x, name, finest, f"resized_{name}") for name, x in bands.items()]
+        resized = [self.at_finest(x, name, finest) for name, x in bands.items()]
         return images, self.concatenate(resized, "stacked_inputs", self.exact)
 
     def images(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -127,12 +130,12 @@ class LayerFactory:
         """Returns the tensor of the first input that is as fine as the output."""
         return next(tensor for name, tensor in tensors.items() if self.spec.inputs[name].ratio == 1)
 
-    def at_finest(self, x: Any, name: str, finest: Any, layer_name: str) -> Any:
+    def at_finest(self, x: Any, name: str, finest: Any) -> Any:
         """Brings the bands of an input to the size of the finest one; no layer where they have it."""
         ratio = self.spec.inputs[name].ratio
         if ratio == 1:
             return x
-        return ResizeLike(ratio, (ratio - 1) / 2, dtype=self.exact, name=layer_name)(x, finest)
+        return ResizeLike(ratio, (ratio - 1) / 2, dtype=self.exact, name=f"resized_{name}")(x, finest)
 
     def convolution(
         self, x: Any, filters: int, size: Any, name: str, strides: int = 1, padding: str = "valid", rate: int = 1

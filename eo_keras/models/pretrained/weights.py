@@ -20,7 +20,7 @@ import numpy as np
 
 from eo_keras.core import inflation
 from eo_keras.errors import SourceError
-from eo_keras.models.layers.factory import NORMALIZATION, is_head
+from eo_keras.models.layers.factory import NORMALIZATION, VIRTUAL, is_head
 from eo_keras.models.pretrained.catalogue import RESNET50, PretrainedWeights
 from eo_keras.models.pretrained.stem import RGB_ORDER, StemBand, assign_sources, inflate_stem
 from eo_keras.models.spec import IMAGE
@@ -217,7 +217,7 @@ def load_backbones(
     for layer in model.layers:
         if not layer.weights:
             continue
-        arrays, name = source.of_layer(layer.name, list(stems))
+        arrays, name = source.of_layer(layer.name, [*stems, VIRTUAL])
         own_kernels = True
         if arrays is not None and name == STEM_BN and source.published and any(source.published.offset):
             arrays = _shifted(arrays, source, layer)

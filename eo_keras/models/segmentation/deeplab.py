@@ -8,21 +8,32 @@ the code that the authors published (tensorflow/models, research/deeplab).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from eo_keras.models.backbones.resnet import resnet_stages
-from eo_keras.models.backbones.stages import StageBuilder, run_stages
+from eo_keras.models.backbones.stages import StageBuilder
 from eo_keras.models.backbones.xception import xception_stages
+from eo_keras.models.fusion.attention import attention
+from eo_keras.models.fusion.late import late, late_learned, residual
+from eo_keras.models.fusion.streams import make_streams
+from eo_keras.models.fusion.vfusenet import vfusenet
 from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
-from eo_keras.models.segmentation.heads import segmentation_model
+from eo_keras.models.segmentation.heads import add_scores, model_of_scores, segmentation_model
 from eo_keras.models.spec import NetworkSpec
 
 BACKBONES: dict[str, Callable[..., list[StageBuilder]]] = {"resnet": resnet_stages, "xception": xception_stages}
 """Functions that return the stages of a backbone, by name."""
+
+LATE_FUSIONS = {"late": late, "late_learned": late_learned, "residual": residual}
+"""Functions that add the networks of several modalities and return their joined scores, by name of the fusion."""
+
+ENCODER_FUSIONS = {"vfusenet": vfusenet, "attention": attention}
+"""Functions that add the backbones of several modalities and return joined features for one decoder, by name."""
 
 DEFAULT_OUTPUT_STRIDE = 16
 
@@ -50,6 +61,8 @@ def build_deeplab(
     The mean over the whole image, a branch of the pyramid, is normalized over the batch's images alone: with few images
     a batch its moments are noisy, and with one they carry no information.
 
+    Several modalities are joined as `eo_keras.models.fusion` says.
+
     Args:
         spec: inputs, classes, output stride and how layers compute. Its dropout, of the pyramid's features, replaces
             the rate of 0.1.
@@ -63,20 +76,59 @@ def build_deeplab(
         A model from `image` `(batch, height, width, bands)`, digital numbers, of any height and width where the
         specification has no patch size, odd ones too, to `probabilities` `(batch, height, width, num_classes)`, float32
         (float64 under that policy); the layer before is `logits`, of the same shape and dtype. With distance classes to
-        a list of these and of `distance_logits`.
+        a list of these and of `distance_logits`. From several inputs by name, where the specification has them, to
+        outputs in the size of the finest one.
 
     Raises:
         OptionError: if the specification has synchronized batch normalization under another backend than TensorFlow.
     """
-    output_stride = spec.output_stride or DEFAULT_OUTPUT_STRIDE
+    network = DeepLab(backbone, depth, low_depth, spec.output_stride or DEFAULT_OUTPUT_STRIDE, arguments)
     factory = LayerFactory(spec, batch_norm_epsilon=1e-5)
-    image, bands = factory.image()
-    low, high = run_stages(BACKBONES[backbone](factory, output_stride, **arguments), bands)
-    rates = [rate * 16 // output_stride for rate in RATES]
-    pyramid = factory.dropout(_pyramid(factory, high, rates, depth), DROPOUT)
-    features = _decoder(factory, pyramid, low, output_stride // LOW_STRIDE, depth, low_depth)
-    reference = bands if isinstance(image, dict) else image
-    return segmentation_model(factory, image, features, reference, name, LOW_STRIDE)
+    inputs, reference, streams = make_streams(factory, spec.fusion not in LATE_FUSIONS)
+    if len(streams) > 1 and spec.fusion in LATE_FUSIONS:
+        fused = dataclasses.replace(factory, prefix="fusion_")
+        scores = LATE_FUSIONS[spec.fusion](network, fused, streams)
+        return model_of_scores(factory, inputs, scores, reference, name, LOW_STRIDE)
+    if len(streams) > 1:
+        low, high = ENCODER_FUSIONS[spec.fusion](network, factory, streams)
+    else:
+        low, high = (features.x for features in streams[0].encode(network.stages(factory)))
+    return segmentation_model(factory, inputs, network.decoder(factory, low, high), reference, name, LOW_STRIDE)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepLab:
+    """Parts of DeepLabv3+, of which networks of several modalities have more than one.
+
+    Attributes:
+        backbone: as in `build_deeplab`.
+        depth: likewise.
+        low_depth: likewise.
+        output_stride: one of `OUTPUT_STRIDES`.
+        arguments: keyword arguments of the backbone.
+    """
+
+    backbone: str
+    depth: int
+    low_depth: int
+    output_stride: int
+    arguments: Mapping[str, Any]
+
+    stride = LOW_STRIDE
+
+    def stages(self, factory: LayerFactory) -> list[StageBuilder]:
+        """Returns the stages of a backbone."""
+        return BACKBONES[self.backbone](factory, self.output_stride, **self.arguments)
+
+    def decoder(self, factory: LayerFactory, low: Any, high: Any) -> Any:
+        """Adds the pyramid and the decoder without its scores; returns features in the size of the low-level ones."""
+        rates = [rate * 16 // self.output_stride for rate in RATES]
+        pyramid = factory.dropout(_pyramid(factory, high, rates, self.depth), DROPOUT)
+        return _decoder(factory, pyramid, low, self.output_stride // LOW_STRIDE, self.depth, self.low_depth)
+
+    def scores(self, factory: LayerFactory, features: Any) -> dict[str, Any]:
+        """Adds the heads' convolutions, see `add_scores`."""
+        return add_scores(factory, features, LOW_STRIDE)
 
 
 def _pyramid(factory: LayerFactory, x: Any, rates: Sequence[int], depth: int) -> Any:
@@ -87,14 +139,14 @@ def _pyramid(factory: LayerFactory, x: Any, rates: Sequence[int], depth: int) ->
         prefix = f"aspp_atrous{number}"
         branches.append(factory.relu(factory.separable(x, depth, prefix, rate=rate), f"{prefix}_relu"))
     mean = factory.conv_bn_relu(factory.global_mean(x, "aspp_mean", keepdims=True), depth, 1, "aspp_mean")
-    branches.append(BroadcastLike(dtype=factory.policy, name="aspp_mean_spread")(mean, x))
+    branches.append(BroadcastLike(dtype=factory.policy, name=f"{factory.prefix}aspp_mean_spread")(mean, x))
     return factory.conv_bn_relu(factory.concatenate(branches, "aspp_concatenate"), depth, 1, "aspp_projection")
 
 
 def _decoder(factory: LayerFactory, x: Any, low: Any, ratio: int, depth: int, low_depth: int) -> Any:
     """Adds the decoder without its logits, in the size of the low-level features."""
     low = factory.conv_bn_relu(low, low_depth, 1, "decoder_low")
-    x = ResizeLike(ratio, dtype=factory.policy, name="decoder_resize")(x, low)
+    x = ResizeLike(ratio, dtype=factory.policy, name=f"{factory.prefix}decoder_resize")(x, low)
     x = factory.concatenate([x, low], "decoder_concatenate")
     for prefix in ("decoder_unit1", "decoder_unit2"):
         x = factory.relu(factory.separable(x, depth, prefix), f"{prefix}_relu")

@@ -7,6 +7,7 @@ task is given.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -38,7 +39,21 @@ def segmentation_model(
         A model from the inputs to `probabilities` `(batch, height, width, num_classes)`, or with distance classes to a
         list of these and of `distance_logits` `(batch, height, width, distance_classes)`.
     """
-    spec = factory.spec
+    return model_of_scores(factory, inputs, add_scores(factory, features, stride), reference, name, stride)
+
+
+def add_scores(factory: LayerFactory, features: Any, stride: int = 1) -> dict[str, Any]:
+    """Adds the convolutions of `segmentation_model`.
+
+    Args:
+        factory: makes the layers.
+        features: the decoder's last features `(batch, height, width, channels)`.
+        stride: pixels of the output per pixel of the features.
+
+    Returns:
+        `logits`, and with distance classes `distance_logits`, in the size of the features.
+    """
+    spec, found = factory.spec, {}
 
     def scores(x: Any, classes: int, logits_name: str, scores_name: str) -> Any:
         layer_name = logits_name if stride == 1 else scores_name
@@ -51,21 +66,35 @@ def segmentation_model(
             name=factory.prefix + layer_name,
         )(x)
 
-    def in_full_size(x: Any, logits_name: str) -> Any:
-        # In full precision: interpolated in bfloat16, the logits of neighboring pixels would become equal.
-        return (
-            x
-            if stride == 1
-            else ResizeLike(stride, dtype=factory.exact, name=factory.prefix + logits_name)(x, reference)
-        )
-
-    others = []
     if spec.distance_classes is not None:
         distance = scores(features, spec.distance_classes, DISTANCE_LOGITS, "decoder_distance_scores")
-        others.append(in_full_size(distance, DISTANCE_LOGITS))
+        found[DISTANCE_LOGITS] = distance
         if spec.distance_head == "cascaded":
             rectified = factory.relu(distance, "decoder_distance_relu")
             features = factory.concatenate([features, rectified], "decoder_distance_concatenate")
-    logits = in_full_size(scores(features, spec.num_classes, LOGITS, "decoder_scores"), LOGITS)
+    return {LOGITS: scores(features, spec.num_classes, LOGITS, "decoder_scores"), **found}
+
+
+def model_of_scores(
+    factory: LayerFactory, inputs: Any, scores: Mapping[str, Any], reference: Any, name: str, stride: int = 1
+) -> keras.Model:
+    """Returns the model of scores, as `segmentation_model` does, whose arguments it has.
+
+    Args:
+        factory: makes the layers.
+        inputs: the model's inputs.
+        scores: of `add_scores`.
+        reference: a tensor of the height and width of the outputs.
+        name: name of the model.
+        stride: pixels of the reference per pixel of the scores.
+    """
+
+    def in_full_size(logits_name: str) -> Any:
+        if stride == 1:
+            return scores[logits_name]
+        # In full precision: interpolated in bfloat16, the logits of neighboring pixels would become equal.
+        return ResizeLike(stride, dtype=factory.exact, name=logits_name)(scores[logits_name], reference)
+
+    logits, *others = map(in_full_size, scores)
     probabilities = factory.probabilities(logits)
     return keras.Model(inputs, [probabilities, *others] if others else probabilities, name=name)

@@ -1,0 +1,146 @@
+"""Late fusion: a whole network for each modality, joined at its predictions.
+
+Networks of different resolution are joined on the grid of the finest one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+from keras import layers
+
+from eo_keras.models.fusion.streams import Stream
+from eo_keras.models.layers.factory import LOGITS, LayerFactory
+from eo_keras.models.layers.merging import MeanOfPresent
+from eo_keras.models.layers.resize import ResizeLike
+
+if TYPE_CHECKING:
+    from eo_keras.models.segmentation.deeplab import DeepLab
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prediction:
+    """What the network of one modality predicts: its last features and its scores, on the grid of the finest."""
+
+    stream: Stream
+    features: Any
+    scores: Mapping[str, Any]
+
+
+def late(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
+    """Adds a network for each modality, and the mean of the scores of those that are present.
+
+    Scores and not probabilities are averaged, which is the geometric mean of the probabilities: so a loss of logits
+    and a temperature apply as to any network, and a modality that is sure outweighs one that is not.
+
+    Args:
+        network: the parts of a network.
+        factory: makes the layers after the streams.
+        streams: one for each modality.
+
+    Returns:
+        Scores of each head, as `DeepLab.scores` returns them.
+    """
+    return _mean_scores(factory, _predictions(network, streams))
+
+
+def late_learned(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
+    """Adds a network for each modality, and a convolution of the last features and scores of all.
+
+    As Multi3Net fuses its streams (Rudner et al. 2019, AAAI, arXiv 1812.01756): joined, a 3x3 convolution, and 1x1
+    scores.
+
+    Args:
+        network: as in `late`.
+        factory: likewise.
+        streams: likewise.
+
+    Returns:
+        Scores of each head, as `DeepLab.scores` returns them.
+    """
+    x = _joined(factory, _predictions(network, streams), with_scores=True)
+    return network.scores(factory, factory.conv_bn_relu(x, network.depth, 3, "joined", padding="same"))
+
+
+def residual(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
+    """Adds a network for each modality, and to the mean of their scores a correction by the last features of all.
+
+    Residual correction by three 3x3 convolutions (Audebert, Le Saux & Lefèvre 2018, ISPRS J. 140, arXiv 1711.08681,
+    section 3.3). It starts near 0.
+
+    Args:
+        network: as in `late`.
+        factory: likewise.
+        streams: likewise.
+
+    Returns:
+        Scores of each head, as `DeepLab.scores` returns them; those of the mask are corrected.
+    """
+    predictions = _predictions(network, streams)
+    x = _joined(factory, predictions, with_scores=False)
+    for prefix in ("correction1", "correction2"):
+        x = factory.conv_bn_relu(x, network.depth, 3, prefix, padding="same")
+    correction = layers.Conv2D(
+        factory.spec.num_classes,
+        3,
+        padding="same",
+        data_format="channels_last",
+        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01, seed=factory.layer_seed("correction3")),
+        dtype=factory.exact,
+        name=f"{factory.prefix}correction3",
+    )(x)
+    scores = dict(_mean_scores(factory, predictions))
+    scores[LOGITS] = layers.Add(dtype=factory.exact, name=f"{factory.prefix}corrected")([scores[LOGITS], correction])
+    return scores
+
+
+def _predictions(network: DeepLab, streams: Sequence[Stream]) -> list[_Prediction]:
+    """Adds the network of each modality."""
+    found = []
+    for stream in streams:
+        low, high = stream.encode(network.stages(stream.factory))
+        features = network.decoder(stream.factory, low.x, high.x)
+        found.append(_Prediction(stream, features, network.scores(stream.factory, features)))
+    finest = next(one.features for one in found if one.stream.ratio == 1)
+
+    def resized(one, x, name):
+        ratio, own = one.stream.ratio, one.stream.factory
+        if ratio == 1:
+            return x
+        # Half a pixel of each image, less half a pixel of the output, in pixels of the features.
+        offset = (ratio - 1) / (2 * network.stride)
+        dtype = own.policy if name == "features" else own.exact
+        return ResizeLike(ratio, offset, dtype=dtype, name=f"{own.prefix}fusion_resized_{name}")(x, finest)
+
+    return [
+        _Prediction(
+            one.stream,
+            resized(one, one.features, "features"),
+            {name: resized(one, scores, name) for name, scores in one.scores.items()},
+        )
+        for one in found
+    ]
+
+
+def _mean_scores(factory: LayerFactory, predictions: Sequence[_Prediction]) -> Mapping[str, Any]:
+    """Adds the mean of the scores of the modalities that are present, of each head."""
+    presences = [one.stream.present for one in predictions]
+    return {
+        name: MeanOfPresent(dtype=factory.exact, name=f"{factory.prefix}mean_{name}")(
+            [one.scores[name] for one in predictions], presences
+        )
+        for name in predictions[0].scores
+    }
+
+
+def _joined(factory: LayerFactory, predictions: Sequence[_Prediction], with_scores: bool) -> Any:
+    """Adds the stack of the last features of all modalities, of a missing one 0."""
+    tensors = []
+    for one in predictions:
+        own = [one.features, *(one.scores.values() if with_scores else ())]
+        stack = one.stream.factory.concatenate(own, "fusion_stack") if len(own) > 1 else own[0]
+        tensors.append(one.stream.if_present(stack, "fusion_present"))
+    return factory.concatenate(tensors, "join")
