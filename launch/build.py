@@ -7,6 +7,8 @@ Examples:
   python -m launch.build --dataset=urban_atlas --cities=cities.csv --legend=hsl4 --bands=RGB --output_dir=records/ua
   python -m launch.build --dataset=ombria_s2 --source=ombria_s2.zip --band_order=B11,B08,B03 --scene_level=L2A \
       --output_dir=records/ombria
+  python -m launch.build --dataset=footprints --source=inria/train --tile_size=500 --first_for_test=5 \
+      --output_dir=records/inria
   python -m launch.build --dataset=tfds --tfds_data_dir=~/tensorflow_datasets --tfds_name=resisc45 \
       --band_order=B04,B03,B02 --output_dir=records/resisc45
 

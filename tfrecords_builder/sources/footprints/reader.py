@@ -278,13 +278,23 @@ def _rasterizer(archive: Archive, path: str, crs: str) -> Rasterizer:
     return Rasterizer(found.geometries, np.ones(len(found), np.uint8), fill=0)
 
 
+def _starts(length: int, options: FootprintOptions) -> list[int]:
+    """Returns where tiles start along an axis.
+
+    They reach from edge to edge, at even distances of at most the stride: where the length is no multiple of the
+    tile's, they overlap a little, rather than that the last one shows a strip of the image beside nothing. Of a shorter
+    axis, one tile reaches beyond the edge.
+    """
+    spare = length - options.tile_size
+    if spare <= 0:
+        return [0]
+    gaps = math.ceil(spare / options.step)
+    return [round(number * spare / gaps) for number in range(gaps + 1)]
+
+
 def _tiles(group: Group, header: Header, options: FootprintOptions) -> list[TileItem]:
-    """Returns the tiles of an image: the last ones end at its edges or behind them."""
-    size, step = options.tile_size, options.step
-    rows, columns = (
-        [number * step for number in range(max(0, math.ceil((length - size) / step)) + 1)]
-        for length in (header.height, header.width)
-    )
+    """Returns the tiles of an image, see `_starts`."""
+    rows, columns = (_starts(length, options) for length in (header.height, header.width))
     members = group.members
     mask, heights = (members[kind].path if kind in members else "" for kind in ("mask_files", "height_files"))
     site = group.name
