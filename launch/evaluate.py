@@ -204,7 +204,7 @@ def _records(folder: str) -> "RecordDataset":
 def _describe(subject: _Subject, chosen: EvaluationOptions) -> None:
     card, selection = subject.card, subject.card.selection
     print(f"run:      {subject.folder}")
-    print(f"model:    {card.model} on {','.join(card.bands)}, {card.parameters:,} weights")
+    print(f"model:    {card.model} on {card.title_of_bands}, {card.parameters:,} weights")
     if chosen.model_name == runs.LAST_MODEL_NAME:
         print("chosen:   the last epoch, as `--checkpoint=last` says")
     elif selection["metric"]:

@@ -42,19 +42,23 @@ def _examples(report) -> str:
     from eo_keras.runs.export_folder import SIGNATURE
     from eo_keras.serving import server
 
-    image, folder = report.inputs[SIGNATURE], report.path.parent.resolve()
+    inputs, folder = report.inputs[SIGNATURE], report.path.parent.resolve()
     # A segmentation model takes any height and width.
-    shape = (1, *(512 if edge is None else edge for edge in image.shape[1:]))
+    shapes = [(1, *(512 if edge is None else edge for edge in one.shape[1:])) for one in inputs]
+    arrays = [f"np.ones({shape}, {one.dtype!r})" for shape, one in zip(shapes, inputs, strict=True)]
+    if len(inputs) > 1:
+        arrays = [f"{one.name}={array}" for one, array in zip(inputs, arrays, strict=True)]
     rest = f"POST http://localhost:{server.REST_PORT}/v1/models/{server.model_name(folder)}:predict"
     # TensorFlow Serving turns no JSON into uint16.
-    without = f", but no {image.name} of uint16" if image.dtype == "uint16" else ""
+    short = [one.name for one in inputs if one.dtype == "uint16"]
+    without = f", but no {' or '.join(short)} of uint16" if short else ""
     lines = [
         f"serve it (gRPC: port {server.GRPC_PORT}; REST: {rest}{without}):",
         f"  docker compose -f {shlex.quote(str(folder / server.COMPOSE_NAME))} up",
         "run it from Python:",
         "  import numpy as np, tensorflow as tf",
         f"  model = tf.saved_model.load({str(report.path)!r})",
-        f"  print(model.serve(np.ones({shape}, {image.dtype!r})))",
+        f"  print(model.serve({', '.join(arrays)}))",
     ]
     return "\n".join(lines)
 
@@ -69,7 +73,7 @@ def main() -> None:
     run = runs.open_run(FLAGS.run_dir)
     card = run.card
     version = serving.choose_version(run, FLAGS.export_dir, FLAGS.version)
-    print(f"model:   {card.model} on {','.join(card.bands)}, {card.parameters:,} weights")
+    print(f"model:   {card.model} on {card.title_of_bands}, {card.parameters:,} weights")
     found, text = temperature.find(FLAGS.run_dir, FLAGS.calibrated)
     app.say(f"temperature: {text}")
     if FLAGS.dry_run:
@@ -77,8 +81,9 @@ def main() -> None:
         return
     report = serving.export(run, FLAGS.export_dir, version=FLAGS.version, calibration=found)
     print(f"export:  {report.path}, {report.bytes / 1e6:,.1f} MB")
-    for name, tensor in report.inputs.items():
-        print(f"input:   {tensor} (signature {name})")
+    for name, tensors in report.inputs.items():
+        for tensor in tensors:
+            print(f"input:   {tensor} (signature {name})")
     for tensor in report.outputs:
         print(f"output:  {tensor}")
     print(

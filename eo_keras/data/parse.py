@@ -71,6 +71,11 @@ def unwrapped(images: dict[str, Any]) -> Any:
     return next(iter(images.values())) if len(images) == 1 else images
 
 
+def by_name(images: Any) -> dict[str, Any]:
+    """Returns several inputs by their names, the only one as `image`."""
+    return images if isinstance(images, dict) else {IMAGE: images}
+
+
 def has_data(images: Any) -> Any:
     """Returns which pixels of images (..., band) hold data, bool (...)."""
     known = tf.math.is_finite(images) if images.dtype.is_floating else images != 0

@@ -18,7 +18,7 @@ from eo_keras.data.augment.crops import CropAugmentation, augment_tiles
 from eo_keras.data.augment.inputs import drop_modalities, photometry_of
 from eo_keras.data.augment.patches import Augmentation, augment_batch, shrink
 from eo_keras.data.folder import PARALLEL_CALLS, PARSE_BATCH, RecordDataset, finished, reading, serialized
-from eo_keras.data.parse import no_data, parse_batch, unwrapped
+from eo_keras.data.parse import by_name, no_data, parse_batch, unwrapped
 from eo_keras.data.subsets import WHOLE, Holdout, WorkerShard, check_workers, epoch_seed
 from eo_keras.errors import OptionError, RecordsError
 from eo_keras.records.data_card import DataCard
@@ -49,6 +49,8 @@ class PipelineOptions:
             in spite of `cache`.
         modality_dropout: probability that a training image loses a sensor, see
             `eo_keras.data.augment.inputs.drop_modalities`.
+        without: sensors whose images `evaluation` delivers without data, all dates and views of them; see
+            `InputBands.sensor_name`.
     """
 
     batch_size: int
@@ -60,6 +62,7 @@ class PipelineOptions:
     cache_limit_bytes: int = 4 << 30
     inputs: tuple[InputBands, ...] | None = None
     modality_dropout: float = 0.0
+    without: tuple[str, ...] = ()
 
     def __post_init__(self):
         """Checks the values."""
@@ -295,7 +298,12 @@ def evaluation(
     def produce(batch):
         values = _parse(batch, records.card, inputs)
         present = tf.shape(batch)[0]
-        image = tf.nest.map_structure(lambda one: _pad(one, size - present, size, no_data(one.dtype)), values[0])
+        found = by_name(values[0])
+        for one in inputs:
+            if one.sensor_name in options.without:
+                found[one.name] = tf.fill(tf.shape(found[one.name]), no_data(found[one.name].dtype))
+        image = {name: _pad(one, size - present, size, no_data(one.dtype)) for name, one in found.items()}
+        image = unwrapped(image)
         padded = [values[1], tf.ones(present, tf.float32), values[2]][: 3 if with_keys else 2]
         return image, *(_pad(value, size - present, size) for value in padded)
 

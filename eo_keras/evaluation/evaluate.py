@@ -10,9 +10,10 @@ from typing import Any
 from eo_keras import tasks
 from eo_keras.data import holdouts
 from eo_keras.data import pipeline as pipelines
+from eo_keras.data.parse import by_name, unwrapped
 from eo_keras.data.pipeline import RecordDataset
 from eo_keras.data.subsets import Holdout, holdout
-from eo_keras.errors import RecordsError, RunError
+from eo_keras.errors import OptionError, RecordsError, RunError
 from eo_keras.evaluation import tta
 from eo_keras.evaluation.options import OWN, EvaluationOptions
 from eo_keras.legends import catalogue as legends
@@ -22,6 +23,7 @@ from eo_keras.metrics.calibration import Calibration
 from eo_keras.metrics.predictions import PredictedSample
 from eo_keras.metrics.scores import Scores
 from eo_keras.records import data_card as cards
+from eo_keras.records.inputs import InputBands
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.tasks.predictor import Predictor
@@ -77,12 +79,46 @@ def check_records(card: cards.DataCard, model: model_cards.ModelCard, where: pat
         RecordsError: if the numbers mean something else: their type, level, scale or size; or if the task differs.
     """
     legends.check_same_classes(card.legend, model.legend, str(where))
-    for name in ("task", "dtype", "level", "reflectance", "nodata", "patch_size"):
-        found, expected = getattr(card, name), getattr(model, name)
-        if found != expected:
+    modalities = card.modalities
+    compared = [("", card, model, ("task", "nodata"))]
+    for one in model.inputs or (model,):
+        # A model of records of one modality takes the first one.
+        modality = one.modality if model.inputs else card.modality
+        if modality not in modalities:
             raise RecordsError(
-                where, f"{name} is {found}", f"{expected}, as the model was trained with", "use records of that kind"
+                where,
+                f"they have no modality '{modality}', but {', '.join(modalities)}",
+                "those that the model was trained with",
+                "use records of that kind, or a model of fewer modalities",
             )
+        names = ("sensor", "units") if model.inputs else ()
+        compared.append((modality, modalities[modality], one, (*names, "dtype", "level", "reflectance", "patch_size")))
+    for modality, data, trained, names in compared:
+        of = f" of '{modality}'" if modality and model.inputs else ""
+        for name in names:
+            found, expected = getattr(data, name), getattr(trained, name)
+            if found != expected:
+                raise RecordsError(
+                    where,
+                    f"{name}{of} is {found}",
+                    f"{expected}, as the model was trained with",
+                    "use records of that kind",
+                )
+
+
+def check_without(options: EvaluationOptions, model: model_cards.ModelCard) -> None:
+    """Checks that a model has the sensors that an evaluation removes, and others.
+
+    Raises:
+        OptionError: if not.
+    """
+    sensors = model.sensor_names
+    for name in options.without:
+        if name not in sensors:
+            found = f"'{name}', which is no sensor of {model.model}"
+            raise OptionError("without", found, f"one of {', '.join(sensors)}")
+    if options.without and not set(sensors) - set(options.without):
+        raise OptionError("without", f"{','.join(options.without)}, all that the model has", "at least one left")
 
 
 def identity(
@@ -95,6 +131,7 @@ def identity(
         "trained_on": model.data_fingerprint,
         "split": options.split,
         "tta": options.tta_name,
+        **({"without": list(options.without)} if options.without else {}),
         **tasks.of(model).evaluated_as(options, model),
     }
 
@@ -128,6 +165,7 @@ def evaluate(
     """
     options, task = options or EvaluationOptions(), tasks.of(run.card)
     options.check_task(task)
+    check_without(options, run.card)
     check_records(records.card, run.card, records.folder)
     split, card = options.split, records.card
     dataset = _dataset(run, records, options, split)
@@ -250,8 +288,17 @@ def _dataset(
 ) -> Any:
     size = options.batch_size or tasks.of(run.card).batch_size
     size = min(size, records.count(split, part) or 1)
-    settings = pipelines.PipelineOptions(batch_size=size, bands=run.card.bands, cache=False)
+    settings = pipelines.PipelineOptions(
+        batch_size=size, inputs=_inputs(run.card, records.card), without=options.without, cache=False
+    )
     return pipelines.evaluation(records, settings, split, part=part, with_keys=True)
+
+
+def _inputs(model: model_cards.ModelCard, card: cards.DataCard) -> tuple[InputBands, ...]:
+    """Returns the inputs of a model in records; one of a model without named modalities is the first one there."""
+    if model.inputs:
+        return model.taken
+    return tuple(dataclasses.replace(one, modality=card.modality) for one in model.taken)
 
 
 def _samples(dataset: Any, keys: Iterable[str]) -> tuple[PredictedSample, ...]:
@@ -263,7 +310,8 @@ def _samples(dataset: Any, keys: Iterable[str]) -> tuple[PredictedSample, ...]:
     for image, label, _, key in dataset:
         for place, name in enumerate(key.numpy()):
             if name in wanted:
-                found[name.decode()] = image[place].numpy(), label[place].numpy()
+                one = {name: values[place].numpy() for name, values in by_name(image).items()}
+                found[name.decode()] = unwrapped(one), label[place].numpy()
         if len(found) == len(wanted):
             break
     return tuple(PredictedSample(key, *found[key]) for key in keys)

@@ -75,6 +75,11 @@ class EvaluationOptions:
         help="Classification: CSV file of the patches' centers (header patch,latitude,longitude, in degrees), for a "
         "map of the accuracy. Default: the records' own CRS and transforms, where they hold them.",
     )
+    without: tuple[str, ...] = option(
+        (),
+        help="Several sensors: those whose images are taken away, such as s2, both dates and all examples, to measure "
+        "what a model predicts where they are missing.",
+    )
     resamples: int = option(RESAMPLES, minimum=1, help="Resamples of the bootstrap that gives intervals.")
     batch_size: int | None = option(
         None,
@@ -122,7 +127,8 @@ class EvaluationOptions:
     def name(self) -> str:
         """A name that distinguishes the evaluations of a run, such as `test`, `test-last-d4` or `test-os8-flip`."""
         last = "last" if self.model_name == runs.LAST_MODEL_NAME else ""
-        return _joined(self.split, last, "" if self.variant == OWN else self.variant)
+        removed = "".join(f"without-{name}" for name in self.without)
+        return _joined(self.split, last, "" if self.variant == OWN else self.variant, removed)
 
     def check_task(self, task: Task) -> None:
         """Checks that the options apply to a task.

@@ -169,6 +169,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], *, 
         "model_file": options.model_name,
         "model_sha256": files.sha256_of_file(runs.model_path(run.folder, options.model_name)),
         "bands": list(run.card.bands),
+        **({"inputs": {one.name: list(one.bands) for one in run.card.taken}} if run.card.inputs else {}),
         "initialisation": run.card.initialisation,
         "selection": dict(run.card.selection),
         "dataset": card.dataset,
@@ -177,6 +178,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], *, 
         "split": options.split,
         "split_method": dict(card.split_method),
         "tta": options.tta_name,
+        **({"without": list(options.without)} if options.without else {}),
         **task.evaluated_as(options, run.card),
         "warnings": evaluation.warnings,
         "images_per_second": round(evaluation.images_per_second, 2),
@@ -185,7 +187,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], *, 
         "predictions_sha256": files.sha256_of_bytes(table),
         **dataclasses.replace(scores, sections={**scores.sections, "places": located}).to_json(),
     }
-    figures = task.report_figures(predictions, scores, evaluation.samples, card, run.card.bands, title)
+    figures = task.report_figures(predictions, scores, evaluation.samples, card, run.card.shown_bands, title)
     figures |= {
         "reliability.png": _reliability_png(evaluation, title),
         "selective_accuracy.png": _selective_png(evaluation, title),
@@ -202,7 +204,11 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], *, 
 
 def _title(evaluation: Evaluation) -> str:
     run, options, scores = evaluation.run, evaluation.options, evaluation.scores
-    bands = ",".join(run.card.bands) if len(run.card.bands) <= 4 else f"{len(run.card.bands)} bands"
+    bands = run.card.title_of_bands
+    if run.card.inputs:
+        bands = ",".join(one.name for one in run.card.inputs)
+    elif len(run.card.bands) > 4:
+        bands = f"{len(run.card.bands)} bands"
     metric, estimate = tasks.of(run.card).monitor, scores[scores.primary]
     found = f"{metric.text(estimate.value)} ({metric.show_interval(estimate.ends)})"
     return f"{run.card.model}, {bands}: {evaluation.card.dataset}, {options.name}: {found}"

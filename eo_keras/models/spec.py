@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from eo_keras.errors import BandError, OptionError
-from eo_keras.records.data_card import DataCard
+from eo_keras.records.data_card import IMAGE, BandStatistics, DataCard
+from eo_keras.records.inputs import BEFORE, InputBands
 
 INPUT_DTYPES = ("uint8", "uint16", "float32")
 """Dtypes of the numbers that networks take: those of JPEG, of Sentinel-2, and of physical units such as dB or meters.
@@ -26,12 +27,6 @@ OUTPUT_STRIDES = (8, 16)
 
 DISTANCE_HEADS = ("parallel", "cascaded")
 """Places of a head of distance classes: beside the head of the mask, or before it, which then takes its logits too."""
-
-IMAGE = "image"
-"""Name of the only input of a network of one modality."""
-
-BEFORE = "_before"
-"""Suffix of the name of the earlier one of two dates of a modality."""
 
 FUSIONS = ("early", "late", "late_learned", "residual", "vfusenet", "attention")
 """Where and how a network of several modalities joins them, see `eo_keras.models.fusion`."""
@@ -59,10 +54,24 @@ class Normalization:
         Raises:
             BandError: if the card has no statistics of a band.
         """
-        statistics = {entry.band: entry for entry in card.statistics}
+        return cls.of_statistics(card.statistics, bands, card.dataset)
+
+    @classmethod
+    def of_statistics(cls, entries: Iterable[BandStatistics], bands: Sequence[str], where: str) -> Normalization:
+        """Takes the statistics of some bands.
+
+        Args:
+            entries: statistics of all bands.
+            bands: names of the bands.
+            where: the records' name in errors.
+
+        Raises:
+            BandError: if there are no statistics of a band.
+        """
+        statistics = {entry.band: entry for entry in entries}
         if missing := [band for band in bands if band not in statistics]:
             raise BandError(
-                f"statistics of {card.dataset}", f"none of {missing[0]}", f"one of {', '.join(statistics) or 'no band'}"
+                f"statistics of {where}", f"none of {missing[0]}", f"one of {', '.join(statistics) or 'no band'}"
             )
         return cls(tuple(statistics[band].mean for band in bands), tuple(statistics[band].std for band in bands))
 
@@ -258,6 +267,43 @@ class NetworkSpec:
         bands = card.bands if bands is None else tuple(bands)
         image = ImageInput(bands, card.dtype, Normalization.of_card(card, bands), patch_size)
         return cls({IMAGE: image}, len(card.legend), **choices)
+
+    @classmethod
+    def of_inputs(
+        cls, card: DataCard, inputs: Sequence[InputBands], *, patch_size: int | None = None, **choices: object
+    ) -> NetworkSpec:
+        """Returns the specification of a network of chosen inputs for a records folder.
+
+        Args:
+            card: the card of the records folder.
+            inputs: the inputs, see `eo_keras.records.inputs`.
+            patch_size: height and width of the labels in pixels; None takes any.
+            **choices: other attributes of the specification.
+
+        Raises:
+            BandError: if the card has no statistics of a band.
+            OptionError: if a value is out of range, or the inputs do not fit each other.
+        """
+        found = {}
+        for one in inputs:
+            modality = card.modalities[one.modality]
+            ratio, rest = divmod(card.patch_size, modality.patch_size)
+            if rest:
+                raise OptionError(
+                    "bands",
+                    f"the modality '{one.modality}' has {modality.patch_size} pixels where masks have "
+                    f"{card.patch_size}",
+                    "a size that divides theirs",
+                    "choose other modalities, or build records of a size that fits",
+                )
+            found[one.name] = ImageInput(
+                one.bands,
+                modality.dtype,
+                Normalization.of_statistics(modality.statistics, one.bands, f"{card.dataset}, {one.modality}"),
+                patch_size // ratio if patch_size else None,
+                ratio=ratio,
+            )
+        return cls(found, len(card.legend), **choices)
 
     @property
     def image(self) -> ImageInput:

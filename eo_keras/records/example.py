@@ -113,6 +113,11 @@ def encode(example: Example) -> bytes:
     return tfrecord.encode_example(features)
 
 
+def encode_images(images: Mapping[str, bytes]) -> bytes:
+    """Serializes images alone, by the names of their features; see `feature_of`."""
+    return tfrecord.encode_example({KEY: b"", **images})
+
+
 def _texts(tile: PixelLabels) -> dict[str, str]:
     return {CITY: tile.city, DATE: tile.date, PRODUCT: tile.product}
 

@@ -63,17 +63,18 @@ class ExportedModel:
         self.folder = folder
         # The signature does not keep the variables; the object that was loaded does.
         self._loaded, self._signature = loaded, loaded.signatures[SIGNATURE]
-        self.image_size: int | None = self._spec.shape[1]
+        self.image_size: int | None = next(iter(self._specs.values())).shape[1]
 
     @property
-    def _spec(self) -> tf.TensorSpec:
-        return self._signature.structured_input_signature[1][IMAGE]
+    def _specs(self) -> dict[str, tf.TensorSpec]:
+        return self._signature.structured_input_signature[1]
 
     def __call__(self, images: Any, training: bool = False) -> tf.Tensor:
         """Predicts a batch.
 
         Args:
-            images: (batch, height, width, bands), digital numbers of the card's dtype, the bands in the card's order.
+            images: (batch, height, width, bands), digital numbers of the card's dtype, the bands in the card's order;
+                of several inputs by their names.
             training: without effect.
 
         Returns:
@@ -81,7 +82,9 @@ class ExportedModel:
         """
         import tensorflow as tf
 
-        return self._signature(**{IMAGE: tf.convert_to_tensor(images)})[PROBABILITIES]
+        images = images if isinstance(images, dict) else {IMAGE: images}
+        given = {name: tf.convert_to_tensor(values) for name, values in images.items()}
+        return self._signature(**given)[PROBABILITIES]
 
 
 def open_export(path: str | os.PathLike[str]) -> tuple[ModelCard, ExportedModel]:
@@ -101,15 +104,18 @@ def open_export(path: str | os.PathLike[str]) -> tuple[ModelCard, ExportedModel]
     folder = _version(path)
     card = model_cards.read_model_card(folder / EXTRA_DIR)
     model = _load(folder)
-    spec, probabilities = model._spec, model._signature.structured_outputs[PROBABILITIES]
-    size = (None, None) if card.targets.per_pixel else (card.patch_size, card.patch_size)
-    given = (*spec.shape[1:], spec.dtype.name, probabilities.shape[-1])
-    expected = (*size, len(card.bands), card.dtype, len(card.legend))
-    if given != expected:
+    classes = model._signature.structured_outputs[PROBABILITIES].shape[-1]
+    given = {name: (*spec.shape[1:], spec.dtype.name) for name, spec in model._specs.items()}
+    inputs = {one.name: one for one in card.inputs} if len(card.inputs) > 1 else {IMAGE: card}
+    expected = {}
+    for name, one in inputs.items():
+        size = (None, None) if card.targets.per_pixel else (one.patch_size, one.patch_size)
+        expected[name] = (*size, len(one.bands), one.dtype)
+    if (given, classes) != (expected, len(card.legend)):
         raise RunError(
             folder,
-            f"a model of height, width, bands, type and classes {given}",
-            f"{expected}, as {model_cards.MODEL_CARD_NAME} says",
+            f"a model of {classes} classes and of inputs of height, width, bands and type {given}",
+            f"{len(card.legend)} classes and {expected}, as {model_cards.MODEL_CARD_NAME} says",
             _REMEDY,
         )
     return card, model

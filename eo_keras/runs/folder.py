@@ -22,6 +22,7 @@ from eo_keras.core import files, inflation
 from eo_keras.core.output_folders import MANIFEST_NAME, OutputFolder
 from eo_keras.errors import RecordsError, RunError, StorageError
 from eo_keras.records import data_card as cards
+from eo_keras.records.data_card import IMAGE
 from eo_keras.runs import model_card as model_cards
 from eo_keras.runs.event_files import EPOCH, STEPS, TRAIN, VALIDATION, name_of
 
@@ -351,16 +352,27 @@ def open_run(run_dir: str | os.PathLike[str], model_name: str = MODEL_NAME) -> R
     path = model_path(folder, model_name)
     model = load_model(path)
     # Of another type, Keras would convert numbers silently, and they would mean something else.
-    found = (model.input_shape[1:], model.inputs[0].dtype, model.output_shape[-1])
-    expected = ((card.patch_size, card.patch_size, len(card.bands)), card.dtype, len(card.legend))
+    found = _described({one.name: (one.shape[1:], one.dtype) for one in model.inputs}, model.output_shape[-1])
+    taken = {one.name: ((one.patch_size, one.patch_size, len(one.bands)), one.dtype) for one in card.inputs}
+    if len(taken) < 2:
+        taken = {IMAGE: ((card.patch_size, card.patch_size, len(card.bands)), card.dtype)}
+    expected = _described(taken, len(card.legend))
     if found != expected:
         raise RunError(
             path,
-            f"a model of input {found[0]}, {found[1]}, and {found[2]} classes",
-            f"input {expected[0]}, {expected[1]}, and {expected[2]} classes, as {model_cards.MODEL_CARD_NAME} says",
+            f"a model of {found}",
+            f"{expected}, as {model_cards.MODEL_CARD_NAME} says",
             "train again, or copy the whole run folder again",
         )
     return Run(folder, card, model)
+
+
+def _described(inputs: Mapping[str, tuple[tuple[int, ...], str]], classes: int) -> str:
+    listed = ", ".join(
+        f"input {shape}, {dtype}" if name == IMAGE else f"input {name} {shape}, {dtype}"
+        for name, (shape, dtype) in sorted(inputs.items())
+    )
+    return f"{listed}, and {classes} classes"
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:

@@ -8,17 +8,53 @@ from collections.abc import Mapping
 from typing import Any
 
 from eo_keras.core import files
-from eo_keras.core.serialization import read_signed, signed_bytes
+from eo_keras.core.serialization import later_field, read_signed, signed_bytes
 from eo_keras.errors import RunError
 from eo_keras.legends.catalogue import Legend
 from eo_keras.records import targets
-from eo_keras.records.data_card import StoredImages
+from eo_keras.records.data_card import IMAGE, StoredImages
+from eo_keras.records.inputs import InputBands
 from eo_keras.records.targets import Targets
 from eo_keras.sensors.radiometry import Reflectance
 
 MODEL_CARD_NAME = "model_card.json"
 SCHEMA = 1
 """Version of the card's layout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInput:
+    """One input of a model of several inputs, or the only one where it is a named modality.
+
+    Attributes:
+        name: name of the input, see `eo_keras.records.inputs.InputBands`.
+        modality: name of its modality in the records.
+        sensor: name of the sensor.
+        bands: the bands that it takes, in order.
+        dtype: type of its numbers.
+        units: their units.
+        level: Sentinel-2 processing level; empty for other sensors.
+        reflectance: relation of the numbers to reflectance, or None.
+        resolution_m: pixel size in meters.
+        patch_size: height and width in pixels that it was trained with.
+        normalisation: means and standard deviations that the model holds inside, one a band.
+        records: layout of the modality's images in the records that it was trained on.
+        feature: name of their feature in a record.
+    """
+
+    name: str
+    modality: str
+    sensor: str
+    bands: tuple[str, ...]
+    dtype: str
+    units: str
+    level: str
+    reflectance: Reflectance | None
+    resolution_m: float
+    patch_size: int
+    normalisation: Mapping[str, tuple[float, ...]]
+    records: StoredImages
+    feature: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +85,8 @@ class ModelCard:
         temperature: of a run, the temperature that was fitted for its model, and on what; the model itself predicts
             without it. Of an export, what it divides its logits by. None: none.
         records: layout of the images in the records that it was trained on; None in cards of earlier versions.
+        inputs: the inputs of a model of several, or of named modalities; bands and numbers above are those of the first
+            one. Empty for one input of the only modality of its records.
         needs: imports that opening the model's own file needs; an export needs TensorFlow alone.
     """
 
@@ -76,6 +114,30 @@ class ModelCard:
     records: StoredImages | None = None
     needs: str = "import eo_keras.models, then keras.saving.load_model('model.keras', compile=False)"
     schema: int = SCHEMA
+    inputs: tuple[ModelInput, ...] = later_field(())
+
+    @property
+    def taken(self) -> tuple[InputBands, ...]:
+        """Inputs by modality and bands, as a pipeline delivers them."""
+        if not self.inputs:
+            return (InputBands(IMAGE, IMAGE, self.bands),)
+        return tuple(InputBands(one.name, one.modality, one.bands) for one in self.inputs)
+
+    @property
+    def sensor_names(self) -> tuple[str, ...]:
+        """Names of the sensors of several inputs: of their modalities, without their dates."""
+        return tuple(dict.fromkeys(one.sensor_name for one in self.taken))
+
+    @property
+    def title_of_bands(self) -> str:
+        """Bands of all inputs, such as `B04,B03,B02` or `s2:B04,B03,B02;s1:VV,VH`."""
+        named = [f"{one.modality}:{','.join(one.bands)}" for one in self.inputs]
+        return ";".join(named) or ",".join(self.bands)
+
+    @property
+    def shown_bands(self) -> Any:
+        """Names of the bands, of several inputs by the input's name, for figures."""
+        return {one.name: one.bands for one in self.inputs} if len(self.inputs) > 1 else self.bands
 
     @property
     def targets(self) -> Targets:

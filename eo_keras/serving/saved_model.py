@@ -23,11 +23,13 @@ import tensorflow as tf
 from eo_keras import models, tasks
 from eo_keras.core import files
 from eo_keras.core.output_folders import OutputFolder
+from eo_keras.data.parse import unwrapped
 from eo_keras.errors import OptionError, RunError, StorageError
 from eo_keras.metrics.calibration import Calibration
+from eo_keras.records.example import no_data
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
-from eo_keras.runs.export_folder import EXTRA_DIR, MODEL_FILE, PROBABILITIES, SIGNATURE, versions
+from eo_keras.runs.export_folder import EXTRA_DIR, IMAGE, MODEL_FILE, PROBABILITIES, SIGNATURE, versions
 from eo_keras.serving import server, signatures, warmup
 from eo_keras.serving.signatures import Signature
 
@@ -63,7 +65,7 @@ class ExportReport:
         version: its number.
         newest: the highest version in the export folder, which is the one that TensorFlow Serving serves.
         bytes: size of the version's files.
-        inputs: the input of each signature, by the signature's name, as they were read back.
+        inputs: the inputs of each signature, by the signature's name, as they were read back.
         outputs: the outputs of all signatures.
         checked_images: number of images that each signature and the Keras model predicted.
         largest_difference: by how much their probabilities differed at the most.
@@ -73,7 +75,7 @@ class ExportReport:
     version: int
     newest: int
     bytes: int
-    inputs: Mapping[str, TensorInfo]
+    inputs: Mapping[str, tuple[TensorInfo, ...]]
     outputs: tuple[TensorInfo, ...]
     checked_images: int
     largest_difference: float
@@ -166,7 +168,7 @@ def export(
         version=version,
         newest=newest,
         bytes=size,
-        inputs={one.name: _described(loaded.signatures[one.name].structured_input_signature[1])[0] for one in offered},
+        inputs={one.name: _described(loaded.signatures[one.name].structured_input_signature[1]) for one in offered},
         outputs=_described(loaded.signatures[SIGNATURE].structured_outputs),
         checked_images=count,
         largest_difference=difference,
@@ -184,30 +186,39 @@ def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> tuple[
     """Writes the version under a temporary name and loads it; returns its signatures too."""
     task, names = tasks.of(run.card), run.card.legend.class_names
     model = task.served_model(run.model)
-    offered = signatures.of_model(run.card, model.input_shape[1:])
+    offered = signatures.of_model(run.card, {one.name: one.shape[1:] for one in model.inputs})
 
     # Traced once: all signatures run this function, so that none can give other numbers.
-    @tf.function(input_signature=[offered[0].spec], autograph=False)
-    def predict(image: tf.Tensor) -> dict[str, tf.Tensor]:
+    @tf.function(input_signature=[dict(offered[0].specs)], autograph=False)
+    def predict(images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         # The model's output is float64 under the policy of that name; clients get one type always.
-        return task.served(tf.cast(model(image, training=False), tf.float32), names)
+        return task.served(tf.cast(model(unwrapped(images), training=False), tf.float32), names)
 
     archive = keras.export.ExportArchive()
     for signature in offered:
         # The first one is the default signature too.
         name = ENDPOINT if signature.name == SIGNATURE else signature.name
-        archive.add_endpoint(name, _composed(signature.images, predict), [signature.spec])
+        _add_endpoint(archive, name, signature, predict)
     with runs.storage_errors(path):
         archive.write_out(str(temporary), verbose=False)
         extra = files.make_folder(temporary / EXTRA_DIR)
         model_cards.write_model_card(run.card, extra)
-        image = _digital_numbers(run.card)[1:2]
-        warmup.write(extra / warmup.NAME, [(one.name, one.spec.name, one.request(image)) for one in offered])
+        images = {name: values[1:2] for name, values in _numbers(run.card).items()}
+        warmup.write(extra / warmup.NAME, [(one.name, one.request(images)) for one in offered])
         return offered, tf.saved_model.load(str(temporary))
 
 
-def _composed(inner: Callable[[Any], Any], outer: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: outer(inner(value))
+def _add_endpoint(
+    archive: keras.export.ExportArchive, name: str, signature: Signature, predict: Callable[[Any], Any]
+) -> None:
+    """Adds a signature to an export: of one input, which may be given by position too, or of several by name."""
+    if len(signature.specs) == 1:
+        ((only, spec),) = signature.specs.items()
+        archive.add_endpoint(name, lambda value: predict(signature.images({only: value})), [spec])
+        return
+    named = tf.function(lambda **given: predict(signature.images(given)), autograph=False)
+    named.get_concrete_function(**signature.specs)
+    archive.add_endpoint(name, named)
 
 
 def _check(run: runs.Run, offered: Sequence[Signature], loaded: Any) -> tuple[int, float]:
@@ -216,8 +227,8 @@ def _check(run: runs.Run, offered: Sequence[Signature], loaded: Any) -> tuple[in
     Raises:
         RunError: if the outputs differ, or the model's are no numbers.
     """
-    images = _digital_numbers(run.card)
-    expected = np.asarray(run.model(images, training=False))
+    images = _numbers(run.card)
+    expected = np.asarray(run.model(unwrapped(images), training=False))
     if not np.isfinite(expected).all():
         raise RunError(
             run.folder / runs.MODEL_NAME,
@@ -226,19 +237,19 @@ def _check(run: runs.Run, offered: Sequence[Signature], loaded: Any) -> tuple[in
             "its training has diverged: train again with a lower learning_rate",
         )
     differences = [_check_signature(run, one, loaded.signatures[one.name], images, expected) for one in offered]
-    return len(images), max(differences)
+    return len(expected), max(differences)
 
 
 def _check_signature(
-    run: runs.Run, signature: Signature, served: Any, images: np.ndarray, expected: np.ndarray
+    run: runs.Run, signature: Signature, served: Any, images: Mapping[str, np.ndarray], expected: np.ndarray
 ) -> float:
     """Returns by how much the probabilities of a signature differ from the model's at the most.
 
     Raises:
         RunError: if they differ by more than `TOLERANCE`, or the classes are others.
     """
-    request = tf.constant(signature.request(images))
-    outputs = {name: value.numpy() for name, value in served(**{signature.spec.name: request}).items()}
+    request = {name: tf.constant(values) for name, values in signature.request(images).items()}
+    outputs = {name: value.numpy() for name, value in served(**request).items()}
     difference = float(np.abs(outputs[PROBABILITIES] - expected).max())
     places = outputs["class_id"][..., None].astype(np.int64)
     chosen = np.take_along_axis(outputs[PROBABILITIES], places, axis=-1)[..., 0]
@@ -260,22 +271,31 @@ def _check_signature(
     return difference
 
 
-def _digital_numbers(card: model_cards.ModelCard) -> np.ndarray:
-    """Makes images of the model's type: like the training data, of all numbers, partly and wholly without data.
+def _numbers(card: model_cards.ModelCard) -> dict[str, np.ndarray]:
+    """Makes images of each input: like the training data, of all numbers, partly and wholly without data.
 
     Returns:
-        (6, patch, patch, bands), the card's dtype. Random, but the same for each run of equal statistics.
+        (6, patch, patch, bands) of the input's dtype, by its name. Random, but the same for each run of equal
+        statistics.
     """
+    inputs: Mapping[str, Any] = {one.name: one for one in card.inputs} if len(card.inputs) > 1 else {IMAGE: card}
     rng = np.random.default_rng(0)
-    largest = np.iinfo(card.dtype).max
-    shape = (card.patch_size, card.patch_size, len(card.bands))
-    mean, std = (np.asarray(card.normalisation[name]) for name in ("mean", "std"))
+    return {name: _numbers_of(one, rng) for name, one in inputs.items()}
+
+
+def _numbers_of(given: Any, rng: np.random.Generator) -> np.ndarray:
+    dtype, size = np.dtype(given.dtype), given.patch_size
+    shape = (size, size, len(given.bands))
+    mean, std = (np.asarray(given.normalisation[name]) for name in ("mean", "std"))
+    lowest, largest = (1, np.iinfo(dtype).max) if dtype.kind == "u" else (-np.inf, np.inf)
     # Of different brightness, or a trained model would predict the same for all.
-    usual = [rng.normal(mean + shift * std, std, shape).clip(1, largest) for shift in (-1, 0, 1)]
-    anything = rng.integers(0, largest, shape, endpoint=True)
-    half = np.where(np.arange(card.patch_size)[:, None, None] < card.patch_size // 2, usual[1], card.nodata)
-    empty = np.full(shape, card.nodata)
-    return np.stack([*usual, anything, half, empty]).astype(card.dtype)
+    usual = [rng.normal(mean + shift * std, std, shape).clip(lowest, largest) for shift in (-1, 0, 1)]
+    anything = (
+        rng.normal(mean, 100 * std, shape) if dtype.kind == "f" else rng.integers(0, largest, shape, endpoint=True)
+    )
+    nothing = no_data(dtype)
+    half = np.where(np.arange(size)[:, None, None] < size // 2, usual[1], nothing)
+    return np.stack([*usual, anything, half, np.full(shape, nothing)]).astype(dtype)
 
 
 def _settle(temporary: pathlib.Path, path: pathlib.Path) -> int:

@@ -9,7 +9,7 @@ is not needed: the message is three levels around a `TensorProto`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -26,19 +26,19 @@ _SIGNATURE_NAME = 3  # ModelSpec.signature_name: model.proto
 _KEY, _VALUE = 1, 2  # Of every map's entries.
 
 
-def write(path: str | os.PathLike[str], requests: Iterable[tuple[str, str, np.ndarray]]) -> None:
+def write(path: str | os.PathLike[str], requests: Iterable[tuple[str, Mapping[str, np.ndarray]]]) -> None:
     """Writes the file.
 
     Args:
         path: the file.
-        requests: of each request, the name of its signature, the name of the signature's input, and its values.
+        requests: of each request, the name of its signature, and the values of the signature's inputs by name.
     """
     with open(path, "wb") as file:
-        for signature, name, values in requests:
-            tensor = tf.make_tensor_proto(values).SerializeToString()
-            model = _field(_SIGNATURE_NAME, signature.encode())
-            entry = _field(_KEY, name.encode()) + _field(_VALUE, tensor)
-            request = _field(_MODEL_SPEC, model) + _field(_INPUTS, entry)
+        for signature, inputs in requests:
+            request = _field(_MODEL_SPEC, _field(_SIGNATURE_NAME, signature.encode()))
+            for name, values in inputs.items():
+                tensor = tf.make_tensor_proto(values).SerializeToString()
+                request += _field(_INPUTS, _field(_KEY, name.encode()) + _field(_VALUE, tensor))
             tfrecord.write_record(file, _field(_PREDICT_LOG, _field(_REQUEST, request)))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from eo_keras.data.folder import RecordDataset, reading
+from eo_keras.data.parse import by_name, unwrapped
 from eo_keras.metrics.predictions import PredictedSample
 from eo_keras.tasks.task import Predicted, Task
 
@@ -75,8 +76,11 @@ class Predictor:
             predictions = scorer.add(keys, labels, outputs)
             examples += len(keys)
             if len(kept) < samples:
-                images = self._gathered(image)[present]
-                kept += map(PredictedSample, keys, images, labels, predictions)
+                images = {name: self._gathered(values)[present] for name, values in by_name(image).items()}
+                every = [
+                    unwrapped({name: values[place] for name, values in images.items()}) for place in range(len(keys))
+                ]
+                kept += map(PredictedSample, keys, every, labels, predictions)
             if progress:
                 progress(stage, number, total)
         return Predicted(scorer.result(), tuple(kept[:samples]), examples / (time.monotonic() - started))

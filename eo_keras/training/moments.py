@@ -62,8 +62,9 @@ def disagreement(model: keras.Model, batch: Any) -> str | None:
     Returns:
         What is the matter, in words; None where both do alike.
     """
-    image, label, weight = (np.asarray(part) for part in batch[:3])
-    image, label = image[weight > 0], label[weight > 0]
+    label, weight = (np.asarray(part) for part in batch[1:3])
+    image = tf.nest.map_structure(lambda one: np.asarray(one)[weight > 0], batch[0])
+    label = label[weight > 0]
     moving, own = (_loss(model, image, label, training) for training in (False, True))
     # One that is not finite is no better than any number.
     if not own * FAR < moving:
@@ -75,9 +76,10 @@ def disagreement(model: keras.Model, batch: Any) -> str | None:
     )
 
 
-def _loss(model: keras.Model, image: np.ndarray, label: np.ndarray, training: bool) -> float:
+def _loss(model: keras.Model, image: Any, label: np.ndarray, training: bool) -> float:
     values = [[tf.constant(one.numpy()) for one in some] for some in _variables(model)]
-    outputs, _ = model.stateless_call(*values, tf.constant(image), training=training)
+    image = tf.nest.map_structure(tf.constant, image)
+    outputs, _ = model.stateless_call(*values, image, training=training)
     outputs, known = keras.ops.convert_to_numpy(outputs), np.ones(label.shape, bool)
     if label.ndim > 1:
         known = label != IGNORE

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eo_keras.records.data_card import IMAGE
+from eo_keras.sensors.catalogue import DIGITAL_NUMBERS
+
 if TYPE_CHECKING:
+    from eo_keras.training.setup import TrainingData
     from eo_keras.training.trainer import Trainer
 
 
@@ -43,7 +47,7 @@ def lines(run: Trainer) -> list[str]:
     short = f"; a warm-up of {warmup:g} epochs, as the run is short" if options.warmup_shrinks else ""
     return [
         f"data:   {data.card.dataset}, {data.train.examples:,} training examples, {memory}",
-        f"bands:  {','.join(data.bands)}, {data.card.dtype}, {data.card.patch_size}x{data.card.patch_size} pixels",
+        *_inputs(data),
         f"model:  {options.model}, {network.model.count_params():,} weights. {network.initialization.summary()}",
         *([f"backbone: {network.start.checked}"] if network.start.checked else []),
         f"device: {devices}, batch of {options.batch_size}",
@@ -51,3 +55,16 @@ def lines(run: Trainer) -> list[str]:
         f"chosen: the epoch by {chooses}",
         *warnings(run),
     ]
+
+
+def _inputs(data: TrainingData) -> list[str]:
+    """Returns a line for each input: bands, units and size; and of those that some training examples lack."""
+    found = []
+    for one in data.inputs:
+        modality = data.card.modalities[one.modality]
+        named = "bands:  " if modality.name == IMAGE else f"bands:  {one.name}: "
+        units = "" if modality.units == DIGITAL_NUMBERS else f" in {modality.units}"
+        size, missing = modality.patch_size, modality.missing.get("train", 0)
+        lacking = f"; {missing:,} training examples lack it" if missing else ""
+        found.append(f"{named}{','.join(one.bands)}, {modality.dtype}{units}, {size}x{size} pixels{lacking}")
+    return found

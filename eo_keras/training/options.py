@@ -133,7 +133,31 @@ class TrainingOptions:
         help="Whether to replace a run that is already in `run_dir`; other files there stay.",
     )
     model: str = option("resnet50", help=f"Network. {models.describe()}")
-    bands: str = option("all", help="Bands to train on: RGB, CI, SWIR, all, or names such as B04,B8A.")
+    bands: str = option(
+        "all",
+        help="Bands to train on: RGB, CI, SWIR, all, or names such as B04,B8A or RGB,B08; of records of several "
+        "modalities each with its bands, such as s2:RGB,B08;s1:VV,VH.",
+    )
+    fusion: str | None = option(
+        None,
+        choices=models.FUSIONS,
+        help="Several sensors: early stacks their bands; late averages the predictions of a network each, late_learned "
+        "joins their last features, residual corrects the average; vfusenet adds features stage by stage; attention "
+        "weights the features of each by those of the others. Default: early.",
+    )
+    dates: str | None = option(
+        None,
+        choices=models.DATES,
+        help="Modalities X and X_before, two dates of one sensor: stacked as bands of one image, or each by the same "
+        "encoder (siamese), which passes on the later features and their difference. Default: stacked.",
+    )
+    modality_dropout: float = option(
+        0.0,
+        minimum=0,
+        below=1,
+        help="Several sensors: probability that a training image loses a sensor, with both dates, so that the model "
+        "learns to do without; one sensor is always kept.",
+    )
     weights: str | None = option(
         None,
         path=True,

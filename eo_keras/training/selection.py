@@ -12,6 +12,9 @@ import tensorflow as tf
 
 from eo_keras.core.output_folders import OutputFolder
 from eo_keras.plots import curves
+from eo_keras.records.data_card import IMAGE, DataCard
+from eo_keras.records.example import feature_of
+from eo_keras.records.inputs import InputBands
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.tasks.predictor import Predictor
@@ -115,7 +118,7 @@ class Selection:
             runs.save_model(self._network.inference, path)
         pictures = {}
         if predicted and (improved or epoch == self._options.epochs):
-            pictures = self._task.figures(predicted, data.card, data.bands, f"Validation, epoch {epoch}")
+            pictures = self._task.figures(predicted, data.card, self._shown_bands, f"Validation, epoch {epoch}")
         logger.epoch(row, points, pictures)
         return improved
 
@@ -137,22 +140,30 @@ class Selection:
         figure = curves.training_curves_png(columns, title, self._options.loss_note, self._task.metrics)
         output.write({runs.CURVES_NAME: figure})
 
+    @property
+    def _shown_bands(self) -> Any:
+        """Names of the bands, of several inputs by the input's name."""
+        inputs = self._data.inputs
+        return {one.name: one.bands for one in inputs} if len(inputs) > 1 else inputs[0].bands
+
     def write_card(self, output: OutputFolder) -> None:
         """Writes the card of the best epoch's model."""
-        card, layer = self._data.card, self._network.normalization
+        card, layers = self._data.card, self._network.normalization
+        first, *others = inputs = [_input(card, one, layers[one.name]) for one in self._data.inputs]
+        named = others or first.modality != IMAGE
         written = model_cards.ModelCard(
             model=self._network.name,
             task=card.task,
             dataset=card.dataset,
             data_fingerprint=card.fingerprint,
-            bands=self._data.bands,
-            dtype=card.dtype,
-            level=card.level,
-            reflectance=card.reflectance,
+            bands=first.bands,
+            dtype=first.dtype,
+            level=first.level,
+            reflectance=first.reflectance,
             nodata=card.nodata,
             resolution_m=card.resolution_m,
             patch_size=card.patch_size,
-            normalisation={"mean": layer.mean, "std": layer.std, "scale": layer.scale},
+            normalisation=first.normalisation,
             legend=card.legend,
             parameters=self._network.inference.count_params(),
             initialisation=self._network.initialization.summary(),
@@ -161,6 +172,27 @@ class Selection:
             scores={},
             versions=runs.versions(),
             attribution=card.attribution,
-            records=card.images,
+            records=first.records,
+            inputs=tuple(inputs) if named else (),
         )
         output.write(model_cards.contents(written))
+
+
+def _input(card: DataCard, given: InputBands, layer: Any) -> model_cards.ModelInput:
+    """Returns the card's entry of an input, whose bands a layer normalizes."""
+    modality = card.modalities[given.modality]
+    return model_cards.ModelInput(
+        name=given.name,
+        modality=given.modality,
+        sensor=modality.sensor,
+        bands=given.bands,
+        dtype=modality.dtype,
+        units=modality.units,
+        level=modality.level,
+        reflectance=modality.reflectance,
+        resolution_m=modality.resolution_m,
+        patch_size=modality.patch_size,
+        normalisation={"mean": layer.mean, "std": layer.std, "scale": layer.scale},
+        records=modality.images,
+        feature=feature_of(card, given.modality),
+    )

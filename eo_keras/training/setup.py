@@ -11,6 +11,7 @@ import tensorflow as tf
 from eo_keras import models
 from eo_keras.data import holdouts
 from eo_keras.data import pipeline as pipelines
+from eo_keras.records.inputs import InputBands
 from eo_keras.training import distribution, moments
 from eo_keras.training.transfer import Start
 
@@ -21,19 +22,21 @@ class DataOptions:
 
     Attributes:
         batch_size: examples in a step, over all devices together.
-        bands: names of the bands.
+        inputs: the inputs.
         seed: seed of order, augmentation and the examples held out.
         augmentation: changes to training images, see `eo_keras.data.augment`; None for none.
         cache_gb: limit in gigabytes of the examples that are kept in memory.
         validation_from_train: fraction of the training examples that is held out where there is no split val.
+        modality_dropout: probability that a training image loses a sensor.
     """
 
     batch_size: int
-    bands: tuple[str, ...]
+    inputs: tuple[InputBands, ...]
     seed: int
     augmentation: Any
     cache_gb: float
     validation_from_train: float
+    modality_dropout: float = 0.0
 
 
 class TrainingData:
@@ -47,7 +50,7 @@ class TrainingData:
     Attributes:
         records: the records folder.
         card: its card.
-        bands: names of the bands.
+        inputs: the inputs.
         train: batches of the training examples.
         validation: batches of the validation examples in order, with keys; None without any.
         validation_name: name of the validation examples, such as `the split val`; None without any.
@@ -66,7 +69,7 @@ class TrainingData:
         options: DataOptions,
         worker: distribution.Worker = distribution.ALONE,
     ):
-        self.records, self.card, self.bands = records, records.card, options.bands
+        self.records, self.card, self.inputs = records, records.card, options.inputs
         kept = held_out = self.validation_name = self.validation = self.sample = None
         if "val" in self.card.splits and self.card.splits["val"].examples:
             split, self.validation_name = "val", "the split val"
@@ -76,11 +79,12 @@ class TrainingData:
             kept, held_out, self.validation_name = division.kept, division.held_out, division.name
         settings = pipelines.PipelineOptions(
             batch_size=options.batch_size,
-            bands=options.bands,
+            inputs=options.inputs,
             seed=options.seed,
             augmentation=options.augmentation,
             cache=options.cache_gb > 0,
             cache_limit_bytes=int(options.cache_gb * 1e9),
+            modality_dropout=options.modality_dropout,
         )
         self.train = pipelines.TrainingDataset(records, settings, part=kept, input_context=worker.input_context)
         self.validation_count = 0
@@ -145,7 +149,7 @@ class Network:
         start: its initial weights.
         initialization: report of loaded and initialized layers.
         warning: a warning about unreliable batch normalization; None for none.
-        normalization: its layer that normalizes bands.
+        normalization: its layers that normalize bands, by the inputs' names.
 
     Raises:
         OptionError: if an option does not fit the network.
@@ -162,9 +166,9 @@ class Network:
         card = data.card
         self.name, self.start, self.warning, self.averages = options.model, options.start, None, []
         with strategy.scope():
-            spec = models.NetworkSpec.of_card(
+            spec = models.NetworkSpec.of_inputs(
                 card,
-                data.bands,
+                data.inputs,
                 patch_size=options.fixed_size,
                 stem=options.stem,
                 weights=options.start.weights,
@@ -179,7 +183,7 @@ class Network:
                 self.warning = moments.check_batch(self.model, min(options.image_sizes), options.batch_size)
             if options.averaged:
                 self.averages = [tf.Variable(weight.numpy(), trainable=False) for weight in self.model.weights]
-        self.normalization = self.model.get_layer("normalisation")
+        self.normalization = models.normalizations(self.model)
         # Of several workers the first one alone looks at validation examples, on a device of its own.
         with contextlib.nullcontext() if worker.count > 1 else strategy.scope():
             self.inference = models.inference_model(self.model, card.patch_size)

@@ -19,8 +19,8 @@ from eo_keras import models, tasks
 from eo_keras.core.serialization import to_json
 from eo_keras.data import pipeline as pipelines
 from eo_keras.errors import OptionError, RunError
+from eo_keras.records.inputs import parse_inputs
 from eo_keras.runs import folder as runs
-from eo_keras.sensors.sentinel2 import parse_bands
 from eo_keras.tasks.task import Task
 from eo_keras.training import checkpoints, distribution, phases, transfer
 from eo_keras.training import epoch as epochs
@@ -284,11 +284,12 @@ class Trainer:
 def _data_options(options: TrainingOptions, task: Task, records: pipelines.RecordDataset) -> DataOptions:
     return DataOptions(
         batch_size=options.batch_size,
-        bands=parse_bands(options.bands, records.card.bands),
+        inputs=parse_inputs(options.bands, records.card),
         seed=options.seed,
         augmentation=task.augmentation(options),
         cache_gb=options.cache_gb,
         validation_from_train=options.validation_from_train,
+        modality_dropout=options.modality_dropout,
     )
 
 
@@ -302,7 +303,7 @@ def _network_options(options: TrainingOptions, task: Task, records: pipelines.Re
         dtype_policy=options.dtype_policy,
         dropout=options.dropout,
         seed=options.seed,
-        arguments=dict(task.network(options, records.card)),
+        arguments={"fusion": options.fusion, "dates": options.dates, **task.network(options, records.card)},
         frozen_batch_norm=options.frozen_batch_norm,
         averaged=options.ema > 0,
         batch_size=options.batch_size,

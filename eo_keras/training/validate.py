@@ -12,7 +12,7 @@ from eo_keras import models, tasks
 from eo_keras.core.options import all_fields, nested_fields
 from eo_keras.errors import OptionError
 from eo_keras.records.data_card import DataCard
-from eo_keras.sensors.sentinel2 import parse_bands
+from eo_keras.records.inputs import parse_inputs
 from eo_keras.tasks.task import Task
 from eo_keras.training.options import TrainingOptions
 
@@ -49,7 +49,12 @@ def validate(options: TrainingOptions, card: DataCard | None, replicas: int | No
         found = f"{options.model} is for {info.task}, the records are for {card.task}"
         raise OptionError("model", found, f"one of {fitting}")
     _check_others(options, tasks.of(card))
-    models.check_stem(parse_bands(options.bands, card.bands), options.stem)
+    inputs = parse_inputs(options.bands, card)
+    for one in inputs:
+        models.check_stem(one.bands, options.stem)
+    if options.modality_dropout and len({one.sensor_name for one in inputs}) < 2:
+        found = f"`bands={options.bands}` is one sensor, which every image would keep"
+        raise OptionError("modality_dropout", found, "two sensors or more", "leave it out, or choose more of `bands`")
     own = options.of_task(card.task).for_patches(card.patch_size)
     options = dataclasses.replace(options, **{card.task: own})
     tasks.of(card).network(options, card)

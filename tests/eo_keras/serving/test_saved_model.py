@@ -102,7 +102,9 @@ print(sorted(found & {"keras", "tf_keras", "eo_keras", "launch"}))
 def test_tensorflow_alone_gives_the_same_answers(exported, tmp_path):
     arguments = []
     for number, (run, report) in enumerate(exported):
-        requests = {one.name: one.request(images_for(run)) for one in signatures.of_model(run.card, (64, 64, None))}
+        offered = signatures.of_model(run.card, {"image": (64, 64, None)})
+        requests = {one.name: one.request({"image": images_for(run)}) for one in offered}
+        requests = {name: next(iter(inputs.values())) for name, inputs in requests.items()}
         assert requests.keys() == report.inputs.keys()
         np.savez(tmp_path / f"{number}-requests.npz", **requests)
         arguments += [report.path, tmp_path / f"{number}-requests.npz", tmp_path / f"{number}.npz"]
@@ -145,7 +147,7 @@ def test_folder_and_report(exported, tmp_path):
         assert "tensorflow.saved_model.load" in card.needs and "eo_keras.models" in run.card.needs
         assert dataclasses.replace(card, temperature=None, needs=run.card.needs) == run.card
         pictures = {"bytes": "image_bytes: string (None,)"} if run.card.dtype == "uint8" else {}
-        assert {name: str(tensor) for name, tensor in report.inputs.items()} == {
+        assert {name: str(tensor) for name, (tensor,) in report.inputs.items()} == {
             "serving_default": f"image: {run.card.dtype} (None, 64, 64, {len(run.card.bands)})",
             **pictures,
             "examples": "examples: string (None,)",
@@ -277,16 +279,17 @@ def test_examples_hold_other_bands_in_another_order(ms):
     bands = ms.card.bands[:4]
     stored = StoredImages(tuple(reversed(ms.card.bands)), "uint16", "raw", 64)
     card = dataclasses.replace(ms.card, bands=bands, records=stored)
-    (signature,) = (one for one in signatures.of_model(card, (64, 64, 4)) if one.name == "examples")
+    (signature,) = (one for one in signatures.of_model(card, {"image": (64, 64, 4)}) if one.name == "examples")
     images = images_for(ms)
     tiles, expected = images[..., ::-1], images[..., :4]
     placed = ("EPSG:32631", (10.0, 0.0, 5e5, 0.0, -10.0, 5e6))
     data = [records.encode(records.Example(tile.astype("<u2").tobytes(), 1, "key", *placed)) for tile in tiles]
-    assert np.array_equal(signature.images(tf.constant(data)), expected)
-    assert np.array_equal(signature.images(tf.constant(signature.request(expected))), expected)
+    assert np.array_equal(signature.images({"examples": tf.constant(data)})["image"], expected)
+    request = signature.request({"image": expected})["examples"]
+    assert np.array_equal(signature.images({"examples": tf.constant(request)})["image"], expected)
     double = records.encode(records.Example(tiles[:2].tobytes(), 1, "key"))
     with pytest.raises(tf.errors.InvalidArgumentError, match="reshape"):
-        signature.images(tf.constant([double]))
+        signature.images({"examples": tf.constant([double])})
 
 
 def test_openvino_gives_the_same_answers(exported):
