@@ -75,6 +75,12 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         **where,
     )
     options.define(ReferenceOptions, flag_values, module_name=__name__)
+    flags.DEFINE_bool(
+        "each_removed",
+        False,
+        "Of one run of several sensors: evaluate it with all of them and with each taken away in turn, and compare.",
+        **where,
+    )
     flags.DEFINE_bool("force", False, "Compute also what is already there and fits.", **where)
     flag_values["force"].aliases = ("again",)
     path_flags.define_path(
@@ -131,7 +137,10 @@ def _check_use() -> None:
     both = set(_EVALUATION_NAMES) & set(_REFERENCE_NAMES)
     if FLAGS.map is None and not FLAGS.run_dir:
         raise OptionError("--run_dir", "it is not given", "run folders by --run_dir, or a map by --map")
-    of_runs, of_map = ("run_dir", "records_dir", "force", *_EVALUATION_NAMES), ("map", *_REFERENCE_NAMES)
+    of_runs, of_map = (
+        ("run_dir", "records_dir", "each_removed", "force", *_EVALUATION_NAMES),
+        ("map", *_REFERENCE_NAMES),
+    )
     what, others = ("a map", of_runs) if FLAGS.map is not None else ("runs", of_map)
     for name in others:
         if name not in both and FLAGS[name].present:
@@ -140,8 +149,13 @@ def _check_use() -> None:
 
 def _evaluate_runs() -> None:
     folders = report.find_runs(FLAGS.run_dir)
-    chosen, several = options.read(EvaluationOptions, FLAGS), len(folders) > 1
-    output_dir = pathlib.Path(FLAGS.output_dir or pathlib.Path("comparison") / chosen.name)
+    chosen = options.read(EvaluationOptions, FLAGS)
+    variants = _variants(folders, chosen)
+    several = len(folders) * len(variants) > 1
+    output_dir = pathlib.Path("comparison") / chosen.name
+    if len(variants) > 1:
+        output_dir = folders[0] / runs.EVALUATION_DIR / f"{chosen.name}-each-removed"
+    output_dir = pathlib.Path(FLAGS.output_dir or output_dir)
     if several and (output_dir / model_cards.MODEL_CARD_NAME).exists():
         raise OptionError("--output_dir", f"{output_dir} is a run folder", "a folder of its own for the comparison")
     cards = [model_cards.read_model_card(folder) for folder in folders]
@@ -151,17 +165,35 @@ def _evaluate_runs() -> None:
     chosen.check_task(tasks.of(cards[0]))
     if several:
         comparison_report.output_folder(output_dir).check(overwrite=FLAGS.overwrite, writes=comparison_report.NAMES)
-    subjects = [_subject(folder, card, chosen, alone=not several) for folder, card in zip(folders, cards, strict=True)]
+    subjects = [
+        (_subject(folder, card, variant, alone=not several), variant)
+        for folder, card in zip(folders, cards, strict=True)
+        for variant in variants.values()
+    ]
     stored = []
-    for subject in subjects:
-        _describe(subject, chosen)
+    for subject, variant in subjects:
+        _describe(subject, variant)
         if not FLAGS.dry_run:
-            stored.append(subject.stored or _evaluate(subject, chosen))
-            _report(subject, stored[-1], chosen, alone=not several)
+            stored.append(subject.stored or _evaluate(subject, variant))
+            _report(subject, stored[-1], variant, alone=not several)
     if several:
-        _compare(report.short_names(folders), stored, chosen, output_dir)
+        names = list(variants) if len(variants) > 1 else report.short_names(folders)
+        _compare(names, stored, chosen, output_dir)
     elif not FLAGS.dry_run:
         app.say(f"next: python -m launch.export --run_dir={folders[0]} --export_dir=serving/{cards[0].dataset}")
+
+
+def _variants(folders: list[pathlib.Path], chosen: EvaluationOptions) -> dict[str, EvaluationOptions]:
+    """Returns the evaluations of each run by name: one, or with --each_removed one for each sensor taken away too."""
+    if not FLAGS.each_removed:
+        return {"": chosen}
+    names = model_cards.read_model_card(folders[0]).sensor_names
+    problem = "several runs" if len(folders) > 1 else "a run of one sensor" if len(names) < 2 else ""
+    if problem or chosen.without:
+        problem = problem or f"--without={','.join(chosen.without)}, which it says itself"
+        raise OptionError("--each_removed", problem, "one run of several sensors", "leave it out")
+    removed = {f"without {name}": dataclasses.replace(chosen, without=(name,)) for name in names}
+    return {"all sensors": chosen, **removed}
 
 
 def _check_one_task(folders: list[pathlib.Path], cards: list[model_cards.ModelCard]) -> None:
@@ -176,6 +208,7 @@ def _subject(folder: pathlib.Path, card: model_cards.ModelCard, chosen: Evaluati
     from eo_keras.evaluation import evaluate as evaluation
 
     records = _records(FLAGS.records_dir or runs.find_records(folder, card))
+    evaluation.check_without(chosen, card)
     evaluation.check_records(records.card, card, records.folder)
     records.split(chosen.split)
     model = runs.model_path(folder, chosen.model_name)

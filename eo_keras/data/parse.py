@@ -11,12 +11,17 @@ import tensorflow as tf
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.records import example as codec
 from eo_keras.records.data_card import DataCard, StoredImages
-from eo_keras.records.example import IMAGE, KEY, LABEL, MASK, VALID, VALIDITY, feature_of
+from eo_keras.records.example import DISTANCE, IMAGE, KEY, LABEL, MASK, VALID, VALIDITY, feature_of
 from eo_keras.records.inputs import InputBands, first_modality
 
 
 def parse_batch(
-    serialized: Any, card: DataCard, inputs: Sequence[InputBands] | None = None, *, with_keys: bool = False
+    serialized: Any,
+    card: DataCard,
+    inputs: Sequence[InputBands] | None = None,
+    *,
+    with_keys: bool = False,
+    with_distances: bool = False,
 ) -> dict[str, Any]:
     """Parses a batch of serialized examples inside a `tf.data` pipeline.
 
@@ -25,6 +30,7 @@ def parse_batch(
         card: the card of the records folder.
         inputs: the inputs to deliver; None for the first modality with all its bands.
         with_keys: whether to return the keys too.
+        with_distances: whether labels hold the classes of distances beside the mask's, along a last axis.
 
     Returns:
         `image` (batch, height, width, band) of the modality's dtype, of several inputs by their names; an example that
@@ -37,7 +43,8 @@ def parse_batch(
     # A card of several modalities has records that lack one.
     default = "" if card.others else None
     spec = {name: tf.io.FixedLenFeature([], tf.string, default) for name in features.values()}
-    spec |= {name: tf.io.FixedLenFeature([], tf.string) for name in ((MASK, VALIDITY) if dense else ())}
+    masks = (MASK, VALIDITY, *([DISTANCE] if with_distances else [])) if dense else ()
+    spec |= {name: tf.io.FixedLenFeature([], tf.string) for name in masks}
     if not dense:
         spec[LABEL] = tf.io.FixedLenFeature([], tf.int64)
     if with_keys:
@@ -50,14 +57,17 @@ def parse_batch(
     images = {one.name: select_bands(stored[one.modality], modalities[one.modality].bands, one.bands) for one in inputs}
     size = card.patch_size
     if dense:
-        mask, validity = (
+        mask, validity, *distance = (
             tf.reshape(tf.io.decode_raw(tf.io.decode_compressed(parsed[name], "ZLIB"), tf.uint8), (-1, size, size))
-            for name in (MASK, VALIDITY)
+            for name in masks
         )
         visible = validity == VALID
         if card.others:
             visible &= tf.reduce_any([_at_size(has_data(one), size) for one in stored.values()], axis=0)
-        label = tf.where(visible, mask, tf.constant(IGNORE, tf.uint8))
+        ignored = tf.constant(IGNORE, tf.uint8)
+        label = tf.where(visible, mask, ignored)
+        if distance:
+            label = tf.stack([label, tf.where(visible, distance[0], ignored)], axis=-1)
     else:
         label = tf.cast(parsed[LABEL], tf.int32)
     batch = {"image": unwrapped(images), "label": label}

@@ -51,6 +51,8 @@ class PipelineOptions:
             `eo_keras.data.augment.inputs.drop_modalities`.
         without: sensors whose images `evaluation` delivers without data, all dates and views of them; see
             `InputBands.sensor_name`.
+        distance: whether the labels of training tiles are (batch, height, width, 2): the mask's class and that of the
+            distance from the boundaries of objects.
     """
 
     batch_size: int
@@ -63,6 +65,7 @@ class PipelineOptions:
     inputs: tuple[InputBands, ...] | None = None
     modality_dropout: float = 0.0
     without: tuple[str, ...] = ()
+    distance: bool = False
 
     def __post_init__(self):
         """Checks the values."""
@@ -223,7 +226,7 @@ class TrainingDataset:
                 places, (image, labels) = batch
                 label = tf.gather(labels, places)
             else:
-                image, label, _ = _parse(batch, card, inputs)
+                image, label, _ = _parse(batch, card, inputs, options.distance)
             # Who reads shards of its own draws by itself; else the draws are those of the whole batch.
             draw = tf.stack([tf.constant(options.seed, tf.int64), step * share.workers + share.number])
             first, total = worker.number * self.batch_size, options.batch_size
@@ -247,12 +250,16 @@ class TrainingDataset:
         card = self._records.card
         images = {name: _aligned((self.examples, *shape), dtype) for name, shape, dtype in _layout(card, self.inputs)}
         images = unwrapped(images)
-        labels = _aligned((self.examples, *card.targets.shape(card.patch_size)), card.targets.dtype)
+        targets = (2,) if self._options.distance else ()
+        labels = _aligned((self.examples, *card.targets.shape(card.patch_size), *targets), card.targets.dtype)
         stored_bytes = sum(
             one.patch_size**2 * len(one.bands) * np.dtype(one.dtype).itemsize for one in card.modalities.values()
         )
         dataset = serialized(self._files, self._part).batch(max(1, min(PARSE_BATCH, _PARSE_BYTES // stored_bytes)))
-        dataset = dataset.map(lambda batch: _parse(batch, card, self.inputs)[:2], num_parallel_calls=PARALLEL_CALLS)
+        dataset = dataset.map(
+            lambda batch: _parse(batch, card, self.inputs, self._options.distance)[:2],
+            num_parallel_calls=PARALLEL_CALLS,
+        )
         filled = 0
         for image, label in reading(self._records, dataset.prefetch(1)):
             end = filled + len(label)
@@ -315,9 +322,11 @@ def evaluation(
     return finished(dataset)
 
 
-def _parse(serialized: tf.Tensor, card: DataCard, inputs: Sequence[InputBands]) -> tuple[Any, tf.Tensor, tf.Tensor]:
+def _parse(
+    serialized: tf.Tensor, card: DataCard, inputs: Sequence[InputBands], distance: bool = False
+) -> tuple[Any, tf.Tensor, tf.Tensor]:
     """Parses a batch and selects bands on the stored numbers."""
-    parsed = parse_batch(serialized, card, inputs, with_keys=True)
+    parsed = parse_batch(serialized, card, inputs, with_keys=True, with_distances=distance)
     return parsed["image"], parsed["label"], parsed["key"]
 
 
@@ -340,6 +349,7 @@ def kept_bytes(records: RecordDataset, options: PipelineOptions, examples: int) 
     inputs = records.inputs(options.bands, options.inputs)
     image = sum(math.prod(shape) * np.dtype(dtype).itemsize for _, shape, dtype in _layout(card, inputs))
     label = math.prod(card.targets.shape(card.patch_size)) * np.dtype(card.targets.dtype).itemsize
+    label *= 2 if options.distance else 1
     return examples * (image + label)
 
 

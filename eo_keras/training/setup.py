@@ -91,7 +91,7 @@ class TrainingData:
         if self.validation_name:
             # One limit for all that is kept.
             left = settings.cache_limit_bytes - self.train.kept_bytes
-            settings = dataclasses.replace(settings, cache_limit_bytes=left)
+            settings = dataclasses.replace(settings, cache_limit_bytes=left, distance=False)
             self.validation = pipelines.evaluation(records, settings, split, part=held_out, with_keys=True)
             self.validation_count = records.count(split, held_out)
         else:

@@ -219,7 +219,7 @@ def test_a_server_is_given_requests_to_warm_up_with(exported, loaded):
             answers = model.signatures[signature](**{name: tf.constant(values)})
             answered[signature] = answers["probabilities"].numpy()
         assert answered.keys() == report.inputs.keys()
-        image = serving._digital_numbers(run.card)[1:2]
+        image = serving._numbers(run.card)["image"][1:2]
         expected = model.serve(image)["probabilities"].numpy()
         assert all(np.array_equal(values, expected) for values in answered.values())
 
@@ -436,7 +436,7 @@ def test_an_interrupted_export_leaves_nothing(rgb, tmp_path, monkeypatch):
 
 def test_check_images_are_of_the_models_type(rgb, ms):
     for run in (rgb, ms):
-        images = serving._digital_numbers(run.card)
+        images = serving._numbers(run.card)["image"]
         assert images.shape == (6, 64, 64, len(run.card.bands)) and images.dtype == run.card.dtype
         assert images[:3].min() == 1 and images[3].max() > 0.99 * np.iinfo(run.card.dtype).max
         assert not images[5].any() and not images[4, 32:].any() and images[4, :32].all()
