@@ -33,7 +33,7 @@ from tfrecords_builder.sources.items import Content, Item, Patch, members_of, no
 from tfrecords_builder.sources.source import Facts
 
 _SIZE, _RESOLUTION_M = 256, 10.0
-_MASKS = "MASK"
+_MASKS, _WHITE = "MASK", 255
 _KINDS = r"(?P<kind>BEFORE|AFTER|MASK)/(?P<name>[^/]+)"
 _LAYOUTS = (
     re.compile(rf"(?P<root>(?:.*/)?)(?P<split>train|val|test)(?P<event>)/{_KINDS}"),
@@ -306,6 +306,10 @@ class Ombria:
         if item.member:
             files[first] = item.member
         images = {name: self._image(archive, files[name], name) for name in self.kinds if name in files}
+        for name, pixels in images.items():
+            # Sentinel-1's images have no number for "no data", but are white where the other sensor's hold none.
+            other = images.get(name.replace("s1", "s2"), pixels)
+            pixels[(pixels == _WHITE).all(axis=-1) & ~records.has_data(other)] = self.facts.nodata
         where = f"{archive.path}: {item.mask}"
         numbers = image_decoding.decode_png(archive.read(item.mask), where, (_SIZE, _SIZE))
         if strange := sorted(set(np.unique(numbers).tolist()) - set(_CLASS_OF)):
