@@ -74,5 +74,5 @@ def _weighted(factory: LayerFactory, x: Any, others: Sequence[Any], presences: S
     mean = factory.global_mean(evidence, f"{name}_mean", keepdims=True)
     mean = factory.relu(factory.convolution(mean, hidden, 1, f"{name}_reduced"), f"{name}_reduced_relu")
     channels = last(mean, x.shape[-1], "channels")
-    pixels = last(factory.conv_bn_relu(evidence, hidden, 3, f"{name}_pixels", padding="same"), 1, "pixels")
+    pixels = last(factory.conv_bn_relu(evidence, hidden, 1, f"{name}_pixels"), 1, "pixels")
     return Gate(dtype=factory.policy, name=f"{factory.prefix}{name}_gated")(x, channels, pixels, present)
