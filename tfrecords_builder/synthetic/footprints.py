@@ -34,7 +34,7 @@ CITIES = ("alderford", "brinehaven", "coldmere", "dunwick", "elmstead")
 """Names of the cities, whose districts are numbered from 1."""
 
 _ORIGIN = (500_000.0, 5_400_000.0)
-_APART_M = 1_000.0
+_APART_M = 3_000.0
 """Distance of neighboring districts."""
 
 _MARGIN_M = 24.0
