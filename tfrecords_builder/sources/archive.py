@@ -192,7 +192,10 @@ class Archive:
     def _check_size(self, member: str, size: int) -> None:
         if size > MAX_MEMBER_BYTES:
             raise SourceError(
-                f"{self.path}: {member}", f"it has {size:,} bytes", f"a patch of at most {MAX_MEMBER_BYTES:,} bytes"
+                f"{self.path}: {member}",
+                f"it has {size:,} bytes",
+                f"a patch of at most {MAX_MEMBER_BYTES:,} bytes",
+                "images that are cut into tiles may be larger in a folder on a local disk: unpack the archive there",
             )
 
 

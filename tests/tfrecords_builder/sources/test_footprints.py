@@ -22,6 +22,7 @@ from eo_keras.records.targets import DistanceClasses
 from tests.harness.archives import write_folder, write_zip
 from tests.harness.building import all_examples, built, bytes_of
 from tfrecords_builder import disk_usage
+from tfrecords_builder.sources import archive as archives
 from tfrecords_builder.synthetic import footprints as districts
 
 NAMED = {"pixel_size_m": 0.3, "tile_size": 32}
@@ -175,6 +176,16 @@ def test_large_images_are_cut_into_tiles_with_their_places(tmp_path, zipped):
     for name, count in seen.items():
         expected = np.repeat([1, 2, 1, 2, 1], [19, 13, 6, 13, 19])
         np.testing.assert_array_equal(count, np.repeat(expected[:, None], found[name][2].shape[1], 1))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_files_that_are_too_large_for_an_archive_are_read_from_a_folder(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 1000)
+    content = members(suffix=suffix)
+    card = built("footprints", write_folder(tmp_path / "a", content), tmp_path / "r", **NAMED)
+    assert card.splits["train"].examples == 8
+    with pytest.raises(SourceError, match=r"bytes; expected a patch of at most 1,000 bytes.*unpack the archive"):
+        built("footprints", write_zip(tmp_path / "a.zip", content), tmp_path / "s", **NAMED)
 
 
 def test_tiles_of_one_image_are_never_drawn_to_both_sides(tmp_path):

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import io
 import math
+import pathlib
 import struct
 import warnings
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def read_header(archive: Archive, member: str) -> Header:
         SourceError: if it cannot be read, or its numbers are of several types.
     """
     if _is_png(member):
-        return _png_header(archive.read(member), f"{archive.path}: {member}")
+        return _png_header(_data(archive, member), f"{archive.path}: {member}")
     with _reading(archive, member) as dataset:
         if len(types := set(dataset.dtypes)) != 1:
             raise SourceError(
@@ -164,11 +165,22 @@ _PNG_BANDS = {0: 1, 2: 3, 3: 1, 6: 4}
 _PNG_FORMS = "gray of 8 or 16 bits, a palette, RGB or RGBA of 8 bits"
 
 
+def _data(archive: Archive, member: str) -> bytes:
+    """Returns a file's bytes; those of a local folder may be larger than an archive's members."""
+    path = archive.local_path(member)
+    if path is None:
+        return archive.read(member)
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise SourceError(path, f"it cannot be read ({error.strerror})", "a source at rest", "build again") from None
+
+
 @functools.lru_cache(maxsize=_OPEN)
 def _picture(archive: Archive, member: str) -> np.ndarray:
     """Decodes a PNG to numbers (height, width, bands)."""
     where = f"{archive.path}: {member}"
-    data = archive.read(member)
+    data = _data(archive, member)
     header = _png_header(data, where)
     if header.height * header.width > _MOST_PIXELS:
         raise SourceError(where, f"a PNG of {header}", f"at most {_MOST_PIXELS:,} pixels", "write it as GeoTIFF")
