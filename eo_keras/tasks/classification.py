@@ -90,7 +90,11 @@ class Classification:
         """Returns no arguments."""
         return {}
 
-    def loss(self, options: TaskOptions, card: DataCard | None = None) -> LossFn:
+    def task_weights(self, options: TaskOptions) -> None:
+        """Returns None: there is one task."""
+        return None
+
+    def loss(self, options: TaskOptions, card: DataCard | None = None, weights: None = None) -> LossFn:
         """Returns softmax cross-entropy, as a mean over the examples of the global batch."""
 
         def loss_of(label: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

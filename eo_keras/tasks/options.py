@@ -94,6 +94,18 @@ class SegmentationOptions:
         choices=models.OUTPUT_STRIDES,
         help="Segmentation: pixels of the image between two of the backbone's last feature map.",
     )
+    distance_head: str = option(
+        "none",
+        choices=("none", *models.DISTANCE_HEADS),
+        help="Segmentation, records with distances: the network predicts them too, which sharpens boundaries; parallel "
+        "to the mask, or cascaded: the mask is predicted from them as well (Bischke et al. 2019, arXiv 1709.05932).",
+    )
+    distance_weight: float | None = option(
+        None,
+        minimum=0,
+        help="Segmentation, with `distance_head`: fixed weight of the loss of distances, where that of masks has 1. "
+        "Default: both are learned by the tasks' uncertainty (Kendall et al. 2018, arXiv 1705.07115).",
+    )
     backbone_run: str | None = option(
         None,
         path=True,
@@ -111,6 +123,14 @@ class SegmentationOptions:
                 "a loss with cross_entropy or focal",
                 "leave them out: every class counts the same in it already",
             )
+        if self.distance_weight is not None and not self.predicts_distances:
+            found = f"{self.distance_weight:g} without distances to predict"
+            raise OptionError("distance_weight", found, "a `distance_head`", "leave it out, or choose a head")
+
+    @property
+    def predicts_distances(self) -> bool:
+        """Whether the network predicts distance classes besides masks."""
+        return self.distance_head != "none"
 
     def for_patches(self, size: int) -> SegmentationOptions:
         """Returns these options with defaults that depend on the tiles' size.

@@ -16,6 +16,7 @@ from eo_keras.errors import OptionError
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.losses import class_weights as weighting
 from eo_keras.losses import segmentation
+from eo_keras.losses.uncertainty import TaskWeights
 from eo_keras.metrics import by_location, calibration, objects
 from eo_keras.metrics.by_location import Locations
 from eo_keras.metrics.mask_predictions import MaskPredictions, read_mask_predictions
@@ -32,6 +33,9 @@ from eo_keras.runs.model_card import ModelCard
 from eo_keras.tasks import training_loss
 from eo_keras.tasks.options import SegmentationOptions
 from eo_keras.tasks.task import EvaluationOptions, LossFn, Predicted, StepLoss, TaskOptions
+
+MASK, DISTANCE = "mask", "distance"
+"""Names of the two tasks of a network that predicts distances too."""
 
 _SAMPLED_PIXELS = 200_000
 _FEWEST_OF_TILE, _MOST_OF_TILE = 16, 1024
@@ -139,24 +143,45 @@ class Segmentation:
         return None
 
     def network(self, options: TaskOptions, card: DataCard) -> Mapping[str, Any]:
-        """Returns the output stride, for networks that have one."""
-        stride = options.segmentation.output_stride
+        """Returns the output stride, for networks that have one, and the head of distance classes."""
+        chosen, fields = options.segmentation, {}
         if models.MODELS[options.model].output_strides:
-            return {"output_stride": stride}
-        if stride != SegmentationOptions().output_stride:
-            found = f"{stride} for `model={options.model}`, which has none"
+            fields["output_stride"] = chosen.output_stride
+        elif chosen.output_stride != SegmentationOptions().output_stride:
+            found = f"{chosen.output_stride} for `model={options.model}`, which has none"
             raise OptionError("output_stride", found, remedy="leave it out")
-        return {}
+        if chosen.predicts_distances:
+            if card.distance is None:
+                raise OptionError(
+                    "distance_head",
+                    f"{chosen.distance_head} on records without distances",
+                    "records with a distance class of every pixel",
+                    "build them with `distance_classes`, or leave `distance_head` out",
+                )
+            fields |= {"distance_classes": card.distance.classes, "distance_head": chosen.distance_head}
+        return fields
 
-    def loss(self, options: TaskOptions, card: DataCard) -> LossFn:
-        """Returns the chosen loss over all labeled pixels of the global batch."""
+    def task_weights(self, options: TaskOptions) -> TaskWeights | None:
+        """Returns the weights of masks and distances, where both are predicted."""
+        if not options.segmentation.predicts_distances:
+            return None
+        fixed = options.segmentation.distance_weight
+        dtype = "float64" if options.dtype_policy == "float64" else "float32"
+        return TaskWeights((MASK, DISTANCE), None if fixed is None else (1.0, fixed), dtype)
+
+    def loss(self, options: TaskOptions, card: DataCard, weights: TaskWeights | None = None) -> LossFn:
+        """Returns the chosen loss over all labeled pixels of the global batch, with weights that of distances too."""
         chosen = segmentation.DenseLossOptions(
             kind=options.segmentation.loss,
             class_weights=class_weights(options.segmentation, card),
             focal_gamma=options.segmentation.focal_gamma,
             label_smoothing=options.label_smoothing,
         )
-        return pixel_loss(segmentation.DenseLoss(chosen, len(card.legend)))
+        mask = segmentation.DenseLoss(chosen, len(card.legend))
+        if weights is None:
+            return pixel_loss(mask)
+        distance = segmentation.DenseLoss(segmentation.DenseLossOptions(), card.distance.classes)
+        return distance_loss(mask, distance, weights)
 
     def loss_note(self, options: TaskOptions) -> str:
         """Returns why the losses must not be compared number by number."""
@@ -165,6 +190,8 @@ class Segmentation:
             special.append(f"the loss {chosen.loss}")
         if chosen.class_weights != "none":
             special.append(f"class weights ({chosen.class_weights})")
+        if chosen.predicts_distances:
+            special.append("the weighted loss of distances")
         return training_loss.note(options, augmented=chosen.augmentation is not None, special=special)
 
     def scorer(self, class_names: Sequence[str], **options: Any) -> MaskScorer:
@@ -293,16 +320,58 @@ def pixel_loss(loss: segmentation.DenseLoss) -> LossFn:
 
     def step_loss(outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
         (logits,) = outputs
-        ignored = tf.cast(IGNORE, label.dtype)
-        if weight is not None:
-            label = tf.where((weight > 0)[:, tf.newaxis, tf.newaxis], label, ignored)
-        value = loss.combine(segmentation.whole_sums(loss.terms(label, logits), training_loss.all_reduced))
-        # The same on every replica.
-        share = value / tf.cast(tf.distribute.get_replica_context().num_replicas_in_sync, value.dtype)
-        counted = training_loss.count(tf.not_equal(label, ignored))
-        return StepLoss(value, share, segmentation.right_pixels(label, logits), counted)
+        label = _counted(label, weight)
+        value = _over_all(loss, label, logits)
+        return _step_loss(value, label, logits)
 
     return step_loss
+
+
+def distance_loss(mask: segmentation.DenseLoss, distance: segmentation.DenseLoss, weights: TaskWeights) -> LossFn:
+    """Returns the weighted sum of the losses of masks and distances, each over all labeled pixels of the global batch.
+
+    Labels are (batch, height, width, 2): class of the mask and distance class, `IGNORE` where it is not known. What is
+    predicted correctly is counted of the masks.
+    """
+
+    def step_loss(outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
+        logits, distance_logits = outputs
+        label, distance_label = (_counted(label[..., place], weight) for place in (0, 1))
+        losses = {
+            MASK: _over_all(mask, label, logits),
+            DISTANCE: _over_all(distance, distance_label, distance_logits),
+        }
+        value = weights.combine(losses, tf.distribute.get_replica_context().num_replicas_in_sync)
+        parts = {f"{name}_loss": loss for name, loss in losses.items()}
+        parts |= {f"{name}_weight": tf.cast(one, value.dtype) for name, one in weights.weights().items()}
+        return _step_loss(value, label, logits, parts)
+
+    return step_loss
+
+
+def _counted(label: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
+    """Returns labels (batch, height, width) in which examples of weight 0 are ignored as a whole."""
+    if weight is None:
+        return label
+    return tf.where((weight > 0)[:, tf.newaxis, tf.newaxis], label, tf.cast(IGNORE, label.dtype))
+
+
+def _over_all(loss: segmentation.DenseLoss, label: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return loss.combine(segmentation.whole_sums(loss.terms(label, logits), training_loss.all_reduced))
+
+
+def _step_loss(
+    value: tf.Tensor, label: tf.Tensor, logits: tf.Tensor, parts: Mapping[str, tf.Tensor] | None = None
+) -> StepLoss:
+    """Returns a loss over all pixels, which is the same on every replica."""
+    replicas = tf.cast(tf.distribute.get_replica_context().num_replicas_in_sync, value.dtype)
+    return StepLoss(
+        value,
+        value / replicas,
+        segmentation.right_pixels(label, logits),
+        training_loss.count(tf.not_equal(label, tf.cast(IGNORE, label.dtype))),
+        {name: part / replicas for name, part in (parts or {}).items()},
+    )
 
 
 def class_weights(options: SegmentationOptions, card: DataCard) -> tuple[float, ...] | None:

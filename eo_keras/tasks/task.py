@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from eo_keras.losses.uncertainty import TaskWeights
+
 
 @dataclasses.dataclass(frozen=True)
 class StepLoss:
@@ -37,12 +39,15 @@ class StepLoss:
         value: its share of the loss; the shares of all replicas add up to it.
         correct: number of correct predictions, int32.
         counted: number of predictions, int32.
+        parts: its shares of what the loss is made of, such as `mask_loss` and `mask_weight`, by the names of columns in
+            the history; empty for a loss of one task.
     """
 
     objective: tf.Tensor
     value: tf.Tensor
     correct: tf.Tensor
     counted: tf.Tensor
+    parts: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
 
 
 LossFn = Callable[[Sequence["tf.Tensor"], "tf.Tensor", "tf.Tensor | None"], StepLoss]
@@ -55,6 +60,7 @@ class TaskOptions(Protocol):
 
     model: str
     batch_size: int
+    dtype_policy: str
     label_smoothing: float
     classification: ClassificationOptions
     segmentation: SegmentationOptions
@@ -174,8 +180,21 @@ class Task(Protocol):
         """
         ...
 
-    def loss(self, options: TaskOptions, card: DataCard) -> LossFn:
-        """Returns the loss of a training step."""
+    def task_weights(self, options: TaskOptions) -> TaskWeights | None:
+        """Returns new weights of the losses of several tasks, None for one; called in the strategy's scope."""
+        ...
+
+    def loss(self, options: TaskOptions, card: DataCard, weights: TaskWeights | None = None) -> LossFn:
+        """Returns the loss of a training step.
+
+        Args:
+            options: the options.
+            card: the card of the records.
+            weights: result of `task_weights`.
+
+        Raises:
+            OptionError: if an option does not fit the records.
+        """
         ...
 
     def loss_note(self, options: TaskOptions) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from eo_keras.errors import TrainingError
 from eo_keras.metrics.metric import LOSS, Metric
+
+if TYPE_CHECKING:
+    from eo_keras.training.step import StepResult
 
 
 @dataclasses.dataclass
@@ -22,15 +25,17 @@ class EpochProgress:
         right: number of training examples (of tiles, labeled pixels) that were predicted correctly.
         counted: of how many.
         seconds: time taken.
+        parts: what each step's loss is made of, by name; empty for a loss of one task.
     """
 
     losses: list[float] = dataclasses.field(default_factory=list)
     right: int = 0
     counted: int = 0
     seconds: float = 0.0
+    parts: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
-    def add(self, results: Iterable[tuple[Any, Any, Any]], first_step: int, epoch: int) -> None:
-        """Adds the results of steps: loss, number of correct predictions, and number of predictions.
+    def add(self, results: Iterable[StepResult], first_step: int, epoch: int) -> None:
+        """Adds the results of steps.
 
         Args:
             results: one entry a step.
@@ -40,10 +45,12 @@ class EpochProgress:
         Raises:
             TrainingError: if a loss is not finite; the step is named.
         """
-        for loss, right, counted in results:
+        for loss, right, counted, parts in results:
             self.losses.append(float(loss))
             self.right += int(right)
             self.counted += int(counted)
+            for name, part in parts.items():
+                self.parts.setdefault(name, []).append(float(part))
             if not math.isfinite(self.losses[-1]):
                 step = f"step {first_step + len(self.losses)} (epoch {epoch + 1})"
                 raise _not_finite(step, "the loss", self.losses[-1], epoch)
@@ -61,6 +68,7 @@ class EpochProgress:
             "epoch": epoch + 1,
             "step": (epoch + 1) * steps,
             "loss": float(np.mean(self.losses)),
+            **{name: float(np.mean(values)) for name, values in self.parts.items()},
             "accuracy": self.right / max(1, self.counted),
             "val_loss": None,
             "val_accuracy": None,
@@ -69,10 +77,23 @@ class EpochProgress:
             "seconds": round(self.seconds, 3),
         }
 
-    def curves(self, epoch: int, rate: Callable[[int, int], float], steps: int) -> list[tuple[int, float, float]]:
-        """Returns step, loss and learning rate of about 50 of an epoch's steps, so far; arguments as for `row`."""
+    def curves(self, epoch: int, rate: Callable[[int, int], float], steps: int) -> list[tuple[int, dict[str, float]]]:
+        """Returns about 50 of an epoch's steps, so far, each with its loss, what that is made of, and learning rate.
+
+        Args:
+            epoch: as for `row`.
+            rate: likewise.
+            steps: number of the epoch's steps.
+        """
         shown = range(0, len(self.losses), max(1, steps // 50))
-        return [(epoch * steps + k + 1, self.losses[k], rate(epoch, k)) for k in shown]
+        series = {"loss": self.losses, **self.parts}
+        return [
+            (
+                epoch * steps + k + 1,
+                {name: values[k] for name, values in series.items()} | {"learning_rate": rate(epoch, k)},
+            )
+            for k in shown
+        ]
 
 
 def check_validation(scores: Mapping[str, Any], epoch: int) -> None:

@@ -173,8 +173,9 @@ def make_optimizer(
         optimizer.rates = [1.0 if turned else ratio for turned in optimizer.turned]
     if options.layer_decay < 1:
         deepest = max(groups.values())
-        # A variable's path begins with its layer's name.
-        powers = [options.layer_decay ** (deepest - groups[one.path.split("/")[0]]) for one in variables]
+        # A variable's path begins with its layer's name; those of a loss are of no layer, and have the head's rate.
+        depths = [groups.get(one.path.split("/")[0], deepest) for one in variables]
+        powers = [options.layer_decay ** (deepest - depth) for depth in depths]
         optimizer.rates = [rate * power for rate, power in zip(optimizer.rates, powers, strict=True)]
     if scale_loss:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)

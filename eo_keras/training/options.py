@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from eo_keras import models
-from eo_keras.core.options import check, documented, nested, nested_fields, option, result_names, with_present_names
+from eo_keras.core.options import (
+    check,
+    documented,
+    fields,
+    nested,
+    nested_fields,
+    option,
+    result_names,
+    with_present_names,
+)
 from eo_keras.core.serialization import to_json
 from eo_keras.data.augment.options import NO_AUGMENTATION
 from eo_keras.errors import OptionError, RunError
@@ -352,6 +361,8 @@ class TrainingOptions:
 def stored_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the options in a checkpoint or model card, those of older versions with present names and defaults.
 
+    Options that a version did not have get their defaults.
+
     Args:
         values: options by name, as JSON gives them back.
     """
@@ -363,7 +374,22 @@ def stored_options(values: Mapping[str, Any]) -> dict[str, Any]:
             # None stood for an augmentation that changes nothing.
             if "augmentation" in own:
                 present[name]["augmentation"] = present[name].get("augmentation") or to_json(NO_AUGMENTATION)
-    return present
+    return _with_defaults(TrainingOptions, present)
+
+
+def _with_defaults(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values with the defaults of options that an older version did not have: they change nothing."""
+    added = {
+        field.name: to_json(field.default)
+        for field in fields(kind)
+        if field.option.affects_result and not field.required and field.name not in values
+    }
+    inner = {
+        name: _with_defaults(one, values[name])
+        for name, one in nested_fields(kind).items()
+        if isinstance(values.get(name), Mapping)
+    }
+    return {**values, **added, **inner}
 
 
 def check_resumable(options: TrainingOptions, state: Mapping[str, Any], data_fingerprint: str) -> None:

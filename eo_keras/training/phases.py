@@ -65,8 +65,16 @@ class PhaseOptions:
     scale_loss: bool = False
 
 
-def make_phases(options: PhaseOptions, model: keras.Model, steps: int) -> list[Phase]:
+def make_phases(
+    options: PhaseOptions, model: keras.Model, steps: int, variables_of_loss: Sequence[Any] = ()
+) -> list[Phase]:
     """Returns the phases of a run in their order; called in the strategy's scope.
+
+    Args:
+        options: options of the phases.
+        model: the model.
+        steps: steps in an epoch.
+        variables_of_loss: variables that every phase trains besides the model's.
 
     Raises:
         OptionError: if a warm-up or a decay does not lie within the phase of the whole network.
@@ -74,7 +82,7 @@ def make_phases(options: PhaseOptions, model: keras.Model, steps: int) -> list[P
 
     def phase(title, first, epochs, chosen):
         models.set_trainable(model, only_head=title == "head", frozen_batch_norm=options.frozen_batch_norm)
-        variables = list(model.trainable_variables)
+        variables = [*model.trainable_variables, *variables_of_loss]
         schedule = optimizers.make_schedule(chosen, epochs, steps)
         optimizer = optimizers.make_optimizer(
             chosen,

@@ -71,7 +71,7 @@ class Selection:
     def end_epoch(
         self,
         row: dict[str, Any],
-        points: list[tuple[int, float, float]],
+        points: list[tuple[int, dict[str, float]]],
         output: OutputFolder,
         logger: TensorBoardLogger,
         progress: Callable[[str, int, int], None] | None,
@@ -80,7 +80,7 @@ class Selection:
 
         Args:
             row: the epoch's line of the history, to which the scores are added.
-            points: its steps, losses and learning rates, for TensorBoard.
+            points: some of its steps, for TensorBoard.
             output: the run folder.
             logger: writes TensorBoard's files.
             progress: called with (stage, done, total) batches.
@@ -124,7 +124,9 @@ class Selection:
 
     def warning(self, row: Mapping[str, Any]) -> str | None:
         """Returns a warning where an epoch's validation fails because of batch normalization's moving moments."""
-        if self._data.validation is None or not row["val_loss"] > moments.FAR * row["loss"]:
+        # Of several tasks, validation has the loss of masks alone.
+        training = row.get("mask_loss", row["loss"])
+        if self._data.validation is None or not row["val_loss"] > moments.FAR * training:
             return None
         return moments.disagreement(self._network.inference, next(iter(self._data.validation)))
 

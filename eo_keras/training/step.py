@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -32,6 +32,22 @@ class StepOptions:
     ema: float = 0.0
     frozen_batch_norm: bool = False
     jit_compile: bool = False
+
+
+class StepResult(NamedTuple):
+    """Result of a step.
+
+    Attributes:
+        loss: the loss of the global batch.
+        right: number of correct predictions, of examples of weight above 0 or of their labeled pixels.
+        counted: number of predictions.
+        parts: what the loss is made of, see `eo_keras.tasks.task.StepLoss`.
+    """
+
+    loss: tf.Tensor
+    right: tf.Tensor
+    counted: tf.Tensor
+    parts: dict[str, tf.Tensor]
 
 
 class TrainStep:
@@ -69,7 +85,7 @@ class TrainStep:
                 self.step, autograph=False, jit_compile=self._options.jit_compile or None
             )
 
-    def __call__(self, *batch: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def __call__(self, *batch: Any) -> StepResult:
         """Takes a step, compiled; see `step`."""
         return self._compiled[self._phase.title](*batch)
 
@@ -77,18 +93,18 @@ class TrainStep:
         """Traces a step on batches of a specification, so that errors are raised before the first step."""
         self._compiled[self._phase.title].get_concrete_function(*batch)
 
-    def step(self, image: Any, label: Any, weight: Any = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def step(self, image: Any, label: Any, weight: Any = None) -> StepResult:
         """Takes one step.
 
         Args:
             image: digital numbers (batch, height, width, band), distributed.
-            label: integers (batch,), of segmentation (batch, height, width), distributed.
+            label: integers (batch,), of segmentation (batch, height, width), with distances (batch, height, width, 2),
+                distributed.
             weight: real numbers (batch,), distributed: weight of each example, 0 for one that only fills
                 the batch; None where each counts 1.
 
         Returns:
-            The loss of the global batch; the number of correct predictions, of examples of weight above 0 or of their
-            labeled pixels; and the number of predictions.
+            The result over all devices.
         """
         phase = self._phase
 
@@ -98,13 +114,18 @@ class TrainStep:
                 result = self._loss(outputs, label, weight)
                 scaled = phase.optimizer.scale_loss(result.objective)
             phase.optimizer.apply(tape.gradient(scaled, phase.variables), phase.variables)
-            return result.value, result.correct, result.counted
+            return StepResult(result.value, result.correct, result.counted, dict(result.parts))
 
         arguments = (image, label) if weight is None else (image, label, weight)
         result = self._strategy.run(replica_step, arguments)
         if self._averages:
             self._move_averages()
-        return tuple(self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in result)
+
+        def added(value):
+            return self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+
+        *sums, parts = result
+        return StepResult(*map(added, sums), {name: added(part) for name, part in parts.items()})
 
     def _move_averages(self) -> None:
         # Shorter memory at first, or the average would long be one of the initial weights.

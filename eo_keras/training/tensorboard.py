@@ -19,7 +19,7 @@ NUM_SAMPLES = 8
 """Number of validation examples that are drawn with their predictions; TensorBoard's thumbnails are small."""
 
 _TRAINING = ("loss", "accuracy", "learning_rate", "images_per_second")
-"""Columns of the history that are shown for training; all are for validation."""
+"""Columns of the history that are shown for training, besides what the loss is made of; all are for validation."""
 
 
 class TensorBoardLogger:
@@ -47,12 +47,12 @@ class TensorBoardLogger:
         inside = [name for name in output.listed() if name.startswith(f"{event_files.TENSORBOARD_DIR}/")]
         output.remove([name for name in inside if name not in kept])
 
-    def steps(self, epoch: int, points: Sequence[tuple[int, float, float]]) -> None:
+    def steps(self, epoch: int, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Writes steps of the current epoch.
 
         Args:
             epoch: number of the epoch, counted from 1.
-            points: step, loss and learning rate of all its steps so far that are to be shown; those that were shown
+            points: all its steps so far that are to be shown, each with its numbers by name; those that were shown
                 before are skipped.
         """
         name = name_of(TRAIN, STEPS, epoch)
@@ -65,22 +65,23 @@ class TensorBoardLogger:
         new = points[self._written :]
         self._written = len(points)
         if new:
-            summaries = [(step, event_files.scalar("step/loss", loss)) for step, loss, _ in new]
-            summaries += [(step, event_files.scalar("step/learning_rate", rate)) for step, _, rate in new]
+            summaries = [
+                (step, event_files.scalar(f"step/{name}", numbers[name])) for name in new[0][1] for step, numbers in new
+            ]
             with files.storage_errors(path), open(path, "ab") as file:
                 file.write(event_files.events(summaries))
 
     def epoch(
         self,
         row: Mapping[str, float | None],
-        steps: Sequence[tuple[int, float, float]],
+        steps: Sequence[tuple[int, Mapping[str, float]]],
         pictures: Mapping[str, bytes],
     ) -> None:
         """Writes one epoch.
 
         Args:
             row: its line of the history.
-            steps: step, loss and learning rate of some of its steps.
+            steps: some of its steps, as for `steps`.
             pictures: PNG images by name, of validation examples.
         """
         epoch = row["epoch"]
@@ -88,13 +89,14 @@ class TensorBoardLogger:
         name = name_of(TRAIN, STEPS, epoch)
         self._output.note({name: Written.of_file(self._output.path(name))})
         found: dict[str, list] = {TRAIN: [], VALIDATION: []}
+        shown = {*_TRAINING, *steps[0][1]}
         if epoch == 1:
             # Shown with its line breaks and spaces.
             lines = "\n".join(f"    {line}" for line in self._flags.splitlines())
             found[TRAIN].append((0, event_files.text("flags", lines)))
         for column, value in row.items():
             name = column.removeprefix("val_")
-            if value is not None and (name != column or name in _TRAINING):
+            if value is not None and (name != column or name in shown):
                 found[TRAIN if name == column else VALIDATION].append(
                     (epoch, event_files.scalar(f"epoch/{name}", value))
                 )

@@ -85,19 +85,22 @@ class Trainer:
         self.steps = options.steps_per_epoch or self.data.train.steps
         self.network = Network(_network_options(options, self.task, records), self.data, strategy, worker)
         with strategy.scope():
+            weights = self.task.task_weights(options)
+            of_loss = () if weights is None else weights.variables
             self.train_step = stepping.TrainStep(
                 self.network.model,
                 strategy,
                 stepping.StepOptions(options.ema, options.frozen_batch_norm, options.jit_compile),
-                self.task.loss(options, records.card),
+                self.task.loss(options, records.card, weights),
                 self.network.averages,
             )
-            self.phases = phases.make_phases(_phase_options(options), self.network.model, self.steps)
+            self.phases = phases.make_phases(_phase_options(options), self.network.model, self.steps, of_loss)
             distribution.desynchronize_dropout(models.seed_states(self.network.model), strategy, worker)
         self._groups = {
             "weights": self.network.model.weights,
             "random": models.seed_states(self.network.model),
             "averages": self.network.averages,
+            "loss": of_loss,
             **{f"optimizer-{phase.title}": phase.optimizer.variables for phase in self.phases},
         }
         selecting = SelectionOptions(options.epochs, self.task.loss_note(options), to_json(options))

@@ -30,9 +30,13 @@ REDUCED = {
 }
 """Reduced builds; ResNet-101 is ResNet-50 with more of the same blocks."""
 
-EVERY_KIND = ("googlenet", "deeplab_resnet50")
+EVERY_KIND = ("googlenet", "deeplab_resnet50", "segnet")
 """Reduced builds that together have all that devices share: moments of batch normalization after every kind of
-convolution and of the whole image's mean, and the losses of classifiers, of auxiliary ones, and of masks."""
+convolution and of the whole image's mean, and the losses of classifiers, of auxiliary ones, of masks, and of masks and
+distances with the weights of both."""
+
+DISTANCES = {"segnet": 5}
+"""Numbers of distance classes that networks predict too."""
 
 OPTIMIZERS = {"inception_v3": ("rmsprop", 1e-4), "compact": ("rmsprop", 1e-4), "googlenet": ("adamw", 1e-3)}
 """Optimizers and rates of reduced builds; the others, and all full networks, take sgd. Where a gradient is about 0,
@@ -55,8 +59,11 @@ def batches():
     return images.astype(np.uint8), labels.astype(np.int32), weights
 
 
-SEGMENTATION = {"deeplab_resnet50": {"backbone": "resnet", "blocks": (1, 1), "width": 4, "depth": 8, "low_depth": 4}}
-"""Reduced builds of segmentation networks, of two stages, which is a stride of 8."""
+SEGMENTATION = {
+    "deeplab_resnet50": {"backbone": "resnet", "blocks": (1, 1), "width": 4, "depth": 8, "low_depth": 4},
+    "segnet": {"blocks": ((1, 4), (1, 8))},
+}
+"""Reduced builds of segmentation networks; two stages of a ResNet are a stride of 8."""
 
 
 def masks(labels):
@@ -68,13 +75,23 @@ def masks(labels):
     return labels.astype(np.int32)
 
 
-def mask_loss():
+def with_distances(labels):
+    """Masks, and beside them classes of their own, that differ from left to right and are known of other pixels."""
+    distances = np.broadcast_to(np.arange(SIZE) * 5 // SIZE, labels.shape).copy()
+    distances[..., ::7, :] = UNKNOWN
+    return np.stack([labels, distances], axis=-1).astype(np.int32)
+
+
+def mask_loss(weights=None, distance_classes=None):
     """Both kinds of sums: those of pixels, and those of classes that are divided by each other."""
     from eo_keras.losses import segmentation
-    from eo_keras.tasks.segmentation import pixel_loss
+    from eo_keras.tasks.segmentation import distance_loss, pixel_loss
 
     options = segmentation.DenseLossOptions("cross_entropy+dice")
-    return pixel_loss(segmentation.DenseLoss(options, CLASSES))
+    mask = segmentation.DenseLoss(options, CLASSES)
+    if weights is None:
+        return pixel_loss(mask)
+    return distance_loss(mask, segmentation.DenseLoss(segmentation.DenseLossOptions(), distance_classes), weights)
 
 
 def mask_metrics(inference, images, labels):
@@ -89,6 +106,7 @@ def train(name, arguments, strategy, optimizer):
     import tensorflow as tf
 
     from eo_keras import models, tasks
+    from eo_keras.losses.uncertainty import TaskWeights
     from eo_keras.tasks.predictor import Predictor
     from eo_keras.training import phases, step
     from eo_keras.training.options import OptimizerOptions, TrainingOptions
@@ -102,7 +120,9 @@ def train(name, arguments, strategy, optimizer):
         spec = models.NetworkSpec(
             {models.IMAGE: image},
             CLASSES,
-            output_stride=8 if arguments is SEGMENTATION.get(name) else None,
+            output_stride=8 if "depth" in arguments and arguments is SEGMENTATION.get(name) else None,
+            distance_classes=DISTANCES.get(name),
+            distance_head="cascaded",
             synchronized=strategy.num_replicas_in_sync > 1,
             dtype_policy="float64",
             dropout=0.0,
@@ -110,17 +130,22 @@ def train(name, arguments, strategy, optimizer):
         )
         model = dataclasses.replace(models.MODELS[name], arguments=arguments)(name, spec)
         averages = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights]
-        loss = mask_loss() if masked else tasks.get("classification").loss(options)
+        weights = TaskWeights(("mask", "distance"), dtype="float64") if name in DISTANCES else None
+        loss = tasks.get("classification").loss(options)
+        if masked:
+            loss = mask_loss(weights, DISTANCES.get(name))
         stepper = step.TrainStep(model, strategy, step.StepOptions(ema=0.9), loss, averages)
-        stepper.enter(phases.make_phases(phases.PhaseOptions(1, 0, optimizer, optimizer), model, STEPS)[0])
+        of_loss = () if weights is None else weights.variables
+        stepper.enter(phases.make_phases(phases.PhaseOptions(1, 0, optimizer, optimizer), model, STEPS, of_loss)[0])
         inference = models.inference_model(model, SIZE)
-    images, labels, weights = batches()
+    images, labels, example_weights = batches()
     labels = masks(labels) if masked else labels
-    dataset = tf.data.Dataset.from_tensor_slices((images, labels, weights))
+    targets = with_distances(labels) if name in DISTANCES else labels
+    dataset = tf.data.Dataset.from_tensor_slices((images, targets, example_weights))
     steps = [stepper(*batch) for batch in strategy.experimental_distribute_dataset(dataset)]
     models.copy_weights(model, inference)
     # Eleven examples in batches of eight: of the last batch, two devices hold three examples and none.
-    rest = [part.reshape(-1, *part.shape[2:])[: 2 * BATCH] for part in (images, labels, weights)]
+    rest = [part.reshape(-1, *part.shape[2:])[: 2 * BATCH] for part in (images, labels, example_weights)]
     if masked:
         metrics = mask_metrics(inference, *rest[:2])
     else:
@@ -133,11 +158,12 @@ def train(name, arguments, strategy, optimizer):
     moving = [one for one in model.weights if one.name.startswith("moving_")]
     others = [one for one in model.weights if not one.name.startswith("moving_")]
     return {
-        "losses": np.array([float(loss) for loss, _, _ in steps]),
-        "right": np.array([int(right) for _, right, _ in steps]),
+        "losses": np.array([float(loss) for loss, *_ in steps]),
+        "right": np.array([int(right) for _, right, *_ in steps]),
         "metrics": np.array(metrics),
         "statistics": np.concatenate([one.numpy().ravel() for one in moving]),
-        "weights": np.concatenate([one.numpy().ravel() for one in others]),
+        "weights": np.concatenate([one.numpy().ravel() for one in (*others, *of_loss)]),
+        "parts": np.array([[float(part) for part in parts.values()] for *_, parts in steps]),
         "averages": np.concatenate([one.numpy().ravel() for one in averages]),
     }
 

@@ -84,13 +84,14 @@ def test_a_loss_counts_valid_examples_alone(short_training, tmp_path):
     bias = np.linspace(-1, 1, 10).astype(np.float32)
     logits.bias.assign(bias)
     weight = tf.constant([1.0, 0.5] + [0.0] * 14)
-    loss, right, counted = trainer.train_step(image, label, weight)
+    loss, right, counted, _ = trainer.train_step(image, label, weight)
     each = classification.softmax_cross_entropy(label[:2], tf.stack([bias, bias])).numpy()
     assert float(loss) == pytest.approx((each[0] + 0.5 * each[1]) / 1.5, rel=1e-5)
     assert int(right) == int((label[:2].numpy() == 9).sum())
     assert int(counted) == 2
     # A batch without a valid example costs nothing, and no weight becomes NaN.
-    nothing, *none = trainer.train_step(image, label, tf.zeros(16))
+    nothing, *none, parts = trainer.train_step(image, label, tf.zeros(16))
+    assert parts == {}
     assert float(nothing) == 0 and list(map(int, none)) == [0, 0] and np.isfinite(logits.bias.numpy()).all()
 
 
@@ -105,7 +106,7 @@ def test_auxiliary_classifiers_count_as_much_as_they_are_told(short_training, tm
     for name in ("logits", "aux1_logits", "aux2_logits"):
         for weight in trainer.network.model.get_layer(name).weights:
             weight.assign(tf.zeros(weight.shape))
-    loss, _, _ = trainer.train_step.step(*next(iter(trainer.data.train.steps_from(0, 1))))
+    loss, *_ = trainer.train_step.step(*next(iter(trainer.data.train.steps_from(0, 1))))
     assert float(loss) == pytest.approx(np.log(10) * 1.5, rel=1e-5)
     assert not [layer.name for layer in trainer.network.inference.layers if "aux" in layer.name]
 

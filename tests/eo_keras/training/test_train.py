@@ -131,7 +131,7 @@ def test_tensorboard_shows_scalars_and_pictures(ended):
 
 def test_steps_are_shown_while_an_epoch_is_under_way_and_once_after_a_resumption(tmp_path):
     output = runs.output_folder(tmp_path / "run")
-    points = [(step, 1 / step, 0.1) for step in range(1, 41)]
+    points = [(step, {"loss": 1 / step, "learning_rate": 0.1}) for step in range(1, 41)]
 
     def shown():
         events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "train"), {"tensors": 0}).Reload()
