@@ -10,9 +10,11 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 from tests.harness.archives import make, ms_zip, rgb_zip  # noqa: E402, F401
 from tests.harness.trainings import (  # noqa: E402, F401
+    distance_records,
     finished,
     finished_on_tiles,
     rgb_records,
+    short_distance_training,
     short_tile_training,
     short_training,
     tile_records,

@@ -90,6 +90,10 @@ class Classification:
         """Returns no arguments."""
         return {}
 
+    def with_distances(self, options: TaskOptions) -> bool:
+        """Returns False: images have one class."""
+        return False
+
     def task_weights(self, options: TaskOptions) -> None:
         """Returns None: there is one task."""
         return None

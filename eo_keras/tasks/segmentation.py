@@ -161,6 +161,10 @@ class Segmentation:
             fields |= {"distance_classes": card.distance.classes, "distance_head": chosen.distance_head}
         return fields
 
+    def with_distances(self, options: TaskOptions) -> bool:
+        """Returns whether the network predicts distances."""
+        return options.segmentation.predicts_distances
+
     def task_weights(self, options: TaskOptions) -> TaskWeights | None:
         """Returns the weights of masks and distances, where both are predicted."""
         if not options.segmentation.predicts_distances:

@@ -180,6 +180,10 @@ class Task(Protocol):
         """
         ...
 
+    def with_distances(self, options: TaskOptions) -> bool:
+        """Returns whether training labels hold classes of distances beside those of masks."""
+        ...
+
     def task_weights(self, options: TaskOptions) -> TaskWeights | None:
         """Returns new weights of the losses of several tasks, None for one; called in the strategy's scope."""
         ...

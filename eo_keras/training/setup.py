@@ -28,6 +28,7 @@ class DataOptions:
         cache_gb: limit in gigabytes of the examples that are kept in memory.
         validation_from_train: fraction of the training examples that is held out where there is no split val.
         modality_dropout: probability that a training image loses a sensor.
+        distance: whether training labels hold classes of distances beside those of masks.
     """
 
     batch_size: int
@@ -37,6 +38,7 @@ class DataOptions:
     cache_gb: float
     validation_from_train: float
     modality_dropout: float = 0.0
+    distance: bool = False
 
 
 class TrainingData:
@@ -85,6 +87,7 @@ class TrainingData:
             cache=options.cache_gb > 0,
             cache_limit_bytes=int(options.cache_gb * 1e9),
             modality_dropout=options.modality_dropout,
+            distance=options.distance,
         )
         self.train = pipelines.TrainingDataset(records, settings, part=kept, input_context=worker.input_context)
         self.validation_count = 0

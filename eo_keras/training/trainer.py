@@ -293,6 +293,7 @@ def _data_options(options: TrainingOptions, task: Task, records: pipelines.Recor
         cache_gb=options.cache_gb,
         validation_from_train=options.validation_from_train,
         modality_dropout=options.modality_dropout,
+        distance=task.with_distances(options),
     )
 
 

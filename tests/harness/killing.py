@@ -8,6 +8,7 @@ moment drawn from its whole length, with files half written as it happens.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -61,6 +62,11 @@ OF_TASK = {
 def options(records, folder, **changes):
     """Returns options under which everything with a state takes part: optimizer, averages, dropout, order, sizes."""
     tiny.register()
+    card = cards.read_data_card(records)
+    of_task = OF_TASK[card.task]
+    if card.distance:
+        segmentation = dataclasses.replace(of_task["segmentation"], distance_head="cascaded")
+        of_task = {"model": tiny.SEGNET, "segmentation": segmentation}
     return TrainingOptions(
         str(records),
         str(folder),
@@ -73,7 +79,7 @@ def options(records, folder, **changes):
         checkpoint_steps=3,
         deterministic=True,
         seed=5,
-        **OF_TASK[cards.read_data_card(records).task],
+        **of_task,
         **changes,
     )
 

@@ -1,5 +1,7 @@
 """Records built from the generated world, and runs trained on them."""
 
+import hashlib
+
 import pytest
 
 from tests.harness import figures, tiny
@@ -39,6 +41,35 @@ def tile_records(tmp_path_factory):
     return folder / "records"
 
 
+@pytest.fixture(scope="session")
+def distance_records(tile_records, tmp_path_factory):
+    """The same tiles with five distance classes of the residential land, known where the mask is."""
+    import dataclasses
+
+    from eo_keras.geo.distance_classes import distance_classes
+    from eo_keras.records import data_card as cards
+    from eo_keras.records import example as codec
+    from eo_keras.records import tfrecord
+    from eo_keras.records.targets import DistanceClasses
+
+    folder, card = tmp_path_factory.mktemp("distances") / "records", cards.read_data_card(tile_records)
+    folder.mkdir()
+    kinds, splits_of = DistanceClasses(8.0, 5, "Residential"), {}
+    label = card.legend.label_of(kinds.objects)
+    for name, split in card.splits.items():
+        shards = []
+        for shard in split.shards:
+            with open(folder / shard.name, "wb") as file:
+                for example in codec.read_examples(tile_records / shard.name):
+                    tile = dataclasses.replace(example.tile, distance=distance_classes(example.tile.mask, label, kinds))
+                    tfrecord.write_record(file, codec.encode(dataclasses.replace(example, tile=tile)))
+            data = (folder / shard.name).read_bytes()
+            shards.append(cards.Shard(shard.name, shard.examples, len(data), hashlib.sha256(data).hexdigest()))
+        splits_of[name] = dataclasses.replace(split, shards=tuple(shards))
+    cards.write_card(dataclasses.replace(card, distance=kinds, splits=splits_of).with_fingerprint(), folder)
+    return folder
+
+
 def _short(records, **options):
     """Returns options of three epochs of four steps; the run folder is to be filled in."""
     from eo_keras.training.options import TrainingOptions
@@ -64,6 +95,16 @@ def short_tile_training(tile_records):
 
     segmentation = SegmentationOptions(augmentation=CropAugmentation(crop=32))
     return _short(tile_records, model=tiny.SEGMENTER, batch_size=4, segmentation=segmentation)
+
+
+@pytest.fixture(scope="session")
+def short_distance_training(distance_records):
+    """Options of a short training of a small SegNet that predicts distances too."""
+    from eo_keras.data.augment.options import CropAugmentation
+    from eo_keras.training.options import SegmentationOptions
+
+    segmentation = SegmentationOptions(augmentation=CropAugmentation(crop=32), distance_head="cascaded")
+    return _short(distance_records, model=tiny.SEGNET, batch_size=4, segmentation=segmentation)
 
 
 def _run(options, folder):

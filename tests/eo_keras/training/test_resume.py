@@ -29,9 +29,12 @@ def end_and_compare(records, folder, *words):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("task", ["classification", pytest.param("segmentation", marks=pytest.mark.slow)])
-def test_a_run_that_was_killed_and_terminated_ends_in_the_same_bits(request, tmp_path, task):
-    records = request.getfixturevalue({"classification": "rgb_records", "segmentation": "tile_records"}[task])
+@pytest.mark.parametrize(
+    "records",
+    ["rgb_records", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tile_records", "distance_records"))],
+)
+def test_a_run_that_was_killed_and_terminated_ends_in_the_same_bits(request, tmp_path, records):
+    records = request.getfixturevalue(records)
     ends = {"codes": [-signal.SIGKILL, 143, 0], "differences": []}
     assert end_and_compare(records, tmp_path) == {"signals": ends}
 
