@@ -35,6 +35,9 @@ KINDS = {"s1": (("VV", "VH"), "float32", -12.0, 5.0), "height": (("height",), "f
 UNDER_JAX = ("resnet50", "googlenet", "compact", "deeplab_resnet50", "deeplab_xception65", "segnet")
 """Reduced networks that have every kind of layer between them; JAX takes seconds to compile each."""
 
+FUSED_INPUTS, FUSED_RATIOS = ("s2", "s2_before", "s1"), {"s1": 2}
+"""Inputs of a reduced fusion, and the ratio of the coarser one."""
+
 RATES = {
     "inception_v3": {"dropout": 0.2},
     "googlenet": {"aux1_dropout": 0.7, "aux2_dropout": 0.7, "dropout": 0.4},
@@ -97,6 +100,20 @@ def reduced(name: str, spec: models.NetworkSpec | None = None, **choices) -> ker
         **choices: attributes of that specification.
     """
     return reduced_info(name)(name, spec or network_spec(**{"seed": 3, "zero_last_gamma": False} | choices))
+
+
+def reduced_fusion(fusion: str, dates: str | None, **choices) -> keras.Model:
+    """Returns the reduced DeepLabv3+ of two stages for `FUSED_INPUTS`; choices are attributes of the specification."""
+    choices = {"seed": 3, "zero_last_gamma": False, "output_stride": 8, "ratios": FUSED_RATIOS} | choices
+    spec = several_inputs(choices.pop("names", FUSED_INPUTS), fusion=fusion, dates=dates, **choices)
+    return reduced_info("deeplab_resnet50", blocks=(1, 1))("deeplab_resnet50", spec)
+
+
+def fused_images() -> dict[str, np.ndarray]:
+    """Returns two examples of odd size for `reduced_fusion`, of which the first lacks the radar image."""
+    found = several_images(FUSED_INPUTS, 33, 41, FUSED_RATIOS)
+    found["s1"][0] = np.nan
+    return found
 
 
 def without_weights(build, *arguments, **keywords) -> keras.Model:

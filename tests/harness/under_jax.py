@@ -21,7 +21,7 @@ from eo_keras.losses.classification import softmax_cross_entropy  # noqa: E402
 from eo_keras.losses.segmentation import DenseLoss, right_pixels  # noqa: E402
 from eo_keras.training.optimizers import OptimizerOptions, make_optimizer, make_schedule  # noqa: E402
 from tests.eo_keras.losses.test_segmentation import CLASSES, OPTIONS, maps  # noqa: E402
-from tests.harness.networks import UNDER_JAX, images, network_spec, reduced, reduced_info  # noqa: E402
+from tests.harness.networks import UNDER_JAX, fused_images, images, network_spec, reduced, reduced_info  # noqa: E402
 
 
 def draw_by_numpy():
@@ -43,6 +43,8 @@ def saved_networks(folder):
         results[f"{name}/probabilities"] = inference.predict_on_batch(images(2, 33, 41))
         results[f"{name}/macs"] = models.count_macs(model, 33, 41)
         assert models.depth_groups(models.logits_model(model))["logits"] > 0
+    fused = models.inference_model(keras.saving.load_model(folder / "fused.keras", safe_mode=True))
+    results["fused/probabilities"] = fused.predict_on_batch(fused_images())
     finer = models.inference_model(keras.saving.load_model(folder / "deeplab_resnet50.keras"), None, 8)
     assert models.output_stride_of(finer) == 8
     results["deeplab_resnet50/stride8"] = finer.predict_on_batch(images(2, 33, 41))

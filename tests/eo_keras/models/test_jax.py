@@ -11,7 +11,7 @@ import pytest
 
 from eo_keras import models
 from tests.eo_keras.losses.test_segmentation import OPTIONS, gradient_of, loss_of, maps
-from tests.harness.networks import UNDER_JAX, images, outputs_of, reduced
+from tests.harness.networks import UNDER_JAX, fused_images, images, outputs_of, reduced, reduced_fusion
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "harness" / "under_jax.py"
 
@@ -25,6 +25,10 @@ def saved(tmp_path_factory):
         head = model.get_layer("decoder_scores" if name.startswith("deeplab_") else "logits")
         head.kernel.assign(head.kernel * 100)
         model.save(folder / f"{name}.keras")
+    model = reduced_fusion("attention", "siamese")
+    head = model.get_layer("decoder_scores")
+    head.kernel.assign(head.kernel * 100)
+    model.save(folder / "fused.keras")
     return folder
 
 
@@ -53,6 +57,12 @@ def test_a_saved_network_predicts_the_same(name, saved, found):
     assert np.ptp(expected) > 0.05  # It differs from class to class.
     np.testing.assert_allclose(found[f"{name}/probabilities"], expected, atol=1e-4)
     assert int(found[f"{name}/macs"]) == models.count_macs(model, 33, 41)
+
+
+def test_a_saved_fusion_predicts_the_same(saved, found):
+    expected = outputs_of(keras.saving.load_model(saved / "fused.keras"), fused_images())[0]
+    assert np.ptp(expected) > 0.05 and np.abs(expected[0] - expected[1]).max() > 0.01
+    np.testing.assert_allclose(found["fused/probabilities"], expected, atol=1e-4)
 
 
 def test_another_output_stride(saved, found):

@@ -7,19 +7,23 @@ import pytest
 from eo_keras import models
 from eo_keras.models.graph import sources
 from eo_keras.models.layers.factory import is_head
-from tests.harness.networks import outputs_of, reduced, reduced_info, several_images, several_inputs, weights_of
-
-NAMES, RATIOS = ("s2", "s2_before", "s1"), {"s1": 2}
+from tests.harness.networks import FUSED_INPUTS as NAMES
+from tests.harness.networks import FUSED_RATIOS as RATIOS
+from tests.harness.networks import outputs_of, reduced, reduced_fusion, several_images, several_inputs, weights_of
 
 CASES = [
-    ("resnet", "late", None),
-    ("resnet", "late_learned", "siamese"),
-    ("resnet", "residual", None),
     ("resnet", "vfusenet", "siamese"),
     ("resnet", "attention", "siamese"),
     *(
-        pytest.param("xception", fusion, dates, marks=pytest.mark.slow)
-        for fusion, dates in (("late", "siamese"), ("vfusenet", None), ("attention", None))
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (
+            ("resnet", "late", None),
+            ("resnet", "late_learned", "siamese"),
+            ("resnet", "residual", None),
+            ("xception", "late", "siamese"),
+            ("xception", "vfusenet", None),
+            ("xception", "attention", None),
+        )
     ),
 ]
 """Backbone, fusion and dates."""
@@ -28,11 +32,10 @@ STREAMS = [fusion for fusion in models.FUSIONS if fusion != "early"]
 
 
 def fused(backbone, fusion, dates=None, names=NAMES, ratios=RATIOS, **choices):
-    choices = {"seed": 3, "zero_last_gamma": False, "output_stride": 8} | choices
-    spec = several_inputs(names, ratios=ratios, fusion=fusion, dates=dates, **choices)
-    if backbone == "xception":
-        return reduced("deeplab_xception65", spec)
-    return reduced_info("deeplab_resnet50", blocks=(1, 1))("deeplab_resnet50", spec)
+    if backbone == "resnet":
+        return reduced_fusion(fusion, dates, names=names, ratios=ratios, **choices)
+    choices = {"seed": 3, "zero_last_gamma": False} | choices
+    return reduced("deeplab_xception65", several_inputs(names, ratios=ratios, fusion=fusion, dates=dates, **choices))
 
 
 def gradients_of(model, image):

@@ -195,3 +195,21 @@ def test_each_stream_starts_from_the_same_weights(fusion, monkeypatch, tmp_path)
     )
     assert not report.initialized and not report.inflated
     np.testing.assert_allclose(outputs_of(again, image)[0], outputs_of(model, image)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fusion", "distance_head"),
+    [("residual", "cascaded"), pytest.param("attention", "parallel", marks=pytest.mark.slow)],
+)
+def test_distance_classes_are_fused_too(fusion, distance_head):
+    model = fused("resnet", fusion, names=PAIR, distance_classes=5, distance_head=distance_head)
+    image = several_images(PAIR, 32, 32, {"s1": 2})
+    mask, distance = outputs_of(model, image)
+    assert model.output_names == ["probabilities", "distance_logits"]
+    assert mask.shape == (2, 32, 32, 4) and distance.shape == (2, 32, 32, 5) and np.ptp(distance) > 1e-4
+    trained = models.logits_model(model)
+    assert [one.shape[-1] for one in trained.outputs] == [4, 5]
+    inference = models.inference_model(model, 32)
+    np.testing.assert_allclose(outputs_of(inference, image)[0], mask, atol=1e-6)
+    needed = [layer.name for layer in inference.layers if "distance" in layer.name]
+    assert bool(needed) == (distance_head == "cascaded")
