@@ -63,6 +63,7 @@ def main() -> None:
     _check_output(output)
     bands = sentinel2.parse_bands(FLAGS.image_bands) if FLAGS.image_bands is not None else None
     card = model_cards.read_model_card(FLAGS.run_dir)
+    card.check_one_image(FLAGS.run_dir)
     paths = rasters.find_images(FLAGS.images)
     # Most mistakes show in the first image, before seconds are spent on importing TensorFlow.
     prediction.fit_to_model(rasters.read_image(paths[0], bands), card, paths[0])

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from eo_keras.data.parse import has_data, no_data
 from eo_keras.errors import OptionError
 from eo_keras.evaluation.options import OWN, EvaluationOptions
 from eo_keras.tasks.symmetry_mean import SymmetryMean
@@ -19,15 +20,15 @@ def wrap(model: keras.Model, options: EvaluationOptions) -> Any:
     """Returns a model, or a wrapper that averages its probabilities over versions of an image.
 
     Args:
-        model: from images (batch, height, width, band) to probabilities (batch, classes), or of scales and flips from
-            images of any size to (batch, height, width, classes).
+        model: from images (batch, height, width, band), of several inputs by their names, to probabilities (batch,
+            classes), or of scales and flips from images of any size to (batch, height, width, classes).
         options: the versions.
 
     Raises:
         OptionError: if the images of symmetries are not square.
     """
     if options.tta != OWN:
-        height, width = model.input_shape[1:3]
+        height, width = model.inputs[0].shape[1:3]
         if height != width:
             raise OptionError("tta", f"{options.tta} for images of {height} x {width} pixels", "square images")
         model = SymmetryMean(model, model.output_shape[-1], dtype=model.outputs[0].dtype)
@@ -46,15 +47,28 @@ class ScaleMean:
     def __init__(self, model: keras.Model, scales: tuple[float, ...], flip: bool):
         self._model, self._scales, self._flip = model, scales, flip
 
-    def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns probabilities (batch, height, width, classes) for images (batch, height, width, band)."""
-        size = tf.shape(images)[1:3]
+    def __call__(self, images: Any, training: bool = False) -> tf.Tensor:
+        """Returns probabilities (batch, height, width, classes) for images (batch, height, width, band).
+
+        Of several inputs, the largest one has the size of the output; the others are coarser by whole factors.
+        """
+        every = tf.nest.flatten(images)
+        edge = max(one.shape[1] for one in every)
+        steps = tf.nest.map_structure(lambda one: edge // one.shape[1], images)
+        coarsest = max(tf.nest.flatten(steps))
+        size = tf.constant(next(one.shape[1:3] for one in every if one.shape[1] == edge))
         total = 0.0
         for scale in self._scales:
-            scaled = images if scale == 1.0 else rescaled(images, _scaled(size, scale))
+            scaled = images
+            if scale != 1.0:
+                # Whole pixels of every input.
+                wanted = _scaled(size, scale / coarsest) * coarsest
+                sizes = tf.nest.map_structure(lambda step, whole=wanted: whole // step, steps)
+                scaled = tf.nest.map_structure(rescaled, images, sizes)
             found = self._model(scaled, training=training)
             if self._flip:
-                mirrored = self._model(tf.reverse(scaled, [2]), training=training)
+                flipped = tf.nest.map_structure(lambda one: tf.reverse(one, [2]), scaled)
+                mirrored = self._model(flipped, training=training)
                 found = (found + tf.reverse(mirrored, [2])) / 2
             total += found if scale == 1.0 else tf.image.resize(found, size)
         return total / len(self._scales)
@@ -65,21 +79,22 @@ def _scaled(size: tf.Tensor, scale: float) -> tf.Tensor:
 
 
 def rescaled(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Resizes images of digital numbers; smaller ones are averaged.
+    """Resizes images; smaller ones are averaged.
 
     Args:
-        images: (batch, height, width, band), integers; a pixel of no data is 0 in all bands.
+        images: (batch, height, width, band), no data as in `eo_keras.records.data_card.Modality`.
         size: height and width.
 
     Returns:
         (batch, *size, band) of the same dtype. What lies nearest to a pixel of no data stays one, and no other becomes
         one.
     """
-    known = tf.reduce_any(tf.not_equal(images, 0), axis=-1, keepdims=True)
-    numbers = tf.image.resize(tf.cast(images, tf.float32), size, antialias=True)
-    # Pixels without data are 0 and add nothing; divided by the weight of the others, the sums are means again.
+    known = has_data(images)[..., tf.newaxis]
+    numbers = tf.image.resize(tf.where(known, tf.cast(images, tf.float32), 0.0), size, antialias=True)
+    # Pixels without data add nothing; divided by the weight of the others, the sums are means again.
     weight = tf.image.resize(tf.cast(known, tf.float32), size, antialias=True)
     numbers = tf.math.divide_no_nan(numbers, weight)
-    known = tf.image.resize(tf.cast(known, tf.float32), size, method="nearest")
-    highest = images.dtype.max
-    return tf.cast(tf.clip_by_value(tf.round(numbers), 1, highest) * known, images.dtype)
+    known = tf.image.resize(tf.cast(known, tf.float32), size, method="nearest") > 0
+    if not images.dtype.is_floating:
+        numbers = tf.clip_by_value(tf.round(numbers), 1, images.dtype.max)
+    return tf.where(known, tf.cast(numbers, images.dtype), no_data(images.dtype))

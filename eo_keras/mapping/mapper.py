@@ -445,6 +445,7 @@ def plan_map(options: MapOptions) -> MapJob:
     path = pathlib.Path(files.absolute(options.output or os.path.join(options.output_dir, _NAME)))
     options.check_engine([str(path)])
     card = predictors.read_card(options.run_dir)
+    card.check_one_image(options.run_dir)
     calibration = predictors.calibration_of(options.run_dir, card, options.tta, options.calibrated)
     # A pattern may match an earlier map of the same name.
     own = {os.fspath(path), os.fspath(bands_path(path))}

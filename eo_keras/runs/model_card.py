@@ -128,6 +128,24 @@ class ModelCard:
         """Names of the sensors of several inputs: of their modalities, without their dates."""
         return tuple(dict.fromkeys(one.sensor_name for one in self.taken))
 
+    def check_one_image(self, where: str | os.PathLike[str]) -> None:
+        """Checks that the model takes one image.
+
+        Args:
+            where: place in errors.
+
+        Raises:
+            RunError: if it takes several.
+        """
+        if len(self.inputs) > 1:
+            names = ", ".join(one.name for one in self.inputs)
+            raise RunError(
+                where,
+                f"{self.model} takes several images of each place ({names})",
+                "a model of one image",
+                "predict records by launch.evaluate, or export it: the SavedModel takes them by these names",
+            )
+
     @property
     def title_of_bands(self) -> str:
         """Bands of all inputs, such as `B04,B03,B02` or `s2:B04,B03,B02;s1:VV,VH`."""

@@ -177,6 +177,7 @@ def predict_images(
             "a classification model",
             "export it with launch.export: the SavedModel takes images of any size",
         )
+    run.card.check_one_image(run.folder)
     card, paths = run.card, tuple(map(pathlib.Path, paths))
     model = run.model if temperature is None else models.with_temperature(run.model, temperature)
     predict = tf.function(lambda images: model(images, training=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -34,25 +35,31 @@ class SymmetryMean:
     ):
         self._model, self._classes, self._per_pixel, self._dtype = model, classes, per_pixel, dtype
 
-    def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns probabilities for images (batch, size, size, band), of the model's shape and type."""
-        batch, inverse = tf.shape(images)[0], tf.constant(_INVERSE)
+    def __call__(self, images: Any, training: bool = False) -> tf.Tensor:
+        """Returns probabilities for images (batch, size, size, band), of the model's shape and type.
+
+        Of several images by name, the largest has the size of the output.
+        """
+        every = tf.nest.flatten(images)
+        finest = max(every, key=lambda one: one.shape[1] or 0)
+        batch, inverse = tf.shape(finest)[0], tf.constant(_INVERSE)
 
         def add(symmetry: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            moved = move_pixels(images, tf.fill((batch,), symmetry), None)
+            number = tf.fill((batch,), symmetry)
+            moved = tf.nest.map_structure(lambda one: move_pixels(one, number, None), images)
             found = self._model(moved, training=training)
             if self._per_pixel:
                 found = move_pixels(found, tf.fill((batch,), tf.gather(inverse, symmetry)), None)
             return symmetry + 1, total + found
 
-        size = images.shape[1:3] if self._per_pixel else ()
+        size = finest.shape[1:3] if self._per_pixel else ()
         start = tf.zeros((batch, *size, self._classes), self._dtype)
         # A loop, so that the network is built into the graph once and holds one version's activations at a time.
         _, total = tf.while_loop(
             lambda symmetry, total: symmetry < SYMMETRIES,
             add,
             (tf.constant(0), start),
-            shape_invariants=(tf.TensorShape(()), tf.TensorShape((images.shape[0], *size, self._classes))),
+            shape_invariants=(tf.TensorShape(()), tf.TensorShape((finest.shape[0], *size, self._classes))),
             parallel_iterations=1,
         )
         return total / SYMMETRIES

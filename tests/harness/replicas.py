@@ -30,10 +30,10 @@ REDUCED = {
 }
 """Reduced builds; ResNet-101 is ResNet-50 with more of the same blocks."""
 
-EVERY_KIND = ("googlenet", "deeplab_resnet50", "segnet")
+EVERY_KIND = ("googlenet", "deeplab_resnet50:attention", "segnet")
 """Reduced builds that together have all that devices share: moments of batch normalization after every kind of
-convolution and of the whole image's mean, and the losses of classifiers, of auxiliary ones, of masks, and of masks and
-distances with the weights of both."""
+convolution, of the whole image's mean and of two dates, several inputs, and the losses of classifiers, of auxiliary
+ones, of masks, and of masks and distances with the weights of both."""
 
 DISTANCES = {"segnet": 5}
 """Numbers of distance classes that networks predict too."""
@@ -64,6 +64,24 @@ SEGMENTATION = {
     "segnet": {"blocks": ((1, 4), (1, 8))},
 }
 """Reduced builds of segmentation networks; two stages of a ResNet are a stride of 8."""
+
+
+FUSED = {
+    "deeplab_resnet50:early": {},
+    "deeplab_resnet50:late": {},
+    "deeplab_resnet50:late_learned": {},
+    "deeplab_resnet50:residual": {},
+    "deeplab_resnet50:vfusenet": {"dates": "siamese"},
+    "deeplab_resnet50:attention": {"dates": "siamese"},
+}
+"""The reduced segmentation network on two modalities, by the fusion in its name, and further choices."""
+
+
+def modalities(images):
+    """Two dates of three bands, and in most examples another modality of two bands at half the resolution."""
+    coarse = images[..., ::2, ::2, :2].astype(np.float32)
+    coarse[:, 1::3] = np.nan
+    return {"s2": images, "s2_before": images[:, ::-1], "s1": coarse}
 
 
 def masks(labels):
@@ -103,6 +121,8 @@ def mask_metrics(inference, images, labels):
 
 def train(name, arguments, strategy, optimizer):
     """Returns losses, weights and metrics after some steps of an architecture, as arrays by name."""
+    choices = FUSED.get(name)
+    name, _, fusion = name.partition(":")
     import tensorflow as tf
 
     from eo_keras import models, tasks
@@ -117,8 +137,13 @@ def train(name, arguments, strategy, optimizer):
     with strategy.scope():
         normalization = models.Normalization((110.0, 115.0, 120.0), (60.0, 60.0, 60.0))
         image = models.ImageInput(("B04", "B03", "B02"), "uint8", normalization, SIZE)
+        inputs = {models.IMAGE: image}
+        if fusion:
+            radar = models.Normalization(normalization.mean[:2], normalization.std[:2])
+            radar = models.ImageInput(("VV", "VH"), "float32", radar, SIZE // 2, ratio=2)
+            inputs = {"s2": image, "s2_before": image, "s1": radar}
         spec = models.NetworkSpec(
-            {models.IMAGE: image},
+            inputs,
             CLASSES,
             output_stride=8 if "depth" in arguments and arguments is SEGMENTATION.get(name) else None,
             distance_classes=DISTANCES.get(name),
@@ -127,6 +152,7 @@ def train(name, arguments, strategy, optimizer):
             dtype_policy="float64",
             dropout=0.0,
             seed=3,
+            **({"fusion": fusion, **choices} if fusion else {}),
         )
         model = dataclasses.replace(models.MODELS[name], arguments=arguments)(name, spec)
         averages = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights]
@@ -140,12 +166,16 @@ def train(name, arguments, strategy, optimizer):
         inference = models.inference_model(model, SIZE)
     images, labels, example_weights = batches()
     labels = masks(labels) if masked else labels
+    images = modalities(images) if fusion else images
     targets = with_distances(labels) if name in DISTANCES else labels
     dataset = tf.data.Dataset.from_tensor_slices((images, targets, example_weights))
     steps = [stepper(*batch) for batch in strategy.experimental_distribute_dataset(dataset)]
     models.copy_weights(model, inference)
     # Eleven examples in batches of eight: of the last batch, two devices hold three examples and none.
-    rest = [part.reshape(-1, *part.shape[2:])[: 2 * BATCH] for part in (images, labels, example_weights)]
+    rest = [
+        tf.nest.map_structure(lambda one: one.reshape(-1, *one.shape[2:])[: 2 * BATCH], part)
+        for part in (images, labels, example_weights)
+    ]
     if masked:
         metrics = mask_metrics(inference, *rest[:2])
     else:
@@ -179,7 +209,9 @@ def main():
 
     distribution.prepare_devices(virtual_devices=2, deterministic=True, seed=1)
     strategies = {"one": tf.distribute.get_strategy(), "two": distribution.make_strategy("mirrored", virtual_devices=2)}
-    chosen = {name: models.MODELS[name].arguments for name in models.MODELS} if full else REDUCED | SEGMENTATION
+    chosen = {name: models.MODELS[name].arguments for name in models.MODELS}
+    if not full:
+        chosen = REDUCED | SEGMENTATION | {name: SEGMENTATION[name.partition(":")[0]] for name in FUSED}
     names, results = [word for word in sys.argv[2:] if not word.startswith("-")] or list(chosen), {}
     for name in names:
         optimizer = ("sgd", FULL_RATES.get(name, 0.01)) if full else OPTIMIZERS.get(name, ("sgd", 0.01))
