@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from eo_keras.errors import OptionError
 from eo_keras.models.pretrained.catalogue import INCEPTION_V3, RESNET50, RESNET101, PretrainedWeights
 from eo_keras.models.pretrained.stem import check_stem
-from eo_keras.models.spec import FUSIONS, OUTPUT_STRIDES, NetworkSpec
+from eo_keras.models.spec import DATES, FUSIONS, OUTPUT_STRIDES, NetworkSpec
 
 if TYPE_CHECKING:
     import keras
@@ -40,6 +40,7 @@ class ModelInfo:
         min_patch_size: smallest height and width of an input, in pixels.
         output_strides: values of `NetworkSpec.output_stride`; empty for a network without one.
         fusions: values of `NetworkSpec.fusion`.
+        dates: values of `NetworkSpec.dates`.
     """
 
     task: str
@@ -51,6 +52,7 @@ class ModelInfo:
     min_patch_size: int = MIN_PATCH_SIZE
     output_strides: tuple[int, ...] = ()
     fusions: tuple[str, ...] = ("early",)
+    dates: tuple[str, ...] = ("stacked",)
 
     @property
     def imagenet(self) -> bool:
@@ -81,11 +83,19 @@ def _deeplab(description: str, parameters: int, backbone: str, published=None, *
         published,
         output_strides=OUTPUT_STRIDES,
         fusions=FUSIONS,
+        dates=DATES,
     )
 
 
 def _segnet(description: str, parameters: int, **arguments: object) -> ModelInfo:
-    return ModelInfo("segmentation", description, parameters, "segmentation.segnet:build_segnet", arguments)
+    return ModelInfo(
+        "segmentation",
+        description,
+        parameters,
+        "segmentation.segnet:build_segnet",
+        arguments,
+        fusions=("early", "vfusenet"),
+    )
 
 
 _RESNET, _XCEPTION = "resnet:build_resnet", "xception:build_xception"
@@ -211,6 +221,8 @@ def check(name: str, spec: NetworkSpec) -> None:
         raise OptionError("patch_size", f"{spec.patch_size} pixels", f"at least {info.min_patch_size}")
     if spec.fusion is not None and spec.fusion not in info.fusions:
         raise OptionError("fusion", f"'{spec.fusion}' for {name}", f"one of {', '.join(info.fusions)}")
+    if spec.dates is not None and spec.dates not in info.dates:
+        raise OptionError("dates", f"'{spec.dates}' for {name}", f"one of {', '.join(info.dates)}")
     if spec.output_stride is not None and not info.output_strides:
         having = ", ".join(one for one, other in MODELS.items() if other.output_strides)
         raise OptionError("output_stride", f"{spec.output_stride} for {name}, which has none", f"one of {having}")

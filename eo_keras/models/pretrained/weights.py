@@ -221,6 +221,8 @@ def load_backbones(
         own_kernels = True
         if arrays is not None and name == STEM_BN and source.published and any(source.published.offset):
             arrays = _shifted(arrays, source, layer)
+        if name in STEMS and layer.name.removesuffix(name) not in stems:
+            arrays = None  # The virtual encoder of a SegNet begins with features in place of bands.
         if arrays is not None and name in STEMS and not whole:
             taken = {one: tuple(inputs[one]) for one in stems[layer.name.removesuffix(name)]}
             arrays, fitted = _fitted_stem(arrays, source, taken, stem, str(weights), name)

@@ -5,7 +5,8 @@ convolution with batch normalization before its ReLU. The decoder mirrors it: it
 pooling found its maxima, and fills the gaps by convolutions. The last of the decoder's 13 convolutions is followed by
 a classifier of pixels, as in the paper's text and not in its published code, which has them in one.
 
-Networks of several encoders are made of the same parts: `encoder_block`, `pool`, `decoder`.
+Several modalities are stacked, or each has an encoder of its own and a virtual one takes their sums: V-FuseNet
+(Audebert, Le Saux & Lefèvre 2018, ISPRS J. 140, arXiv 1711.08681, section 3.2), which was published on SegNet.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from typing import Any
 
 import keras
 
-from eo_keras.models.layers.factory import LayerFactory
+from eo_keras.models.fusion.streams import Stream, make_streams
+from eo_keras.models.layers.factory import VIRTUAL, LayerFactory
 from eo_keras.models.layers.unpooling import MaxPoolingWithIndices, MaxUnpooling
 from eo_keras.models.segmentation.heads import segmentation_model
 from eo_keras.models.spec import NetworkSpec
+
+Blocks = Sequence[tuple[int, int]]
+"""Number and channels of the convolutions of each of an encoder's blocks."""
 
 VGG16 = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 """Number of convolutions of each block of VGG-16, and their channels."""
@@ -38,7 +43,7 @@ class Pooled:
     indices: Any
 
 
-def build_segnet(spec: NetworkSpec, *, blocks: Sequence[tuple[int, int]] = VGG16, name: str = "segnet") -> keras.Model:
+def build_segnet(spec: NetworkSpec, *, blocks: Blocks = VGG16, name: str = "segnet") -> keras.Model:
     """Builds the network with random weights.
 
     Args:
@@ -51,22 +56,51 @@ def build_segnet(spec: NetworkSpec, *, blocks: Sequence[tuple[int, int]] = VGG16
         A model from `image` `(batch, height, width, bands)`, digital numbers, of any height and width where the
         specification has no patch size, odd ones too, to `probabilities` `(batch, height, width, num_classes)`, float32
         (float64 under that policy); the layer before is `logits`, of the same shape and dtype. With distance classes to
-        a list of these and of `distance_logits`.
+        a list of these and of `distance_logits`. From several inputs by name, where the specification has them, to
+        outputs in the size of the finest one.
 
     Raises:
         OptionError: if the specification has synchronized batch normalization under another backend than TensorFlow.
     """
     factory = LayerFactory(spec)
-    inputs, bands = factory.image()
-    x, pooled = bands, []
+    inputs, reference, streams = make_streams(factory, same_size=True)
+    x, pooled = (_virtual_encoder if len(streams) > 1 else _encoder)(factory, streams, blocks)
+    features = _decoder(factory, factory.dropout(x), pooled, blocks)
+    return segmentation_model(factory, inputs, features, reference, name)
+
+
+def _encoder(factory: LayerFactory, streams: Sequence[Stream], blocks: Blocks) -> tuple[Any, list[Pooled]]:
+    """Adds the encoder of the only stream; returns its last maxima, and what each of its blocks pooled."""
+    (stream,) = streams
+    x, pooled = stream.bands, []
     for number, (count, filters) in enumerate(blocks, 1):
-        x, one = pool(factory, encoder_block(factory, x, number, count, filters), number)
+        x, one = _pool(factory, _block(factory, x, number, count, filters), number)
         pooled.append(one)
-    features = decoder(factory, factory.dropout(x), pooled, blocks)
-    return segmentation_model(factory, inputs, features, bands, name)
+    return x, pooled
 
 
-def encoder_block(factory: LayerFactory, x: Any, number: int, count: int, filters: int) -> Any:
+def _virtual_encoder(factory: LayerFactory, streams: Sequence[Stream], blocks: Blocks) -> tuple[Any, list[Pooled]]:
+    """Adds an encoder for each stream, and the virtual one, which the decoder follows; returns as `_encoder` does.
+
+    The virtual encoder begins with what the first blocks of the others return, stacked. What each of its blocks returns
+    is summed with what theirs do, of a modality that is missing 0, and the sum is pooled.
+    """
+    virtual = dataclasses.replace(factory, prefix=VIRTUAL)
+    parts, x, pooled = [stream.bands for stream in streams], None, []
+    for number, (count, filters) in enumerate(blocks, 1):
+        parts = [
+            _block(stream.factory, part, number, count, filters) for stream, part in zip(streams, parts, strict=True)
+        ]
+        added = [stream.if_present(part, f"present_block{number}") for stream, part in zip(streams, parts, strict=True)]
+        x = _block(virtual, virtual.concatenate(added, "stems") if x is None else x, number, count, filters)
+        x, one = _pool(virtual, virtual.add([x, *added], f"sum_block{number}"), number)
+        pooled.append(one)
+        if number < len(blocks):
+            parts = [_pool(stream.factory, part, number)[0] for stream, part in zip(streams, parts, strict=True)]
+    return x, pooled
+
+
+def _block(factory: LayerFactory, x: Any, number: int, count: int, filters: int) -> Any:
     """Adds a block of the encoder without its pooling.
 
     Args:
@@ -82,14 +116,14 @@ def encoder_block(factory: LayerFactory, x: Any, number: int, count: int, filter
     return x
 
 
-def pool(factory: LayerFactory, features: Any, number: int) -> tuple[Any, Pooled]:
-    """Adds the pooling of a block; returns the maxima, and what the decoder needs; arguments as in `encoder_block`."""
+def _pool(factory: LayerFactory, features: Any, number: int) -> tuple[Any, Pooled]:
+    """Adds the pooling of a block; returns the maxima, and what the decoder needs."""
     layer = MaxPoolingWithIndices(dtype=factory.policy, name=f"{factory.prefix}block{number}_pool")
     maxima, indices = layer(features)
     return maxima, Pooled(features, indices)
 
 
-def decoder(factory: LayerFactory, x: Any, pooled: Sequence[Pooled], blocks: Sequence[tuple[int, int]]) -> Any:
+def _decoder(factory: LayerFactory, x: Any, pooled: Sequence[Pooled], blocks: Blocks) -> Any:
     """Adds the decoder.
 
     Args:

@@ -6,7 +6,17 @@ import pytest
 
 from eo_keras import models
 from eo_keras.errors import OptionError
-from tests.harness.networks import RGB, images, network_spec, reduced, without_weights
+from eo_keras.models.pretrained.weights import load_backbones
+from tests.harness.networks import (
+    RGB,
+    images,
+    network_spec,
+    outputs_of,
+    reduced,
+    several_images,
+    several_inputs,
+    without_weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +92,75 @@ def test_weights_of_another_run_and_other_bands(monkeypatch, tmp_path):
     assert model.get_layer("block1_conv1").kernel.shape == (3, 3, 4, 4)
     with pytest.raises(OptionError, match="output_stride: 8 for model 'segnet_small'; expected a DeepLabv3"):
         models.inference_model(model, None, 8)
+
+
+NAMES = ("s2", "s1")
+
+
+def vfusenet(**choices):
+    return reduced("segnet", several_inputs(NAMES, ratios={"s1": 2}, seed=3, fusion="vfusenet", **choices))
+
+
+def test_vfusenet_pools_the_sums_of_all_encoders():
+    model = vfusenet()
+    for number in (1, 2, 3):
+        summed = model.get_layer(f"virtual_sum_block{number}")
+        assert model.get_layer(f"virtual_block{number}_pool").input is summed.output
+        assert len(summed.input) == 3
+        _, indices, reference = model.get_layer(f"decoder_block{number}_unpool").input
+        assert indices is model.get_layer(f"virtual_block{number}_pool").output[1] and reference is summed.output
+    # The stacked features of both first blocks; then its own pooled sums alone.
+    assert model.get_layer("virtual_block1_conv1").kernel.shape == (3, 3, 2 * 4, 4)
+    assert model.get_layer("virtual_block2_conv1").kernel.shape == (3, 3, 4, 8)
+    groups = models.depth_groups(model)
+    assert groups["s2_block1_conv1"] == groups["s1_block1_conv1"] == 0 < groups["s1_block3_conv1"]
+    assert groups["logits"] == max(groups.values()) > groups["virtual_block3_conv1"]
+
+
+def test_vfusenet_of_any_size_is_saved_and_learns_everywhere(tmp_path):
+    model = vfusenet(distance_classes=5, distance_head="cascaded")
+    image = several_images(NAMES, 37, 50, {"s1": 2})
+    expected, distances = outputs_of(model, image)
+    assert expected.shape == (2, 37, 50, 4) and distances.shape == (2, 37, 50, 5)
+    models.inference_model(model).save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_allclose(outputs_of(loaded, image)[0], expected, atol=1e-6)
+    tf = pytest.importorskip("tensorflow")
+    trained = models.logits_model(model)
+    with tf.GradientTape() as tape:
+        loss = tf.add_n([tf.reduce_mean(output[..., 0] ** 2) for output in trained(image, training=True)])
+    gradients = tape.gradient(loss, model.trainable_variables)
+    assert all(one is not None and np.abs(one).max() > 0 for one in gradients)
+
+
+def test_other_fusions_are_refused():
+    with pytest.raises(OptionError, match="fusion: 'late' for segnet_small; expected one of early, vfusenet"):
+        models.build("segnet_small", several_inputs(NAMES, fusion="late"))
+    with pytest.raises(OptionError, match="dates: 'siamese' for segnet_small; expected one of stacked"):
+        models.build("segnet_small", several_inputs(("s2", "s2_before"), dates="siamese"))
+
+
+def test_what_a_missing_modality_would_have_added_is_0():
+    model, image = vfusenet(), several_images(NAMES, 32, 32, {"s1": 2})
+    image["s1"][1] = np.nan
+    parts = [f"s1_present_block{number}" for number in (1, 2, 3)]
+    inside = keras.Model(model.inputs, [model.get_layer(name).output for name in parts])
+    for features in inside(image):
+        assert np.abs(features[0]).max() > 0 and not np.any(features[1])
+    assert np.isfinite(outputs_of(model, image)[0]).all()
+
+
+def test_a_backbone_of_one_input_starts_each_encoder_of_several(tmp_path):
+    source = reduced("segnet", network_spec(seed=1, num_classes=4))
+    models.inference_model(source, 64).save(tmp_path / "own.keras")
+    model = reduced("segnet", several_inputs(("s2", "rgb"), seed=2, fusion="vfusenet"))
+    inputs = {"s2": RGB, "rgb": RGB}
+    report = load_backbones(model, tmp_path / "own.keras", inputs, {"s2_": ("s2",), "rgb_": ("rgb",)})
+    assert {"s2_block1_conv1", "rgb_block1_conv1", "virtual_block2_conv1"} <= {*report.loaded}
+    assert "virtual_block1_conv1" in report.initialized
+    own = np.asarray(source.get_layer("block1_conv1").kernel)
+    for prefix in ("s2_", "rgb_"):
+        np.testing.assert_array_equal(model.get_layer(f"{prefix}block1_conv1").kernel, own)
 
 
 def test_what_it_learns_holds_at_other_sizes():
