@@ -1,6 +1,6 @@
 """Fusion by attention: what each modality sees is weighted by what the others see.
 
-One gate per channel, after the mean over the image (Hu et al. 2018, CVPR, arXiv 1709.01507, section 3), and one per
+One gate per channel, after the mean over the image (Hu et al. 2018, CVPR, arXiv 1709.01507), and one per
 pixel; each is made of the features of the other modalities, as SA-Gate does (Chen et al. 2020, ECCV, arXiv 2007.09183).
 With two dates through one backbone the gates are made of the change between them, as in the attention-guided variant of
 the code published with Multi3Net (Rudner et al. 2019, AAAI, arXiv 1812.01756).
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from eo_keras.models.segmentation.deeplab import DeepLab
 
 REDUCTION, FEWEST = 16, 8
-"""Channels of the evidence divided by those of a gate's hidden layer (Hu et al. 2018, section 6.4), and the fewest that
+"""Channels of the evidence divided by those of a gate's hidden layer (Hu et al. 2018), and the fewest that
 it has: of a few units all may be 0."""
 
 

@@ -68,8 +68,8 @@ def late_learned(network: DeepLab, factory: LayerFactory, streams: Sequence[Stre
 def residual(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
     """Adds a network for each modality, and to the mean of their scores a correction by the last features of all.
 
-    Residual correction by three 3x3 convolutions (Audebert, Le Saux & Lefèvre 2018, ISPRS J. 140, arXiv 1711.08681,
-    section 3.3). It starts near 0.
+    Residual correction by three 3x3 convolutions (Audebert, Le Saux & Lefèvre 2018, ISPRS J. 140, arXiv 1711.08681). It
+    starts near 0.
 
     Args:
         network: as in `late`.

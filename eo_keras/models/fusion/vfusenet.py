@@ -1,7 +1,7 @@
 """Fusion by a virtual encoder: V-FuseNet (Audebert, Le Saux & Lefèvre 2018, ISPRS J. 140, arXiv 1711.08681).
 
 FuseNet (Hazirbas et al. 2016, ACCV) adds the features of a second encoder to those of a main one, which has to be
-chosen. Here all modalities are alike, and a third encoder takes the sums (section 3.2).
+chosen. Here all modalities are alike, and a third encoder takes the sums.
 """
 
 from __future__ import annotations
