@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eo_keras.errors import OptionError, RecordsError
 from eo_keras.records.data_card import DataCard, read_data_card
+from eo_keras.records.inputs import InputBands, parse_inputs
 from eo_keras.sensors import sentinel2
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class Records:
         Args:
             split: name of the split, such as `train`.
             batch_size: examples in a batch.
-            bands: `RGB`, `CI`, `SWIR`, `all`, or names of bands, in the order of the channels.
+            bands: `RGB`, `CI`, `SWIR`, `all`, or names of bands, in the order of the channels; of records of several
+                modalities also each with its bands, such as `s2:RGB,B08;s1:all`.
             shuffle: whether each pass has a new order and leaves out the examples that fill no batch. Default: for
                 the split `train` alone.
             augment: whether shuffled images are augmented by the defaults of the records' task; or an
@@ -78,9 +80,9 @@ class Records:
 
         Returns:
             A dataset of batches. Those of patches are `(image, label)`: images (batch, height, width, band), digital
-            numbers in their stored dtype; labels int32 (batch,), or float32 (batch, class). Those of tiles are `(image,
-            label, weight)`: labels uint8 (batch, height, width) or float32 (batch, height, width, class), and weights
-            float32 (batch, height, width), 0 for pixels without a class.
+            numbers in their stored dtype, of several modalities by name; labels int32 (batch,), or float32 (batch,
+            class). Those of tiles are `(image, label, weight)`: labels uint8 (batch, height, width) or float32 (batch,
+            height, width, class), and weights float32 (batch, height, width), 0 for pixels without a class.
 
         Raises:
             RecordsError: if the split cannot be used.
@@ -102,7 +104,7 @@ class Records:
             augment = CropAugmentation(crop=self.card.patch_size) if crops else Augmentation()
         options = PipelineOptions(
             batch_size=batch_size,
-            bands=_bands(self.card, bands),
+            inputs=_inputs(self.card, bands),
             seed=seed,
             augmentation=augment or None,
             cache=cache,
@@ -158,14 +160,15 @@ def build_model(
     Args:
         name: one of `list_models()`.
         card: the card of the records; their statistics become the model's normalization layer.
-        bands: `RGB`, `CI`, `SWIR`, `all`, or names of bands, in the order of the channels.
+        bands: as in `Records.dataset`.
         weights: None for random weights; `imagenet`; or a file, see `eo_keras.models.build`.
-        **options: other attributes of `eo_keras.models.NetworkSpec`, such as `seed`, `dropout`, `dtype_policy`, or
-            `patch_size=None` for images of any size.
+        **options: other attributes of `eo_keras.models.NetworkSpec`, such as `seed`, `dropout`, `dtype_policy`,
+            `fusion` of several modalities, or `patch_size=None` for images of any size.
 
     Returns:
-        A model from digital numbers (batch, height, width, band) in the card's dtype to float32 probabilities (batch,
-        class), or (batch, height, width, class) of a segmentation model. It is not compiled.
+        A model from digital numbers (batch, height, width, band) in the card's dtype, of several modalities by name, to
+        float32 probabilities (batch, class), or (batch, height, width, class) of a segmentation model. It is not
+        compiled.
 
     Raises:
         BandError: if the records lack a band.
@@ -174,9 +177,9 @@ def build_model(
     """
     from eo_keras import models
 
-    bands = _bands(card, bands)
+    inputs = _inputs(card, bands)
     choices = {"patch_size": card.patch_size, "weights": weights} | options
-    model, _ = models.build(name, models.NetworkSpec.of_card(card, bands, **choices))
+    model, _ = models.build(name, models.NetworkSpec.of_inputs(card, inputs, **choices))
     return model
 
 
@@ -341,5 +344,5 @@ def assess_map(class_map: str | os.PathLike[str], interpreted: str | os.PathLike
     return assess_map(class_map, InterpretationOptions(interpreted=os.fspath(interpreted), **options))
 
 
-def _bands(card: DataCard, bands: str | Sequence[str]) -> tuple[str, ...]:
-    return sentinel2.parse_bands(bands if isinstance(bands, str) else ",".join(bands), card.bands)
+def _inputs(card: DataCard, bands: str | Sequence[str]) -> tuple[InputBands, ...]:
+    return parse_inputs(bands if isinstance(bands, str) else ",".join(bands), card)

@@ -68,9 +68,9 @@ def ordered_dataset(
     """
     targets = _targets(len(records.card.legend), one_hot)
 
-    def unpadded(image: tf.Tensor, label: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def unpadded(image: Any, label: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
         present = tf.reduce_sum(tf.cast(weight, tf.int32))
-        return targets(image[:present], label[:present])
+        return targets(tf.nest.map_structure(lambda one: one[:present], image), label[:present])
 
     return finished(evaluation(records, options, split).map(unpadded))
 
@@ -78,7 +78,7 @@ def ordered_dataset(
 def _targets(classes: int, one_hot: bool) -> Callable[..., Any]:
     """Returns a function that converts a batch of images and labels to targets and weights of Keras."""
 
-    def targets(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def targets(image: Any, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
         if label.shape.rank == 1:
             return image, tf.one_hot(label, classes) if one_hot else label
         known = label != IGNORE
