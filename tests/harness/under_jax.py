@@ -19,8 +19,11 @@ from eo_keras import models  # noqa: E402
 from eo_keras.errors import OptionError  # noqa: E402
 from eo_keras.losses.classification import softmax_cross_entropy  # noqa: E402
 from eo_keras.losses.segmentation import DenseLoss, right_pixels  # noqa: E402
+from eo_keras.losses.uncertainty import TaskWeights  # noqa: E402
+from eo_keras.models.layers.unpooling import MaxPoolingWithIndices, MaxUnpooling  # noqa: E402
 from eo_keras.training.optimizers import OptimizerOptions, make_optimizer, make_schedule  # noqa: E402
 from tests.eo_keras.losses.test_segmentation import CLASSES, OPTIONS, maps  # noqa: E402
+from tests.eo_keras.models.layers.test_unpooling import unpooling_case  # noqa: E402
 from tests.harness.networks import UNDER_JAX, fused_images, images, network_spec, reduced, reduced_info  # noqa: E402
 
 
@@ -148,8 +151,27 @@ def losses():
     return results
 
 
+def unpooling():
+    """The gradient of maxima that are put back where they were, and that of the weights of tasks."""
+    image, factors = unpooling_case()
+
+    def loss_of(image):
+        maxima, indices = MaxPoolingWithIndices()(image)
+        return (MaxUnpooling()(maxima, indices, image) * factors).sum()
+
+    weights = TaskWeights(("mask", "distance"))
+    assert float(weights.combine({"mask": 0.5, "distance": 2.0})) == 2.5
+    of_weights = jax.grad(lambda values: _total(weights, values))([0.0, 1.0])
+    return {"unpooling/gradient": np.asarray(jax.grad(loss_of)(image)), "weights/gradient": np.asarray(of_weights)}
+
+
+def _total(weights, values):
+    with keras.StatelessScope(state_mapping=list(zip(weights.variables, values, strict=True))):
+        return weights.combine({"mask": 0.5, "distance": 2.0})
+
+
 if __name__ == "__main__":
     assert keras.config.backend() == "jax"
     folder = pathlib.Path(sys.argv[1])
     built_networks()
-    np.savez(folder / "found.npz", **saved_networks(folder), **training_steps(folder), **losses())
+    np.savez(folder / "found.npz", **saved_networks(folder), **training_steps(folder), **losses(), **unpooling())

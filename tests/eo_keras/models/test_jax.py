@@ -11,6 +11,7 @@ import pytest
 
 from eo_keras import models
 from tests.eo_keras.losses.test_segmentation import OPTIONS, gradient_of, loss_of, maps
+from tests.eo_keras.models.layers.test_unpooling import pooled, spread, unpooling_case
 from tests.harness.networks import UNDER_JAX, fused_images, images, outputs_of, reduced, reduced_fusion
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "harness" / "under_jax.py"
@@ -78,6 +79,16 @@ def test_training_steps_and_the_saved_network(name, saved, found):
     model = keras.saving.load_model(saved / f"{name}.keras", safe_mode=True)
     logits = np.asarray(keras.Model(model.input, model.get_layer("logits").output)(found["steps/images"]))
     np.testing.assert_allclose(found[f"steps/{name}/logits"], logits, atol=1e-4 * np.abs(logits).max())
+
+
+def test_gradients_of_unpooling_and_of_the_weights_of_tasks(found):
+    image, factors = unpooling_case()
+    _, _, pixels = pooled(image)
+    taken = np.empty(pixels.shape[:-1])
+    for place in np.ndindex(taken.shape):
+        taken[place] = factors[place[0], *pixels[place], place[-1]]
+    np.testing.assert_array_equal(found["unpooling/gradient"], spread(taken, pixels, image.shape[1:3]))
+    np.testing.assert_allclose(found["weights/gradient"], [1 - 0.5, 1 - 2 * np.exp(-1)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("number", range(len(OPTIONS)), ids=str)

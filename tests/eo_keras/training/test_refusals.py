@@ -15,6 +15,7 @@ from eo_keras.data.augment.options import NO_AUGMENTATION, Augmentation, CropAug
 from eo_keras.errors import OptionError, RunError, TrainingError
 from eo_keras.metrics.metric import ACCURACY
 from eo_keras.records import data_card as cards
+from eo_keras.records.inputs import parse_inputs
 from eo_keras.runs import folder as runs
 from eo_keras.training import epoch as epochs
 from eo_keras.training import moments
@@ -164,7 +165,7 @@ def test_one_limit_for_all_that_is_kept_in_memory(short_training, kept_gb, monke
         pipelines, "evaluation", lambda records, options, *_, **__: limits.append(options.cache_limit_bytes)
     )
     records = pipelines.RecordDataset(short_training.records_dir)
-    options = DataOptions(16, records.card.bands, 1, None, cache_gb=kept_gb, validation_from_train=0.2)
+    options = DataOptions(16, parse_inputs("all", records.card), 1, None, cache_gb=kept_gb, validation_from_train=0.2)
     data = TrainingData(records, options)
     assert limits == [int(kept_gb * 1e9) - data.train.kept_bytes]
     assert (data.train.kept_bytes > 0) == (kept_gb > 0)

@@ -35,6 +35,12 @@ def spread(values, pixels, size):
     return result
 
 
+def unpooling_case():
+    """Whole numbers of which many are equal, in a map of odd size, and factors of what is unpooled."""
+    random = np.random.default_rng(5)
+    return (random.integers(-3, 4, (2, 7, 9, 3)).astype("float32") for _ in range(2))
+
+
 def numbers(tensor):
     return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float64"))
 
