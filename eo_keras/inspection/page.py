@@ -240,18 +240,19 @@ def _band_blocks(one: Subject) -> list[html.Text | html.Table | html.Picture]:
     )
     columns = ["mean", "std", "min", "2 %", "median", "98 %", "max", "no data"]
     rows = []
-    for band in card.statistics:
+    for name, band in scan_records.band_statistics(card):
         ordered = scan_records.order_statistics(band)
         rows.append(
             [
-                band.band,
+                name,
                 f"{band.mean:,.2f}",
                 f"{band.std:,.2f}",
-                *(f"{number:,}" if isinstance(number, int) else number for number in ordered),
+                *(number if isinstance(number, str) else f"{number:,}" for number in ordered),
                 f"{100 * band.nodata_share:.3g} %",
             ]
         )
-    alt = f"Histograms of the bands {', '.join(card.bands)}, one line a split"
+    of = f" of {card.modality}" if card.others else ""
+    alt = f"Histograms of the bands {', '.join(card.bands)}{of}, one line a split"
     what = "each stored number (axis below) or reflectance (above)" if card.reflectance else "each stored number"
     caption = (
         f"Shares of the pixels with {what}, from the 0.1th to the 99.9th percentile; dashed lines mark the 2nd and "

@@ -19,6 +19,7 @@ from eo_keras.plots import classification, figure
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records.statistics import Histograms
+from eo_keras.sensors import catalogue as sensors
 from eo_keras.sensors.sentinel2 import COMPOSITES
 
 _BATCH = 256
@@ -144,7 +145,8 @@ def survey(
             images = np.stack(batch)
             histograms[split].add(images, np.stack(validity) if validity else None)
             # Without a known relation to reflectance, the largest number counts as a reflectance of 1.
-            scale = card.reflectance.scale if card.reflectance else 1 / np.iinfo(card.dtype).max
+            largest = 1.0 if images.dtype.kind == "f" else float(np.iinfo(images.dtype).max)
+            scale = card.reflectance.scale if card.reflectance else 1 / largest
             fingerprints.append(leakage.fingerprint(images, scale, bands))
             batch.clear()
             validity.clear()
@@ -271,10 +273,12 @@ def describe(card: cards.DataCard) -> str:
     lines.append("shards".ljust(24) + "".join(f"{len(s.shards):>14,}" for s in card.splits.values()))
     columns = ("mean", "std", "min", "2 %", "median", "98 %", "max", "no data")
     lines += ["", "band (training)" + "".join(name.rjust(11) for name in columns)]
-    for band in card.statistics:
-        numbers = [f"{number:>11}" for number in order_statistics(band)]
+    for name, band in band_statistics(card):
+        numbers = [
+            f"{number:>11.5g}" if isinstance(number, float) else f"{number:>11}" for number in order_statistics(band)
+        ]
         lines.append(
-            f"{band.band:<15}{band.mean:>11.3f}{band.std:>11.3f}{''.join(numbers)}{100 * band.nodata_share:>9.3g} %"
+            f"{name:<15}{band.mean:>11.3f}{band.std:>11.3f}{''.join(numbers)}{100 * band.nodata_share:>9.3g} %"
         )
     return "\n".join(lines)
 
@@ -288,18 +292,43 @@ def facts(card: cards.DataCard) -> list[tuple[str, str]]:
         scale = f"{card.reflectance.scale:.6g} * number{added}"
     size = f"{card.patch_size}x{card.patch_size} pixels of {card.resolution_m:g} m"
     georeferenced = ", georeferenced" if card.georeferenced else ""
+    sensor = f"{sensors.named(card.sensor).title} {card.level}".rstrip()
+    others = [(one.name, _described(one, card)) for one in card.others]
+    if others:
+        others.insert(0, (card.modality, _described(card.modalities[card.modality], card)))
     return [
-        ("data set", f"{card.dataset} {card.version}, {card.task}, Sentinel-2 {card.level}"),
+        ("data set", f"{card.dataset} {card.version}, {card.task}, {sensor}"),
         ("images", f"{size}, {card.dtype}, stored as {card.encoding}{georeferenced}"),
         ("bands", ",".join(card.bands)),
         ("reflectance", f"{scale}; no data is {card.nodata}"),
+        *others,
         ("sources", ", ".join(f"{source.name} ({source.bytes:,} bytes)" for source in card.sources)),
         ("split", ", ".join(f"{key}={value}" for key, value in card.split_method.items())),
         ("fingerprint", card.fingerprint),
     ]
 
 
-def order_statistics(band: cards.BandStatistics) -> tuple[int | str, ...]:
+def _described(one: cards.Modality, card: cards.DataCard) -> str:
+    """Describes a modality of several in one line."""
+    sensor = f"{sensors.named(one.sensor).title} {one.level}".rstrip()
+    lacking = [f"{count:,} of {card.splits[split].examples:,} in {split}" for split, count in one.missing.items()]
+    missing = f"; missing in {', '.join(lacking)}" if lacking else ""
+    size = f"{one.patch_size}x{one.patch_size} pixels of {one.resolution_m:g} m"
+    return f"{sensor}, {','.join(one.bands)} in {one.units}, {one.dtype}, {size}{missing}"
+
+
+def band_statistics(card: cards.DataCard) -> list[tuple[str, cards.BandStatistics]]:
+    """Returns the statistics of the bands of all modalities by name; of several with the modality's name."""
+    modalities = card.modalities
+    several = len(modalities) > 1
+    return [
+        (f"{name}:{band.band}" if several else band.band, band)
+        for name, one in modalities.items()
+        for band in one.statistics
+    ]
+
+
+def order_statistics(band: cards.BandStatistics) -> tuple[int | float | str, ...]:
     """Returns a band's smallest number, 2nd, 50th and 98th percentile, and largest number."""
     low, median, high = (band.percentiles.get(percent, "-") for percent in ("2", "50", "98"))
     return band.minimum, low, median, high, band.maximum
@@ -316,9 +345,10 @@ def _read_checked(
     """Yields (split, example, image) of every record, checked as `verify` says."""
     check_shards(card, records_dir)
     total = sum(split.examples for split in card.splits.values())
+    modalities = card.modalities
     place_of: dict[str, str] = {}
     for split_name, split in card.splits.items():
-        by_class = collections.Counter()
+        by_class, missing = collections.Counter(), collections.Counter()
         for shard in split.shards:
             path = files.join(records_dir, shard.name)
             number = -1
@@ -328,6 +358,7 @@ def _read_checked(
                 if first != f"record {number} of {shard.name}":
                     raise _damaged(path, f"record {number} has the key {example.key}, as has {first}", "unique keys")
                 _count(by_class, example, card)
+                missing.update(_check_others(example, card, path, number))
                 yield split_name, example, image
                 if progress and len(place_of) % 64 == 0:
                     progress(stage, len(place_of), total)
@@ -339,8 +370,29 @@ def _read_checked(
             if by_class[name] != split.classes.get(name, 0):
                 found = f"split '{split_name}' holds {by_class[name]} {card.targets.counted} of {name}"
                 raise _damaged(records_dir, found, f"{split.classes.get(name, 0)}, as the card says")
+        for name, one in modalities.items():
+            if missing[name] != one.missing.get(split_name, 0):
+                found = f"{missing[name]} records of the split '{split_name}' lack the modality '{name}'"
+                raise _damaged(records_dir, found, f"{one.missing.get(split_name, 0)}, as the card says")
     if progress:
         progress(stage, len(place_of), total)
+
+
+def _check_others(example: records.Example, card: cards.DataCard, path: str, number: int) -> list[str]:
+    """Checks the images of further modalities; returns the names of the modalities that the example lacks."""
+    for one in card.others:
+        try:
+            records.decode_modality(example, card, one.name)
+        except ValueError as error:
+            raise _damaged(
+                path,
+                f"'{one.name}' of record {number} cannot be decoded ({error})",
+                f"{one.patch_size} x {one.patch_size} pixels of {len(one.bands)} bands in {one.dtype}",
+            ) from None
+    if unknown := sorted(example.others.keys() - card.modalities.keys()):
+        raise _damaged(path, f"record {number} has a modality '{unknown[0]}'", ", ".join(card.modalities))
+    lacking = [one.name for one in card.others if one.name not in example.others]
+    return lacking if example.image else [card.modality, *lacking]
 
 
 def _count(by_class: collections.Counter, example: records.Example, card: cards.DataCard) -> None:

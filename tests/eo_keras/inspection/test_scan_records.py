@@ -16,6 +16,7 @@ from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
 from eo_keras.records import statistics, tfrecord
 from eo_keras.sensors.radiometry import Reflectance
+from tests.harness import modalities
 from tfrecords_builder import build
 from tfrecords_builder.splits import split as splits
 
@@ -303,3 +304,22 @@ def test_what_a_random_split_of_eurosat_gives_away_and_a_spatial_one_does_not(re
     assert found["random"].neighbours["1"] == 3850 and found["random"].overlapping == 197
     assert found["longitude"].neighbours["1"] == 14
     assert found["blocks"].neighbours["1"] == found["blocks"].overlapping == 0
+
+
+def test_every_modality_is_described_and_checked(tmp_path):
+    card = modalities.write(tmp_path / "r", {"train": 3, "test": 2}, lacking={1: ("s1",), 4: ("s2", "s2_before")})
+    scan_records.survey(card, tmp_path / "r", samples=1)
+    text = scan_records.describe(card)
+    assert "s1           Sentinel-1, VV,VH in dB, float32, 64x64 pixels of 10 m; missing in 1 of 3 in train" in text
+    assert "s2           Sentinel-2 L2A, B04,B03,B02 in digital numbers" in text
+    assert "height:HEIGHT" in text and "s2_before:B04" in text
+    (radar,) = (one for one in card.others if one.name == "s1")
+    others = tuple(one for one in card.others if one is not radar)
+    for changed, told in (
+        (dataclasses.replace(radar, missing={}), "1 records of the split 'train' lack the modality 's1'; expected 0"),
+        (dataclasses.replace(radar, bands=("VV",)), "'s1' of record 0 cannot be decoded.*1 bands in float32"),
+        (None, "record 0 has a modality 's1'; expected s2, s2_before, height"),
+    ):
+        edited = dataclasses.replace(card, others=others + ((changed,) if changed else ()))
+        with pytest.raises(RecordsError, match=told):
+            scan_records.survey(edited, tmp_path / "r", samples=1)
