@@ -142,6 +142,12 @@ class Modality:
     statistics: tuple[BandStatistics, ...] = ()
     missing: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def first_of(cls, described: Any) -> Modality:
+        """Returns the first modality of records, whose entries are attributes of the description itself."""
+        names = [field.name for field in dataclasses.fields(cls) if hasattr(described, field.name)]
+        return cls(name=described.modality, **{name: getattr(described, name) for name in names if name != "name"})
+
     @property
     def images(self) -> StoredImages:
         """Layout of its images."""
@@ -217,20 +223,7 @@ class DataCard:
     @property
     def modalities(self) -> dict[str, Modality]:
         """All modalities by name, the first one first."""
-        first = Modality(
-            name=self.modality,
-            sensor=self.sensor,
-            bands=self.bands,
-            dtype=self.dtype,
-            units=self.units,
-            resolution_m=self.resolution_m,
-            patch_size=self.patch_size,
-            encoding=self.encoding,
-            level=self.level,
-            reflectance=self.reflectance,
-            statistics=self.statistics,
-            missing=self.missing,
-        )
+        first = Modality.first_of(self)
         return {one.name: one for one in (first, *self.others)}
 
     @property

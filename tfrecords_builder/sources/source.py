@@ -99,19 +99,7 @@ class Facts:
     @property
     def modalities(self) -> tuple[cards.Modality, ...]:
         """All modalities, the first one first, without statistics."""
-        first = cards.Modality(
-            name=self.modality,
-            sensor=self.sensor,
-            bands=self.bands,
-            dtype=self.dtype,
-            units=self.units,
-            resolution_m=self.resolution_m,
-            patch_size=self.patch_size,
-            encoding=self.encoding,
-            level=self.level,
-            reflectance=self.reflectance,
-        )
-        return first, *self.others
+        return cards.Modality.first_of(self), *self.others
 
     @property
     def shape(self) -> tuple[int, int, int]:
