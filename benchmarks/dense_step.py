@@ -7,6 +7,7 @@ Example: python -m benchmarks.dense_step --runs=5
 """
 
 import time
+from typing import Any
 
 from absl import flags
 
@@ -41,6 +42,24 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def measure_ours(what: str) -> None:
     """Measures ours in this process."""
     app.import_tensorflow_quietly()
+    from eo_keras import models
+
+    statistics = models.Normalization((1000.0,) * 3, (500.0,) * 3)
+    image_input = models.ImageInput(("B04", "B03", "B02"), "uint16", statistics, FLAGS.size)
+    spec = models.NetworkSpec({models.IMAGE: image_input}, CLASSES, seed=1)
+    measure_network(FLAGS.model, spec, what, FLAGS.batch_size, FLAGS.steps)
+
+
+def measure_network(name: str, spec: Any, what: str, batch_size: int, steps: int) -> None:
+    """Measures a segmentation network in this process, and prints its figures.
+
+    Args:
+        name: its name in the registry.
+        spec: its specification (`eo_keras.models.NetworkSpec`), of inputs of one size.
+        what: one of `WORKS`.
+        batch_size: images in a batch.
+        steps: steps or passes that are timed.
+    """
     import numpy as np
     import tensorflow as tf
 
@@ -48,12 +67,15 @@ def measure_ours(what: str) -> None:
     from eo_keras.losses import segmentation
     from eo_keras.training import optimizers
 
-    statistics = models.Normalization((1000.0,) * 3, (500.0,) * 3)
-    image_input = models.ImageInput(("B04", "B03", "B02"), "uint16", statistics, FLAGS.size)
-    model, _ = models.build(FLAGS.model, models.NetworkSpec({models.IMAGE: image_input}, CLASSES, seed=1))
-    shape = (FLAGS.batch_size, FLAGS.size, FLAGS.size)
-    image = tf.constant(np.random.default_rng(1).integers(1, 3000, (*shape, 3)).astype(np.uint16))
-    label = tf.constant((np.arange(np.prod(shape)).reshape(shape) % CLASSES).astype(np.uint8))
+    model, _ = models.build(name, spec)
+    size, random = spec.patch_size, np.random.default_rng(1)
+    shape = (batch_size, size, size)
+    images = {
+        one.name: tf.constant(random.integers(1, 256, (batch_size, *one.shape[1:])).astype(one.dtype))
+        for one in model.inputs
+    }
+    image = images if len(images) > 1 else next(iter(images.values()))
+    label = tf.constant((np.arange(np.prod(shape)).reshape(shape) % spec.num_classes).astype(np.uint8))
     if what == "step":
         training = models.logits_model(model)
         options = optimizers.OptimizerOptions(learning_rate=0.001)
@@ -61,7 +83,7 @@ def measure_ours(what: str) -> None:
         optimizer = optimizers.make_optimizer(
             options, optimizers.make_schedule(options, 10, 100), variables, undecayed=models.depthwise_kernels(model)
         )
-        loss = segmentation.DenseLoss(segmentation.DenseLossOptions(), CLASSES)
+        loss = segmentation.DenseLoss(segmentation.DenseLossOptions(), spec.num_classes)
 
         @tf.function(autograph=False)
         def work():
@@ -70,7 +92,7 @@ def measure_ours(what: str) -> None:
             optimizer.apply(tape.gradient(value, variables), variables)
             return value
     else:
-        inference = models.inference_model(model, FLAGS.size)
+        inference = models.inference_model(model, size)
 
         @tf.function(autograph=False)
         def work():
@@ -78,15 +100,15 @@ def measure_ours(what: str) -> None:
 
     values = [float(work()) for _ in range(_WARM)]
     started = time.perf_counter()
-    values += [float(work()) for _ in range(FLAGS.steps)]
+    values += [float(work()) for _ in range(steps)]
     seconds = time.perf_counter() - started
     if not np.isfinite(values).all():
         raise harness.MeasurementError(f"--side={what}", f"a value is not finite: {values}")
     harness.report(
-        FLAGS.batch_size * FLAGS.steps,
+        batch_size * steps,
         seconds,
         parameters=model.count_params(),
-        multiply_adds=models.count_macs(model, FLAGS.size, FLAGS.size),
+        multiply_adds=models.count_macs(model, size, size),
     )
 
 

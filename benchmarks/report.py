@@ -8,9 +8,9 @@ were only validated. campaign.json lists the figures to reach, published.json th
 
 leaks/*.json are reports of launch.inspect, cross_validation.json is of benchmarks.cross_validation, speed.json of
 benchmarks.speed, train_step.json of benchmarks.train_step, input/*.json of benchmarks.input_pipeline, dense_step.json
-of benchmarks.dense_step, tile_building.json of benchmarks.tile_building, mapping.json of benchmarks.mapping. earlier.md
-is what this script wrote of measurements that no script here repeats: tfrecord_writers.json, train_step_jax.json, the
-profiles in train_step.json.
+of benchmarks.dense_step, fusion_speed.json of benchmarks.fusion, tile_building.json of benchmarks.tile_building,
+mapping.json of benchmarks.mapping. earlier.md is what this script wrote of measurements that no script here repeats:
+tfrecord_writers.json, train_step_jax.json, the profiles in train_step.json.
 
 Example: python -m benchmarks.report
 """
@@ -50,6 +50,7 @@ def results_page(folder: pathlib.Path) -> str:
         *_patches(folder),
         *_tiles(folder / "maps"),
         *_section(_dense_step, folder / "dense_step.json"),
+        *_section(_fusion_speed, folder / "fusion_speed.json"),
         *_section(_tile_building, folder / "tile_building.json"),
         *_section(_mapping, folder / "mapping.json"),
         *_leaks(folder),
@@ -160,6 +161,33 @@ def _dense_step(path: pathlib.Path) -> list[str]:
         "## DeepLabv3+ beside segmentation_models_pytorch",
         *_side_by_side(path.name, found, text),
         *repeat(["make bench-peers", "python -m benchmarks.dense_step"]),
+    ]
+
+
+def _fusion_speed(path: pathlib.Path) -> list[str]:
+    found = read(path)
+    works, versions = found["works"], found["machine"]["versions"]
+    step, forward = works["step"]["sides"], works["forward"]["sides"]
+    single = step[harness.PEER]["runs"][0]["multiply_adds"]
+    rows = []
+    for name, side in step.items():
+        first, cells = side["runs"][0], []
+        for one in (side, forward[name]):
+            ratio = f"; {one['ratio']['median']:.2f}" if "ratio" in one else ""
+            cells.append(f"{one['median']:.1f} ({one['low']:.1f} to {one['high']:.1f}){ratio}")
+        rows.append((side["title"], f"{first['parameters']:,}", f"{first['multiply_adds'] / single:.2f}", *cells))
+    return [
+        "",
+        "## Networks of several sensors beside that of one",
+        "",
+        f"{found['model']} on batches of {found['batch_size']} images of {found['size']}x{found['size']} pixels in "
+        "memory: two dates of Sentinel-2, and of the networks of several sensors two dates of Sentinel-1 too. Images a second: "
+        f"medians of {found['runs']} runs, in brackets the lowest and the highest, then the ratio to the network of one "
+        f"sensor round by round. {harness.machine_text(found['machine'])}; eo-keras {versions['eo-keras']}, tensorflow "
+        f"{versions['tensorflow']}. Commands and every run are in [{path.name}](results/{path.name}).",
+        "",
+        *table(("network", "weights", "multiply-adds, times one sensor's", "training step", "forward pass"), rows),
+        *repeat(["python -m benchmarks.fusion"]),
     ]
 
 

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,7 @@ class Report:
             scores = run.scores
             row = [
                 run.name,
-                f"{run.metrics['model']}, {bands_text(run.metrics['bands'])}",
+                f"{run.metrics['model']}, {bands_text(run.metrics.get('inputs') or run.metrics['bands'])}",
                 metric.show(_validation(run, metric)),
                 metric.show(scores.value(metric.name)),
                 metric.show_interval(scores[metric.name].ends),
@@ -244,7 +244,7 @@ class Report:
                 [
                     run.name,
                     run.metrics["model"],
-                    " ".join(run.metrics["bands"]),
+                    " ".join(run.metrics.get("inputs") or run.metrics["bands"]),
                     _validation(run, metric),
                     *(compared.value, compared.low, compared.high),
                     *(run.scores.value(name) for name in others),
@@ -288,8 +288,8 @@ def p_text(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def bands_text(bands: Sequence[str]) -> str:
-    """Returns bands as tables show them."""
+def bands_text(bands: Collection[str]) -> str:
+    """Returns bands, or the names of several inputs, as tables show them."""
     return ",".join(bands) if len(bands) <= 4 else f"{len(bands)} bands"
 
 

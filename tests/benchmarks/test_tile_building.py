@@ -7,7 +7,7 @@ import sys
 
 from absl import flags
 
-from benchmarks import dense_step
+from benchmarks import dense_step, fusion
 from benchmarks.harness import OURS, PEER
 from tests.harness import tiny
 from tests.launch.commands import start
@@ -39,6 +39,21 @@ def test_a_side_of_deeplab_prints_its_figures():
         found = json.loads(done.stdout.strip().splitlines()[-1])
         assert found["examples"] == 2 and found["seconds"] > 0 and 1e4 < found["parameters"] < 1e5
         assert found["multiply_adds"] > 1e6
+
+
+def test_networks_of_several_sensors_print_their_figures(monkeypatch):
+    small = (f"--model={tiny.SEGMENTER}", "--size=64", "--steps=1", "--batch_size=2", "--what=forward")
+    done = start("benchmarks.fusion", "--network=late", *small).wait()
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    assert figures["examples"] == 2 and 1e4 < figures["parameters"] < 1e5
+    found = flags.FlagValues()
+    fusion.define_flags(found)
+    found(["name"])
+    monkeypatch.setattr(fusion, "FLAGS", found)
+    works = fusion.make_works()
+    assert list(works) == ["step", "forward"]
+    assert list(works["step"].sides) == [PEER, *(name for name in fusion.NETWORKS if name != fusion.SINGLE)]
 
 
 def test_deeplab_is_measured_beside_its_peer(monkeypatch):
