@@ -181,10 +181,11 @@ def _fusion_speed(path: pathlib.Path) -> list[str]:
         "## Networks of several sensors beside that of one",
         "",
         f"{found['model']} on batches of {found['batch_size']} images of {found['size']}x{found['size']} pixels in "
-        "memory: two dates of Sentinel-2, and of the networks of several sensors two dates of Sentinel-1 too. Images a second: "
-        f"medians of {found['runs']} runs, in brackets the lowest and the highest, then the ratio to the network of one "
-        f"sensor round by round. {harness.machine_text(found['machine'])}; eo-keras {versions['eo-keras']}, tensorflow "
-        f"{versions['tensorflow']}. Commands and every run are in [{path.name}](results/{path.name}).",
+        "memory, of two dates of Sentinel-2; those of several sensors take two dates of Sentinel-1 too. Images a "
+        f"second: medians of {found['runs']} runs, in brackets the lowest and the highest, then the ratio to the "
+        f"network of one sensor, round by round. {harness.machine_text(found['machine'])}; eo-keras "
+        f"{versions['eo-keras']}, tensorflow {versions['tensorflow']}. Commands and every run are in "
+        f"[{path.name}](results/{path.name}).",
         "",
         *table(("network", "weights", "multiply-adds, times one sensor's", "training step", "forward pass"), rows),
         *repeat(["python -m benchmarks.fusion"]),
