@@ -72,6 +72,7 @@ def main() -> None:
 
     run = runs.open_run(FLAGS.run_dir)
     card = run.card
+    card.check_predicts_classes()
     version = serving.choose_version(run, FLAGS.export_dir, FLAGS.version)
     print(f"model:   {card.model} on {card.title_of_bands}, {card.parameters:,} weights")
     found, text = temperature.find(FLAGS.run_dir, FLAGS.calibrated)

@@ -55,7 +55,10 @@ def main() -> None:
     if best["value"] is not None:
         value = f", validation {METRICS[best['metric']].title} {best['value']:.2%}"
     print(f"{FLAGS.run_dir}: {len(report.history)} epochs, {report.seconds:,.0f} s; kept epoch {best['epoch']}{value}")
-    app.say(f"next: python -m launch.evaluate --run_dir={FLAGS.run_dir} --split=test")
+    if report.card.pretext is None:
+        app.say(f"next: python -m launch.evaluate --run_dir={FLAGS.run_dir} --split=test")
+    else:
+        app.say(f"next: python -m launch.train --backbone_run={FLAGS.run_dir} --model={chosen.model} ... on labels")
 
 
 if __name__ == "__main__":

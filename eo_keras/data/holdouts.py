@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from eo_keras.data import subsets
-from eo_keras.data.folder import RecordDataset
+from eo_keras.data.folder import PARSE_BATCH, RecordDataset, keys_of, reading, serialized
 from eo_keras.data.subsets import Holdout
 from eo_keras.errors import OptionError
 from eo_keras.geo.footprints import Footprints, cells, joined, overlapping_pairs, within
@@ -93,6 +93,25 @@ def hold_out(folder: RecordDataset, fraction: float, seed: int) -> HoldOut:
         for held_out, mask in ((False, found.kept), (True, found.held_out))
     )
     return HoldOut(*sides, name)
+
+
+def fraction_of(folder: RecordDataset, part: Holdout | None, fraction: float, seed: int) -> Holdout:
+    """Returns a fraction of a training split's examples; those of a smaller fraction are among those of a larger one.
+
+    Args:
+        folder: the records.
+        part: the part of the split to choose from; None for all of it.
+        fraction: this share of the examples is chosen, above 0 and below 1; at least one.
+        seed: another seed gives other examples.
+
+    Raises:
+        RecordsError: if a shard is missing or damaged.
+    """
+    batches = serialized(folder.files("train"), part).batch(PARSE_BATCH).map(keys_of)
+    keys = sorted(key.decode() for batch in reading(folder, batches) for key in batch.numpy())
+    order = np.argsort(subsets.draw([f"fraction/{key}" for key in keys], seed), kind="stable")
+    chosen = order[: max(1, round(fraction * len(keys)))]
+    return Holdout(1 - fraction, seed, held_out=False, keys=frozenset(keys[place] for place in chosen))
 
 
 def scan(card: DataCard, paths: Iterable[str]) -> Scanned:

@@ -16,6 +16,8 @@ import tensorflow as tf
 
 from eo_keras.data.augment.crops import CropAugmentation, augment_tiles
 from eo_keras.data.augment.inputs import drop_modalities, photometry_of
+from eo_keras.data.augment.masking import MaskedImages
+from eo_keras.data.augment.options import Masking
 from eo_keras.data.augment.patches import Augmentation, augment_batch, shrink
 from eo_keras.data.folder import PARALLEL_CALLS, PARSE_BATCH, RecordDataset, finished, reading, serialized
 from eo_keras.data.parse import by_name, no_data, parse_batch, unwrapped
@@ -53,6 +55,8 @@ class PipelineOptions:
             `InputBands.sensor_name`.
         distance: whether the labels of training tiles are (batch, height, width, 2): the mask's class and that of the
             distance from the boundaries of objects.
+        masking: masks images, and puts what was masked in the place of the labels, see
+            `eo_keras.data.augment.masking`; None leaves both as they are.
     """
 
     batch_size: int
@@ -66,6 +70,7 @@ class PipelineOptions:
     modality_dropout: float = 0.0
     without: tuple[str, ...] = ()
     distance: bool = False
+    masking: Masking | None = None
 
     def __post_init__(self):
         """Checks the values."""
@@ -126,6 +131,7 @@ class TrainingDataset:
         self._files = records.files(split, self._share)
         self.inputs = records.inputs(options.bands, options.inputs)
         self._photometry = photometry_of(records.card, self.inputs)
+        self._masked = _masked_images(records.card, options, self.inputs)
         if options.augmentation is not None:
             options.augmentation.check_size(size, size)
         self.examples = records.count(split, part, self._share)
@@ -218,7 +224,7 @@ class TrainingDataset:
         if size in self._producers:
             return self._producers[size]
         options, card, worker, share = self._options, self._records.card, self._worker, self._share
-        inputs, photometry = self.inputs, self._photometry
+        inputs, photometry, masked = self.inputs, self._photometry, self._masked
 
         def produce(step, batch):
             places = None
@@ -241,7 +247,7 @@ class TrainingDataset:
                 image = drop_modalities(image, inputs, options.modality_dropout, draw, drawn)
             if size is not None and size < card.patch_size:
                 image = tf.nest.map_structure(lambda one: shrink(one, size * one.shape[1] // card.patch_size), image)
-            return image, label
+            return (image, label) if masked is None else masked(image, draw, drawn)
 
         self._producers[size] = tf.function(produce, input_signature=spec, autograph=False)
         return self._producers[size]
@@ -290,7 +296,7 @@ def evaluation(
 
     Every batch is full: the last one is filled up with images of no data, of weight 0, label 0 and empty key, so that
     every example counts once and shapes are static. With `options.cache`, a second pass over the same object comes
-    from memory.
+    from memory. What is masked (`options.masking`) is the same in each.
 
     Raises:
         RecordsError: if the split or one of its shards cannot be used, or the part is empty.
@@ -319,7 +325,19 @@ def evaluation(
     # Batches are kept as they are, the last one filled up.
     if options.cache and kept_bytes(records, options, -(-examples // size) * size) <= options.cache_limit_bytes:
         dataset = dataset.cache()
-    return finished(dataset)
+    masked = _masked_images(records.card, options, inputs)
+    if masked is None:
+        return finished(dataset)
+
+    def mask(number, batch):
+        image, _, *others = batch
+        return *masked(image, tf.stack([tf.constant(options.seed, tf.int64), number]), (0, size)), *others
+
+    return finished(dataset.enumerate().map(mask, num_parallel_calls=PARALLEL_CALLS))
+
+
+def _masked_images(card: DataCard, options: PipelineOptions, inputs: Sequence[InputBands]) -> MaskedImages | None:
+    return None if options.masking is None else MaskedImages(options.masking, card, inputs)
 
 
 def _parse(

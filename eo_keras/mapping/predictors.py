@@ -34,11 +34,13 @@ def read_card(model: str | os.PathLike[str]) -> ModelCard:
         model: a run folder, a `.keras` file, or an export.
 
     Raises:
-        RunError: if there is no such model, or its card cannot be read.
+        RunError: if there is no such model, its card cannot be read, or it was pre-trained without labels.
     """
     if export_folder.is_export(model):
         return export_folder.read_card(model)
-    return model_cards.read_model_card(_place(model)[0])
+    card = model_cards.read_model_card(_place(model)[0])
+    card.check_predicts_classes()
+    return card
 
 
 def lattice_of(

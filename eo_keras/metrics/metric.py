@@ -61,6 +61,7 @@ class Metric:
 LOSS = Metric("loss", "loss", mode="min")
 ACCURACY = Metric("accuracy", "accuracy", form=".2%")
 MIOU = Metric("miou", "mIoU")
+EXPLAINED_VARIANCE = Metric("explained_variance", "explained variance", form=".2%")
 
 METRICS = {
     metric.name: metric
@@ -68,6 +69,7 @@ METRICS = {
         LOSS,
         ACCURACY,
         MIOU,
+        EXPLAINED_VARIANCE,
         Metric("macro_f1", "macro F1", form=".2%"),
         Metric("frequency_weighted_iou", "fw IoU"),
         Metric("kappa", "kappa"),

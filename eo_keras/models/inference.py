@@ -18,7 +18,7 @@ from eo_keras.models.layers.factory import LOGITS, PROBABILITIES
 
 
 def logits_model(model: keras.Model) -> keras.Model:
-    """Returns a model of the same layers whose outputs are logits.
+    """Returns a model of the same layers whose outputs are logits, or a reconstruction as it is.
 
     Logits and not probabilities: the logarithm of a rounded softmax would lose small values.
 
@@ -31,7 +31,8 @@ def logits_model(model: keras.Model) -> keras.Model:
         image's size, then those of the distance classes. Keras turns a list of one into the tensor itself when the
         model is called; `keras.tree.flatten` makes a list of both.
     """
-    return keras.Model(model.input, [model.get_layer(LOGITS).output, *model.outputs[1:]], name=model.name)
+    logits = next((layer.output for layer in model.layers if layer.name == LOGITS), model.outputs[0])
+    return keras.Model(model.input, [logits, *model.outputs[1:]], name=model.name)
 
 
 def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
@@ -61,7 +62,7 @@ def inference_model(model: keras.Model, patch_size: int | None = None, output_st
             arXiv 1802.02611, table 5); None is the model's own.
 
     Returns:
-        A model with `probabilities` as its only output.
+        A model with `probabilities`, or a reconstruction, as its only output.
 
     Raises:
         OptionError: if the output stride is not one of `OUTPUT_STRIDES`, or is larger than the model's, or the model is

@@ -229,6 +229,8 @@ def check(name: str, spec: NetworkSpec) -> None:
     if spec.distance_classes is not None and info.task != "segmentation":
         found = f"{spec.distance_classes} for {name}, a {info.task} network"
         raise OptionError("distance_classes", found, "a segmentation network")
+    if spec.reconstruction and info.task != "segmentation":
+        raise OptionError("reconstruction", f"for {name}, a {info.task} network", "a segmentation network")
 
 
 def build(name: str, spec: NetworkSpec) -> tuple[keras.Model, InitializationReport]:
@@ -243,7 +245,8 @@ def build(name: str, spec: NetworkSpec) -> tuple[keras.Model, InitializationRepo
         several inputs, to `probabilities` `(batch, num_classes)`, of a segmentation network `(batch, patch_size,
         patch_size, num_classes)` in the size of the finest input, float32 (float64 under that policy), the layer before
         being `logits` of the same shape; a model with auxiliary classifiers returns a list of the probabilities and of
-        their logits, `aux1_logits` and so on, one with distance classes of the probabilities and of `distance_logits`.
+        their logits, `aux1_logits` and so on, one with distance classes of the probabilities and of `distance_logits`;
+        one for reconstruction returns `reconstruction` `(batch, patch_size, patch_size, bands)`, standardized numbers.
         And which layers were loaded and which hold random weights.
 
     Raises:

@@ -319,7 +319,7 @@ class Run:
     Attributes:
         folder: the run folder.
         card: its card.
-        model: the network, from digital numbers to probabilities.
+        model: the network, from digital numbers to probabilities, or after pre-training to standardized numbers.
     """
 
     folder: pathlib.Path
@@ -356,7 +356,7 @@ def open_run(run_dir: str | os.PathLike[str], model_name: str = MODEL_NAME) -> R
     taken = {one.name: ((one.patch_size, one.patch_size, len(one.bands)), one.dtype) for one in card.inputs}
     if len(taken) < 2:
         taken = {IMAGE: ((card.patch_size, card.patch_size, len(card.bands)), card.dtype)}
-    expected = _described(taken, len(card.legend))
+    expected = _described(taken, card.channels)
     if found != expected:
         raise RunError(
             path,

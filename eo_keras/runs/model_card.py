@@ -147,6 +147,30 @@ class ModelCard:
             )
 
     @property
+    def pretext(self) -> str | None:
+        """Kind of pre-training without labels, see `eo_keras.tasks.options.PRETEXTS`; None of a run with labels."""
+        return self.flags.get("pretraining", {}).get("pretext")
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the model's output: classes, or after pre-training the bands of all inputs."""
+        return len(self.legend) if self.pretext is None else sum(len(one.bands) for one in self.taken)
+
+    def check_predicts_classes(self) -> None:
+        """Checks that the model predicts classes.
+
+        Raises:
+            RunError: if it was pre-trained without labels.
+        """
+        if self.pretext is not None:
+            raise RunError(
+                self.flags["run_dir"],
+                f"its model was pre-trained without labels (`pretext={self.pretext}`) and predicts no classes",
+                "a run that was trained on labels",
+                f"start one from it: `backbone_run={self.flags['run_dir']}`",
+            )
+
+    @property
     def title_of_bands(self) -> str:
         """Bands of all inputs, such as `B04,B03,B02` or `s2:B04,B03,B02;s1:VV,VH`."""
         named = [f"{one.modality}:{','.join(one.bands)}" for one in self.inputs]

@@ -60,7 +60,8 @@ def read_status(planned: PlannedRun, data_fingerprint: str) -> tuple[RunStatus, 
     Raises:
         RunError: if its folder holds another run or something else, or its checkpoint cannot be read.
     """
-    folder, monitor = pathlib.Path(planned.options.run_dir), tasks.of(models.MODELS[planned.options.model]).monitor
+    options = planned.options
+    folder, monitor = pathlib.Path(options.run_dir), tasks.trained(models.MODELS[options.model], options).monitor
     result = RunStatus(planned.name, dict(planned.settings), metric=monitor.name)
     try:
         if not runs.has_checkpoint(folder):

@@ -21,6 +21,7 @@ from eo_keras.metrics.predictions import ClassPredictions, PredictedSample, read
 from eo_keras.metrics.scores import Scores
 from eo_keras.plots import classification as plots
 from eo_keras.records.data_card import DataCard
+from eo_keras.records.inputs import InputBands
 from eo_keras.records.targets import TARGETS
 from eo_keras.runs.model_card import ModelCard
 from eo_keras.tasks import training_loss
@@ -70,6 +71,7 @@ class Classification:
     monitor = ACCURACY
     metrics = (ACCURACY,)
     evaluation_options = frozenset(("tta", "coordinates"))
+    predicts_classes = True
     batch_size = 256
     samples = 0
     figure_names = ("confusion_matrix.png", "mistakes.png")
@@ -125,6 +127,10 @@ class Classification:
     def loss_note(self, options: TaskOptions) -> str:
         """Returns why the losses must not be compared number by number."""
         return training_loss.note(options, augmented=bool(options.classification.augmentation))
+
+    def validation_scoring(self, inputs: Sequence[InputBands]) -> dict[str, Any]:
+        """Returns no options."""
+        return {}
 
     def scorer(self, class_names: Sequence[str]) -> ClassScorer:
         """Returns a scorer without images."""

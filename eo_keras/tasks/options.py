@@ -9,9 +9,12 @@ import dataclasses
 
 from eo_keras import models
 from eo_keras.core.options import check, documented, nested, option
-from eo_keras.data.augment.options import Augmentation, CropAugmentation
+from eo_keras.data.augment.options import Augmentation, CropAugmentation, Masking
 from eo_keras.errors import OptionError
 from eo_keras.losses import SEGMENTATION_LOSSES
+
+PRETEXTS = ("masked",)
+"""Kinds of pre-training without labels: masked numbers are predicted."""
 
 CLASS_WEIGHTS = ("none", "median_frequency", "effective_number")
 """Modes of class weights: 1 for every class, or more for rare ones, see `eo_keras.losses.class_weights`."""
@@ -109,8 +112,9 @@ class SegmentationOptions:
     backbone_run: str | None = option(
         None,
         path=True,
-        help="Segmentation: run folder of a classifier of the same backbone, whose weights are started from; refused "
-        "where it was trained on an example that these records test on, by key, place or pixels.",
+        help="Segmentation: run folder of a classifier of the same backbone, or of pre-training by `pretext`, whose "
+        "weights are started from; refused where it was trained on an example that these records test on, by key, "
+        "place or pixels.",
     )
     augmentation: CropAugmentation | None = nested(CropAugmentation)
 
@@ -145,3 +149,47 @@ class SegmentationOptions:
             return self
         self.augmentation.check_size(size, size)
         return dataclasses.replace(self, augmentation=self.augmentation.for_tiles(size))
+
+
+@documented
+@dataclasses.dataclass(frozen=True)
+class PretextOptions:
+    """Options of pre-training without labels."""
+
+    pretext: str | None = option(
+        None,
+        choices=PRETEXTS,
+        help="Pre-training of a segmentation network without labels: masked predicts the numbers of blocks and sensors "
+        "that the network is not shown; `backbone_run` starts a run with labels from it. Default: none, labels are "
+        "learned.",
+    )
+    mask_size: int = option(
+        16, minimum=1, help="Pre-training: height and width in pixels of the blocks that are masked."
+    )
+    mask_ratio: float = option(
+        0.6,
+        above=0,
+        below=1,
+        help="Pre-training: share of the blocks of each modality that is masked (He et al. 2022, arXiv 2111.06377, "
+        "mask 0.75 of their patches).",
+    )
+    mask_sensor: float = option(
+        0.3,
+        minimum=0,
+        maximum=1,
+        help="Pre-training on several sensors: probability that one of them is masked as a whole, with all its dates, "
+        "so that it has to be told from the others.",
+    )
+
+    def __post_init__(self):
+        check(self)
+        default = type(self)
+        for name in ("mask_size", "mask_ratio", "mask_sensor"):
+            if self.pretext is None and getattr(self, name) != getattr(default, name):
+                found = f"{getattr(self, name):g} without pre-training"
+                raise OptionError(name, found, "`pretext=masked`", "leave it out")
+
+    @property
+    def masking(self) -> Masking | None:
+        """Masking of images; None without pre-training."""
+        return None if self.pretext is None else Masking(self.mask_size, self.mask_ratio, self.mask_sensor)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from eo_keras.data.folder import RecordDataset, reading
 from eo_keras.data.parse import by_name, unwrapped
 from eo_keras.metrics.predictions import PredictedSample
-from eo_keras.tasks.task import Predicted, Task
+from eo_keras.tasks.task import Predicted, TrainingTask
 
 
 class Predictor:
@@ -29,7 +29,7 @@ class Predictor:
     def __init__(
         self,
         model: Callable[..., tf.Tensor],
-        task: Task,
+        task: TrainingTask,
         class_names: Sequence[str],
         strategy: tf.distribute.Strategy | None = None,
         **scorer: Any,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eo_keras.errors import RecordsError
 from eo_keras.records.targets import TARGETS
+from eo_keras.runs.model_card import ModelCard
 from eo_keras.tasks.task import Task
+
+if TYPE_CHECKING:
+    from eo_keras.tasks.task import TaskOptions, TrainingTask
 
 TASKS = tuple(TARGETS)
 """Names of the tasks; each is the object `TASK` of the module of that name."""
@@ -30,8 +34,24 @@ def of(card: Any) -> Task:
 
     Raises:
         RecordsError: if the card names a task that does not exist.
+        RunError: if it is that of a run of pre-training, whose model is for no task.
     """
+    if isinstance(card, ModelCard):
+        card.check_predicts_classes()
     return get(card.task)
+
+
+def trained(card: Any, options: TaskOptions) -> TrainingTask:
+    """Returns the task that a run trains: pre-training where its options say so, else that of a card.
+
+    Args:
+        card: the card of the records, or the network's entry in the registry.
+        options: the run's options.
+
+    Raises:
+        RecordsError: if the card names a task that does not exist.
+    """
+    return of(card) if options.pretraining.pretext is None else _load("pretext")
 
 
 @functools.cache

@@ -28,6 +28,7 @@ from eo_keras.metrics.segmentation import SegmentationScorer
 from eo_keras.plots import classification as plots
 from eo_keras.plots import segmentation as mask_plots
 from eo_keras.records.data_card import DataCard
+from eo_keras.records.inputs import InputBands
 from eo_keras.records.targets import TARGETS
 from eo_keras.runs.model_card import ModelCard
 from eo_keras.tasks import training_loss
@@ -125,6 +126,7 @@ class Segmentation:
     evaluation_options = frozenset(
         ("output_stride", "scales", "flip", "boundary_tolerances", "boundary_width", "object_class")
     )
+    predicts_classes = True
     batch_size = 8  # A tile has as many pixels as 16 patches and more.
     samples = 16
     figure_names = ("class_scores.png", "confusion_matrix.png", "maps.png")
@@ -197,6 +199,10 @@ class Segmentation:
         if chosen.predicts_distances:
             special.append("the weighted loss of distances")
         return training_loss.note(options, augmented=chosen.augmentation is not None, special=special)
+
+    def validation_scoring(self, inputs: Sequence[InputBands]) -> dict[str, Any]:
+        """Returns no options."""
+        return {}
 
     def scorer(self, class_names: Sequence[str], **options: Any) -> MaskScorer:
         """Returns a scorer without tiles; without options one of areas alone, as validation needs. See `MaskScorer`."""

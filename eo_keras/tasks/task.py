@@ -19,9 +19,10 @@ from eo_keras.metrics.outcomes import Outcomes
 from eo_keras.metrics.predictions import ClassPredictions, PredictedSample
 from eo_keras.metrics.scores import Scores
 from eo_keras.records.data_card import DataCard
+from eo_keras.records.inputs import InputBands
 from eo_keras.records.targets import Targets
 from eo_keras.runs.model_card import ModelCard
-from eo_keras.tasks.options import ClassificationOptions, SegmentationOptions
+from eo_keras.tasks.options import ClassificationOptions, PretextOptions, SegmentationOptions
 
 if TYPE_CHECKING:
     import keras
@@ -59,11 +60,13 @@ class TaskOptions(Protocol):
     """Options of a training run that tasks read; see `eo_keras.training.options.TrainingOptions`."""
 
     model: str
+    bands: str
     batch_size: int
     dtype_policy: str
     label_smoothing: float
     classification: ClassificationOptions
     segmentation: SegmentationOptions
+    pretraining: PretextOptions
 
 
 class Scorer(Protocol):
@@ -130,30 +133,22 @@ class EvaluationOptions(Protocol):
         ...
 
 
-class Task(Protocol):
-    """Protocol of a task.
+class TrainingTask(Protocol):
+    """Protocol of what a run trains: all of a task that training calls.
 
     Attributes:
-        name: its name in cards and in metrics.json.
-        description: the records that it is for, such as "records of one class an image".
-        targets: layout of the labels in records.
+        name: its name; of a task of records, in cards and in metrics.json.
+        description: the records that it is for, such as "records of one class an image", or what it does with them.
         monitor: the score that chooses the epoch and compares runs.
         metrics: the scores of validation, the monitor among them and the loss not.
-        evaluation_options: names of the options of an evaluation that apply to this task alone.
-        batch_size: default number of examples in a batch where nothing is trained.
-        samples: number of the first examples that figures of an evaluation show.
-        figure_names: names of these figures.
+        predicts_classes: whether outputs are probabilities of classes, and labels classes.
     """
 
     name: str
     description: str
-    targets: Targets
     monitor: Metric
     metrics: tuple[Metric, ...]
-    evaluation_options: frozenset[str]
-    batch_size: int
-    samples: int
-    figure_names: tuple[str, ...]
+    predicts_classes: bool
 
     def augmentation(self, options: TaskOptions) -> Any:
         """Returns the changes to training images (see `eo_keras.data.augment`), or None."""
@@ -205,6 +200,10 @@ class Task(Protocol):
         """Returns a note on why the losses of training and validation are not comparable."""
         ...
 
+    def validation_scoring(self, inputs: Sequence[InputBands]) -> dict[str, Any]:
+        """Returns the scorer's options for validation in training, of a network of some inputs."""
+        ...
+
     def scorer(self, class_names: Sequence[str], **options: Any) -> Scorer:
         """Returns a scorer without examples.
 
@@ -214,13 +213,31 @@ class Task(Protocol):
         """
         ...
 
-    def validation(self, predictions: Any) -> dict[str, float]:
-        """Returns loss (mean cross-entropy, in nats) and scores of predictions, by the names of the metrics."""
+    def validation(self, predictions: Any) -> dict[str, float | None]:
+        """Returns loss (of classes mean cross-entropy, in nats) and scores of predictions, by the metrics' names."""
         ...
 
     def figures(self, predicted: Predicted, card: DataCard, bands: Sequence[str], title: str) -> dict[str, bytes]:
         """Draws predictions of validation examples as PNG images by name: a confusion matrix, and the samples."""
         ...
+
+
+class Task(TrainingTask, Protocol):
+    """Protocol of a task of records: what evaluation and serving call besides training.
+
+    Attributes:
+        targets: layout of the labels in records.
+        evaluation_options: names of the options of an evaluation that apply to this task alone.
+        batch_size: default number of examples in a batch where nothing is trained.
+        samples: number of the first examples that figures of an evaluation show.
+        figure_names: names of these figures.
+    """
+
+    targets: Targets
+    evaluation_options: frozenset[str]
+    batch_size: int
+    samples: int
+    figure_names: tuple[str, ...]
 
     def served_model(self, model: keras.Model) -> keras.Model:
         """Returns the model of an export, for images of any size where the task allows it."""

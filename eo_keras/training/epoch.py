@@ -69,7 +69,7 @@ class EpochProgress:
             "step": (epoch + 1) * steps,
             "loss": float(np.mean(self.losses)),
             **{name: float(np.mean(values)) for name, values in self.parts.items()},
-            "accuracy": self.right / max(1, self.counted),
+            "accuracy": self.right / self.counted if self.counted else None,
             "val_loss": None,
             "val_accuracy": None,
             "learning_rate": rate(epoch, steps - 1),
@@ -144,7 +144,9 @@ def line(row: Mapping[str, Any], metrics: Sequence[Metric], improved: bool) -> s
         metrics: the scores of validation.
         improved: whether it is the best epoch so far.
     """
-    text = f"epoch {row['epoch']:>3}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.2%}"
+    text = f"epoch {row['epoch']:>3}: loss {row['loss']:.4f}"
+    if row["accuracy"] is not None:
+        text += f", accuracy {row['accuracy']:.2%}"
     if row[LOSS.column] is not None:
         found = ", ".join(metric.text(row[metric.column]) for metric in (LOSS, *metrics))
         text += f", validation {found}{' (best)' if improved else ''}"

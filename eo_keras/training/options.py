@@ -23,7 +23,7 @@ from eo_keras.data.augment.options import NO_AUGMENTATION
 from eo_keras.errors import OptionError, RunError
 from eo_keras.records.targets import TARGETS
 from eo_keras.runs import folder as runs
-from eo_keras.tasks.options import ClassificationOptions, SegmentationOptions
+from eo_keras.tasks.options import ClassificationOptions, PretextOptions, SegmentationOptions
 
 OPTIMIZERS = ("sgd", "adamw", "rmsprop", "muon")
 SCHEDULES = ("cosine", "linear", "poly", "piecewise")
@@ -222,6 +222,13 @@ class TrainingOptions:
         "no split val: tiles by city or in blocks of ground, patches by a hash of their keys, copies and overlapping "
         "ones together. 0 keeps the last epoch. The test split is never used for this.",
     )
+    train_fraction: float = option(
+        1.0,
+        above=0,
+        maximum=1,
+        help="Fraction of the training examples that is trained on, of those that are not held out, drawn by a hash of "
+        "key and seed: to measure what more labels gain. A smaller fraction is part of a larger one.",
+    )
     optimizer: OptimizerOptions = nested(OptimizerOptions)
     dropout: float | None = option(
         None,
@@ -241,6 +248,7 @@ class TrainingOptions:
     )
     classification: ClassificationOptions = nested(ClassificationOptions)
     segmentation: SegmentationOptions = nested(SegmentationOptions)
+    pretraining: PretextOptions = nested(PretextOptions)
     dtype_policy: str = option(
         "float32", choices=models.POLICIES, help="Precision; mixed_float16 works on one device only."
     )

@@ -18,7 +18,7 @@ from eo_keras.records.inputs import InputBands
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.tasks.predictor import Predictor
-from eo_keras.tasks.task import Task
+from eo_keras.tasks.task import TrainingTask
 from eo_keras.training import checkpoints, moments
 from eo_keras.training import epoch as epochs
 from eo_keras.training.setup import Network, TrainingData
@@ -60,11 +60,12 @@ class Selection:
         options: SelectionOptions,
         data: TrainingData,
         network: Network,
-        task: Task,
+        task: TrainingTask,
         strategy: tf.distribute.Strategy | None,
     ):
         self._options, self._data, self._network, self._task = options, data, network, task
-        self._predictor = Predictor(network.inference, task, data.card.legend.class_names, strategy)
+        scoring = task.validation_scoring(data.inputs)
+        self._predictor = Predictor(network.inference, task, data.card.legend.class_names, strategy, **scoring)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
 
@@ -124,9 +125,11 @@ class Selection:
 
     def warning(self, row: Mapping[str, Any]) -> str | None:
         """Returns a warning where an epoch's validation fails because of batch normalization's moving moments."""
+        if self._data.validation is None or not self._task.predicts_classes:
+            return None
         # Of several tasks, validation has the loss of masks alone.
         training = row.get("mask_loss", row["loss"])
-        if self._data.validation is None or not row["val_loss"] > moments.FAR * training:
+        if not row["val_loss"] > moments.FAR * training:
             return None
         return moments.disagreement(self._network.inference, next(iter(self._data.validation)))
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from eo_keras import models
 from eo_keras.data import holdouts
 from eo_keras.data import pipeline as pipelines
+from eo_keras.data.augment.options import Masking
 from eo_keras.records.inputs import InputBands
 from eo_keras.training import distribution, moments
 from eo_keras.training.transfer import Start
@@ -29,6 +30,8 @@ class DataOptions:
         validation_from_train: fraction of the training examples that is held out where there is no split val.
         modality_dropout: probability that a training image loses a sensor.
         distance: whether training labels hold classes of distances beside those of masks.
+        masking: masking of images for pre-training; None for none.
+        train_fraction: fraction of the training examples that are left which is trained on.
     """
 
     batch_size: int
@@ -39,6 +42,8 @@ class DataOptions:
     validation_from_train: float
     modality_dropout: float = 0.0
     distance: bool = False
+    masking: Masking | None = None
+    train_fraction: float = 1.0
 
 
 class TrainingData:
@@ -79,6 +84,8 @@ class TrainingData:
             split = "train"
             division = holdouts.hold_out(records, options.validation_from_train, options.seed)
             kept, held_out, self.validation_name = division.kept, division.held_out, division.name
+        if options.train_fraction < 1:
+            kept = holdouts.fraction_of(records, kept, options.train_fraction, options.seed)
         settings = pipelines.PipelineOptions(
             batch_size=options.batch_size,
             inputs=options.inputs,
@@ -88,6 +95,7 @@ class TrainingData:
             cache_limit_bytes=int(options.cache_gb * 1e9),
             modality_dropout=options.modality_dropout,
             distance=options.distance,
+            masking=options.masking,
         )
         self.train = pipelines.TrainingDataset(records, settings, part=kept, input_context=worker.input_context)
         self.validation_count = 0

@@ -21,7 +21,7 @@ from eo_keras.data import pipeline as pipelines
 from eo_keras.errors import OptionError, RunError
 from eo_keras.records.inputs import parse_inputs
 from eo_keras.runs import folder as runs
-from eo_keras.tasks.task import Task
+from eo_keras.tasks.task import TrainingTask
 from eo_keras.training import checkpoints, distribution, phases, transfer
 from eo_keras.training import epoch as epochs
 from eo_keras.training import step as stepping
@@ -79,7 +79,7 @@ class Trainer:
     ):
         options = validate(options, records.card, strategy.num_replicas_in_sync)
         self.options, self.strategy, self.worker = options, strategy, worker
-        self.task = tasks.of(records.card)
+        self.task = tasks.trained(records.card, options)
         self.output = runs.output_folder(options.run_dir)
         self.data = TrainingData(records, _data_options(options, self.task, records), worker)
         self.steps = options.steps_per_epoch or self.data.train.steps
@@ -284,7 +284,7 @@ class Trainer:
                 selection.write_card(self.output)
 
 
-def _data_options(options: TrainingOptions, task: Task, records: pipelines.RecordDataset) -> DataOptions:
+def _data_options(options: TrainingOptions, task: TrainingTask, records: pipelines.RecordDataset) -> DataOptions:
     return DataOptions(
         batch_size=options.batch_size,
         inputs=parse_inputs(options.bands, records.card),
@@ -294,10 +294,12 @@ def _data_options(options: TrainingOptions, task: Task, records: pipelines.Recor
         validation_from_train=options.validation_from_train,
         modality_dropout=options.modality_dropout,
         distance=task.with_distances(options),
+        masking=options.pretraining.masking,
+        train_fraction=options.train_fraction,
     )
 
 
-def _network_options(options: TrainingOptions, task: Task, records: pipelines.RecordDataset) -> NetworkOptions:
+def _network_options(options: TrainingOptions, task: TrainingTask, records: pipelines.RecordDataset) -> NetworkOptions:
     size, crop = records.card.patch_size, task.crop(options)
     sizes = frozenset(task.image_size(options, epoch) or crop or size for epoch in range(options.epochs))
     return NetworkOptions(

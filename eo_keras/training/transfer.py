@@ -34,7 +34,8 @@ def start_of(weights: str | None, backbone_run: str | None, records: RecordDatas
 
     Args:
         weights: None, `imagenet`, or a file.
-        backbone_run: run folder of a classifier that is started from instead, or None; see `backbone`.
+        backbone_run: run folder of a classifier, or of pre-training, that is started from instead, or None; see
+            `backbone`.
         records: the records that the run is trained and tested on.
     """
     return Start(weights) if backbone_run is None else backbone(backbone_run, records)
@@ -44,7 +45,7 @@ def backbone(run_dir: str | os.PathLike[str], records: RecordDataset) -> Start:
     """Returns the file of a run's weights, after checking that it was not trained on these records' test examples.
 
     Args:
-        run_dir: run folder of a classifier.
+        run_dir: run folder of a classifier, or of pre-training.
         records: the records that a segmentation model will be trained and tested on.
 
     Raises:
@@ -81,7 +82,7 @@ def _refused(folder: pathlib.Path, records: RecordDataset, keys: Sequence[str], 
         folder,
         f"it was trained on {what.format(len(keys))} that {records.folder} tests on, such as {keys[0]}",
         "a run that has not seen them",
-        "train the classifier on the training part of the same split",
+        "train it on the training part of the same split",
     )
 
 

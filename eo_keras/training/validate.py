@@ -49,6 +49,7 @@ def validate(options: TrainingOptions, card: DataCard | None, replicas: int | No
         found = f"{options.model} is for {info.task}, the records are for {card.task}"
         raise OptionError("model", found, f"one of {fitting}")
     _check_others(options, tasks.of(card))
+    task = tasks.trained(card, options)
     inputs = parse_inputs(options.bands, card)
     for one in inputs:
         models.check_stem(one.bands, options.stem)
@@ -57,8 +58,8 @@ def validate(options: TrainingOptions, card: DataCard | None, replicas: int | No
         raise OptionError("modality_dropout", found, "two sensors or more", "leave it out, or choose more of `bands`")
     own = options.of_task(card.task).for_patches(card.patch_size)
     options = dataclasses.replace(options, **{card.task: own})
-    tasks.of(card).network(options, card)
-    tasks.of(card).loss(options, card)
+    task.network(options, card)
+    task.loss(options, card)
     return options
 
 

@@ -73,6 +73,7 @@ FUSED = {
     "deeplab_resnet50:residual": {},
     "deeplab_resnet50:vfusenet": {"dates": "siamese"},
     "deeplab_resnet50:attention": {"dates": "siamese"},
+    "deeplab_resnet50:late:pretext": {"reconstruction": True},
 }
 """The reduced segmentation network on two modalities, by the fusion in its name, and further choices."""
 
@@ -112,6 +113,14 @@ def mask_loss(weights=None, distance_classes=None):
     return distance_loss(mask, segmentation.DenseLoss(segmentation.DenseLossOptions(), distance_classes), weights)
 
 
+def masked_numbers(images):
+    """Numbers to be predicted at some pixels, of eight bands as the modalities have."""
+    numbers = np.concatenate([images, images[:, ::-1], images[..., :2]], axis=-1) / 100 - 1
+    numbers[..., ::3, :, :] = np.nan
+    numbers[:, ::2, ..., 6:] = np.nan
+    return numbers
+
+
 def mask_metrics(inference, images, labels):
     """Pixel accuracy and cross-entropy."""
     predictions, known = inference.predict(images, verbose=0), labels != UNKNOWN
@@ -122,11 +131,13 @@ def mask_metrics(inference, images, labels):
 def train(name, arguments, strategy, optimizer):
     """Returns losses, weights and metrics after some steps of an architecture, as arrays by name."""
     choices = FUSED.get(name)
-    name, _, fusion = name.partition(":")
+    name, fusion, *_ = [*name.split(":"), ""]
+    pretext = bool(choices) and "reconstruction" in choices
     import tensorflow as tf
 
     from eo_keras import models, tasks
     from eo_keras.losses.uncertainty import TaskWeights
+    from eo_keras.tasks import pretext as pretext_task
     from eo_keras.tasks.predictor import Predictor
     from eo_keras.training import phases, step
     from eo_keras.training.options import OptimizerOptions, TrainingOptions
@@ -160,14 +171,17 @@ def train(name, arguments, strategy, optimizer):
         loss = tasks.get("classification").loss(options)
         if masked:
             loss = mask_loss(weights, DISTANCES.get(name))
+        if pretext:
+            loss = pretext_task.reconstruction_loss((3, 3, 2))
         stepper = step.TrainStep(model, strategy, step.StepOptions(ema=0.9), loss, averages)
         of_loss = () if weights is None else weights.variables
         stepper.enter(phases.make_phases(phases.PhaseOptions(1, 0, optimizer, optimizer), model, STEPS, of_loss)[0])
         inference = models.inference_model(model, SIZE)
     images, labels, example_weights = batches()
     labels = masks(labels) if masked else labels
-    images = modalities(images) if fusion else images
     targets = with_distances(labels) if name in DISTANCES else labels
+    targets = masked_numbers(images) if pretext else targets
+    images = modalities(images) if fusion else images
     dataset = tf.data.Dataset.from_tensor_slices((images, targets, example_weights))
     steps = [stepper(*batch) for batch in strategy.experimental_distribute_dataset(dataset)]
     models.copy_weights(model, inference)
@@ -176,7 +190,9 @@ def train(name, arguments, strategy, optimizer):
         tf.nest.map_structure(lambda one: one.reshape(-1, *one.shape[2:])[: 2 * BATCH], part)
         for part in (images, labels, example_weights)
     ]
-    if masked:
+    if pretext:
+        metrics = [np.square(inference.predict(rest[0], verbose=0)).mean()]
+    elif masked:
         metrics = mask_metrics(inference, *rest[:2])
     else:
         rest[2] = (np.arange(2 * BATCH) < 11).astype(np.float32)

@@ -139,3 +139,18 @@ class CropAugmentation:
                 f"at most {int(smallest * self.scale_max)}",
                 "choose a smaller crop, or build records of larger tiles",
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Masking:
+    """Masking of images for pre-training, see `eo_keras.data.augment.masking`.
+
+    Attributes:
+        size: height and width of a block in pixels of the finest input.
+        ratio: share of the blocks of each modality that is masked in every example.
+        sensor: probability that a whole sensor of an example, with all dates, is masked too.
+    """
+
+    size: int
+    ratio: float
+    sensor: float

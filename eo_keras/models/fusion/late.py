@@ -1,6 +1,7 @@
 """Late fusion: a whole network for each modality, joined at its predictions.
 
-Networks of different resolution are joined on the grid of the finest one.
+Networks of different resolution are joined on the grid of the finest one. Layers that take or return scores of classes
+have other names where the network reconstructs bands: a network of classes never starts from their weights.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import keras
 from keras import layers
 
 from eo_keras.models.fusion.streams import Stream
-from eo_keras.models.layers.factory import LOGITS, LayerFactory
+from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.layers.merging import MeanOfPresent
 from eo_keras.models.layers.resize import ResizeLike
 
@@ -62,7 +63,8 @@ def late_learned(network: DeepLab, factory: LayerFactory, streams: Sequence[Stre
         Scores of each head, as `DeepLab.scores` returns them.
     """
     x = _joined(factory, _predictions(network, streams), with_scores=True)
-    return network.scores(factory, factory.conv_bn_relu(x, network.depth, 3, "joined", padding="same"))
+    name = "joined_bands" if factory.spec.reconstruction else "joined"
+    return network.scores(factory, factory.conv_bn_relu(x, network.depth, 3, name, padding="same"))
 
 
 def residual(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
@@ -77,23 +79,25 @@ def residual(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream])
         streams: likewise.
 
     Returns:
-        Scores of each head, as `DeepLab.scores` returns them; those of the mask are corrected.
+        Scores of each head, as `DeepLab.scores` returns them; those of the mask, or a reconstruction, are corrected.
     """
+    name = "correction3_bands" if factory.spec.reconstruction else "correction3"
     predictions = _predictions(network, streams)
     x = _joined(factory, predictions, with_scores=False)
     for prefix in ("correction1", "correction2"):
         x = factory.conv_bn_relu(x, network.depth, 3, prefix, padding="same")
     correction = layers.Conv2D(
-        factory.spec.num_classes,
+        factory.spec.channels,
         3,
         padding="same",
         data_format="channels_last",
-        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01, seed=factory.layer_seed("correction3")),
+        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01, seed=factory.layer_seed(name)),
         dtype=factory.exact,
-        name=f"{factory.prefix}correction3",
+        name=factory.prefix + name,
     )(x)
     scores = dict(_mean_scores(factory, predictions))
-    scores[LOGITS] = layers.Add(dtype=factory.exact, name=f"{factory.prefix}corrected")([scores[LOGITS], correction])
+    first = next(iter(scores))
+    scores[first] = layers.Add(dtype=factory.exact, name=f"{factory.prefix}corrected")([scores[first], correction])
     return scores
 
 

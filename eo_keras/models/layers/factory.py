@@ -24,6 +24,9 @@ LOGITS = "logits"
 PROBABILITIES = "probabilities"
 """Name of the layer of the logits; the only one that a new legend replaces."""
 
+RECONSTRUCTION = "reconstruction"
+"""Name of the layer of standardized numbers that a network for pre-training predicts in place of classes."""
+
 AUXILIARY = "_logits"
 """Suffix of the names of the auxiliary classifiers' last layers."""
 
@@ -316,7 +319,8 @@ def is_segmentation_head(layer_name: str) -> bool:
 
 def is_head(layer_name: str) -> bool:
     """Tells whether a layer of that name is the last of a classifier, auxiliary or not, or in a segmentation head."""
-    return layer_name == LOGITS or layer_name.endswith(AUXILIARY) or is_segmentation_head(layer_name)
+    last = layer_name in (LOGITS, RECONSTRUCTION) or layer_name.endswith(AUXILIARY)
+    return last or is_segmentation_head(layer_name)
 
 
 def resolve_policy(dtype_policy: str | None) -> keras.DTypePolicy:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from eo_keras.models.layers.factory import DISTANCE_LOGITS, LOGITS, LayerFactory
+from eo_keras.models.layers.factory import DISTANCE_LOGITS, LOGITS, RECONSTRUCTION, LayerFactory
 from eo_keras.models.layers.resize import ResizeLike
 
 
@@ -25,7 +25,8 @@ def segmentation_model(
     Logits are 1x1 convolutions of the features: layers `logits` and `distance_logits`. Where the features are coarser
     than the image, the convolutions are `decoder_scores` and `decoder_distance_scores`, and those layers interpolate.
     In a cascade the distance logits, through a ReLU, are joined to the features of the mask (Bischke et al. 2019,
-    section 3).
+    section 3). A reconstruction of bands has convolutions of its own names, `reconstruction` and
+    `decoder_reconstruction`, so that a network of classes that starts from its weights never takes them.
 
     Args:
         factory: makes the layers.
@@ -37,7 +38,8 @@ def segmentation_model(
 
     Returns:
         A model from the inputs to `probabilities` `(batch, height, width, num_classes)`, or with distance classes to a
-        list of these and of `distance_logits` `(batch, height, width, distance_classes)`.
+        list of these and of `distance_logits` `(batch, height, width, distance_classes)`; of a reconstruction to
+        `reconstruction` `(batch, height, width, bands)`.
     """
     return model_of_scores(factory, inputs, add_scores(factory, features, stride), reference, name, stride)
 
@@ -51,7 +53,7 @@ def add_scores(factory: LayerFactory, features: Any, stride: int = 1) -> dict[st
         stride: pixels of the output per pixel of the features.
 
     Returns:
-        `logits`, and with distance classes `distance_logits`, in the size of the features.
+        `logits`, and with distance classes `distance_logits`, in the size of the features; or `reconstruction`.
     """
     spec, found = factory.spec, {}
 
@@ -66,6 +68,8 @@ def add_scores(factory: LayerFactory, features: Any, stride: int = 1) -> dict[st
             name=factory.prefix + layer_name,
         )(x)
 
+    if spec.reconstruction:
+        return {RECONSTRUCTION: scores(features, spec.channels, RECONSTRUCTION, "decoder_reconstruction")}
     if spec.distance_classes is not None:
         distance = scores(features, spec.distance_classes, DISTANCE_LOGITS, "decoder_distance_scores")
         found[DISTANCE_LOGITS] = distance
@@ -96,5 +100,7 @@ def model_of_scores(
         return ResizeLike(stride, dtype=factory.exact, name=logits_name)(scores[logits_name], reference)
 
     logits, *others = map(in_full_size, scores)
+    if factory.spec.reconstruction:
+        return keras.Model(inputs, logits, name=name)
     probabilities = factory.probabilities(logits)
     return keras.Model(inputs, [probabilities, *others] if others else probabilities, name=name)

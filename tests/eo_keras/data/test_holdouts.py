@@ -169,3 +169,19 @@ def test_the_pipelines_deliver_the_two_parts(folder):
 def test_another_division_is_another_part():
     one = subsets.Holdout(0.1, 1, True, frozenset({"a"}))
     assert one != dataclasses.replace(one, keys=frozenset({"b"})) and len({one, dataclasses.replace(one)}) == 1
+
+
+def test_a_smaller_fraction_is_part_of_a_larger_one(rgb_records):
+    records = RecordDataset(rgb_records)
+    kept = holdouts.hold_out(records, 0.25, seed=3).kept
+    sizes = {}
+    for part, whole in ((None, records.count("train")), (kept, records.count("train", kept))):
+        chosen = [holdouts.fraction_of(records, part, share, seed=3).keys for share in (0.1, 0.5)]
+        assert chosen[0] < chosen[1]
+        assert [len(keys) for keys in chosen] == [round(0.1 * whole), round(0.5 * whole)]
+        sizes[whole] = chosen
+    assert len(sizes) == 2
+    other = holdouts.fraction_of(records, None, 0.5, seed=4)
+    assert other.keys != sizes[160][1] and records.count("train", other) == 80
+    inside = kept.contains(sorted(sizes[records.count("train", kept)][1]))
+    assert bool(np.all(inside))
