@@ -68,9 +68,16 @@ def parse_inputs(text: str, card: DataCard) -> tuple[InputBands, ...]:
     names = [name for name, _ in found]
     numbers = [names[:place].count(name) + 1 for place, name in enumerate(names)]
     return tuple(
-        InputBands(name if number == 1 else f"{name}_{number}", name, bands)
-        for (name, bands), number in zip(found, numbers, strict=True)
+        InputBands(_view(name, number), name, bands) for (name, bands), number in zip(found, numbers, strict=True)
     )
+
+
+def _view(name: str, number: int) -> str:
+    """Returns the name of a view of a modality: `s2`, `s2_2`, and of the earlier date `s2_2_before`."""
+    if number == 1:
+        return name
+    before = BEFORE if name.endswith(BEFORE) else ""
+    return f"{name.removesuffix(BEFORE)}_{number}{before}"
 
 
 def first_modality(card: DataCard, bands: Sequence[str] | None = None) -> tuple[InputBands, ...]:

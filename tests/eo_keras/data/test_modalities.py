@@ -37,6 +37,8 @@ def test_modalities_and_bands_are_chosen_by_name(folder):
         ("s2_2", "s2", ("B04", "B03", "B02")),
     ]
     assert parse_inputs(text_of(chosen, card), card) == chosen
+    two = parse_inputs("s2:B04;s2_before:B04;s2:B03;s2_before:B03", card)
+    assert [one.name for one in two] == ["s2", "s2_before", "s2_2", "s2_2_before"]
     (alone,) = parse_inputs("s1:all", card)
     assert (alone.name, alone.modality) == ("image", "s1")
     assert parse_inputs("RGB", card)[0].modality == "s2"
