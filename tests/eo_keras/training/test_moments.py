@@ -44,7 +44,11 @@ def small(architecture):
             chosen[name] = 1 / by if isinstance(value, float) else max(8, value // by)
     for name in REPEATS.keys() & given.keys():
         value, most = given[name], REPEATS[name]
-        chosen[name] = tuple(min(one, most) for one in value) if isinstance(value, tuple) else min(value, most)
+        if isinstance(value, tuple) and isinstance(value[0], tuple):
+            # SegNet's: number of convolutions and channels of each block.
+            chosen[name] = tuple((min(count, most), max(8, filters // NARROW["width"])) for count, filters in value)
+        else:
+            chosen[name] = tuple(min(one, most) for one in value) if isinstance(value, tuple) else min(value, most)
     return chosen
 
 
