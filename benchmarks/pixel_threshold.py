@@ -109,7 +109,7 @@ def measure(records_dir: str) -> dict:
     card = cards.read_data_card(records_dir)
     found = [(image[labels != IGNORE], labels[labels != IGNORE]) for _, image, labels in tiles(records_dir, "train")]
     rule = fit(*(np.concatenate(parts) for parts in zip(*found, strict=True)), card.bands)
-    scorer = SegmentationScorer(card.legend.class_names, tolerance=0.0)
+    scorer = SegmentationScorer(card.legend.class_names)
     for key, image, labels in tiles(records_dir, "test"):
         scorer.add(key, labels, rule(image, card.bands))
     return {

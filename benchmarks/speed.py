@@ -95,7 +95,7 @@ def unpack(source: eurosat.EuroSAT, path: str, root: pathlib.Path, at_least: int
         SourceError: if the zip cannot be read.
     """
     archive = archives.Archive(path)
-    items = source.items(archive)
+    items = source.items(archive, eurosat.EuroSATOptions(os.fspath(path)))
     copies = -(-at_least // len(items))
     inputs = Inputs(path, root, root / source.roots[-1], len(items), copies)
     mark, wanted = root / ".unpacked", f"{files.sha256_of_file(path)} {copies}\n"

@@ -56,7 +56,7 @@ class ScaleMean:
         edge = max(one.shape[1] for one in every)
         steps = tf.nest.map_structure(lambda one: edge // one.shape[1], images)
         coarsest = max(tf.nest.flatten(steps))
-        size = tf.constant(next(one.shape[1:3] for one in every if one.shape[1] == edge))
+        size = tf.constant(next(tuple(one.shape[1:3]) for one in every if one.shape[1] == edge))
         total = 0.0
         for scale in self._scales:
             scaled = images

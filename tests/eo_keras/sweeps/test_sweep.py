@@ -424,7 +424,7 @@ def test_tensorboard_lists_each_run_once_and_each_tag_has_one_axis(tmp_path):
         monitor = TensorBoardLogger(runs.output_folder(tmp_path / name), "--a=1")
         for epoch in (1, 2):
             row = {"epoch": epoch, "loss": 1.0, "val_loss": 0.9, "val_accuracy": 0.5 + epoch / 10}
-            monitor.epoch(row, [(9 * epoch - 1, 1.0, 0.1)], {})
+            monitor.epoch(row, [(9 * epoch - 1, {"loss": 1.0, "learning_rate": 0.1})], {})
         results.append(RunStatus(name, {"learning_rate": 0.1 + number}, state.FINISHED, 2, 1, 0.6, 0.9, 0.7, 0.9))
     results.append(RunStatus("lr=0.3", {"learning_rate": 0.3}, state.FAILED))
     for _ in range(2):  # The second time nothing has changed.
