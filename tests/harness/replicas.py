@@ -30,10 +30,10 @@ REDUCED = {
 }
 """Reduced builds; ResNet-101 is ResNet-50 with more of the same blocks."""
 
-EVERY_KIND = ("googlenet", "deeplab_resnet50:attention", "segnet")
+EVERY_KIND = ("googlenet", "deeplab_resnet50:early", "segnet")
 """Reduced builds that together have all that devices share: moments of batch normalization after every kind of
-convolution, of the whole image's mean and of two dates, several inputs, and the losses of classifiers, of auxiliary
-ones, of masks, and of masks and distances with the weights of both."""
+convolution and of the whole image's mean, several inputs, and the losses of classifiers, of auxiliary ones, of masks,
+and of masks and distances with the weights of both."""
 
 DISTANCES = {"segnet": 5}
 """Numbers of distance classes that networks predict too."""
