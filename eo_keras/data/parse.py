@@ -22,6 +22,7 @@ def parse_batch(
     *,
     with_keys: bool = False,
     with_distances: bool = False,
+    only_seen: bool = False,
 ) -> dict[str, Any]:
     """Parses a batch of serialized examples inside a `tf.data` pipeline.
 
@@ -30,12 +31,14 @@ def parse_batch(
         card: the card of the records folder.
         inputs: the inputs to deliver; None for the first modality with all its bands.
         with_keys: whether to return the keys too.
+        only_seen: whether pixels that none of the inputs sees are `IGNORE`, though another modality sees them. In
+            training; models of other inputs are scored on the same pixels.
         with_distances: whether labels hold the classes of distances beside the mask's, along a last axis.
 
     Returns:
         `image` (batch, height, width, band) of the modality's dtype, of several inputs by their names; an example that
         lacks a modality holds no data in it. `label`, int32 (batch,), or of tiles uint8 (batch, height, width),
-        `IGNORE` where no input sees the ground; and `key` (batch,) string if wanted.
+        `IGNORE` where the ground is not seen; and `key` (batch,) string if wanted.
     """
     dense, modalities = card.targets.per_pixel, card.modalities
     inputs = inputs or first_modality(card)
@@ -62,7 +65,7 @@ def parse_batch(
             for name in masks
         )
         visible = validity == VALID
-        if card.others:
+        if only_seen and card.others:
             visible &= tf.reduce_any([_at_size(has_data(one), size) for one in stored.values()], axis=0)
         ignored = tf.constant(IGNORE, tf.uint8)
         label = tf.where(visible, mask, ignored)

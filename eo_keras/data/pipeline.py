@@ -232,7 +232,7 @@ class TrainingDataset:
                 places, (image, labels) = batch
                 label = tf.gather(labels, places)
             else:
-                image, label, _ = _parse(batch, card, inputs, options.distance)
+                image, label, _ = _parse(batch, card, inputs, options.distance, True)
             # Who reads shards of its own draws by itself; else the draws are those of the whole batch.
             draw = tf.stack([tf.constant(options.seed, tf.int64), step * share.workers + share.number])
             first, total = worker.number * self.batch_size, options.batch_size
@@ -263,7 +263,7 @@ class TrainingDataset:
         )
         dataset = serialized(self._files, self._part).batch(max(1, min(PARSE_BATCH, _PARSE_BYTES // stored_bytes)))
         dataset = dataset.map(
-            lambda batch: _parse(batch, card, self.inputs, self._options.distance)[:2],
+            lambda batch: _parse(batch, card, self.inputs, self._options.distance, True)[:2],
             num_parallel_calls=PARALLEL_CALLS,
         )
         filled = 0
@@ -341,10 +341,14 @@ def _masked_images(card: DataCard, options: PipelineOptions, inputs: Sequence[In
 
 
 def _parse(
-    serialized: tf.Tensor, card: DataCard, inputs: Sequence[InputBands], distance: bool = False
+    serialized: tf.Tensor,
+    card: DataCard,
+    inputs: Sequence[InputBands],
+    distance: bool = False,
+    training: bool = False,
 ) -> tuple[Any, tf.Tensor, tf.Tensor]:
     """Parses a batch and selects bands on the stored numbers."""
-    parsed = parse_batch(serialized, card, inputs, with_keys=True, with_distances=distance)
+    parsed = parse_batch(serialized, card, inputs, with_keys=True, with_distances=distance, only_seen=training)
     return parsed["image"], parsed["label"], parsed["key"]
 
 
