@@ -16,7 +16,7 @@ from eo_keras.data.subsets import WHOLE, Holdout, WorkerShard
 from eo_keras.errors import RecordsError
 from eo_keras.records import example as codec
 from eo_keras.records.data_card import DataCard, Split, read_data_card
-from eo_keras.records.inputs import InputBands, first_modality, parse_inputs
+from eo_keras.records.inputs import InputBands, first_modality, parse_inputs, text_of
 
 PARSE_BATCH = 256
 """Number of examples that are parsed together."""
@@ -109,7 +109,7 @@ class RecordDataset:
         """
         if inputs is None:
             return first_modality(self.card, bands)
-        checked = parse_inputs(";".join(f"{one.modality}:{','.join(one.bands)}" for one in inputs), self.card)
+        checked = parse_inputs(text_of(inputs, self.card), self.card)
         return tuple(dataclasses.replace(one, bands=found.bands) for one, found in zip(inputs, checked, strict=True))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from eo_keras.errors import BandError, OptionError
 from eo_keras.records.data_card import IMAGE, BandStatistics, DataCard
-from eo_keras.records.inputs import BEFORE, InputBands
+from eo_keras.records.inputs import BEFORE, InputBands, first_modality
 
 INPUT_DTYPES = ("uint8", "uint16", "float32")
 """Dtypes of the numbers that networks take: those of JPEG, of Sentinel-2, and of physical units such as dB or meters.
@@ -264,11 +264,11 @@ class NetworkSpec:
         patch_size: int | None = None,
         **choices: object,
     ) -> NetworkSpec:
-        """Returns the specification of a network for a records folder.
+        """Returns the specification of a network of one input for a records folder.
 
         Args:
             card: the card of the records folder.
-            bands: names of the bands in channel order; None takes all in stored order.
+            bands: names of bands of its first modality in channel order; None takes all in stored order.
             patch_size: height and width of the input in pixels; None takes any.
             **choices: other attributes of the specification.
 
@@ -276,9 +276,7 @@ class NetworkSpec:
             BandError: if the card has no statistics of a band.
             OptionError: if a value is out of range.
         """
-        bands = card.bands if bands is None else tuple(bands)
-        image = ImageInput(bands, card.dtype, Normalization.of_card(card, bands), patch_size)
-        return cls({IMAGE: image}, len(card.legend), **choices)
+        return cls.of_inputs(card, first_modality(card, bands), patch_size=patch_size, **choices)
 
     @classmethod
     def of_inputs(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from eo_keras.errors import BandError, RecordsError
 from eo_keras.metrics.scores import ReliabilityBin
 from eo_keras.plots.figure import BLUE, GREY, RED, message_png, new_figure, plain, png_bytes
+from eo_keras.records.example import has_data
 from eo_keras.sensors.radiometry import stretch_like_eurosat_jpeg
 from eo_keras.sensors.sentinel2 import COMPOSITES
 
@@ -298,7 +299,8 @@ def to_display(
         )
     if dtype_name not in ("uint8", "uint16", "float32"):
         raise RecordsError("image to display", f"dtype '{dtype_name}'", "uint8, uint16 or float32")
-    there, order = has_data(image, dtype_name), displayed_bands(band_names)
+    # All stored bands count, not only those shown: a dark pixel may be 0 in one of them and hold data in the rest.
+    there, order = has_data(image), displayed_bands(band_names)
     if stretched or dtype_name == "float32":
         return _stretched(image[..., order], there)
     as_they_are = dtype_name == "uint8" and len(band_names) == 3
@@ -308,12 +310,6 @@ def to_display(
     grey = stretch_like_eurosat_jpeg(shown)
     grey[~there] = 0
     return grey
-
-
-def has_data(image: np.ndarray, dtype_name: str) -> np.ndarray:
-    """Returns which pixels hold data, bool (..., H, W): not 0 in all stored bands, or of `float32` NaN in none."""
-    # All stored bands count, not only those shown: a dark pixel may be 0 in one of them and hold data in the rest.
-    return np.isfinite(image).all(axis=-1) if dtype_name == "float32" else (image != 0).any(axis=-1)
 
 
 def _stretched(shown: np.ndarray, there: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from eo_keras.metrics.predictions import PredictedSample
 from eo_keras.plots import classification
 from eo_keras.plots.figure import GREY, message_png, new_figure, plain, png_bytes
+from eo_keras.records.example import has_data
 
 STATES = ("image", "masked", "reconstructed")
 _EDGE = 256  # Pixels: a larger image is drawn smaller.
@@ -58,7 +59,7 @@ def _pictures(
         target, predicted = (
             _of_size(part[..., own], len(masked)) * std + mean for part in (one.labels, one.predictions)
         )
-        there = classification.has_data(masked, masked.dtype.name)[..., np.newaxis]
+        there = has_data(masked)[..., np.newaxis]
         hidden = np.isfinite(target).all(axis=-1, keepdims=True)
         numbers = np.where(there, masked.astype(np.float64), np.nan)
         states = (np.where(hidden, target, numbers), numbers, np.where(hidden, predicted, numbers))

@@ -17,6 +17,7 @@ from eo_keras.metrics.scores import Scores
 from eo_keras.plots import classification
 from eo_keras.plots.figure import BLUE, GREY, GRID, RED, classes_to_display, message_png, new_figure, plain, png_bytes
 from eo_keras.records.data_card import DataCard
+from eo_keras.records.example import has_data
 from eo_keras.records.targets import DistanceClasses
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def panels_of(
     pictures, there = {}, np.zeros(tile.labels.shape, bool)
     for name, image in images.items():
         image, kind = _smaller(image), image.dtype.name
-        data = classification.has_data(image, kind)
+        data = has_data(image)
         picture = classification.to_display(image, bands[name], kind, stretched=True)
         order = dict.fromkeys(classification.displayed_bands(bands[name]))
         pictures[f"{name}\n{','.join(bands[name][place] for place in order)}"] = _with_board(picture, data)

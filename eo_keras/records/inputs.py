@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from eo_keras.errors import BandError
 from eo_keras.records.data_card import IMAGE, DataCard, Modality
@@ -95,6 +96,11 @@ def text_of(inputs: Sequence[InputBands], card: DataCard) -> str:
     if len(inputs) == 1 and inputs[0].modality == card.modality:
         return ",".join(inputs[0].bands)
     return ";".join(f"{one.modality}:{','.join(one.bands)}" for one in inputs)
+
+
+def shown_bands(inputs: Sequence[InputBands]) -> Any:
+    """Returns the names of the bands of the only input, or of several by the input's name, as figures take them."""
+    return {one.name: one.bands for one in inputs} if len(inputs) > 1 else inputs[0].bands
 
 
 def _bands(text: str, modality: Modality) -> tuple[str, ...]:

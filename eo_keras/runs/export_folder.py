@@ -106,9 +106,8 @@ def open_export(path: str | os.PathLike[str]) -> tuple[ModelCard, ExportedModel]
     model = _load(folder)
     classes = model._signature.structured_outputs[PROBABILITIES].shape[-1]
     given = {name: (*spec.shape[1:], spec.dtype.name) for name, spec in model._specs.items()}
-    inputs = {one.name: one for one in card.inputs} if len(card.inputs) > 1 else {IMAGE: card}
     expected = {}
-    for name, one in inputs.items():
+    for name, one in card.by_input.items():
         size = (None, None) if card.targets.per_pixel else (one.patch_size, one.patch_size)
         expected[name] = (*size, len(one.bands), one.dtype)
     if (given, classes) != (expected, len(card.legend)):

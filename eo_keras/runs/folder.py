@@ -353,9 +353,7 @@ def open_run(run_dir: str | os.PathLike[str], model_name: str = MODEL_NAME) -> R
     model = load_model(path)
     # Of another type, Keras would convert numbers silently, and they would mean something else.
     found = _described({one.name: (one.shape[1:], one.dtype) for one in model.inputs}, model.output_shape[-1])
-    taken = {one.name: ((one.patch_size, one.patch_size, len(one.bands)), one.dtype) for one in card.inputs}
-    if len(taken) < 2:
-        taken = {IMAGE: ((card.patch_size, card.patch_size, len(card.bands)), card.dtype)}
+    taken = {name: ((one.patch_size, one.patch_size, len(one.bands)), one.dtype) for name, one in card.by_input.items()}
     expected = _described(taken, card.channels)
     if found != expected:
         raise RunError(

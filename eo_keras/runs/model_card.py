@@ -13,7 +13,7 @@ from eo_keras.errors import RunError
 from eo_keras.legends.catalogue import Legend
 from eo_keras.records import targets
 from eo_keras.records.data_card import IMAGE, StoredImages
-from eo_keras.records.inputs import InputBands
+from eo_keras.records.inputs import InputBands, shown_bands
 from eo_keras.records.targets import Targets
 from eo_keras.sensors.radiometry import Reflectance
 
@@ -179,7 +179,12 @@ class ModelCard:
     @property
     def shown_bands(self) -> Any:
         """Names of the bands, of several inputs by the input's name, for figures."""
-        return {one.name: one.bands for one in self.inputs} if len(self.inputs) > 1 else self.bands
+        return shown_bands(self.taken)
+
+    @property
+    def by_input(self) -> Mapping[str, Any]:
+        """Bands, dtype, patch size and normalization of each input by its name, the only one as `image`."""
+        return {one.name: one for one in self.inputs} if len(self.inputs) > 1 else {IMAGE: self}
 
     @property
     def targets(self) -> Targets:

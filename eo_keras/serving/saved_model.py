@@ -29,7 +29,7 @@ from eo_keras.metrics.calibration import Calibration
 from eo_keras.records.example import no_data
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
-from eo_keras.runs.export_folder import EXTRA_DIR, IMAGE, MODEL_FILE, PROBABILITIES, SIGNATURE, versions
+from eo_keras.runs.export_folder import EXTRA_DIR, MODEL_FILE, PROBABILITIES, SIGNATURE, versions
 from eo_keras.serving import server, signatures, warmup
 from eo_keras.serving.signatures import Signature
 
@@ -278,9 +278,8 @@ def _numbers(card: model_cards.ModelCard) -> dict[str, np.ndarray]:
         (6, patch, patch, bands) of the input's dtype, by its name. Random, but the same for each run of equal
         statistics.
     """
-    inputs: Mapping[str, Any] = {one.name: one for one in card.inputs} if len(card.inputs) > 1 else {IMAGE: card}
     rng = np.random.default_rng(0)
-    return {name: _numbers_of(one, rng) for name, one in inputs.items()}
+    return {name: _numbers_of(one, rng) for name, one in card.by_input.items()}
 
 
 def _numbers_of(given: Any, rng: np.random.Generator) -> np.ndarray:

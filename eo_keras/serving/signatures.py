@@ -54,8 +54,8 @@ def of_model(card: ModelCard, shapes: Mapping[str, tuple[int | None, ...]]) -> t
         card: its card.
         shapes: height, width and bands of its inputs by name; None for any.
     """
-    dtypes = {one.name: one.dtype for one in card.inputs} if len(card.inputs) > 1 else {IMAGE: card.dtype}
-    specs = {name: tf.TensorSpec((None, *shape), dtypes[name], name) for name, shape in shapes.items()}
+    inputs = card.by_input
+    specs = {name: tf.TensorSpec((None, *shape), inputs[name].dtype, name) for name, shape in shapes.items()}
     identity = Signature(
         SIGNATURE,
         specs,

@@ -14,7 +14,7 @@ from eo_keras.core.output_folders import OutputFolder
 from eo_keras.plots import curves
 from eo_keras.records.data_card import IMAGE, DataCard
 from eo_keras.records.example import feature_of
-from eo_keras.records.inputs import InputBands
+from eo_keras.records.inputs import InputBands, shown_bands
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.tasks.predictor import Predictor
@@ -119,7 +119,7 @@ class Selection:
             runs.save_model(self._network.inference, path)
         pictures = {}
         if predicted and (improved or epoch == self._options.epochs):
-            pictures = self._task.figures(predicted, data.card, self._shown_bands, f"Validation, epoch {epoch}")
+            pictures = self._task.figures(predicted, data.card, shown_bands(data.inputs), f"Validation, epoch {epoch}")
         logger.epoch(row, points, pictures)
         return improved
 
@@ -144,12 +144,6 @@ class Selection:
         title = f"{self._network.name} on {self._data.card.dataset}"
         figure = curves.training_curves_png(columns, title, self._options.loss_note, self._task.metrics)
         output.write({runs.CURVES_NAME: figure})
-
-    @property
-    def _shown_bands(self) -> Any:
-        """Names of the bands, of several inputs by the input's name."""
-        inputs = self._data.inputs
-        return {one.name: one.bands for one in inputs} if len(inputs) > 1 else inputs[0].bands
 
     def write_card(self, output: OutputFolder) -> None:
         """Writes the card of the best epoch's model."""

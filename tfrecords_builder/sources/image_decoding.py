@@ -229,13 +229,15 @@ def _read_with_gdal(data: bytes, where: str, shape: tuple[int, int, int], dtype:
     except EOKerasError:
         raise
     except Exception as error:  # The decoder raises exceptions of any kind.
-        raise SourceError(
-            where,
-            f"it cannot be read ({error.__cause__ or error})",  # rasterio tells what happened in the cause only.
-            "a whole GeoTIFF",
-            "copy or download the source again",
-        ) from None
+        raise unreadable(where, error) from None
     return GeoImage(pixels, crs, transform, names)
+
+
+def unreadable(where: str, error: Exception) -> SourceError:
+    """Returns the error about a GeoTIFF that rasterio cannot read."""
+    # rasterio tells what happened in the cause only.
+    found = f"it cannot be read ({error.__cause__ or error})"
+    return SourceError(where, found, "a whole GeoTIFF", "copy or download the source again")
 
 
 def check_blocks(dataset: Any, where: str, window: tuple[int, int, int, int] | None = None) -> None:

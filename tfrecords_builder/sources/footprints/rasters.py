@@ -207,12 +207,7 @@ def _reading(archive: Archive, member: str) -> Iterator[Any]:
         raise
     except Exception as error:  # The decoder raises exceptions of any kind.
         _opened.cache_clear()
-        raise SourceError(
-            where,
-            f"it cannot be read ({error.__cause__ or error})",  # rasterio tells what happened in the cause only.
-            "a whole GeoTIFF",
-            "copy or download the source again",
-        ) from None
+        raise image_decoding.unreadable(where, error) from None
 
 
 @functools.lru_cache(maxsize=_OPEN)
