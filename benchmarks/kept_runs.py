@@ -16,6 +16,8 @@ from eo_keras.metrics.scores import Scores
 from eo_keras.training.options import TrainingOptions
 from tfrecords_builder.downloads import PUBLISHED
 
+THRESHOLD_NAME = "threshold.json"
+
 _VARIANTS = {
     "d4": "--tta=d4",
     "os8": "--output_stride=8",
@@ -100,11 +102,7 @@ class Run:
             f"python -m launch.train --flagfile={where}/flags.txt --run_dir=runs/{self.name}",
             f"python -m launch.evaluate --run_dir=runs/{self.name} --split={self.metrics['split']}",
         ]
-        if (self.folder / "threshold.json").is_file():
-            records = self.flags["records_dir"]
-            output = f"{where}/threshold.json"
-            commands.append(f"python -m benchmarks.pixel_threshold --records_dir={records} --output={output}")
-        return commands
+        return commands + threshold_command(self.folder, self.flags["records_dir"], where)
 
     def _building(self) -> list[str]:
         before, found = self.folder / "before.txt", self.metrics["split_method"]
@@ -119,6 +117,22 @@ class Run:
             f"python -m launch.build --dataset={dataset} --source=data/{PUBLISHED[dataset].name} "
             f"--output_dir={self.flags['records_dir']} {split}"
         ]
+
+
+def threshold_command(folder: pathlib.Path, records_dir: str, where: str) -> list[str]:
+    """Returns the command that repeats a folder's threshold.json, or nothing where there is none.
+
+    Args:
+        folder: the folder.
+        records_dir: the records folder.
+        where: the folder as the command names it.
+    """
+    if not (folder / THRESHOLD_NAME).is_file():
+        return []
+    chosen = read(folder / THRESHOLD_NAME).get("modality")
+    modality = f"--modality={chosen} " if chosen else ""
+    command = "python -m benchmarks.pixel_threshold"
+    return [f"{command} --records_dir={records_dir} {modality}--output={where}/{THRESHOLD_NAME}"]
 
 
 def _depth(folder: pathlib.Path) -> int:
@@ -248,16 +262,24 @@ def _beside(folder: pathlib.Path) -> list[str]:
             "are classified correctly. With the scaled pixels compressed as the authors did, it predicts the same "
             f"class in {found['agreement_after_compression']:.1%}."
         )
-    if (path := folder / "threshold.json").is_file():
-        found = read(path)
-        rule, scores = found["rule"], Scores.read(found, str(path))
-        numbers, name = rule["bands"][0], scores.class_names[1]
-        if len(rule["bands"]) == 2:
-            numbers = "({0} - {1}) / ({0} + {1})".format(*rule["bands"])
-        iou = scores.by_class[name]["iou"]
-        lines.append(
-            f"* A threshold for single pixels, {numbers} {'below' if rule['below'] else 'from'} {rule['value']:.3f}, "
-            f"the best on the training tiles: IoU of {name} {iou.value:.4f} ({METRICS['iou'].show_interval(iou.ends)}),"
-            f" {_scored(scores, 'miou')}."
-        )
-    return lines
+    return lines + threshold(folder)
+
+
+def threshold(folder: pathlib.Path) -> list[str]:
+    """Returns a line on the rule for single pixels in a folder's threshold.json, or nothing where there is none."""
+    path = folder / THRESHOLD_NAME
+    if not path.is_file():
+        return []
+    found = read(path)
+    rule, scores = found["rule"], Scores.read(found, str(path))
+    numbers, name = rule["bands"][0], scores.class_names[1]
+    if len(rule["bands"]) == 2:
+        numbers = "({0} - {1}) / ({0} + {1})".format(*rule["bands"])
+    if "modality" in found:
+        numbers += f" of {found['modality']}"
+    iou = scores.by_class[name]["iou"]
+    return [
+        f"* A threshold for single pixels, {numbers} {'below' if rule['below'] else 'from'} {rule['value']:.3f}, "
+        f"the best on the training tiles: IoU of {name} {iou.value:.4f} ({METRICS['iou'].show_interval(iou.ends)}),"
+        f" {_scored(scores, 'miou')}."
+    ]

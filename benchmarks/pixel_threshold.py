@@ -2,10 +2,12 @@ r"""The simplest mask of two classes: one number of a pixel, and one threshold; 
 
 The number is a band, or the normalized difference (a - b) / (a + b) of two, as in water indices (McFeeters 1996). Which
 one, which side of the threshold is the second class, and the threshold itself are those with the best intersection
-over union of that class over the training tiles; the test tiles are scored once. Boundaries are not scored.
+over union of that class over the training tiles; the test tiles are scored once. Of records of several modalities
+one is taken; pixels where it has no data take no part in the choice, and are predicted as the first class.
 
-Example:
+Examples:
   python -m benchmarks.pixel_threshold --records_dir=records/ombria --output=docs/results/maps/NAME/threshold.json
+  python -m benchmarks.pixel_threshold --records_dir=records/ombria_both --modality=s1 --output=threshold.json
 """
 
 import dataclasses
@@ -63,18 +65,32 @@ def index(image: np.ndarray, places: list[int]) -> np.ndarray:
     return np.divide(numbers[..., 0] - numbers[..., 1], total, out=np.zeros(total.shape), where=total > 0)
 
 
-def tiles(records_dir: str, split: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def tiles(records_dir: str, split: str, modality: str | None = None) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yields key, image (height, width, band) and labels uint8 (height, width) of a split's tiles.
 
+    Args:
+        records_dir: the records folder.
+        split: name of the split.
+        modality: name of the images' modality; None for the first one.
+
     Raises:
-        RecordsError: if the records are no tiles of two classes, there is no such split, or a shard is damaged.
+        RecordsError: if the records are no tiles of two classes, there is no such split or modality, or a shard is
+            damaged.
     """
     card = cards.read_data_card(records_dir)
+    modality = modality or card.modality
+    if modality not in card.modalities:
+        raise RecordsError(records_dir, f"there is no modality {modality}", f"one of {', '.join(card.modalities)}")
     if card.task != "segmentation" or len(card.legend) != 2 or split not in card.splits:
         raise RecordsError(records_dir, f"{card.task}, {len(card.legend)} classes", f"tiles of two, with a '{split}'")
     for shard in card.splits[split].shards:
         for example in records.read_examples(records.check_shard(records_dir, shard)):
-            yield example.key, records.decode_image(example, card), example.tile.labels
+            yield example.key, records.decode_modality(example, card, modality), example.tile.labels
+
+
+def has_data(image: np.ndarray) -> np.ndarray:
+    """Returns whether a pixel of an image (..., band) has data, bool (...)."""
+    return np.isfinite(image).all(axis=-1) if image.dtype.kind == "f" else image.any(axis=-1)
 
 
 def fit(images: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> Threshold:
@@ -104,17 +120,28 @@ def fit(images: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> Thres
     return best
 
 
-def measure(records_dir: str) -> dict:
-    """Fits a threshold on the training tiles and returns it with its scores on the test tiles, as JSON holds them."""
+def measure(records_dir: str, modality: str | None = None) -> dict:
+    """Fits a threshold on the training tiles and returns it with its scores on the test tiles, as JSON holds them.
+
+    Args:
+        records_dir: the records folder.
+        modality: see `tiles`.
+    """
     card = cards.read_data_card(records_dir)
-    found = [(image[labels != IGNORE], labels[labels != IGNORE]) for _, image, labels in tiles(records_dir, "train")]
-    rule = fit(*(np.concatenate(parts) for parts in zip(*found, strict=True)), card.bands)
+    modality = modality or card.modality
+    found = []
+    for _, image, labels in tiles(records_dir, "train", modality):
+        known = (labels != IGNORE) & has_data(image)
+        found.append((image[known], labels[known]))
+    bands = card.modalities[modality].bands
+    rule = fit(*(np.concatenate(parts) for parts in zip(*found, strict=True)), bands)
     scorer = SegmentationScorer(card.legend.class_names)
-    for key, image, labels in tiles(records_dir, "test"):
-        scorer.add(key, labels, rule(image, card.bands))
+    for key, image, labels in tiles(records_dir, "test", modality):
+        scorer.add(key, labels, rule(image, bands) * has_data(image))
     return {
         "dataset": card.dataset,
         "data_fingerprint": card.fingerprint,
+        **({"modality": modality} if card.others else {}),
         "rule": dataclasses.asdict(rule),
         **scorer.scores().to_json(),
         "machine": harness.machine(),
@@ -124,12 +151,13 @@ def measure(records_dir: str) -> dict:
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     path_flags.define_path("records_dir", None, "Records folder of tiles.", required=True, flag_values=flag_values)
+    flags.DEFINE_string("modality", None, "Modality of the images. Default: the first.", flag_values=flag_values)
     path_flags.define_path("output", None, "JSON file to write.", required=True, flag_values=flag_values)
 
 
 def main() -> None:
     """Runs the command."""
-    found = measure(FLAGS.records_dir)
+    found = measure(FLAGS.records_dir, FLAGS.modality)
     rule, scores = found["rule"], Scores.read(found)
     side = "below" if rule["below"] else "from"
     print(f"rule: {' and '.join(rule['bands'])} {side} {rule['value']:.4g}; IoU in training {rule['iou']:.4f}")

@@ -6,6 +6,10 @@ and the evaluation's metrics.json. Beside them may lie metrics-VARIANT.json of e
 run for 13-band GeoTIFFs and for the JPEGs of the same names). tried/NAME holds flags.txt and history.csv of runs that
 were only validated. campaign.json lists the figures to reach, published.json those of others.
 
+A campaign is a folder docs/results/campaigns/NAME: several networks, each trained with several seeds. plan.json says
+what is trained, evaluated and compared, flags.txt what all have in common, and results.json, of benchmarks.campaign,
+holds the scores; threshold.json and maps.png may lie beside them.
+
 leaks/*.json are reports of launch.inspect, cross_validation.json is of benchmarks.cross_validation, speed.json of
 benchmarks.speed, train_step.json of benchmarks.train_step, input/*.json of benchmarks.input_pipeline, dense_step.json
 of benchmarks.dense_step, fusion_speed.json of benchmarks.fusion, tile_building.json of benchmarks.tile_building,
@@ -24,7 +28,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import harness
+from benchmarks import harness, kept_campaigns
 from benchmarks.harness import Spread
 from benchmarks.kept_runs import Run, details, ends_text, read, repeat, runs_of, show, table
 from eo_keras.core import files
@@ -49,6 +53,7 @@ def results_page(folder: pathlib.Path) -> str:
         "evaluated by early versions bootstrap intervals.",
         *_patches(folder),
         *_tiles(folder / "maps"),
+        *kept_campaigns.sections(folder / "campaigns"),
         *_section(_dense_step, folder / "dense_step.json"),
         *_section(_fusion_speed, folder / "fusion_speed.json"),
         *_section(_tile_building, folder / "tile_building.json"),

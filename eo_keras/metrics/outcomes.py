@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,13 @@ from eo_keras.metrics.segmentation import SegmentationScorer
 
 _AT_ONCE = 500
 """Number of permutations computed at once."""
+
+
+def compared_scores(sums: np.ndarray, rows: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the scores by which two models are compared, (...) of sums (..., R, C), by name, mIoU first."""
+    _, found = segmentation.scores_of(sums, rows)
+    others = (name for name in found if name.startswith("boundary_") or name == "object_f1")
+    return {name: found[name] for name in ("miou", *others)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +139,7 @@ class PlaceOutcomes:
         places: by key, a name of the ground that a tile shows, see `SegmentationScorer.scores`.
         resamples: number of resamples, and of permutations.
         seed: seed of both.
+        compared: returns the compared scores by name, (...) of sums (..., R, C) and the names of the rows.
     """
 
     keys: tuple[str, ...]
@@ -140,6 +148,7 @@ class PlaceOutcomes:
     places: Mapping[str, str] | None = None
     resamples: int = RESAMPLES
     seed: int = SEED
+    compared: Callable[[np.ndarray, Sequence[str]], Mapping[str, np.ndarray]] = compared_scores
 
     unit = "tiles"
     test = "permutation test"
@@ -178,7 +187,7 @@ class PlaceOutcomes:
     def paired(self, other: PlaceOutcomes, mine: Mapping[str, Any], its: Mapping[str, Any]) -> dict[str, Paired]:
         """Compares scores by a paired bootstrap and a permutation test over places; see `Outcomes`.
 
-        Compared are mIoU, the scores of boundaries, and the F1 of objects.
+        Compared are the scores of `compared`: mIoU, the scores of boundaries, and the F1 of objects.
 
         If two models are equally good, their predictions of a place can be swapped (Good 2005, Permutation, Parametric
         and Bootstrap Tests of Hypotheses, chapter 3). Of the interval see `estimate.paired_resamples`.
@@ -188,7 +197,7 @@ class PlaceOutcomes:
         p_values = self._p_values(first, second, rows)
         return {
             name: Paired(
-                estimate.paired_resamples(mine[name], its[name], self._drawn[name] - other._drawn[name], len(first)),
+                estimate.paired_resamples(mine[name], its[name], self.drawn[name] - other.drawn[name], len(first)),
                 p_value,
             )
             for name, p_value in p_values.items()
@@ -209,43 +218,48 @@ class PlaceOutcomes:
         return segmentation.by_place(self.keys, self.sums, self.places).astype(np.float64)
 
     @functools.cached_property
-    def _drawn(self) -> dict[str, np.ndarray]:
+    def drawn(self) -> dict[str, np.ndarray]:
+        """The compared scores of each resample by name, (resamples,)."""
         resampled = estimate.resampled(self._by_place, self.resamples, self.seed)
-        drawn = [_compared(sums, self.rows) for sums in resampled]
+        drawn = [self.compared(sums, self.rows) for sums in resampled]
         return {name: np.concatenate([one[name] for one in drawn]) for name in drawn[0]}
+
+    @property
+    def count(self) -> int:
+        """Number of places."""
+        return len(self._by_place)
+
+    def estimates(self) -> dict[str, Estimate | None]:
+        """Returns the compared scores by name, with intervals; None where one is not defined."""
+        values = self.compared(self._by_place.sum(axis=0), self.rows)
+        return {
+            name: estimate.of_resamples(float(value), self.drawn[name], self.count) for name, value in values.items()
+        }
 
     def _p_values(self, first: np.ndarray, second: np.ndarray, rows: Sequence[str]) -> dict[str, float]:
         """Returns the p-values of a permutation test: shares of random swaps with at least the same difference."""
         random, places = np.random.default_rng(self.seed), len(first)
         moved, totals = (first - second).reshape(places, -1), [one.sum(axis=0) for one in (first, second)]
-        observed = _distances(*totals, rows)
+        observed = self._distances(*totals, rows)
         as_far = dict.fromkeys(observed, 0)
         for start in range(0, self.resamples, _AT_ONCE):
             count = min(_AT_ONCE, self.resamples - start)
             swapped = (random.integers(0, 2, (count, places)) @ moved).reshape(count, *first.shape[1:])
-            for name, distances in _distances(totals[0] - swapped, totals[1] + swapped, rows).items():
+            for name, distances in self._distances(totals[0] - swapped, totals[1] + swapped, rows).items():
                 # Equal differences may miss each other by a rounding error.
                 as_far[name] += int(np.count_nonzero(distances >= observed[name] - 1e-12))
         return {name: (1 + count) / (1 + self.resamples) for name, count in as_far.items()}
+
+    def _distances(self, first: np.ndarray, second: np.ndarray, rows: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns the absolute differences of the scores of two models by name; 0 where one is not defined."""
+        one, other = self.compared(first, rows), self.compared(second, rows)
+        return {name: np.nan_to_num(np.abs(one[name] - other[name])) for name in one}
 
 
 def _order(keys: Sequence[str], other: Sequence[str]) -> list[int]:
     """Returns the index of each key in another sequence of the same keys."""
     place_of = {key: place for place, key in enumerate(other)}
     return [place_of[key] for key in keys]
-
-
-def _compared(sums: np.ndarray, rows: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns the compared scores (...) of sums (..., R, C) by name, mIoU first."""
-    _, found = segmentation.scores_of(sums, rows)
-    others = (name for name in found if name.startswith("boundary_") or name == "object_f1")
-    return {name: found[name] for name in ("miou", *others)}
-
-
-def _distances(first: np.ndarray, second: np.ndarray, rows: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns the absolute differences of the compared scores of two models by name; 0 where one is not defined."""
-    one, other = _compared(first, rows), _compared(second, rows)
-    return {name: np.nan_to_num(np.abs(one[name] - other[name])) for name in one}
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

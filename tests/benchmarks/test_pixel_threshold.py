@@ -11,7 +11,7 @@ from benchmarks import harness, pixel_threshold
 from eo_keras.errors import RecordsError
 from tests.harness.archives import rgb_members, write_zip
 from tests.harness.building import built
-from tests.tfrecords_builder.sources.test_ombria import NAMED, members
+from tests.tfrecords_builder.sources.test_ombria import NAMED, both_sensors, members
 
 BANDS = ("B11", "B08", "B03")
 
@@ -63,6 +63,18 @@ def test_the_command_scores_the_test_tiles_alone(tmp_path):
     assert found["rule"]["bands"] == ["B11"] and found["rule"]["below"]
     assert found["details"]["images"] == 2 and found["count"] == 2 * 240 * 256
     assert found["by_class"]["Flooded"]["iou"]["value"] == 1.0
+
+
+def test_of_several_modalities_one_is_taken(tmp_path):
+    built("ombria", write_zip(tmp_path / "o.zip", both_sensors()), tmp_path / "r", sar_band="VV", **NAMED)
+    found = {name: pixel_threshold.measure(tmp_path / "r", name) for name in (None, "s2", "s1")}
+    assert found["s2"]["rule"]["bands"] == ("B11",) and found["s1"]["rule"]["bands"] == ("VV",)
+    assert found[None]["rule"] == found["s2"]["rule"] and found["s1"]["modality"] == "s1"
+    # Where s2 has no data, which s1 has, the prediction is dry land, as the mask says.
+    assert found["s2"]["by_class"]["Flooded"]["iou"]["value"] == 1.0 and found["s2"]["count"] == 2 * 256 * 256
+    with pytest.raises(RecordsError, match="there is no modality height; expected one of s2, s2_before, s1, s1_before"):
+        pixel_threshold.measure(tmp_path / "r", "height")
+    assert not pixel_threshold.has_data(np.array([[np.nan, 1.0]], np.float32)).any()
 
 
 def test_records_of_patches_are_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Paired outcomes: McNemar's test by hand, paired draws and swaps of places against slow ones."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -36,6 +37,23 @@ def scored(masks, error, seed=0, names=NAMES, places=None, **options):
 
 def paired(first, second):
     return first[1].paired(first[1].aligned(second[1]), first[0].overall, second[0].overall)["miou"]
+
+
+def test_estimates_are_the_scores_of_the_tiles_and_others_may_be_compared():
+    masks = np.random.default_rng(7).integers(0, 3, (12, 16, 16)).astype(np.uint8)
+    first, second = (scored(masks, error, seed, resamples=50) for seed, error in enumerate((0.1, 0.6)))
+    found = first[1].estimates()
+    assert found["miou"] == first[0]["miou"] and found["boundary_f1_3"] == first[0]["boundary_f1_3"]
+
+    def recall(sums, rows):
+        return {"recall": sums[..., rows.index("correct"), 2] / sums[..., rows.index("true"), 2]}
+
+    one, other = (dataclasses.replace(outcome, compared=recall) for _, outcome in (first, second))
+    estimates = one.estimates()["recall"], other.estimates()["recall"]
+    pair = one.paired(other, {"recall": estimates[0]}, {"recall": estimates[1]})
+    assert list(pair) == ["recall"] and pair["recall"].p_value < 0.05
+    assert estimates[0].value == first[0].by_class[NAMES[2]]["recall"].value
+    assert pair["recall"].difference.value == estimates[0].value - estimates[1].value > 0
 
 
 def test_mcnemar_by_hand():

@@ -1,0 +1,162 @@
+"""Campaigns that docs/results keeps: the section of the page on each, made of its plan.json and results.json."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.campaign_plan import PLAN_NAME, RESULTS_NAME, SPLIT, sides
+from benchmarks.kept_runs import read, repeat, table, threshold, threshold_command
+from eo_keras.core.number_format import ABSENT
+from eo_keras.evaluation.comparison_report import p_text
+from eo_keras.metrics.metric import Metric, metric_of
+
+_IMAGE_NAME = "maps.png"
+
+
+def section(folder: pathlib.Path) -> list[str]:
+    """Returns the section on a campaign, or nothing where nothing is evaluated yet.
+
+    Args:
+        folder: docs/results/campaigns/NAME.
+    """
+    found = read(folder / RESULTS_NAME) if (folder / RESULTS_NAME).is_file() else {"rows": []}
+    if not found["rows"]:
+        return []
+    plan = read(folder / PLAN_NAME)
+    where = f"results/campaigns/{folder.name}"
+    lines = ["", f"## {plan['title']}", "", plan["text"]]
+    lines += ["", f"{_machine(found)} {found['method']} Every run is in [{RESULTS_NAME}]({where}/{RESULTS_NAME})."]
+    lines += ["", *_rows(plan, found)]
+    if found["open"]:
+        lines += ["", f"Not trained yet: {', '.join(found['open'])}."]
+    if beside := threshold(folder):
+        lines += ["", *beside]
+    lines += _evaluations(plan, found) + _comparisons(plan, found)
+    if (folder / _IMAGE_NAME).is_file():
+        lines += ["", f"![Test tiles, true masks and predictions of {plan['title']}]({where}/{_IMAGE_NAME})"]
+    return lines + repeat(
+        [
+            *plan["build"],
+            f"python -m benchmarks.campaign --plan=docs/{where} --runs_dir=runs/{folder.name}",
+            *threshold_command(folder, plan["records_dir"], f"docs/{where}"),
+        ]
+    )
+
+
+def _machine(found: Mapping[str, Any]) -> str:
+    environments = [run["environment"] for row in found["rows"] for run in row["runs"]]
+    versions = {f"{name} {one['versions'][name]}" for one in environments for name in ("eo-keras", "tensorflow")}
+    if found["machine"]:
+        machine = harness.machine_text(found["machine"])
+    else:
+        machine = "; ".join(sorted({f"{one['platform']}, {one['processors']} processors" for one in environments}))
+    return f"{machine}; {', '.join(sorted(versions))}."
+
+
+def _metric(name: str) -> Metric:
+    return metric_of(name.partition(":")[0])
+
+
+def _title(name: str) -> str:
+    of_class = name.partition(":")[2]
+    return f"{_metric(name).title}{f' of {of_class}' if of_class else ''}"
+
+
+def _cell(name: str, one: Mapping[str, Any] | None) -> str:
+    """Returns mean, deviation and interval of a score."""
+    if one is None:
+        return ABSENT
+    metric = _metric(name)
+    text = metric.show(one["mean"])
+    if "deviation" in one:
+        text += f" ± {metric.show_difference(one['deviation'])[1:]}"
+    return text + (f" ({metric.show_interval((one['low'], one['high']))})" if "low" in one else "")
+
+
+def _flags(row: Mapping[str, Any]) -> str:
+    return " ".join(f"`--{name}={value}`" for name, value in row["flags"].items())
+
+
+def _rows(plan: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    first, rows = plan["scores"][0], []
+    for row in found["rows"]:
+        scores = row["evaluations"][SPLIT]
+        each = scores[first]["values"] if scores[first] else []
+        rows.append(
+            (
+                row["title"],
+                _flags(row),
+                f"{row['parameters']:,}",
+                *(_cell(name, scores[name]) for name in plan["scores"]),
+                ", ".join(_metric(first).show(value) for value in each),
+                f"{row['hours']:.2f}",
+                f"{row['images_per_second']:.1f}",
+            )
+        )
+    scores = [_title(name) for name in plan["scores"]]
+    columns = ("row", "flags", "weights", *scores, f"{scores[0]}, each seed", "hours a run", "images/s in training")
+    return table(columns, rows, 2)
+
+
+def _evaluations(plan: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Returns the table of the rows that were evaluated in several ways, such as with each sensor removed."""
+    rows = [
+        (row["title"], _way(name), *(_cell(score, scores[score]) for score in plan["scores"]))
+        for row in found["rows"]
+        if len(row["evaluations"]) > 1
+        for name, scores in row["evaluations"].items()
+    ]
+    columns = ("row", "evaluated", *map(_title, plan["scores"]))
+    return ["", *table(columns, rows, 2)] if rows else []
+
+
+def _way(evaluation: str) -> str:
+    """Returns an evaluation in words, such as `without s2`."""
+    return evaluation.removeprefix(SPLIT).strip("-").replace("without-", "without ") or "as trained"
+
+
+def _comparisons(plan: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    titles = {row["name"]: row["title"] for row in found["rows"]}
+
+    def side(text: str) -> str:
+        row, evaluation = sides(text)
+        return titles[row] + ("" if evaluation == SPLIT else f", {_way(evaluation)}")
+
+    rows = []
+    for one in found["comparisons"]:
+        metric, pooled, both = _metric(one["score"]), one["pooled"], one["over_seeds"]
+        each = [f"{metric.show_difference(seed['difference'])} (p {_p(seed)})" for seed in one["seeds"]]
+        rows.append(
+            (
+                f"{side(one['first'])} - {side(one['second'])}",
+                _title(one["score"]),
+                metric.show_difference(pooled["difference"]),
+                _ends(metric, pooled),
+                _ends(metric, both) if len(one["seeds"]) > 1 else ABSENT,
+                p_text(pooled["p_value"]),
+                p_text(pooled["p_holm"]),
+                ", ".join(each),
+            )
+        )
+    unit = found["unit"]
+    columns = ("pair", "score", "difference", f"95 % interval over {unit}", "over seeds too", "p", "p (Holm)", "seeds")
+    return ["", *table(columns, rows, 2)] if rows else []
+
+
+def _p(one: Mapping[str, Any]) -> str:
+    text = p_text(one["p_value"])
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _ends(metric: Metric, one: Mapping[str, Any]) -> str:
+    if "low" not in one:
+        return ABSENT
+    return f"{metric.show_difference(one['low'])} to {metric.show_difference(one['high'])}"
+
+
+def sections(folder: pathlib.Path) -> Sequence[str]:
+    """Returns the sections on all campaigns in a folder, by name."""
+    return [line for path in sorted(folder.glob(f"*/{PLAN_NAME}")) for line in section(path.parent)]
