@@ -45,7 +45,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     path_flags.define_path("plan", None, "Folder of the plan.", required=True, **where)
     path_flags.define_path("runs_dir", None, "Folder of the run folders.", required=True, **where)
     path_flags.define_path(
-        "records_dir", None, "Records folder; {fold} and {seed} are replaced. Default: the plan's.", **where
+        "records_dir", None, "Records folder instead of the plan's; {fold} and {seed} are replaced.", **where
     )
     path_flags.define_path("output", None, "JSON file to write. Default: results.json in the plan's folder.", **where)
     flags.DEFINE_list("rows", [], "Rows to run. Default: all.", **where)

@@ -54,9 +54,13 @@ class Row:
         name: beginning of the names of its run folders: letters, digits, `_` and `.`.
         title: its name on the page.
         flags: values by name of the flags of launch.train that differ from the common ones; None for leaving one out.
-            `{seed}`, `{fold}` and `{runs_dir}` in a text are replaced.
-        evaluations: flags of evaluations beside the plain one, such as `--each_removed` or `--tta=d4`.
+        evaluations: flags of evaluations beside the plain one, such as `--each_removed` or `--tta=d4`. In these and in
+            texts of `flags`, `{seed}`, `{fold}` and `{runs_dir}` are replaced: runs may use those of earlier rows.
         scored: whether it is evaluated; a network that others start from is not.
+        records_dir: its records folder where that is not the plan's.
+        flagfile: name of the file in the plan's folder that holds its common flags.
+        reach: value that the first score of the plan should reach.
+        goal: a higher one that is hoped for.
     """
 
     name: str
@@ -64,6 +68,10 @@ class Row:
     flags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     evaluations: Sequence[str] = ()
     scored: bool = True
+    records_dir: str = ""
+    flagfile: str = FLAGS_NAME
+    reach: float | None = None
+    goal: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +177,7 @@ class PlannedRun:
         seed: its seed.
         fold: its fold, counted from 1, or None.
         training: its options and flags.
+        more_evaluations: flags of evaluations beside the plain one.
         data_fingerprint: of the records' card.
     """
 
@@ -176,6 +185,7 @@ class PlannedRun:
     seed: int
     fold: int | None
     training: grid.PlannedRun
+    more_evaluations: Sequence[str]
     data_fingerprint: str
 
     @property
@@ -227,7 +237,7 @@ class PlannedRun:
         if not self.row.scored:
             return {}
         names = [SPLIT]
-        for text in self.row.evaluations:
+        for text in self.more_evaluations:
             words = shlex.split(text)
             removed = [()]
             if EACH_REMOVED in words:
@@ -239,10 +249,12 @@ class PlannedRun:
 
     def evaluation_commands(self) -> Iterator[list[str]]:
         """Yields the modules and flags that make the evaluations of a trained run."""
+        if not self.row.scored:
+            return
         common = ["launch.evaluate", f"--run_dir={self.folder}", f"--split={SPLIT}"]
         if model_cards.read_model_card(self.folder).selection["split"] is None:
             common.append("--nocalibrate")
-        for text in ("", *self.row.evaluations):
+        for text in ("", *self.more_evaluations):
             yield [*common, *shlex.split(text)]
 
 
@@ -263,7 +275,7 @@ def planned_runs(plan: Plan, runs_dir: str, records_dir: str | None = None) -> l
     Args:
         plan: the plan.
         runs_dir: folder of the run folders.
-        records_dir: records folder instead of the plan's.
+        records_dir: records folder instead of the plan's; rows that name their own keep it.
 
     Raises:
         EOKerasError: if the records are missing, or training would refuse a run, which is named.
@@ -274,18 +286,19 @@ def planned_runs(plan: Plan, runs_dir: str, records_dir: str | None = None) -> l
             for fold in range(1, plan.folds + 1) if plan.folds else [None]:
                 name = f"{row.name}-{seed}" + (f"-fold{fold}" if fold else "")
                 words = {"seed": seed, "fold": fold, "runs_dir": runs_dir}
-                folder = _filled(records_dir or plan.records_dir, words)
+                folder = _filled(row.records_dir or records_dir or plan.records_dir, words)
                 if folder not in known:
                     known[folder] = _card(plan, folder)
                 varied = {key: _filled(value, words) for key, value in row.flags.items()} | {"seed": seed}
                 try:
-                    values = sweep.training_flags(str(plan.folder / FLAGS_NAME), folder, varied)
+                    values = sweep.training_flags(str(plan.folder / row.flagfile), folder, varied)
                     values.run_dir, values.resume, values.overwrite = os.path.join(runs_dir, name), False, False
                     chosen = validate(options.read(TrainingOptions, values), known[folder])
                 except EOKerasError as error:
                     raise grid.named(name, error) from None
                 training = grid.PlannedRun(varied, chosen, app.flags_text(values))
-                found.append(PlannedRun(row, seed, fold, training, known[folder].fingerprint))
+                more = [_filled(text, words) for text in row.evaluations]
+                found.append(PlannedRun(row, seed, fold, training, more, known[folder].fingerprint))
     return found
 
 

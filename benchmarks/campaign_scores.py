@@ -178,7 +178,7 @@ def group_runs(plan: Plan, members: Sequence[PlannedRun], resamples: int = RESAM
 
 
 def _check_of_run(stored: StoredEvaluation, run: PlannedRun) -> None:
-    model = runs.model_path(run.folder)
+    model = runs.model_path(run.folder, stored.metrics.get("model_file", runs.MODEL_NAME))
     expected = {"split": SPLIT, "data_fingerprint": run.data_fingerprint}
     if model.is_file():
         expected["model_sha256"] = files.sha256_of_file(model)

@@ -82,9 +82,11 @@ def _flags(row: Mapping[str, Any]) -> str:
 
 def _rows(plan: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     first, rows = plan["scores"][0], []
+    aims = {row["name"]: row for row in plan["rows"] if row.get("reach") is not None}
     for row in found["rows"]:
         scores = row["evaluations"][SPLIT]
         each = scores[first]["values"] if scores[first] else []
+        aim = [_aim(_metric(first), aims.get(row["name"]), scores[first])] if aims else []
         rows.append(
             (
                 row["title"],
@@ -92,13 +94,25 @@ def _rows(plan: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
                 f"{row['parameters']:,}",
                 *(_cell(name, scores[name]) for name in plan["scores"]),
                 ", ".join(_metric(first).show(value) for value in each),
+                *aim,
                 f"{row['hours']:.2f}",
                 f"{row['images_per_second']:.1f}",
             )
         )
     scores = [_title(name) for name in plan["scores"]]
-    columns = ("row", "flags", "weights", *scores, f"{scores[0]}, each seed", "hours a run", "images/s in training")
+    columns = ["row", "flags", "weights", *scores, f"{scores[0]}, each seed", "hours a run", "images/s in training"]
+    columns[-2:-2] = ["to reach"] if aims else []
     return table(columns, rows, 2)
+
+
+def _aim(metric: Metric, row: Mapping[str, Any] | None, one: Mapping[str, Any] | None) -> str:
+    """Returns what a row's mean should reach, and whether it does."""
+    if row is None or one is None:
+        return ""
+    # As printed.
+    mean, goal = round(one["mean"], 4), row.get("goal")
+    outcome = "goal reached" if goal and mean >= goal else "reached" if mean >= row["reach"] else "missed"
+    return f"{metric.show(row['reach'])}{f', the goal {metric.show(goal)}' if goal else ''}: {outcome}"
 
 
 def _evaluations(plan: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -400,13 +400,54 @@ def test_a_campaign_stands_on_the_page_with_what_repeats_it(work, records, tmp_p
     assert "--modality=s2 --output=docs/results/campaigns/sensors/threshold.json" in commands[2]
 
 
+def test_what_is_to_be_reached_stands_beside_the_mean(work, records):
+    rows = [row | aim for row, aim in zip(PLAN["rows"], ({"reach": 0.9}, {"reach": 0.3, "goal": 0.99}), strict=True)]
+    plan, planned = work(rows=rows)
+    finish(planned, records)
+    campaign.collect(plan, planned, plan.folder / "results.json", RESAMPLES)
+    text = "\n".join(kept_campaigns.section(plan.folder))
+    assert "| 0.9000: missed | 1.00 |" in text and "| 0.3000, the goal 0.9900: reached | 1.00 |" in text
+    assert "to reach | hours a run |" in text
+
+
+def test_rows_may_have_records_and_common_flags_of_their_own(work, records, tmp_path):
+    others = tmp_path / "others-2"
+    modalities.write(others, {"train": 3, "test": 2})
+    (tmp_path / "results" / "campaigns" / "sensors").mkdir(parents=True)
+    (tmp_path / "results" / "campaigns" / "sensors" / "long.txt").write_text(FLAGS.replace("epochs=3", "epochs=30"))
+    own = {"records_dir": str(tmp_path / "others-{seed}"), "flagfile": "long.txt"}
+    flags_of = {"bands": "s1:all", "weights": "{runs_dir}/s1-{seed}/model.keras"}
+    _, planned = work(
+        rows=[PLAN["rows"][0], {"name": "b", "title": "b", "flags": flags_of} | own], compare=[], seeds=[2]
+    )
+    assert [run.training.options.records_dir for run in planned] == [str(records), str(others)]
+    assert [run.training.options.epochs for run in planned] == [3, 30]
+    assert planned[1].training.options.weights == str(tmp_path / "runs" / "s1-2" / "model.keras")
+    assert planned[0].data_fingerprint != planned[1].data_fingerprint
+
+
+def test_a_row_that_others_start_from_is_trained_and_not_scored(work, records):
+    first = {"name": "first", "title": "", "flags": {"bands": "s1:all"}, "scored": False}
+    other = {"flags": {"bands": "s1:all", "weights": "{runs_dir}/first-{seed}/model.keras"}}
+    rows = [first, PLAN["rows"][0] | other | {"evaluations": ["--object_class={seed}", "--checkpoint=last --flip"]}]
+    plan, planned = work(rows=rows, seeds=[2], compare=[])
+    for run in planned:
+        trained(run, records)
+    assert [run.state() for run in planned] == [EVALUATED, TRAINED] and not list(planned[0].evaluation_commands())
+    assert list(planned[1].evaluations()) == ["test", "test-last-flip"]
+    commands = [" ".join(words) for words in planned[1].evaluation_commands()]
+    assert commands[1].endswith("--nocalibrate --object_class=2") and commands[2].endswith("--checkpoint=last --flip")
+    found = campaign_scores.results(plan, campaign_plan.complete(planned), RESAMPLES)
+    assert found["rows"] == [] and found["open"] == ["s1-2"]
+
+
 @pytest.mark.parametrize(
     "folder", sorted((report.DOCS / "results" / "campaigns").iterdir()), ids=lambda folder: folder.name
 )
 def test_the_plans_of_the_project_can_be_read(folder):
     plan = campaign_plan.read_plan(folder)
     for row in plan.rows:
-        values = sweep.training_flags(str(folder / "flags.txt"), plan.records_dir, row.flags)
+        values = sweep.training_flags(str(folder / row.flagfile), plan.records_dir, row.flags)
         values.run_dir = "run"
         options.read(TrainingOptions, values)
     if (folder / "results.json").is_file():
