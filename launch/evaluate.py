@@ -40,6 +40,7 @@ from eo_keras.metrics.metric import METRICS
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.runs import temperature as run_temperature
+from eo_keras.runs.stand_in import read_stand_in
 from launch import app, evaluate_map, evaluate_text, options, path_flags
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "each_removed",
         False,
-        "Of one run of several sensors: evaluate it with all of them and with each taken away in turn, and compare.",
+        "Of one run of several sensors: evaluate it with all of them and with each taken away in turn, with --stand_in "
+        "that one predicted too, and compare.",
         **where,
     )
     flags.DEFINE_bool("force", False, "Compute also what is already there and fits.", **where)
@@ -192,8 +194,12 @@ def _variants(folders: list[pathlib.Path], chosen: EvaluationOptions) -> dict[st
     if problem or chosen.without:
         problem = problem or f"--without={','.join(chosen.without)}, which it says itself"
         raise OptionError("--each_removed", problem, "one run of several sensors", "leave it out")
-    removed = {f"without {name}": dataclasses.replace(chosen, without=(name,)) for name in names}
-    return {"all sensors": chosen, **removed}
+    found = dataclasses.replace(chosen, stand_in=None)
+    removed = {f"without {name}": dataclasses.replace(found, without=(name,)) for name in names}
+    if chosen.stand_in is not None:
+        sensor = read_stand_in(chosen.stand_in, model_cards.read_model_card(folders[0])).sensor
+        removed[f"without {sensor}, predicted"] = dataclasses.replace(chosen, without=(sensor,))
+    return {"all sensors": found, **removed}
 
 
 def _check_one_task(folders: list[pathlib.Path], cards: list[model_cards.ModelCard]) -> None:

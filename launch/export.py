@@ -36,6 +36,14 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         **where,
     )
 
+    path_flags.define_path(
+        "stand_in",
+        None,
+        "Several sensors: run folder of a model that predicts the images of one of them (launch.train "
+        "--pretext=translated), to be exported with this one: its predictions are taken where that sensor is missing.",
+        **where,
+    )
+
 
 def _examples(report) -> str:
     """Returns text to copy: how to serve the export, and how to run it from Python."""
@@ -68,6 +76,7 @@ def main() -> None:
     app.import_tensorflow_quietly()
     from eo_keras.runs import folder as runs
     from eo_keras.runs import temperature
+    from eo_keras.runs.stand_in import read_stand_in
     from eo_keras.serving import saved_model as serving
 
     run = runs.open_run(FLAGS.run_dir)
@@ -75,12 +84,15 @@ def main() -> None:
     card.check_predicts_classes()
     version = serving.choose_version(run, FLAGS.export_dir, FLAGS.version)
     print(f"model:   {card.model} on {card.title_of_bands}, {card.parameters:,} weights")
+    stand_in = FLAGS.stand_in and read_stand_in(FLAGS.stand_in, card)
+    if stand_in:
+        print(f"stand-in: {stand_in.folder} predicts {stand_in.sensor} where it is missing")
     found, text = temperature.find(FLAGS.run_dir, FLAGS.calibrated)
     app.say(f"temperature: {text}")
     if FLAGS.dry_run:
         print(f"dry run: would write version {version} to {FLAGS.export_dir}/{version}")
         return
-    report = serving.export(run, FLAGS.export_dir, version=FLAGS.version, calibration=found)
+    report = serving.export(run, FLAGS.export_dir, version=FLAGS.version, calibration=found, stand_in=stand_in)
     print(f"export:  {report.path}, {report.bytes / 1e6:,.1f} MB")
     for name, tensors in report.inputs.items():
         for tensor in tensors:

@@ -58,7 +58,10 @@ def main() -> None:
     if report.card.pretext is None:
         app.say(f"next: python -m launch.evaluate --run_dir={FLAGS.run_dir} --split=test")
     else:
-        app.say(f"next: python -m launch.train --backbone_run={FLAGS.run_dir} --model={chosen.model} ... on labels")
+        what = "launch.train --backbone_run={0} --model={1} ... on labels"
+        if report.card.predicted:
+            what = "launch.evaluate --run_dir=... --each_removed --stand_in={0}"
+        app.say(f"next: python -m {what.format(FLAGS.run_dir, chosen.model)}")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ import tensorflow as tf
 from eo_keras.data.augment.crops import CropAugmentation, augment_tiles
 from eo_keras.data.augment.inputs import drop_modalities, photometry_of
 from eo_keras.data.augment.masking import MaskedImages
-from eo_keras.data.augment.options import Masking
+from eo_keras.data.augment.options import Masking, Translation
 from eo_keras.data.augment.patches import Augmentation, augment_batch, shrink
+from eo_keras.data.augment.translation import TranslatedImages
 from eo_keras.data.folder import PARALLEL_CALLS, PARSE_BATCH, RecordDataset, finished, reading, serialized
 from eo_keras.data.parse import by_name, no_data, parse_batch, unwrapped
 from eo_keras.data.subsets import WHOLE, Holdout, WorkerShard, check_workers, epoch_seed
@@ -55,8 +56,9 @@ class PipelineOptions:
             `InputBands.sensor_name`.
         distance: whether the labels of training tiles are (batch, height, width, 2): the mask's class and that of the
             distance from the boundaries of objects.
-        masking: masks images, and puts what was masked in the place of the labels, see
-            `eo_keras.data.augment.masking`; None leaves both as they are.
+        pretext: what is predicted in place of the labels: numbers that are masked, see `eo_keras.data.augment.masking`,
+            or the images of a sensor, which are then not delivered, see `eo_keras.data.augment.translation`; None for
+            the labels.
     """
 
     batch_size: int
@@ -70,7 +72,7 @@ class PipelineOptions:
     modality_dropout: float = 0.0
     without: tuple[str, ...] = ()
     distance: bool = False
-    masking: Masking | None = None
+    pretext: Masking | Translation | None = None
 
     def __post_init__(self):
         """Checks the values."""
@@ -91,7 +93,7 @@ class TrainingDataset:
     reads shards of its own, and all take as many steps as the one with the fewest examples can.
 
     Attributes:
-        inputs: the delivered inputs.
+        inputs: the inputs that are read: those delivered, and of a translation those predicted.
         examples: number of examples to draw from, on this worker.
         batch_size: examples in this worker's share of a batch.
         steps: full batches in an epoch; the examples that are left over differ from epoch to epoch.
@@ -131,7 +133,11 @@ class TrainingDataset:
         self._files = records.files(split, self._share)
         self.inputs = records.inputs(options.bands, options.inputs)
         self._photometry = photometry_of(records.card, self.inputs)
-        self._masked = _masked_images(records.card, options, self.inputs)
+        self._pretext = _pretext(records.card, options, self.inputs)
+        if isinstance(options.pretext, Translation):
+            # Nothing tells by how much the brightness of what is predicted was changed.
+            own = [one.name for one in self.inputs if one.sensor_name == options.pretext.sensor]
+            self._photometry |= dict.fromkeys(own)
         if options.augmentation is not None:
             options.augmentation.check_size(size, size)
         self.examples = records.count(split, part, self._share)
@@ -224,7 +230,7 @@ class TrainingDataset:
         if size in self._producers:
             return self._producers[size]
         options, card, worker, share = self._options, self._records.card, self._worker, self._share
-        inputs, photometry, masked = self.inputs, self._photometry, self._masked
+        inputs, photometry, pretext = self.inputs, self._photometry, self._pretext
 
         def produce(step, batch):
             places = None
@@ -247,7 +253,7 @@ class TrainingDataset:
                 image = drop_modalities(image, inputs, options.modality_dropout, draw, drawn)
             if size is not None and size < card.patch_size:
                 image = tf.nest.map_structure(lambda one: shrink(one, size * one.shape[1] // card.patch_size), image)
-            return (image, label) if masked is None else masked(image, draw, drawn)
+            return (image, label) if pretext is None else pretext(image, draw, drawn)
 
         self._producers[size] = tf.function(produce, input_signature=spec, autograph=False)
         return self._producers[size]
@@ -296,7 +302,7 @@ def evaluation(
 
     Every batch is full: the last one is filled up with images of no data, of weight 0, label 0 and empty key, so that
     every example counts once and shapes are static. With `options.cache`, a second pass over the same object comes
-    from memory. What is masked (`options.masking`) is the same in each.
+    from memory. What is masked (`options.pretext`) is the same in each.
 
     Raises:
         RecordsError: if the split or one of its shards cannot be used, or the part is empty.
@@ -325,19 +331,24 @@ def evaluation(
     # Batches are kept as they are, the last one filled up.
     if options.cache and kept_bytes(records, options, -(-examples // size) * size) <= options.cache_limit_bytes:
         dataset = dataset.cache()
-    masked = _masked_images(records.card, options, inputs)
-    if masked is None:
+    pretext = _pretext(records.card, options, inputs)
+    if pretext is None:
         return finished(dataset)
 
-    def mask(number, batch):
+    def replaced(number, batch):
         image, _, *others = batch
-        return *masked(image, tf.stack([tf.constant(options.seed, tf.int64), number]), (0, size)), *others
+        return *pretext(image, tf.stack([tf.constant(options.seed, tf.int64), number]), (0, size)), *others
 
-    return finished(dataset.enumerate().map(mask, num_parallel_calls=PARALLEL_CALLS))
+    return finished(dataset.enumerate().map(replaced, num_parallel_calls=PARALLEL_CALLS))
 
 
-def _masked_images(card: DataCard, options: PipelineOptions, inputs: Sequence[InputBands]) -> MaskedImages | None:
-    return None if options.masking is None else MaskedImages(options.masking, card, inputs)
+def _pretext(
+    card: DataCard, options: PipelineOptions, inputs: Sequence[InputBands]
+) -> MaskedImages | TranslatedImages | None:
+    if options.pretext is None:
+        return None
+    kind = TranslatedImages if isinstance(options.pretext, Translation) else MaskedImages
+    return kind(options.pretext, card, inputs)
 
 
 def _parse(

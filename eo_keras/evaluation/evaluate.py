@@ -26,6 +26,7 @@ from eo_keras.records import data_card as cards
 from eo_keras.records.inputs import InputBands
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
+from eo_keras.runs.stand_in import read_stand_in
 from eo_keras.tasks.predictor import Predictor
 from eo_keras.tasks.task import Task
 
@@ -132,6 +133,7 @@ def identity(
         "split": options.split,
         "tta": options.tta_name,
         **({"without": list(options.without)} if options.without else {}),
+        **({} if options.stand_in is None else {"stand_in": read_stand_in(options.stand_in, model).sha256}),
         **tasks.of(model).evaluated_as(options, model),
     }
 
@@ -160,6 +162,7 @@ def evaluate(
     Raises:
         RecordsError: if the records cannot be used, or do not fit the model.
         BandError: if they do not hold the model's bands.
+        RunError: if there is a stand-in that does not fit the model.
         LegendError: if the classes differ, or a mask holds a number outside the legend.
         OptionError: if an option does not apply to the task or the model.
     """
@@ -279,7 +282,10 @@ def fit_calibration(
 
 def _predictor(run: runs.Run, options: EvaluationOptions, examples: int) -> Predictor:
     task = tasks.of(run.card)
-    model = tta.wrap(task.evaluated_model(run.model, options), options)
+    model = task.evaluated_model(run.model, options)
+    if options.stand_in is not None:
+        model = read_stand_in(options.stand_in, run.card).complete(model)
+    model = tta.wrap(model, options)
     return Predictor(model, task, run.card.legend.class_names, **task.scoring(options, examples))
 
 

@@ -80,6 +80,12 @@ class EvaluationOptions:
         help="Several sensors: those whose images are taken away, such as s2, both dates and all examples, to measure "
         "what a model predicts where they are missing.",
     )
+    stand_in: str | None = option(
+        None,
+        path=True,
+        help="Several sensors: run folder of a model that predicts the images of one of them (`pretext=translated`), "
+        "which are taken where that sensor is missing.",
+    )
     resamples: int = option(RESAMPLES, minimum=1, help="Resamples of the bootstrap that gives intervals.")
     batch_size: int | None = option(
         None,
@@ -128,7 +134,8 @@ class EvaluationOptions:
         """A name that distinguishes the evaluations of a run, such as `test`, `test-last-d4` or `test-os8-flip`."""
         last = "last" if self.model_name == runs.LAST_MODEL_NAME else ""
         removed = "".join(f"without-{name}" for name in self.without)
-        return _joined(self.split, last, "" if self.variant == OWN else self.variant, removed)
+        standing_in = "" if self.stand_in is None else "stand-in"
+        return _joined(self.split, last, "" if self.variant == OWN else self.variant, removed, standing_in)
 
     def check_task(self, task: Task) -> None:
         """Checks that the options apply to a task.

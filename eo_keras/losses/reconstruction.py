@@ -1,4 +1,4 @@
-"""Loss of a reconstruction of images: squared errors of standardized numbers, as sums that are added over devices.
+"""Loss of a reconstruction of images: errors of standardized numbers, squared or absolute, as sums over devices.
 
 As in He et al. 2022 (CVPR, arXiv 2111.06377, section 3) it counts where the network was not shown the numbers. Every
 group of bands, which is one input, has a mean of its own, and the loss is the mean of these: an input of many bands, or
@@ -13,16 +13,19 @@ from typing import Any
 from keras import ops
 
 
-def terms(targets: Any, outputs: Any, groups: Sequence[int]) -> dict[str, Any]:
+def terms(targets: Any, outputs: Any, groups: Sequence[int], *, absolute: bool = False) -> dict[str, Any]:
     """Returns sums over this device's pixels; they are added to those of other devices.
 
     Args:
         targets: standardized numbers (batch, height, width, bands), float; NaN where nothing is to be predicted.
         outputs: predicted numbers, likewise, float32 or float64.
         groups: number of bands of each input, in their order.
+        absolute: whether errors count as they are and not squared; images are then sharper (Isola et al. 2017, arXiv
+            1611.07004, section 3.1).
 
     Returns:
-        `squares` and `numbers` (groups,), of the outputs' dtype: sums of squared errors, and of how many numbers.
+        `errors` and `numbers` (groups,), of the outputs' dtype: sums of squared or absolute errors, and of how many
+        numbers.
     """
     targets = ops.cast(targets, outputs.dtype)
     counted = ops.isfinite(targets)
@@ -30,7 +33,7 @@ def terms(targets: Any, outputs: Any, groups: Sequence[int]) -> dict[str, Any]:
     errors = outputs - ops.where(counted, targets, outputs)
     axes = tuple(range(len(outputs.shape) - 1))
     by_band = {
-        "squares": ops.sum(ops.square(errors), axis=axes),
+        "errors": ops.sum(ops.abs(errors) if absolute else ops.square(errors), axis=axes),
         "numbers": ops.sum(ops.cast(counted, outputs.dtype), axis=axes),
     }
     ends = [sum(groups[: place + 1]) for place in range(len(groups))]
@@ -41,11 +44,11 @@ def terms(targets: Any, outputs: Any, groups: Sequence[int]) -> dict[str, Any]:
 
 
 def combine(sums: Mapping[str, Any]) -> Any:
-    """Returns the mean, over the groups with numbers to predict, of their mean squared errors; 0 where there is none.
+    """Returns the mean, over the groups with numbers to predict, of their mean errors; 0 where there is none.
 
     Args:
         sums: of `terms`, over all devices.
     """
     there = ops.cast(sums["numbers"] > 0, sums["numbers"].dtype)
-    means = sums["squares"] / ops.maximum(sums["numbers"], 1.0)
+    means = sums["errors"] / ops.maximum(sums["numbers"], 1.0)
     return ops.sum(means) / ops.maximum(ops.sum(there), 1.0)

@@ -31,6 +31,7 @@ _MODULES = {
         "Normalization",
     ),
     "dilation": ("output_stride_of",),
+    "fusion.stand_in": ("PredictedImage", "with_stand_in"),
     "flops": ("count_macs",),
     "graph": ("fewest_values", "normalizations"),
     "inference": ("copy_weights", "inference_model", "logits_model", "seed_states", "with_temperature"),

@@ -98,6 +98,10 @@ def _segnet(description: str, parameters: int, **arguments: object) -> ModelInfo
     )
 
 
+def _unet(description: str, parameters: int, **arguments: object) -> ModelInfo:
+    return ModelInfo("segmentation", description, parameters, "segmentation.unet:build_unet", arguments)
+
+
 _RESNET, _XCEPTION = "resnet:build_resnet", "xception:build_xception"
 
 MODELS: dict[str, ModelInfo] = {
@@ -163,6 +167,12 @@ MODELS: dict[str, ModelInfo] = {
         "SegNet of a quarter of the width, for processors",
         1_849_498,
         blocks=((2, 16), (2, 32), (3, 64), (3, 128), (3, 128)),
+    ),
+    "unet": _unet("U-Net (Ronneberger et al. 2015) with batch normalization", 31_052_874),
+    "unet_small": _unet(
+        "U-Net of a quarter of the width, for processors and as the generator of a stand-in",
+        1_946_394,
+        widths=(16, 32, 64, 128, 256),
     ),
 }
 """Networks by name. `resnet14` has the depth of timm's ResNet-14t."""

@@ -130,8 +130,9 @@ class NetworkSpec:
         distance_classes: of a segmentation network, number of classes of the distance to the outlines of objects, which
             it predicts too, an odd number of 3 or more; None for none.
         distance_head: one of `DISTANCE_HEADS`.
-        reconstruction: of a segmentation network, whether it predicts the standardized numbers of all bands instead of
-            classes, for pre-training: those of the inputs in their order, each in the size of the finest one.
+        reconstruction: of a segmentation network, the number of bands whose standardized numbers it predicts instead of
+            classes, in the size of the finest input: all that it takes, for pre-training, or those of a sensor that it
+            does not take; None for classes.
         auxiliary: whether a network that has auxiliary classifiers for training gets them.
         dropout: fraction of the features dropped in training, before the logits (in a segmentation network before the
             decoder), and before the logits of auxiliary classifiers; None is the architecture's own rate, 0 where its
@@ -158,7 +159,7 @@ class NetworkSpec:
     output_stride: int | None = None
     distance_classes: int | None = None
     distance_head: str = "parallel"
-    reconstruction: bool = False
+    reconstruction: int | None = None
     auxiliary: bool = True
     dropout: float | None = None
     fusion: str | None = None
@@ -180,6 +181,8 @@ class NetworkSpec:
             raise OptionError("distance_classes", f"{self.distance_classes}", "an odd number of 3 or more")
         if self.distance_head not in DISTANCE_HEADS:
             raise OptionError("distance_head", f"'{self.distance_head}'", f"one of {', '.join(DISTANCE_HEADS)}")
+        if self.reconstruction is not None and self.reconstruction < 1:
+            raise OptionError("reconstruction", f"{self.reconstruction} bands", "at least 1")
         if self.reconstruction and self.distance_classes is not None:
             raise OptionError("reconstruction", "it is given together with `distance_classes`", "one of them")
         if self.dropout is not None and not 0 <= self.dropout < 1:
@@ -245,10 +248,8 @@ class NetworkSpec:
 
     @property
     def channels(self) -> int:
-        """Number of channels of the output: classes, or of a reconstruction the bands of all inputs."""
-        if self.reconstruction:
-            return sum(len(one.bands) for one in self.inputs.values())
-        return self.num_classes
+        """Number of channels of the output: classes, or of a reconstruction bands."""
+        return self.reconstruction or self.num_classes
 
     @property
     def patch_size(self) -> int | None:

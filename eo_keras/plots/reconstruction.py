@@ -1,4 +1,4 @@
-"""Figure of reconstructed images: every input as it is, as the network saw it, and as it was filled in."""
+"""Figures of predicted images: of reconstructions, masked and filled in, and of a sensor told from the others."""
 
 from __future__ import annotations
 
@@ -32,25 +32,84 @@ def reconstruction_png(
     Returns:
         The figure as PNG; black where there is no data.
     """
-    if not shown:
+    return _grid_png([(one.key, _states(one, statistics)) for one in shown], title)
+
+
+def translation_png(
+    shown: Sequence[PredictedSample],
+    bands: Sequence[str] | Mapping[str, Sequence[str]],
+    statistics: Mapping[str, tuple[Sequence[str], np.ndarray, np.ndarray]],
+    title: str,
+) -> bytes:
+    """Draws examples, one in a row: the images of the other sensors, and of each predicted one the true and predicted.
+
+    The last two are stretched alike.
+
+    Args:
+        shown: the examples: images of the other sensors by the inputs' names, or the only one; as labels standardized
+            numbers (height, width, bands), those of the predicted images first, NaN where they have no data; as
+            predictions all predicted numbers.
+        bands: names of the bands of the other sensors, by the inputs' names where there are several.
+        statistics: of the predicted images, as for `reconstruction_png`.
+        title: title of the figure.
+
+    Returns:
+        The figure as PNG; black where there is no data.
+    """
+    return _grid_png([(one.key, _translated(one, bands, statistics)) for one in shown], title)
+
+
+def _grid_png(rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]], title: str) -> bytes:
+    """Draws a row of titled pictures for each key."""
+    if not rows:
         return message_png("No example was kept to be shown.", title)
-    rows, columns = len(shown), len(STATES) * len(statistics)
-    figure = new_figure(max(5, 1.15 * columns), 1.25 * rows + 0.9, title)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for line, (axes, one) in enumerate(zip(grid, shown, strict=True)):
-        for place, (axis, (name, picture)) in enumerate(zip(axes, _pictures(one, statistics), strict=True)):
+    columns = len(rows[0][1])
+    figure = new_figure(max(5, 1.15 * columns), 1.25 * len(rows) + 0.9, title)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (axes, (key, pictures)) in enumerate(zip(grid, rows, strict=True)):
+        for axis, (name, picture) in zip(axes, pictures, strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             if not line:
-                axis.set_title(plain(f"{name}\n{STATES[place % len(STATES)]}"), fontsize=7, color=GREY)
-        axes[0].set_ylabel(plain(one.key[-18:]), fontsize=6, color=GREY)
+                axis.set_title(plain(name), fontsize=7, color=GREY)
+        axes[0].set_ylabel(plain(key[-18:]), fontsize=6, color=GREY)
     return png_bytes(figure)
 
 
-def _pictures(
+def _translated(
+    one: PredictedSample,
+    bands: Sequence[str] | Mapping[str, Sequence[str]],
+    statistics: Mapping[str, tuple[Sequence[str], np.ndarray, np.ndarray]],
+) -> list[tuple[str, np.ndarray]]:
+    """Returns title and picture, uint8 (height, width, 3), of what was taken, and of what was predicted both."""
+    images = one.image if isinstance(one.image, Mapping) else {"image": one.image}
+    names = bands if isinstance(bands, Mapping) else {"image": bands}
+    found, first = [], 0
+    for name, image in images.items():
+        found += _drawn([image], names[name], image.dtype.name, [name])
+    for name, (of_image, mean, std) in statistics.items():
+        own = slice(first, first + len(of_image))
+        first += len(of_image)
+        both = [part[..., own] * std + mean for part in (one.labels, one.predictions)]
+        found += _drawn(both, of_image, "float32", [f"{name}\ntrue", f"{name}\npredicted"])
+    return found
+
+
+def _drawn(
+    images: Sequence[np.ndarray], bands: Sequence[str], dtype: str, titles: Sequence[str]
+) -> list[tuple[str, np.ndarray]]:
+    """Returns titles and pictures of images of one size, stretched alike."""
+    # Side by side they are one image.
+    drawn = classification.to_display(np.concatenate(images, axis=1), bands, dtype)
+    step = -(-len(images[0]) // _EDGE)
+    pictures = np.split(drawn, len(images), axis=1)
+    return [(title, picture[::step, ::step]) for title, picture in zip(titles, pictures, strict=True)]
+
+
+def _states(
     one: PredictedSample, statistics: Mapping[str, tuple[Sequence[str], np.ndarray, np.ndarray]]
 ) -> list[tuple[str, np.ndarray]]:
-    """Returns name and picture, uint8 (height, width, 3), of each input in each state."""
+    """Returns title and picture, uint8 (height, width, 3), of each input in each state."""
     images = one.image if isinstance(one.image, Mapping) else dict.fromkeys(statistics, one.image)
     found, first = [], 0
     for name, (bands, mean, std) in statistics.items():
@@ -63,10 +122,7 @@ def _pictures(
         hidden = np.isfinite(target).all(axis=-1, keepdims=True)
         numbers = np.where(there, masked.astype(np.float64), np.nan)
         states = (np.where(hidden, target, numbers), numbers, np.where(hidden, predicted, numbers))
-        # Side by side they are one image, and are stretched alike.
-        drawn = classification.to_display(np.concatenate(states, axis=1), bands, "float32")
-        step = -(-len(masked) // _EDGE)
-        found += [(name, picture[::step, ::step]) for picture in np.split(drawn, len(states), axis=1)]
+        found += _drawn(states, bands, "float32", [f"{name}\n{state}" for state in STATES])
     return found
 
 

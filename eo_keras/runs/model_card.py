@@ -87,6 +87,8 @@ class ModelCard:
         records: layout of the images in the records that it was trained on; None in cards of earlier versions.
         inputs: the inputs of a model of several, or of named modalities; bands and numbers above are those of the first
             one. Empty for one input of the only modality of its records.
+        predicted: of a stand-in for a sensor, the images that it predicts, as inputs of other models have them.
+        stand_in: of an export, the sensor that is predicted where it is missing, and the checksum of the stand-in.
         needs: imports that opening the model's own file needs; an export needs TensorFlow alone.
     """
 
@@ -115,6 +117,8 @@ class ModelCard:
     needs: str = "import eo_keras.models, then keras.saving.load_model('model.keras', compile=False)"
     schema: int = SCHEMA
     inputs: tuple[ModelInput, ...] = later_field(())
+    predicted: tuple[ModelInput, ...] = later_field(())
+    stand_in: Mapping[str, str] | None = later_field(None)
 
     @property
     def taken(self) -> tuple[InputBands, ...]:
@@ -148,13 +152,18 @@ class ModelCard:
 
     @property
     def pretext(self) -> str | None:
-        """Kind of pre-training without labels, see `eo_keras.tasks.options.PRETEXTS`; None of a run with labels."""
-        return self.flags.get("pretraining", {}).get("pretext")
+        """Kind of training without labels, see `eo_keras.tasks.options.PRETEXTS`; None of a run with labels."""
+        return self.options_without_labels.get("pretext")
+
+    @property
+    def options_without_labels(self) -> Mapping[str, Any]:
+        """Options of training without labels, see `eo_keras.tasks.options.PretextOptions`; of earlier versions none."""
+        return self.flags.get("pretraining", {})
 
     @property
     def channels(self) -> int:
-        """Number of channels of the model's output: classes, or after pre-training the bands of all inputs."""
-        return len(self.legend) if self.pretext is None else sum(len(one.bands) for one in self.taken)
+        """Number of channels of the model's output: classes, or without labels the bands that are predicted."""
+        return len(self.legend) if self.pretext is None else sum(len(one.bands) for one in self.predicted or self.taken)
 
     def check_predicts_classes(self) -> None:
         """Checks that the model predicts classes.
@@ -165,9 +174,9 @@ class ModelCard:
         if self.pretext is not None:
             raise RunError(
                 self.flags["run_dir"],
-                f"its model was pre-trained without labels (`pretext={self.pretext}`) and predicts no classes",
+                f"its model was trained without labels (`pretext={self.pretext}`) and predicts no classes",
                 "a run that was trained on labels",
-                f"start one from it: `backbone_run={self.flags['run_dir']}`",
+                f"give it to one by `{'stand_in' if self.predicted else 'backbone_run'}={self.flags['run_dir']}`",
             )
 
     @property

@@ -30,6 +30,7 @@ from eo_keras.records.example import no_data
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.runs.export_folder import EXTRA_DIR, MODEL_FILE, PROBABILITIES, SIGNATURE, versions
+from eo_keras.runs.stand_in import StandIn
 from eo_keras.serving import server, signatures, warmup
 from eo_keras.serving.signatures import Signature
 
@@ -132,6 +133,7 @@ def export(
     *,
     version: int | None = None,
     calibration: Calibration | None = None,
+    stand_in: StandIn | None = None,
 ) -> ExportReport:
     """Writes a run's model as the next version of an export, after checking it.
 
@@ -140,6 +142,8 @@ def export(
         export_dir: the folder of versions; made where it is missing.
         version: the version's number; by default the next one after the highest.
         calibration: the temperature to divide the logits by, see `eo_keras.runs.temperature`; its card says so.
+        stand_in: predicts the images of a sensor where they are missing, see `eo_keras.runs.stand_in`; its card says
+            so.
 
     Raises:
         OptionError: if the version is taken or no number from 1 on, or the folder lies in the run folder.
@@ -147,7 +151,7 @@ def export(
         StorageError: if the folder cannot be written, is in use, or is not a folder of versions.
     """
     choose_version(run, export_dir, version)
-    run = _as_exported(run, calibration)
+    run = _as_exported(run, calibration, stand_in)
     folder = pathlib.Path(export_dir)
     output = OutputFolder(folder, "export", StorageError)
     # Versions that other programs exported may lie beside it.
@@ -156,8 +160,8 @@ def export(
         version = choose_version(run, folder, version)
         path = folder / str(version)
         with output.new_path(path.name) as temporary:
-            offered, loaded = _write(run, temporary, path)
-            count, difference = _check(run, offered, loaded)
+            offered, loaded = _write(run, temporary, path, stand_in)
+            count, difference = _check(run, offered, loaded, stand_in)
             size = _settle(temporary, path)
         newest = max(versions(folder))
         # What is there may have been edited, and may be in use.
@@ -175,17 +179,25 @@ def export(
     )
 
 
-def _as_exported(run: runs.Run, calibration: Calibration | None) -> runs.Run:
-    """Returns the run with the exported model and its card."""
-    card = dataclasses.replace(run.card, temperature=calibration and calibration.summary(), needs=NEEDS)
+def _as_exported(run: runs.Run, calibration: Calibration | None, stand_in: StandIn | None) -> runs.Run:
+    """Returns the run with the exported model, the stand-in left out, and its card."""
+    card = dataclasses.replace(
+        run.card,
+        temperature=calibration and calibration.summary(),
+        stand_in=stand_in and {"sensor": stand_in.sensor, "model_sha256": stand_in.sha256},
+        needs=NEEDS,
+    )
     model = run.model if calibration is None else models.with_temperature(run.model, calibration.temperature)
     return dataclasses.replace(run, card=card, model=model)
 
 
-def _write(run: runs.Run, temporary: pathlib.Path, path: pathlib.Path) -> tuple[Sequence[Signature], Any]:
+def _write(
+    run: runs.Run, temporary: pathlib.Path, path: pathlib.Path, stand_in: StandIn | None
+) -> tuple[Sequence[Signature], Any]:
     """Writes the version under a temporary name and loads it; returns its signatures too."""
     task, names = tasks.of(run.card), run.card.legend.class_names
     model = task.served_model(run.model)
+    model = model if stand_in is None else stand_in.complete(model)
     offered = signatures.of_model(run.card, {one.name: one.shape[1:] for one in model.inputs})
 
     # Traced once: all signatures run this function, so that none can give other numbers.
@@ -221,14 +233,15 @@ def _add_endpoint(
     archive.add_endpoint(name, named)
 
 
-def _check(run: runs.Run, offered: Sequence[Signature], loaded: Any) -> tuple[int, float]:
+def _check(run: runs.Run, offered: Sequence[Signature], loaded: Any, stand_in: StandIn | None) -> tuple[int, float]:
     """Runs all signatures and the Keras model on the same images; returns their number and the largest difference.
 
     Raises:
         RunError: if the outputs differ, or the model's are no numbers.
     """
     images = _numbers(run.card)
-    expected = np.asarray(run.model(unwrapped(images), training=False))
+    model = run.model if stand_in is None else stand_in.complete(run.model)
+    expected = np.asarray(model(unwrapped(images), training=False))
     if not np.isfinite(expected).all():
         raise RunError(
             run.folder / runs.MODEL_NAME,

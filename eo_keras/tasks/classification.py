@@ -96,11 +96,11 @@ class Classification:
         """Returns False: images have one class."""
         return False
 
-    def task_weights(self, options: TaskOptions) -> None:
+    def companion(self, options: TaskOptions, card: DataCard) -> None:
         """Returns None: there is one task."""
         return None
 
-    def loss(self, options: TaskOptions, card: DataCard | None = None, weights: None = None) -> LossFn:
+    def loss(self, options: TaskOptions, card: DataCard | None = None, companion: None = None) -> LossFn:
         """Returns softmax cross-entropy, as a mean over the examples of the global batch."""
 
         def loss_of(label: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -128,7 +128,7 @@ class Classification:
         """Returns why the losses must not be compared number by number."""
         return training_loss.note(options, augmented=bool(options.classification.augmentation))
 
-    def validation_scoring(self, inputs: Sequence[InputBands]) -> dict[str, Any]:
+    def validation_scoring(self, inputs: Sequence[InputBands], predicted: Sequence[InputBands]) -> dict[str, Any]:
         """Returns no options."""
         return {}
 

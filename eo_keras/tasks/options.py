@@ -9,12 +9,13 @@ import dataclasses
 
 from eo_keras import models
 from eo_keras.core.options import check, documented, nested, option
-from eo_keras.data.augment.options import Augmentation, CropAugmentation, Masking
+from eo_keras.data.augment.options import Augmentation, CropAugmentation, Masking, Translation
 from eo_keras.errors import OptionError
 from eo_keras.losses import SEGMENTATION_LOSSES
 
-PRETEXTS = ("masked",)
-"""Kinds of pre-training without labels: masked numbers are predicted."""
+MASKED, TRANSLATED = "masked", "translated"
+PRETEXTS = (MASKED, TRANSLATED)
+"""Kinds of training without labels: masked numbers are predicted, or a sensor's images from those of the others."""
 
 CLASS_WEIGHTS = ("none", "median_frequency", "effective_number")
 """Modes of class weights: 1 for every class, or more for rare ones, see `eo_keras.losses.class_weights`."""
@@ -154,14 +155,15 @@ class SegmentationOptions:
 @documented
 @dataclasses.dataclass(frozen=True)
 class PretextOptions:
-    """Options of pre-training without labels."""
+    """Options of training without labels."""
 
     pretext: str | None = option(
         None,
         choices=PRETEXTS,
-        help="Pre-training of a segmentation network without labels: masked predicts the numbers of blocks and sensors "
-        "that the network is not shown; `backbone_run` starts a run with labels from it. Default: none, labels are "
-        "learned.",
+        help="Training of a segmentation network without labels: masked predicts the numbers of blocks and sensors "
+        "that the network is not shown, and `backbone_run` starts a run with labels from it; translated predicts the "
+        "images of `translated_sensor` from those of the others, as a stand-in where that sensor is missing. Default: "
+        "none, labels are learned.",
     )
     mask_size: int = option(
         16, minimum=1, help="Pre-training: height and width in pixels of the blocks that are masked."
@@ -180,16 +182,38 @@ class PretextOptions:
         help="Pre-training on several sensors: probability that one of them is masked as a whole, with all its dates, "
         "so that it has to be told from the others.",
     )
+    translated_sensor: str | None = option(
+        None,
+        help="With `pretext=translated`: sensor whose images are predicted, both dates, such as s2; `bands` names "
+        "those of all sensors.",
+    )
+    adversarial_weight: float = option(
+        0.01,
+        minimum=0,
+        help="With `pretext=translated`: weight of the adversarial loss beside the mean absolute error, which has 1 "
+        "(Isola et al. 2017, arXiv 1611.07004, have 1 and 100); 0 trains without a discriminator.",
+    )
 
     def __post_init__(self):
         check(self)
-        default = type(self)
-        for name in ("mask_size", "mask_ratio", "mask_sensor"):
-            if self.pretext is None and getattr(self, name) != getattr(default, name):
-                found = f"{getattr(self, name):g} without pre-training"
-                raise OptionError(name, found, "`pretext=masked`", "leave it out")
+        for kind, names in _OF_PRETEXT.items():
+            for name in names:
+                if self.pretext != kind and getattr(self, name) != getattr(type(self), name):
+                    found = f"{getattr(self, name)} without `pretext={kind}`"
+                    raise OptionError(name, found, f"`pretext={kind}`", "leave it out")
+        if self.pretext == TRANSLATED and self.translated_sensor is None:
+            raise OptionError("translated_sensor", "none", "the sensor to predict, such as s2")
 
     @property
-    def masking(self) -> Masking | None:
-        """Masking of images; None without pre-training."""
+    def replaces_labels(self) -> Masking | Translation | None:
+        """What a pipeline delivers in the place of labels; None for labels."""
+        if self.pretext == TRANSLATED:
+            return Translation(self.translated_sensor)
         return None if self.pretext is None else Masking(self.mask_size, self.mask_ratio, self.mask_sensor)
+
+
+_OF_PRETEXT = {
+    MASKED: ("mask_size", "mask_ratio", "mask_sensor"),
+    TRANSLATED: ("translated_sensor", "adversarial_weight"),
+}
+"""Names of the options that apply to one kind of training without labels alone."""

@@ -24,9 +24,10 @@ from eo_keras.records.data_card import DataCard
 from eo_keras.records.inputs import InputBands, parse_inputs
 from eo_keras.tasks import segmentation, training_loss
 from eo_keras.tasks.options import SegmentationOptions
-from eo_keras.tasks.task import LossFn, Predicted, StepLoss, TaskOptions
+from eo_keras.tasks.task import Companion, LossFn, Predicted, StepLoss, TaskOptions
 
-_SHOWN = 4
+SHOWN = 4
+"""Number of examples in a figure."""
 
 
 class ReconstructionScorer:
@@ -47,7 +48,8 @@ class ReconstructionScorer:
     def add(self, keys: Sequence[str], labels: np.ndarray, kept: Sequence[np.ndarray]) -> np.ndarray:
         """Adds examples; returns the predicted numbers."""
         (outputs,) = kept
-        self._sums.add(labels, outputs)
+        # Those of a translation hold what was predicted from too.
+        self._sums.add(labels[..., : outputs.shape[-1]], outputs)
         return outputs
 
     def merge(self, other: ReconstructionScorer) -> None:
@@ -82,35 +84,23 @@ class Pretext:
 
     def network(self, options: TaskOptions, card: DataCard) -> Mapping[str, Any]:
         """Returns the fields of a segmentation network, and that it predicts numbers."""
-        if not card.targets.per_pixel:
-            raise OptionError(
-                "pretext",
-                f"{options.pretraining.pretext} on records of {card.targets.examples}, whose networks have no decoder",
-                "records of one class a pixel",
-            )
+        check_decoder(options, card)
         smallest = min(card.modalities[one.modality].patch_size for one in parse_inputs(options.bands, card))
         if options.pretraining.mask_size * smallest // card.patch_size < 1:
             found = f"{options.pretraining.mask_size} pixels, less than one of the coarsest input"
             raise OptionError("mask_size", found, f"{card.patch_size // smallest} or more")
-        given, default = options.segmentation, SegmentationOptions()
-        for field in ("loss", "class_weights", "focal_gamma", "distance_head", "distance_weight"):
-            if getattr(given, field) != getattr(default, field):
-                found = f"{getattr(given, field)}, which does not apply to pre-training"
-                raise OptionError(field, found, remedy="leave it out")
-        if options.label_smoothing:
-            found = f"{options.label_smoothing:g}, which does not apply to pre-training"
-            raise OptionError("label_smoothing", found, remedy="leave it out")
-        return {**segmentation.TASK.network(options, card), "reconstruction": True}
+        bands = sum(len(one.bands) for one in parse_inputs(options.bands, card))
+        return {**network_without_labels(options, card), "reconstruction": bands}
 
     def with_distances(self, options: TaskOptions) -> bool:
         """Returns False: labels are not used."""
         return False
 
-    def task_weights(self, options: TaskOptions) -> None:
+    def companion(self, options: TaskOptions, card: DataCard) -> Companion | None:
         """Returns None: there is one task."""
         return None
 
-    def loss(self, options: TaskOptions, card: DataCard, weights: None = None) -> LossFn:
+    def loss(self, options: TaskOptions, card: DataCard, companion: None = None) -> LossFn:
         """Returns the mean squared error of masked numbers, a mean of that of each input."""
         return reconstruction_loss([len(one.bands) for one in parse_inputs(options.bands, card)])
 
@@ -122,8 +112,8 @@ class Pretext:
             "at the epoch's end."
         )
 
-    def validation_scoring(self, inputs: Sequence[InputBands]) -> dict[str, Any]:
-        """Returns the inputs."""
+    def validation_scoring(self, inputs: Sequence[InputBands], predicted: Sequence[InputBands]) -> dict[str, Any]:
+        """Returns the inputs, all of which are predicted."""
         return {"inputs": inputs}
 
     def scorer(self, class_names: Sequence[str], **options: Any) -> ReconstructionScorer:
@@ -142,11 +132,52 @@ class Pretext:
         self, predicted: Predicted, card: DataCard, bands: Sequence[str] | Mapping[str, Sequence[str]], title: str
     ) -> dict[str, bytes]:
         """Draws the first examples: each input, masked, and reconstructed."""
-        statistics = {}
-        for one in predicted.predictions.inputs:
-            found = Normalization.of_statistics(card.modalities[one.modality].statistics, one.bands, card.dataset)
-            statistics[one.name] = (one.bands, np.array(found.mean), np.array(found.std))
-        return {"samples": reconstruction_png(predicted.samples[:_SHOWN], statistics, title)}
+        statistics = statistics_of(predicted.predictions.inputs, card)
+        return {"samples": reconstruction_png(predicted.samples[:SHOWN], statistics, title)}
+
+
+def check_decoder(options: TaskOptions, card: DataCard) -> None:
+    """Checks that networks of the records predict pixels.
+
+    Raises:
+        OptionError: if they do not.
+    """
+    if not card.targets.per_pixel:
+        raise OptionError(
+            "pretext",
+            f"{options.pretraining.pretext} on records of {card.targets.examples}, whose networks have no decoder",
+            "records of one class a pixel",
+        )
+
+
+def network_without_labels(options: TaskOptions, card: DataCard) -> Mapping[str, Any]:
+    """Returns the fields of a segmentation network, after checking that no option is about labels.
+
+    Raises:
+        OptionError: if one is.
+    """
+    given, default = options.segmentation, SegmentationOptions()
+    chosen = {
+        field: getattr(given, field)
+        for field in ("loss", "class_weights", "focal_gamma", "distance_head", "distance_weight")
+        if getattr(given, field) != getattr(default, field)
+    }
+    if options.label_smoothing:
+        chosen["label_smoothing"] = options.label_smoothing
+    for field, value in chosen.items():
+        raise OptionError(field, f"{value}, which does not apply to training without labels", remedy="leave it out")
+    return segmentation.TASK.network(options, card)
+
+
+def statistics_of(
+    inputs: Sequence[InputBands], card: DataCard
+) -> dict[str, tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
+    """Returns names of the bands, means and standard deviations, by the inputs' names, for figures."""
+    found = {}
+    for one in inputs:
+        own = Normalization.of_statistics(card.modalities[one.modality].statistics, one.bands, card.dataset)
+        found[one.name] = (one.bands, np.array(own.mean), np.array(own.std))
+    return found
 
 
 def reconstruction_loss(groups: Sequence[int]) -> LossFn:

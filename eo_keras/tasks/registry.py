@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eo_keras.errors import RecordsError
 from eo_keras.records.targets import TARGETS
 from eo_keras.runs.model_card import ModelCard
+from eo_keras.tasks.options import MASKED, TRANSLATED
 from eo_keras.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 TASKS = tuple(TARGETS)
 """Names of the tasks; each is the object `TASK` of the module of that name."""
+
+_MODULES = {MASKED: "pretext", TRANSLATED: "translation"}
+"""Modules of what is trained without labels."""
 
 
 def get(name: str) -> Task:
@@ -42,7 +46,7 @@ def of(card: Any) -> Task:
 
 
 def trained(card: Any, options: TaskOptions) -> TrainingTask:
-    """Returns the task that a run trains: pre-training where its options say so, else that of a card.
+    """Returns the task that a run trains: one without labels where its options say so, else that of a card.
 
     Args:
         card: the card of the records, or the network's entry in the registry.
@@ -51,7 +55,7 @@ def trained(card: Any, options: TaskOptions) -> TrainingTask:
     Raises:
         RecordsError: if the card names a task that does not exist.
     """
-    return of(card) if options.pretraining.pretext is None else _load("pretext")
+    return of(card) if options.pretraining.pretext is None else _load(_MODULES[options.pretraining.pretext])
 
 
 @functools.cache

@@ -167,7 +167,7 @@ class Segmentation:
         """Returns whether the network predicts distances."""
         return options.segmentation.predicts_distances
 
-    def task_weights(self, options: TaskOptions) -> TaskWeights | None:
+    def companion(self, options: TaskOptions, card: DataCard) -> TaskWeights | None:
         """Returns the weights of masks and distances, where both are predicted."""
         if not options.segmentation.predicts_distances:
             return None
@@ -175,7 +175,7 @@ class Segmentation:
         dtype = "float64" if options.dtype_policy == "float64" else "float32"
         return TaskWeights((MASK, DISTANCE), None if fixed is None else (1.0, fixed), dtype)
 
-    def loss(self, options: TaskOptions, card: DataCard, weights: TaskWeights | None = None) -> LossFn:
+    def loss(self, options: TaskOptions, card: DataCard, companion: TaskWeights | None = None) -> LossFn:
         """Returns the chosen loss over all labeled pixels of the global batch, with weights that of distances too."""
         chosen = segmentation.DenseLossOptions(
             kind=options.segmentation.loss,
@@ -184,10 +184,10 @@ class Segmentation:
             label_smoothing=options.label_smoothing,
         )
         mask = segmentation.DenseLoss(chosen, len(card.legend))
-        if weights is None:
+        if companion is None:
             return pixel_loss(mask)
         distance = segmentation.DenseLoss(segmentation.DenseLossOptions(), card.distance.classes)
-        return distance_loss(mask, distance, weights)
+        return distance_loss(mask, distance, companion)
 
     def loss_note(self, options: TaskOptions) -> str:
         """Returns why the losses must not be compared number by number."""
@@ -200,7 +200,7 @@ class Segmentation:
             special.append("the weighted loss of distances")
         return training_loss.note(options, augmented=chosen.augmentation is not None, special=special)
 
-    def validation_scoring(self, inputs: Sequence[InputBands]) -> dict[str, Any]:
+    def validation_scoring(self, inputs: Sequence[InputBands], predicted: Sequence[InputBands]) -> dict[str, Any]:
         """Returns no options."""
         return {}
 

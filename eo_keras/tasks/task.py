@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from eo_keras.losses.uncertainty import TaskWeights
-
 
 @dataclasses.dataclass(frozen=True)
 class StepLoss:
@@ -64,9 +62,21 @@ class TaskOptions(Protocol):
     batch_size: int
     dtype_policy: str
     label_smoothing: float
+    modality_dropout: float
+    seed: int
     classification: ClassificationOptions
     segmentation: SegmentationOptions
     pretraining: PretextOptions
+
+
+class Companion(Protocol):
+    """Protocol of what is trained beside a network and belongs to training alone.
+
+    Attributes:
+        variables: its trainable variables.
+    """
+
+    variables: Sequence[keras.Variable]
 
 
 class Scorer(Protocol):
@@ -179,17 +189,20 @@ class TrainingTask(Protocol):
         """Returns whether training labels hold classes of distances beside those of masks."""
         ...
 
-    def task_weights(self, options: TaskOptions) -> TaskWeights | None:
-        """Returns new weights of the losses of several tasks, None for one; called in the strategy's scope."""
+    def companion(self, options: TaskOptions, card: DataCard) -> Companion | None:
+        """Returns what the loss needs and training changes besides the network, such as weights of several tasks.
+
+        None where there is nothing; called in the strategy's scope.
+        """
         ...
 
-    def loss(self, options: TaskOptions, card: DataCard, weights: TaskWeights | None = None) -> LossFn:
+    def loss(self, options: TaskOptions, card: DataCard, companion: Any = None) -> LossFn:
         """Returns the loss of a training step.
 
         Args:
             options: the options.
             card: the card of the records.
-            weights: result of `task_weights`.
+            companion: result of `companion`.
 
         Raises:
             OptionError: if an option does not fit the records.
@@ -200,8 +213,13 @@ class TrainingTask(Protocol):
         """Returns a note on why the losses of training and validation are not comparable."""
         ...
 
-    def validation_scoring(self, inputs: Sequence[InputBands]) -> dict[str, Any]:
-        """Returns the scorer's options for validation in training, of a network of some inputs."""
+    def validation_scoring(self, inputs: Sequence[InputBands], predicted: Sequence[InputBands]) -> dict[str, Any]:
+        """Returns the scorer's options for validation in training.
+
+        Args:
+            inputs: the network's inputs.
+            predicted: images that it predicts; empty for classes, and where it predicts its inputs.
+        """
         ...
 
     def scorer(self, class_names: Sequence[str], **options: Any) -> Scorer:

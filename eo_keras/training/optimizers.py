@@ -161,7 +161,7 @@ def make_optimizer(
     elif options.optimizer == "muon":
         optimizer = Muon(momentum=options.momentum, nesterov=True, **common)
     elif options.optimizer == "adamw":
-        optimizer = Adam(**common)
+        optimizer = Adam(beta_1=options.momentum, **common)
     else:
         optimizer = RMSprop(rho=0.9, momentum=options.momentum, **common)
     decaying = [variable.name == "kernel" and variable.path not in undecayed for variable in variables]

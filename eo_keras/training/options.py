@@ -53,7 +53,7 @@ class OptimizerOptions:
         help="Peak of the learning rate under muon of all weights but the convolutions' kernels; they follow sgd.",
         aliases=("other_rate",),
     )
-    momentum: float = option(0.9, minimum=0, below=1, help="Momentum of sgd, rmsprop and muon.")
+    momentum: float = option(0.9, minimum=0, below=1, help="Momentum of sgd, rmsprop and muon; beta_1 of adamw.")
     nesterov: bool = option(True, help="Whether sgd takes Nesterov's momentum.")
     schedule: str = option("cosine", choices=SCHEDULES, help="How the learning rate falls after the warm-up.")
     warmup_epochs: float | None = option(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from eo_keras.core.output_folders import OutputFolder
+from eo_keras.models.spec import Normalization
 from eo_keras.plots import curves
 from eo_keras.records.data_card import IMAGE, DataCard
 from eo_keras.records.example import feature_of
@@ -64,7 +65,7 @@ class Selection:
         strategy: tf.distribute.Strategy | None,
     ):
         self._options, self._data, self._network, self._task = options, data, network, task
-        scoring = task.validation_scoring(data.inputs)
+        scoring = task.validation_scoring(data.inputs, data.predicted)
         self._predictor = Predictor(network.inference, task, data.card.legend.class_names, strategy, **scoring)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
@@ -148,7 +149,10 @@ class Selection:
     def write_card(self, output: OutputFolder) -> None:
         """Writes the card of the best epoch's model."""
         card, layers = self._data.card, self._network.normalization
-        first, *others = inputs = [_input(card, one, layers[one.name]) for one in self._data.inputs]
+        first, *others = inputs = [
+            _input(card, one, {name: getattr(layers[one.name], name) for name in ("mean", "std", "scale")})
+            for one in self._data.inputs
+        ]
         named = others or first.modality != IMAGE
         written = model_cards.ModelCard(
             model=self._network.name,
@@ -173,12 +177,19 @@ class Selection:
             attribution=card.attribution,
             records=first.records,
             inputs=tuple(inputs) if named else (),
+            predicted=tuple(_predicted(card, one) for one in self._data.predicted),
         )
         output.write(model_cards.contents(written))
 
 
-def _input(card: DataCard, given: InputBands, layer: Any) -> model_cards.ModelInput:
-    """Returns the card's entry of an input, whose bands a layer normalizes."""
+def _predicted(card: DataCard, given: InputBands) -> model_cards.ModelInput:
+    """Returns the card's entry of a predicted image."""
+    statistics = card.modalities[given.modality].statistics
+    return _input(card, given, dataclasses.asdict(Normalization.of_statistics(statistics, given.bands, card.dataset)))
+
+
+def _input(card: DataCard, given: InputBands, normalization: Mapping[str, Sequence[float]]) -> model_cards.ModelInput:
+    """Returns the card's entry of an image."""
     modality = card.modalities[given.modality]
     return model_cards.ModelInput(
         name=given.name,
@@ -191,7 +202,7 @@ def _input(card: DataCard, given: InputBands, layer: Any) -> model_cards.ModelIn
         reflectance=modality.reflectance,
         resolution_m=modality.resolution_m,
         patch_size=modality.patch_size,
-        normalisation={"mean": layer.mean, "std": layer.std, "scale": layer.scale},
+        normalisation=normalization,
         records=modality.images,
         feature=feature_of(card, given.modality),
     )

@@ -11,7 +11,8 @@ import tensorflow as tf
 from eo_keras import models
 from eo_keras.data import holdouts
 from eo_keras.data import pipeline as pipelines
-from eo_keras.data.augment.options import Masking
+from eo_keras.data.augment.options import Masking, Translation
+from eo_keras.data.augment.translation import sides
 from eo_keras.records.inputs import InputBands
 from eo_keras.training import distribution, moments
 from eo_keras.training.transfer import Start
@@ -30,7 +31,7 @@ class DataOptions:
         validation_from_train: fraction of the training examples that is held out where there is no split val.
         modality_dropout: probability that a training image loses a sensor.
         distance: whether training labels hold classes of distances beside those of masks.
-        masking: masking of images for pre-training; None for none.
+        pretext: what is predicted in place of the labels, see `eo_keras.data.pipeline.PipelineOptions`; None for them.
         train_fraction: fraction of the training examples that are left which is trained on.
     """
 
@@ -42,7 +43,7 @@ class DataOptions:
     validation_from_train: float
     modality_dropout: float = 0.0
     distance: bool = False
-    masking: Masking | None = None
+    pretext: Masking | Translation | None = None
     train_fraction: float = 1.0
 
 
@@ -57,7 +58,8 @@ class TrainingData:
     Attributes:
         records: the records folder.
         card: its card.
-        inputs: the inputs.
+        inputs: the inputs of the network.
+        predicted: images that it predicts; empty where it predicts classes, or the inputs themselves.
         train: batches of the training examples.
         validation: batches of the validation examples in order, with keys; None without any.
         validation_name: name of the validation examples, such as `the split val`; None without any.
@@ -76,7 +78,9 @@ class TrainingData:
         options: DataOptions,
         worker: distribution.Worker = distribution.ALONE,
     ):
-        self.records, self.card, self.inputs = records, records.card, options.inputs
+        self.records, self.card, self.inputs, self.predicted = records, records.card, options.inputs, ()
+        if isinstance(options.pretext, Translation):
+            self.inputs, self.predicted = sides(options.inputs, options.pretext.sensor)
         kept = held_out = self.validation_name = self.validation = self.sample = None
         if "val" in self.card.splits and self.card.splits["val"].examples:
             split, self.validation_name = "val", "the split val"
@@ -95,7 +99,7 @@ class TrainingData:
             cache_limit_bytes=int(options.cache_gb * 1e9),
             modality_dropout=options.modality_dropout,
             distance=options.distance,
-            masking=options.masking,
+            pretext=options.pretext,
         )
         self.train = pipelines.TrainingDataset(records, settings, part=kept, input_context=worker.input_context)
         self.validation_count = 0

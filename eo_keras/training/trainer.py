@@ -85,13 +85,13 @@ class Trainer:
         self.steps = options.steps_per_epoch or self.data.train.steps
         self.network = Network(_network_options(options, self.task, records), self.data, strategy, worker)
         with strategy.scope():
-            weights = self.task.task_weights(options)
-            of_loss = () if weights is None else weights.variables
+            companion = self.task.companion(options, records.card)
+            of_loss = () if companion is None else companion.variables
             self.train_step = stepping.TrainStep(
                 self.network.model,
                 strategy,
                 stepping.StepOptions(options.ema, options.frozen_batch_norm, options.jit_compile),
-                self.task.loss(options, records.card, weights),
+                self.task.loss(options, records.card, companion),
                 self.network.averages,
             )
             self.phases = phases.make_phases(_phase_options(options), self.network.model, self.steps, of_loss)
@@ -294,7 +294,7 @@ def _data_options(options: TrainingOptions, task: TrainingTask, records: pipelin
         validation_from_train=options.validation_from_train,
         modality_dropout=options.modality_dropout,
         distance=task.with_distances(options),
-        masking=options.pretraining.masking,
+        pretext=options.pretraining.replaces_labels,
         train_fraction=options.train_fraction,
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from eo_keras import models, tasks
 from eo_keras.core.options import all_fields, nested_fields
+from eo_keras.data.augment.translation import sides
 from eo_keras.errors import OptionError
 from eo_keras.records.data_card import DataCard
 from eo_keras.records.inputs import parse_inputs
@@ -53,6 +54,8 @@ def validate(options: TrainingOptions, card: DataCard | None, replicas: int | No
     inputs = parse_inputs(options.bands, card)
     for one in inputs:
         models.check_stem(one.bands, options.stem)
+    if options.pretraining.translated_sensor is not None:
+        inputs, _ = sides(inputs, options.pretraining.translated_sensor)
     if options.modality_dropout and len({one.sensor_name for one in inputs}) < 2:
         found = f"`bands={options.bands}` is one sensor, which every image would keep"
         raise OptionError("modality_dropout", found, "two sensors or more", "leave it out, or choose more of `bands`")

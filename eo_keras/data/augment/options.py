@@ -142,6 +142,17 @@ class CropAugmentation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Translation:
+    """Prediction of one sensor's images from those of the others, see `eo_keras.data.augment.translation`.
+
+    Attributes:
+        sensor: name of the sensor, all dates and views of it; see `InputBands.sensor_name`.
+    """
+
+    sensor: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Masking:
     """Masking of images for pre-training, see `eo_keras.data.augment.masking`.
 

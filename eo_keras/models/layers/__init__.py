@@ -3,7 +3,7 @@
 from eo_keras.models.layers.batch_norm import BatchNormalization
 from eo_keras.models.layers.merging import ChangeOfDates, Gate, MeanOfPresent
 from eo_keras.models.layers.normalization import BandNormalization, Presence
-from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
+from eo_keras.models.layers.resize import BroadcastLike, RepeatLike, ResizeLike
 from eo_keras.models.layers.unpooling import MaxPoolingWithIndices, MaxUnpooling
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "MaxUnpooling",
     "MeanOfPresent",
     "Presence",
+    "RepeatLike",
     "ResizeLike",
 ]

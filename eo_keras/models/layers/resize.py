@@ -89,3 +89,35 @@ class BroadcastLike(keras.layers.Layer):
     def get_config(self):
         """Returns the arguments; Keras reads a dtype policy back only where a layer has this method."""
         return super().get_config()
+
+
+@keras.saving.register_keras_serializable(package="eo_keras")
+class RepeatLike(keras.layers.Layer):
+    """Each pixel of a feature map repeated, as pooling by the same ratio covered them, to the size of a finer map.
+
+    Args:
+        ratio: pixels of the finer map, along a side, per pixel of the map.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments: the map `(batch, height, width, channels)`, and the finer one, which is at most `ratio` times as
+    high and as wide.
+    Output shape: the map's batch and channels, the finer one's height and width, of the layer's dtype.
+    """
+
+    def __init__(self, ratio: int, **kwargs):
+        super().__init__(**kwargs)
+        self.ratio = ratio
+
+    def call(self, inputs, reference):
+        """Returns the feature map in the size of the reference."""
+        height, width = ops.shape(reference)[1:3]
+        repeated = ops.repeat(ops.repeat(inputs, self.ratio, axis=1), self.ratio, axis=2)
+        return repeated[:, :height, :width]
+
+    def compute_output_shape(self, inputs_shape, reference_shape):
+        """Returns the shape of the map in the size of the reference."""
+        return (inputs_shape[0], *reference_shape[1:3], inputs_shape[-1])
+
+    def get_config(self):
+        """Returns the arguments."""
+        return {**super().get_config(), "ratio": self.ratio}

@@ -40,7 +40,7 @@ def trainer_of(options):
 
 def test_both_losses_are_means_over_their_own_labeled_pixels(options):
     card = pipelines.RecordDataset(options.records_dir).card
-    weights = tasks.of(card).task_weights(changed(options, distance_weight=0.5))
+    weights = tasks.of(card).companion(changed(options, distance_weight=0.5), card)
     loss = tasks.of(card).loss(options, card, weights)
     random = np.random.default_rng(0)
     logits = [tf.constant(random.normal(size=(2, 8, 8, count))) for count in (4, 5)]

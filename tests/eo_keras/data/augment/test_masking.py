@@ -116,7 +116,7 @@ def test_one_input_keeps_pixels(card):
 
 
 def test_batches_hold_what_was_masked_in_place_of_labels(folder, card):
-    options = PipelineOptions(2, inputs=parse_inputs("s1:all;height:all", card), masking=MASKING)
+    options = PipelineOptions(2, inputs=parse_inputs("s1:all;height:all", card), pretext=MASKING)
     records = RecordDataset(folder)
     passes = [list(evaluation(records, options, "test", with_keys=True)) for _ in range(2)]
     for (image, target, weight, _), (other, other_target, *_) in zip(*passes, strict=True):
@@ -131,7 +131,7 @@ def test_a_resumed_run_sees_what_the_uninterrupted_one_would_have_seen(folder, c
     options = PipelineOptions(
         2,
         inputs=parse_inputs("s2:all;height:all", card),
-        masking=MASKING,
+        pretext=MASKING,
         augmentation=CropAugmentation(crop=32),
         modality_dropout=0.3,
         cache=cache,

@@ -1,0 +1,95 @@
+"""Images of one sensor as what is predicted from those of the others, pixel by pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from eo_keras.data.augment.options import Translation
+from eo_keras.data.parse import has_data, unwrapped
+from eo_keras.errors import OptionError
+from eo_keras.models.spec import Normalization
+from eo_keras.records.data_card import IMAGE, DataCard
+from eo_keras.records.inputs import InputBands
+
+
+def sides(inputs: Sequence[InputBands], sensor: str) -> tuple[tuple[InputBands, ...], tuple[InputBands, ...]]:
+    """Returns the inputs of a network that predicts a sensor's images, the only one as `image`, and these images.
+
+    Args:
+        inputs: the inputs of both.
+        sensor: name of the sensor.
+
+    Raises:
+        OptionError: if the sensor is none of the inputs', or the only one.
+    """
+    predicted = tuple(one for one in inputs if one.sensor_name == sensor)
+    taken = tuple(one for one in inputs if one.sensor_name != sensor)
+    if not predicted or not taken:
+        names = ", ".join(dict.fromkeys(one.sensor_name for one in inputs))
+        found = f"'{sensor}' of bands of {names}"
+        raise OptionError("translated_sensor", found, "one sensor of two or more", "choose it, or more of `bands`")
+    if len(taken) == 1:
+        taken = (dataclasses.replace(taken[0], name=IMAGE),)
+    return taken, predicted
+
+
+class TranslatedImages:
+    """Images of the other sensors, and of the one that is predicted from them.
+
+    Args:
+        translation: the options.
+        card: the records' card, whose statistics standardize the numbers.
+        inputs: the inputs of both sides.
+
+    Raises:
+        OptionError: if the sensor is none of the inputs', or finer than the others.
+    """
+
+    def __init__(self, translation: Translation, card: DataCard, inputs: Sequence[InputBands]):
+        taken, self._predicted = sides(inputs, translation.sensor)
+        read = [one.name for one in inputs if one not in self._predicted]
+        self._taken = tuple(zip(read, taken, strict=True))
+        self._size, finest = (
+            max(card.modalities[one.modality].patch_size for one in part) for part in (taken, self._predicted)
+        )
+        if finest > self._size:
+            found = f"'{translation.sensor}' of {finest} pixels, from images of {self._size}"
+            raise OptionError("translated_sensor", found, "a sensor that is no finer than the others")
+        self._statistics = {
+            one.name: Normalization.of_statistics(
+                card.modalities[one.modality].statistics, one.bands, f"{card.dataset}, {one.modality}"
+            )
+            for one in (*taken, *self._predicted)
+        }
+
+    def __call__(self, images: Mapping[str, Any], draw: tf.Tensor, drawn: tuple[int, int]) -> tuple[Any, tf.Tensor]:
+        """Divides a batch.
+
+        Args:
+            images: numbers (batch, height, width, band) by the names of both sides' inputs.
+            draw: not used: nothing is drawn.
+            drawn: likewise.
+
+        Returns:
+            The network's images; and float32 (batch, height, width, bands), in the size of the finest of them:
+            standardized numbers of the predicted images, NaN where these have no data, then those of the network's
+            own, 0 where they have none, which tell a discriminator what the former were predicted from.
+        """
+        taken = {one.name: images[read] for read, one in self._taken}
+        size = max(image.shape[1] for image in taken.values())
+        label = [self._standardized(images[one.name], one, size, float("nan")) for one in self._predicted]
+        label += [self._standardized(taken[one.name], one, size, 0.0) for _, one in self._taken]
+        return unwrapped(taken), tf.concat(label, axis=-1)
+
+    def _standardized(self, image: Any, one: InputBands, size: int, no_data: float) -> tf.Tensor:
+        """Returns standardized numbers, repeated to a size."""
+        statistics = self._statistics[one.name]
+        numbers = (tf.cast(image, tf.float32) - statistics.mean) / statistics.std
+        numbers = tf.where(has_data(image)[..., tf.newaxis], numbers, no_data)
+        for axis in (1, 2):
+            numbers = tf.repeat(numbers, size // image.shape[axis], axis=axis)
+        return tf.ensure_shape(numbers, (image.shape[0], size, size, len(one.bands)))
