@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eo_keras import models
 from eo_keras.records.data_card import IMAGE
 from eo_keras.sensors.catalogue import DIGITAL_NUMBERS
 
@@ -16,7 +17,7 @@ def warnings(run: Trainer) -> list[str]:
     """Returns warnings."""
     options, found = run.options, []
     crop = run.task.crop(options)
-    if crop is not None and crop < run.data.card.patch_size:
+    if crop is not None and crop < run.data.card.patch_size and models.MODELS[options.model].output_strides:
         found.append(
             f"crops of {crop} pixels from tiles of {run.data.card.patch_size}: atrous convolutions and the mean "
             "over the image see less ground than in a tile; crops of the tiles' size do better"
@@ -58,11 +59,12 @@ def lines(run: Trainer) -> list[str]:
 
 
 def _inputs(data: TrainingData) -> list[str]:
-    """Returns a line for each input: bands, units and size; and of those that some training examples lack."""
+    """Returns a line for each input and predicted image: bands, units, size, and how many examples lack it."""
     found = []
-    for one in data.inputs:
+    for one in (*data.inputs, *data.predicted):
         modality = data.card.modalities[one.modality]
-        named = "bands:  " if modality.name == IMAGE else f"bands:  {one.name}: "
+        what = "predicts: " if one in data.predicted else "bands:  "
+        named = what if modality.name == IMAGE else f"{what}{one.name}: "
         units = "" if modality.units == DIGITAL_NUMBERS else f" in {modality.units}"
         size, missing = modality.patch_size, modality.missing.get("train", 0)
         lacking = f"; {missing:,} training examples lack it" if missing else ""

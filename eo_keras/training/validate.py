@@ -52,10 +52,9 @@ def validate(options: TrainingOptions, card: DataCard | None, replicas: int | No
     _check_others(options, tasks.of(card))
     task = tasks.trained(card, options)
     inputs = parse_inputs(options.bands, card)
-    for one in inputs:
+    sensor = options.pretraining.translated_sensor
+    for one in inputs if sensor is None else sides(inputs, sensor)[0]:
         models.check_stem(one.bands, options.stem)
-    if options.pretraining.translated_sensor is not None:
-        inputs, _ = sides(inputs, options.pretraining.translated_sensor)
     if options.modality_dropout and len({one.sensor_name for one in inputs}) < 2:
         found = f"`bands={options.bands}` is one sensor, which every image would keep"
         raise OptionError("modality_dropout", found, "two sensors or more", "leave it out, or choose more of `bands`")

@@ -26,6 +26,7 @@ REDUCED = {
     "deeplab_resnet50": {"blocks": (1, 1, 1, 1), "width": 4, "depth": 8, "low_depth": 4},
     "deeplab_xception65": {"middle": 0, "width": 1 / 16, "depth": 8, "low_depth": 4},
     "segnet": {"blocks": ((2, 4), (1, 8), (1, 12))},
+    "unet": {"widths": (4, 8, 12)},
 }
 """Arguments that make a network of the registry narrow and shallow: one for each architecture and backbone."""
 

@@ -62,6 +62,7 @@ def batches():
 SEGMENTATION = {
     "deeplab_resnet50": {"backbone": "resnet", "blocks": (1, 1), "width": 4, "depth": 8, "low_depth": 4},
     "segnet": {"blocks": ((1, 4), (1, 8))},
+    "unet": {"widths": (4, 8)},
 }
 """Reduced builds of segmentation networks; two stages of a ResNet are a stride of 8."""
 
@@ -73,7 +74,8 @@ FUSED = {
     "deeplab_resnet50:residual": {},
     "deeplab_resnet50:vfusenet": {"dates": "siamese"},
     "deeplab_resnet50:attention": {"dates": "siamese"},
-    "deeplab_resnet50:late:pretext": {"reconstruction": True},
+    "deeplab_resnet50:late:pretext": {"reconstruction": 8},
+    "unet:early:translation": {"reconstruction": 3},
 }
 """The reduced segmentation network on two modalities, by the fusion in its name, and further choices."""
 
@@ -121,6 +123,13 @@ def masked_numbers(images):
     return numbers
 
 
+def images_of_another_sensor(images):
+    """Numbers to be predicted of three bands, and what they are told from: eight bands."""
+    numbers = images[..., ::-1] / 100 - 1
+    numbers[..., :2, :, :] = np.nan
+    return np.concatenate([numbers, np.nan_to_num(masked_numbers(images))], axis=-1)
+
+
 def mask_metrics(inference, images, labels):
     """Pixel accuracy and cross-entropy."""
     predictions, known = inference.predict(images, verbose=0), labels != UNKNOWN
@@ -132,12 +141,15 @@ def train(name, arguments, strategy, optimizer):
     """Returns losses, weights and metrics after some steps of an architecture, as arrays by name."""
     choices = FUSED.get(name)
     name, fusion, *_ = [*name.split(":"), ""]
-    pretext = bool(choices) and "reconstruction" in choices
+    predicted = (choices or {}).get("reconstruction")
     import tensorflow as tf
 
     from eo_keras import models, tasks
+    from eo_keras.losses.adversarial import Adversary
     from eo_keras.losses.uncertainty import TaskWeights
+    from eo_keras.models.discriminator import build_discriminator
     from eo_keras.tasks import pretext as pretext_task
+    from eo_keras.tasks import translation
     from eo_keras.tasks.predictor import Predictor
     from eo_keras.training import phases, step
     from eo_keras.training.options import OptimizerOptions, TrainingOptions
@@ -167,20 +179,24 @@ def train(name, arguments, strategy, optimizer):
         )
         model = dataclasses.replace(models.MODELS[name], arguments=arguments)(name, spec)
         averages = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights]
-        weights = TaskWeights(("mask", "distance"), dtype="float64") if name in DISTANCES else None
+        companion = TaskWeights(("mask", "distance"), dtype="float64") if name in DISTANCES else None
         loss = tasks.get("classification").loss(options)
         if masked:
-            loss = mask_loss(weights, DISTANCES.get(name))
-        if pretext:
+            loss = mask_loss(companion, DISTANCES.get(name))
+        if predicted == 8:
             loss = pretext_task.reconstruction_loss((3, 3, 2))
+        elif predicted:
+            companion = Adversary(build_discriminator(8, predicted, seed=3))
+            loss = translation.translation_loss((predicted,), companion, 0.1)
         stepper = step.TrainStep(model, strategy, step.StepOptions(ema=0.9), loss, averages)
-        of_loss = () if weights is None else weights.variables
+        of_loss = () if companion is None else companion.variables
         stepper.enter(phases.make_phases(phases.PhaseOptions(1, 0, optimizer, optimizer), model, STEPS, of_loss)[0])
         inference = models.inference_model(model, SIZE)
     images, labels, example_weights = batches()
     labels = masks(labels) if masked else labels
     targets = with_distances(labels) if name in DISTANCES else labels
-    targets = masked_numbers(images) if pretext else targets
+    if predicted:
+        targets = masked_numbers(images) if predicted == 8 else images_of_another_sensor(images)
     images = modalities(images) if fusion else images
     dataset = tf.data.Dataset.from_tensor_slices((images, targets, example_weights))
     steps = [stepper(*batch) for batch in strategy.experimental_distribute_dataset(dataset)]
@@ -190,7 +206,7 @@ def train(name, arguments, strategy, optimizer):
         tf.nest.map_structure(lambda one: one.reshape(-1, *one.shape[2:])[: 2 * BATCH], part)
         for part in (images, labels, example_weights)
     ]
-    if pretext:
+    if predicted:
         metrics = [np.square(inference.predict(rest[0], verbose=0)).mean()]
     elif masked:
         metrics = mask_metrics(inference, *rest[:2])

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 
-CLASSIFIER, SEGMENTER, SEGNET = "tiny", "deeplab_tiny", "segnet_tiny"
+CLASSIFIER, SEGMENTER, SEGNET, UNET = "tiny", "deeplab_tiny", "segnet_tiny", "unet_tiny"
 
 
 def register():
@@ -16,6 +16,7 @@ def register():
     small = {"backbone": "resnet", "blocks": (1, 1, 1), "width": 4, "depth": 8, "low_depth": 4}
     models.MODELS[SEGMENTER] = dataclasses.replace(models.MODELS["deeplab_resnet14"], arguments=small)
     models.MODELS[SEGNET] = dataclasses.replace(models.MODELS["segnet_small"], arguments={"blocks": ((2, 4), (1, 8))})
+    models.MODELS[UNET] = dataclasses.replace(models.MODELS["unet_small"], arguments={"widths": (8, 16)})
 
 
 @contextlib.contextmanager
@@ -37,7 +38,7 @@ def absent():
     from eo_keras import models
 
     before = dict(models.MODELS)
-    for name in (CLASSIFIER, SEGMENTER, SEGNET):
+    for name in (CLASSIFIER, SEGMENTER, SEGNET, UNET):
         models.MODELS.pop(name, None)
     try:
         yield

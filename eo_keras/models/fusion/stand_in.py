@@ -94,7 +94,10 @@ def with_stand_in(
     given = {own: inputs[name] for own, name in taken.items()}
     ratios = {name: layer.ratio for name, layer in normalizations(model).items()}
     finest = min(ratios[name] for name in taken.values())
-    predicted = inference_model(generator)(given if len(given) > 1 else next(iter(given.values())))
+    # Of any size, and of another name than the model, which may be of the same architecture.
+    generator = inference_model(generator)
+    generator = keras.Model(generator.input, generator.output, name=f"stand_in_{generator.name}")
+    predicted = generator(given if len(given) > 1 else next(iter(given.values())))
     known = [Presence(dtype="float32", name=f"known_{name}")(image) for name, image in given.items()]
     known = keras.layers.Maximum(dtype="float32", name="known")(known) if len(known) > 1 else known[0]
     completed, first = dict(inputs), 0

@@ -17,7 +17,7 @@ def found(targets, outputs, groups):
 def test_by_hand():
     sums = found(TARGETS, OUTPUTS, (2, 1))
     # Bands 1 and 2 are one input: 2 ** 2 + 0 + 3 ** 2 over three numbers; band 3 has one number.
-    np.testing.assert_array_equal(sums["squares"], [13, 1])
+    np.testing.assert_array_equal(sums["errors"], [13, 1])
     np.testing.assert_array_equal(sums["numbers"], [3, 1])
     assert float(reconstruction.combine(sums)) == pytest.approx((13 / 3 + 1) / 2)
 
@@ -48,3 +48,9 @@ def test_gradients_are_of_the_numbers_to_predict_alone():
     gradient = tape.gradient(loss, outputs).numpy()
     expected = np.where(np.isfinite(TARGETS), 2 * (OUTPUTS - np.nan_to_num(TARGETS)) / [3, 3, 1] / 2, 0)
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+def test_absolute_errors_by_hand():
+    sums = reconstruction.terms(TARGETS, OUTPUTS, (2, 1), absolute=True)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(sums["errors"]), [5, 1])
+    assert float(reconstruction.combine(sums)) == pytest.approx((5 / 3 + 1) / 2)

@@ -32,7 +32,7 @@ def test_parameters_are_those_of_the_registry(name):
 
 def test_tasks_weights_and_help():
     assert set(models.list_models("classification")) | set(models.list_models("segmentation")) == set(models.MODELS)
-    dense = [name for name in models.MODELS if name.startswith(("deeplab_", "segnet"))]
+    dense = [name for name in models.MODELS if name.startswith(("deeplab_", "segnet", "unet"))]
     assert models.list_models("segmentation") == dense
     assert models.list_models() == list(models.MODELS)
     assert [name for name, entry in models.MODELS.items() if entry.imagenet] == [

@@ -35,7 +35,7 @@ def assert_two_train_as_one(folder, *words):
         np.testing.assert_array_equal(two["right"], one["right"], err_msg=name)
         np.testing.assert_allclose(two["metrics"], one["metrics"], rtol=1e-6, err_msg=name)
         np.testing.assert_allclose(two["parts"], one["parts"], rtol=1e-6, err_msg=name)
-        assert one["parts"].shape == (STEPS, 4 if name in DISTANCES else 0), name
+        assert one["parts"].shape == (STEPS, 4 if name in DISTANCES else 3 if "translation" in name else 0), name
         for kind in ("statistics", "weights", "averages"):
             np.testing.assert_allclose(two[kind], one[kind], rtol=1e-5, atol=1e-6, err_msg=f"{name} {kind}")
         # Moments that stayed at their start would be equal without any synchronization.

@@ -166,7 +166,7 @@ def test_one_that_has_seen_the_test_images_is_refused(trained, tmp_path):
 def test_it_predicts_no_classes(trained, records_dir, tmp_path):
     run, *_ = trained
     assert run.card.pretext == "masked" and run.card.channels == run.model.output_shape[-1] == 3
-    told = r"pre-trained without labels \(`pretext=masked`\) and predicts no classes.*`backbone_run="
+    told = r"trained without labels \(`pretext=masked`\) and predicts no classes.*`backbone_run="
     for call in (
         lambda: evaluate.evaluate(run, RecordDataset(records_dir)),
         lambda: saved_model.export(run, tmp_path / "export"),
@@ -180,13 +180,16 @@ def test_it_predicts_no_classes(trained, records_dir, tmp_path):
 def test_what_does_not_fit_is_refused(records_dir, rgb_records):
     card = read_data_card(records_dir)
     for changes, told in (
-        ({"segmentation": SegmentationOptions(loss="dice")}, "loss: dice, which does not apply to pre-training"),
-        ({"label_smoothing": 0.1}, "label_smoothing: 0.1, which does not apply to pre-training"),
+        (
+            {"segmentation": SegmentationOptions(loss="dice")},
+            "loss: dice, which does not apply to training without labels",
+        ),
+        ({"label_smoothing": 0.1}, "label_smoothing: 0.1, which does not apply to training without labels"),
         ({"pretraining": PretextOptions("masked", mask_size=1)}, "mask_size: 1 pixels, less than one of the coarsest"),
     ):
         with pytest.raises(OptionError, match=told):
             validate(short(records_dir, "", **changes), card)
-    with pytest.raises(OptionError, match="mask_ratio: 0.7 without pre-training; expected `pretext=masked`"):
+    with pytest.raises(OptionError, match="mask_ratio: 0.7 without `pretext=masked`; expected `pretext=masked`"):
         PretextOptions(mask_ratio=0.7)
     patches = TrainingOptions(
         str(rgb_records), "", model=tiny.CLASSIFIER, pretraining=PretextOptions("masked"), batch_size=8

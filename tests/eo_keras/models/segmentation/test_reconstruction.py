@@ -36,7 +36,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "fusion"), CASES)
 def test_all_but_the_head_starts_from_a_reconstruction(name, fusion, tmp_path):
-    spec, before = network(name, fusion, seed=1, reconstruction=True)
+    spec, before = network(name, fusion, seed=1, reconstruction=CLASSES)
     assert spec.channels == CLASSES
     image = several_images(NAMES, ratios=RATIOS)
     (found,) = outputs_of(before, image)
@@ -63,6 +63,8 @@ def test_all_but_the_head_starts_from_a_reconstruction(name, fusion, tmp_path):
 
 def test_what_does_not_reconstruct():
     with pytest.raises(OptionError, match="reconstruction: it is given together with `distance_classes`"):
-        several_inputs(NAMES, distance_classes=5, reconstruction=True)
+        several_inputs(NAMES, distance_classes=5, reconstruction=5)
     with pytest.raises(OptionError, match="reconstruction: for compact, a classification network"):
-        models.build("compact", several_inputs(NAMES, reconstruction=True))
+        models.build("compact", several_inputs(NAMES, reconstruction=5))
+    with pytest.raises(OptionError, match="reconstruction: 0 bands; expected at least 1"):
+        several_inputs(NAMES, reconstruction=0)
