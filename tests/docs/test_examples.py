@@ -28,8 +28,8 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "BUILD.md", ROOT / "CONTRIBUTING.md"]
 PAGES += [path for path in sorted((ROOT / "docs").rglob("*.md")) if path.stem not in ("accuracy", "results")]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-OF_OTHERS = {"runner", "logdir", "setup_file", "environment_config", "dask_partition_size"}
-"""Flags of TensorBoard and Apache Beam that the text names."""
+OF_OTHERS = {"runner", "logdir", "setup_file", "environment_config", "dask_partition_size", "plan", "runs_dir", "next"}
+"""Flags of TensorBoard, Apache Beam and the benchmarks that the text names."""
 
 
 def blocks(page, language):
