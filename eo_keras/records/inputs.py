@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from eo_keras.errors import BandError
+from eo_keras.errors import BandError, OptionError
 from eo_keras.records.data_card import IMAGE, DataCard, Modality
 from eo_keras.sensors import catalogue as sensors
 
@@ -96,6 +96,27 @@ def text_of(inputs: Sequence[InputBands], card: DataCard) -> str:
     if len(inputs) == 1 and inputs[0].modality == card.modality:
         return ",".join(inputs[0].bands)
     return ";".join(f"{one.modality}:{','.join(one.bands)}" for one in inputs)
+
+
+def sides(inputs: Sequence[InputBands], sensor: str) -> tuple[tuple[InputBands, ...], tuple[InputBands, ...]]:
+    """Returns the inputs of a network that predicts a sensor's images, the only one as `image`, and these images.
+
+    Args:
+        inputs: the inputs of both.
+        sensor: name of the sensor.
+
+    Raises:
+        OptionError: if the sensor is none of the inputs', or the only one.
+    """
+    predicted = tuple(one for one in inputs if one.sensor_name == sensor)
+    taken = tuple(one for one in inputs if one.sensor_name != sensor)
+    if not predicted or not taken:
+        names = ", ".join(dict.fromkeys(one.sensor_name for one in inputs))
+        found = f"'{sensor}' of bands of {names}"
+        raise OptionError("translated_sensor", found, "one sensor of two or more", "choose it, or more of `bands`")
+    if len(taken) == 1:
+        taken = (dataclasses.replace(taken[0], name=IMAGE),)
+    return taken, predicted
 
 
 def shown_bands(inputs: Sequence[InputBands]) -> Any:

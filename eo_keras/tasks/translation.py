@@ -11,7 +11,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from eo_keras.data.augment.translation import sides
 from eo_keras.errors import OptionError
 from eo_keras.losses import adversarial, reconstruction
 from eo_keras.losses.adversarial import Adversary
@@ -19,7 +18,7 @@ from eo_keras.losses.segmentation import whole_sums
 from eo_keras.models.discriminator import build_discriminator
 from eo_keras.plots.reconstruction import translation_png
 from eo_keras.records.data_card import DataCard
-from eo_keras.records.inputs import InputBands, parse_inputs
+from eo_keras.records.inputs import InputBands, parse_inputs, sides
 from eo_keras.tasks import training_loss
 from eo_keras.tasks.pretext import SHOWN, Pretext, check_decoder, network_without_labels, statistics_of
 from eo_keras.tasks.task import LossFn, Predicted, StepLoss, TaskOptions

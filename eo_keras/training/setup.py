@@ -12,8 +12,7 @@ from eo_keras import models
 from eo_keras.data import holdouts
 from eo_keras.data import pipeline as pipelines
 from eo_keras.data.augment.options import Masking, Translation
-from eo_keras.data.augment.translation import sides
-from eo_keras.records.inputs import InputBands
+from eo_keras.records.inputs import InputBands, sides
 from eo_keras.training import distribution, moments
 from eo_keras.training.transfer import Start
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from eo_keras import models, tasks
 from eo_keras.core.options import all_fields, nested_fields
-from eo_keras.data.augment.translation import sides
 from eo_keras.errors import OptionError
 from eo_keras.records.data_card import DataCard
-from eo_keras.records.inputs import parse_inputs
+from eo_keras.records.inputs import parse_inputs, sides
 from eo_keras.tasks.task import Task
 from eo_keras.training.options import TrainingOptions
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,29 +11,8 @@ from eo_keras.data.augment.options import Translation
 from eo_keras.data.parse import has_data, unwrapped
 from eo_keras.errors import OptionError
 from eo_keras.models.spec import Normalization
-from eo_keras.records.data_card import IMAGE, DataCard
-from eo_keras.records.inputs import InputBands
-
-
-def sides(inputs: Sequence[InputBands], sensor: str) -> tuple[tuple[InputBands, ...], tuple[InputBands, ...]]:
-    """Returns the inputs of a network that predicts a sensor's images, the only one as `image`, and these images.
-
-    Args:
-        inputs: the inputs of both.
-        sensor: name of the sensor.
-
-    Raises:
-        OptionError: if the sensor is none of the inputs', or the only one.
-    """
-    predicted = tuple(one for one in inputs if one.sensor_name == sensor)
-    taken = tuple(one for one in inputs if one.sensor_name != sensor)
-    if not predicted or not taken:
-        names = ", ".join(dict.fromkeys(one.sensor_name for one in inputs))
-        found = f"'{sensor}' of bands of {names}"
-        raise OptionError("translated_sensor", found, "one sensor of two or more", "choose it, or more of `bands`")
-    if len(taken) == 1:
-        taken = (dataclasses.replace(taken[0], name=IMAGE),)
-    return taken, predicted
+from eo_keras.records.data_card import DataCard
+from eo_keras.records.inputs import InputBands, sides
 
 
 class TranslatedImages:

@@ -11,6 +11,7 @@ import shapely
 from PIL import Image
 from rasterio.io import MemoryFile
 
+from eo_keras import models
 from eo_keras.errors import BandError, OptionError, SourceError
 from eo_keras.geo import polygons
 from eo_keras.geo.distance_classes import distance_classes
@@ -18,6 +19,7 @@ from eo_keras.geo.polygons import Polygons
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.records import data_card as cards
 from eo_keras.records import example as records
+from eo_keras.records.inputs import parse_inputs
 from eo_keras.records.targets import DistanceClasses
 from tests.harness.archives import write_folder, write_zip
 from tests.harness.building import all_examples, built, bytes_of
@@ -248,9 +250,19 @@ def test_heights_are_a_second_modality_and_say_where_buildings_are(tmp_path):
     source = write_zip(tmp_path / "a.zip", with_heights())
     card = built("footprints", source, tmp_path / "r", **HEIGHTS)
     (first, height) = card.modalities.values()
-    assert (first.name, first.sensor, first.bands, first.dtype) == ("image", "aerial", ("B", "G", "R", "NIR"), "uint16")
+    assert (first.name, first.sensor, first.bands, first.dtype) == (
+        "aerial",
+        "aerial",
+        ("B", "G", "R", "NIR"),
+        "uint16",
+    )
     assert (height.name, height.sensor, height.bands, height.dtype) == ("height", "height", ("HEIGHT",), "float32")
     assert (height.units, height.resolution_m, height.patch_size) == ("m", 2.5, 32)
+    network = models.NetworkSpec.of_inputs(card, parse_inputs("aerial:RGB;height:all", card))
+    assert [(name, one.bands) for name, one in network.inputs.items()] == [
+        ("aerial", ("R", "G", "B")),
+        ("height", ("HEIGHT",)),
+    ]
     assert height.statistics[0].minimum == 0 and height.statistics[0].nodata == 20
     for example in all_examples(card, tmp_path / "r"):
         number = int(example.key[-1])

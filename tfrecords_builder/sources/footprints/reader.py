@@ -91,7 +91,8 @@ class Footprints:
         if options.height_files is None:
             return facts
         heights = Modality(HEIGHTS, HEIGHT.name, HEIGHT.bands, "float32", METERS, facts.resolution_m, facts.patch_size)
-        return dataclasses.replace(facts, others=(heights,))
+        # Networks of several inputs take each by its name; `image` is that of an only one.
+        return dataclasses.replace(facts, modality=AERIAL.name, others=(heights,))
 
     def items(self, archive: Archive, options: FootprintOptions) -> list[TileItem]:
         """Lists the tiles of an archive's images, sorted by key.

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from eo_keras.data.augment.options import CropAugmentation, Translation
-from eo_keras.data.augment.translation import TranslatedImages, sides
+from eo_keras.data.augment.translation import TranslatedImages
 from eo_keras.data.pipeline import PipelineOptions, RecordDataset, TrainingDataset, evaluation
 from eo_keras.errors import OptionError
 from eo_keras.records.data_card import read_data_card
-from eo_keras.records.inputs import parse_inputs
+from eo_keras.records.inputs import parse_inputs, sides
 from tests.harness import modalities
 
 SIZE = modalities.SIZE
