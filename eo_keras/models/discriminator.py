@@ -7,48 +7,50 @@ depends on one image alone, not on the number of devices.
 
 from __future__ import annotations
 
-import hashlib
+from typing import Any
 
 import keras
 from keras import layers
+
+from eo_keras.models.layers.factory import seed_of_layer
 
 WIDTHS = (64, 128, 256, 512)
 """Channels of its convolutions before the last one."""
 
 
-def build_discriminator(condition_bands: int, bands: int, *, seed: int | None = None) -> keras.Model:
+def build_discriminator(
+    condition_bands: int, bands: int, *, seed: int | None = None, dtype: str = "float32"
+) -> keras.Model:
     """Builds a discriminator with random weights.
 
     Args:
         condition_bands: number of bands of what was predicted from.
         bands: number of bands of the images to be told apart.
         seed: makes the initial weights repeatable.
+        dtype: float32 or float64.
 
     Returns:
-        A model from the stack of both, float32 `(batch, height, width, condition_bands + bands)`, 32 pixels or more a
-        side, to logits `(batch, rows, columns, 1)` of the images being true.
+        A model from the stack of both `(batch, height, width, condition_bands + bands)`, 32 pixels or more a side, to
+        logits `(batch, rows, columns, 1)` of the images being true.
     """
-    image = keras.Input((None, None, condition_bands + bands), dtype="float32", name="pair")
-    x = image
+    x = image = keras.Input((None, None, condition_bands + bands), dtype=dtype, name="pair")
+
+    def convolution(x: Any, filters: int, name: str, strides: int = 1) -> Any:
+        initial = keras.initializers.RandomNormal(stddev=0.02, seed=seed_of_layer(seed, name))
+        return layers.Conv2D(
+            filters,
+            4,
+            strides=strides,
+            padding="same",
+            data_format="channels_last",
+            kernel_initializer=initial,
+            dtype=dtype,
+            name=name,
+        )(x)
+
     for number, filters in enumerate(WIDTHS, 1):
-        x = _convolution(x, filters, f"discriminator_conv{number}", seed, strides=1 if number == len(WIDTHS) else 2)
+        x = convolution(x, filters, f"discriminator_conv{number}", strides=1 if number == len(WIDTHS) else 2)
         if number > 1:
-            x = layers.GroupNormalization(-1, epsilon=1e-5, dtype="float32", name=f"discriminator_norm{number}")(x)
-        x = layers.LeakyReLU(0.2, dtype="float32", name=f"discriminator_relu{number}")(x)
-    return keras.Model(image, _convolution(x, 1, "discriminator_logits", seed), name="discriminator")
-
-
-def _convolution(x, filters: int, name: str, seed: int | None, strides: int = 1):
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return layers.Conv2D(
-        filters,
-        4,
-        strides=strides,
-        padding="same",
-        data_format="channels_last",
-        kernel_initializer=keras.initializers.RandomNormal(
-            stddev=0.02, seed=None if seed is None else int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
-        ),
-        dtype="float32",
-        name=name,
-    )(x)
+            x = layers.GroupNormalization(-1, epsilon=1e-5, dtype=dtype, name=f"discriminator_norm{number}")(x)
+        x = layers.LeakyReLU(0.2, dtype=dtype, name=f"discriminator_relu{number}")(x)
+    return keras.Model(image, convolution(x, 1, "discriminator_logits"), name="discriminator")

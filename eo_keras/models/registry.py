@@ -69,6 +69,9 @@ class ModelInfo:
         return self.builder(spec, **self.arguments, name=name)
 
 
+_LATE = ("late", "late_learned", "residual")
+
+
 def _classifier(description: str, parameters: int, function: str, published=None, **arguments: object) -> ModelInfo:
     return ModelInfo("classification", description, parameters, f"backbones.{function}", arguments, published)
 
@@ -94,12 +97,19 @@ def _segnet(description: str, parameters: int, **arguments: object) -> ModelInfo
         parameters,
         "segmentation.segnet:build_segnet",
         arguments,
-        fusions=("early", "vfusenet"),
+        fusions=("early", *_LATE, "vfusenet"),
     )
 
 
 def _unet(description: str, parameters: int, **arguments: object) -> ModelInfo:
-    return ModelInfo("segmentation", description, parameters, "segmentation.unet:build_unet", arguments)
+    return ModelInfo(
+        "segmentation",
+        description,
+        parameters,
+        "segmentation.unet:build_unet",
+        arguments,
+        fusions=("early", *_LATE),
+    )
 
 
 _RESNET, _XCEPTION = "resnet:build_resnet", "xception:build_xception"

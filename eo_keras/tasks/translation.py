@@ -44,7 +44,8 @@ class Translation(Pretext):
             return None
         taken, _ = _sides(options, card)
         bands = sum(len(one.bands) for one in taken)
-        return Adversary(build_discriminator(bands, sum(_groups(options, card)), seed=options.seed))
+        dtype = "float64" if options.dtype_policy == "float64" else "float32"
+        return Adversary(build_discriminator(bands, sum(_groups(options, card)), seed=options.seed, dtype=dtype))
 
     def loss(self, options: TaskOptions, card: DataCard, companion: Adversary | None = None) -> LossFn:
         """Returns the mean absolute error, a mean of that of each image, and the adversarial loss."""
@@ -91,19 +92,19 @@ def translation_loss(groups: Sequence[int], adversary: Adversary | None, adversa
 
     def step_loss(outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
         (found,) = outputs
+        label = tf.cast(label, found.dtype)
         true, condition = label[..., :bands], label[..., bands:]
         counted = tf.ones(tf.shape(found)[0]) if weight is None else tf.cast(weight > 0, tf.float32)
         true = tf.where(counted[:, tf.newaxis, tf.newaxis, tf.newaxis] > 0, true, float("nan"))
         terms = reconstruction.terms(true, found, groups, absolute=True)
         if adversary is not None:
             known = tf.math.is_finite(true)
-            pair = (tf.where(known, one, 0.0) for one in (true, tf.cast(found, true.dtype)))
-            terms |= adversary.terms(condition, *pair, counted)
+            terms |= adversary.terms(condition, *(tf.where(known, one, 0.0) for one in (true, found)), counted)
         sums = whole_sums(terms, training_loss.all_reduced)
         value = objective = reconstruction.combine(sums)
         parts = {}
         if adversary is not None:
-            judged, telling = (tf.cast(one, value.dtype) for one in adversarial.combine(sums))
+            judged, telling = adversarial.combine(sums)
             parts = {"absolute_error": value, "adversarial_loss": judged, "discriminator_loss": telling}
             value += adversarial_weight * judged
             objective = value + telling

@@ -186,7 +186,7 @@ def train(name, arguments, strategy, optimizer):
         if predicted == 8:
             loss = pretext_task.reconstruction_loss((3, 3, 2))
         elif predicted:
-            companion = Adversary(build_discriminator(8, predicted, seed=3))
+            companion = Adversary(build_discriminator(8, predicted, seed=3, dtype="float64"))
             loss = translation.translation_loss((predicted,), companion, 0.1)
         stepper = step.TrainStep(model, strategy, step.StepOptions(ema=0.9), loss, averages)
         of_loss = () if companion is None else companion.variables

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import keras
 from keras import layers
@@ -18,8 +18,25 @@ from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.layers.merging import MeanOfPresent
 from eo_keras.models.layers.resize import ResizeLike
 
-if TYPE_CHECKING:
-    from eo_keras.models.segmentation.deeplab import DeepLab
+
+class Network(Protocol):
+    """Parts of a segmentation network, of which a fused one has one for each modality.
+
+    Attributes:
+        stride: pixels of its bands per pixel of its last features.
+        depth: channels of these features.
+    """
+
+    stride: int
+    depth: int
+
+    def features(self, stream: Stream) -> Any:
+        """Adds encoder and decoder of a modality without scores; returns the last features."""
+        ...
+
+    def scores(self, factory: LayerFactory, features: Any) -> Mapping[str, Any]:
+        """Adds the heads' convolutions, see `eo_keras.models.segmentation.heads.add_scores`."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +48,7 @@ class _Prediction:
     scores: Mapping[str, Any]
 
 
-def late(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
+def late(network: Network, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
     """Adds a network for each modality, and the mean of the scores of those that are present.
 
     Scores and not probabilities are averaged, which is the geometric mean of the probabilities: so a loss of logits
@@ -43,12 +60,12 @@ def late(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream]) -> 
         streams: one for each modality.
 
     Returns:
-        Scores of each head, as `DeepLab.scores` returns them.
+        Scores of each head, as `Network.scores` returns them.
     """
     return _mean_scores(factory, _predictions(network, streams))
 
 
-def late_learned(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
+def late_learned(network: Network, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
     """Adds a network for each modality, and a convolution of the last features and scores of all.
 
     As Multi3Net fuses its streams (Rudner et al. 2019, AAAI, arXiv 1812.01756): joined, a 3x3 convolution, and 1x1
@@ -60,14 +77,14 @@ def late_learned(network: DeepLab, factory: LayerFactory, streams: Sequence[Stre
         streams: likewise.
 
     Returns:
-        Scores of each head, as `DeepLab.scores` returns them.
+        Scores of each head, as `Network.scores` returns them.
     """
     x = _joined(factory, _predictions(network, streams), with_scores=True)
     name = "joined_bands" if factory.spec.reconstruction else "joined"
     return network.scores(factory, factory.conv_bn_relu(x, network.depth, 3, name, padding="same"))
 
 
-def residual(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
+def residual(network: Network, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
     """Adds a network for each modality, and to the mean of their scores a correction by the last features of all.
 
     Residual correction by three 3x3 convolutions (Audebert, Le Saux & Lefèvre 2018, ISPRS J. 140, arXiv 1711.08681). It
@@ -79,7 +96,7 @@ def residual(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream])
         streams: likewise.
 
     Returns:
-        Scores of each head, as `DeepLab.scores` returns them; those of the mask, or a reconstruction, are corrected.
+        Scores of each head, as `Network.scores` returns them; those of the mask, or a reconstruction, are corrected.
     """
     name = "correction3_bands" if factory.spec.reconstruction else "correction3"
     predictions = _predictions(network, streams)
@@ -101,12 +118,24 @@ def residual(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream])
     return scores
 
 
-def _predictions(network: DeepLab, streams: Sequence[Stream]) -> list[_Prediction]:
+LATE_FUSIONS = {"late": late, "late_learned": late_learned, "residual": residual}
+"""Functions that add the networks of several modalities and return their joined scores, by name of the fusion."""
+
+
+def joined_scores(network: Network, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
+    """Adds networks and their joint, as the specification's fusion says; returns the scores of each head."""
+    fused = dataclasses.replace(factory, prefix="fusion_")
+    scores = LATE_FUSIONS[factory.spec.fusion](network, fused, streams)
+    if network.stride > 1:
+        return scores  # Layers of these names interpolate them.
+    return {name: layers.Identity(dtype=factory.exact, name=name)(x) for name, x in scores.items()}
+
+
+def _predictions(network: Network, streams: Sequence[Stream]) -> list[_Prediction]:
     """Adds the network of each modality."""
     found = []
     for stream in streams:
-        low, high = stream.encode(network.stages(stream.factory))
-        features = network.decoder(stream.factory, low.x, high.x)
+        features = network.features(stream)
         found.append(_Prediction(stream, features, network.scores(stream.factory, features)))
     finest = next(one.features for one in found if one.stream.ratio == 1)
 

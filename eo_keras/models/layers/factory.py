@@ -305,11 +305,21 @@ class LayerFactory:
         return keras.Model(image, self.probabilities(logits), name=name)
 
     def layer_seed(self, layer_name: str) -> int | None:
-        """Returns a seed by a layer's name, so that adding a layer does not change the others' initial weights."""
-        if self.spec.seed is None:
-            return None
-        digest = hashlib.sha256(f"{self.spec.seed}/{self.prefix}{layer_name}".encode()).digest()
-        return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
+        """Returns a seed by a layer's name, see `seed_of_layer`."""
+        return seed_of_layer(self.spec.seed, self.prefix + layer_name)
+
+
+def seed_of_layer(seed: int | None, layer_name: str) -> int | None:
+    """Returns a seed by a layer's name, so that adding a layer does not change the others' initial weights.
+
+    Args:
+        seed: the network's seed; None for weights that are drawn anew each time.
+        layer_name: name of the layer.
+    """
+    if seed is None:
+        return None
+    digest = hashlib.sha256(f"{seed}/{layer_name}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
 
 
 def is_segmentation_head(layer_name: str) -> bool:

@@ -18,8 +18,8 @@ from eo_keras.models.backbones.resnet import resnet_stages
 from eo_keras.models.backbones.stages import StageBuilder
 from eo_keras.models.backbones.xception import xception_stages
 from eo_keras.models.fusion.attention import attention
-from eo_keras.models.fusion.late import late, late_learned, residual
-from eo_keras.models.fusion.streams import make_streams
+from eo_keras.models.fusion.late import LATE_FUSIONS, joined_scores
+from eo_keras.models.fusion.streams import Stream, make_streams
 from eo_keras.models.fusion.vfusenet import vfusenet
 from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
@@ -28,9 +28,6 @@ from eo_keras.models.spec import NetworkSpec
 
 BACKBONES: dict[str, Callable[..., list[StageBuilder]]] = {"resnet": resnet_stages, "xception": xception_stages}
 """Functions that return the stages of a backbone, by name."""
-
-LATE_FUSIONS = {"late": late, "late_learned": late_learned, "residual": residual}
-"""Functions that add the networks of several modalities and return their joined scores, by name of the fusion."""
 
 ENCODER_FUSIONS = {"vfusenet": vfusenet, "attention": attention}
 """Functions that add the backbones of several modalities and return joined features for one decoder, by name."""
@@ -86,14 +83,13 @@ def build_deeplab(
     factory = LayerFactory(spec, batch_norm_epsilon=1e-5)
     inputs, reference, streams = make_streams(factory, spec.fusion not in LATE_FUSIONS)
     if len(streams) > 1 and spec.fusion in LATE_FUSIONS:
-        fused = dataclasses.replace(factory, prefix="fusion_")
-        scores = LATE_FUSIONS[spec.fusion](network, fused, streams)
+        scores = joined_scores(network, factory, streams)
         return model_of_scores(factory, inputs, scores, reference, name, LOW_STRIDE)
     if len(streams) > 1:
-        low, high = ENCODER_FUSIONS[spec.fusion](network, factory, streams)
+        features = network.decoder(factory, *ENCODER_FUSIONS[spec.fusion](network, factory, streams))
     else:
-        low, high = (features.x for features in streams[0].encode(network.stages(factory)))
-    return segmentation_model(factory, inputs, network.decoder(factory, low, high), reference, name, LOW_STRIDE)
+        features = network.features(streams[0])
+    return segmentation_model(factory, inputs, features, reference, name, LOW_STRIDE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +115,11 @@ class DeepLab:
     def stages(self, factory: LayerFactory) -> list[StageBuilder]:
         """Returns the stages of a backbone."""
         return BACKBONES[self.backbone](factory, self.output_stride, **self.arguments)
+
+    def features(self, stream: Stream) -> Any:
+        """Adds backbone and decoder of a modality; returns features in the size of the low-level ones."""
+        low, high = stream.encode(self.stages(stream.factory))
+        return self.decoder(stream.factory, low.x, high.x)
 
     def decoder(self, factory: LayerFactory, low: Any, high: Any) -> Any:
         """Adds the pyramid and the decoder without its scores; returns features in the size of the low-level ones."""

@@ -5,8 +5,9 @@ convolution with batch normalization before its ReLU. The decoder mirrors it: it
 pooling found its maxima, and fills the gaps by convolutions. The last of the decoder's 13 convolutions is followed by
 a classifier of pixels, as in the paper's text and not in its published code, which has them in one.
 
-Several modalities are stacked, or each has an encoder of its own and a virtual one takes their sums: V-FuseNet
-(Audebert, Le Saux & Lefèvre 2018, ISPRS J. 140, arXiv 1711.08681, section 3.2), which was published on SegNet.
+Several modalities are stacked, each has a network of its own (`eo_keras.models.fusion.late`), or an encoder of its own
+and a virtual one takes their sums: V-FuseNet (Audebert, Le Saux & Lefèvre 2018, ISPRS J. 140, arXiv 1711.08681, section
+3.2), which was published on SegNet.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Any
 
 import keras
 
+from eo_keras.models.fusion.late import LATE_FUSIONS, joined_scores
 from eo_keras.models.fusion.streams import Stream, make_streams
 from eo_keras.models.layers.factory import VIRTUAL, LayerFactory
 from eo_keras.models.layers.unpooling import MaxPoolingWithIndices, MaxUnpooling
-from eo_keras.models.segmentation.heads import segmentation_model
+from eo_keras.models.segmentation.heads import add_scores, model_of_scores, segmentation_model
 from eo_keras.models.spec import NetworkSpec
 
 Blocks = Sequence[tuple[int, int]]
@@ -62,25 +64,63 @@ def build_segnet(spec: NetworkSpec, *, blocks: Blocks = VGG16, name: str = "segn
     Raises:
         OptionError: if the specification has synchronized batch normalization under another backend than TensorFlow.
     """
-    factory = LayerFactory(spec)
-    inputs, reference, streams = make_streams(factory, same_size=True)
-    x, pooled = (_virtual_encoder if len(streams) > 1 else _encoder)(factory, streams, blocks)
-    features = _decoder(factory, factory.dropout(x), pooled, blocks)
+    factory, network = LayerFactory(spec), SegNet(blocks)
+    inputs, reference, streams = make_streams(factory, spec.fusion not in LATE_FUSIONS)
+    if len(streams) > 1 and spec.fusion in LATE_FUSIONS:
+        return model_of_scores(factory, inputs, joined_scores(network, factory, streams), reference, name)
+    if len(streams) > 1:
+        x, pooled = _virtual_encoder(factory, streams, blocks)
+        features = network.decoder(factory, x, pooled)
+    else:
+        features = network.features(streams[0])
     return segmentation_model(factory, inputs, features, reference, name)
 
 
-def _encoder(factory: LayerFactory, streams: Sequence[Stream], blocks: Blocks) -> tuple[Any, list[Pooled]]:
-    """Adds the encoder of the only stream; returns its last maxima, and what each of its blocks pooled."""
-    (stream,) = streams
-    x, pooled = stream.bands, []
-    for number, (count, filters) in enumerate(blocks, 1):
-        x, one = _pool(factory, _block(factory, x, number, count, filters), number)
-        pooled.append(one)
-    return x, pooled
+@dataclasses.dataclass(frozen=True)
+class SegNet:
+    """Parts of SegNet, of which networks of several modalities have more than one.
+
+    Attributes:
+        blocks: number and channels of the convolutions of each of the encoder's blocks.
+    """
+
+    blocks: Blocks
+
+    stride = 1
+
+    @property
+    def depth(self) -> int:
+        """Channels of the decoder's last features."""
+        return self.blocks[0][1]
+
+    def features(self, stream: Stream) -> Any:
+        """Adds encoder and decoder of a modality; returns features in the size of its bands."""
+        x, pooled = stream.bands, []
+        for number, (count, filters) in enumerate(self.blocks, 1):
+            x, one = _pool(stream.factory, _block(stream.factory, x, number, count, filters), number)
+            pooled.append(one)
+        return self.decoder(stream.factory, x, pooled)
+
+    def decoder(self, factory: LayerFactory, x: Any, pooled: Sequence[Pooled]) -> Any:
+        """Adds dropout and the decoder.
+
+        Args:
+            factory: makes the layers.
+            x: the encoder's last maxima.
+            pooled: what each of its blocks pooled.
+
+        Returns:
+            Features of the bands' height and width, with the channels of the encoder's first block.
+        """
+        return _decoder(factory, factory.dropout(x), pooled, self.blocks)
+
+    def scores(self, factory: LayerFactory, features: Any) -> dict[str, Any]:
+        """Adds the heads' convolutions, see `add_scores`."""
+        return add_scores(factory, features)
 
 
 def _virtual_encoder(factory: LayerFactory, streams: Sequence[Stream], blocks: Blocks) -> tuple[Any, list[Pooled]]:
-    """Adds an encoder for each stream, and the virtual one, which the decoder follows; returns as `_encoder` does.
+    """Adds an encoder for each stream, and the virtual one; returns its last maxima, and what its blocks pooled.
 
     The virtual encoder begins with what the first blocks of the others return, stacked. What each of its blocks returns
     is summed with what theirs do, of a modality that is missing 0, and the sum is pooled.

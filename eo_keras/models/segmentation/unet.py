@@ -9,15 +9,17 @@ convolution leaves patterns of squares (Odena et al. 2016, Distill, doi 10.23915
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from eo_keras.models.fusion.streams import make_streams
+from eo_keras.models.fusion.late import LATE_FUSIONS, joined_scores
+from eo_keras.models.fusion.streams import Stream, make_streams
 from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.layers.resize import RepeatLike
-from eo_keras.models.segmentation.heads import segmentation_model
+from eo_keras.models.segmentation.heads import add_scores, model_of_scores, segmentation_model
 from eo_keras.models.spec import NetworkSpec
 
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -40,20 +42,48 @@ def build_unet(spec: NetworkSpec, *, widths: Sequence[int] = WIDTHS, name: str =
     Raises:
         OptionError: if the specification has synchronized batch normalization under another backend than TensorFlow.
     """
-    factory = LayerFactory(spec)
-    inputs, reference, (stream,) = make_streams(factory, same_size=True)
-    x, skipped = stream.bands, []
-    for level, width in enumerate(widths, 1):
-        if level > 1:
-            # The last row and column of an odd size are pooled by themselves.
-            x = factory.max_pool(x, 2, f"level{level}_pool", padding="same")
-        x = _convolutions(factory, x, width, f"level{level}")
-        skipped.append(x)
-    x = factory.dropout(skipped.pop())
-    for level in range(len(skipped), 0, -1):
-        x = _upsampled(factory, x, skipped[level - 1], widths[level - 1], f"decoder_level{level}")
-        x = _convolutions(factory, x, widths[level - 1], f"decoder_level{level}")
-    return segmentation_model(factory, inputs, x, reference, name)
+    factory, network = LayerFactory(spec), UNet(widths)
+    inputs, reference, streams = make_streams(factory, spec.fusion not in LATE_FUSIONS)
+    if len(streams) > 1:
+        return model_of_scores(factory, inputs, joined_scores(network, factory, streams), reference, name)
+    return segmentation_model(factory, inputs, network.features(streams[0]), reference, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class UNet:
+    """Parts of U-Net, of which networks of several modalities have more than one.
+
+    Attributes:
+        widths: channels of each level, the finest first.
+    """
+
+    widths: Sequence[int]
+
+    stride = 1
+
+    @property
+    def depth(self) -> int:
+        """Channels of the decoder's last features."""
+        return self.widths[0]
+
+    def features(self, stream: Stream) -> Any:
+        """Adds encoder and decoder of a modality; returns features in the size of its bands."""
+        factory, x, skipped = stream.factory, stream.bands, []
+        for level, width in enumerate(self.widths, 1):
+            if level > 1:
+                # The last row and column of an odd size are pooled by themselves.
+                x = factory.max_pool(x, 2, f"level{level}_pool", padding="same")
+            x = _convolutions(factory, x, width, f"level{level}")
+            skipped.append(x)
+        x = factory.dropout(skipped.pop())
+        for level in range(len(skipped), 0, -1):
+            x = _upsampled(factory, x, skipped[level - 1], self.widths[level - 1], f"decoder_level{level}")
+            x = _convolutions(factory, x, self.widths[level - 1], f"decoder_level{level}")
+        return x
+
+    def scores(self, factory: LayerFactory, features: Any) -> dict[str, Any]:
+        """Adds the heads' convolutions, see `add_scores`."""
+        return add_scores(factory, features)
 
 
 def _convolutions(factory: LayerFactory, x: Any, width: int, name: str) -> Any:

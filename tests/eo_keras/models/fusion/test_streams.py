@@ -12,6 +12,7 @@ from tests.harness.networks import (
     RGB,
     network_spec,
     outputs_of,
+    reduced,
     reduced_info,
     several_images,
     several_inputs,
@@ -79,6 +80,30 @@ def test_late_fusion_is_the_mean_of_two_networks_logits():
     image["s1"][1] = np.nan
     found = inside(model, image, "s2_decoder_scores", "fusion_mean_logits")
     np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("name", ["segnet", "unet"])
+@pytest.mark.parametrize("fusion", ["late", *slow("late_learned", "residual")])
+def test_late_fusions_of_networks_in_full_size(name, fusion, tmp_path):
+    spec = several_inputs(PAIR, ratios={"s1": 2}, fusion=fusion, seed=3)
+    model, image = reduced(name, spec), several_images(PAIR, 37, 50, {"s1": 2})
+    image["s1"][1] = np.nan
+    (found,) = outputs_of(model, image)
+    assert found.shape == (2, 37, 50, 4)
+    (logits,) = keras.tree.flatten(models.logits_model(model)(image, training=False))
+    np.testing.assert_allclose(keras.ops.softmax(logits), found, atol=1e-6)
+    if fusion == "late":
+        alone, resized, mean = inside(model, image, "s2_logits", "s1_fusion_resized_logits", "fusion_mean_logits")
+        assert resized.shape == (2, 37, 50, 4)
+        np.testing.assert_allclose(mean[0], (alone + resized)[0] / 2, atol=1e-6)
+        np.testing.assert_array_equal(mean[1], alone[1])
+        np.testing.assert_array_equal(mean, logits)
+    models.inference_model(model).save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_allclose(outputs_of(loaded, image)[0], found, atol=1e-6)
+    groups = models.depth_groups(model)
+    heads = {group for layer, group in groups.items() if "logits" in layer}
+    assert heads == {max(groups.values())}
 
 
 def test_a_coarser_stream_lies_on_the_same_ground():

@@ -134,8 +134,9 @@ def test_vfusenet_of_any_size_is_saved_and_learns_everywhere(tmp_path):
 
 
 def test_other_fusions_are_refused():
-    with pytest.raises(OptionError, match="fusion: 'late' for segnet_small; expected one of early, vfusenet"):
-        models.build("segnet_small", several_inputs(NAMES, fusion="late"))
+    told = "fusion: 'attention' for segnet_small; expected one of early, late, late_learned, residual, vfusenet"
+    with pytest.raises(OptionError, match=told):
+        models.build("segnet_small", several_inputs(NAMES, fusion="attention"))
     with pytest.raises(OptionError, match="dates: 'siamese' for segnet_small; expected one of stacked"):
         models.build("segnet_small", several_inputs(("s2", "s2_before"), dates="siamese"))
 
