@@ -313,7 +313,7 @@ def seed_of_layer(seed: int | None, layer_name: str) -> int | None:
     """Returns a seed by a layer's name, so that adding a layer does not change the others' initial weights.
 
     Args:
-        seed: the network's seed; None for weights that are drawn anew each time.
+        seed: the network's seed; None for weights that differ each time.
         layer_name: name of the layer.
     """
     if seed is None:
