@@ -84,15 +84,15 @@ def main() -> None:
     card.check_predicts_classes()
     version = serving.choose_version(run, FLAGS.export_dir, FLAGS.version)
     print(f"model:   {card.model} on {card.title_of_bands}, {card.parameters:,} weights")
-    stand_in = FLAGS.stand_in and read_stand_in(FLAGS.stand_in, card)
-    if stand_in:
+    if FLAGS.stand_in:
+        stand_in = read_stand_in(FLAGS.stand_in, card)
         print(f"stand-in: {stand_in.folder} predicts {stand_in.sensor} where it is missing")
     found, text = temperature.find(FLAGS.run_dir, FLAGS.calibrated)
     app.say(f"temperature: {text}")
     if FLAGS.dry_run:
         print(f"dry run: would write version {version} to {FLAGS.export_dir}/{version}")
         return
-    report = serving.export(run, FLAGS.export_dir, version=FLAGS.version, calibration=found, stand_in=stand_in)
+    report = serving.export(run, FLAGS.export_dir, version=FLAGS.version, calibration=found, stand_in=FLAGS.stand_in)
     print(f"export:  {report.path}, {report.bytes / 1e6:,.1f} MB")
     for name, tensors in report.inputs.items():
         for tensor in tensors:

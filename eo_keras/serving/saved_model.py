@@ -30,7 +30,7 @@ from eo_keras.records.example import no_data
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.runs.export_folder import EXTRA_DIR, MODEL_FILE, PROBABILITIES, SIGNATURE, versions
-from eo_keras.runs.stand_in import StandIn
+from eo_keras.runs.stand_in import StandIn, read_stand_in
 from eo_keras.serving import server, signatures, warmup
 from eo_keras.serving.signatures import Signature
 
@@ -133,7 +133,7 @@ def export(
     *,
     version: int | None = None,
     calibration: Calibration | None = None,
-    stand_in: StandIn | None = None,
+    stand_in: str | os.PathLike[str] | None = None,
 ) -> ExportReport:
     """Writes a run's model as the next version of an export, after checking it.
 
@@ -142,16 +142,17 @@ def export(
         export_dir: the folder of versions; made where it is missing.
         version: the version's number; by default the next one after the highest.
         calibration: the temperature to divide the logits by, see `eo_keras.runs.temperature`; its card says so.
-        stand_in: predicts the images of a sensor where they are missing, see `eo_keras.runs.stand_in`; its card says
-            so.
+        stand_in: run folder of a model that predicts the images of a sensor where they are missing, see
+            `eo_keras.runs.stand_in`; its card says so.
 
     Raises:
         OptionError: if the version is taken or no number from 1 on, or the folder lies in the run folder.
-        RunError: if the export and the Keras model differ.
+        RunError: if the export and the Keras model differ, or the stand-in does not fit the model.
         StorageError: if the folder cannot be written, is in use, or is not a folder of versions.
     """
     choose_version(run, export_dir, version)
-    run = _as_exported(run, calibration, stand_in)
+    completing = None if stand_in is None else read_stand_in(stand_in, run.card)
+    run = _as_exported(run, calibration, completing)
     folder = pathlib.Path(export_dir)
     output = OutputFolder(folder, "export", StorageError)
     # Versions that other programs exported may lie beside it.
@@ -160,8 +161,8 @@ def export(
         version = choose_version(run, folder, version)
         path = folder / str(version)
         with output.new_path(path.name) as temporary:
-            offered, loaded = _write(run, temporary, path, stand_in)
-            count, difference = _check(run, offered, loaded, stand_in)
+            offered, loaded = _write(run, temporary, path, completing)
+            count, difference = _check(run, offered, loaded, completing)
             size = _settle(temporary, path)
         newest = max(versions(folder))
         # What is there may have been edited, and may be in use.
