@@ -216,6 +216,7 @@ def _subject(folder: pathlib.Path, card: model_cards.ModelCard, chosen: Evaluati
     records = _records(FLAGS.records_dir or runs.find_records(folder, card))
     evaluation.check_without(chosen, card)
     evaluation.check_records(records.card, card, records.folder)
+    evaluation.check_missing(chosen, card, records.card, records.folder)
     records.split(chosen.split)
     model = runs.model_path(folder, chosen.model_name)
     if not model.is_file():

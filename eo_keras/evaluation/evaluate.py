@@ -23,7 +23,7 @@ from eo_keras.metrics.calibration import Calibration
 from eo_keras.metrics.predictions import PredictedSample
 from eo_keras.metrics.scores import Scores
 from eo_keras.records import data_card as cards
-from eo_keras.records.inputs import InputBands
+from eo_keras.records.inputs import BEFORE, InputBands
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.runs.stand_in import read_stand_in
@@ -122,6 +122,28 @@ def check_without(options: EvaluationOptions, model: model_cards.ModelCard) -> N
         raise OptionError("without", f"{','.join(options.without)}, all that the model has", "at least one left")
 
 
+def check_missing(
+    options: EvaluationOptions, model: model_cards.ModelCard, card: cards.DataCard, where: pathlib.Path
+) -> None:
+    """Checks that no example lacks an image that the model was never trained without.
+
+    Raises:
+        RecordsError: if one does, and its sensor is neither removed from all nor predicted by a stand-in.
+    """
+    standing_in = () if options.stand_in is None else (read_stand_in(options.stand_in, model).sensor,)
+    known = {*options.without, *standing_in}
+    for one in model.inputs:
+        lacking = card.modalities[one.modality].missing.get(options.split, 0)
+        sensor = one.modality.removesuffix(BEFORE)
+        if lacking and not one.missing and not model.flags.get("modality_dropout") and sensor not in known:
+            raise RecordsError(
+                where,
+                f"{lacking:,} examples of the split {options.split} lack '{one.modality}'",
+                "all images that the model takes: it was trained without a missing one",
+                f"train with `modality_dropout`, give a `stand_in`, or say `without={sensor}` to score it so",
+            )
+
+
 def identity(
     options: EvaluationOptions, model: model_cards.ModelCard, records: cards.DataCard, model_sha256: str
 ) -> dict[str, Any]:
@@ -160,7 +182,7 @@ def evaluate(
         progress: called with (stage, done, total) batches.
 
     Raises:
-        RecordsError: if the records cannot be used, or do not fit the model.
+        RecordsError: if the records cannot be used, do not fit the model, or lack images that it cannot do without.
         BandError: if they do not hold the model's bands.
         RunError: if there is a stand-in that does not fit the model.
         LegendError: if the classes differ, or a mask holds a number outside the legend.
@@ -170,6 +192,7 @@ def evaluate(
     options.check_task(task)
     check_without(options, run.card)
     check_records(records.card, run.card, records.folder)
+    check_missing(options, run.card, records.card, records.folder)
     split, card = options.split, records.card
     dataset = _dataset(run, records, options, split)
     predictor = _predictor(run, options, records.count(split))

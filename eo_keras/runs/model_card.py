@@ -40,6 +40,7 @@ class ModelInput:
         normalisation: means and standard deviations that the model holds inside, one a band.
         records: layout of the modality's images in the records that it was trained on.
         feature: name of their feature in a record.
+        missing: number of training examples that lacked it.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ModelInput:
     normalisation: Mapping[str, tuple[float, ...]]
     records: StoredImages
     feature: str
+    missing: int = later_field(0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -205,4 +205,5 @@ def _input(card: DataCard, given: InputBands, normalization: Mapping[str, Sequen
         normalisation=normalization,
         records=modality.images,
         feature=feature_of(card, given.modality),
+        missing=modality.missing.get("train", 0),
     )

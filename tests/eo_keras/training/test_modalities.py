@@ -155,3 +155,21 @@ def test_what_does_not_fit_is_refused(trained, records_dir, tmp_path):
     assert validate(options(records_dir, ""), card).bands == BANDS
     assert parse_inputs(BANDS, card) == run.card.taken
     assert keras.backend.backend() == "tensorflow"
+
+
+def test_images_that_a_model_was_never_trained_without_are_missed(trained, records_dir):
+    run, records = trained[0], RecordDataset(records_dir)
+    options = EvaluationOptions()
+    # Trained with modality dropout, or on examples that lacked it.
+    evaluate.check_missing(options, run.card, records.card, records_dir)
+    flags = {**run.card.flags, "modality_dropout": 0.0}
+    rigid = dataclasses.replace(run.card, flags=flags)
+    told = r"1 examples of the split test lack 'height'; expected all images.*`modality_dropout`.*`without=height`"
+    with pytest.raises(RecordsError, match=told):
+        evaluate.check_missing(options, rigid, records.card, records_dir)
+    evaluate.check_missing(EvaluationOptions(without=("height",)), rigid, records.card, records_dir)
+    evaluate.check_missing(EvaluationOptions(split="val"), rigid, records.card, records_dir)
+    *others, heights = rigid.inputs
+    used_to_it = dataclasses.replace(rigid, inputs=(*others, dataclasses.replace(heights, missing=1)))
+    evaluate.check_missing(options, used_to_it, records.card, records_dir)
+    assert [one.missing for one in run.card.inputs] == [0, 1, 0]
