@@ -193,7 +193,12 @@ def _fusion_speed(path: pathlib.Path) -> list[str]:
         f"[{path.name}](results/{path.name}).",
         "",
         *table(("network", "weights", "multiply-adds, times one sensor's", "training step", "forward pass"), rows),
-        *repeat(["python -m benchmarks.fusion"]),
+        *repeat(
+            [
+                f"python -m benchmarks.fusion --model={found['model']} --size={found['size']} "
+                f"--batch_size={found['batch_size']} --runs={found['runs']}"
+            ]
+        ),
     ]
 
 
