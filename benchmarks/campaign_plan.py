@@ -58,6 +58,7 @@ class Row:
             texts of `flags`, `{seed}`, `{fold}` and `{runs_dir}` are replaced: runs may use those of earlier rows.
         scored: whether it is evaluated; a network that others start from is not.
         records_dir: its records folder where that is not the plan's.
+        seeds: its seeds where it has not all of the plan's.
         flagfile: name of the file in the plan's folder that holds its common flags.
         reach: value that the first score of the plan should reach.
         goal: a higher one that is hoped for.
@@ -69,6 +70,7 @@ class Row:
     evaluations: Sequence[str] = ()
     scored: bool = True
     records_dir: str = ""
+    seeds: Sequence[int] = ()
     flagfile: str = FLAGS_NAME
     reach: float | None = None
     goal: float | None = None
@@ -121,6 +123,10 @@ class Plan:
     folds: int = 0
     unit: str = "tiles"
     places: str = ""
+
+    def rows_of(self, seed: int) -> list[Row]:
+        """Returns the rows that have runs of a seed."""
+        return [row for row in self.rows if seed in (row.seeds or self.seeds)]
 
     @property
     def name(self) -> str:
@@ -239,12 +245,13 @@ class PlannedRun:
         names = [SPLIT]
         for text in self.more_evaluations:
             words = shlex.split(text)
-            removed = [()]
-            if EACH_REMOVED in words:
-                words.remove(EACH_REMOVED)
-                removed = [(name,) for name in model_cards.read_model_card(self.folder).sensor_names]
-            chosen = _evaluation_options(words)
-            names += [dataclasses.replace(chosen, without=without).name for without in removed]
+            each_removed = EACH_REMOVED in words
+            chosen = _evaluation_options([word for word in words if word != EACH_REMOVED])
+            variants = [chosen]
+            if each_removed:
+                sensors = model_cards.read_model_card(self.folder).sensor_names
+                variants = [dataclasses.replace(chosen, without=(name,)) for name in sensors]
+            names += [one.name for one in variants]
         return {name: self.folder / runs.EVALUATION_DIR / name for name in dict.fromkeys(names)}
 
     def evaluation_commands(self) -> Iterator[list[str]]:
@@ -282,7 +289,7 @@ def planned_runs(plan: Plan, runs_dir: str, records_dir: str | None = None) -> l
     """
     found, known = [], {}
     for seed in plan.seeds:
-        for row in plan.rows:
+        for row in plan.rows_of(seed):
             for fold in range(1, plan.folds + 1) if plan.folds else [None]:
                 name = f"{row.name}-{seed}" + (f"-fold{fold}" if fold else "")
                 words = {"seed": seed, "fold": fold, "runs_dir": runs_dir}

@@ -218,7 +218,7 @@ def results(
         "open": [
             f"{row.name}-{seed}"
             for seed in plan.seeds
-            for row in plan.rows
+            for row in plan.rows_of(seed)
             if row.scored and (row.name, seed) not in groups
         ],
         "rows": rows,

@@ -497,3 +497,17 @@ def test_flags_of_the_command():
     campaign.define_flags(values)
     values(["campaign", "--plan=p", "--runs_dir=r", "--rows=late,early", "--next"])
     assert values.rows == ["late", "early"] and values.next and not values.collect
+
+
+def test_a_row_of_one_seed_and_evaluations_that_use_it(work, records):
+    rows = [
+        {"name": "other", "title": "another network", "scored": False, "seeds": [1]},
+        PLAN["rows"][1] | {"evaluations": ["--each_removed", "--without=s2 --stand_in={runs_dir}/other-1"]},
+    ]
+    _, planned = work(rows=rows, compare=[])
+    assert [run.name for run in planned] == ["other-1", "late-1", "late-2"]
+    for run in planned:
+        trained(run, records)
+    assert list(planned[2].evaluations()) == ["test", "test-without-s2", "test-without-s1", "test-without-s2-stand-in"]
+    *_, words = planned[2].evaluation_commands()
+    assert words[-2:] == ["--without=s2", f"--stand_in={planned[0].folder}"]
