@@ -143,11 +143,12 @@ def test_depthwise_kernels_do_not_decay():
     np.testing.assert_array_equal(depthwise.numpy(), 1)
 
 
-def test_adam_with_decay_is_adamw():
+@pytest.mark.parametrize("momentum", [0.9, 0.5])
+def test_adam_with_decay_is_adamw(momentum):
     own, theirs = variable([0.5, -2.0]), variable([0.5, -2.0])
-    options = constant(optimizer="adamw", learning_rate=0.01, weight_decay=0.3)
+    options = constant(optimizer="adamw", learning_rate=0.01, weight_decay=0.3, momentum=momentum)
     optimizer = optimizer_of(options, [own])
-    reference = keras.optimizers.AdamW(0.01, weight_decay=0.3)
+    reference = keras.optimizers.AdamW(0.01, weight_decay=0.3, beta_1=momentum)
     reference.build([theirs])
     for step in range(5):
         gradient = np.float32([np.sin(step), 1.0])
