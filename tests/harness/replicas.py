@@ -30,12 +30,12 @@ REDUCED = {
 }
 """Reduced builds; ResNet-101 is ResNet-50 with more of the same blocks."""
 
-EVERY_KIND = ("googlenet", "deeplab_resnet50:early", "segnet")
-"""Reduced builds that together have all that devices share: moments of batch normalization after every kind of
-convolution and of the whole image's mean, several inputs, and the losses of classifiers, of auxiliary ones, of masks,
-and of masks and distances with the weights of both."""
+EVERY_KIND = ("googlenet", "segnet:early")
+"""Reduced builds that together have nearly all that devices share: moments of batch normalization, several inputs, and
+the losses of classifiers, of auxiliary ones, and of masks and distances with the weights of both. Moments of the whole
+image's mean, losses of masks alone and of images are those of the others."""
 
-DISTANCES = {"segnet": 5}
+DISTANCES = {"segnet": 5, "segnet:early": 5}
 """Numbers of distance classes that networks predict too."""
 
 OPTIMIZERS = {"inception_v3": ("rmsprop", 1e-4), "compact": ("rmsprop", 1e-4), "googlenet": ("adamw", 1e-3)}
@@ -68,6 +68,7 @@ SEGMENTATION = {
 
 
 FUSED = {
+    "segnet:early": {},
     "deeplab_resnet50:early": {},
     "deeplab_resnet50:late": {},
     "deeplab_resnet50:late_learned": {},
