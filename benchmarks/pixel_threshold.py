@@ -88,11 +88,6 @@ def tiles(records_dir: str, split: str, modality: str | None = None) -> Iterator
             yield example.key, records.decode_modality(example, card, modality), example.tile.labels
 
 
-def has_data(image: np.ndarray) -> np.ndarray:
-    """Returns whether a pixel of an image (..., band) has data, bool (...)."""
-    return np.isfinite(image).all(axis=-1) if image.dtype.kind == "f" else image.any(axis=-1)
-
-
 def fit(images: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> Threshold:
     """Finds the best threshold.
 
@@ -131,13 +126,13 @@ def measure(records_dir: str, modality: str | None = None) -> dict:
     modality = modality or card.modality
     found = []
     for _, image, labels in tiles(records_dir, "train", modality):
-        known = (labels != IGNORE) & has_data(image)
+        known = (labels != IGNORE) & records.has_data(image)
         found.append((image[known], labels[known]))
     bands = card.modalities[modality].bands
     rule = fit(*(np.concatenate(parts) for parts in zip(*found, strict=True)), bands)
     scorer = SegmentationScorer(card.legend.class_names)
     for key, image, labels in tiles(records_dir, "test", modality):
-        scorer.add(key, labels, rule(image, bands) * has_data(image))
+        scorer.add(key, labels, rule(image, bands) * records.has_data(image))
     return {
         "dataset": card.dataset,
         "data_fingerprint": card.fingerprint,

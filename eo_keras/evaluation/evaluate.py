@@ -23,7 +23,7 @@ from eo_keras.metrics.calibration import Calibration
 from eo_keras.metrics.predictions import PredictedSample
 from eo_keras.metrics.scores import Scores
 from eo_keras.records import data_card as cards
-from eo_keras.records.inputs import BEFORE, InputBands
+from eo_keras.records.inputs import InputBands
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.runs.stand_in import read_stand_in
@@ -132,9 +132,9 @@ def check_missing(
     """
     standing_in = () if options.stand_in is None else (read_stand_in(options.stand_in, model).sensor,)
     known = {*options.without, *standing_in}
-    for one in model.inputs:
-        lacking = card.modalities[one.modality].missing.get(options.split, 0)
-        sensor = one.modality.removesuffix(BEFORE)
+    # A model of records of one modality names no inputs; no record lacks that one.
+    for one, taken in zip(model.inputs, model.taken, strict=False):
+        lacking, sensor = card.modalities[one.modality].missing.get(options.split, 0), taken.sensor_name
         if lacking and not one.missing and not model.flags.get("modality_dropout") and sensor not in known:
             raise RecordsError(
                 where,

@@ -74,7 +74,7 @@ def test_of_several_modalities_one_is_taken(tmp_path):
     assert found["s2"]["by_class"]["Flooded"]["iou"]["value"] == 1.0 and found["s2"]["count"] == 2 * 256 * 256
     with pytest.raises(RecordsError, match="there is no modality height; expected one of s2, s2_before, s1, s1_before"):
         pixel_threshold.measure(tmp_path / "r", "height")
-    assert not pixel_threshold.has_data(np.array([[np.nan, 1.0]], np.float32)).any()
+    assert not pixel_threshold.records.has_data(np.array([[np.nan, 1.0]], np.float32)).any()
 
 
 def test_records_of_patches_are_refused(tmp_path):

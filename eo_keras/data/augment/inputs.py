@@ -1,4 +1,4 @@
-"""Change of brightness of each input by its sensor, and removal of whole modalities in training."""
+"""Inputs in training: change of brightness by sensor, removal of whole modalities, and standardized numbers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from eo_keras.data.parse import no_data
+from eo_keras.models.spec import Normalization
 from eo_keras.records.data_card import DataCard
 from eo_keras.records.inputs import InputBands
 from eo_keras.sensors import catalogue as sensors
@@ -66,3 +67,26 @@ def drop_modalities(
         keep = kept[:, names.index(one.sensor_name)][:, tf.newaxis, tf.newaxis, tf.newaxis]
         found[one.name] = tf.where(keep, image, no_data(image.dtype))
     return found
+
+
+def normalizations_of(card: DataCard, inputs: Sequence[InputBands]) -> dict[str, Normalization]:
+    """Returns means and standard deviations of the bands of each input by its name."""
+    return {
+        one.name: Normalization.of_statistics(
+            card.modalities[one.modality].statistics, one.bands, f"{card.dataset}, {one.modality}"
+        )
+        for one in inputs
+    }
+
+
+def standardized(image: tf.Tensor, normalization: Normalization) -> tf.Tensor:
+    """Returns the standardized numbers of images (..., band), float32."""
+    return (tf.cast(image, tf.float32) - normalization.mean) / normalization.std
+
+
+def repeated(numbers: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns numbers (batch, height, width, band), repeated along both sides to a height and width of `size`."""
+    batch, height, width, bands = numbers.shape
+    for axis, side in ((1, height), (2, width)):
+        numbers = tf.repeat(numbers, size // side, axis=axis)
+    return tf.ensure_shape(numbers, (batch, size, size, bands))

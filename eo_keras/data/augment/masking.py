@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from eo_keras.data.augment.inputs import normalizations_of, repeated, standardized
 from eo_keras.data.augment.options import Masking
 from eo_keras.data.parse import by_name, has_data, no_data, unwrapped
-from eo_keras.models.spec import Normalization
 from eo_keras.records.data_card import DataCard
 from eo_keras.records.inputs import InputBands
 
@@ -36,12 +36,7 @@ class MaskedImages:
         # Views of one modality are masked alike, or one would show what is masked in the other.
         self._modalities = list(dict.fromkeys(one.modality for one in inputs))
         self._sensors = list(dict.fromkeys(one.sensor_name for one in inputs))
-        self._statistics = {
-            one.name: Normalization.of_statistics(
-                card.modalities[one.modality].statistics, one.bands, f"{card.dataset}, {one.modality}"
-            )
-            for one in inputs
-        }
+        self._statistics = normalizations_of(card, inputs)
 
     def __call__(self, images: Any, draw: tf.Tensor, drawn: tuple[int, int]) -> tuple[Any, tf.Tensor]:
         """Masks a batch.
@@ -61,19 +56,16 @@ class MaskedImages:
         blocks, whole = self._draw(batch, -(-size // self._masking.size), draw, drawn)
         masked, targets = {}, []
         for one in self._inputs:
-            image, statistics = images[one.name], self._statistics[one.name]
+            image = images[one.name]
             # The block that the center of a pixel lies in.
             places = (2 * np.arange(image.shape[1]) + 1) * size // (2 * image.shape[1]) // self._masking.size
             hidden = tf.gather(blocks[:, self._modalities.index(one.modality)], places, axis=1)
             hidden = tf.gather(hidden, places, axis=2)
             hidden |= whole[:, self._sensors.index(one.sensor_name), tf.newaxis, tf.newaxis]
             masked[one.name] = tf.where(hidden[..., tf.newaxis], no_data(image.dtype), image)
-            numbers = (tf.cast(image, tf.float32) - statistics.mean) / statistics.std
             known = (hidden & has_data(image))[..., tf.newaxis]
-            target = tf.where(known, numbers, float("nan"))
-            for axis in (1, 2):
-                target = tf.repeat(target, size // image.shape[axis], axis=axis)
-            targets.append(tf.ensure_shape(target, (batch, size, size, len(one.bands))))
+            numbers = standardized(image, self._statistics[one.name])
+            targets.append(repeated(tf.where(known, numbers, float("nan")), size))
         return unwrapped(masked), tf.concat(targets, axis=-1)
 
     def _draw(self, batch: int, blocks: int, draw: tf.Tensor, drawn: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from eo_keras.data.augment.inputs import normalizations_of, repeated, standardized
 from eo_keras.data.augment.options import Translation
 from eo_keras.data.parse import has_data, unwrapped
 from eo_keras.errors import OptionError
-from eo_keras.models.spec import Normalization
 from eo_keras.records.data_card import DataCard
 from eo_keras.records.inputs import InputBands, sides
 
@@ -31,18 +31,13 @@ class TranslatedImages:
         taken, self._predicted = sides(inputs, translation.sensor)
         read = [one.name for one in inputs if one not in self._predicted]
         self._taken = tuple(zip(read, taken, strict=True))
-        self._size, finest = (
+        size, finest = (
             max(card.modalities[one.modality].patch_size for one in part) for part in (taken, self._predicted)
         )
-        if finest > self._size:
-            found = f"'{translation.sensor}' of {finest} pixels, from images of {self._size}"
+        if finest > size:
+            found = f"'{translation.sensor}' of {finest} pixels, from images of {size}"
             raise OptionError("translated_sensor", found, "a sensor that is no finer than the others")
-        self._statistics = {
-            one.name: Normalization.of_statistics(
-                card.modalities[one.modality].statistics, one.bands, f"{card.dataset}, {one.modality}"
-            )
-            for one in (*taken, *self._predicted)
-        }
+        self._statistics = normalizations_of(card, (*taken, *self._predicted))
 
     def __call__(self, images: Mapping[str, Any], draw: tf.Tensor, drawn: tuple[int, int]) -> tuple[Any, tf.Tensor]:
         """Divides a batch.
@@ -65,9 +60,5 @@ class TranslatedImages:
 
     def _standardized(self, image: Any, one: InputBands, size: int, no_data: float) -> tf.Tensor:
         """Returns standardized numbers, repeated to a size."""
-        statistics = self._statistics[one.name]
-        numbers = (tf.cast(image, tf.float32) - statistics.mean) / statistics.std
-        numbers = tf.where(has_data(image)[..., tf.newaxis], numbers, no_data)
-        for axis in (1, 2):
-            numbers = tf.repeat(numbers, size // image.shape[axis], axis=axis)
-        return tf.ensure_shape(numbers, (image.shape[0], size, size, len(one.bands)))
+        known = has_data(image)[..., tf.newaxis]
+        return repeated(tf.where(known, standardized(image, self._statistics[one.name]), no_data), size)
