@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from eo_keras.api import list_tasks as list_tasks
     from eo_keras.api import open_records as open_records
     from eo_keras.api import predict as predict
+    from eo_keras.api import predict_masks as predict_masks
     from eo_keras.api import train as train
     from eo_keras.geo.scene_reader import open_scene as open_scene
     from eo_keras.mapping.mapper import map_scene as map_scene
@@ -58,6 +59,7 @@ _MODULES = {
     "open_run": "runs.folder",
     "open_scene": "geo.scene_reader",
     "predict": "api",
+    "predict_masks": "api",
     "train": "api",
 }
 """The module of each public name."""

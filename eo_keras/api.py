@@ -9,7 +9,7 @@ import dataclasses
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eo_keras.errors import OptionError, RecordsError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from eo_keras.evaluation.evaluate import Evaluation
     from eo_keras.mapping.assessment import Assessment
+    from eo_keras.mapping.image_masks import PredictedMask
     from eo_keras.mapping.reference import MapEvaluation
     from eo_keras.mapping.sampling import Sample
     from eo_keras.runs.folder import Run
@@ -276,6 +277,45 @@ def predict(
     if warning := check_band_order(predictions.assumed):
         warnings.warn(warning, stacklevel=2)
     return predictions.rows(run.card.legend.class_names)
+
+
+def predict_masks(
+    model: Run | str | os.PathLike[str],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, Any],
+    *,
+    image_bands: str | None = None,
+    stand_in: str | os.PathLike[str] | None = None,
+    tta: str = "none",
+    batch_size: int | None = None,
+) -> Iterator[PredictedMask]:
+    """Predicts the class of every pixel of image files with a segmentation model, place after place.
+
+    Args:
+        model: a run, or the path of a run folder, a `.keras` file with its card, or an export.
+        images: paths, patterns or folders of GeoTIFF, JPEG or PNG images of any size; of a model of several modalities
+            by the modality's name, such as `{"s2": "floods/S2_*.png", "s1": "floods/S1_*.png"}`, where one `*` is the
+            part of the names by which images belong together.
+        image_bands: names of the files' bands in stored order, of several modalities such as
+            `s2:B11,B08,B03;s1:SAR`. Default: those that files name, or those of the records of the training.
+        stand_in: run folder of a model that predicts images of a sensor where they are missing.
+        tta: `d4` averages the probabilities over the eight symmetries of a window.
+        batch_size: windows predicted at a time. Default: by their size.
+
+    Returns:
+        An iterator of one `PredictedMask` a place, sorted by name, with `name`, `classes`, `confidence` and `grid`.
+        Each is predicted when it is taken.
+
+    Raises:
+        SourceError: if images are missing, cannot be read, or do not fit each other or the model.
+        BandError: if bands are not known or do not fit the model.
+        RunError: if the model cannot be opened, or predicts no masks.
+        OptionError: if a modality's images are not given.
+    """
+    from eo_keras.mapping import image_masks, predictors
+
+    opened = predictors.open_predictor(model, tta=tta, stand_in=stand_in)
+    job = image_masks.plan_masks(opened.card, images, image_bands=image_bands, stand_in=stand_in)
+    return image_masks.predict_masks(opened, job, batch_size=batch_size)
 
 
 def evaluate_map(class_map: str | os.PathLike[str], **options: Any) -> MapEvaluation:

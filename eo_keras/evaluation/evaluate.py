@@ -135,7 +135,7 @@ def check_missing(
     # A model of records of one modality names no inputs; no record lacks that one.
     for one, taken in zip(model.inputs, model.taken, strict=False):
         lacking, sensor = card.modalities[one.modality].missing.get(options.split, 0), taken.sensor_name
-        if lacking and not one.missing and not model.flags.get("modality_dropout") and sensor not in known:
+        if lacking and not model.learned_without(one.name) and sensor not in known:
             raise RecordsError(
                 where,
                 f"{lacking:,} examples of the split {options.split} lack '{one.modality}'",

@@ -43,9 +43,10 @@ class Image:
     """Image with named bands.
 
     Attributes:
-        pixels: stored numbers (height, width, bands), uint8 or uint16; a pixel of no data is 0 in all bands.
+        pixels: stored numbers (height, width, bands), uint8 or uint16; a pixel of no data is 0 in all bands. Of other
+            sensors also float32, with NaN there.
         bands: names of the bands, in stored order.
-        reflectance: relation of the numbers to reflectance.
+        reflectance: relation of the numbers to reflectance; None of other sensors than Sentinel-2.
         crs: `EPSG:n`, or WKT where it has no code; None where the file has none.
         transform: affine transform (a, b, c, d, e, f) from pixel (column, row) to CRS; None where the file has none.
         bands_assumed: whether nothing but the number of bands, 13, says that they lie in EuroSAT's order.
@@ -53,7 +54,7 @@ class Image:
 
     pixels: np.ndarray
     bands: tuple[str, ...]
-    reflectance: Reflectance
+    reflectance: Reflectance | None
     crs: str | None = None
     transform: tuple[float, ...] | None = None
     bands_assumed: bool = False
@@ -89,8 +90,11 @@ def find_images(patterns: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path
 
 
 def _images_at(path: pathlib.Path) -> list[pathlib.Path]:
-    if not path.is_dir():
-        return [path]
+    return images_below(path) if path.is_dir() else [path]
+
+
+def images_below(path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the images in a folder and below, by the endings of their names."""
     return [
         inner
         for inner in path.rglob("*")
@@ -113,19 +117,50 @@ def read_image(path: str | os.PathLike[str], bands: Sequence[str] | None = None)
         SourceError: if it cannot be read, is no image, is damaged, or holds other numbers than those above.
         BandError: if its bands are not known, or are not as many as `bands`.
     """
+    data = _contents(path)
+    if data.startswith(_TIFF_STARTS):
+        return _read_geotiff(data, path, bands)
+    pixels = _decoded(data, path, _MOST_PIXELS)
+    names, _ = _band_names(path, pixels.shape[-1], "uint8", (), bands)
+    return Image(pixels, names, REFLECTANCES["uint8"])
+
+
+def is_geotiff(path: str | os.PathLike[str]) -> bool:
+    """Returns whether an image file is a GeoTIFF, by its first bytes; else it is a JPEG or PNG.
+
+    Raises:
+        SourceError: if it cannot be read, or is none of these.
+    """
+    data = _contents(path, 16)
+    if not data.startswith((*_TIFF_STARTS, *_PICTURE_STARTS)):
+        raise _no_image(path, data)
+    return data.startswith(_TIFF_STARTS)
+
+
+def read_picture(path: str | os.PathLike[str], most_pixels: int) -> np.ndarray:
+    """Reads a JPEG or PNG whole; uint8 (height, width, bands).
+
+    Raises:
+        SourceError: if it cannot be read, is neither, is damaged, or has more pixels.
+    """
+    return _decoded(_contents(path), path, most_pixels)
+
+
+def _contents(path: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """Returns the bytes of a file, or the first ones."""
     try:
         with open(path, "rb") as file:
             # One byte more reveals a file that is too large.
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(_MOST_BYTES + 1 if most is None else most)
     except OSError as error:
         raise SourceError(path, f"it cannot be read ({error.strerror})", _FORMS) from None
     if len(data) > _MOST_BYTES:
         raise SourceError(path, f"it has more than {_MOST_BYTES:,} bytes", "a patch", "cut it into patches")
-    if data.startswith(_TIFF_STARTS):
-        return _read_geotiff(data, path, bands)
-    if data.startswith(_PICTURE_STARTS):
-        return _read_picture(data, path, bands)
-    raise SourceError(path, "this is no image" if data else "the file is empty", _FORMS, "leave it out of the images")
+    return data
+
+
+def _no_image(path: str | os.PathLike[str], data: bytes) -> SourceError:
+    return SourceError(path, "this is no image" if data else "the file is empty", _FORMS, "leave it out of the images")
 
 
 def _read_geotiff(data: bytes, path: str | os.PathLike[str], bands: Sequence[str] | None) -> Image:
@@ -136,7 +171,8 @@ def _read_geotiff(data: bytes, path: str | os.PathLike[str], bands: Sequence[str
         with warnings.catch_warnings(), rasterio.io.MemoryFile(data) as memory:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with memory.open(driver="GTiff") as dataset:
-                _check_geotiff(dataset, path)
+                _check_size(path, dataset.width, dataset.height, _MOST_PIXELS)
+                check_numbers(dataset, path)
                 names, assumed = _band_names(path, dataset.count, dataset.dtypes[0], dataset.descriptions, bands)
                 pixels = np.ascontiguousarray(dataset.read().transpose(1, 2, 0))
                 # The file's own mask of any form; a nodata tag masks pixels that hold it in all bands.
@@ -146,12 +182,16 @@ def _read_geotiff(data: bytes, path: str | os.PathLike[str], bands: Sequence[str
     except EOKerasError:
         raise
     except Exception as error:  # The decoder raises whatever the damaged part brought about.
-        raise _undecodable(path, error, "GeoTIFF") from None
+        raise undecodable(path, error, "GeoTIFF") from None
     return Image(pixels, names, REFLECTANCES[pixels.dtype.name], crs, transform, assumed)
 
 
-def _check_geotiff(dataset, path: str | os.PathLike[str]) -> None:
-    _check_size(path, dataset.width, dataset.height)
+def check_numbers(dataset, path: str | os.PathLike[str]) -> None:
+    """Checks that an open raster holds digital numbers or gray values, with which models of such are trained.
+
+    Raises:
+        SourceError: if not.
+    """
     if len(dtypes := set(dataset.dtypes)) != 1 or not dtypes <= set(REFLECTANCES):
         raise SourceError(
             path,
@@ -169,39 +209,53 @@ def _check_geotiff(dataset, path: str | os.PathLike[str]) -> None:
         )
 
 
-def _read_picture(data: bytes, path: str | os.PathLike[str], bands: Sequence[str] | None) -> Image:
+def _decoded(data: bytes, path: str | os.PathLike[str], most_pixels: int) -> np.ndarray:
+    """Decodes a JPEG or PNG to uint8 (height, width, bands)."""
     from PIL import Image as PillowImage
 
+    if not data.startswith(_PICTURE_STARTS):
+        raise _no_image(path, data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)  # The check below is stricter.
             picture = PillowImage.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-            _check_size(path, *picture.size)
+            _check_size(path, *picture.size, most_pixels)
             if picture.mode not in _PICTURE_BANDS:
                 raise SourceError(
                     path, f"a {picture.format} of mode {picture.mode}", "RGB or grey (L), 8 bits", "write it again so"
                 )
-            names, _ = _band_names(path, _PICTURE_BANDS[picture.mode], "uint8", (), bands)
             pixels = np.asarray(picture)
     except EOKerasError:
         raise
     except Exception as error:  # The decoder raises whatever the damaged part brought about.
-        raise _undecodable(path, error, "JPEG or PNG image") from None
-    return Image(pixels.reshape(*pixels.shape[:2], len(names)), names, REFLECTANCES["uint8"])
+        raise undecodable(path, error, "JPEG or PNG image") from None
+    return pixels.reshape(*pixels.shape[:2], _PICTURE_BANDS[picture.mode])
 
 
-def _undecodable(path: str | os.PathLike[str], error: Exception, form: str) -> SourceError:
+def undecodable(path: str | os.PathLike[str], error: Exception, form: str) -> SourceError:
+    """Returns the error about a damaged image."""
     # rasterio gives the reason only in the cause.
     return SourceError(
         path, f"it cannot be decoded ({error.__cause__ or error})", f"a whole {form}", "copy or make it again"
     )
 
 
-def _check_size(path: str | os.PathLike[str], width: int, height: int) -> None:
-    if width * height > _MOST_PIXELS:
-        raise SourceError(
-            path, f"an image of {width}x{height} pixels", f"at most {_MOST_PIXELS:,}", "cut it into patches"
+def _check_size(path: str | os.PathLike[str], width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise SourceError(path, f"an image of {width}x{height} pixels", f"at most {most:,}", "cut it into patches")
+
+
+def given_names(path: str | os.PathLike[str], count: int, bands: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names that the user gives the bands of a file.
+
+    Raises:
+        BandError: if they are more or fewer than its bands.
+    """
+    if len(bands) != count:
+        raise BandError(
+            path, f"{count} bands", f"{len(bands)}, as `image_bands` names ({','.join(bands)})", "name every band once"
         )
+    return tuple(bands)
 
 
 def _band_names(
@@ -213,14 +267,7 @@ def _band_names(
 ) -> tuple[tuple[str, ...], bool]:
     """Returns the bands' names, and whether the names of 13 bands are assumed from their number."""
     if bands is not None:
-        if len(bands) != count:
-            raise BandError(
-                path,
-                f"{count} bands",
-                f"{len(bands)}, as `image_bands` names ({','.join(bands)})",
-                "name every band once",
-            )
-        return tuple(bands), False
+        return given_names(path, count, bands), False
     if any(descriptions):
         described = ",".join(description or "(unnamed)" for description in descriptions)
         try:

@@ -176,6 +176,13 @@ def make_plan(
     )
 
 
+def plan_image(source: str, grid: Grid, lattice: Lattice, classes: int) -> MapPlan:
+    """Returns the plan of the mask of a single image, on its own pixels."""
+    scene = Scene(source, "", None, None, (), (), grid, None, "nearest")
+    look = Look(scene, 0, 0, grid)
+    return MapPlan(grid, (look,), lattice, tuple(_blocks(grid, [look], lattice, classes, None, None, None)))
+
+
 def _check_window(window: tuple[int, int, int, int] | None, grid: Grid) -> None:
     row, column, height, width = window or (0, 0, 1, 1)
     inside = row >= 0 and column >= 0 and row + height <= grid.height and column + width <= grid.width

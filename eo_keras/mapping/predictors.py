@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,11 +81,59 @@ def batch_size_of(lattice: Lattice) -> int:
     return max(1, _PIXELS // lattice.window**2)
 
 
+class StackedInputs:
+    """Layout of the images of several inputs in one array, as windows of a map are read, and a model of such arrays.
+
+    The bands of all lie beside each other, on the finest input's pixels: a coarser one's are repeated.
+
+    Args:
+        card: card of a model of one input or several.
+
+    Attributes:
+        dtype: type that holds the numbers of all inputs.
+        ratios: by the input's name, how many of the finest input's pixels lie along a side of one of its own.
+    """
+
+    def __init__(self, card: ModelCard):
+        inputs = card.by_input
+        finest = max(one.patch_size for one in inputs.values())
+        self.dtype = np.result_type(*(one.dtype for one in inputs.values())).name
+        self.ratios = {name: finest // one.patch_size for name, one in inputs.items()}
+        self._inputs = inputs
+
+    @property
+    def bands(self) -> int:
+        """Number of bands of all inputs."""
+        return sum(len(one.bands) for one in self._inputs.values())
+
+    def stack(self, images: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Returns the images of all inputs, each on the finest one's pixels, as one (height, width, bands)."""
+        return np.concatenate([images[name] for name in self._inputs], axis=-1, dtype=self.dtype)
+
+    def model(self, model: Any) -> Any:
+        """Returns a function from stacked images (batch, height, width, bands) to the outputs of a model."""
+        import tensorflow as tf
+
+        if len(self._inputs) == 1:
+            return model
+
+        def predict(windows: tf.Tensor, training: bool = False) -> tf.Tensor:
+            images, first = {}, 0
+            for name, one in self._inputs.items():
+                step, last = self.ratios[name], first + len(one.bands)
+                images[name] = tf.cast(windows[:, ::step, ::step, first:last], one.dtype)
+                first = last
+            return model(images, training=training)
+
+        return predict
+
+
 class Predictor:
     """Model that predicts batches of windows; compiled once for each shape, and called by any number of threads.
 
     Args:
-        model: called as a Keras model is; from numbers (batch, window, window, bands) to probabilities.
+        model: called as a Keras model is; from numbers (batch, window, window, bands) to probabilities, of several
+            inputs from such by their names.
         card: its card.
         calibration: text on the temperature of its probabilities.
         tta: one of `TTA`.
@@ -96,6 +145,7 @@ class Predictor:
 
     def __init__(self, model: Any, card: ModelCard, calibration: str, tta: str = "none"):
         self.card, self.calibration = card, calibration
+        model = StackedInputs(card).model(model)
         if tta != "none":
             from eo_keras.tasks.symmetry_mean import SymmetryMean
 
@@ -108,7 +158,7 @@ class Predictor:
         """Predicts windows.
 
         Args:
-            windows: (batch, window, window, bands), numbers of the card's dtype.
+            windows: (batch, window, window, bands), numbers of the card's dtype; of several inputs see `StackedInputs`.
 
         Returns:
             float32 (batch, classes) or, of a segmentation model, (batch, window, window, classes); read-only.
@@ -133,7 +183,11 @@ class Predictor:
 
 
 def open_predictor(
-    model: str | os.PathLike[str] | runs.Run, *, tta: str = "none", calibrated: bool | None = None
+    model: str | os.PathLike[str] | runs.Run,
+    *,
+    tta: str = "none",
+    calibrated: bool | None = None,
+    stand_in: str | os.PathLike[str] | None = None,
 ) -> Predictor:
     """Opens a model for maps.
 
@@ -142,14 +196,22 @@ def open_predictor(
         tta: one of `TTA`.
         calibrated: whether the temperature that was fitted for the run divides the logits: None where there is one,
             True in any case, False not at all. An export's is part of it.
+        stand_in: of a run of several sensors, a run that predicts one where it is missing, see
+            `eo_keras.runs.stand_in`. An export's is part of it.
 
     Raises:
-        RunError: if there is no such model, it or its card is damaged, or it has no temperature and must have one.
-        OptionError: if the export's temperature was to be left out.
+        RunError: if there is no such model, it or its card is damaged, it has no temperature and must have one, or the
+            stand-in does not fit it.
+        OptionError: if the export's temperature was to be left out, or it was to have another stand-in.
     """
     from eo_keras import models, tasks
+    from eo_keras.runs.stand_in import read_stand_in
 
     if not isinstance(model, runs.Run) and export_folder.is_export(model):
+        if stand_in is not None:
+            raise OptionError(
+                "stand_in", "an export has its own, or none", remedy="export the run with it, or predict by the run"
+            )
         card, exported = export_folder.open_export(model)
         return Predictor(exported, card, _of_export(card, calibrated), tta)
     folder, name = (model.folder, runs.MODEL_NAME) if isinstance(model, runs.Run) else _place(model)
@@ -158,7 +220,10 @@ def open_predictor(
     found, text = temperature.find(folder, calibrated, tta, name)
     if found is not None:
         network = models.with_temperature(network, found.temperature)
-    return Predictor(tasks.of(run.card).served_model(network), run.card, text, tta)
+    served = tasks.of(run.card).served_model(network)
+    if stand_in is not None:
+        served = read_stand_in(stand_in, run.card).complete(served)
+    return Predictor(served, run.card, text, tta)
 
 
 def calibration_of(model: str | os.PathLike[str], card: ModelCard, tta: str, calibrated: bool | None) -> str:

@@ -149,8 +149,13 @@ class ModelCard:
                 where,
                 f"{self.model} takes several images of each place ({names})",
                 "a model of one image",
-                "predict records by launch.evaluate, or export it: the SavedModel takes them by these names",
+                ("predict image files by launch.predict, " if self.targets.per_pixel else "predict ")
+                + "records by launch.evaluate, or export it: the SavedModel takes them by these names",
             )
+
+    def learned_without(self, name: str) -> bool:
+        """Returns whether a model of several inputs has seen examples in training that lacked one of them."""
+        return bool(self.flags.get("modality_dropout")) or any(one.missing for one in self.inputs if one.name == name)
 
     @property
     def pretext(self) -> str | None:

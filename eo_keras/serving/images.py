@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eo_keras.errors import BandError, RunError, SourceError
+from eo_keras.errors import BandError, RunError
 from eo_keras.geo import images as rasters
-from eo_keras.runs.model_card import ModelCard
-from eo_keras.sensors import radiometry, sentinel2
+from eo_keras.runs.input_images import fit_to_model
+from eo_keras.sensors import sentinel2
 from eo_keras.sensors.band_order import GUARD_MIN_IMAGES, band_order_problem
 
 if TYPE_CHECKING:
@@ -91,58 +91,6 @@ class Predictions:
         ]
 
 
-def fit_to_model(image: rasters.Image, card: ModelCard, where: str | os.PathLike[str]) -> np.ndarray:
-    """Converts an image to the bands, level and units of a model's input.
-
-    Args:
-        image: the image.
-        card: the model's card.
-        where: place in errors, usually the file.
-
-    Returns:
-        (height, width, bands) of the card's dtype, the card's bands in its order.
-
-    Raises:
-        SourceError: if the image has another size than the model's patches.
-        BandError: if it lacks bands of the model, or holds 8-bit numbers where the model takes 16-bit ones.
-    """
-    height, width = image.pixels.shape[:2]
-    if (height, width) != (card.patch_size, card.patch_size):
-        raise SourceError(
-            where,
-            f"an image of {width}x{height} pixels",
-            f"{card.patch_size}x{card.patch_size} pixels, as the model was trained with",
-            f"cut it into patches of that size, at {card.resolution_m:g} m a pixel",
-        )
-    if missing := [name for name in card.bands if name not in image.bands]:
-        raise BandError(
-            where,
-            f"bands {','.join(image.bands)}, without {','.join(missing)}",
-            f"the model's bands {','.join(card.bands)}",
-            "give images that hold them, or use a run that was trained on the bands that there are",
-        )
-    pixels = image.pixels
-    found, wanted = pixels.dtype, np.dtype(card.dtype)
-    if found.itemsize < wanted.itemsize:
-        raise BandError(
-            where,
-            f"{found} gray values, which end at reflectance {radiometry.JPEG_STEP * 254:g}",
-            f"{wanted} digital numbers, as the model was trained with",
-            "give the GeoTIFFs that the images were made of, or use a run that was trained on JPEGs",
-        )
-    if card.reflectance is None and found != wanted:
-        raise BandError(
-            where,
-            f"{found} digital numbers",
-            f"{wanted} numbers like those that the model was trained with, whose relation to reflectance is not known",
-            "give images of the data set that the model was trained on",
-        )
-    if card.reflectance is not None and (found, image.reflectance) != (wanted, card.reflectance):
-        # Before the bands are picked: a pixel may be 0 in the model's bands and hold data in the others.
-        pixels = radiometry.convert(pixels, image.reflectance, card.reflectance, wanted)
-    return pixels[..., [image.bands.index(name) for name in card.bands]]
-
-
 def predict_images(
     run: Run,
     paths: Sequence[str | os.PathLike[str]],
@@ -175,7 +123,7 @@ def predict_images(
             run.folder,
             f"{run.card.model} predicts a class for every pixel, not one for the image",
             "a classification model",
-            "export it with launch.export: the SavedModel takes images of any size",
+            "write the masks of images by launch.predict with `output_dir`, or in Python by eo_keras.predict_masks",
         )
     run.card.check_one_image(run.folder)
     card, paths = run.card, tuple(map(pathlib.Path, paths))

@@ -8,6 +8,7 @@ from PIL import Image
 from eo_keras.errors import BandError, SourceError
 from eo_keras.geo import images as rasters
 from eo_keras.legends import catalogue as legends
+from eo_keras.runs.input_images import fit_to_model
 from eo_keras.sensors import radiometry
 from eo_keras.sensors.radiometry import Reflectance
 from eo_keras.sensors.sentinel2 import COMPOSITES, EUROSAT_ORDER
@@ -48,7 +49,7 @@ def pictures(tmp_path):
 
 def test_bands_are_picked_by_name(uint16_run):
     image = image_of(EUROSAT_ORDER)
-    fitted = prediction.fit_to_model(image, uint16_run.card, "a.tif")
+    fitted = fit_to_model(image, uint16_run.card, "a.tif")
     assert fitted.dtype == np.uint16
     np.testing.assert_array_equal(fitted, image.pixels[..., [7, 3, 2]])  # B08, B04, B03.
 
@@ -56,16 +57,16 @@ def test_bands_are_picked_by_name(uint16_run):
 def test_numbers_of_unknown_reflectance_are_compared_with_their_like_alone(uint8_run, uint16_run):
     card = dataclasses.replace(uint8_run.card, reflectance=None)
     image = image_of(RGB, "uint8", brightest=255)
-    np.testing.assert_array_equal(prediction.fit_to_model(image, card, "a.png"), image.pixels)
+    np.testing.assert_array_equal(fit_to_model(image, card, "a.png"), image.pixels)
     with pytest.raises(BandError, match="uint16 digital numbers.*relation to reflectance is not known"):
-        prediction.fit_to_model(image_of(RGB, "uint16"), card, "a.tif")
+        fit_to_model(image_of(RGB, "uint16"), card, "a.tif")
 
 
 def test_digital_numbers_become_grey_values_for_a_model_of_jpegs(uint8_run):
     image = image_of(EUROSAT_ORDER, brightest=9000)
     image.pixels[0, 0] = 0
     image.pixels[0, 1, [3, 2, 1]] = 0  # Dark in red, green and blue, but the other bands hold data.
-    fitted = prediction.fit_to_model(image, uint8_run.card, "a.tif")
+    fitted = fit_to_model(image, uint8_run.card, "a.tif")
     expected = radiometry.stretch_like_eurosat_jpeg(image.pixels[..., [3, 2, 1]])
     expected[0, 0] = 0
     assert fitted.dtype == np.uint8 and (fitted[0, 1] == 1).all()
@@ -75,20 +76,20 @@ def test_digital_numbers_become_grey_values_for_a_model_of_jpegs(uint8_run):
 def test_another_scale_of_the_same_type_is_converted(uint16_run):
     baseline_4 = Reflectance(scale=1e-4, offset=-0.1)
     image = dataclasses.replace(image_of(COMPOSITES["CI"], brightest=5000), reflectance=baseline_4)
-    fitted = prediction.fit_to_model(image, uint16_run.card, "a.tif")
+    fitted = fit_to_model(image, uint16_run.card, "a.tif")
     np.testing.assert_array_equal(fitted, np.maximum(image.pixels.astype(int) - 1000, 1))
 
 
 def test_images_that_do_not_fit(uint8_run, uint16_run):
     image = image_of(RGB, "uint8", brightest=255)
     with pytest.raises(BandError, match="a.jpg: bands B04,B03,B02, without B08; expected the model's bands B08,B04"):
-        prediction.fit_to_model(image, uint16_run.card, "a.jpg")
+        fit_to_model(image, uint16_run.card, "a.jpg")
     image = image_of(("B08", *RGB), "uint8", brightest=255)
     with pytest.raises(BandError, match="which end at reflectance 0.275; expected uint16 digital numbers"):
-        prediction.fit_to_model(image, uint16_run.card, "a.tif")
+        fit_to_model(image, uint16_run.card, "a.tif")
     image = image_of(RGB, size=SIZE + 1)
     with pytest.raises(SourceError, match="a.tif: an image of 33x33 pixels; expected 32x32 .* Cut .* at 10 m"):
-        prediction.fit_to_model(image, uint8_run.card, "a.tif")
+        fit_to_model(image, uint8_run.card, "a.tif")
 
 
 def test_answers_are_those_of_the_model(uint8_run, pictures):

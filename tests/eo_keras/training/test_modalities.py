@@ -5,13 +5,18 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import rasterio
+import rasterio.transform
 import tensorflow as tf
 
+import eo_keras
 from eo_keras.data.pipeline import RecordDataset, evaluation
-from eo_keras.errors import OptionError, RecordsError, RunError
+from eo_keras.errors import BandError, OptionError, RecordsError, RunError, SourceError, StorageError
 from eo_keras.evaluation import evaluate as evaluate
 from eo_keras.evaluation import tta
 from eo_keras.evaluation.options import EvaluationOptions
+from eo_keras.geo.class_map import open_class_map
+from eo_keras.mapping import image_masks, predictors
 from eo_keras.records.inputs import parse_inputs
 from eo_keras.runs import folder as runs
 from eo_keras.runs.export_folder import open_export
@@ -131,6 +136,107 @@ def test_scales_and_mirrored_versions_of_all_inputs(trained, records_dir):
     found = model(image).numpy()
     mirrored = model({name: values[:, :, ::-1] for name, values in image.items()}).numpy()
     np.testing.assert_allclose(found, mirrored[:, :, ::-1], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def image_files(tmp_path_factory):
+    """GeoTIFFs of the test examples, of which one lacks its heights; patterns by modality."""
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(12, 16):
+        for name, numbers in modalities.images_of(number)[1].items():
+            if (number, name) != (13, "height"):
+                write_image(folder / f"{name}-{number}.tif", numbers, modalities.MODALITIES[name].resolution_m)
+    return {name: folder / f"{name}-*.tif" for name in ("s2", "s1", "height")}
+
+
+def write_image(path, numbers, pixel_size):
+    height, width, count = numbers.shape
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": count, "dtype": numbers.dtype}
+    transform = rasterio.transform.from_origin(600000, 5400000, pixel_size, pixel_size)
+    with rasterio.open(path, "w", crs="EPSG:32632", transform=transform, **profile) as dataset:
+        dataset.write(numbers.transpose(2, 0, 1))
+
+
+def test_masks_of_image_files_are_those_of_the_records(trained, records_dir, image_files, tmp_path):
+    run = trained[0]
+    ((image, *_),) = evaluation(
+        RecordDataset(records_dir), evaluate.pipelines.PipelineOptions(4, inputs=run.card.taken), "test"
+    )
+    probabilities = run.model(image, training=False).numpy()
+    found = list(eo_keras.predict_masks(run, image_files))
+    assert [one.name for one in found] == ["12", "13", "14", "15"]
+    assert {(one.grid.crs, one.grid.pixel_size) for one in found} == {("EPSG:32632", 10.0)}
+    for one, expected in zip(found, probabilities, strict=True):
+        np.testing.assert_array_equal(one.classes, expected.argmax(axis=-1))
+        np.testing.assert_allclose(one.confidence, expected.max(axis=-1), atol=1e-5)
+    # The same as files; a second call keeps them, and another augmentation may not replace them.
+    job = image_masks.plan_masks(run.card, image_files)
+    model, origin = predictors.open_predictor(run), image_masks.origin_of(run.folder)
+    for kept in (0, 4):
+        report = image_masks.write_masks(model, job, tmp_path / "masks", origin=origin)
+        assert report.kept == kept
+        assert report.pixels[:, :3].tolist() == [
+            np.bincount(one.classes.ravel(), minlength=3).tolist() for one in found
+        ]
+    with rasterio.open(report.paths[1]) as dataset:
+        np.testing.assert_array_equal(dataset.read(1), found[1].classes)
+        assert dataset.crs == "EPSG:32632" and dataset.nodata == 255 and dataset.colormap(1)[0] == (32, 32, 255, 255)
+    with open_class_map(report.paths[1]) as written:
+        assert written.legend.class_names == ("a", "b", "c")
+    rows = (tmp_path / "masks/predictions.csv").read_text().splitlines()
+    assert rows[0] == "image,pixels_a,pixels_b,pixels_c,pixels_nodata"
+    other = image_masks.origin_of(run.folder, "d4")
+    with pytest.raises(StorageError, match="mask of other images of that name, or by another model.*`overwrite`"):
+        image_masks.write_masks(model, job, tmp_path / "masks", origin=other)
+    assert image_masks.write_masks(model, job, tmp_path / "masks", origin=other, overwrite=True).kept == 0
+
+
+def test_windows_of_large_images_show_the_same_ground_in_all_inputs(trained, tmp_path):
+    random, card = np.random.default_rng(1), trained[0].card
+    high = random.integers(0, 2, (105, 90, 1)).astype(np.float32)
+    bright = random.integers(0, 2, (210, 180, 1))
+    write_image(tmp_path / "height.tif", 9 * high, 20.0)
+    write_image(tmp_path / "s2.tif", np.repeat(1000 + 1000 * bright, 3, axis=-1).astype(np.uint16), 10.0)
+    write_image(tmp_path / "s1.tif", np.full((210, 180, 2), -15, np.float32), 10.0)
+
+    def model(images, training):
+        """Class 1 where it is bright, 2 where it is also high; of every pixel alone."""
+        fine = tf.cast(images["s2"][..., 0] > 1500, tf.int32)
+        coarse = tf.repeat(tf.repeat(tf.cast(images["height"][..., 0] > 5, tf.int32), 2, 1), 2, 2)
+        return tf.one_hot(fine * (1 + coarse), 3)
+
+    job = image_masks.plan_masks(card, {name: tmp_path / f"{name}.tif" for name in ("s2", "s1", "height")})
+    for tta_name in predictors.TTA:
+        (found,) = image_masks.predict_masks(predictors.Predictor(model, card, "", tta_name), job)
+        expected = bright[..., 0] * (1 + high[..., 0].repeat(2, axis=0).repeat(2, axis=1))
+        np.testing.assert_array_equal(found.classes, expected)
+
+
+def test_images_that_do_not_fit_are_refused(trained, image_files, tmp_path):
+    card = trained[0].card
+    rigid = dataclasses.replace(card, flags={**card.flags, "modality_dropout": 0.0})
+    rigid = dataclasses.replace(rigid, inputs=tuple(dataclasses.replace(one, missing=0) for one in card.inputs))
+    with pytest.raises(SourceError, match=r"no image height of its name \('13'\); 1 of 4 places lack theirs"):
+        image_masks.plan_masks(rigid, image_files)
+    with pytest.raises(OptionError, match="there are none of height"):
+        image_masks.plan_masks(rigid, {name: image_files[name] for name in ("s2", "s1")})
+    assert len(image_masks.plan_masks(card, {"s2": image_files["s2"]}).places) == 4
+    numbers = modalities.images_of(12)[1]
+    for name, change, pixel_size, told in (
+        ("s1", lambda image: image[:-2], 10.0, "its grid, 64x62 pixels in EPSG:32632.* is not that of"),
+        ("s1", lambda image: image, 20.0, "is not that of .*s2-12.tif"),
+        ("s1", lambda image: image[..., :1], 10.0, "1 bands without names"),
+        ("height", lambda image: image.repeat(2, 0).repeat(2, 1), 10.0, "2 x 2 of its pixels in one of"),
+        ("s2", lambda image: image, 15.0, "s2.tif: its pixels are 15 x 15 m; expected 10 m"),
+        ("s2", lambda image: image[..., :2], 10.0, "2 bands without names"),
+    ):
+        path = tmp_path / f"{name}.tif"
+        write_image(path, change(numbers[name]), pixel_size)
+        single = {one: image_files[one].with_name(f"{one}-12.tif") for one in ("s2", "s1", "height")}
+        if pixel_size == 15.0:
+            single = {}
+        with pytest.raises((SourceError, BandError), match=told):
+            image_masks.plan_masks(card, single | {name: path})
 
 
 def test_what_does_not_fit_is_refused(trained, records_dir, tmp_path):
