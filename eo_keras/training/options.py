@@ -164,8 +164,8 @@ class TrainingOptions:
         0.0,
         minimum=0,
         below=1,
-        help="Several sensors: probability that a training image loses a sensor, with both dates, so that the model "
-        "learns to do without; one sensor is always kept.",
+        help="Several sensors: probability that each of them, with both dates, is taken away from a training image, so "
+        "that the model learns to do without; one sensor is always kept.",
     )
     weights: str | None = option(
         None,

@@ -28,7 +28,7 @@ class DataOptions:
         augmentation: changes to training images, see `eo_keras.data.augment`; None for none.
         cache_gb: limit in gigabytes of the examples that are kept in memory.
         validation_from_train: fraction of the training examples that is held out where there is no split val.
-        modality_dropout: probability that a training image loses a sensor.
+        modality_dropout: probability that a sensor is taken away from a training image.
         distance: whether training labels hold classes of distances beside those of masks.
         pretext: what is predicted in place of the labels, see `eo_keras.data.pipeline.PipelineOptions`; None for them.
         train_fraction: fraction of the training examples that are left which is trained on.

