@@ -139,6 +139,8 @@ class NetworkSpec:
             authors use none.
         fusion: of several modalities, one of `FUSIONS`; None is `early`.
         dates: of two dates, one of `DATES`; None is `stacked`.
+        lacking: whether training examples may lack modalities: batch normalization of the layers that a modality has of
+            its own then takes the moments of the examples that have it. It adds no weights.
         synchronized: whether batch normalization takes its moments over all replicas (TensorFlow backend only).
         dtype_policy: one of `POLICIES`, or None for Keras's global policy, which is not changed.
         seed: makes initial weights and dropout repeatable; each layer draws from a seed of its own. None draws new
@@ -164,6 +166,7 @@ class NetworkSpec:
     dropout: float | None = None
     fusion: str | None = None
     dates: str | None = None
+    lacking: bool = False
     synchronized: bool = False
     dtype_policy: str | None = None
     seed: int | None = None

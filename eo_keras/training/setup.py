@@ -59,6 +59,7 @@ class TrainingData:
         card: its card.
         inputs: the inputs of the network.
         predicted: images that it predicts; empty where it predicts classes, or the inputs themselves.
+        lacking: whether training examples may lack some of the inputs.
         train: batches of the training examples.
         validation: batches of the validation examples in order, with keys; None without any.
         validation_name: name of the validation examples, such as `the split val`; None without any.
@@ -80,6 +81,9 @@ class TrainingData:
         self.records, self.card, self.inputs, self.predicted = records, records.card, options.inputs, ()
         if isinstance(options.pretext, Translation):
             self.inputs, self.predicted = sides(options.inputs, options.pretext.sensor)
+        removed = options.pretext.sensor if isinstance(options.pretext, Masking) else options.modality_dropout
+        missing = [self.card.modalities[one.modality].missing.get("train", 0) for one in self.inputs]
+        self.lacking = len(self.inputs) > 1 and bool(removed or any(missing))
         kept = held_out = self.validation_name = self.validation = self.sample = None
         if "val" in self.card.splits and self.card.splits["val"].examples:
             split, self.validation_name = "val", "the split val"
@@ -190,6 +194,7 @@ class Network:
                 dtype_policy=options.dtype_policy,
                 dropout=options.dropout,
                 seed=options.seed,
+                lacking=data.lacking,
                 **options.arguments,
             )
             self.model, self.initialization = models.build(options.model, spec)

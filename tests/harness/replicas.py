@@ -30,12 +30,13 @@ REDUCED = {
 }
 """Reduced builds; ResNet-101 is ResNet-50 with more of the same blocks."""
 
-EVERY_KIND = ("googlenet", "segnet:early")
-"""Reduced builds that together have nearly all that devices share: moments of batch normalization, several inputs, and
-the losses of classifiers, of auxiliary ones, and of masks and distances with the weights of both. Moments of the whole
-image's mean, losses of masks alone and of images are those of the others."""
+EVERY_KIND = ("googlenet", "segnet:late")
+"""Reduced builds that together have nearly all that devices share: moments of batch normalization, of all examples and
+of those that have a modality, several inputs, and the losses of classifiers, of auxiliary ones, and of masks and
+distances with the weights of both. Moments of the whole image's mean, losses of masks alone and of images are those of
+the others."""
 
-DISTANCES = {"segnet": 5, "segnet:early": 5}
+DISTANCES = {"segnet": 5, "segnet:early": 5, "segnet:late": 5}
 """Numbers of distance classes that networks predict too."""
 
 OPTIMIZERS = {"inception_v3": ("rmsprop", 1e-4), "compact": ("rmsprop", 1e-4), "googlenet": ("adamw", 1e-3)}
@@ -69,6 +70,7 @@ SEGMENTATION = {
 
 FUSED = {
     "segnet:early": {},
+    "segnet:late": {},
     "deeplab_resnet50:early": {},
     "deeplab_resnet50:late": {},
     "deeplab_resnet50:late_learned": {},
@@ -176,6 +178,7 @@ def train(name, arguments, strategy, optimizer):
             dtype_policy="float64",
             dropout=0.0,
             seed=3,
+            lacking=bool(fusion),
             **({"fusion": fusion, **choices} if fusion else {}),
         )
         model = dataclasses.replace(models.MODELS[name], arguments=arguments)(name, spec)

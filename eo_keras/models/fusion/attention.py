@@ -37,7 +37,7 @@ def attention(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream]
     Returns:
         Low-level and last features for the decoder: means of the weighted features of the modalities that are present.
     """
-    pairs = [stream.encode(network.stages(stream.factory), same_width=True) for stream in streams]
+    pairs = [stream.encode(network.stages(stream.backbone_factory), same_width=True) for stream in streams]
     lows, highs = zip(*pairs, strict=True)
     return _joined(factory, streams, lows, "low"), _joined(factory, streams, highs, "high")
 

@@ -39,6 +39,7 @@ class Stream:
         ratio: pixels of the output, along a side, per pixel of its bands.
         present: whether its later date has data, `(batch, 1, 1, 1)`; None for the only stream.
         before_present: whether its earlier date has, where both go through one backbone; else None.
+        backbone_present: the presences of both dates along the batch, where batch normalization goes by them.
     """
 
     factory: LayerFactory
@@ -46,6 +47,14 @@ class Stream:
     ratio: int = 1
     present: Any = None
     before_present: Any = None
+    backbone_present: Any = None
+
+    @property
+    def backbone_factory(self) -> LayerFactory:
+        """Factory of the layers that `bands` go through: of two dates along the batch, both."""
+        if self.backbone_present is None:
+            return self.factory
+        return dataclasses.replace(self.factory, present=self.backbone_present)
 
     def if_present(self, x: Any, layer_name: str) -> Any:
         """Returns features of the stream, of an example in which it is missing 0."""
@@ -116,8 +125,18 @@ def make_streams(factory: LayerFactory, same_size: bool) -> tuple[Any, Any, list
             before = stacked(own, earlier, "stacked_before")
             x = layers.Concatenate(axis=0, dtype=factory.exact, name=f"{prefix}dates")([x, before])
             before_present = _any_of([present(name) for name in earlier], factory, prefix)
-        streams.append(Stream(own, x, ratio, present(names[0]) if prefix else None, before_present))
+        stream = Stream(own, x, ratio, present(names[0]) if prefix else None, before_present)
+        streams.append(_with_own_moments(stream) if spec.lacking and prefix else stream)
     return images, finest, streams
+
+
+def _with_own_moments(stream: Stream) -> Stream:
+    """Returns a stream whose batch normalization leaves out the examples in which it is missing."""
+    own, both = dataclasses.replace(stream.factory, present=stream.present), None
+    if stream.before_present is not None:
+        name = f"{own.prefix}presence_dates"
+        both = layers.Concatenate(axis=0, dtype=own.exact, name=name)([stream.present, stream.before_present])
+    return dataclasses.replace(stream, factory=own, backbone_present=both)
 
 
 def _any_of(presences: list[Any], factory: LayerFactory, prefix: str) -> Any:

@@ -41,7 +41,7 @@ def vfusenet(network: DeepLab, factory: LayerFactory, streams: Sequence[Stream])
             for stream, x in zip(streams, features, strict=True)
         ]
 
-    (*stems,), *stages = zip(*(network.stages(stream.factory) for stream in streams), strict=True)
+    (*stems,), *stages = zip(*(network.stages(stream.backbone_factory) for stream in streams), strict=True)
     parts = [stem(stream.bands)[0] for stem, stream in zip(stems, streams, strict=True)]
     added = contributions(parts, "stem")
     x = virtual.conv_bn_relu(virtual.concatenate(added, "stems"), parts[0].shape[-1], 3, "join", padding="same")

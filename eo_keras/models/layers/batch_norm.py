@@ -16,11 +16,19 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     TensorFlow's fused kernel takes over where it can: under the TensorFlow backend, in training on one device, for
     images in float32 or below. Everything else is Keras's own: inference, moments over several devices, float64.
+
+    Call arguments beside Keras's: `present` `(batch, 1, 1, 1)`, 1 for the examples `(batch, height, width, channels)`
+    whose moments are taken in training, 0 for others, such as those in which a modality is missing. Where none is
+    present, features are not changed but by gamma and beta, and moving statistics not at all.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs, training=None, mask=None, present=None):
         """Normalizes, and in training updates the moving mean and variance, as Keras's layer does."""
-        if not (training and self.trainable and mask is None and self._fits_the_kernel(inputs)):
+        if not (training and self.trainable):
+            return super().call(inputs, training=training, mask=mask)
+        if present is not None:
+            return self._call_of_present(inputs, present)
+        if mask is not None or not self._fits_the_kernel(inputs):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
@@ -39,6 +47,42 @@ class BatchNormalization(keras.layers.BatchNormalization):
             kept = ops.cast(average, "float32") * self.momentum
             average.assign(ops.cast(kept + value * (1 - self.momentum), average.dtype))
         return ops.cast(outputs, self.compute_dtype)
+
+    def _call_of_present(self, inputs, present):
+        """Normalizes by the moments of the examples that are present."""
+        compute_dtype = keras.backend.result_type(inputs.dtype, "float32")
+        x = ops.cast(inputs, compute_dtype)
+        weights = ops.cast(ops.reshape(present, (-1, 1)), compute_dtype)
+        count = self._over_devices(ops.sum(weights))
+        shares = weights / ops.maximum(count, 1)
+        # Of each example first: one pass over the features, and no difference of large sums.
+        means, variances = ops.moments(x, axes=(1, 2))
+        mean = self._over_devices(ops.sum(shares * means, axis=0))
+        variance = self._over_devices(ops.sum(shares * (variances + ops.square(means - mean)), axis=0))
+        momentum = ops.where(count > 0, ops.cast(self.momentum, compute_dtype), ops.cast(1, compute_dtype))
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            average.assign(
+                ops.cast(average * ops.cast(momentum, average.dtype) + value * (1 - momentum), average.dtype)
+            )
+        outputs = ops.batch_normalization(
+            x=x,
+            mean=mean,
+            variance=ops.where(count > 0, variance, ops.ones_like(variance)),
+            axis=self.axis,
+            offset=ops.cast(self.beta, compute_dtype) if self.center else None,
+            scale=ops.cast(self.gamma, compute_dtype) if self.scale else None,
+            epsilon=self.epsilon,
+        )
+        return ops.cast(outputs, self.compute_dtype)
+
+    def _over_devices(self, value):
+        """Returns a sum over all devices, where moments are those of all."""
+        if not self.synchronized:
+            return value
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        return value if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
     def _fits_the_kernel(self, inputs) -> bool:
         return (

@@ -55,6 +55,8 @@ class LayerFactory:
         batch_norm_scale: whether batch normalization has a gamma.
         prefix: beginning of the names of all layers between the input and the outputs: that of a modality where each
             has layers of its own. `is_head` knows the layers of a head with a prefix too.
+        present: which examples have that modality, `(batch, 1, 1, 1)`; batch normalization takes their moments alone.
+            None for all.
 
     Raises:
         OptionError: if Keras's global dtype policy is none that networks are built for and the specification names no
@@ -66,6 +68,7 @@ class LayerFactory:
     batch_norm_momentum: float = 0.9
     batch_norm_scale: bool = True
     prefix: str = ""
+    present: Any = None
 
     def __post_init__(self):
         """Checks the values."""
@@ -207,7 +210,7 @@ class LayerFactory:
             synchronized=self.spec.synchronized,
             dtype=self.policy,
             name=self.prefix + name,
-        )(x)
+        )(x, **({} if self.present is None else {"present": self.present}))
 
     def relu(self, x: Any, name: str) -> Any:
         """Adds a ReLU."""

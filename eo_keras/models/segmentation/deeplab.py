@@ -118,7 +118,7 @@ class DeepLab:
 
     def features(self, stream: Stream) -> Any:
         """Adds backbone and decoder of a modality; returns features in the size of the low-level ones."""
-        low, high = stream.encode(self.stages(stream.factory))
+        low, high = stream.encode(self.stages(stream.backbone_factory))
         return self.decoder(stream.factory, low.x, high.x)
 
     def decoder(self, factory: LayerFactory, low: Any, high: Any) -> Any:

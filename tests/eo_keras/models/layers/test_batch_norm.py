@@ -103,3 +103,38 @@ def test_a_saved_model_loads(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     assert type(loaded.get_layer("bn")) is BatchNormalization
     np.testing.assert_array_equal(loaded(images()), model(images()))
+
+
+def test_moments_are_those_of_the_examples_that_are_present():
+    """Outputs, gradients and moving statistics of some examples do not depend on others beside them."""
+    alone, among = pair()[0], pair()[0]
+    x, rows = images((5, 5, 7, 6)), [0, 2, 3]
+    present = np.isin(np.arange(5), rows).astype("float32").reshape(-1, 1, 1, 1)
+    x[[1, 4]] *= 100
+    factors = np.random.default_rng(2).normal(size=x.shape).astype("float32") * present
+
+    def run(layer, x, factors, **present):
+        x = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x, training=True, **present)
+            loss = tf.reduce_sum(outputs * factors)
+        gradients = tape.gradient(loss, [x, *(weight.value for weight in layer.trainable_weights)])
+        return [outputs, gradients[0]], [*gradients[1:], *(weight.value for weight in layer.non_trainable_weights)]
+
+    expected, statistics = run(alone, x[rows], factors[rows])
+    found, own = run(among, x, factors, present=tf.constant(present))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.numpy()[rows], other, rtol=1e-4, atol=1e-4)
+    for one, other in zip(own, statistics, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(found[1].numpy()[[1, 4]], 0)
+
+
+def test_without_any_example_that_is_present_nothing_is_learned():
+    layer = pair()[0]
+    before = [weight.numpy() for weight in layer.weights]
+    outputs = layer(images(), training=True, present=np.zeros((3, 1, 1, 1), "float32"))
+    assert np.isfinite(outputs).all()
+    for weight, value in zip(layer.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
