@@ -237,7 +237,7 @@ def test_an_export_answers_about_images_of_any_size(trained, tmp_path):
 def test_a_model_of_maps_names_no_class_of_a_patch(trained, tmp_path):
     from eo_keras.serving import images as prediction
 
-    with pytest.raises(RunError, match="predicts a class for every pixel.*launch.export"):
+    with pytest.raises(RunError, match="predicts a class for every pixel.*launch.predict with `output_dir`"):
         prediction.predict_images(runs.open_run(trained[0]), [tmp_path / "a.tif"])
 
 
