@@ -165,7 +165,8 @@ def _kind(card: ModelCard, modality: str) -> ImageKind:
     if one is not None:
         return ImageKind(one.sensor, one.records.bands, one.dtype)
     stored = card.bands if card.records is None else card.records.bands
-    return ImageKind(sensors.SENTINEL2.name, stored, card.dtype)
+    # The card of a model of the only modality of its records does not name the sensor.
+    return ImageKind(sensors.of_bands(stored).name, stored, card.dtype)
 
 
 class PlaceReader:

@@ -73,3 +73,16 @@ def named(name: str) -> Sensor:
     if name not in SENSORS:
         raise BandError("sensor", f"'{name}'", f"one of {', '.join(SENSORS)}", "update EO-Keras")
     return SENSORS[name]
+
+
+def of_bands(bands: Iterable[str]) -> Sensor:
+    """Returns the sensor that has bands of these names.
+
+    Raises:
+        BandError: if none has all of them.
+    """
+    bands = tuple(bands)
+    for sensor in SENSORS.values():
+        if set(bands) <= set(sensor.bands):
+            return sensor
+    raise BandError("bands", ",".join(bands), f"those of one sensor of {', '.join(SENSORS)}", "update EO-Keras")

@@ -17,6 +17,7 @@ from eo_keras.evaluation import tta
 from eo_keras.evaluation.options import EvaluationOptions
 from eo_keras.geo.class_map import open_class_map
 from eo_keras.mapping import image_masks, predictors
+from eo_keras.records import data_card as cards
 from eo_keras.records.inputs import parse_inputs
 from eo_keras.runs import folder as runs
 from eo_keras.runs.export_folder import open_export
@@ -210,6 +211,27 @@ def test_windows_of_large_images_show_the_same_ground_in_all_inputs(trained, tmp
         (found,) = image_masks.predict_masks(predictors.Predictor(model, card, "", tta_name), job)
         expected = bright[..., 0] * (1 + high[..., 0].repeat(2, axis=0).repeat(2, axis=1))
         np.testing.assert_array_equal(found.classes, expected)
+
+
+def test_black_pixels_of_aerial_images_have_a_class(trained, tmp_path):
+    pixels = np.full((40, 64, 3), 90, np.uint8)
+    pixels[5, 6] = 0
+    write_image(tmp_path / "roof.tif", pixels, 0.5)
+    card = dataclasses.replace(
+        trained[0].card,
+        inputs=(),
+        bands=("R", "G", "B"),
+        dtype="uint8",
+        reflectance=None,
+        resolution_m=0.5,
+        records=cards.StoredImages(("R", "G", "B"), "uint8", "raw", modalities.SIZE),
+    )
+    job = image_masks.plan_masks(card, tmp_path / "roof.tif")
+    model = predictors.Predictor(
+        lambda images, training: tf.one_hot(tf.cast(images[..., 0] > 50, tf.int32), 3), card, ""
+    )
+    (found,) = image_masks.predict_masks(model, job)
+    np.testing.assert_array_equal(found.classes, pixels[..., 0] > 50)
 
 
 def test_images_that_do_not_fit_are_refused(trained, image_files, tmp_path):
