@@ -16,6 +16,7 @@ from eo_keras.errors import EOKerasError
 from eo_keras.geo import images as rasters
 from eo_keras.geo import polygons as vectors
 from eo_keras.geo import scenes, vector_files
+from eo_keras.geo.open_images import ImageKind, open_image
 from eo_keras.geo.scene_reader import SceneReader
 from tests.harness import products
 
@@ -151,6 +152,12 @@ def overview_in_side_file(folder, url):
     return folder / "a.tif"
 
 
+def mask_beside(folder, url):
+    tiff(folder / "a.tif")
+    (folder / "a.tif.msk").write_text(wms(url))
+    return folder / "a.tif"
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -204,6 +211,17 @@ def test_images(server, tmp_path):
     assert rasters.read_image(path).pixels.shape == (64, 64, 3)
     with pytest.raises(EOKerasError):
         rasters.read_image(named_tif(tmp_path, url))
+    assert seen == []
+
+
+@pytest.mark.parametrize("make", [overview_beside, overview_in_tags, overview_in_side_file, mask_beside])
+def test_images_read_in_windows(server, tmp_path, make):
+    """What lies beside an image, or its tags name, is not asked for."""
+    url, seen = server
+    seen.clear()
+    with open_image(make(tmp_path, url), ImageKind("sentinel2", NAMES, "uint16")) as image:
+        np.testing.assert_array_equal(image.read(0, 0, 64, 64).pixels, PIXELS.transpose(1, 2, 0))
+        assert image.grid.pixel_size == 10
     assert seen == []
 
 
