@@ -132,7 +132,7 @@ def _classify(card: ModelCard) -> None:
     output = pathlib.Path(FLAGS.output)
     _check_output(output)
     bands = sentinel2.parse_bands(FLAGS.image_bands) if FLAGS.image_bands is not None else None
-    card = model_cards.read_model_card(FLAGS.run_dir)
+    model_cards.read_model_card(FLAGS.run_dir)  # A classifier is opened as a run: exports are refused here.
     card.check_one_image(FLAGS.run_dir)
     paths = rasters.find_images(FLAGS.images)
     # Most mistakes show in the first image, before seconds are spent on importing TensorFlow.

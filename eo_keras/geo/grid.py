@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
+_LARGEST_SHIFT = 0.01
+"""Largest distance of the corners of two equal grids in pixels: programs round them differently."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -46,6 +49,12 @@ class Grid:
         determinant = a * e - b * d
         return (e * (x - c) - b * (y - f)) / determinant, (a * (y - f) - d * (x - c)) / determinant
 
+    def covers_as(self, other: Grid) -> bool:
+        """Returns whether both have one CRS and the same first and last corner, within 0.01 pixels of the other."""
+        near = _LARGEST_SHIFT * other.pixel_size
+        corners = [(one.coordinates(0, 0), one.coordinates(one.width, one.height)) for one in (self, other)]
+        return self.crs == other.crs and all(math.dist(own, its) < near for own, its in zip(*corners, strict=True))
+
     def coarser(self, factor: int) -> Grid:
         """Returns the grid of pixels that are `factor` times as wide and high, whose last ones may reach beyond it."""
         a, b, c, d, e, f = self.transform
@@ -57,3 +66,11 @@ class Grid:
         a, b, _, d, e, _ = self.transform
         x, y = self.coordinates(column, row)
         return Grid(self.crs, (a, b, x, d, e, y), height, width)
+
+
+def size_and_place(height: int, width: int, grid: Grid | None) -> str:
+    """Returns size and place of a raster as a text; it has no grid where it has no place on the ground."""
+    place = "without a place on the ground"
+    if grid is not None:
+        place = f"in {grid.crs[:40]} from ({grid.transform[2]:.10g}, {grid.transform[5]:.10g})"
+    return f"{width}x{height} pixels {place}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 import pathlib
 import warnings
@@ -15,15 +14,12 @@ import numpy as np
 
 from eo_keras.errors import BandError, EOKerasError, SourceError
 from eo_keras.geo import images as rasters
-from eo_keras.geo.grid import Grid
+from eo_keras.geo.grid import Grid, size_and_place
 from eo_keras.geo.images import Image
 from eo_keras.sensors import catalogue as sensors
 
 _MOST_PICTURE_PIXELS = 2**26
 """Largest JPEG or PNG, which is read whole: more than Inria's 5000 x 5000."""
-
-_LARGEST_SHIFT = 0.01
-"""Largest distance of the corners of two equal grids in pixels: programs round them differently."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,20 +72,11 @@ class OpenImage:
         """
         if (self.height * ratio, self.width * ratio) != (other.height, other.width):
             return False
-        if self.grid is None or other.grid is None:
-            return True
-        near = _LARGEST_SHIFT * other.grid.pixel_size
-        corners = [(one.grid.coordinates(0, 0), one.grid.coordinates(one.width, one.height)) for one in (self, other)]
-        return self.grid.crs == other.grid.crs and all(
-            math.dist(own, its) < near for own, its in zip(*corners, strict=True)
-        )
+        return self.grid is None or other.grid is None or self.grid.covers_as(other.grid)
 
     def __str__(self) -> str:
         """Returns size and place."""
-        place = "without a place on the ground"
-        if self.grid is not None:
-            place = f"in {self.grid.crs[:40]} from ({self.grid.transform[2]:.10g}, {self.grid.transform[5]:.10g})"
-        return f"{self.width}x{self.height} pixels {place}"
+        return size_and_place(self.height, self.width, self.grid)
 
     def read(self, row: int, column: int, height: int, width: int) -> Image:
         """Reads a window inside the image.

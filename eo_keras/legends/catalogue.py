@@ -40,6 +40,11 @@ class Legend:
         """Colors in label order."""
         return tuple(item.colour for item in self.classes)
 
+    @property
+    def rgb(self) -> tuple[tuple[int, int, int], ...]:
+        """Red, green and blue of each color, 0 to 255, in label order."""
+        return tuple(tuple(int(color[place : place + 2], 16) for place in (1, 3, 5)) for color in self.colours)
+
     def __len__(self) -> int:
         return len(self.classes)
 

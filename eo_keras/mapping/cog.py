@@ -163,8 +163,7 @@ def _vrt(grid: Grid, tags: Mapping[str, str], bands: Sequence[str]) -> bytes:
 
 
 def _class_band(legend: Legend, pieces: Sequence[tuple[str, _Place]]) -> str:
-    colours = [[int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in legend.colours]
-    entries = "".join(f'<Entry c1="{red}" c2="{green}" c3="{blue}" c4="255"/>' for red, green, blue in colours)
+    entries = "".join(f'<Entry c1="{red}" c2="{green}" c3="{blue}" c4="255"/>' for red, green, blue in legend.rgb)
     names = "".join(f"<Category>{_text(name)}</Category>" for name in legend.class_names)
     about = (
         f"<NoDataValue>{IGNORE}</NoDataValue><ColorInterp>Palette</ColorInterp><ColorTable>{entries}</ColorTable>"

@@ -30,7 +30,7 @@ from eo_keras.legends.catalogue import IGNORE, Legend
 from eo_keras.mapping import predictors, scenes, stream
 from eo_keras.mapping.lattice import Lattice
 from eo_keras.mapping.mapper import most_probable
-from eo_keras.mapping.plan import MapPlan, plan_image
+from eo_keras.mapping.plan import SAME_SIZE, MapPlan, plan_image
 from eo_keras.mapping.predictors import Predictor, StackedInputs
 from eo_keras.records.example import has_data, no_data
 from eo_keras.runs.input_images import fit_to_input
@@ -46,9 +46,6 @@ TABLE_NAME = "predictions.csv"
 
 _TAG = "PREDICTED_FROM"
 """Tag of a mask with what it was made of, by which it is known when the command is called again."""
-
-_SAME_SIZE = 0.02
-"""Largest relative difference of pixel sizes, as of a map's scenes."""
 
 _NO_PLACE = Grid("", (1.0, 0.0, 0.0, 0.0, -1.0, 0.0), 0, 0)
 """Grid of images without a place on the ground: their pixels."""
@@ -177,6 +174,7 @@ class PlaceReader:
         images: the open image of each modality.
 
     Attributes:
+        inputs: the layout of what it reads.
         grid: the grid of the mask, that of the finest input; without a place on the ground its `crs` is empty.
 
     Raises:
@@ -184,15 +182,14 @@ class PlaceReader:
     """
 
     def __init__(self, card: ModelCard, images: Mapping[str, OpenImage]):
-        self._inputs = StackedInputs(card)
+        self.inputs, by_input = StackedInputs(card), card.by_input
         self._taken: list[tuple[str, Any, OpenImage | None]] = []
         for one in card.taken:
-            taken = card.by_input[one.name] if len(card.inputs) > 1 else card
-            self._taken.append((one.name, taken, images.get(one.modality)))
+            self._taken.append((one.name, by_input[one.name], images.get(one.modality)))
         self.grid = self._common_grid()
 
     def _common_grid(self) -> Grid:
-        found = [(self._inputs.ratios[name], taken, image) for name, taken, image in self._taken if image is not None]
+        found = [(self.inputs.ratios[name], taken, image) for name, taken, image in self._taken if image is not None]
         ratio, taken, first = min(found, key=lambda entry: entry[0])
         grid = next((image.grid for one, _, image in found if image.grid is not None and one == ratio), None)
         for other, _, image in found:
@@ -227,7 +224,7 @@ class PlaceReader:
                 shape = (height, width, len(taken.bands))
                 images[name] = np.full(shape, no_data(taken.dtype), taken.dtype)
                 continue
-            ratio = self._inputs.ratios[name]
+            ratio = self.inputs.ratios[name]
             top, left = row // ratio, column // ratio
             size = -(-(row + height) // ratio) - top, -(-(column + width) // ratio) - left
             numbers = fit_to_input(image.read(top, left, *size), taken, image.path)
@@ -236,12 +233,12 @@ class PlaceReader:
                 numbers = numbers[row - top * ratio :, column - left * ratio :][:height, :width]
             images[name] = numbers
             seen |= has_data(numbers)
-        return self._inputs.stack(images), seen
+        return self.inputs.stack(images), seen
 
 
 def _check_pixel_size(image: OpenImage, resolution_m: float) -> None:
     width, height = reference_systems.pixel_on_ground(image.grid)
-    if any(abs(size / resolution_m - 1) > _SAME_SIZE for size in (width, height)):
+    if any(abs(size / resolution_m - 1) > SAME_SIZE for size in (width, height)):
         raise SourceError(
             image.path,
             f"its pixels are {width:.4g} x {height:.4g} m",
@@ -314,13 +311,13 @@ _Rows = Iterator[tuple[tuple[slice, slice], np.ndarray, np.ndarray]]
 def _rows_of(model: Predictor, job: MaskJob, place: Place, batch_size: int | None) -> Iterator[tuple[Grid, _Rows]]:
     """Opens a place and yields its grid, and its mask row by row: where, classes and confidence."""
     with open_place(job, place) as reader:
-        lattice, stacked = lattice_of(job.card, reader.grid), StackedInputs(job.card)
+        lattice = lattice_of(job.card, reader.grid)
         plan = plan_image(place.name, reader.grid, lattice, len(job.card.legend))
         windows = len(plan.looks[0].rows(lattice).cells) * len(plan.looks[0].columns(lattice).cells)
         inputs = stream.StreamInput(
             lambda look: contextlib.nullcontext(reader),
-            stacked.dtype,
-            stacked.bands,
+            reader.inputs.dtype,
+            reader.inputs.bands,
             min(windows, batch_size or predictors.batch_size_of(lattice)),
         )
         yield reader.grid, _rows(model, plan, inputs, len(job.card.legend))
@@ -410,8 +407,8 @@ def write_masks(
     with output.held(overwrite=overwrite, writes=_names(job)):
         for number, (place, size) in enumerate(zip(job.places, job.sizes, strict=True)):
             name = f"{place.name}.tif"
-            described = {name: scenes.stamp(os.fspath(path)) for name, path in place.files.items()}
-            tag = json.dumps({**origin, "images": described}, sort_keys=True)
+            stamps = {modality: scenes.stamp(os.fspath(path)) for modality, path in place.files.items()}
+            tag = json.dumps({**origin, "images": stamps}, sort_keys=True)
             if output.is_own(name) and _tag(output.path(name)) == tag:
                 kept, done = kept + 1, done + size[0] * size[1]
             else:
@@ -454,10 +451,7 @@ class _MaskFile:
 
         self._path = path
         self._tags = {LEGEND_TAG: json.dumps(serialization.to_json(legend), ensure_ascii=False), _TAG: tag}
-        self._colors = {
-            label: (*(int(color[place : place + 2], 16) for place in (1, 3, 5)), 255)
-            for label, color in enumerate(legend.colours)
-        }
+        self._colors = {label: (*color, 255) for label, color in enumerate(legend.rgb)}
         self._profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": IGNORE, "compress": "deflate"}
         self._profile |= {"height": grid.height, "width": grid.width, "bigtiff": "if_safer"}
         if min(grid.height, grid.width) > 512:

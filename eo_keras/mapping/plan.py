@@ -26,7 +26,7 @@ BLOCK_ROWS, BLOCK_CELLS = 2048, 32
 _BUFFERS = 400_000_000
 """Bytes of a block's buffers of probabilities, from which its width follows."""
 
-_SAME_SIZE = 0.02
+SAME_SIZE = 0.02
 """Largest relative difference of a scene's and a model's pixel size without resampling."""
 
 _NEAR_SIZE = 1.5
@@ -227,7 +227,7 @@ def _check_size(scene: Scene, crs: str, resolution_m: float, resolution: float |
     if resolution is not None:
         return
     width, height = reference_systems.pixel_on_ground(scene.grid)
-    most = 1 + _SAME_SIZE if scene.grid.crs == crs else _NEAR_SIZE
+    most = 1 + SAME_SIZE if scene.grid.crs == crs else _NEAR_SIZE
     if not all(1 / most <= size / resolution_m <= most for size in (width, height)):
         raise SourceError(
             scene.source,

@@ -43,9 +43,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         # follows the sample's own.
         count = ops.cast(tf.size(inputs) // channels, "float32")
         variance = variance * (ops.maximum(count - 1, 1) / count)
-        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            kept = ops.cast(average, "float32") * self.momentum
-            average.assign(ops.cast(kept + value * (1 - self.momentum), average.dtype))
+        self._move(mean, variance, self.momentum)
         return ops.cast(outputs, self.compute_dtype)
 
     def _call_of_present(self, inputs, present):
@@ -60,10 +58,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         mean = self._over_devices(ops.sum(shares * means, axis=0))
         variance = self._over_devices(ops.sum(shares * (variances + ops.square(means - mean)), axis=0))
         momentum = ops.where(count > 0, ops.cast(self.momentum, compute_dtype), ops.cast(1, compute_dtype))
-        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            average.assign(
-                ops.cast(average * ops.cast(momentum, average.dtype) + value * (1 - momentum), average.dtype)
-            )
+        self._move(mean, variance, momentum)
         outputs = ops.batch_normalization(
             x=x,
             mean=mean,
@@ -74,6 +69,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
             epsilon=self.epsilon,
         )
         return ops.cast(outputs, self.compute_dtype)
+
+    def _move(self, mean, variance, momentum):
+        """Moves the moving statistics towards the moments of a batch, in their precision."""
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            kept = ops.cast(average, value.dtype) * momentum
+            average.assign(ops.cast(kept + value * (1 - momentum), average.dtype))
 
     def _over_devices(self, value):
         """Returns a sum over all devices, where moments are those of all."""

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import io
-import math
 import pathlib
 import struct
 import warnings
@@ -26,7 +25,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from eo_keras.errors import EOKerasError, SourceError
 from eo_keras.geo import images
-from eo_keras.geo.grid import Grid
+from eo_keras.geo.grid import Grid, size_and_place
 from tfrecords_builder.sources import image_decoding
 from tfrecords_builder.sources.archive import Archive
 
@@ -68,22 +67,10 @@ class Header:
         """Returns whether both have one grid; where one has no place, whether they are of one size."""
         if (self.height, self.width) != (other.height, other.width):
             return False
-        if self.crs is None or other.crs is None:
-            return True
-        ends = [header.grid.coordinates(header.width, header.height) for header in (self, other)]
-        starts = [header.grid.coordinates(0, 0) for header in (self, other)]
-        near = _LARGEST_SHIFT * other.grid.pixel_size
-        return self.crs == other.crs and math.dist(*starts) < near and math.dist(*ends) < near
+        return self.crs is None or other.crs is None or self.grid.covers_as(other.grid)
 
     def __str__(self) -> str:
-        place = "without a place on the ground"
-        if self.grid is not None:
-            place = f"in {self.crs[:40]} from ({self.transform[2]:.10g}, {self.transform[5]:.10g})"
-        return f"{self.width}x{self.height} pixels {place}"
-
-
-_LARGEST_SHIFT = 0.01
-"""Largest distance of the corners of two equal grids in pixels: programs round them differently."""
+        return size_and_place(self.height, self.width, self.grid)
 
 
 def read_header(archive: Archive, member: str) -> Header:
