@@ -24,6 +24,7 @@ _MODULES = {
         "FUSIONS",
         "IMAGE",
         "INPUT_DTYPES",
+        "LATE_FUSIONS",
         "OUTPUT_STRIDES",
         "POLICIES",
         "ImageInput",

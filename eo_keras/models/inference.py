@@ -1,7 +1,7 @@
 """Models derived from a network: the training model, which returns logits, and the inference model.
 
-A model of `eo_keras.models.build` returns `probabilities` and, if it has auxiliary classifiers or predicts distance
-classes, their logits.
+A model of `eo_keras.models.build` returns `probabilities` and, if it has auxiliary classifiers, predicts distance classes
+or returns those of each modality's own network, their logits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def logits_model(model: keras.Model) -> keras.Model:
     Returns:
         A model from the same input to a list of logits `(batch, num_classes)`, those of the classifier first, then
         those of the auxiliary classifiers; of a segmentation network `(batch, height, width, num_classes)`, in the
-        image's size, then those of the distance classes. Keras turns a list of one into the tensor itself when the
+        image's size, then those of the distance classes and of each modality's own network. Keras turns a list of one into the tensor itself when the
         model is called; `keras.tree.flatten` makes a list of both.
     """
     logits = next((layer.output for layer in model.layers if layer.name == LOGITS), model.outputs[0])
@@ -52,8 +52,8 @@ def inference_model(model: keras.Model, patch_size: int | None = None, output_st
 
     It computes in full precision, or its predictions would depend on the precision of training; its batch
     normalization is not synchronized, or it could not be loaded by another backend than TensorFlow; nothing in it is
-    frozen; and it has neither the auxiliary classifiers nor dropout, which have an effect in training alone. It has the
-    layers of distance classes only where the mask depends on them.
+    frozen; and it has neither the auxiliary classifiers, nor the logits of each modality by itself, nor dropout, which
+    have an effect in training alone. It has the layers of distance classes only where the mask depends on them.
 
     Args:
         model: a model of this package.

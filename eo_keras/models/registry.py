@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from eo_keras.errors import OptionError
 from eo_keras.models.pretrained.catalogue import INCEPTION_V3, RESNET50, RESNET101, VGG16, PretrainedWeights
 from eo_keras.models.pretrained.stem import check_stem
-from eo_keras.models.spec import DATES, FUSIONS, OUTPUT_STRIDES, NetworkSpec
+from eo_keras.models.spec import DATES, FUSIONS, LATE_FUSIONS, OUTPUT_STRIDES, NetworkSpec
 
 if TYPE_CHECKING:
     import keras
@@ -69,9 +69,6 @@ class ModelInfo:
         return self.builder(spec, **self.arguments, name=name)
 
 
-_LATE = ("late", "late_learned", "residual")
-
-
 def _classifier(description: str, parameters: int, function: str, published=None, **arguments: object) -> ModelInfo:
     return ModelInfo("classification", description, parameters, f"backbones.{function}", arguments, published)
 
@@ -98,7 +95,7 @@ def _segnet(description: str, parameters: int, published=None, **arguments: obje
         "segmentation.segnet:build_segnet",
         arguments,
         published,
-        fusions=("early", *_LATE, "vfusenet"),
+        fusions=("early", *LATE_FUSIONS, "vfusenet"),
     )
 
 
@@ -109,7 +106,7 @@ def _unet(description: str, parameters: int, **arguments: object) -> ModelInfo:
         parameters,
         "segmentation.unet:build_unet",
         arguments,
-        fusions=("early", *_LATE),
+        fusions=("early", *LATE_FUSIONS),
     )
 
 
@@ -266,8 +263,8 @@ def build(name: str, spec: NetworkSpec) -> tuple[keras.Model, InitializationRepo
         several inputs, to `probabilities` `(batch, num_classes)`, of a segmentation network `(batch, patch_size,
         patch_size, num_classes)` in the size of the finest input, float32 (float64 under that policy), the layer before
         being `logits` of the same shape; a model with auxiliary classifiers returns a list of the probabilities and of
-        their logits, `aux1_logits` and so on, one with distance classes of the probabilities and of `distance_logits`;
-        one for reconstruction returns `reconstruction` `(batch, patch_size, patch_size, bands)`, standardized numbers.
+        their logits, `aux1_logits` and so on, one with distance classes of the probabilities and of `distance_logits`,
+        one with logits of each modality's network of these and of `<modality>_stream_logits`; one for reconstruction returns `reconstruction` `(batch, patch_size, patch_size, bands)`, standardized numbers.
         And which layers were loaded and which hold random weights.
 
     Raises:

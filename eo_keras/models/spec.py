@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from eo_keras.errors import BandError, OptionError
 from eo_keras.records.data_card import IMAGE, BandStatistics, DataCard
-from eo_keras.records.inputs import BEFORE, InputBands, first_modality
+from eo_keras.records.inputs import BEFORE, InputBands, first_modality, later_dates
 
 INPUT_DTYPES = ("uint8", "uint16", "float32")
 """Dtypes of the numbers that networks take: those of JPEG, of Sentinel-2, and of physical units such as dB or meters.
@@ -28,7 +28,10 @@ OUTPUT_STRIDES = (8, 16)
 DISTANCE_HEADS = ("parallel", "cascaded")
 """Places of a head of distance classes: beside the head of the mask, or before it, which then takes its logits too."""
 
-FUSIONS = ("early", "late", "late_learned", "residual", "vfusenet", "attention")
+LATE_FUSIONS = ("late", "late_learned", "residual")
+"""Fusions of whole networks, each of which predicts classes by itself."""
+
+FUSIONS = ("early", *LATE_FUSIONS, "vfusenet", "attention")
 """Where and how a network of several modalities joins them, see `eo_keras.models.fusion`."""
 
 DATES = ("stacked", "siamese")
@@ -139,6 +142,8 @@ class NetworkSpec:
             authors use none.
         fusion: of several modalities, one of `FUSIONS`; None is `early`.
         dates: of two dates, one of `DATES`; None is `stacked`.
+        stream_logits: of one of `LATE_FUSIONS`, whether the network for training returns the logits of each modality's
+            own network too. They add no weights.
         lacking: whether training examples may lack modalities: batch normalization of the layers that a modality has of
             its own then takes the moments of the examples that have it. It adds no weights.
         synchronized: whether batch normalization takes its moments over all replicas (TensorFlow backend only).
@@ -166,6 +171,7 @@ class NetworkSpec:
     dropout: float | None = None
     fusion: str | None = None
     dates: str | None = None
+    stream_logits: bool = False
     lacking: bool = False
     synchronized: bool = False
     dtype_policy: str | None = None
@@ -188,6 +194,9 @@ class NetworkSpec:
             raise OptionError("reconstruction", f"{self.reconstruction} bands", "at least 1")
         if self.reconstruction and self.distance_classes is not None:
             raise OptionError("reconstruction", "it is given together with `distance_classes`", "one of them")
+        if self.stream_logits and (self.reconstruction or self.fusion not in LATE_FUSIONS):
+            found = "it is given together with `reconstruction`" if self.reconstruction else f"fusion '{self.fusion}'"
+            raise OptionError("stream_logits", found, f"classes, and a fusion out of {', '.join(LATE_FUSIONS)}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise OptionError("dropout", f"{self.dropout}", "at least 0 and below 1")
         if self.dtype_policy is not None and self.dtype_policy not in POLICIES:
@@ -232,9 +241,8 @@ class NetworkSpec:
     @property
     def modalities(self) -> dict[str, tuple[str, ...]]:
         """Names of the inputs of each modality, the later date first."""
-        later = [name.removesuffix(BEFORE) for name in self.inputs]
         return {
-            name: tuple(date for date in (name, name + BEFORE) if date in self.inputs) for name in dict.fromkeys(later)
+            name: tuple(date for date in (name, name + BEFORE) if date in self.inputs) for name in later_dates(self.inputs)
         }
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from eo_keras.errors import BandError, OptionError
@@ -79,6 +79,11 @@ def _view(name: str, number: int) -> str:
         return name
     before = BEFORE if name.endswith(BEFORE) else ""
     return f"{name.removesuffix(BEFORE)}_{number}{before}"
+
+
+def later_dates(names: Iterable[str]) -> list[str]:
+    """Returns the names of inputs without those of earlier dates, each once: `s2`, `s2_before` are `s2`."""
+    return list(dict.fromkeys(name.removesuffix(BEFORE) for name in names))
 
 
 def first_modality(card: DataCard, bands: Sequence[str] | None = None) -> tuple[InputBands, ...]:

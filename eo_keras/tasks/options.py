@@ -110,6 +110,13 @@ class SegmentationOptions:
         help="Segmentation, with `distance_head`: fixed weight of the loss of distances, where that of masks has 1. "
         "Default: both are learned by the tasks' uncertainty (Kendall et al. 2018, arXiv 1705.07115).",
     )
+    stream_weight: float = option(
+        0.0,
+        minimum=0,
+        help="Segmentation, late fusion of several sensors: weight of the loss of each sensor's own mask, where that of "
+        "the joined one has 1, so that each network learns to predict without the others (Wang et al. 2020, arXiv "
+        "1905.12681).",
+    )
     backbone_run: str | None = option(
         None,
         path=True,

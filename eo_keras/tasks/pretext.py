@@ -159,7 +159,7 @@ def network_without_labels(options: TaskOptions, card: DataCard) -> Mapping[str,
     given, default = options.segmentation, SegmentationOptions()
     chosen = {
         field: getattr(given, field)
-        for field in ("loss", "class_weights", "focal_gamma", "distance_head", "distance_weight")
+        for field in ("loss", "class_weights", "focal_gamma", "distance_head", "distance_weight", "stream_weight")
         if getattr(given, field) != getattr(default, field)
     }
     if options.label_smoothing:

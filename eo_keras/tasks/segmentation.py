@@ -28,7 +28,7 @@ from eo_keras.metrics.segmentation import SegmentationScorer
 from eo_keras.plots import classification as plots
 from eo_keras.plots import segmentation as mask_plots
 from eo_keras.records.data_card import DataCard
-from eo_keras.records.inputs import InputBands
+from eo_keras.records.inputs import InputBands, later_dates, parse_inputs
 from eo_keras.records.targets import TARGETS
 from eo_keras.runs.model_card import ModelCard
 from eo_keras.tasks import training_loss
@@ -145,7 +145,7 @@ class Segmentation:
         return None
 
     def network(self, options: TaskOptions, card: DataCard) -> Mapping[str, Any]:
-        """Returns the output stride, for networks that have one, and the head of distance classes."""
+        """Returns the output stride, for networks that have one, the head of distance classes, and further outputs."""
         chosen, fields = options.segmentation, {}
         if models.MODELS[options.model].output_strides:
             fields["output_stride"] = chosen.output_stride
@@ -161,6 +161,16 @@ class Segmentation:
                     "build them with `distance_classes`, or leave `distance_head` out",
                 )
             fields |= {"distance_classes": card.distance.classes, "distance_head": chosen.distance_head}
+        if chosen.stream_weight:
+            if options.fusion not in models.LATE_FUSIONS:
+                raise OptionError(
+                    "stream_weight",
+                    f"{chosen.stream_weight:g} with `fusion={options.fusion or 'early'}`, which has no network for "
+                    "each sensor",
+                    f"a `fusion` out of {', '.join(models.LATE_FUSIONS)}",
+                    "leave it out, or choose one",
+                )
+            fields["stream_logits"] = True
         return fields
 
     def with_distances(self, options: TaskOptions) -> bool:
@@ -183,7 +193,10 @@ class Segmentation:
             focal_gamma=options.segmentation.focal_gamma,
             label_smoothing=options.label_smoothing,
         )
-        mask = segmentation.DenseLoss(chosen, len(card.legend))
+        mask = MaskLoss(segmentation.DenseLoss(chosen, len(card.legend)))
+        if weight := options.segmentation.stream_weight:
+            names = later_dates(one.name for one in parse_inputs(options.bands, card))
+            mask = dataclasses.replace(mask, streams=tuple(names), stream_weight=weight)
         if companion is None:
             return pixel_loss(mask)
         distance = segmentation.DenseLoss(segmentation.DenseLossOptions(), card.distance.classes)
@@ -198,6 +211,8 @@ class Segmentation:
             special.append(f"class weights ({chosen.class_weights})")
         if chosen.predicts_distances:
             special.append("the weighted loss of distances")
+        if chosen.stream_weight:
+            special.append("the weighted losses of single sensors")
         return training_loss.note(options, augmented=chosen.augmentation is not None, special=special)
 
     def validation_scoring(self, inputs: Sequence[InputBands], predicted: Sequence[InputBands]) -> dict[str, Any]:
@@ -325,34 +340,63 @@ class Segmentation:
         return read_mask_predictions(path, scores)
 
 
-def pixel_loss(loss: segmentation.DenseLoss) -> LossFn:
+@dataclasses.dataclass(frozen=True)
+class MaskLoss:
+    """Loss of a mask over all labeled pixels of the global batch, and the weighted ones of each modality's own mask.
+
+    Attributes:
+        loss: the loss of each.
+        streams: names of the modalities whose networks return logits of their own, in the order of the outputs.
+        stream_weight: weight of the loss of each, where that of the joined logits has 1.
+    """
+
+    loss: segmentation.DenseLoss
+    streams: tuple[str, ...] = ()
+    stream_weight: float = 0.0
+
+    def __call__(self, label: tf.Tensor, logits: tf.Tensor, own: Sequence[tf.Tensor]) -> tuple[Any, Any, dict]:
+        """Returns the loss of the joined logits, the weighted sum of the others, and each by its name in the history.
+
+        Args:
+            label: (batch, height, width).
+            logits: the joined ones (batch, height, width, classes).
+            own: those of each modality.
+        """
+        value, parts, others = _over_all(self.loss, label, logits), {}, 0.0
+        for name, one in zip(self.streams, own, strict=True):
+            parts[f"{name}_loss"] = _over_all(self.loss, label, one)
+            others += self.stream_weight * parts[f"{name}_loss"]
+        return value, others, {f"{MASK}_loss": value, **parts} if parts else {}
+
+
+def pixel_loss(mask: MaskLoss) -> LossFn:
     """Returns a loss over all labeled pixels of the global batch; an example of weight 0 is ignored as a whole."""
 
     def step_loss(outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
-        (logits,) = outputs
+        logits, *own = outputs
         label = _counted(label, weight)
-        value = _over_all(loss, label, logits)
-        return _step_loss(value, label, logits)
+        value, others, parts = mask(label, logits, own)
+        return _step_loss(value + others, label, logits, parts)
 
     return step_loss
 
 
-def distance_loss(mask: segmentation.DenseLoss, distance: segmentation.DenseLoss, weights: TaskWeights) -> LossFn:
+def distance_loss(mask: MaskLoss, distance: segmentation.DenseLoss, weights: TaskWeights) -> LossFn:
     """Returns the weighted sum of the losses of masks and distances, each over all labeled pixels of the global batch.
+
+    Losses of each modality's own mask are added as they are: the learned weights are those of the joined one.
 
     Labels are (batch, height, width, 2): class of the mask and distance class, `IGNORE` where it is not known. What is
     predicted correctly is counted of the masks.
     """
 
     def step_loss(outputs: Sequence[tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None) -> StepLoss:
-        logits, distance_logits = outputs
+        logits, distance_logits, *own = outputs
         label, distance_label = (_counted(label[..., place], weight) for place in (0, 1))
-        losses = {
-            MASK: _over_all(mask, label, logits),
-            DISTANCE: _over_all(distance, distance_label, distance_logits),
-        }
-        value = weights.combine(losses, tf.distribute.get_replica_context().num_replicas_in_sync)
-        parts = {f"{name}_loss": loss for name, loss in losses.items()}
+        value, others, parts = mask(label, logits, own)
+        losses = {MASK: value, DISTANCE: _over_all(distance, distance_label, distance_logits)}
+        value = weights.combine(losses, tf.distribute.get_replica_context().num_replicas_in_sync) + others
+        parts |= {f"{name}_loss": loss for name, loss in losses.items()}
         parts |= {f"{name}_weight": tf.cast(one, value.dtype) for name, one in weights.weights().items()}
         return _step_loss(value, label, logits, parts)
 

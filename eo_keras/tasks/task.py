@@ -62,6 +62,7 @@ class TaskOptions(Protocol):
     batch_size: int
     dtype_policy: str
     label_smoothing: float
+    fusion: str | None
     modality_dropout: float
     seed: int
     classification: ClassificationOptions

@@ -33,7 +33,7 @@ REDUCED = {
 EVERY_KIND = ("googlenet", "segnet:late")
 """Reduced builds that together have nearly all that devices share: moments of batch normalization, of all examples and
 of those that have a modality, several inputs, and the losses of classifiers, of auxiliary ones, and of masks and
-distances with the weights of both. Moments of the whole image's mean, losses of masks alone and of images are those of
+distances with the weights of both, and of each modality's own masks. Moments of the whole image's mean, losses of masks alone and of images are those of
 the others."""
 
 DISTANCES = {"segnet": 5, "segnet:early": 5, "segnet:late": 5}
@@ -70,7 +70,7 @@ SEGMENTATION = {
 
 FUSED = {
     "segnet:early": {},
-    "segnet:late": {},
+    "segnet:late": {"stream_logits": True},
     "deeplab_resnet50:early": {},
     "deeplab_resnet50:late": {},
     "deeplab_resnet50:late_learned": {},
@@ -106,13 +106,13 @@ def with_distances(labels):
     return np.stack([labels, distances], axis=-1).astype(np.int32)
 
 
-def mask_loss(weights=None, distance_classes=None):
+def mask_loss(weights=None, distance_classes=None, streams=()):
     """Both kinds of sums: those of pixels, and those of classes that are divided by each other."""
     from eo_keras.losses import segmentation
-    from eo_keras.tasks.segmentation import distance_loss, pixel_loss
+    from eo_keras.tasks.segmentation import MaskLoss, distance_loss, pixel_loss
 
     options = segmentation.DenseLossOptions("cross_entropy+dice")
-    mask = segmentation.DenseLoss(options, CLASSES)
+    mask = MaskLoss(segmentation.DenseLoss(options, CLASSES), streams, 0.5)
     if weights is None:
         return pixel_loss(mask)
     return distance_loss(mask, segmentation.DenseLoss(segmentation.DenseLossOptions(), distance_classes), weights)
@@ -186,7 +186,7 @@ def train(name, arguments, strategy, optimizer):
         companion = TaskWeights(("mask", "distance"), dtype="float64") if name in DISTANCES else None
         loss = tasks.get("classification").loss(options)
         if masked:
-            loss = mask_loss(companion, DISTANCES.get(name))
+            loss = mask_loss(companion, DISTANCES.get(name), tuple(spec.modalities) if spec.stream_logits else ())
         if predicted == 8:
             loss = pretext_task.reconstruction_loss((3, 3, 2))
         elif predicted:

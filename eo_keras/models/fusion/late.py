@@ -2,6 +2,11 @@
 
 Networks of different resolution are joined on the grid of the finest one. Layers that take or return scores of classes
 have other names where the network reconstructs bands: a network of classes never starts from their weights.
+
+The loss of the joined scores teaches a network less, the more the others know: with an optical and a radar image, the
+radar network learns what the optical one leaves over, and is short of a network of radar alone where the optical image
+is missing. So the scores of each can be returned too, for a loss of its own (gradient blending, Wang et al. 2020, CVPR,
+arXiv 1905.12681, section 3, has one for each modality and one for all).
 """
 
 from __future__ import annotations
@@ -14,8 +19,8 @@ import keras
 from keras import layers
 
 from eo_keras.models.fusion.streams import Stream
-from eo_keras.models.layers.factory import LayerFactory
-from eo_keras.models.layers.merging import MeanOfPresent
+from eo_keras.models.layers.factory import LOGITS, STREAM_LOGITS, LayerFactory
+from eo_keras.models.layers.merging import MeanOfPresent, OwnOrJoined
 from eo_keras.models.layers.resize import ResizeLike
 
 
@@ -40,7 +45,7 @@ class Network(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Prediction:
+class Prediction:
     """What the network of one modality predicts: its last features and its scores, on the grid of the finest."""
 
     stream: Stream
@@ -48,8 +53,8 @@ class _Prediction:
     scores: Mapping[str, Any]
 
 
-def late(network: Network, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
-    """Adds a network for each modality, and the mean of the scores of those that are present.
+def late(network: Network, factory: LayerFactory, predictions: Sequence[Prediction]) -> Mapping[str, Any]:
+    """Adds the mean of the scores of the modalities that are present.
 
     Scores and not probabilities are averaged, which is the geometric mean of the probabilities: so a loss of logits
     and a temperature apply as to any network, and a modality that is sure outweighs one that is not.
@@ -57,16 +62,22 @@ def late(network: Network, factory: LayerFactory, streams: Sequence[Stream]) -> 
     Args:
         network: the parts of a network.
         factory: makes the layers after the streams.
-        streams: one for each modality.
+        predictions: one for each modality.
 
     Returns:
         Scores of each head, as `Network.scores` returns them.
     """
-    return _mean_scores(factory, _predictions(network, streams))
+    presences = [one.stream.present for one in predictions]
+    return {
+        name: MeanOfPresent(dtype=factory.exact, name=f"{factory.prefix}mean_{name}")(
+            [one.scores[name] for one in predictions], presences
+        )
+        for name in predictions[0].scores
+    }
 
 
-def late_learned(network: Network, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
-    """Adds a network for each modality, and a convolution of the last features and scores of all.
+def late_learned(network: Network, factory: LayerFactory, predictions: Sequence[Prediction]) -> Mapping[str, Any]:
+    """Adds a convolution of the last features and scores of all modalities.
 
     As Multi3Net fuses its streams (Rudner et al. 2019, AAAI, arXiv 1812.01756): joined, a 3x3 convolution, and 1x1
     scores.
@@ -74,18 +85,18 @@ def late_learned(network: Network, factory: LayerFactory, streams: Sequence[Stre
     Args:
         network: as in `late`.
         factory: likewise.
-        streams: likewise.
+        predictions: likewise.
 
     Returns:
         Scores of each head, as `Network.scores` returns them.
     """
-    x = _joined(factory, _predictions(network, streams), with_scores=True)
+    x = _joined(factory, predictions, with_scores=True)
     name = "joined_bands" if factory.spec.reconstruction else "joined"
     return network.scores(factory, factory.conv_bn_relu(x, network.depth, 3, name, padding="same"))
 
 
-def residual(network: Network, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
-    """Adds a network for each modality, and to the mean of their scores a correction by the last features of all.
+def residual(network: Network, factory: LayerFactory, predictions: Sequence[Prediction]) -> Mapping[str, Any]:
+    """Adds the mean of the scores of all modalities, and a correction by their last features.
 
     Residual correction by three 3x3 convolutions (Audebert, Le Saux & Lefèvre 2018, ISPRS J. 140, arXiv 1711.08681). It
     starts near 0.
@@ -93,13 +104,12 @@ def residual(network: Network, factory: LayerFactory, streams: Sequence[Stream])
     Args:
         network: as in `late`.
         factory: likewise.
-        streams: likewise.
+        predictions: likewise.
 
     Returns:
         Scores of each head, as `Network.scores` returns them; those of the mask, or a reconstruction, are corrected.
     """
     name = "correction3_bands" if factory.spec.reconstruction else "correction3"
-    predictions = _predictions(network, streams)
     x = _joined(factory, predictions, with_scores=False)
     for prefix in ("correction1", "correction2"):
         x = factory.conv_bn_relu(x, network.depth, 3, prefix, padding="same")
@@ -112,31 +122,48 @@ def residual(network: Network, factory: LayerFactory, streams: Sequence[Stream])
         dtype=factory.exact,
         name=factory.prefix + name,
     )(x)
-    scores = dict(_mean_scores(factory, predictions))
+    scores = dict(late(network, factory, predictions))
     first = next(iter(scores))
     scores[first] = layers.Add(dtype=factory.exact, name=f"{factory.prefix}corrected")([scores[first], correction])
     return scores
 
 
-LATE_FUSIONS = {"late": late, "late_learned": late_learned, "residual": residual}
-"""Functions that add the networks of several modalities and return their joined scores, by name of the fusion."""
+_JOINTS = {"late": late, "late_learned": late_learned, "residual": residual}
+"""Functions that join the predictions of several modalities, by name of the fusion."""
 
 
 def joined_scores(network: Network, factory: LayerFactory, streams: Sequence[Stream]) -> Mapping[str, Any]:
-    """Adds networks and their joint, as the specification's fusion says; returns the scores of each head."""
+    """Adds a network for each modality, and their joint as the specification's fusion says.
+
+    Args:
+        network: the parts of a network.
+        factory: makes the layers after the streams.
+        streams: one for each modality.
+
+    Returns:
+        Scores of each head, as `Network.scores` returns them, and where the specification has them those of each
+        modality's own network, `<modality>_stream_logits`: see `OwnOrJoined`.
+    """
     fused = dataclasses.replace(factory, prefix="fusion_")
-    scores = LATE_FUSIONS[factory.spec.fusion](network, fused, streams)
+    predictions = _predictions(network, streams)
+    scores = dict(_JOINTS[factory.spec.fusion](network, fused, predictions))
+    if factory.spec.stream_logits:
+        for one in predictions:
+            own = one.stream.factory
+            scores[f"{own.prefix}{STREAM_LOGITS}"] = OwnOrJoined(
+                dtype=own.exact, name=f"{own.prefix}fusion_own_or_joined"
+            )(one.scores[LOGITS], scores[LOGITS], one.stream.present)
     if network.stride > 1:
         return scores  # Layers of these names interpolate them.
     return {name: layers.Identity(dtype=factory.exact, name=name)(x) for name, x in scores.items()}
 
 
-def _predictions(network: Network, streams: Sequence[Stream]) -> list[_Prediction]:
+def _predictions(network: Network, streams: Sequence[Stream]) -> list[Prediction]:
     """Adds the network of each modality."""
     found = []
     for stream in streams:
         features = network.features(stream)
-        found.append(_Prediction(stream, features, network.scores(stream.factory, features)))
+        found.append(Prediction(stream, features, network.scores(stream.factory, features)))
     finest = next(one.features for one in found if one.stream.ratio == 1)
 
     def resized(one, x, name):
@@ -149,7 +176,7 @@ def _predictions(network: Network, streams: Sequence[Stream]) -> list[_Predictio
         return ResizeLike(ratio, offset, dtype=dtype, name=f"{own.prefix}fusion_resized_{name}")(x, finest)
 
     return [
-        _Prediction(
+        Prediction(
             one.stream,
             resized(one, one.features, "features"),
             {name: resized(one, scores, name) for name, scores in one.scores.items()},
@@ -158,18 +185,7 @@ def _predictions(network: Network, streams: Sequence[Stream]) -> list[_Predictio
     ]
 
 
-def _mean_scores(factory: LayerFactory, predictions: Sequence[_Prediction]) -> Mapping[str, Any]:
-    """Adds the mean of the scores of the modalities that are present, of each head."""
-    presences = [one.stream.present for one in predictions]
-    return {
-        name: MeanOfPresent(dtype=factory.exact, name=f"{factory.prefix}mean_{name}")(
-            [one.scores[name] for one in predictions], presences
-        )
-        for name in predictions[0].scores
-    }
-
-
-def _joined(factory: LayerFactory, predictions: Sequence[_Prediction], with_scores: bool) -> Any:
+def _joined(factory: LayerFactory, predictions: Sequence[Prediction], with_scores: bool) -> Any:
     """Adds the stack of the last features of all modalities, of a missing one 0."""
     tensors = []
     for one in predictions:

@@ -33,6 +33,9 @@ AUXILIARY = "_logits"
 DISTANCE_LOGITS = f"distance{AUXILIARY}"
 """Name of the layer of the logits of distance classes."""
 
+STREAM_LOGITS = f"stream{AUXILIARY}"
+"""End of the names of the layers of the logits of each modality's own network in late fusion."""
+
 DENSE_HEAD = ("aspp_", "decoder_", "fusion_")
 """Beginnings of the names of a segmentation network's layers with weights after its backbone, a prefix left out."""
 

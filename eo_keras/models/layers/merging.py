@@ -32,6 +32,31 @@ class MeanOfPresent(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="eo_keras")
+class OwnOrJoined(keras.layers.Layer):
+    """Scores of one modality's network; of an example in which it is missing the joined ones, without a gradient.
+
+    A loss of the output then has as many pixels as that of the joined scores, and teaches the network by the examples
+    that have the modality alone.
+
+    Call arguments: both scores, of one shape `(batch, height, width, channels)`, and the presence of the modality
+    `(batch, 1, 1, 1)`, 1 or 0.
+    Output shape: that of the scores.
+    """
+
+    def call(self, inputs, joined, present):
+        """Returns the scores."""
+        return ops.where(present > 0, inputs, ops.stop_gradient(joined))
+
+    def compute_output_shape(self, inputs_shape, joined_shape, present_shape):
+        """Returns the shape of the scores."""
+        return inputs_shape
+
+    def get_config(self):
+        """Returns the arguments; Keras reads a dtype policy back only where a layer has this method."""
+        return super().get_config()
+
+
+@keras.saving.register_keras_serializable(package="eo_keras")
 class ChangeOfDates(keras.layers.Layer):
     """Features of the later date, and their difference to those of the earlier one; 0 where the latter is missing.
 

@@ -18,13 +18,13 @@ from eo_keras.models.backbones.resnet import resnet_stages
 from eo_keras.models.backbones.stages import StageBuilder
 from eo_keras.models.backbones.xception import xception_stages
 from eo_keras.models.fusion.attention import attention
-from eo_keras.models.fusion.late import LATE_FUSIONS, joined_scores
+from eo_keras.models.fusion.late import joined_scores
 from eo_keras.models.fusion.streams import Stream, make_streams
 from eo_keras.models.fusion.vfusenet import vfusenet
 from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
 from eo_keras.models.segmentation.heads import add_scores, model_of_scores, segmentation_model
-from eo_keras.models.spec import NetworkSpec
+from eo_keras.models.spec import LATE_FUSIONS, NetworkSpec
 
 BACKBONES: dict[str, Callable[..., list[StageBuilder]]] = {"resnet": resnet_stages, "xception": xception_stages}
 """Functions that return the stages of a backbone, by name."""

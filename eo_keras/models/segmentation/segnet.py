@@ -18,12 +18,12 @@ from typing import Any
 
 import keras
 
-from eo_keras.models.fusion.late import LATE_FUSIONS, joined_scores
+from eo_keras.models.fusion.late import joined_scores
 from eo_keras.models.fusion.streams import Stream, make_streams
 from eo_keras.models.layers.factory import VIRTUAL, LayerFactory
 from eo_keras.models.layers.unpooling import MaxPoolingWithIndices, MaxUnpooling
 from eo_keras.models.segmentation.heads import add_scores, model_of_scores, segmentation_model
-from eo_keras.models.spec import NetworkSpec
+from eo_keras.models.spec import LATE_FUSIONS, NetworkSpec
 
 Blocks = Sequence[tuple[int, int]]
 """Number and channels of the convolutions of each of an encoder's blocks."""

@@ -15,12 +15,12 @@ from typing import Any
 
 import keras
 
-from eo_keras.models.fusion.late import LATE_FUSIONS, joined_scores
+from eo_keras.models.fusion.late import joined_scores
 from eo_keras.models.fusion.streams import Stream, make_streams
 from eo_keras.models.layers.factory import LayerFactory
 from eo_keras.models.layers.resize import RepeatLike
 from eo_keras.models.segmentation.heads import add_scores, model_of_scores, segmentation_model
-from eo_keras.models.spec import NetworkSpec
+from eo_keras.models.spec import LATE_FUSIONS, NetworkSpec
 
 WIDTHS = (64, 128, 256, 512, 1024)
 """Channels of each level, the finest first."""

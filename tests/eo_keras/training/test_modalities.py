@@ -95,6 +95,25 @@ def test_a_sensor_taken_away_is_an_example_without_it(trained, records_dir):
             evaluate.evaluate(run, records, EvaluationOptions(without=without))
 
 
+def test_each_sensors_own_mask_has_a_loss(records_dir, tmp_path):
+    chosen = options(records_dir, tmp_path / "streams", fusion="late", modality_dropout=0.3, epochs=1)
+    chosen = dataclasses.replace(chosen, segmentation=dataclasses.replace(chosen.segmentation, stream_weight=0.5))
+    with figures.undrawn():
+        report = training.train(chosen)
+    (row,) = report.history
+    names = ["mask_loss", "s2_loss", "s1_loss", "height_loss"]
+    assert [name for name in row if name.endswith("_loss") and name != "val_loss"] == names
+    mask, *own = (row[name] for name in names)
+    assert row["loss"] == pytest.approx(mask + 0.5 * sum(own), rel=1e-6)
+    assert len({mask, *own}) == 4
+    run = runs.open_run(chosen.run_dir)
+    assert run.model.output_names == ["probabilities"]
+    early = dataclasses.replace(chosen, fusion="early", run_dir=str(tmp_path / "early"))
+    told = "stream_weight: 0.5 with `fusion=early`, which has no network for each sensor; expected a `fusion` out of late"
+    with pytest.raises(OptionError, match=told):
+        training.train(early, dry_run=True)
+
+
 def test_a_resumed_run_is_the_uninterrupted_one(trained, records_dir, tmp_path):
     steps, chosen = iter(range(9)), options(records_dir, tmp_path / "b", modality_dropout=0.3)
     with figures.undrawn():

@@ -82,6 +82,31 @@ def test_late_fusion_is_the_mean_of_two_networks_logits():
     np.testing.assert_array_equal(found[0][1], found[1][1])
 
 
+@pytest.mark.parametrize("fusion", models.LATE_FUSIONS)
+def test_logits_of_each_network_beside_the_joined_ones(fusion):
+    plain = fused("resnet", fusion, names=PAIR)
+    model = fused("resnet", fusion, names=PAIR, stream_logits=True)
+    image = several_images(PAIR, 32, 32, {"s1": 2})
+    image["s1"][1] = np.nan
+    names = ["logits", "s2_stream_logits", "s1_stream_logits"]
+    assert models.logits_model(model).output_names == names
+    logits, optical, radar = outputs_of(models.logits_model(model), image)
+    for one in (optical, radar):
+        assert one.shape == (2, 32, 32, 4)
+    # A decoder's scores are interpolated by 4.
+    own = inside(model, image, "s2_decoder_scores", "s1_fusion_resized_logits")
+    np.testing.assert_allclose(optical[:, ::4, ::4], own[0], atol=1e-6)
+    np.testing.assert_allclose(radar[0, ::4, ::4], own[1][0], atol=1e-6)
+    np.testing.assert_array_equal(radar[1], logits[1])
+    assert np.abs(radar[0] - logits[0]).max() > 1e-3
+    # Neither weights nor predictions are others.
+    assert [one.path for one in model.weights] == [one.path for one in plain.weights]
+    np.testing.assert_array_equal(outputs_of(model, image)[0], outputs_of(plain, image)[0])
+    inference = models.inference_model(model)
+    assert inference.output_names == ["probabilities"]
+    assert not [layer.name for layer in inference.layers if "stream" in layer.name]
+
+
 @pytest.mark.parametrize("name", ["segnet", "unet"])
 @pytest.mark.parametrize("fusion", ["late", *slow("late_learned", "residual")])
 def test_late_fusions_of_networks_in_full_size(name, fusion, tmp_path):

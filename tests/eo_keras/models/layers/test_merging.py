@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from eo_keras.models.layers.merging import ChangeOfDates, Gate, MeanOfPresent
+from eo_keras.models.layers.merging import ChangeOfDates, Gate, MeanOfPresent, OwnOrJoined
 
 RANDOM = np.random.default_rng(0)
 
@@ -19,6 +19,19 @@ def test_mean_of_those_that_are_present(policy):
     found = MeanOfPresent(dtype=policy)([one, other], [presence(1, 1, 0, 0), presence(1, 0, 1, 0)])
     assert found.shape == (4, 2, 3, 2)
     assert keras.ops.convert_to_numpy(found)[:, 0, 0, 0].astype(float).tolist() == [5, 2, 8, 0]
+
+
+@pytest.mark.parametrize("policy", ["float32", "float64"])
+def test_a_missing_modality_has_the_joined_scores_without_a_gradient(policy):
+    tf = pytest.importorskip("tensorflow")
+    own, joined = (tf.Variable(np.full((2, 2, 3, 2), value, policy)) for value in (2, 8))
+    layer = OwnOrJoined(dtype=policy)
+    with tf.GradientTape() as tape:
+        found = layer(own, joined, presence(1, 0))
+        total = tf.reduce_sum(found * 3)
+    assert found.dtype == policy and keras.ops.convert_to_numpy(found)[:, 0, 0, 0].tolist() == [2, 8]
+    of_own, of_joined = tape.gradient(total, [own, joined], unconnected_gradients="zero")
+    assert of_own.numpy()[:, 0, 0, 0].tolist() == [3, 0] and not of_joined.numpy().any()
 
 
 def test_change_between_dates():
