@@ -1,7 +1,7 @@
 """Models derived from a network: the training model, which returns logits, and the inference model.
 
-A model of `eo_keras.models.build` returns `probabilities` and, if it has auxiliary classifiers, predicts distance classes
-or returns those of each modality's own network, their logits.
+A model of `eo_keras.models.build` returns `probabilities` and, if it has auxiliary classifiers, predicts distance
+classes or returns those of each modality's own network, their logits.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def logits_model(model: keras.Model) -> keras.Model:
     Returns:
         A model from the same input to a list of logits `(batch, num_classes)`, those of the classifier first, then
         those of the auxiliary classifiers; of a segmentation network `(batch, height, width, num_classes)`, in the
-        image's size, then those of the distance classes and of each modality's own network. Keras turns a list of one into the tensor itself when the
-        model is called; `keras.tree.flatten` makes a list of both.
+        image's size, then those of the distance classes and of each modality's own network. Keras turns a list of one
+        into the tensor itself when the model is called; `keras.tree.flatten` makes a list of both.
     """
     logits = next((layer.output for layer in model.layers if layer.name == LOGITS), model.outputs[0])
     return keras.Model(model.input, [logits, *model.outputs[1:]], name=model.name)

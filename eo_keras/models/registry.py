@@ -264,7 +264,8 @@ def build(name: str, spec: NetworkSpec) -> tuple[keras.Model, InitializationRepo
         patch_size, num_classes)` in the size of the finest input, float32 (float64 under that policy), the layer before
         being `logits` of the same shape; a model with auxiliary classifiers returns a list of the probabilities and of
         their logits, `aux1_logits` and so on, one with distance classes of the probabilities and of `distance_logits`,
-        one with logits of each modality's network of these and of `<modality>_stream_logits`; one for reconstruction returns `reconstruction` `(batch, patch_size, patch_size, bands)`, standardized numbers.
+        one with the logits of each modality's network of these and of `<modality>_stream_logits`; one for
+        reconstruction returns `reconstruction` `(batch, patch_size, patch_size, bands)`, standardized numbers.
         And which layers were loaded and which hold random weights.
 
     Raises:

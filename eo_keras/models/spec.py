@@ -242,7 +242,8 @@ class NetworkSpec:
     def modalities(self) -> dict[str, tuple[str, ...]]:
         """Names of the inputs of each modality, the later date first."""
         return {
-            name: tuple(date for date in (name, name + BEFORE) if date in self.inputs) for name in later_dates(self.inputs)
+            name: tuple(date for date in (name, name + BEFORE) if date in self.inputs)
+            for name in later_dates(self.inputs)
         }
 
     @property

@@ -113,8 +113,8 @@ class SegmentationOptions:
     stream_weight: float = option(
         0.0,
         minimum=0,
-        help="Segmentation, late fusion of several sensors: weight of the loss of each sensor's own mask, where that of "
-        "the joined one has 1, so that each network learns to predict without the others (Wang et al. 2020, arXiv "
+        help="Segmentation, late fusion of several sensors: weight of the loss of each sensor's own mask, where that "
+        "of the joined one has 1, so that each network learns to predict without the others (Wang et al. 2020, arXiv "
         "1905.12681).",
     )
     backbone_run: str | None = option(

@@ -436,6 +436,8 @@ def check_resumable(options: TrainingOptions, state: Mapping[str, Any], data_fin
 def _difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
     """Returns the first option that differs, by name, with its two values; within nested ones, theirs."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        inner = next(key for key in now if before.get(key) != now[key])
-        return _difference(inner, before.get(inner), now[inner])
+        # A later version may have options that this one does not know.
+        keys, none = dict.fromkeys([*now, *before]), "(not an option of this version)"
+        inner = next(key for key in keys if before.get(key, none) != now.get(key, none))
+        return _difference(inner, before.get(inner, none), now.get(inner, none))
     return name, before, now

@@ -33,8 +33,8 @@ REDUCED = {
 EVERY_KIND = ("googlenet", "segnet:late")
 """Reduced builds that together have nearly all that devices share: moments of batch normalization, of all examples and
 of those that have a modality, several inputs, and the losses of classifiers, of auxiliary ones, and of masks and
-distances with the weights of both, and of each modality's own masks. Moments of the whole image's mean, losses of masks alone and of images are those of
-the others."""
+distances with the weights of both, and of each modality's own masks. Moments of the whole image's mean, losses of masks
+alone and of images are those of the others."""
 
 DISTANCES = {"segnet": 5, "segnet:early": 5, "segnet:late": 5}
 """Numbers of distance classes that networks predict too."""

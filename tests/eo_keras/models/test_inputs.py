@@ -26,7 +26,11 @@ NAMES = ("s2", "s2_before", "s1")
         (("s2", "s1"), {"fusion": "middle"}, "fusion: 'middle'; expected one of early, late, late_learned"),
         (("s2", "s1"), {"dates": "stacked"}, "dates: 'stacked' for the inputs s2, s1; expected an input named '..._be"),
         (("s2", "s2_before"), {"dates": "both"}, "dates: 'both'; expected one of stacked, siamese"),
-        (NAMES, {"stream_logits": True}, "stream_logits: fusion 'None'; expected classes, and a fusion out of late, late_l"),
+        (
+            NAMES,
+            {"stream_logits": True},
+            "stream_logits: fusion 'None'; expected classes, and a fusion out of late",
+        ),
         (
             NAMES,
             {"stream_logits": True, "fusion": "late", "reconstruction": 8},

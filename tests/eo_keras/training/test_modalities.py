@@ -109,7 +109,9 @@ def test_each_sensors_own_mask_has_a_loss(records_dir, tmp_path):
     run = runs.open_run(chosen.run_dir)
     assert run.model.output_names == ["probabilities"]
     early = dataclasses.replace(chosen, fusion="early", run_dir=str(tmp_path / "early"))
-    told = "stream_weight: 0.5 with `fusion=early`, which has no network for each sensor; expected a `fusion` out of late"
+    told = (
+        "stream_weight: 0.5 with `fusion=early`, which has no network for each sensor; expected a `fusion` out of late"
+    )
     with pytest.raises(OptionError, match=told):
         training.train(early, dry_run=True)
 

@@ -194,3 +194,7 @@ def test_options_that_earlier_versions_stored(short_training, augmentation):
     check_resumable(options, {"options": before, "data_fingerprint": "f"}, "f")
     with pytest.raises(RunError, match="started with `seed=7`, not `seed=1`"):
         check_resumable(options, {"options": before | {"seed": 7}, "data_fingerprint": "f"}, "f")
+    # An option of a later version.
+    later = before | {"optimizer": before["optimizer"] | {"sharpness": 2}}
+    with pytest.raises(RunError, match=r"with `sharpness=2`, not `sharpness=\(not an option of this version\)`"):
+        check_resumable(options, {"options": later, "data_fingerprint": "f"}, "f")
