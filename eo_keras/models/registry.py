@@ -13,7 +13,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from eo_keras.errors import OptionError
-from eo_keras.models.pretrained.catalogue import INCEPTION_V3, RESNET50, RESNET101, VGG16, PretrainedWeights
+from eo_keras.models.pretrained.catalogue import (
+    EFFICIENTNET_LITE0,
+    EFFICIENTNET_LITE1,
+    EFFICIENTNET_LITE2,
+    INCEPTION_V3,
+    RESNET50,
+    RESNET101,
+    VGG16,
+    PretrainedWeights,
+)
 from eo_keras.models.pretrained.stem import check_stem
 from eo_keras.models.spec import DATES, FUSIONS, LATE_FUSIONS, OUTPUT_STRIDES, NetworkSpec
 
@@ -111,11 +120,20 @@ def _unet(description: str, parameters: int, **arguments: object) -> ModelInfo:
 
 
 _RESNET, _XCEPTION = "resnet:build_resnet", "xception:build_xception"
+_LITE = "efficientnet_lite:build_efficientnet_lite"
 
 MODELS: dict[str, ModelInfo] = {
     "resnet50": _classifier("ResNet-50 (He et al. 2015)", 23_581_642, _RESNET, RESNET50, blocks=(3, 4, 6, 3), width=64),
     "resnet101": _classifier(
         "ResNet-101 (He et al. 2015)", 42_625_994, _RESNET, RESNET101, blocks=(3, 4, 23, 3), width=64
+    ),
+    "resnet50_torch": _classifier(
+        "ResNet-50 as torchvision and timm have it, for their checkpoints",
+        23_581_642,
+        _RESNET,
+        blocks=(3, 4, 6, 3),
+        width=64,
+        torch=True,
     ),
     "inception_v3": _classifier(
         "Inception-v3 (Szegedy et al. 2015), padded for small patches",
@@ -127,6 +145,11 @@ MODELS: dict[str, ModelInfo] = {
         "GoogLeNet (Szegedy et al. 2014) with batch normalization and two auxiliary classifiers in training",
         6_005_642,
         "googlenet:build_googlenet",
+    ),
+    "efficientnet_lite0": _classifier("EfficientNet-Lite0 (Tan & Le 2019)", 3_425_834, _LITE, EFFICIENTNET_LITE0),
+    "efficientnet_lite1": _classifier("EfficientNet-Lite1", 4_202_154, _LITE, EFFICIENTNET_LITE1, width=1.0, depth=1.1),
+    "efficientnet_lite2": _classifier(
+        "EfficientNet-Lite2", 4_881_978, _LITE, EFFICIENTNET_LITE2, width=1.1, depth=1.2, dropout=0.3
     ),
     "resnet14": _classifier(
         "small ResNet of one block per stage at half the width, for the demo",
@@ -150,6 +173,13 @@ MODELS: dict[str, ModelInfo] = {
     ),
     "deeplab_resnet101": _deeplab(
         "DeepLabv3+ (Chen et al. 2018) on ResNet-101", 45_808_378, "resnet", RESNET101, blocks=(3, 4, 23, 3), width=64
+    ),
+    "deeplab_efficientnet_lite0": _deeplab(
+        "DeepLabv3+ on EfficientNet-Lite0, of 128 channels, for processors",
+        3_347_098,
+        "efficientnet_lite",
+        EFFICIENTNET_LITE0,
+        depth=128,
     ),
     "deeplab_resnet14": _deeplab(
         "small DeepLabv3+ on resnet14, for processors and the demo",
@@ -281,7 +311,8 @@ def build(name: str, spec: NetworkSpec) -> tuple[keras.Model, InitializationRepo
         model = info(name, spec)
         return model, weights.scratch_report(model)
     bands = {name: image.bands for name, image in spec.inputs.items()}
-    scales = weights.input_scales(spec.weights, bands, spec.stem, info.published)
+    normalizations = {name: image.normalization for name, image in spec.inputs.items()}
+    scales = weights.input_scales(spec.weights, bands, spec.stem, info.published, normalizations)
     inputs = {name: dataclasses.replace(image, scale=scales[name]) for name, image in spec.inputs.items()}
     model = info(name, dataclasses.replace(spec, inputs=inputs))
     return model, weights.load_backbones(model, spec.weights, bands, spec.stems, spec.stem, info.published)

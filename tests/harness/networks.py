@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from eo_keras import models
+from eo_keras.models.backbones.efficientnet_lite import Bottlenecks
 from eo_keras.models.layers.factory import is_head
 from eo_keras.models.layers.unpooling import MaxPoolingWithIndices, MaxUnpooling
 from eo_keras.models.registry import ModelInfo
@@ -17,14 +18,24 @@ RGB = ("B04", "B03", "B02")
 BLOCKS = (("3a", (64, 96, 128, 16, 32, 32)), ("4a", (192, 96, 208, 16, 48, 64)), ("4d", (112, 144, 288, 32, 64, 64)))
 """Of the blocks of a GoogLeNet one, and the two that have auxiliary classifiers."""
 
+SMALL_STAGES = (
+    Bottlenecks(1, 3, 1, 1, 8),
+    Bottlenecks(2, 3, 2, 2, 16),
+    Bottlenecks(2, 5, 2, 2, 24),
+    Bottlenecks(1, 3, 2, 2, 32),
+)
+"""Stages of an EfficientNet-Lite down to a stride of 16."""
+
 REDUCED = {
     "resnet50": {"blocks": (1, 1), "width": 8},
     "inception_v3": {"blocks": (1, 1, 1), "width": 1 / 16},
     "googlenet": {"width": 1 / 16, "table": BLOCKS},
     "compact": {"stem": (4, 6), "widths": (8, 12), "blocks": (1, 2)},
     "xception65": {"middle": 0, "width": 1 / 16},
+    "efficientnet_lite0": {"stages": SMALL_STAGES, "head": 16},
     "deeplab_resnet50": {"blocks": (1, 1, 1, 1), "width": 4, "depth": 8, "low_depth": 4},
     "deeplab_xception65": {"middle": 0, "width": 1 / 16, "depth": 8, "low_depth": 4},
+    "deeplab_efficientnet_lite0": {"stages": SMALL_STAGES, "depth": 8, "low_depth": 4},
     "segnet": {"blocks": ((2, 4), (1, 8), (1, 12))},
     "unet": {"widths": (4, 8, 12)},
 }
@@ -42,6 +53,8 @@ FUSED_INPUTS, FUSED_RATIOS = ("s2", "s2_before", "s1"), {"s1": 2}
 RATES = {
     "inception_v3": {"dropout": 0.2},
     "googlenet": {"aux1_dropout": 0.7, "aux2_dropout": 0.7, "dropout": 0.4},
+    "efficientnet_lite0": {"dropout": 0.2},
+    "deeplab_efficientnet_lite0": {"dropout": 0.1},
     "deeplab_resnet50": {"dropout": 0.1},
     "deeplab_xception65": {"dropout": 0.1},
 }

@@ -3,6 +3,9 @@
 Layer names, layer order, the epsilon of batch normalization and the stride on a block's first 1x1 convolution are those
 of `keras.applications.ResNet50` and `ResNet101`, so that their weights are matched by name. As a backbone of
 segmentation networks it keeps all that, with dilation rates in place of its last strides.
+
+PyTorch's ResNets (torchvision and timm, "v1.5") have the stride on the 3x3 convolution, padded alike on both sides, and
+an epsilon of 1e-5: that is a variant here, for checkpoints of theirs.
 """
 
 from __future__ import annotations
@@ -21,12 +24,20 @@ from eo_keras.models.spec import NetworkSpec
 BATCH_NORM_EPSILON = 1.001e-5
 """Epsilon of batch normalization in `keras.applications`, which its weights need."""
 
+TORCH_EPSILON = 1e-5
+"""Epsilon of batch normalization in PyTorch."""
+
 EXPANSION = 4
 """Ratio of a bottleneck block's output channels to those of its 3x3 convolution."""
 
 
 def build_resnet(
-    spec: NetworkSpec, *, blocks: Sequence[int] = (3, 4, 6, 3), width: int = 64, name: str = "resnet"
+    spec: NetworkSpec,
+    *,
+    blocks: Sequence[int] = (3, 4, 6, 3),
+    width: int = 64,
+    torch: bool = False,
+    name: str = "resnet",
 ) -> keras.Model:
     """Builds a ResNet v1 of bottleneck blocks with random weights.
 
@@ -34,6 +45,7 @@ def build_resnet(
         spec: inputs, classes and how layers compute; without dropout of its own, as in the paper.
         blocks: number of blocks in each stage; the first stage keeps the resolution, each other one halves it.
         width: channels of the stem and of the first stage's 3x3 convolutions; doubled at each stage.
+        torch: whether strides and epsilon are those of PyTorch's ResNets.
         name: name of the model.
 
     Returns:
@@ -45,7 +57,7 @@ def build_resnet(
     """
     factory = LayerFactory(spec)
     image, x = factory.image()
-    _, x = run_stages(resnet_stages(factory, blocks=blocks, width=width), x)
+    _, x = run_stages(resnet_stages(factory, blocks=blocks, width=width, torch=torch), x)
     return factory.classifier(image, x, name)
 
 
@@ -55,6 +67,7 @@ def resnet_stages(
     *,
     blocks: Sequence[int] = (3, 4, 6, 3),
     width: int = 64,
+    torch: bool = False,
 ) -> list[StageBuilder]:
     """Returns the functions that add the stem and each stage; the epsilon of batch normalization is the ResNet's own.
 
@@ -68,17 +81,24 @@ def resnet_stages(
             other outputs.
         blocks: as in `build_resnet`.
         width: likewise.
+        torch: likewise.
     """
-    factory = dataclasses.replace(factory, batch_norm_epsilon=BATCH_NORM_EPSILON)
+    factory = dataclasses.replace(factory, batch_norm_epsilon=TORCH_EPSILON if torch else BATCH_NORM_EPSILON)
 
-    def block(x, filters, strides, rate, project, prefix):
+    def block(x, filters, plan, project, prefix):
         shortcut = x
+        # The stride is on the first convolution of the stage, before the 3x3 one, which so has the next rate.
+        strides = plan.stride if project else 1
         if project:
             shortcut = factory.convolution(x, EXPANSION * filters, 1, f"{prefix}_0_conv", strides)
             shortcut = factory.batch_norm(shortcut, f"{prefix}_0_bn")
-        x = factory.convolution(x, filters, 1, f"{prefix}_1_conv", strides)
+        x = factory.convolution(x, filters, 1, f"{prefix}_1_conv", 1 if torch else strides)
         x = factory.relu(factory.batch_norm(x, f"{prefix}_1_bn"), f"{prefix}_1_relu")
-        x = factory.convolution(x, filters, 3, f"{prefix}_2_conv", padding="same", rate=rate)
+        if torch and project:
+            x = factory.zero_pad(x, plan.rate, f"{prefix}_2_pad")
+            x = factory.convolution(x, filters, 3, f"{prefix}_2_conv", strides, rate=plan.rate)
+        else:
+            x = factory.convolution(x, filters, 3, f"{prefix}_2_conv", padding="same", rate=plan.next_rate)
         x = factory.relu(factory.batch_norm(x, f"{prefix}_2_bn"), f"{prefix}_2_relu")
         x = factory.convolution(x, EXPANSION * filters, 1, f"{prefix}_3_conv")
         x = factory.batch_norm(x, f"{prefix}_3_bn", gamma=factory.last_gamma)
@@ -91,10 +111,7 @@ def resnet_stages(
 
     def stage(place, count, plan, x):
         for number in range(1, count + 1):
-            first = number == 1
-            # The stride is on the first convolution of the stage, before the 3x3 one, which so has the next rate.
-            strides = plan.stride if first else 1
-            x = block(x, width * 2**place, strides, plan.next_rate, first, f"conv{place + 2}_block{number}")
+            x = block(x, width * 2**place, plan, number == 1, f"conv{place + 2}_block{number}")
         return x, x if place == 0 else None
 
     plans = plan_stages([1] + [2] * (len(blocks) - 1), 4, output_stride)

