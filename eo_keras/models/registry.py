@@ -265,8 +265,12 @@ def check(name: str, spec: NetworkSpec) -> None:
     if spec.weights == "imagenet" and not info.imagenet:
         expected = f"one of {', '.join(_with_imagenet())}, or a file"
         raise OptionError("weights", f"there are no ImageNet weights for {name}", expected)
-    if spec.patch_size is not None and spec.patch_size < info.min_patch_size:
-        raise OptionError("patch_size", f"{spec.patch_size} pixels", f"at least {info.min_patch_size}")
+    if spec.input_size is not None and info.task != "classification":
+        found = f"{spec.input_size} for {name}, a {info.task} network"
+        raise OptionError("input_size", found, "a classification network", "leave it out")
+    size = spec.input_size or spec.patch_size
+    if size is not None and size < info.min_patch_size:
+        raise OptionError("patch_size", f"{size} pixels", f"at least {info.min_patch_size}")
     if spec.fusion is not None and spec.fusion not in info.fusions:
         raise OptionError("fusion", f"'{spec.fusion}' for {name}", f"one of {', '.join(info.fusions)}")
     if spec.dates is not None and spec.dates not in info.dates:

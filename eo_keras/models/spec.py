@@ -136,6 +136,8 @@ class NetworkSpec:
         reconstruction: of a segmentation network, the number of bands whose standardized numbers it predicts instead of
             classes, in the size of the finest input: all that it takes, for pre-training, or those of a sensor that it
             does not take; None for classes.
+        input_size: of a classification network, height and width in pixels to which it enlarges its standardized bands
+            before the first convolution; None leaves them as they are.
         auxiliary: whether a network that has auxiliary classifiers for training gets them.
         dropout: fraction of the features dropped in training, before the logits (in a segmentation network before the
             decoder), and before the logits of auxiliary classifiers; None is the architecture's own rate, 0 where its
@@ -167,6 +169,7 @@ class NetworkSpec:
     distance_classes: int | None = None
     distance_head: str = "parallel"
     reconstruction: int | None = None
+    input_size: int | None = None
     auxiliary: bool = True
     dropout: float | None = None
     fusion: str | None = None
@@ -194,6 +197,8 @@ class NetworkSpec:
             raise OptionError("reconstruction", f"{self.reconstruction} bands", "at least 1")
         if self.reconstruction and self.distance_classes is not None:
             raise OptionError("reconstruction", "it is given together with `distance_classes`", "one of them")
+        if self.input_size is not None and self.input_size < (self.patch_size or 1):
+            raise OptionError("input_size", f"{self.input_size} pixels", f"the patches' {self.patch_size} or more")
         if self.stream_logits and (self.reconstruction or self.fusion not in LATE_FUSIONS):
             found = "it is given together with `reconstruction`" if self.reconstruction else f"fusion '{self.fusion}'"
             raise OptionError("stream_logits", found, f"classes, and a fusion out of {', '.join(LATE_FUSIONS)}")

@@ -89,8 +89,8 @@ class Classification:
         return options.classification.image_size(epoch)
 
     def network(self, options: TaskOptions, card: DataCard) -> Mapping[str, Any]:
-        """Returns no arguments."""
-        return {}
+        """Returns the size to which patches are enlarged."""
+        return {"input_size": options.classification.input_size}
 
     def with_distances(self, options: TaskOptions) -> bool:
         """Returns False: images have one class."""

@@ -36,6 +36,12 @@ class ClassificationOptions:
     progressive_epochs: tuple[int, ...] = option(
         (), minimum=1, help="Classification: number of epochs of each of these stages, such as 10,6."
     )
+    input_size: int | None = option(
+        None,
+        minimum=models.MIN_PATCH_SIZE,
+        help="Classification: height and width in pixels to which the model itself enlarges patches, such as 128: "
+        "pretrained networks know larger images. Inference does the same. Default: the patches' own.",
+    )
     aux_weight: float = option(
         0.3,
         minimum=0,
@@ -50,6 +56,9 @@ class ClassificationOptions:
                 f"{len(self.progressive_sizes)} sizes and {len(self.progressive_epochs)} numbers of epochs",
                 "one number of epochs (`progressive_epochs`) for each size",
             )
+        if self.input_size and self.progressive_sizes:
+            found = f"{self.input_size} together with `progressive_sizes`, whose images would be enlarged to it"
+            raise OptionError("input_size", found, "one of them")
 
     def image_size(self, epoch: int) -> int | None:
         """Returns the image size of an epoch, counted from 0; None for the size of the patches."""
@@ -69,6 +78,8 @@ class ClassificationOptions:
             OptionError: if an option does not fit the size.
         """
         self.augmentation.check_size(size, size)
+        if self.input_size is not None and self.input_size < size:
+            raise OptionError("input_size", f"{self.input_size}", f"the patches' {size} or more")
         if too_large := [one for one in self.progressive_sizes if one >= size]:
             raise OptionError("progressive_sizes", f"{too_large[0]}", f"less than the patches' {size}")
         return self

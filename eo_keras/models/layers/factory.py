@@ -104,14 +104,20 @@ class LayerFactory:
         """Returns the model's inputs, and their standardized bands in one tensor.
 
         Of several inputs, a dictionary; their bands are brought to the size of the finest one and stacked (early
-        fusion).
+        fusion). With an input size of the specification, they are interpolated bilinearly to that.
         """
         images, bands = self.images()
         if list(images) == [IMAGE]:
-            return images[IMAGE], bands[IMAGE]
+            return images[IMAGE], self._enlarged(bands[IMAGE])
         finest = self.finest(bands)
         resized = [self.at_finest(x, name, finest) for name, x in bands.items()]
-        return images, self.concatenate(resized, "stacked_inputs", self.exact)
+        return images, self._enlarged(self.concatenate(resized, "stacked_inputs", self.exact))
+
+    def _enlarged(self, x: Any) -> Any:
+        size = self.spec.input_size
+        if size is None:
+            return x
+        return layers.Resizing(size, size, data_format="channels_last", dtype=self.exact, name="enlarged")(x)
 
     def images(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the inputs by name, as records hold them, and their standardized bands by name.

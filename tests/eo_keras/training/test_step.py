@@ -111,6 +111,17 @@ def test_auxiliary_classifiers_count_as_much_as_they_are_told(short_training, tm
     assert not [layer.name for layer in trainer.network.inference.layers if "aux" in layer.name]
 
 
+def test_patches_are_enlarged_in_training_and_in_the_saved_model(short_training, tmp_path):
+    trainer = trainer_of(short_training, tmp_path, classification=ClassificationOptions(input_size=96))
+    for model in (trainer.network.model, trainer.network.inference):
+        assert model.input.shape[1] in (None, 64) and model.get_layer("enlarged").output.shape[1:3] == (96, 96)
+    small = ClassificationOptions(input_size=48)
+    with pytest.raises(OptionError, match="input_size: 48; expected the patches' 64 or more"):
+        trainer_of(short_training, tmp_path / "small", classification=small)
+    with pytest.raises(OptionError, match="input_size: 96 together with `progressive_sizes`"):
+        ClassificationOptions(input_size=96, progressive_sizes=(32,), progressive_epochs=(1,))
+
+
 def test_phases_of_a_run_too_short(short_training, weights_file):
     with pytest.raises(OptionError, match="head_epochs: 3 in a run of 3 epochs"):
         dataclasses.replace(short_training, weights=str(weights_file), head_epochs=3)
