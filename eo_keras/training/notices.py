@@ -40,6 +40,7 @@ def lines(run: Trainer) -> list[str]:
     )
     head, whole = options.head_epochs, options.epochs - options.head_epochs
     first = f": {head} of the head alone, then {whole} of the whole network" if head else ""
+    first = ", all of the head alone" if options.head_only else first
     devices = f"{run.strategy.num_replicas_in_sync} x {options.dtype_policy}"
     if run.worker.count > 1:
         devices += f" on {run.worker.count} workers, of which this is number {run.worker.number + 1}"

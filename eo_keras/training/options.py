@@ -210,6 +210,11 @@ class TrainingOptions:
         "`weights`.",
     )
     head_learning_rate: float = option(0.01, above=0, help="Learning rate of these epochs.")
+    head_only: bool = option(
+        False,
+        help="Whether the head alone is trained, in all epochs and by the schedule, on the features of the weights: a "
+        "linear probe of a classifier, as a quick baseline. Needs `weights`.",
+    )
     frozen_batch_norm: bool = option(
         False,
         help="Whether batch normalization keeps the statistics, gamma and beta of the weights. Needs `weights`.",
@@ -278,9 +283,11 @@ class TrainingOptions:
         if self.head_epochs >= self.epochs:
             found = f"{self.head_epochs} in a run of {self.epochs} epochs"
             raise OptionError("head_epochs", found, "fewer than the run's")
+        if self.head_only and self.head_epochs:
+            raise OptionError("head_epochs", f"{self.head_epochs} together with `head_only`", "one of them")
         if self.weights is not None and self.segmentation.backbone_run is not None:
             raise OptionError("backbone_run", "it is given together with `weights`", "one of them")
-        for name in ("head_epochs", "frozen_batch_norm"):
+        for name in ("head_epochs", "head_only", "frozen_batch_norm"):
             if getattr(self, name) and self.weights is None and self.segmentation.backbone_run is None:
                 raise OptionError(
                     name,

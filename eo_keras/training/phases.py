@@ -51,6 +51,7 @@ class PhaseOptions:
     Attributes:
         epochs: length of the run in epochs.
         head_epochs: number of first epochs that train the head alone.
+        head_only: whether all do, by the optimizer of the whole network.
         head_optimizer: optimizer options of the head epochs.
         optimizer: optimizer options of the epochs after them.
         frozen_batch_norm: whether batch normalization keeps its statistics.
@@ -63,6 +64,7 @@ class PhaseOptions:
     optimizer: OptimizerOptions
     frozen_batch_norm: bool = False
     scale_loss: bool = False
+    head_only: bool = False
 
 
 def make_phases(
@@ -95,6 +97,8 @@ def make_phases(
         )
         return Phase(title, first, steps, schedule, optimizer, variables)
 
+    if options.head_only:
+        return [phase("head", 0, options.epochs, options.optimizer)]
     head = options.head_epochs
     phases = [phase("head", 0, head, options.head_optimizer)] if head else []
     return [*phases, phase("whole", head, options.epochs - head, options.optimizer)]

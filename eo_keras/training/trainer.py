@@ -326,4 +326,5 @@ def _phase_options(options: TrainingOptions) -> phases.PhaseOptions:
         optimizer=options.optimizer,
         frozen_batch_norm=options.frozen_batch_norm,
         scale_loss=options.dtype_policy == "mixed_float16",
+        head_only=options.head_only,
     )

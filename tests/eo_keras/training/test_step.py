@@ -125,3 +125,20 @@ def test_patches_are_enlarged_in_training_and_in_the_saved_model(short_training,
 def test_phases_of_a_run_too_short(short_training, weights_file):
     with pytest.raises(OptionError, match="head_epochs: 3 in a run of 3 epochs"):
         dataclasses.replace(short_training, weights=str(weights_file), head_epochs=3)
+
+
+def test_a_linear_probe_changes_the_head_alone(short_training, weights_file, tmp_path):
+    chosen = {"weights": str(weights_file), "head_only": True}
+    with pytest.raises(OptionError, match="head_only: True without weights"):
+        dataclasses.replace(short_training, head_only=True)
+    with pytest.raises(OptionError, match="head_epochs: 1 together with `head_only`"):
+        dataclasses.replace(short_training, head_epochs=1, **chosen)
+    trainer = trainer_of(short_training, tmp_path, **chosen)
+    (phase,) = trainer.phases
+    assert phase.title == "head" and phase.rate(0, trainer.steps - 1) > phase.rate(trainer.options.epochs - 1, 0)
+    trainer.train_step.enter(phase)
+    model = trainer.network.model
+    before = {one.path: one.numpy() for one in model.weights}
+    trainer.train_step(*next(iter(trainer.data.train.steps_from(0, 1))))
+    changed = [one.path for one in model.weights if not np.array_equal(before[one.path], one.numpy())]
+    assert sorted(changed) == ["logits/bias", "logits/kernel"]
