@@ -38,8 +38,11 @@ ENDPOINT = "serve"
 NEEDS = "import tensorflow, then tensorflow.saved_model.load(folder)"
 """Text of the card on opening an export without this package and Keras."""
 
-TOLERANCE = 1e-5
-"""Largest difference between probabilities of the export and of the Keras model."""
+TOLERANCE = 1e-4
+"""Largest difference between probabilities of the export and of the Keras model.
+
+TensorFlow fuses layers of an export, and single precision rounds otherwise: logits of 20 then differ by some 1e-5.
+"""
 
 _MAX_VERSION = 2**63 - 1
 """Largest version number, an int64 in TensorFlow Serving."""

@@ -131,7 +131,8 @@ def efficientnet_lite_stages(
         filters, rest = scaled(own.filters, width), Stage(1, plan.next_rate, plan.next_rate)
         for number in range(count):
             prefix = f"conv{place + 2}_block{number + 1}"
-            x = _block(factory, x, own, filters, rest if number else plan, prefix, dense)
+            changes = number == 0 and own.stride > 1
+            x = _block(factory, x, own, filters, rest if number else plan, prefix, dense, changes)
         return x, x if place == 1 else None
 
     plans = plan_stages([own.stride for own in stages], 2, output_stride)
@@ -146,7 +147,16 @@ def scaled(filters: int, width: float) -> int:
     return found + DIVISOR if found < 0.9 * exact else found
 
 
-def _block(factory: LayerFactory, x: Any, own: Bottlenecks, filters: int, plan: Stage, prefix: str, dense: bool) -> Any:
+def _block(
+    factory: LayerFactory,
+    x: Any,
+    own: Bottlenecks,
+    filters: int,
+    plan: Stage,
+    prefix: str,
+    dense: bool,
+    changes: bool,
+) -> Any:
     """Adds an inverted bottleneck: expansion, depthwise convolution, and a projection without activation.
 
     Args:
@@ -157,6 +167,7 @@ def _block(factory: LayerFactory, x: Any, own: Bottlenecks, filters: int, plan: 
         plan: stride, and dilation rate of its depthwise convolution.
         prefix: beginning of the names of its layers.
         dense: whether it is of a network of masks, see `_padded`.
+        changes: whether it has a stride, or had one that became a dilation rate: then it has no shortcut.
     """
     shortcut, channels = x, x.shape[-1]
     if own.expansion > 1:
@@ -166,8 +177,7 @@ def _block(factory: LayerFactory, x: Any, own: Bottlenecks, filters: int, plan: 
     x = factory.depthwise(x, own.size, f"{prefix}_depthwise_conv", plan.stride, padding, plan.rate)
     x = _activated(factory, x, f"{prefix}_depthwise")
     x = factory.convolution(x, filters, 1, f"{prefix}_project_conv")
-    # A stage's first block changes the channels.
-    residual = channels == filters
+    residual = channels == filters and not changes
     x = factory.batch_norm(x, f"{prefix}_project_bn", factory.last_gamma if residual else "ones")
     return factory.add([shortcut, x], f"{prefix}_add") if residual else x
 

@@ -5,7 +5,7 @@ import pytest
 
 from eo_keras.errors import OptionError
 from eo_keras.training import distribution
-from tests.harness.replicas import DISTANCES, EVERY_KIND, REDUCED, STEPS
+from tests.harness.replicas import DISTANCES, EVERY_KIND, FUSED, REDUCED, STEPS
 from tests.launch.commands import assert_one_line_error, launch, start
 
 
@@ -35,7 +35,9 @@ def assert_two_train_as_one(folder, *words):
         np.testing.assert_array_equal(two["right"], one["right"], err_msg=name)
         np.testing.assert_allclose(two["metrics"], one["metrics"], rtol=1e-6, err_msg=name)
         np.testing.assert_allclose(two["parts"], one["parts"], rtol=1e-6, err_msg=name)
-        assert one["parts"].shape == (STEPS, 4 if name in DISTANCES else 3 if "translation" in name else 0), name
+        parts = 4 if name in DISTANCES else 3 if "translation" in name else 0
+        parts += 2 if FUSED.get(name, {}).get("stream_logits") else 0
+        assert one["parts"].shape == (STEPS, parts), name
         for kind in ("statistics", "weights", "averages"):
             np.testing.assert_allclose(two[kind], one[kind], rtol=1e-5, atol=1e-6, err_msg=f"{name} {kind}")
         # Moments that stayed at their start would be equal without any synchronization.

@@ -24,7 +24,12 @@ NARROW = {"width": 16, "widths": 8, "stem": 8, "depth": 32, "low_depth": 8}
 REPEATS = {"blocks": 2, "middle": 4}
 """Arguments that say how often a block is repeated, and the most of it: what fails does so at this depth already."""
 
-RATES = {"inception_v3": 0.002, "googlenet": 0.002, "compact": 0.02}
+RATES = {
+    **dict.fromkeys(("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"), 0.01),
+    "inception_v3": 0.002,
+    "googlenet": 0.002,
+    "compact": 0.02,
+}
 """Where 0.05, with momentum, is too much for the first steps, as in networks without shortcuts."""
 
 
