@@ -400,7 +400,7 @@ def test_an_export_that_answers_otherwise_gets_no_name(rgb, tmp_path, monkeypatc
             def other(**request):
                 answers = dict(answer(**request))
                 if fault == "other answers":
-                    return answers | {"probabilities": answers["probabilities"] + 2e-5}
+                    return answers | {"probabilities": answers["probabilities"] + 2 * serving.TOLERANCE}
                 return answers | {"class_name": answers["class_name"][::-1]}
 
             return offered, types.SimpleNamespace(signatures={**loaded.signatures, changed: other})
