@@ -87,7 +87,7 @@ def resnet_stages(
 
     def block(x, filters, plan, project, prefix):
         shortcut = x
-        # The stride is on the first convolution of the stage, before the 3x3 one, which so has the next rate.
+        # Of the stage's first convolution, so that the 3x3 one has the next rate; in PyTorch of the latter.
         strides = plan.stride if project else 1
         if project:
             shortcut = factory.convolution(x, EXPANSION * filters, 1, f"{prefix}_0_conv", strides)

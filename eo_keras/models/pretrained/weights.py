@@ -20,6 +20,7 @@ import numpy as np
 
 from eo_keras.core import inflation
 from eo_keras.errors import SourceError
+from eo_keras.models import graph
 from eo_keras.models.layers.factory import NORMALIZATION, VIRTUAL, is_head
 from eo_keras.models.pretrained import torch_files, torch_names
 from eo_keras.models.pretrained.catalogue import EXTRA, RESNET50, TORCHVISION, PretrainedWeights
@@ -155,7 +156,7 @@ def input_scales(
         return {name: (1.0,) * len(bands) for name, bands in inputs.items()}
     if weights != "imagenet" and torch_files.is_torch_file(path := _checked_path(weights)):
         tensors, prefix, kernel = _torch_network(path)
-        published = _of_channels(path, kernel, published, _moments(inputs, normalizations or {}))
+        published = _of_channels(path, kernel.shape[1], published, _moments(inputs, normalizations or {}))
         return {
             name: tuple(
                 _scale_of(entry.source, published, path) for entry in assign_sources(bands, stem, published.bands)
@@ -439,8 +440,7 @@ def _read(weights: str | os.PathLike, published: PretrainedWeights | None, model
     path = _checked_path(weights)
     if torch_files.is_torch_file(path):
         layers, prefix = _read_torch(path, model)
-        kernel = layers[STEM][0].transpose(3, 2, 0, 1)
-        published = _of_channels(path, kernel, published, _moments_of(model))
+        published = _of_channels(path, layers[STEM][0].shape[2], published, _moments_of(model))
         title = f"{path}{f', {prefix[:-1]}' if prefix else ''} (PyTorch, {len(published.bands)} bands)"
         return _Source(layers, {IMAGE: published.bands}, published, title)
     layers = _read_layers(path)
@@ -497,22 +497,18 @@ def _moments(inputs: Mapping[str, Sequence[str]], normalizations: Mapping[str, N
 
 
 def _moments_of(model: keras.Model) -> _Moments:
-    layers = [layer for layer in model.layers if layer.name.startswith(NORMALIZATION)]
     return {
         band: moments
-        for layer in layers
+        for layer in graph.normalizations(model).values()
         for band, moments in zip(layer.bands, zip(layer.mean, layer.std, strict=True), strict=True)
     }
 
 
-def _of_channels(
-    path: str, kernel: np.ndarray, published: PretrainedWeights | None, moments: _Moments
-) -> PretrainedWeights:
+def _of_channels(path: str, channels: int, published: PretrainedWeights | None, moments: _Moments) -> PretrainedWeights:
     """Returns what the network of a checkpoint takes, by the number of its first kernel's inputs.
 
     Colors as ImageNet's, or all bands of Sentinel-2 as their numbers over 10,000, with the records' own moments.
     """
-    channels = kernel.shape[1]
     if channels == len(RGB_ORDER):
         return published if published is not None and published.application is None else TORCHVISION
     for bands in (_LEVEL_1C, _LEVEL_2A):
