@@ -45,7 +45,7 @@ def real_data():
 def make_run():
     """A function that writes the run folder of an untrained small network, and opens it."""
 
-    def write(folder, dtype, bands, *, legend=None, patch_size=64, policy=None, seed=1, sharpness=3.0):
+    def write(folder, dtype, bands, *, legend=None, patch_size=64, policy=None, seed=1, sharpness=3.0, model=None):
         import numpy as np
 
         from eo_keras import models
@@ -54,18 +54,21 @@ def make_run():
         from eo_keras.records.data_card import StoredImages
         from eo_keras.runs import folder as runs
         from eo_keras.runs import model_card as model_cards
+        from tests.harness import tiny
 
         legend = legend or legends.EUROSAT
         level, spread = (90.0, 35.0) if dtype == "uint8" else (1200.0, 500.0)
         normalisation = models.Normalization((level,) * len(bands), (spread,) * len(bands))
         image = models.ImageInput(tuple(bands), dtype, normalisation, patch_size)
         spec = models.NetworkSpec({models.IMAGE: image}, len(legend), dtype_policy=policy, seed=seed)
-        model, report = models.build("resnet14", spec)
+        tiny.register()
+        name = model or tiny.CLASSIFIER
+        model, report = models.build(name, spec)
         # The features hardly differ between random images, so the weights that tell them apart must be large.
         rng, logits = np.random.default_rng(0), model.get_layer("logits")
         logits.set_weights([rng.normal(0, sharpness, weight.shape) for weight in logits.get_weights()])
         card = model_cards.ModelCard(
-            model="resnet14",
+            model=name,
             task="classification",
             dataset="test",
             data_fingerprint="0" * 64,

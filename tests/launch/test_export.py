@@ -53,7 +53,7 @@ def test_the_command_and_its_example(rgb, tmp_path, capsys):
     )
     assert result.returncode == 0 and result.stderr == "", result
     lines = result.stdout.splitlines()
-    assert lines[0] == "model:   resnet14 on B04,B03,B02, 2,031,082 weights"
+    assert lines[0] == "model:   tiny on B04,B03,B02, 1,926 weights"
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert lines[1] == "temperature: none: launch.evaluate has fitted none"
     assert lines[2] == f"export:  {folder}/1, {size / 1e6:.1f} MB"

@@ -208,7 +208,7 @@ def test_the_command_itself(rgb_run, images, tmp_path):
 
 def test_an_output_of_the_other_task_is_refused(command, rgb_run, images):
     code, _, errors = command(rgb_run, f"--images={images[0]}", "--output_dir=masks")
-    assert code == 2 and "--output: --output_dir is given; expected --output: resnet" in errors, errors
+    assert code == 2 and "--output: --output_dir is given; expected --output: tiny" in errors, errors
     code, _, errors = command(rgb_run, f"--images={images[0]}", "--tta=d4")
     assert code == 2 and "--tta: it does not apply to" in errors, errors
 

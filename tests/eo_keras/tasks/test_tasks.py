@@ -9,14 +9,17 @@ from eo_keras import models, tasks
 from eo_keras.errors import RecordsError, RunError
 from eo_keras.records import targets
 from eo_keras.runs import model_card as model_cards
-from tests.harness import task_names
+from tests.harness import task_names, tiny
 from tests.harness.tasks import check_task
 
 
 @pytest.fixture(scope="module")
 def options_of(short_training, short_tile_training):
     """Options of a short training run of each task."""
-    runs = {"classification": short_training, "segmentation": short_tile_training}
+    runs = {
+        "classification": short_training,
+        "segmentation": dataclasses.replace(short_tile_training, model=tiny.UNET),
+    }
     return {name: dataclasses.replace(options, epochs=2, steps_per_epoch=2) for name, options in runs.items()}
 
 

@@ -44,7 +44,7 @@ def options(records_dir, run_dir, **others):
     tiny.register()
     segmentation = SegmentationOptions(augmentation=CropAugmentation(crop=32))
     chosen = {"epochs": 2, "steps_per_epoch": 3, "batch_size": 4, "bands": BANDS} | others
-    return TrainingOptions(str(records_dir), str(run_dir), model=tiny.SEGMENTER, segmentation=segmentation, **chosen)
+    return TrainingOptions(str(records_dir), str(run_dir), model=tiny.UNET, segmentation=segmentation, **chosen)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_scales_and_mirrored_versions_of_all_inputs(trained, records_dir):
     )
     found = model(image).numpy()
     mirrored = model({name: values[:, :, ::-1] for name, values in image.items()}).numpy()
-    np.testing.assert_allclose(found, mirrored[:, :, ::-1], atol=1e-5)
+    np.testing.assert_allclose(found, mirrored[:, :, ::-1], atol=1e-4)
 
 
 @pytest.fixture(scope="module")

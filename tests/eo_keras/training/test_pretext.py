@@ -35,7 +35,7 @@ def records_dir(tmp_path_factory):
 def options(records_dir, run_dir, **others):
     tiny.register()
     chosen = {
-        "model": tiny.SEGMENTER,
+        "model": tiny.UNET,
         "bands": BANDS,
         "fusion": "early",
         "batch_size": 8,
@@ -51,7 +51,7 @@ def options(records_dir, run_dir, **others):
 
 
 def short(records_dir, run_dir, **others):
-    return options(records_dir, run_dir, **({"epochs": 2, "steps_per_epoch": 3, "fusion": "attention"} | others))
+    return options(records_dir, run_dir, **({"epochs": 2, "steps_per_epoch": 3} | others))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,8 @@ def test_labels_are_not_read_into_the_loss(records_dir, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(records_dir, tmp_path):
-    chosen, steps = short(records_dir, tmp_path / "a"), iter(range(9))
+    chosen = short(records_dir, tmp_path / "a", model=tiny.SEGMENTER, fusion="attention")
+    steps = iter(range(9))
     with figures.undrawn():
         whole = training.train(chosen)
         stopped = dataclasses.replace(chosen, run_dir=str(tmp_path / "b"))
@@ -127,7 +128,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(records_dir, tmp_path):
 def test_a_segmentation_network_starts_from_it(trained, records_dir, tmp_path):
     run, *_ = trained
     lines = []
-    chosen = short(records_dir, tmp_path / "b", fusion="early", pretraining=PretextOptions(), train_fraction=0.5)
+    chosen = short(records_dir, tmp_path / "b", pretraining=PretextOptions(), train_fraction=0.5)
     own = dataclasses.replace(chosen.segmentation, backbone_run=str(run.folder))
     with figures.undrawn():
         # So small a rate that the weights stay where they start.
@@ -137,7 +138,7 @@ def test_a_segmentation_network_starts_from_it(trained, records_dir, tmp_path):
             report=lines.append,
         )
     assert "data:   modal, 16 training examples, kept in memory" in lines
-    assert any("1 layers start from random weights (decoder_scores)" in line for line in lines)
+    assert any("1 layers start from random weights (logits)" in line for line in lines)
     assert "backbone: has seen none of the 4 test examples, compared by pixels" in lines
     after = runs.open_run(tmp_path / "b").model
     assert after.output_shape[-1] == 3
@@ -146,10 +147,8 @@ def test_a_segmentation_network_starts_from_it(trained, records_dir, tmp_path):
     taken = own.keys() & given.keys()
     for path in taken:
         np.testing.assert_allclose(own[path], given[path], atol=1e-6)
-    assert {path.split("/")[0] for path in own.keys() - taken} == {"decoder_scores"}
-    assert {path.split("/")[0] for path in given.keys() - {one.path for one in after.weights}} == {
-        "decoder_reconstruction"
-    }
+    assert {path.split("/")[0] for path in own.keys() - taken} == {"logits"}
+    assert {path.split("/")[0] for path in given.keys() - {one.path for one in after.weights}} == {"reconstruction"}
 
 
 def test_one_that_has_seen_the_test_images_is_refused(trained, tmp_path):

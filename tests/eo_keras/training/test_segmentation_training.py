@@ -114,7 +114,7 @@ def test_models_and_records_of_two_kinds_are_refused(options, records_dir):
 
 
 def test_a_classifier_is_a_backbone_unless_it_has_seen_the_test_tiles(options, records_dir, tmp_path, make_run):
-    run = make_run(tmp_path / "classifier", "uint16", ("B04", "B03", "B02"))
+    run = make_run(tmp_path / "classifier", "uint16", ("B04", "B03", "B02"), model="resnet14")
     with pytest.raises(RunError, match="what it has seen is unknown"):
         training.train(with_backbone(options, run.folder), dry_run=True)
     records = pipelines.RecordDataset(records_dir)

@@ -37,7 +37,7 @@ def records_dir(tmp_path_factory):
 def options(records_dir, run_dir, **others):
     tiny.register()
     chosen = {
-        "model": tiny.SEGMENTER,
+        "model": tiny.UNET,
         "bands": BANDS,
         "batch_size": 8,
         "epochs": 2,

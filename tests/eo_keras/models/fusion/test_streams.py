@@ -33,7 +33,10 @@ def inside(model, image, *names):
     return [np.asarray(one) for one in keras.tree.flatten(found)]
 
 
-@pytest.mark.parametrize(("name", "depth", "width"), [("deeplab_resnet14", 64, 32), ("deeplab_resnet50", 256, 64)])
+@pytest.mark.parametrize(
+    ("name", "depth", "width"),
+    [("deeplab_resnet14", 64, 32), pytest.param("deeplab_resnet50", 256, 64, marks=pytest.mark.slow)],
+)
 def test_parameters(name, depth, width):
     def count(spec):
         return without_weights(models.MODELS[name], name, spec).count_params()
