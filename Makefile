@@ -19,7 +19,8 @@ demo: $(INSTALLED)  ## install and run the whole way on a small generated data s
 docs: $(INSTALLED)  ## the documentation as HTML in build/docs; warnings are errors
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
-test: lint docs  ## lint, documentation, and all but the slow tests, a module on each processor
+test: $(INSTALLED)  ## lint, documentation, and all but the slow tests, a module on each processor
+	$(MAKE) --no-print-directory --jobs=2 lint docs
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test-real: $(INSTALLED)  ## all tests, the slow ones and those on the real data too
