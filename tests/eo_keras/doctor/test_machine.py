@@ -74,7 +74,10 @@ def test_this_environment_has_what_is_declared():
 
 
 @pytest.mark.skipif(doctor.platform.machine() != "x86_64", reason="instructions of x86")
-def test_processors(tmp_path):
+def test_processors(tmp_path, monkeypatch):
+    # Fewer cores for this process than there are would be warned about.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     intel = doctor.processor(machine(tmp_path / "intel", flags=INTEL))
     assert intel[0].what.startswith("Some Processor, ") and WARNING not in levels(intel)
     assert "AVX2, FMA, AVX-512, AVX512_BF16, AMX" in [finding.what for finding in intel]
