@@ -73,11 +73,15 @@ def test_this_environment_has_what_is_declared():
     assert PROBLEM not in levels(doctor.versions() + doctor.gdal())
 
 
-@pytest.mark.skipif(doctor.platform.machine() != "x86_64", reason="instructions of x86")
-def test_processors(tmp_path, monkeypatch):
-    # Fewer cores for this process than there are would be warned about.
+@pytest.fixture
+def eight_cores(monkeypatch):
+    """A machine of eight cores, all of them for this process: fewer would be warned about."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
+
+
+@pytest.mark.skipif(doctor.platform.machine() != "x86_64", reason="instructions of x86")
+def test_processors(eight_cores, tmp_path):
     intel = doctor.processor(machine(tmp_path / "intel", flags=INTEL))
     assert intel[0].what.startswith("Some Processor, ") and WARNING not in levels(intel)
     assert "AVX2, FMA, AVX-512, AVX512_BF16, AMX" in [finding.what for finding in intel]
@@ -89,9 +93,7 @@ def test_processors(tmp_path, monkeypatch):
     assert PROBLEM in levels(old) and any("no AVX:" in finding.what for finding in old)
 
 
-def test_cores_and_memory_of_a_control_group(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+def test_cores_and_memory_of_a_control_group(eight_cores, tmp_path):
     second = {
         "proc/self/cgroup": "0::/some/group\n",
         "sys/fs/cgroup/some/group/cpu.max": "150000 100000\n",

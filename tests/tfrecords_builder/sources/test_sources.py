@@ -30,7 +30,7 @@ def test_eurosat_rgb(rgb_zip, tmp_path, monkeypatch):
 
 def test_eurosat_ms(ms_zip, tmp_path, monkeypatch):
     damaged = in_zip(archives.ms_members(), "EuroSAT_MS/River/River_3.tif")
-    check_source("eurosat_ms", ms_zip, tmp_path, monkeypatch, damaged, beam=False, split="spatial", test_fraction=0.3)
+    check_source("eurosat_ms", ms_zip, tmp_path, monkeypatch, damaged, split="spatial", test_fraction=0.3)
 
 
 def test_ombria(tmp_path, monkeypatch):
