@@ -8,18 +8,20 @@ with ground in common are held out together. Where records tell no place, keys a
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from eo_keras.data import subsets
-from eo_keras.data.folder import PARSE_BATCH, RecordDataset, keys_of, reading, serialized
+from eo_keras.data.folder import PARSE_BATCH, RecordDataset, reading, serialized
 from eo_keras.data.subsets import Holdout
 from eo_keras.errors import OptionError
 from eo_keras.geo.footprints import Footprints, cells, joined, overlapping_pairs, within
-from eo_keras.records import example as records
+from eo_keras.records import example as codec
 from eo_keras.records.data_card import DataCard
 
 BY_KEY = "held out by key"
@@ -95,7 +97,7 @@ def hold_out(folder: RecordDataset, fraction: float, seed: int) -> HoldOut:
     return HoldOut(*sides, name)
 
 
-def fraction_of(folder: RecordDataset, part: Holdout | None, fraction: float, seed: int) -> Holdout:
+def fraction_of(folder: RecordDataset, part: Holdout | None, fraction: float, seed: int) -> Holdout | None:
     """Returns a fraction of a training split's examples; those of a smaller fraction are among those of a larger one.
 
     Args:
@@ -104,21 +106,74 @@ def fraction_of(folder: RecordDataset, part: Holdout | None, fraction: float, se
         fraction: this share of the examples is chosen, above 0 and below 1; at least one.
         seed: another seed gives other examples.
 
+    Returns:
+        The chosen ones; `part` where these are all of it.
+
     Raises:
         RecordsError: if a shard is missing or damaged.
     """
-    batches = serialized(folder.files("train"), part).batch(PARSE_BATCH).map(keys_of)
-    keys = sorted(key.decode() for batch in reading(folder, batches) for key in batch.numpy())
-    order = np.argsort(subsets.draw([f"fraction/{key}" for key in keys], seed), kind="stable")
-    chosen = order[: max(1, round(fraction * len(keys)))]
-    return Holdout(1 - fraction, seed, held_out=False, keys=frozenset(keys[place] for place in chosen))
+    keys = [key for key, _ in _keys_and_labels(folder, part)]
+    chosen = _shuffled("fraction", keys, seed)[: max(1, round(fraction * len(keys)))]
+    return _chosen(chosen, len(keys), part, seed)
+
+
+def of_each_class(folder: RecordDataset, part: Holdout | None, count: int, seed: int) -> Holdout | None:
+    """Returns as many examples of each class of a training split; those of a smaller count are among those of a larger.
+
+    Args:
+        folder: the records, of patches with one class each.
+        part: the part of the split to choose from; None for all of it.
+        count: number of examples of each class.
+        seed: another seed gives other examples.
+
+    Returns:
+        The chosen ones; `part` where these are all of it.
+
+    Raises:
+        OptionError: if a class has fewer.
+        RecordsError: if a shard is missing or damaged.
+    """
+    by_class: dict[int, list[str]] = collections.defaultdict(list)
+    for key, label in _keys_and_labels(folder, part):
+        by_class[label].append(key)
+    for number, name in enumerate(folder.card.legend.class_names):
+        if len(by_class[number]) < count:
+            found = f"{count:,}, but {len(by_class[number]):,} training examples that are not held out show {name}"
+            raise OptionError("train_per_class", found, "at most what every class has")
+    chosen = [key for keys in by_class.values() for key in _shuffled("class", keys, seed)[:count]]
+    return _chosen(chosen, sum(map(len, by_class.values())), part, seed)
+
+
+def _keys_and_labels(folder: RecordDataset, part: Holdout | None) -> Iterator[tuple[str, int]]:
+    """Yields key and label of the examples of a training split; the label of tiles is -1."""
+    spec = {
+        codec.KEY: tf.io.FixedLenFeature([], tf.string),
+        codec.LABEL: tf.io.FixedLenFeature([], tf.int64, default_value=-1),
+    }
+    batches = serialized(folder.files("train"), part).batch(PARSE_BATCH)
+    for batch in reading(folder, batches.map(lambda batch: tf.io.parse_example(batch, spec))):
+        for key, label in zip(batch[codec.KEY].numpy(), batch[codec.LABEL].numpy().tolist(), strict=True):
+            yield key.decode(), label
+
+
+def _shuffled(purpose: str, keys: Iterable[str], seed: int) -> list[str]:
+    """Returns keys in an order that depends on them, purpose and seed alone."""
+    keys = sorted(keys)
+    order = np.argsort(subsets.draw([f"{purpose}/{key}" for key in keys], seed), kind="stable")
+    return [keys[place] for place in order]
+
+
+def _chosen(chosen: Sequence[str], total: int, part: Holdout | None, seed: int) -> Holdout | None:
+    if len(chosen) == total:
+        return part
+    return Holdout(1 - len(chosen) / total, seed, held_out=False, keys=frozenset(chosen))
 
 
 def scan(card: DataCard, paths: Iterable[str]) -> Scanned:
     """Reads keys, image hashes and locations of the examples of shards."""
     keys, digests, cities, crs, transforms = [], [], [], [], []
     for path in paths:
-        for header in records.read_headers(path):
+        for header in codec.read_headers(path):
             keys.append(header.key)
             placed = header.transform is not None and card.targets.per_pixel
             digests.append(b"" if placed else hashlib.blake2b(header.image, digest_size=16).digest())

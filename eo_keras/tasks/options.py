@@ -42,6 +42,12 @@ class ClassificationOptions:
         help="Classification: height and width in pixels to which the model itself enlarges patches, such as 128: "
         "pretrained networks know larger images. Inference does the same. Default: the patches' own.",
     )
+    train_per_class: int | None = option(
+        None,
+        minimum=1,
+        help="Classification: number of training examples of each class that is trained on, of those that are not held "
+        "out, drawn by a hash of key and seed: to measure what few labels give. Fewer are part of more. Default: all.",
+    )
     aux_weight: float = option(
         0.3,
         minimum=0,

@@ -32,6 +32,7 @@ class DataOptions:
         distance: whether training labels hold classes of distances beside those of masks.
         pretext: what is predicted in place of the labels, see `eo_keras.data.pipeline.PipelineOptions`; None for them.
         train_fraction: fraction of the training examples that are left which is trained on.
+        train_per_class: number of these of each class which is trained on; None for all.
     """
 
     batch_size: int
@@ -44,6 +45,7 @@ class DataOptions:
     distance: bool = False
     pretext: Masking | Translation | None = None
     train_fraction: float = 1.0
+    train_per_class: int | None = None
 
 
 class TrainingData:
@@ -93,6 +95,8 @@ class TrainingData:
             kept, held_out, self.validation_name = division.kept, division.held_out, division.name
         if options.train_fraction < 1:
             kept = holdouts.fraction_of(records, kept, options.train_fraction, options.seed)
+        if options.train_per_class:
+            kept = holdouts.of_each_class(records, kept, options.train_per_class, options.seed)
         settings = pipelines.PipelineOptions(
             batch_size=options.batch_size,
             inputs=options.inputs,

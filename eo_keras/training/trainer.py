@@ -296,6 +296,7 @@ def _data_options(options: TrainingOptions, task: TrainingTask, records: pipelin
         distance=task.with_distances(options),
         pretext=options.pretraining.replaces_labels,
         train_fraction=options.train_fraction,
+        train_per_class=options.classification.train_per_class,
     )
 
 

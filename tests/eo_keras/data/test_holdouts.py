@@ -185,3 +185,19 @@ def test_a_smaller_fraction_is_part_of_a_larger_one(rgb_records):
     assert other.keys != sizes[160][1] and records.count("train", other) == 80
     inside = kept.contains(sorted(sizes[records.count("train", kept)][1]))
     assert bool(np.all(inside))
+    # A share that rounds to all of it is all of it.
+    assert holdouts.fraction_of(records, kept, 0.9999, seed=3) is kept
+
+
+def test_as_many_examples_of_each_class_are_chosen(rgb_records):
+    records = RecordDataset(rgb_records)
+    kept = holdouts.hold_out(records, 0.25, seed=3).kept
+    chosen = [holdouts.of_each_class(records, kept, count, seed=3) for count in (2, 5)]
+    assert chosen[0].keys < chosen[1].keys and all(kept.contains(sorted(chosen[1].keys)))
+    data = TrainingDataset(records, PipelineOptions(batch_size=10, seed=1), part=chosen[1])
+    labels = np.concatenate([labels for _, labels in data.epoch(0)])
+    assert np.bincount(labels, minlength=10).tolist() == [5] * 10
+    assert holdouts.of_each_class(records, kept, 5, seed=4).keys != chosen[1].keys
+    with pytest.raises(OptionError, match="train_per_class: 17, but 16 training examples .* show AnnualCrop"):
+        holdouts.of_each_class(records, None, 17, seed=3)
+    assert holdouts.of_each_class(records, None, 16, seed=3) is None
