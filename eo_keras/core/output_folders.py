@@ -18,6 +18,7 @@ import pathlib
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -159,6 +160,11 @@ class OutputFolder:
         """Returns whether a file exists, is listed, and is unchanged."""
         manifest = self.manifest()
         return manifest is not None and self._own(manifest, name) is not None
+
+    def own(self, names: Iterable[str]) -> set[str]:
+        """Returns those of some files that exist, are listed, and are unchanged."""
+        manifest = self.manifest()
+        return set() if manifest is None else {name for name in names if self._own(manifest, name) is not None}
 
     def listed(self) -> list[str]:
         """Returns the paths of all files that the manifest lists, sorted."""
@@ -370,24 +376,45 @@ class OutputFolder:
         Raises:
             StorageError: if the disk is full or the folder may not be written to.
         """
-        target = self.path(name)
-        with files.storage_errors(target):
-            scratch = pathlib.Path(tempfile.mkdtemp(dir=self.scratch(SCRATCH_NAME)))
-            try:
-                temporary = scratch / target.name
-                yield temporary
-                made = {name: temporary}
-                if temporary.is_dir():
-                    inner = sorted(path for path in temporary.rglob("*") if path.is_file())
-                    made = {f"{name}/{path.relative_to(temporary).as_posix()}": path for path in inner}
-                    self._make_way(name)
-                entries = {inner: entry or Written.of_file(path) for inner, path in made.items()}
-                self._list(entries)
+        with self.new_paths() as paths, paths.path(name, entry) as temporary:
+            yield temporary
+
+    @contextlib.contextmanager
+    def new_paths(self, seconds: float = 0.0) -> Iterator[NewPaths]:
+        """Yields temporary paths for many new files, which get their names in groups; local folders alone.
+
+        The manifest is written once a group: once a file, the time of a folder would grow by the square of its files.
+
+        Args:
+            seconds: finished files get their names after so long, and at the end, after an error too.
+
+        Raises:
+            StorageError: if the disk is full or the folder may not be written to.
+        """
+        with files.storage_errors(self.folder):
+            paths = NewPaths(self, self.scratch(SCRATCH_NAME), seconds)
+        try:
+            yield paths
+        finally:
+            paths.publish()
+
+    def _publish(self, made: Mapping[str, tuple[pathlib.Path, Written | None]]) -> None:
+        """Lists finished files and folders, and moves them to their names."""
+        entries: dict[str, Written] = {}
+        for name, (temporary, entry) in made.items():
+            inside = {name: temporary}
+            if temporary.is_dir():
+                found = sorted(path for path in temporary.rglob("*") if path.is_file())
+                inside = {f"{name}/{path.relative_to(temporary).as_posix()}": path for path in found}
+                self._make_way(name)
+            entries |= {inner: entry or Written.of_file(path) for inner, path in inside.items()}
+        self._list(entries)
+        for name, (temporary, _) in made.items():
+            target = self.path(name)
+            with files.storage_errors(target):
                 files.make_folder(target.parent)
                 os.replace(temporary, target)
-                self._wrote(entries)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+        self._wrote(entries)
 
     def link(self, source: str, name: str) -> None:
         """Gives a file of the folder a second name, by a link or, where there are no links, by a copy."""
@@ -573,6 +600,53 @@ class OutputFolder:
         """Returns the warnings so far, and removes them."""
         taken, self.warnings = self.warnings, []
         return taken
+
+
+class NewPaths:
+    """Temporary paths of files that get their names in groups, see `OutputFolder.new_paths`.
+
+    Args:
+        output: the folder.
+        scratch: its folder of unfinished files.
+        seconds: time after which finished files get their names.
+    """
+
+    def __init__(self, output: OutputFolder, scratch: pathlib.Path, seconds: float):
+        self._output, self._scratch, self._seconds = output, scratch, seconds
+        self._made: dict[str, tuple[pathlib.Path, Written | None]] = {}
+        self._last = time.monotonic()
+
+    @contextlib.contextmanager
+    def path(self, name: str, entry: Written | None = None) -> Iterator[pathlib.Path]:
+        """Yields a temporary path for a new file or folder; what an error leaves there is dropped.
+
+        Args:
+            name: the name that it gets.
+            entry: the entry of the file, where it is known before.
+        """
+        target = self._output.path(name)
+        with files.storage_errors(target):
+            folder = pathlib.Path(tempfile.mkdtemp(dir=self._scratch))
+            try:
+                yield folder / target.name
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        self._made[name] = (folder / target.name, entry)
+        if time.monotonic() - self._last >= self._seconds:
+            self.publish()
+
+    def publish(self) -> None:
+        """Gives all finished files their names."""
+        made, self._made = self._made, {}
+        try:
+            if made:
+                with files.storage_errors(self._output.folder):
+                    self._output._publish(made)
+        finally:
+            for temporary, _ in made.values():
+                shutil.rmtree(temporary.parent, ignore_errors=True)
+            self._last = time.monotonic()
 
 
 def _is_beside(name: str) -> bool:

@@ -47,6 +47,9 @@ TABLE_NAME = "predictions.csv"
 _TAG = "PREDICTED_FROM"
 """Tag of a mask with what it was made of, by which it is known when the command is called again."""
 
+_PUBLISH_SECONDS = 5.0
+"""Time after which finished masks get their names: what a process that is killed loses."""
+
 _NO_PLACE = Grid("", (1.0, 0.0, 0.0, 0.0, -1.0, 0.0), 0, 0)
 """Grid of images without a place on the ground: their pixels."""
 
@@ -404,35 +407,39 @@ def write_masks(
     output, done, kept = OutputFolder(folder, KIND, StorageError), 0, 0
     total = sum(height * width for height, width in job.sizes)
     legend, pixels = job.card.legend, np.zeros((len(job.places), len(job.card.legend) + 1), np.int64)
+    names = [f"{place.name}.tif" for place in job.places]
     with output.held(overwrite=overwrite, writes=_names(job)):
-        for number, (place, size) in enumerate(zip(job.places, job.sizes, strict=True)):
-            name = f"{place.name}.tif"
-            stamps = {modality: scenes.stamp(os.fspath(path)) for modality, path in place.files.items()}
-            tag = json.dumps({**origin, "images": stamps}, sort_keys=True)
-            if output.is_own(name) and _tag(output.path(name)) == tag:
-                kept, done = kept + 1, done + size[0] * size[1]
-            else:
-                if output.lists(name) and not overwrite:
+        # The manifest holds a line a mask: it is read once, and written now and then.
+        listed, own = set(output.listed()), output.own(names)
+        with output.new_paths(_PUBLISH_SECONDS) as paths:
+            for number, (name, place, size) in enumerate(zip(names, job.places, job.sizes, strict=True)):
+                stamps = {modality: scenes.stamp(os.fspath(path)) for modality, path in place.files.items()}
+                tag = json.dumps({**origin, "images": stamps}, sort_keys=True)
+                if name in own and _tag(output.path(name)) == tag:
+                    pixels[number] = _count(output.path(name), len(legend))
+                    kept, done = kept + 1, done + size[0] * size[1]
+                    continue
+                if name in listed and not overwrite:
                     raise StorageError(
                         output.path(name),
                         "it is a mask of other images of that name, or by another model",
                         "a folder of masks by this model, or a new one",
                         "replace it by `overwrite`, or choose another folder",
                     )
-                with (
-                    output.new_path(name) as temporary,
-                    _rows_of(model, job, place, batch_size) as (grid, rows),
-                    _MaskFile(temporary, grid, legend, tag) as file,
-                ):
-                    for here, classes, _ in rows:
-                        file.write(here, classes)
-                        done += classes.size
-                        if progress:
-                            progress(STAGE, done, total)
-            pixels[number] = _count(output.path(name), len(legend))
+                with paths.path(name) as temporary:
+                    with (
+                        _rows_of(model, job, place, batch_size) as (grid, rows),
+                        _MaskFile(temporary, grid, legend, tag) as file,
+                    ):
+                        for here, classes, _ in rows:
+                            file.write(here, classes)
+                            done += classes.size
+                            if progress:
+                                progress(STAGE, done, total)
+                    pixels[number] = _count(temporary, len(legend))
         output.write({TABLE_NAME: _table(job, legend, pixels)})
-        paths = tuple(pathlib.Path(output.path(f"{place.name}.tif")) for place in job.places)
-        return MasksReport(paths, kept, pixels, tuple(output.take_warnings()))
+        written = tuple(pathlib.Path(output.path(name)) for name in names)
+        return MasksReport(written, kept, pixels, tuple(output.take_warnings()))
 
 
 def _table(job: MaskJob, legend: Legend, pixels: np.ndarray) -> bytes:

@@ -33,6 +33,28 @@ def test_a_manifest_lists_what_was_written(ours):
     assert set(contents(ours)) == {"a.txt", "deep/b.txt", "model/c.pb", MANIFEST_NAME}
 
 
+def test_many_files_get_their_names_together_and_an_error_loses_none_that_was_finished(tmp_path):
+    folder, stages = folder_of(tmp_path / "f"), []
+
+    def there():
+        return sorted(path.name for path in (tmp_path / "f").glob("*.txt")), folder.listed()
+
+    with pytest.raises(ZeroDivisionError), folder.held(), folder.new_paths(3600) as paths:
+        for name in ("a.txt", "b.txt", "c.txt"):
+            with paths.path(name) as temporary:
+                temporary.write_bytes(name.encode())
+                stages.append(there())
+                assert name != "c.txt" or 1 / 0
+    assert stages == [([], [])] * 3 and there() == (["a.txt", "b.txt"], ["a.txt", "b.txt"])
+    assert contents(tmp_path / "f")["b.txt"] == b"b.txt" and folder.foreign() == []
+    with folder.held(), folder.new_paths() as paths:
+        assert folder.own(["a.txt", "c.txt"]) == {"a.txt"}
+        for name in ("a.txt", "c.txt"):
+            with paths.path(name) as temporary:
+                temporary.write_bytes(b"again")
+            assert name in there()[0] and (tmp_path / "f" / name).read_bytes() == b"again"
+
+
 def test_clearing_removes_what_is_listed_and_nothing_else(ours, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
