@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from benchmarks import campaign_plan, campaign_scores, harness
+from benchmarks import campaign_curve, campaign_plan, campaign_scores, harness
 from benchmarks.campaign_plan import EVALUATED, INTERRUPTED, TRAINED, Plan, PlannedRun
 from eo_keras.core import files
 from eo_keras.errors import EOKerasError, OptionError
@@ -94,6 +94,8 @@ def collect(plan: Plan, planned: Sequence[PlannedRun], output: pathlib.Path, res
     """
     found = campaign_scores.results(plan, campaign_plan.complete(planned), resamples)
     files.write_json(output, found)
+    if plan.curve:
+        files.write_bytes(output.parent / campaign_plan.CURVE_NAME, campaign_curve.curve_png(plan, found))
     listed = ", ".join(f"{row['name']} {','.join(map(str, row['seeds']))}" for row in found["rows"]) or "none yet"
     app.say(f"{output}: rows and seeds {listed}")
 

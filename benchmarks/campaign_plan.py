@@ -4,6 +4,7 @@ docs/results/campaigns/NAME/
   plan.json      see `Plan`
   flags.txt      flags of launch.train that all runs have in common
   results.json   written by benchmarks.campaign
+  curve.png      likewise, of a plan that says `curve`
   threshold.json, maps.png   shown on the page where they are there
 """
 
@@ -32,7 +33,7 @@ from eo_keras.training.options import TrainingOptions, check_resumable
 from eo_keras.training.validate import validate
 from launch import app, evaluate, flag_files, options, sweep
 
-PLAN_NAME, FLAGS_NAME, RESULTS_NAME = "plan.json", "flags.txt", "results.json"
+PLAN_NAME, FLAGS_NAME, RESULTS_NAME, CURVE_NAME = "plan.json", "flags.txt", "results.json", "curve.png"
 SPLIT = "test"
 EACH_REMOVED = "--each_removed"
 
@@ -60,8 +61,10 @@ class Row:
         records_dir: its records folder where that is not the plan's.
         seeds: its seeds where it has not all of the plan's.
         flagfile: name of the file in the plan's folder that holds its common flags.
+        best_known: what others have reached, and who.
         reach: value that the first score of the plan should reach.
         goal: a higher one that is hoped for.
+        earlier: names of runs in docs/results that were made before the plan, of other seeds; they count to its mean.
     """
 
     name: str
@@ -72,8 +75,10 @@ class Row:
     records_dir: str = ""
     seeds: Sequence[int] = ()
     flagfile: str = FLAGS_NAME
+    best_known: str = ""
     reach: float | None = None
     goal: float | None = None
+    earlier: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +114,9 @@ class Plan:
         unit: what the bootstrap draws.
         places: regular expression that finds, in the key of a tile, the name of what it shows; tiles of equal names are
             drawn together. Empty: what the evaluation says, which is the ground where that is known, else each tile.
+        block_km: patches in one block of land of this edge are drawn together, in kilometers; 0 for each by itself.
+        curve: name of the flag over whose values the first score is drawn; rows that differ in it alone are one line,
+            called by the part of their titles before the last comma.
     """
 
     folder: pathlib.Path
@@ -123,6 +131,8 @@ class Plan:
     folds: int = 0
     unit: str = "tiles"
     places: str = ""
+    block_km: float = 0.0
+    curve: str = ""
 
     def rows_of(self, seed: int) -> list[Row]:
         """Returns the rows that have runs of a seed."""
@@ -157,6 +167,8 @@ def _check(plan: Plan, path: pathlib.Path) -> None:
     for what, values in (("row", names), ("seed", list(plan.seeds))):
         if not values or len(set(values)) < len(values):
             raise PlanError(path, f"the {what}s {', '.join(map(str, values)) or 'are none'}", f"each {what} once")
+    if plan.curve and (lacking := [row.name for row in plan.rows if row.scored and plan.curve not in row.flags]):
+        raise PlanError(path, f"the row '{lacking[0]}' has no {plan.curve}", "a value of `curve` in every row")
     if bad := [name for name in names if not _NAME.fullmatch(name)]:
         raise PlanError(path, f"the row '{bad[0]}'", "letters, digits, '_' and '.'")
     if bad := [side for pair in plan.compare for side in (pair.first, pair.second) if sides(side)[0] not in names]:

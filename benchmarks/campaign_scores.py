@@ -7,6 +7,7 @@ Patches are tiles of one pixel.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -23,13 +24,15 @@ from eo_keras.core import files
 from eo_keras.errors import RunError
 from eo_keras.evaluation import report
 from eo_keras.evaluation.report import StoredEvaluation
-from eo_keras.metrics import estimate, segmentation
+from eo_keras.metrics import by_location, estimate, segmentation
 from eo_keras.metrics.comparison import holm
 from eo_keras.metrics.estimate import FEWEST, RESAMPLES, SEED, Estimate
 from eo_keras.metrics.outcomes import Paired, PlaceOutcomes
 from eo_keras.metrics.scores import Scores
+from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
+from tfrecords_builder.splits.spatial import EQUAL_AREA_CRS
 
 SCHEMA = 1
 
@@ -89,7 +92,33 @@ def of_counts(names: Sequence[str], class_names: Sequence[str]) -> Callable[...,
     return compared
 
 
-def counts_of(stored: StoredEvaluation, names: Sequence[str], places: str, resamples: int) -> PlaceOutcomes:
+def blocks_of(degrees: np.ndarray, block_km: float) -> np.ndarray:
+    """Returns column and row, int64 (N, 2), of the blocks of land that places (N, 2), in degrees, lie in."""
+    from rasterio.warp import transform
+
+    x, y = transform("EPSG:4326", EQUAL_AREA_CRS, degrees[:, 0], degrees[:, 1])
+    return np.floor(np.stack([x, y], axis=-1) / (1000 * block_km)).astype(np.int64)
+
+
+def block_names(records_dir: str, keys: Sequence[str], block_km: float) -> dict[str, str]:
+    """Returns the block of land, by key, of patches of a split test.
+
+    Raises:
+        RunError: if the place of one is not known.
+    """
+    found = by_location.read_locations(records_dir, cards.read_data_card(records_dir), SPLIT, keys)
+    if found is None or not found.known.all():
+        raise RunError(records_dir, "not all patches have a place", "georeferenced patches, for `block_km` of a plan")
+    return {key: f"{x}/{y}" for key, (x, y) in zip(keys, blocks_of(found.degrees, block_km).tolist(), strict=True)}
+
+
+def counts_of(
+    stored: StoredEvaluation,
+    names: Sequence[str],
+    places: str,
+    resamples: int,
+    blocks: Callable[[Sequence[str]], Mapping[str, str]] | None = None,
+) -> PlaceOutcomes:
     """Returns the counts of each tile or patch of an evaluation.
 
     Args:
@@ -97,6 +126,7 @@ def counts_of(stored: StoredEvaluation, names: Sequence[str], places: str, resam
         names: the scores that are compared.
         places: see `Plan.places`.
         resamples: number of resamples.
+        blocks: gives the block of land of each of some keys; those of one block are drawn together.
     """
     scores, predictions = stored.scores, stored.predictions
     compared = of_counts(names, scores.class_names)
@@ -112,6 +142,8 @@ def counts_of(stored: StoredEvaluation, names: Sequence[str], places: str, resam
         if lacking := [key for key, match in found.items() if match is None]:
             raise RunError(stored.folder, f"no place is found in the key {lacking[0]}", f"keys that match {places}")
         outcomes = dataclasses.replace(outcomes, places={key: match[0] for key, match in found.items()})
+    if blocks is not None:
+        outcomes = dataclasses.replace(outcomes, places=blocks(outcomes.keys))
     return dataclasses.replace(outcomes, compared=compared)
 
 
@@ -170,8 +202,15 @@ def group_runs(plan: Plan, members: Sequence[PlannedRun], resamples: int = RESAM
                 of_name(one.scores, score)
             stored.setdefault(name, []).append(one)
     names = list(dict.fromkeys([*plan.scores, *(score for pair in plan.compare for score in pair.scores)]))
+
+    def counts(one: StoredEvaluation, run: PlannedRun) -> PlaceOutcomes:
+        blocks = None
+        if plan.block_km:
+            blocks = functools.partial(block_names, run.training.options.records_dir, block_km=plan.block_km)
+        return counts_of(one, names, plan.places, resamples, blocks)
+
     outcomes = {
-        name: joined([counts_of(one, names, plan.places, resamples) for one in all_folds], apart=True)
+        name: joined([counts(one, run) for one, run in zip(all_folds, members, strict=True)], apart=True)
         for name, all_folds in stored.items()
     }
     return Group(members, stored, outcomes)
@@ -275,9 +314,19 @@ def _run(plan: Plan, seed: int, run: PlannedRun, group: Group, place: int) -> di
         "images_per_second": statistics.median(one["images_per_second"] for one in history),
         "data_fingerprint": card.data_fingerprint,
         "model_sha256": group.stored[SPLIT][place].metrics["model_sha256"],
+        **_calibration(group.stored[SPLIT][place].scores),
         "environment": {name: environment[name] for name in ("processors", "platform", "versions")},
         "evaluations": evaluations,
     }
+
+
+def _calibration(scores: Scores) -> dict[str, Any]:
+    """Returns the expected calibration error before and after a temperature was fitted, where one was."""
+    found = scores.sections.get("calibration") or {}
+    if found.get("temperature") is None:
+        return {}
+    before, after = (found["split"][when]["expected_calibration_error"] for when in ("before", "after"))
+    return {"calibration": {"temperature": found["temperature"], "before": before, "after": after}}
 
 
 def _score(groups: Mapping[int, Group], evaluation: str, score: str) -> dict[str, Any] | None:

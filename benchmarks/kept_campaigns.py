@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.campaign_plan import PLAN_NAME, RESULTS_NAME, SPLIT, sides
-from benchmarks.kept_runs import read, repeat, table, threshold, threshold_command
+from benchmarks.campaign_plan import CURVE_NAME, PLAN_NAME, RESULTS_NAME, SPLIT, sides
+from benchmarks.kept_runs import Run, read, repeat, table, threshold, threshold_command
 from eo_keras.core.number_format import ABSENT
 from eo_keras.evaluation.comparison_report import p_text
 from eo_keras.metrics.metric import Metric, metric_of
@@ -35,6 +36,8 @@ def section(folder: pathlib.Path) -> list[str]:
     if beside := threshold(folder):
         lines += ["", *beside]
     lines += _evaluations(plan, found) + _comparisons(plan, found)
+    if (folder / CURVE_NAME).is_file():
+        lines += ["", f"![{_title(plan['scores'][0])} by {plan['curve']}: {plan['title']}]({where}/{CURVE_NAME})"]
     if (folder / _IMAGE_NAME).is_file():
         lines += ["", f"![Test tiles, true masks and predictions of {plan['title']}]({where}/{_IMAGE_NAME})"]
     return lines + repeat(
@@ -82,11 +85,10 @@ def _flags(row: Mapping[str, Any]) -> str:
 
 def _rows(plan: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     first, rows = plan["scores"][0], []
-    aims = {row["name"]: row for row in plan["rows"] if row.get("reach") is not None}
+    calibrated = any("calibration" in run for row in found["rows"] for run in row["runs"])
     for row in found["rows"]:
         scores = row["evaluations"][SPLIT]
         each = scores[first]["values"] if scores[first] else []
-        aim = [_aim(_metric(first), aims.get(row["name"]), scores[first])] if aims else []
         rows.append(
             (
                 row["title"],
@@ -94,25 +96,74 @@ def _rows(plan: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
                 f"{row['parameters']:,}",
                 *(_cell(name, scores[name]) for name in plan["scores"]),
                 ", ".join(_metric(first).show(value) for value in each),
-                *aim,
+                *([_calibration(row)] if calibrated else []),
                 f"{row['hours']:.2f}",
                 f"{row['images_per_second']:.1f}",
             )
         )
     scores = [_title(name) for name in plan["scores"]]
     columns = ["row", "flags", "weights", *scores, f"{scores[0]}, each seed", "hours a run", "images/s in training"]
-    columns[-2:-2] = ["to reach"] if aims else []
+    columns[-2:-2] = ["calibration error, after a temperature"] if calibrated else []
     return table(columns, rows, 2)
 
 
-def _aim(metric: Metric, row: Mapping[str, Any] | None, one: Mapping[str, Any] | None) -> str:
-    """Returns what a row's mean should reach, and whether it does."""
-    if row is None or one is None:
+def _calibration(row: Mapping[str, Any]) -> str:
+    """Returns the mean expected calibration error of a row's runs before and after a temperature was fitted."""
+    fitted = [run["calibration"] for run in row["runs"] if "calibration" in run]
+    if not fitted:
+        return ABSENT
+    before, after = (statistics.fmean(one[when] for one in fitted) for when in ("before", "after"))
+    return f"{before:.2%}, {after:.2%}"
+
+
+def figures(folder: pathlib.Path, runs: Mapping[str, Run]) -> list[tuple[str, ...]]:
+    """Returns the figures to reach of all plans: figure, best known, to reach, reached here, and the outcome.
+
+    Args:
+        folder: docs/results.
+        runs: single runs in it, by name.
+    """
+    rows = []
+    for path in sorted((folder / "campaigns").glob(f"*/{PLAN_NAME}")):
+        plan, results = read(path), path.parent / RESULTS_NAME
+        found = {row["name"]: row for row in read(results)["rows"]} if results.is_file() else {}
+        metric = _metric(plan["scores"][0])
+        for row in (row for row in plan["rows"] if row.get("best_known")):
+            one = found[row["name"]]["evaluations"][SPLIT][plan["scores"][0]] if row["name"] in found else None
+            earlier = [runs[name].scores[plan["scores"][0]] for name in row.get("earlier", ())]
+            values = [each.value for each in earlier] + (one["values"] if one else [])
+            left = len(row.get("seeds") or plan["seeds"]) - (len(one["values"]) if one else 0)
+            here = ""
+            if len(values) == 1:
+                ends = (one["low"], one["high"]) if one else earlier[0].ends
+                here = f"**{metric.show(values[0])}** ({metric.show_interval(ends)})"
+            elif values:
+                listed = ", ".join(map(metric.show, values))
+                here = f"**{metric.show(statistics.fmean(values))}**, mean of {len(values)} seeds ({listed})"
+            state = _state(row, values)
+            if values and left:
+                state += f"; {left} of {left + len(values)} seeds open"
+            rows.append((row["title"], row["best_known"], _aim(metric, row), here, state))
+    return rows
+
+
+def _aim(metric: Metric, row: Mapping[str, Any]) -> str:
+    if row.get("reach") is None:
         return ""
+    return metric.show(row["reach"]) + (f", the goal {metric.show(row['goal'])}" if row.get("goal") else "")
+
+
+def _state(row: Mapping[str, Any], values: Sequence[float]) -> str:
+    """Returns whether the mean of a row is what it should be."""
+    if not values:
+        return "open"
+    if row.get("reach") is None:
+        return "measured"
     # As printed.
-    mean, goal = round(one["mean"], 4), row.get("goal")
-    outcome = "goal reached" if goal and mean >= goal else "reached" if mean >= row["reach"] else "missed"
-    return f"{metric.show(row['reach'])}{f', the goal {metric.show(goal)}' if goal else ''}: {outcome}"
+    mean = round(statistics.fmean(values), 4)
+    if row.get("goal") and mean >= row["goal"]:
+        return "goal reached"
+    return "reached" if mean >= row["reach"] else "missed"
 
 
 def _evaluations(plan: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

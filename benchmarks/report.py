@@ -3,18 +3,18 @@
 A run is a folder docs/results/NAME (of patches) or docs/results/maps/NAME (of tiles) with its flags.txt and history.csv
 and the evaluation's metrics.json. Beside them may lie metrics-VARIANT.json of evaluations with other flags, before.txt
 (commands that make the source), threshold.json of benchmarks.pixel_threshold, and agreement.json (predictions of an RGB
-run for 13-band GeoTIFFs and for the JPEGs of the same names). tried/NAME holds flags.txt and history.csv of runs that
-were only validated. campaign.json lists the figures to reach, published.json those of others.
+run for 13-band GeoTIFFs and for the JPEGs of the same names). published.json lists the figures of others. sweeps/NAME
+holds the sweeps by which a recipe was chosen: their base flags.txt, a text.md, and the sweep.json of each.
 
 A campaign is a folder docs/results/campaigns/NAME: several networks, each trained with several seeds. plan.json says
 what is trained, evaluated and compared, flags.txt what all have in common, and results.json, of benchmarks.campaign,
-holds the scores; threshold.json and maps.png may lie beside them.
+holds the scores; threshold.json, curve.png and maps.png may lie beside them. Rows say what is to be reached.
 
-leaks/*.json are reports of launch.inspect, cross_validation.json is of benchmarks.cross_validation, speed.json of
-benchmarks.speed, train_step.json of benchmarks.train_step, input/*.json of benchmarks.input_pipeline, dense_step.json
-of benchmarks.dense_step, fusion_speed.json of benchmarks.fusion, tile_building.json of benchmarks.tile_building,
-mapping.json of benchmarks.mapping. earlier.md is what this script wrote of measurements that no script here repeats:
-tfrecord_writers.json, train_step_jax.json, the profiles in train_step.json.
+leaks/*.json are reports of launch.inspect, speed.json is of benchmarks.speed, train_step.json of benchmarks.train_step,
+input/*.json of benchmarks.input_pipeline, dense_step.json of benchmarks.dense_step, fusion_speed.json of
+benchmarks.fusion, tile_building.json of benchmarks.tile_building, mapping.json of benchmarks.mapping. earlier.md is
+what this script wrote of measurements that no script here repeats: tfrecord_writers.json, train_step_jax.json, the
+profiles in train_step.json.
 
 Example: python -m benchmarks.report
 """
@@ -28,11 +28,10 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import harness, kept_campaigns
+from benchmarks import harness, kept_campaigns, kept_sweeps
 from benchmarks.harness import Spread
 from benchmarks.kept_runs import Run, details, ends_text, read, repeat, runs_of, show, table
 from eo_keras.core import files
-from eo_keras.metrics.scores import Scores
 from launch import app
 
 FLAGS = flags.FLAGS
@@ -368,46 +367,18 @@ def accuracy_page(folder: pathlib.Path) -> str:
         "seeds, each has its own split, order and initial weights. D4 is the mean of the predictions of the eight "
         "symmetries of the square.",
         "",
-        *_campaign(folder, runs),
+        *_figures(folder, runs),
         *_trained(runs),
-        *_tried(folder),
-        *_section(_cross_validation, folder / "cross_validation.json"),
+        *kept_sweeps.sections(folder),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _campaign(folder: pathlib.Path, runs: Mapping[str, Run]) -> list[str]:
-    rows = []
-    for row in read(folder / "campaign.json"):
-        found = [runs[name].scores for name in row["runs"] if name in runs]
-        reach = "" if row["reach"] is None else f"{row['reach']:.2%}"
-        if row.get("goal"):
-            reach += f", the goal {row['goal']:.2%}"
-        rows.append((row["figure"], row["best_known"], reach, _here(found), _state(row, found)))
-    return ["## Figures to reach", "", *table(("figure", "best known", "to reach", "here", ""), rows, 5)]
-
-
-def _here(found: Sequence[Scores]) -> str:
-    if not found:
-        return ""
-    if len(found) == 1:
-        return f"**{show(found[0], 'accuracy')}** ({ends_text(found[0], 'accuracy')})"
-    mean = statistics.mean(one.value("accuracy") for one in found)
-    listed = ", ".join(show(one, "accuracy") for one in found)
-    return f"**{mean:.2%}**, mean of {len(found)} seeds ({listed})"
-
-
-def _state(row: Mapping[str, Any], found: Sequence[Scores]) -> str:
-    if not found:
-        return "open"
-    # As printed: two decimals of a per cent.
-    mean, state = round(statistics.mean(one.value("accuracy") for one in found), 4), "measured"
-    if row["reach"] is not None:
-        state = "reached" if mean >= row["reach"] else "missed"
-        if row.get("goal") and mean >= row["goal"]:
-            state = "goal reached"
-    missing = len(row["runs"]) - len(found)
-    return state + (f"; {missing} of {len(row['runs'])} seeds open" if missing else "")
+def _figures(folder: pathlib.Path, runs: Mapping[str, Run]) -> list[str]:
+    rows = kept_campaigns.figures(folder, runs)
+    return (
+        ["## Figures to reach", "", *table(("figure", "best known", "to reach", "here", ""), rows, 5)] if rows else []
+    )
 
 
 def _trained(runs: Mapping[str, Run]) -> list[str]:
@@ -432,54 +403,6 @@ def _trained(runs: Mapping[str, Run]) -> list[str]:
     text = "On two processor cores, in float32, unless the flags say otherwise."
     columns = ("run", "epochs", "hours", "optimizer", "validation", "test", "with D4")
     return ["", "## How they were trained", "", text, "", *table(columns, rows, 7)]
-
-
-def _tried(folder: pathlib.Path) -> list[str]:
-    found = [Run(path.parent) for path in sorted(folder.glob("tried/*/history.csv"))]
-    if not found:
-        return []
-    base, rows = found[0], []
-    for run in found:
-        last, other = run.history[-1], ", ".join(f"`{flag}`" for flag in run.differences(base))
-        scores = f"{float(last['val_accuracy']):.2%}", f"{float(last['val_loss']):.4f}"
-        rows.append((run.name, other, run.sizes(), f"{run.hours:.1f}", *scores))
-    return [
-        "",
-        "## What was tried",
-        "",
-        f"Shorter runs, validated only, on examples cut from training. The first, [{base.name}](results/tried/"
-        f"{base.name}/flags.txt), is what the others differ from; each is repeated by its `flags.txt`.",
-        "",
-        *table(("run", "differing flags", "epochs", "hours", "last validation", "its loss"), rows, 3),
-    ]
-
-
-def _cross_validation(path: pathlib.Path) -> list[str]:
-    found = read(path)
-    first = next(iter(found["bands"].values()))
-    seen = first["patches"] * (found["folds"] - 1) // found["folds"]
-    rows = []
-    for bands, one in found["bands"].items():
-        gain = ("", "")
-        if "gain" in one:
-            gain = f"{one['gain']:+.1%}", f"{one['gain_low']:+.1%} to {one['gain_high']:+.1%}"
-        ends = f"{one['accuracy_low']:.1%} to {one['accuracy_high']:.1%}"
-        rows.append((bands, f"{one['accuracy']:.1%}", ends, f"{one['macro_f1']:.1%}", *gain))
-    columns = ("bands", "accuracy", "95 % interval", "macro F1", "beside the first", "95 % interval")
-    command = f"python -m benchmarks.cross_validation --source=data/{found['source']}"
-    return [
-        "",
-        "## Other bands, on few patches",
-        "",
-        f"The {first['patches']:,} patches of `{found['source']}`, from random weights, {found['folds']} folds of "
-        f"blocks of {found['block_km']:g} km, training patches within {found['buffer_km']:g} km left out. Each patch "
-        f"was predicted once, by the network of the fold that tests it; the intervals draw whole blocks, "
-        f"{first['blocks']:,} of them. These networks saw about {seen:,} patches and are no match for those above; "
-        "the table shows what further bands add.",
-        "",
-        *table(columns, rows),
-        *repeat([f"{command} --training_flags={found['training_flags']}"]),
-    ]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import campaign, campaign_plan, campaign_scores, harness, kept_campaigns, report
+from benchmarks import campaign, campaign_curve, campaign_plan, campaign_scores, harness, kept_campaigns, report
 from benchmarks.campaign_plan import EVALUATED, INTERRUPTED, TRAINED, WAITING, PlanError
 from eo_keras.core import files
 from eo_keras.core.serialization import to_json
@@ -21,12 +21,15 @@ from eo_keras.metrics.mask_predictions import MaskPredictions
 from eo_keras.metrics.predictions import ClassPredictions
 from eo_keras.metrics.segmentation import SegmentationScorer
 from eo_keras.records import data_card as cards
+from eo_keras.records import example as codec
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
 from eo_keras.sweeps import sweep as sweeps
 from eo_keras.training.options import TrainingOptions
 from launch import options, sweep
 from tests.harness import modalities
+from tfrecords_builder import build
+from tfrecords_builder.splits import split as splits
 from tfrecords_builder.synthetic import archives
 
 RESAMPLES, TILES, SIZE = 400, 12, 16
@@ -263,17 +266,19 @@ def test_the_tiles_of_all_folds_are_scored_together(work, records):
         campaign_scores.results(plan, campaign_plan.complete(planned), RESAMPLES)
 
 
-def test_patches_are_tiles_of_one_pixel(tmp_path):
+@dataclasses.dataclass
+class Stored:
+    """A stored evaluation of patches of three classes."""
+
+    predictions: ClassPredictions
+
+    class scores:
+        task, class_names = "classification", ("a", "b", "c")
+
+
+def test_patches_are_tiles_of_one_pixel():
     random = np.random.default_rng(0)
     predictions = ClassPredictions(random.integers(0, 3, 60), random.random((60, 3)), tuple(map(str, range(60))))
-
-    @dataclasses.dataclass
-    class Stored:
-        predictions: ClassPredictions
-
-        class scores:
-            task, class_names = "classification", ("a", "b", "c")
-
     outcomes = campaign_scores.counts_of(Stored(predictions), ["accuracy", "recall:b", "macro_f1"], "", RESAMPLES)
     found = outcomes.estimates()
     assert found["accuracy"].value == pytest.approx(predictions.correct.mean())
@@ -281,6 +286,40 @@ def test_patches_are_tiles_of_one_pixel(tmp_path):
     twice = campaign_scores.joined([outcomes, outcomes])
     assert (twice.sums == 2 * twice.sums // 2).all() and len(twice.keys) == 60
     assert twice.estimates()["macro_f1"].value == pytest.approx(found["macro_f1"].value)
+
+
+def test_a_block_is_a_square_of_land(tmp_path):
+    # Twice 0.2 degrees north of Darmstadt, 22.2 km each: of blocks of 20 km, never the same one again.
+    degrees = np.array([[8.65, 49.87], [8.65, 50.07], [8.65, 50.27], [8.6501, 49.8701]])
+    blocks = campaign_scores.blocks_of(degrees, 20)
+    assert len(np.unique(blocks[:3], axis=0)) == 3
+    assert (np.abs(np.diff(blocks[:3, 1])) <= 2).all() and (blocks[0] == blocks[3]).all()
+    source = archives.write_eurosat_archive(tmp_path / "ms.zip", kind="ms", patches_per_class=4)
+    split = splits.SplitOptions(test_fraction=0.5)
+    build.build(build.BuildOptions("eurosat_ms", str(source), str(tmp_path / "ms"), split))
+    (shard,) = cards.read_data_card(tmp_path / "ms").splits["test"].shards
+    keys = [one.key for one in codec.read_examples(tmp_path / "ms" / shard.name)]
+    names = campaign_scores.block_names(str(tmp_path / "ms"), keys, 1.0)
+    assert list(names) == keys and len(set(names.values())) > 10
+    # All of the generated patches lie within one large block.
+    assert len(set(campaign_scores.block_names(str(tmp_path / "ms"), keys, 5000.0).values())) == 1
+
+
+def test_blocks_that_agree_widen_the_interval():
+    random = np.random.default_rng(0)
+    blocks = np.repeat(np.arange(50), 20)
+    correct = (random.random(50) < 0.8)[blocks]
+    labels = random.integers(0, 3, 1000)
+    probabilities = np.eye(3)[np.where(correct, labels, (labels + 1) % 3)]
+    stored = Stored(ClassPredictions(labels, probabilities, tuple(f"{place:04d}" for place in range(1000))))
+    together = campaign_scores.counts_of(
+        stored, ["accuracy"], "", 4000, lambda keys: {key: str(blocks[int(key)]) for key in keys}
+    )
+    apart = campaign_scores.counts_of(stored, ["accuracy"], "", 4000)
+    widths = [one.high - one.low for one in (each.estimates()["accuracy"] for each in (together, apart))]
+    # 20 patches that are all correct or all incorrect count as one: the square root of 20 is 4.5.
+    assert 3.5 < widths[0] / widths[1] < 5.5
+    assert widths[1] == pytest.approx(2 * 1.96 * np.sqrt(correct.mean() * (1 - correct.mean()) / 1000), rel=0.2)
 
 
 def checkpoint(run, epoch):
@@ -370,6 +409,7 @@ def test_runs_with_other_flags_or_stale_scores_are_refused(work, records):
         ({"more": 1}, "it cannot be read"),
         ({"compare": [{"first": "late", "second": "s3", "scores": ["miou"]}]}, "it compares the row 's3'"),
         ({"rows": [{"name": "a-b", "title": ""}], "compare": []}, "the row 'a-b'"),
+        ({"curve": "train_fraction"}, "the row 's1' has no train_fraction"),
     ],
 )
 def test_what_a_plan_cannot_say(work, change, problem):
@@ -400,14 +440,35 @@ def test_a_campaign_stands_on_the_page_with_what_repeats_it(work, records, tmp_p
     assert "--modality=s2 --output=docs/results/campaigns/sensors/threshold.json" in commands[2]
 
 
-def test_what_is_to_be_reached_stands_beside_the_mean(work, records):
-    rows = [row | aim for row, aim in zip(PLAN["rows"], ({"reach": 0.9}, {"reach": 0.3, "goal": 0.99}), strict=True)]
-    plan, planned = work(rows=rows)
+def test_a_curve_has_a_line_for_each_network_and_its_figure_stands_on_the_page(work, records):
+    rows = [
+        {"name": f"{name}_{batch}", "title": f"{name}, {batch} a step", "flags": {"batch_size": batch, "bands": bands}}
+        for name, bands in (("s1", "s1:all"), ("late", "s2:all"))
+        for batch in (4, 2)
+    ]
+    plan, planned = work(rows=rows, compare=[], curve="batch_size")
+    for run in planned[:-1]:
+        trained(run, records)
+        evaluated(run, run.seed, 0.1 if run.row.name.startswith("late") else 0.4)
+    campaign.collect(plan, planned, plan.folder / "results.json", RESAMPLES)
+    found = json.loads((plan.folder / "results.json").read_text())
+    lines = campaign_curve.lines_of(plan, found)
+    assert {name: [place for place, _ in line] for name, line in lines.items()} == {"s1": [2, 4], "late": [2, 4]}
+    assert lines["late"][1][1]["values"] == pytest.approx([iou(*masks(seed, 0.1), 1) for seed in (1, 2)], rel=1e-12)
+    assert (plan.folder / "curve.png").read_bytes() == campaign_curve.curve_png(plan, found)
+    assert "results/campaigns/sensors/curve.png)" in "\n".join(kept_campaigns.section(plan.folder))
+
+
+def test_the_calibration_error_stands_before_and_after(work, records):
+    plan, planned = work()
     finish(planned, records)
+    errors = {"before": {"expected_calibration_error": 0.08}, "after": {"expected_calibration_error": 0.01}}
+    path = planned[0].folder / "evaluation" / "test" / "metrics.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"calibration": {"temperature": 0.5, "split": errors}}))
     campaign.collect(plan, planned, plan.folder / "results.json", RESAMPLES)
     text = "\n".join(kept_campaigns.section(plan.folder))
-    assert "| 0.9000: missed | 1.00 |" in text and "| 0.3000, the goal 0.9900: reached | 1.00 |" in text
-    assert "to reach | hours a run |" in text
+    assert "| 8.00%, 1.00% | 1.00 |" in text and "| - | 1.00 |" in text
 
 
 def test_rows_may_have_records_and_common_flags_of_their_own(work, records, tmp_path):

@@ -26,10 +26,16 @@ def add_run(folder, name, accuracy):
     path.write_text(json.dumps(content))
 
 
-def cells(folder, **row):
-    """The table's cells of one figure to reach."""
-    row = {"figure": "the figure", "best_known": "98%", "reach": 0.986, **row}
-    (folder / "campaign.json").write_text(json.dumps([row]))
+def cells(folder, measured=None, **row):
+    """The table's cells of one figure to reach, of a plan with one row."""
+    row = {"name": "row", "title": "the figure", "best_known": "98%", "reach": 0.986, **row}
+    plan = {"title": "A plan", "seeds": [3], "scores": ["accuracy"], "rows": [row]}
+    place = folder / "campaigns" / "aplan"
+    place.mkdir(exist_ok=True)
+    (place / "plan.json").write_text(json.dumps(plan))
+    if measured is not None:
+        evaluations = {"test": {"accuracy": {"mean": measured, "values": [measured], "low": 0.9, "high": 0.99}}}
+        (place / "results.json").write_text(json.dumps({"rows": [{"name": "row", "evaluations": evaluations}]}))
     (line,) = (line for line in report.accuracy_page(folder).splitlines() if line.startswith("| the figure |"))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
@@ -143,57 +149,66 @@ def test_sections_without_files_are_left_out(folder):
     for name in ("maps", "leaks", "input", "campaigns"):
         shutil.rmtree(folder / name)
     for path in folder.glob("*.json"):
-        if path.stem not in {"campaign", "published"}:
+        if path.stem != "published":
             path.unlink()
     (folder / "earlier.md").unlink()
     text = report.results_page(folder)
     assert [line for line in text.splitlines() if line.startswith("## ")] == ["## EuroSAT"]
 
 
-def test_every_measured_run_belongs_to_a_figure_to_reach():
-    named = {name for row in json.loads((FOLDER / "campaign.json").read_text()) for name in row["runs"]}
-    assert {run.name for run in kept_runs.runs_of(FOLDER)} <= named
+def test_runs_made_before_a_plan_are_there():
+    plans = [json.loads(path.read_text()) for path in FOLDER.glob("campaigns/*/plan.json")]
+    named = {name for plan in plans for row in plan["rows"] for name in row.get("earlier", ())}
+    assert named and named <= {run.name for run in kept_runs.runs_of(FOLDER)}
 
 
 def test_open_missed_reached_and_the_goal(folder):
-    assert cells(folder, runs=["a", "b"])[3:] == ["", "open"]
+    assert cells(folder)[2:] == ["98.60%", "", "open"]
+    assert cells(folder, reach=None)[2:] == ["", "", "open"]
     add_run(folder, "a", 0.98594)
-    assert cells(folder, runs=["a"])[3:] == ["**98.59%** (96.44% to 97.35%)", "missed"]
-    assert cells(folder, runs=["a", "b"])[-1] == "missed; 1 of 2 seeds open"
-    add_run(folder, "b", 0.9864)
-    assert cells(folder, runs=["a", "b"])[3:] == ["**98.62%**, mean of 2 seeds (98.59%, 98.64%)", "reached"]
-    assert cells(folder, runs=["b"], goal=0.99)[2:] == [
+    assert cells(folder, earlier=["a"])[3:] == ["**98.59%** (96.44% to 97.35%)", "missed; 1 of 2 seeds open"]
+    both = cells(folder, 0.9864, earlier=["a"])
+    assert both[3:] == ["**98.62%**, mean of 2 seeds (98.59%, 98.64%)", "reached"]
+    assert cells(folder, 0.9864, goal=0.99)[2:] == [
         "98.60%, the goal 99.00%",
-        "**98.64%** (96.44% to 97.35%)",
+        "**98.64%** (90.00% to 99.00%)",
         "reached",
     ]
-    add_run(folder, "c", 0.9903)
-    assert cells(folder, runs=["c"], goal=0.99)[-1] == "goal reached"
-    assert cells(folder, runs=["c"], reach=None)[2::2] == ["", "measured"]
+    assert cells(folder, 0.9903, goal=0.99)[-1] == "goal reached"
+    assert cells(folder, 0.9903, reach=None)[2::2] == ["", "measured"]
 
 
-def test_what_was_tried_is_shown_by_its_flags(folder):
-    for name, rate in (("a_base", "0.05"), ("b_other", "0.7")):
-        (folder / "tried" / name).mkdir(parents=True)
-        flags = f"--records_dir=records/{name}\n--optimizer=sgd\n--learning_rate={rate}\n--batch_size=64\n"
-        (folder / "tried" / name / "flags.txt").write_text(flags)
-        (folder / "tried" / name / "history.csv").write_text(
-            f"epoch,seconds,val_accuracy,val_loss\n1,1800,0.5,2\n2,1800,0.{rate[2:]}9,0.25\n"
-        )
-    text = report.accuracy_page(folder)
-    assert "| a_base |  | 2 whole | 1.0 | 5.90% | 0.2500 |" in text
-    assert "| b_other | `--learning_rate=0.7` | 2 whole | 1.0 | 79.00% | 0.2500 |" in text
+def test_recipes_stand_with_their_validation_the_best_first_and_what_repeats_them(folder):
+    shutil.rmtree(folder / "sweeps", ignore_errors=True)
+    assert "How recipes were chosen" not in report.accuracy_page(folder)
+    place = folder / "sweeps" / "one"
+    place.mkdir(parents=True)
+    (place / "flags.txt").write_text("--model=compact\n--learning_rate=0.05\n--ema=0.9\n")
+    (place / "text.md").write_text("Few epochs.\n")
 
+    def sweep(name, varied, *settings):
+        numbers = {"finished": 2, "score_sd": 0.001, "loss": 0.25, "minutes": 3.0}
+        content = {
+            "validation": "a tenth",
+            "varied": varied,
+            "settings": [{"values": values, "score": score, **numbers} for values, score in settings],
+            "runs": [{"settings": values | {"seed": seed}} for seed in (1, 2) for values, _ in settings],
+        }
+        (place / f"{name}.json").write_text(json.dumps(content))
 
-def test_a_cross_validation_is_shown(folder):
-    one = {"patches": 466, "blocks": 90, "accuracy": 0.8, "accuracy_low": 0.75, "accuracy_high": 0.85, "macro_f1": 0.79}
-    other = {**one, "accuracy": 0.9, "gain": 0.1, "gain_low": -0.01, "gain_high": 0.2, "over": "RGB"}
-    found = {"source": "a.zip", "training_flags": "a.flags", "folds": 5, "block_km": 20, "buffer_km": 1}
-    (folder / "cross_validation.json").write_text(json.dumps({**found, "bands": {"RGB": one, "all": other}}))
-    text = report.accuracy_page(folder)
-    assert "saw about 372 patches" in text
-    assert "| RGB | 80.0% | 75.0% to 85.0% | 79.0% |  |  |" in text
-    assert "| all | 90.0% | 75.0% to 85.0% | 79.0% | +10.0% | -1.0% to +20.0% |" in text
+    rate = "learning_rate"
+    sweep("a", [rate, "seed"], ({rate: 0.05}, 0.9), ({rate: 0.1}, 0.95))
+    sweep("b", ["ema", "head_epochs"], ({"ema": 0.9, "head_epochs": None}, 0.9), ({"ema": 0, "head_epochs": 1}, 0.8))
+    text = report.accuracy_page(folder).partition("## How recipes were chosen")[2]
+    assert [line for line in text.splitlines() if line.startswith("| ")][2:] == [
+        "| `--learning_rate=0.1` | 2 | 95.00% ± 0.10% | 0.2500 | 3.0 |",
+        "| as the base | 2 | 90.00% ± 0.10% | 0.2500 | 3.0 |",
+        "| `--ema=0` `--head_epochs=1` | 2 | 80.00% ± 0.10% | 0.2500 | 3.0 |",
+    ]
+    assert "Few epochs." in text and "Validation examples: a tenth." in text
+    base = "python -m launch.sweep --base=docs/results/sweeps/one/flags.txt --sweep_dir=runs/one-"
+    assert f"{base}a --vary=learning_rate=0.05,0.1 --vary=seed=1,2" in text
+    assert f"{base}b --vary=ema=0.9,0 --vary=head_epochs=none,1" in text
 
 
 def test_the_flag_files_and_the_readme_say_what_was_measured():
