@@ -229,3 +229,22 @@ def test_the_flag_files_and_the_readme_say_what_was_measured():
                 name, value = line.removeprefix("--").split("=")
                 # A whole number of epochs is written as 2.0.
                 assert run.flags[name].removesuffix(".0") == value
+
+
+def test_the_flag_file_of_the_campaign_says_what_it_measured():
+    campaign = FOLDER / "campaigns" / "eurosat"
+    text = (harness.ROOT / "launch" / "flagfiles" / "eurosat_rgb_lite0_imagenet.flags").read_text()
+    flags = [line for line in text.splitlines() if line.startswith("--")]
+    assert flags == [*(campaign / "flags.txt").read_text().splitlines(), "--seed=1"]
+    (row,) = (one for one in json.loads((campaign / "results.json").read_text())["rows"] if one["name"] == "lite0")
+    run = next(one for one in row["runs"] if one["seed"] == 1)
+
+    def figures(evaluations, value):
+        plain, averaged = (evaluations[name]["accuracy"] for name in ("test", "test-d4"))
+        return [f"{100 * one:.2f}" for one in (plain[value], plain["low"], plain["high"], averaged[value])]
+
+    assert all(figure in text for figure in figures(run["evaluations"], "value"))
+    assert f"{run['seconds'] / 3600:.1f} hours" in text
+    readme = (harness.ROOT / "README.md").read_text()
+    assert all(figure in readme for figure in figures(row["evaluations"], "mean"))
+    assert f"{row['hours']:.1f} hours on one core" in readme
