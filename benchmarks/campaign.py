@@ -13,9 +13,10 @@ Examples:
 
 from __future__ import annotations
 
+import json
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
@@ -47,7 +48,13 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     path_flags.define_path(
         "records_dir", None, "Records folder instead of the plan's; {fold} and {seed} are replaced.", **where
     )
-    path_flags.define_path("output", None, "JSON file to write. Default: results.json in the plan's folder.", **where)
+    path_flags.define_path(
+        "output",
+        None,
+        "JSON file to write. Default: results.json in the plan's folder; in --runs_dir where that one has scores of "
+        "runs which are not evaluated there.",
+        **where,
+    )
     flags.DEFINE_list("rows", [], "Rows to run. Default: all.", **where)
     flags.DEFINE_list("seeds", [], "Seeds to run. Default: all.", **where)
     flags.DEFINE_bool("next", False, "Run the next open run alone.", **where)
@@ -93,6 +100,7 @@ def collect(plan: Plan, planned: Sequence[PlannedRun], output: pathlib.Path, res
         StorageError: if the file cannot be written.
     """
     found = campaign_scores.results(plan, campaign_plan.complete(planned), resamples)
+    files.make_folder(output.parent)
     files.write_json(output, found)
     if plan.curve:
         files.write_bytes(output.parent / campaign_plan.CURVE_NAME, campaign_curve.curve_png(plan, found))
@@ -147,6 +155,22 @@ def run_open(
     return failed
 
 
+def default_output(plan: Plan, runs_dir: str, states: Mapping[str, str]) -> pathlib.Path:
+    """Returns the file that scores are written to: in the plan's folder unless scores there would be lost.
+
+    Args:
+        plan: the plan.
+        runs_dir: folder of the run folders.
+        states: state of each planned run, by name.
+    """
+    path = plan.folder / campaign_plan.RESULTS_NAME
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    kept = [run["name"] for row in rows for run in row["runs"]]
+    if all(states.get(name) == EVALUATED for name in kept):
+        return path
+    return pathlib.Path(runs_dir) / campaign_plan.RESULTS_NAME
+
+
 def _chosen(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
     """Returns the runs of the rows and seeds that the flags name, all by default."""
     kinds = {"rows": [run.row.name for run in planned], "seeds": [str(run.seed) for run in planned]}
@@ -168,7 +192,7 @@ def main() -> None:
     chosen = _chosen(planned)
     # What another run's folder holds shows before hours are spent on the first.
     states = {run.name: run.state() for run in planned}
-    output = pathlib.Path(FLAGS.output or plan.folder / campaign_plan.RESULTS_NAME)
+    output = pathlib.Path(FLAGS.output or default_output(plan, FLAGS.runs_dir, states))
     if FLAGS.dry_run:
         left = [run for run in chosen if states[run.name] != EVALUATED]
         for run in left[:1] if FLAGS.next else chosen:

@@ -440,6 +440,17 @@ def test_a_campaign_stands_on_the_page_with_what_repeats_it(work, records, tmp_p
     assert "--modality=s2 --output=docs/results/campaigns/sensors/threshold.json" in commands[2]
 
 
+def test_scores_of_runs_that_are_elsewhere_are_not_written_over(work, records, tmp_path):
+    plan, planned = work()
+    states = dict.fromkeys((run.name for run in planned), EVALUATED)
+    assert campaign.default_output(plan, "runs", states) == plan.folder / "results.json"
+    finish(planned, records)
+    campaign.collect(plan, planned, plan.folder / "results.json", RESAMPLES)
+    assert campaign.default_output(plan, "runs", states) == plan.folder / "results.json"
+    states["late-2"] = WAITING
+    assert str(campaign.default_output(plan, "runs", states)) == "runs/results.json"
+
+
 def test_a_curve_has_a_line_for_each_network_and_its_figure_stands_on_the_page(work, records):
     rows = [
         {"name": f"{name}_{batch}", "title": f"{name}, {batch} a step", "flags": {"batch_size": batch, "bands": bands}}
