@@ -24,6 +24,7 @@ from eo_keras.core import files
 from eo_keras.errors import RunError
 from eo_keras.evaluation import report
 from eo_keras.evaluation.report import StoredEvaluation
+from eo_keras.geo.coordinates import corners_from_centres
 from eo_keras.metrics import by_location, estimate, segmentation
 from eo_keras.metrics.comparison import holm
 from eo_keras.metrics.estimate import FEWEST, RESAMPLES, SEED, Estimate
@@ -32,7 +33,7 @@ from eo_keras.metrics.scores import Scores
 from eo_keras.records import data_card as cards
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
-from tfrecords_builder.splits.spatial import EQUAL_AREA_CRS
+from tfrecords_builder.splits import spatial
 
 SCHEMA = 1
 
@@ -92,24 +93,18 @@ def of_counts(names: Sequence[str], class_names: Sequence[str]) -> Callable[...,
     return compared
 
 
-def blocks_of(degrees: np.ndarray, block_km: float) -> np.ndarray:
-    """Returns column and row, int64 (N, 2), of the blocks of land that places (N, 2), in degrees, lie in."""
-    from rasterio.warp import transform
-
-    x, y = transform("EPSG:4326", EQUAL_AREA_CRS, degrees[:, 0], degrees[:, 1])
-    return np.floor(np.stack([x, y], axis=-1) / (1000 * block_km)).astype(np.int64)
-
-
 def block_names(records_dir: str, keys: Sequence[str], block_km: float) -> dict[str, str]:
-    """Returns the block of land, by key, of patches of a split test.
+    """Returns the block of land, by key, of patches of a split test: those that a split in blocks deals out.
 
     Raises:
         RunError: if the place of one is not known.
     """
-    found = by_location.read_locations(records_dir, cards.read_data_card(records_dir), SPLIT, keys)
+    card = cards.read_data_card(records_dir)
+    found = by_location.read_locations(records_dir, card, SPLIT, keys)
     if found is None or not found.known.all():
         raise RunError(records_dir, "not all patches have a place", "georeferenced patches, for `block_km` of a plan")
-    return {key: f"{x}/{y}" for key, (x, y) in zip(keys, blocks_of(found.degrees, block_km).tolist(), strict=True)}
+    corners = corners_from_centres(found.degrees, card.resolution_m * card.patch_size)
+    return dict(zip(keys, spatial.block_names(corners, block_km), strict=True))
 
 
 def counts_of(

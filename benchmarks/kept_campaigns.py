@@ -128,7 +128,7 @@ def figures(folder: pathlib.Path, runs: Mapping[str, Run]) -> list[tuple[str, ..
         plan, results = read(path), path.parent / RESULTS_NAME
         found = {row["name"]: row for row in read(results)["rows"]} if results.is_file() else {}
         metric = _metric(plan["scores"][0])
-        for row in (row for row in plan["rows"] if row.get("best_known")):
+        for row in (row for row in plan["rows"] if row.get("best_known") or row.get("reach") is not None):
             one = found[row["name"]]["evaluations"][SPLIT][plan["scores"][0]] if row["name"] in found else None
             earlier = [runs[name].scores[plan["scores"][0]] for name in row.get("earlier", ())]
             values = [each.value for each in earlier] + (one["values"] if one else [])
@@ -143,7 +143,7 @@ def figures(folder: pathlib.Path, runs: Mapping[str, Run]) -> list[tuple[str, ..
             state = _state(row, values)
             if values and left:
                 state += f"; {left} of {left + len(values)} seeds open"
-            rows.append((row["title"], row["best_known"], _aim(metric, row), here, state))
+            rows.append((row["title"], row.get("best_known", ""), _aim(metric, row), here, state))
     return rows
 
 

@@ -158,8 +158,7 @@ class OutputFolder:
 
     def is_own(self, name: str) -> bool:
         """Returns whether a file exists, is listed, and is unchanged."""
-        manifest = self.manifest()
-        return manifest is not None and self._own(manifest, name) is not None
+        return bool(self.own([name]))
 
     def own(self, names: Iterable[str]) -> set[str]:
         """Returns those of some files that exist, are listed, and are unchanged."""

@@ -165,6 +165,7 @@ def test_runs_made_before_a_plan_are_there():
 def test_open_missed_reached_and_the_goal(folder):
     assert cells(folder)[2:] == ["98.60%", "", "open"]
     assert cells(folder, reach=None)[2:] == ["", "", "open"]
+    assert cells(folder, best_known="")[1:] == ["", "98.60%", "", "open"]
     add_run(folder, "a", 0.98594)
     assert cells(folder, earlier=["a"])[3:] == ["**98.59%** (96.44% to 97.35%)", "missed; 1 of 2 seeds open"]
     both = cells(folder, 0.9864, earlier=["a"])
