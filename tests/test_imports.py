@@ -10,12 +10,13 @@ LIGHT = ("core", "sensors", "legends", "records", "geo", "metrics", "plots", "in
 import eo_keras, tfrecords_builder
 early = {"numpy", "rasterio", "matplotlib"} & set(sys.modules)
 assert not early, f"import eo_keras loads {early}"
+for command in ("build", "evaluate", "inspect", "predict", "sweep", "train"):
+    importlib.import_module(f"launch.{command}")
+assert "scipy" not in sys.modules, "a command loads scipy before it needs it"
 for package in ("tfrecords_builder", *(f"eo_keras.{name}" for name in LIGHT)):
     found = importlib.import_module(package)
     for module in pkgutil.walk_packages(found.__path__, f"{package}."):
         importlib.import_module(module.name)
-for command in ("build", "evaluate", "inspect", "predict", "sweep", "train"):
-    importlib.import_module(f"launch.{command}")
 heavy = {"tensorflow", "keras", "jax", "sklearn", "matplotlib"} & set(sys.modules)
 assert not heavy, f"an import loads {heavy}"
 from eo_keras.plots import curves

@@ -24,7 +24,6 @@ that is possible. A tile without any boundary is as far as can be: all in an ext
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.records.targets import DistanceClasses
@@ -54,6 +53,8 @@ def signed_distances(mask: np.ndarray, label: int) -> np.ndarray:
     if distant.all():
         distances = np.full(mask.shape, np.inf)
     else:
+        from scipy import ndimage  # takes a third of a second, and every command reads the sources
+
         distances = ndimage.distance_transform_edt(distant)[1::2, 1::2] / 2
     return np.where(known, np.where(inside, distances, -distances), np.nan)
 
