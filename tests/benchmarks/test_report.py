@@ -245,6 +245,7 @@ def test_the_flag_file_of_the_campaign_says_what_it_measured():
         return [f"{100 * one:.2f}" for one in (plain[value], plain["low"], plain["high"], averaged[value])]
 
     assert all(figure in text for figure in figures(run["evaluations"], "value"))
+    assert f"{figures(row['evaluations'], 'mean')[0]} % in the mean of seeds 1 to {len(row['runs'])}" in text
     assert f"{run['seconds'] / 3600:.1f} hours" in text
     readme = (harness.ROOT / "README.md").read_text()
     assert all(figure in readme for figure in figures(row["evaluations"], "mean"))
