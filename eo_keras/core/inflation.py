@@ -1,9 +1,17 @@
-"""Limits of the inflated size of weights files: a file that is small on disk must not fill the memory."""
+"""Zips of weights: what reading a damaged one raises, and limits of the size that they inflate to."""
 
 from __future__ import annotations
 
+import lzma
 import os
 import zipfile
+import zlib
+
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+"""What zipfile, and NumPy or h5py behind it, raise of a damaged file.
+
+A RuntimeError says that a member is encrypted, or of a compression that is not known: one flipped bit is enough.
+"""
 
 _LEAST = 64 << 20
 _TIMES = 20
@@ -12,7 +20,8 @@ _TIMES = 20
 def most_bytes(path: str | os.PathLike[str]) -> int:
     """Returns the limit in bytes of a file's content: 20 times the file's own size, at least 64 MiB.
 
-    Keras stores weights as they are; packed, numbers that were trained shrink by a tenth.
+    A file that is small on disk must not fill the memory. Keras stores weights as they are; packed, numbers that were
+    trained shrink by a tenth.
     """
     return max(_LEAST, _TIMES * os.path.getsize(path))
 

@@ -119,7 +119,7 @@ def start_from_weights(run_dir: str | os.PathLike[str]) -> str:
     """Returns a remedy for a run that cannot be resumed: the models that another run may start from."""
     for name in (MODEL_NAME, LAST_MODEL_NAME):
         path = model_path(run_dir, name)
-        with contextlib.suppress(OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        with contextlib.suppress(*inflation.UNREADABLE):
             with zipfile.ZipFile(path) as archive:
                 if archive.testzip() is None:
                     return f"start another run from its weights: `weights={path}` with another `run_dir`"

@@ -15,14 +15,13 @@ import contextlib
 import copy
 import os
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from eo_keras.core import files
+from eo_keras.core import files, inflation
 from eo_keras.core.output_folders import OutputFolder
 from eo_keras.errors import RunError
 from eo_keras.runs import folder as runs
@@ -70,7 +69,7 @@ def read_variables(path: pathlib.Path, groups: Mapping[str, Sequence[Any]]) -> N
             expected = (tuple(one.shape), keras.backend.standardize_dtype(one.dtype))
             if (values[name].shape, values[name].dtype.name) != expected:
                 raise ValueError(f"{name} has shape {values[name].shape} and not {tuple(one.shape)}")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except inflation.UNREADABLE as error:
         raise RunError(
             path, f"the checkpoint cannot be read ({error})", remedy=runs.start_from_weights(path.parents[1])
         ) from None

@@ -142,7 +142,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise SourceError(
             path, str(error), FORMS, "save the weights alone: torch.save(model.state_dict(), FILE)"
         ) from None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (*inflation.UNREADABLE, IndexError, TypeError) as error:
         raise SourceError(
             path, f"it cannot be read ({type(error).__name__}: {error})", FORMS, "it may be damaged: fetch it again"
         ) from error

@@ -550,7 +550,7 @@ def _read_layers(path: str) -> dict[str, list[np.ndarray]]:
                 content = io.BytesIO(archive.read("model.weights.h5"))
         with h5py.File(content, "r") as file:
             layers = _layers_of(file, path)
-    except (OSError, KeyError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except inflation.UNREADABLE as error:
         raise SourceError(
             path, f"its weights cannot be read ({error})", _FORMS, "it may be damaged: fetch or save it again"
         ) from error
@@ -628,7 +628,7 @@ def _saved_normalization(path: str) -> dict[str, tuple[tuple[str, ...], tuple[fl
             )
             for config in configs
         }
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+    except (*inflation.UNREADABLE, TypeError, AttributeError) as error:
         raise SourceError(path, f"its configuration cannot be read ({error!r})", _FORMS, "save it again") from error
     if any(not bands or len(bands) != len(scale) for bands, scale in found.values()):
         raise SourceError(path, "its normalization layer does not name its bands", "bands by name", "use another model")

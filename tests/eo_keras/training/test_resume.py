@@ -5,13 +5,17 @@ import json
 import os
 import shutil
 import signal
+import struct
 import time
+import zipfile
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from eo_keras.errors import RunError, StorageError
+from eo_keras.errors import RunError, SourceError, StorageError
+from eo_keras.models.pretrained import weights
 from eo_keras.runs import event_files
 from eo_keras.runs import folder as runs
 from eo_keras.runs import model_card as model_cards
@@ -160,6 +164,34 @@ def test_what_cannot_be_resumed_is_named_with_weights_to_start_from(finished, tm
     assert f"`weights={run / runs.LAST_MODEL_NAME}` with another `run_dir" in str(caught.value)
     (run / runs.LAST_MODEL_NAME).write_bytes(b"")
     assert runs.start_from_weights(run) == "start the run again in another `run_dir`"
+
+
+@pytest.mark.parametrize(
+    ("flags", "method"), [(1, zipfile.ZIP_STORED), (0, 99), (0, zipfile.ZIP_DEFLATED), (0, zipfile.ZIP_LZMA)]
+)
+def test_bits_that_flipped_in_a_zips_directory_are_damage(tmp_path, flags, method):
+    """A member is said to be encrypted, or of another compression."""
+
+    def flipped(name, member):
+        path = tmp_path / name
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(member, b"weights" * 100)
+        content = bytearray(path.read_bytes())
+        for at in (6, content.index(b"PK\1\2") + 8):
+            struct.pack_into("<HH", content, at, flags, method)
+        path.write_bytes(content)
+        return path
+
+    path = flipped(runs.MODEL_NAME, "config.json")
+    assert runs.start_from_weights(tmp_path) == "start the run again in another `run_dir`"
+    with pytest.raises(SourceError, match="its configuration cannot be read"):
+        weights.input_scale(path, ("B04", "B03", "B02"), "by_name")
+    with pytest.raises(SourceError, match="its weights cannot be read"):
+        weights.load_backbone(
+            keras.Sequential([keras.Input((8, 8, 3))]), flipped("w.keras", "model.weights.h5"), ("B04", "B03", "B02")
+        )
+    with pytest.raises(RunError, match="the checkpoint cannot be read"):
+        checkpoints.read_variables(flipped("v.npz", "a/00000.npy"), {"a": [tf.Variable(1.0)]})
 
 
 def test_a_run_without_a_checkpoint_starts_over_with_the_same_command(short_training, tmp_path):
