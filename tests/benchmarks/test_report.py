@@ -250,3 +250,11 @@ def test_the_flag_file_of_the_campaign_says_what_it_measured():
     readme = (harness.ROOT / "README.md").read_text()
     assert all(figure in readme for figure in figures(row["evaluations"], "mean"))
     assert f"{row['hours']:.1f} hours on one core" in readme
+
+
+def test_the_readme_says_what_few_labels_gave():
+    rows = json.loads((FOLDER / "campaigns" / "few_labels" / "results.json").read_text())["rows"]
+    found = {row["name"]: f"{100 * row['evaluations']['test']['accuracy']['mean']:.2f} %" for row in rows}
+    readme = (harness.ROOT / "README.md").read_text()
+    for network in ("lite0", "compact"):
+        assert ", ".join(found[f"{network}_{count}"] for count in (10, 100, 500)) in readme
