@@ -1,6 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# One worker more than processors: tests also wait for the commands and workers that they start.
+TEST_WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))')
 
 .PHONY: help demo docs test test-real lint bench-peers clean
 
@@ -19,9 +21,9 @@ demo: $(INSTALLED)  ## install and run the whole way on a small generated data s
 docs: $(INSTALLED)  ## the documentation as HTML in build/docs; warnings are errors
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
-test: $(INSTALLED)  ## lint, documentation, and all but the slow tests, a module on each processor
+test: $(INSTALLED)  ## lint, documentation, and all but the slow tests, several modules at a time
 	$(MAKE) --no-print-directory --jobs=2 lint docs
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist=loadfile --no-loadscope-reorder
 
 test-real: $(INSTALLED)  ## all tests, the slow ones and those on the real data too
 	$(BIN)/python -m pytest
