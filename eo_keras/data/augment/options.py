@@ -44,13 +44,6 @@ class Augmentation:
         help="Classification: largest change of training images' brightness, as a fraction: all bands are multiplied "
         "by one factor from 1 - brightness to 1 + brightness.",
     )
-    band_brightness: float = option(
-        0.0,
-        minimum=0,
-        below=1,
-        help="Classification: largest change of the brightness of each band by itself, as a fraction, beside that of "
-        "`brightness`: light, haze and season differ from scene to scene.",
-    )
     cutout: int = option(
         0,
         minimum=0,
@@ -83,7 +76,7 @@ class Augmentation:
                 raise OptionError(name, found, f"less than the images' {min(height, width)} pixels")
 
 
-NO_AUGMENTATION = Augmentation(dihedral=False, max_shift=0, brightness=0.0, band_brightness=0.0, cutout=0)
+NO_AUGMENTATION = Augmentation(dihedral=False, max_shift=0, brightness=0.0, cutout=0)
 """No augmentation."""
 
 

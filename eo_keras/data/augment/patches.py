@@ -69,25 +69,20 @@ def augment_batch(
     factors = corners = None
     if augmentation.brightness:
         bound = augmentation.brightness
-        factors = draw((1,), brightness_seed, 1 - bound, 1 + bound, tf.float32)
-    # Seeds beside the three, so that the other draws stay as they are without these changes.
-    cutout_seed, band_seed = (tf.random.fold_in(tf.cast(seed, tf.int64), number) for number in (3, 4))
+        factors = draw((), brightness_seed, 1 - bound, 1 + bound, tf.float32)
     if augmentation.cutout:
-        corners = draw((2,), cutout_seed, 0.0, 1.0, tf.float32)
+        # A seed beside the three, so that the other draws stay as they are without it.
+        corners = draw((2,), tf.random.fold_in(tf.cast(seed, tf.int64), 3), 0.0, 1.0, tf.float32)
     found = {}
-    for place, (name, image) in enumerate(images.items()):
+    for name, image in images.items():
         side = sides[name]
         if symmetry is not None or shifts is not None:
             moved = None if shifts is None else shifts * side.numerator // side.denominator
             image = move_pixels(image, symmetry, moved, numbers)
         elif numbers is not None:
             image = tf.gather(image, numbers)
-        its_factors, bound = factors, augmentation.band_brightness
-        if bound:
-            of_bands = draw(image.shape[3:], tf.random.fold_in(band_seed, place), 1 - bound, 1 + bound, tf.float32)
-            its_factors = of_bands if factors is None else factors * of_bands
-        if its_factors is not None and (photometry is None or photometry[name] is not None):
-            image = scale_brightness(image, its_factors, FACTOR if photometry is None else photometry[name])
+        if factors is not None and (photometry is None or photometry[name] is not None):
+            image = scale_brightness(image, factors, FACTOR if photometry is None else photometry[name])
         if corners is not None:
             image = cut_out(image, corners, max(1, int(augmentation.cutout * side)))
         found[name] = image
@@ -147,14 +142,14 @@ def move_pixels(
 
 
 def scale_brightness(images: tf.Tensor, factors: tf.Tensor, photometry: Photometry = FACTOR) -> tf.Tensor:
-    """Multiplies every image by its factors, and keeps "no data" and valid pixels apart; integers are rounded.
+    """Multiplies every image by its factor, and keeps "no data" and valid pixels apart; integers are rounded.
 
     Args:
         images: (batch, height, width, band).
-        factors: float32 (batch, band), or (batch, 1) for one factor of all bands.
+        factors: float32 (batch,).
         photometry: of backscatter in dB, the factor in dB is added.
     """
-    factors = factors[:, tf.newaxis, tf.newaxis]
+    factors = factors[:, tf.newaxis, tf.newaxis, tf.newaxis]
     if images.dtype.is_floating:
         # NaN, which is "no data", stays.
         return images + 10 * tf.math.log(factors) / math.log(10) if photometry == DECIBEL else images * factors

@@ -73,7 +73,7 @@ def test_options_of_another_task_are_refused(short_training, rgb_records):
     maps = dataclasses.replace(short_training, model="deeplab_resnet14")
     assert validate(maps, tiles).segmentation.augmentation.crop == card.patch_size
     of_patches = [{"aux_weight": 0.1}, {"progressive_sizes": (32,), "progressive_epochs": (1,)}, {"input_size": 96}]
-    changes = ({"max_shift": 2}, {"brightness": 0.2}, {"band_brightness": 0.1}, {"cutout": 4})
+    changes = ({"max_shift": 2}, {"brightness": 0.2}, {"cutout": 4})
     of_patches += [{"augmentation": one} for one in (*(Augmentation(**change) for change in changes), NO_AUGMENTATION)]
     for change in of_patches:
         with pytest.raises(OptionError, match="it does not apply to records of one class a pixel"):
