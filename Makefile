@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # One worker more than processors: tests also wait for the commands and workers that they start.
-TEST_WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))')
+TEST_WORKERS = $(shell $(BIN)/python -c 'from eo_keras.doctor.machine import usable_cores; print(min(4, int(usable_cores()) + 1))')
 
 .PHONY: help demo docs test test-real lint bench-peers clean
 
