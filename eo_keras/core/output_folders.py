@@ -32,6 +32,8 @@ FILES = "folder of single files"
 DEMO = "demo"
 SCRATCH_NAME = ".unfinished"
 """Name of the folder of unfinished files."""
+DESCRIPTION_NAME = "build.json"
+"""Name of the file that describes unfinished work in its folder; without it, nothing there is resumed."""
 
 _UNFINISHED_MANIFEST = f"{files.TEMPORARY_PREFIX}{MANIFEST_NAME}-" + 16 * "[0-9a-f]"
 """Name of the only file that a killed process may leave where there is no manifest yet."""
@@ -44,7 +46,7 @@ _BESIDE = (
 
 _OWN = (
     *(f"{files.TEMPORARY_PREFIX}*", "tmp????????"),
-    *("build.json", "sources.json", "refused.json", "*.npz", "city-[0-9]*.json", "row-[0-9]*"),
+    *(DESCRIPTION_NAME, "sources.json", "refused.json", "*.npz", "city-[0-9]*.json", "row-[0-9]*"),
 )
 """Patterns of names in folders of unfinished files: new files and units of a build; other files are foreign."""
 
@@ -496,6 +498,8 @@ class OutputFolder:
             for one in theirs:
                 os.rename(path / one, kept / one)
             self.warnings.append(f"{path}: holds what this program did not write; kept in {kept.name}")
+        # First, so that a process killed in between leaves no part of a state that is taken for a whole one.
+        files.remove(files.join(path, DESCRIPTION_NAME))
         files.remove(path)
 
     def _list(self, entries: Mapping[str, Written]) -> None:

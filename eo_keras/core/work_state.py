@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eo_keras.core import files
-from eo_keras.core.output_folders import SCRATCH_NAME, OutputFolder
+from eo_keras.core.output_folders import DESCRIPTION_NAME, SCRATCH_NAME, OutputFolder
 from eo_keras.errors import EOKerasError
 
-_DESCRIPTION, _SOURCES, _REFUSED = "build.json", "sources.json", "refused.json"
+_SOURCES, _REFUSED = "sources.json", "refused.json"
 _LONGEST = 60
 _TITLES = {
     "program": "the program's version",
@@ -42,7 +42,7 @@ class WorkState:
 
     def description(self) -> dict[str, Any] | None:
         """Returns the description of the unfinished work, or None where there is none or it cannot be read."""
-        return self._load(_DESCRIPTION) if self.output.has_scratch(self._name) else None
+        return self._load(DESCRIPTION_NAME) if self.output.has_scratch(self._name) else None
 
     def _load(self, name: str) -> Any:
         try:
@@ -73,7 +73,9 @@ class WorkState:
             if changed:
                 files.write_json(files.join(self.folder, _SOURCES), sources)
             return tuple(changed)
-        if unfinished is not None and not overwrite:
+        # Without the list of sources, units of the same work cannot be trusted: it starts over.
+        same_but_unknown = unfinished == description and known is None
+        if unfinished is not None and not same_but_unknown and not overwrite:
             found = _differences(unfinished, description)
             raise self._error(
                 self.output.folder,
@@ -85,7 +87,7 @@ class WorkState:
         self.remove()
         self.output.scratch(self._name)
         files.write_json(files.join(self.folder, _SOURCES), sources)
-        files.write_json(files.join(self.folder, _DESCRIPTION), description)
+        files.write_json(files.join(self.folder, DESCRIPTION_NAME), description)
         return ()
 
     def note_refused(self, sources: Iterable[str]) -> None:
