@@ -2,7 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # One worker more than processors: tests also wait for the commands and workers that they start.
-TEST_WORKERS = $(shell $(BIN)/python -c 'from eo_keras.doctor.machine import usable_cores; print(min(4, int(usable_cores()) + 1))')
+TEST_WORKERS = $(shell $(BIN)/python -c 'from eo_keras.core.processors import worker_count; print(min(4, worker_count() + 1))')
+
+# Tests start a hundred commands, each of which would compile the package's modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo docs test test-real lint bench-peers clean
 

@@ -24,11 +24,10 @@ cluster; --engine=beam on Apache Beam, with Beam's own options passed on: --beam
 
 from __future__ import annotations
 
-import os
-
 from absl import flags
 
 from eo_keras.core.options import all_fields
+from eo_keras.core.processors import worker_count
 from eo_keras.errors import OptionError
 from launch import app, options
 from tfrecords_builder import build, sources
@@ -39,7 +38,7 @@ FLAGS = flags.FLAGS
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the command's flags: those of a build, and those of every data set."""
     options.define(build.BuildOptions, flag_values)
-    flag_values.set_default("num_workers", os.cpu_count() or 1)
+    flag_values.set_default("num_workers", worker_count())
     for source in sources.SOURCES.values():
         options.define(source.Options, flag_values)
     for name, datasets in _datasets_by_flag().items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from eo_keras.data.folder import RecordDataset, finished, reading
+from eo_keras.data.folder import RecordDataset, finished, reading, unconverted
 from eo_keras.data.pipeline import PipelineOptions, TrainingDataset, evaluation
 from eo_keras.legends.catalogue import IGNORE
 
@@ -68,6 +68,7 @@ def ordered_dataset(
     """
     targets = _targets(len(records.card.legend), one_hot)
 
+    @unconverted
     def unpadded(image: Any, label: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
         present = tf.reduce_sum(tf.cast(weight, tf.int32))
         return targets(tf.nest.map_structure(lambda one: one[:present], image), label[:present])
@@ -78,6 +79,7 @@ def ordered_dataset(
 def _targets(classes: int, one_hot: bool) -> Callable[..., Any]:
     """Returns a function that converts a batch of images and labels to targets and weights of Keras."""
 
+    @unconverted
     def targets(image: Any, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
         if label.shape.rank == 1:
             return image, tf.one_hot(label, classes) if one_hot else label

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from eo_keras.core import files
+from eo_keras.core.processors import worker_count
 from eo_keras.data.subsets import WHOLE, Holdout, WorkerShard
 from eo_keras.errors import RecordsError
 from eo_keras.records import example as codec
@@ -21,8 +21,11 @@ from eo_keras.records.inputs import InputBands, first_modality, parse_inputs, te
 PARSE_BATCH = 256
 """Number of examples that are parsed together."""
 
-PARALLEL_CALLS = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
+PARALLEL_CALLS = max(2, worker_count())
 """Number of parallel calls: the processors of this process."""
+
+unconverted = tf.autograph.experimental.do_not_convert
+"""Marks a function of a dataset, which has no control flow on tensors: AutoGraph takes half a second to see that."""
 
 _READ_BUFFER_BYTES = 256 << 10  # What a processor's cache holds: every record is copied out of it once more.
 
@@ -85,7 +88,7 @@ class RecordDataset:
         if (split, part, share) not in self._part_counts:
             batches = serialized(self.files(split, share)).batch(PARSE_BATCH)
             batches = batches.map(keys_of, num_parallel_calls=PARALLEL_CALLS)
-            masks = list(reading(self, batches.map(part.contains)))
+            masks = list(reading(self, batches.map(unconverted(part.contains))))
             counts = {part: sum(int(mask.numpy().sum()) for mask in masks)}
             if part.keys is None:
                 # One pass counts both parts.
@@ -148,12 +151,13 @@ def serialized(
     """
     dataset = tf.data.TFRecordDataset(files, buffer_size=_READ_BUFFER_BYTES, num_parallel_reads=parallel)
     if part is not None:
-        dataset = dataset.batch(PARSE_BATCH)
-        dataset = dataset.map(lambda batch: tf.boolean_mask(batch, part.contains(keys_of(batch)))).unbatch()
+        kept = unconverted(lambda batch: tf.boolean_mask(batch, part.contains(keys_of(batch))))
+        dataset = dataset.batch(PARSE_BATCH).map(kept).unbatch()
     # Parallel reads are put in order by this, also where the caller forgets it.
     return finished(dataset, prefetch=False)
 
 
+@unconverted
 def keys_of(serialized: tf.Tensor) -> tf.Tensor:
     """Returns the keys (batch,) of a batch of serialized examples."""
     return tf.io.parse_example(serialized, {codec.KEY: tf.io.FixedLenFeature([], tf.string)})[codec.KEY]

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from eo_keras.data import subsets
-from eo_keras.data.folder import PARSE_BATCH, RecordDataset, reading, serialized
+from eo_keras.data.folder import PARSE_BATCH, RecordDataset, reading, serialized, unconverted
 from eo_keras.data.subsets import Holdout
 from eo_keras.errors import OptionError
 from eo_keras.geo.footprints import Footprints, cells, joined, overlapping_pairs, within
@@ -151,7 +151,7 @@ def _keys_and_labels(folder: RecordDataset, part: Holdout | None) -> Iterator[tu
         codec.LABEL: tf.io.FixedLenFeature([], tf.int64, default_value=-1),
     }
     batches = serialized(folder.files("train"), part).batch(PARSE_BATCH)
-    for batch in reading(folder, batches.map(lambda batch: tf.io.parse_example(batch, spec))):
+    for batch in reading(folder, batches.map(unconverted(lambda batch: tf.io.parse_example(batch, spec)))):
         for key, label in zip(batch[codec.KEY].numpy(), batch[codec.LABEL].numpy().tolist(), strict=True):
             yield key.decode(), label
 

@@ -20,7 +20,7 @@ from eo_keras.data.augment.masking import MaskedImages
 from eo_keras.data.augment.options import Masking, Translation
 from eo_keras.data.augment.patches import Augmentation, augment_batch, shrink
 from eo_keras.data.augment.translation import TranslatedImages
-from eo_keras.data.folder import PARALLEL_CALLS, PARSE_BATCH, RecordDataset, finished, reading, serialized
+from eo_keras.data.folder import PARALLEL_CALLS, PARSE_BATCH, RecordDataset, finished, reading, serialized, unconverted
 from eo_keras.data.parse import by_name, no_data, parse_batch, unwrapped
 from eo_keras.data.subsets import WHOLE, Holdout, WorkerShard, check_workers, epoch_seed
 from eo_keras.errors import OptionError, RecordsError
@@ -209,6 +209,7 @@ class TrainingDataset:
         orders = [np.random.default_rng(seed).permutation(len(self._files)) for seed in seeds.tolist()]
         orders = np.array(orders, np.int32).reshape(len(passes), len(self._files))
 
+        @unconverted
         def one_pass(order: tf.Tensor, seed: tf.Tensor, skipped: tf.Tensor) -> tf.data.Dataset:
             files = tf.gather(tf.constant(self._files), order)
             batches = serialized(files, self._part, parallel=min(_PARALLEL_READS, len(self._files)))
@@ -269,7 +270,7 @@ class TrainingDataset:
         )
         dataset = serialized(self._files, self._part).batch(max(1, min(PARSE_BATCH, _PARSE_BYTES // stored_bytes)))
         dataset = dataset.map(
-            lambda batch: _parse(batch, card, self.inputs, self._options.distance, True)[:2],
+            unconverted(lambda batch: _parse(batch, card, self.inputs, self._options.distance, True)[:2]),
             num_parallel_calls=PARALLEL_CALLS,
         )
         filled = 0
@@ -314,6 +315,7 @@ def evaluation(
     if not examples:
         raise RecordsError(records.folder, f"no example of the split '{split}' is in this part", remedy="hold out more")
 
+    @unconverted
     def produce(batch):
         values = _parse(batch, records.card, inputs)
         present = tf.shape(batch)[0]
@@ -335,6 +337,7 @@ def evaluation(
     if pretext is None:
         return finished(dataset)
 
+    @unconverted
     def replaced(number, batch):
         image, _, *others = batch
         return *pretext(image, tf.stack([tf.constant(options.seed, tf.int64), number]), (0, size)), *others

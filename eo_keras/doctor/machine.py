@@ -20,12 +20,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eo_keras.core import files
+from eo_keras.core.processors import ROOT, control_group, text_of, usable_cores, worker_count
 from eo_keras.errors import EOKerasError
 
 OK, NOTE, WARNING, PROBLEM = LEVELS = ("ok", "note", "warning", "problem")
 
 _PACKAGE = "eo-keras"
-_ROOT = pathlib.Path("/")
 _GB = 1e9
 
 TEST_BYTES = 256 << 20
@@ -105,7 +105,7 @@ def gdal() -> list[Check]:
     return [Check("versions", OK, f"GDAL {rasterio.__gdal_version__}, PROJ {rasterio.__proj_version__}, in rasterio")]
 
 
-def processor(root: pathlib.Path = _ROOT) -> list[Check]:
+def processor(root: pathlib.Path = ROOT) -> list[Check]:
     """Reports the processor's name and instructions, and how many cores this process may use."""
     area = "processor"
     name, instructions = _cpuinfo(root)
@@ -117,7 +117,8 @@ def processor(root: pathlib.Path = _ROOT) -> list[Check]:
                 area,
                 WARNING,
                 f"this process may use {usable:g} of the {cores} cores",
-                f"give `num_workers={max(1, int(usable))}` to launch.build, whose default is {cores}",
+                f"launch.build starts {worker_count(root)} by default; to use all cores, raise the limit (`taskset`, a "
+                "container's `--cpus`)",
             )
         )
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -139,58 +140,28 @@ def processor(root: pathlib.Path = _ROOT) -> list[Check]:
 _BFLOAT16 = {"avx512_bf16": "AVX512_BF16", "amx_bf16": "AMX"}
 
 
-def has_bfloat16(root: pathlib.Path = _ROOT) -> bool:
+def has_bfloat16(root: pathlib.Path = ROOT) -> bool:
     """Reports whether the processor is known to have instructions for bfloat16."""
     return bool(_cpuinfo(root)[1] & set(_BFLOAT16))
 
 
 def _cpuinfo(root: pathlib.Path) -> tuple[str, set[str]]:
-    text = _text(root / "proc/cpuinfo") or ""
+    text = text_of(root / "proc/cpuinfo") or ""
     name, flags = (re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE) for key in ("model name", "flags"))
     return name[1] if name else "", set(flags[1].split()) if flags else set()
 
 
-def _text(path: pathlib.Path) -> str | None:
-    try:
-        return path.read_text()
-    except OSError:
-        return None
-
-
-def usable_cores(root: pathlib.Path = _ROOT) -> float:
-    """Returns how many cores this process may use, by its affinity and its control group's quota."""
-    cores = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(os.cpu_count() or 1)
-    quotas = [(_cgroup_text(root, "", "cpu.max") or "").split()]
-    quotas.append([_cgroup_text(root, "cpu", f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")])
-    for quota in quotas:
-        if len(quota) == 2 and all(value.strip().isdigit() for value in quota):
-            cores = min(cores, int(quota[0]) / int(quota[1]))
-    return cores
-
-
-def _cgroup_text(root: pathlib.Path, controller: str, name: str) -> str | None:
-    """Returns a file of this process's control group, version 2 where no controller is named, else version 1."""
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, inner = line.split(":", 2)
-        if controller in controllers.split(","):
-            # A container sees its own group at the top, though the path is still that of the machine.
-            for folder in (root / "sys/fs/cgroup" / controller / inner.strip("/"), root / "sys/fs/cgroup" / controller):
-                if (text := _text(folder / name)) is not None:
-                    return text.strip()
-    return None
-
-
-def usable_memory(root: pathlib.Path = _ROOT) -> tuple[int, int, int | None]:
+def usable_memory(root: pathlib.Path = ROOT) -> tuple[int, int, int | None]:
     """Returns bytes of memory: all, free for new programs, and the control group's limit or None."""
-    lines = dict(line.split(":", 1) for line in (_text(root / "proc/meminfo") or "").splitlines())
+    lines = dict(line.split(":", 1) for line in (text_of(root / "proc/meminfo") or "").splitlines())
     total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    limits = (_cgroup_text(root, "", "memory.max"), _cgroup_text(root, "memory", "memory.limit_in_bytes"))
+    limits = (control_group(root, "", "memory.max"), control_group(root, "memory", "memory.limit_in_bytes"))
     # Version 1 has a number larger than any memory for "no limit".
     limit = min((int(text) for text in limits if text and text.isdigit() and int(text) < total), default=None)
     return total, free, limit
 
 
-def memory(root: pathlib.Path = _ROOT) -> list[Check]:
+def memory(root: pathlib.Path = ROOT) -> list[Check]:
     """Reports the memory, how much of it is free, and whether the control group allows less."""
     area = "memory"
     total, free, limit = usable_memory(root)

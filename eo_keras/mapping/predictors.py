@@ -168,7 +168,7 @@ class Predictor:
         with self._compiling:
             if windows.shape not in self._compiled:
                 self._compiled[windows.shape] = tf.function(
-                    self._predict, input_signature=[tf.TensorSpec(windows.shape, windows.dtype)]
+                    self._predict, input_signature=[tf.TensorSpec(windows.shape, windows.dtype)], autograph=False
                 ).get_concrete_function()
         # On the CPU, the array shares the tensor's memory; `numpy` would copy it.
         found = np.asarray(self._compiled[windows.shape](tf.constant(windows)))

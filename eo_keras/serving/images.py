@@ -128,7 +128,7 @@ def predict_images(
     run.card.check_one_image(run.folder)
     card, paths = run.card, tuple(map(pathlib.Path, paths))
     model = run.model if temperature is None else models.with_temperature(run.model, temperature)
-    predict = tf.function(lambda images: model(images, training=False))
+    predict = tf.function(lambda images: model(images, training=False), autograph=False)
     size = max(1, min(batch_size, len(paths)))
     # One shape for all batches, so that the model is compiled once; a shorter last batch is filled up with images
     # of the batch before, whose predictions are not read.

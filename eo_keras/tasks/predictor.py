@@ -41,7 +41,7 @@ class Predictor:
         def predict(image, label):
             return keep(model(image, training=False), label)
 
-        self._predict = tf.function(lambda image, label: self._strategy.run(predict, (image, label)))
+        self._predict = tf.function(lambda image, label: self._strategy.run(predict, (image, label)), autograph=False)
 
     def __call__(
         self,

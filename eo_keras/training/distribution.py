@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from eo_keras.data.folder import unconverted
 from eo_keras.errors import OptionError
 from eo_keras.training.options import STRATEGIES
 
@@ -146,11 +147,13 @@ def distributed(strategy: tf.distribute.Strategy, worker: Worker, dataset: tf.da
     replicas = strategy.num_replicas_in_sync // worker.count
     if replicas > 1:
         # Every element of what follows goes to a device of its own.
-        dataset = dataset.flat_map(
-            lambda *batch: tf.data.Dataset.from_tensor_slices(
-                tuple(tf.reshape(value, (replicas, value.shape[0] // replicas, *value.shape[1:])) for value in batch)
-            )
-        )
+
+        @unconverted
+        def divided(*batch: tf.Tensor) -> tf.data.Dataset:
+            parts = (tf.reshape(value, (replicas, value.shape[0] // replicas, *value.shape[1:])) for value in batch)
+            return tf.data.Dataset.from_tensor_slices(tuple(parts))
+
+        dataset = dataset.flat_map(divided)
     return strategy.distribute_datasets_from_function(lambda context: dataset)
 
 

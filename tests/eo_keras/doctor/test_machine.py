@@ -5,6 +5,7 @@ import resource
 
 import pytest
 
+from eo_keras.core import processors
 from eo_keras.doctor import machine as doctor
 from eo_keras.doctor.machine import NOTE, OK, PROBLEM, WARNING
 from eo_keras.errors import SourceError
@@ -106,7 +107,8 @@ def test_cores_and_memory_of_a_control_group(eight_cores, tmp_path):
         "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
     }
     limited, free = machine(tmp_path / "2", files=second), machine(tmp_path / "1", files=first)
-    assert doctor.usable_cores(limited) == 1.5 and doctor.usable_cores(free) == 8
+    assert processors.usable_cores(limited) == 1.5 and processors.usable_cores(free) == 8
+    assert processors.worker_count(limited) == 1 and processors.worker_count(free) == 8
     assert any("may use 1.5 of the 8 cores" in finding.what for finding in doctor.processor(limited))
     assert doctor.usable_memory(limited) == (16_384_000_000, 8_192_000_000, 3_000_000_000)
     assert doctor.usable_memory(free)[2] is None
