@@ -5,12 +5,14 @@ import contextlib
 
 @contextlib.contextmanager
 def undrawn():
-    """Lets Matplotlib write pictures of one pixel."""
+    """Lets Matplotlib write pictures of one pixel, whose texts need no fonts."""
+    import pytest
     from matplotlib.figure import Figure
     from PIL import Image
 
-    drawn, Figure.savefig = Figure.savefig, lambda figure, file, **_: Image.new("RGB", (1, 1)).save(file, "png")
-    try:
+    from eo_keras.plots import figure as figures
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, file, **_: Image.new("RGB", (1, 1)).save(file, "png"))
+        patch.setattr(figures, "_set_fonts", lambda figure: None)
         yield
-    finally:
-        Figure.savefig = drawn
