@@ -117,8 +117,8 @@ def processor(root: pathlib.Path = ROOT) -> list[Check]:
                 area,
                 WARNING,
                 f"this process may use {usable:g} of the {cores} cores",
-                f"launch.build starts {worker_count(root)} by default; to use all cores, raise the limit (`taskset`, a "
-                "container's `--cpus`)",
+                f"launch.build starts {worker_count(root)} processes by default; to use all cores, raise the limit "
+                "(the process's affinity, or the container's quota of processors)",
             )
         )
     if platform.machine() not in ("x86_64", "AMD64"):
