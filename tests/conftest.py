@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
-# Until all tests are collected, when what has been imported is put aside: the collector would go through the million
-# objects of TensorFlow and of the tests again and again, which takes a tenth of the time.
+# Until all tests are collected, when what has been imported is put aside: else the collector goes through all objects
+# of TensorFlow and of the tests again and again.
 gc.disable()
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
