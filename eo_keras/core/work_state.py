@@ -69,13 +69,13 @@ class WorkState:
         description, sources = (json.loads(json.dumps(content)) for content in (description, sources))
         unfinished, known, refused = self.description(), self._load(_SOURCES), self._load(_REFUSED) or []
         changed = _changed(known or {}, sources)
-        if unfinished == description and known is not None and set(changed) <= set(refused):
+        same = unfinished == description
+        if same and known is not None and set(changed) <= set(refused):
             if changed:
                 files.write_json(files.join(self.folder, _SOURCES), sources)
             return tuple(changed)
         # Without the list of sources, units of the same work cannot be trusted: it starts over.
-        same_but_unknown = unfinished == description and known is None
-        if unfinished is not None and not same_but_unknown and not overwrite:
+        if unfinished is not None and not (same and known is None) and not overwrite:
             found = _differences(unfinished, description)
             raise self._error(
                 self.output.folder,
