@@ -84,8 +84,7 @@ setuptools.setup(
             "sphinx>=8.2,<10",  # the documentation; later releases are untested
             "myst-parser>=4,<6",  # Markdown for Sphinx; 4 is the first for Sphinx 8
             "nbformat>=5.10,<6",  # reads the notebook, in the format that Jupyter has written since 2019
-            "nbclient>=0.10,<1",  # runs it as a test
-            "ipykernel>=6.29,<8",  # the Python that it runs in; later releases are untested
+            "ipython>=8.18,<10",  # runs its cells as a test; later releases are untested
         ],
     },
     classifiers=[

@@ -54,6 +54,7 @@ def _run(*options):
     return start("benchmarks.input_pipeline", *options).wait()
 
 
+@pytest.mark.slow
 def test_all_stages_of_a_small_folder(records_dir, tmp_path):
     output = tmp_path / "input.json"
     small = [f"--model={tiny.CLASSIFIER}", "--batch_size=8", "--seconds=0.01", "--repetitions=2", f"--output={output}"]

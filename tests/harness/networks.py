@@ -44,7 +44,7 @@ REDUCED = {
 KINDS = {"s1": (("VV", "VH"), "float32", -12.0, 5.0), "height": (("height",), "float32", 10.0, 8.0)}
 """Bands, dtype, mean and standard deviation of inputs by the name of their modality."""
 
-UNDER_JAX = ("resnet50", "googlenet", "compact", "deeplab_resnet50", "deeplab_xception65", "segnet")
+UNDER_JAX = ("googlenet", "deeplab_resnet50", "deeplab_xception65", "segnet")
 """Reduced networks that have every kind of layer between them; JAX takes seconds to compile each."""
 
 FUSED_INPUTS, FUSED_RATIOS = ("s2", "s2_before", "s1"), {"s1": 2}
@@ -141,6 +141,13 @@ def without_weights(build, *arguments, **keywords) -> keras.Model:
 def images(count=2, height=32, width=32, bands=3, seed=0) -> np.ndarray:
     """Returns uint16 digital numbers `(count, height, width, bands)`."""
     return np.random.default_rng(seed).integers(1, 3000, (count, height, width, bands)).astype("uint16")
+
+
+def compile_for_labels(model: keras.Model) -> None:
+    """Compiles a model of logits with Adam; a step that makes the optimizer's variables would be traced twice."""
+    optimizer = keras.optimizers.Adam(0.01)
+    optimizer.build(model.trainable_variables)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
 
 def outputs_of(model: keras.Model, image: np.ndarray) -> list[np.ndarray]:

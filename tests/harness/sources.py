@@ -1,8 +1,6 @@
 """One check of what every source owes the build."""
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 
@@ -10,6 +8,7 @@ from eo_keras.core import engines
 from eo_keras.core.options import fields
 from eo_keras.errors import SourceError
 from tests.harness.building import bytes_of, options_of
+from tests.launch.commands import launch
 from tfrecords_builder import build, sources
 from tfrecords_builder.steps import shards
 
@@ -80,6 +79,5 @@ def _build_on_beam(dataset, archive, output_dir, own):
     # A process of its own: Beam's must not be forked off one in which TensorFlow runs.
     first = fields(sources.SOURCES[dataset].Options)[0].name
     given = {"dataset": dataset, first: archive, "output_dir": output_dir, "engine": "beam", "num_workers": 2} | own
-    command = [sys.executable, "-m", "launch.build", *(f"--{name}={value}" for name, value in given.items())]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = launch("build", **given)
     assert result.returncode == 0, result.stderr

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from tests.harness import figures, tiny
+from tests.harness.shared import once
 from tfrecords_builder import build
 from tfrecords_builder.splits import split as splits
 from tfrecords_builder.synthetic import archives
@@ -13,7 +14,10 @@ from tfrecords_builder.synthetic import archives
 @pytest.fixture(scope="session")
 def rgb_records(tmp_path_factory):
     """A records folder of 160 training and 40 test patches in ten classes."""
-    folder = tmp_path_factory.mktemp("generated")
+    return once(tmp_path_factory, "rgb_records", _build_patches)
+
+
+def _build_patches(folder):
     source = archives.write_eurosat_archive(folder / "rgb.zip", kind="rgb", patches_per_class=20)
     options = build.BuildOptions("eurosat_rgb", str(source), str(folder / "rgb"), splits.SplitOptions(seed=1))
     build.build(options)
@@ -27,10 +31,13 @@ TILE = 64
 @pytest.fixture(scope="session")
 def tile_records(tmp_path_factory):
     """A records folder of four training, four validation and four test tiles with masks of four classes."""
+    return once(tmp_path_factory, "tile_records", _build_tiles)
+
+
+def _build_tiles(folder):
     from tests.harness import towns
     from tfrecords_builder.sources.urban_atlas.options import UrbanAtlasOptions
 
-    folder = tmp_path_factory.mktemp("towns")
     lines = [
         towns.write_town(folder, name, place=place, size=2 * TILE, bands=("B02", "B03", "B04"))
         for place, name in enumerate("ABC")
@@ -121,10 +128,10 @@ def _run(options, folder):
 @pytest.fixture(scope="session")
 def finished(short_training, tmp_path_factory):
     """A finished run: its options, its report, and the lines that it reported."""
-    return _run(short_training, tmp_path_factory.mktemp("runs") / "a")
+    return once(tmp_path_factory, "finished", lambda folder: _run(short_training, folder / "a"))
 
 
 @pytest.fixture(scope="session")
 def finished_on_tiles(short_tile_training, tmp_path_factory):
     """A finished run of a segmentation network, likewise."""
-    return _run(short_tile_training, tmp_path_factory.mktemp("runs") / "tiles")
+    return once(tmp_path_factory, "finished_on_tiles", lambda folder: _run(short_tile_training, folder / "tiles"))

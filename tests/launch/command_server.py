@@ -2,7 +2,7 @@
 
 Reads lines of JSON from standard input. For a module to start, the process's number is written; it runs beside those
 started before. For `wait`, that process's exit code is written. TensorFlow has touched no device when a fork is made.
-The networks of tests.harness.tiny are registered.
+The networks of tests.harness.tiny are registered, and figures are not drawn.
 """
 
 import gc
@@ -39,9 +39,14 @@ def main():
     import eo_keras.inspection.page  # noqa: F401
     import eo_keras.training.train  # noqa: F401
     import tfrecords_builder.build  # noqa: F401
-    from tests.harness import tiny
+    from tests.harness import figures, tiny
 
     tiny.register()
+    with figures.undrawn():
+        _serve()
+
+
+def _serve():
     gc.freeze()  # Or each fork would copy the pages of all that is there when it collects.
     print("ready", flush=True)
     processes = {}

@@ -52,12 +52,6 @@ def launch(command, *arguments, **flags):
     return start(f"launch.{command}", *_words(arguments, flags)).wait()
 
 
-def launch_whole(command, *arguments, **flags):
-    """Runs a command from the interpreter's start on."""
-    words = [sys.executable, "-m", f"launch.{command}", *_words(arguments, flags)]
-    return subprocess.run(words, capture_output=True, text=True)
-
-
 def _words(arguments, flags):
     return [*map(str, arguments), *(f"--{name}={value}" for name, value in flags.items())]
 

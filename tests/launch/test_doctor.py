@@ -2,13 +2,13 @@ import pytest
 from absl import flags
 
 from launch import app, doctor
-from tests.launch.commands import assert_one_line_error, launch, launch_whole
+from tests.launch.commands import assert_one_line_error, launch
 
 
 def test_the_whole_command(tmp_path):
     flagfile = tmp_path / "flags.txt"
     flagfile.write_text("--records_dir=records\n--model=resnet14\n--weights=imagenet\n--dtype_policy=mixed_float16\n")
-    result = launch_whole("doctor", f"--output_dir={tmp_path / 'new'}", "--dry_run", f"--check_flags={flagfile}")
+    result = launch("doctor", f"--output_dir={tmp_path / 'new'}", "--dry_run", f"--check_flags={flagfile}")
     assert result.returncode == 2 and result.stderr.count("\n") == 1, result
     # A machine may have problems of its own.
     assert "problem" in result.stderr and "the first of them: " in result.stderr

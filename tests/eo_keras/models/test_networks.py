@@ -10,7 +10,12 @@ from eo_keras import models
 from tests.harness.networks import REDUCED, check_network, images, network_spec, reduced, reduced_info, weights_of
 
 
-@pytest.mark.parametrize("name", REDUCED)
+def _names():
+    """Returns all names; slow are classifiers whose backbone a DeepLabv3+ has too."""
+    return [pytest.param(name, marks=pytest.mark.slow) if f"deeplab_{name}" in REDUCED else name for name in REDUCED]
+
+
+@pytest.mark.parametrize("name", _names())
 def test_network(name, tmp_path):
     check_network(name, tmp_path)
 

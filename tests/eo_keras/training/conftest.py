@@ -10,7 +10,7 @@ def tiny_networks():
     tiny.register()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def undrawn_figures():
     with figures.undrawn():
         yield

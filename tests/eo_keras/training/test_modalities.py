@@ -26,7 +26,7 @@ from eo_keras.serving import saved_model
 from eo_keras.training import train as training
 from eo_keras.training.options import SegmentationOptions, TrainingOptions
 from eo_keras.training.validate import validate
-from tests.harness import figures, modalities, tiny
+from tests.harness import modalities, tiny
 
 BANDS = "s2:RGB;s1:VH,VV;height:all"
 
@@ -50,8 +50,7 @@ def options(records_dir, run_dir, **others):
 @pytest.fixture(scope="module")
 def trained(records_dir, tmp_path_factory):
     folder, lines = tmp_path_factory.mktemp("runs") / "a", []
-    with figures.undrawn():
-        training.train(options(records_dir, folder, modality_dropout=0.3), report=lines.append)
+    training.train(options(records_dir, folder, modality_dropout=0.3), report=lines.append)
     return runs.open_run(folder), lines
 
 
@@ -98,8 +97,7 @@ def test_a_sensor_taken_away_is_an_example_without_it(trained, records_dir):
 def test_each_sensors_own_mask_has_a_loss(records_dir, tmp_path):
     chosen = options(records_dir, tmp_path / "streams", model=tiny.UNET, fusion="late", modality_dropout=0.3, epochs=1)
     chosen = dataclasses.replace(chosen, segmentation=dataclasses.replace(chosen.segmentation, stream_weight=0.5))
-    with figures.undrawn():
-        report = training.train(chosen)
+    report = training.train(chosen)
     (row,) = report.history
     names = ["mask_loss", "s2_loss", "s1_loss", "height_loss"]
     assert [name for name in row if name.endswith("_loss") and name != "val_loss"] == names
@@ -116,12 +114,12 @@ def test_each_sensors_own_mask_has_a_loss(records_dir, tmp_path):
         training.train(early, dry_run=True)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(trained, records_dir, tmp_path):
     steps, chosen = iter(range(9)), options(records_dir, tmp_path / "b", modality_dropout=0.3)
-    with figures.undrawn():
-        report = training.train(chosen, stop=lambda: next(steps) == 3)
-        assert report.stopped
-        training.train(dataclasses.replace(chosen, resume=True))
+    report = training.train(chosen, stop=lambda: next(steps) == 3)
+    assert report.stopped
+    training.train(dataclasses.replace(chosen, resume=True))
     for one, other in zip(trained[0].model.weights, runs.open_run(tmp_path / "b").model.weights, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 

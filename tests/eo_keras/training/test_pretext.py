@@ -18,7 +18,7 @@ from eo_keras.tasks.options import PretextOptions
 from eo_keras.training import train as training
 from eo_keras.training.options import OptimizerOptions, SegmentationOptions, TrainingOptions
 from eo_keras.training.validate import validate
-from tests.harness import figures, modalities, tiny
+from tests.harness import modalities, tiny
 
 BANDS = "s1:all;height:all"
 """Both show one class of three, in cells of 16 pixels that say nothing of each other: a masked cell can be told from
@@ -84,8 +84,7 @@ def test_pairs_that_do_not_belong_together_teach_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(modalities, "images_of", shuffled)
     modalities.write(tmp_path / "records", {"train": 32, "val": 8})
-    with figures.undrawn():
-        report = training.train(options(tmp_path / "records", tmp_path / "run"))
+    report = training.train(options(tmp_path / "records", tmp_path / "run"))
     assert report.history[-1]["val_explained_variance"] < 0.05
 
 
@@ -98,8 +97,7 @@ def test_labels_are_not_read_into_the_loss(records_dir, tmp_path, monkeypatch):
             monkeypatch.setattr(modalities, "images_of", lambda number: (0 * true(number)[0], true(number)[1]))
         modalities.write(tmp_path / name, {"train": 8, "val": 8})
         run = tmp_path / f"run-{name}"
-        with figures.undrawn():
-            training.train(short(tmp_path / name, run, epochs=1))
+        training.train(short(tmp_path / name, run, epochs=1))
         weights.append(runs.open_run(run).model.get_weights())
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -109,11 +107,10 @@ def test_labels_are_not_read_into_the_loss(records_dir, tmp_path, monkeypatch):
 def test_a_resumed_run_is_the_uninterrupted_one(records_dir, tmp_path):
     chosen = short(records_dir, tmp_path / "a", model=tiny.SEGMENTER, fusion="attention")
     steps = iter(range(9))
-    with figures.undrawn():
-        whole = training.train(chosen)
-        stopped = dataclasses.replace(chosen, run_dir=str(tmp_path / "b"))
-        assert training.train(stopped, stop=lambda: next(steps) == 3).stopped
-        again = training.train(dataclasses.replace(stopped, resume=True))
+    whole = training.train(chosen)
+    stopped = dataclasses.replace(chosen, run_dir=str(tmp_path / "b"))
+    assert training.train(stopped, stop=lambda: next(steps) == 3).stopped
+    again = training.train(dataclasses.replace(stopped, resume=True))
     for one, other in zip(*(runs.open_run(tmp_path / name).model.weights for name in "ab"), strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
     timed = {"seconds", "images_per_second"}
@@ -130,13 +127,12 @@ def test_a_segmentation_network_starts_from_it(trained, records_dir, tmp_path):
     lines = []
     chosen = short(records_dir, tmp_path / "b", pretraining=PretextOptions(), train_fraction=0.5)
     own = dataclasses.replace(chosen.segmentation, backbone_run=str(run.folder))
-    with figures.undrawn():
-        # So small a rate that the weights stay where they start.
-        slow = OptimizerOptions("sgd", 1e-12, weight_decay=0.0)
-        training.train(
-            dataclasses.replace(chosen, segmentation=own, optimizer=slow, epochs=1, steps_per_epoch=1),
-            report=lines.append,
-        )
+    # So small a rate that the weights stay where they start.
+    slow = OptimizerOptions("sgd", 1e-12, weight_decay=0.0)
+    training.train(
+        dataclasses.replace(chosen, segmentation=own, optimizer=slow, epochs=1, steps_per_epoch=1),
+        report=lines.append,
+    )
     assert "data:   modal, 16 training examples, kept in memory" in lines
     assert any("1 layers start from random weights (logits)" in line for line in lines)
     assert "backbone: has seen none of the 4 test examples, compared by pixels" in lines

@@ -21,7 +21,7 @@ from eo_keras.tasks.options import PretextOptions
 from eo_keras.training import train as training
 from eo_keras.training.options import OptimizerOptions, SegmentationOptions, TrainingOptions
 from eo_keras.training.validate import validate
-from tests.harness import figures, modalities, tiny
+from tests.harness import modalities, tiny
 
 BANDS = "s1:all;height:all"
 """Class 2 has strong backscatter and is high: heights can be told from backscatter."""
@@ -68,8 +68,7 @@ def trained(records_dir, tmp_path_factory):
     folder, lines = tmp_path_factory.mktemp("runs"), []
     with narrow_discriminator():
         report = training.train(stand_in(records_dir, folder / "stand_in"), report=lines.append)
-    with figures.undrawn():
-        training.train(options(records_dir, folder / "both", fusion="early"))
+    training.train(options(records_dir, folder / "both", fusion="early"))
     return folder, report, lines
 
 
@@ -143,7 +142,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(records_dir, tmp_path, weight):
     own = PretextOptions("translated", translated_sensor="height", adversarial_weight=weight)
     chosen = stand_in(records_dir, tmp_path / "a", pretraining=own, epochs=2, steps_per_epoch=3)
     steps = iter(range(9))
-    with figures.undrawn(), narrow_discriminator():
+    with narrow_discriminator():
         training.train(chosen)
         stopped = dataclasses.replace(chosen, run_dir=str(tmp_path / "b"))
         assert training.train(stopped, stop=lambda: next(steps) == 3).stopped

@@ -1,8 +1,6 @@
 """Footprints: images with masks, polygons or heights become records of tiles, and what is wrong with them is told."""
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -23,6 +21,7 @@ from eo_keras.records.inputs import parse_inputs
 from eo_keras.records.targets import DistanceClasses
 from tests.harness.archives import write_folder, write_zip
 from tests.harness.building import all_examples, built, bytes_of
+from tests.launch.commands import assert_one_line_error, launch
 from tfrecords_builder import disk_usage
 from tfrecords_builder.sources import archive as archives
 from tfrecords_builder.synthetic import footprints as districts
@@ -422,12 +421,10 @@ def test_the_command_ends_with_one_line_and_exit_code_2(tmp_path):
     content = members()
     content.pop(MASK)
     source = write_zip(tmp_path / "a.zip", content)
-    command = [sys.executable, "-m", "launch.build", "--dataset=footprints", f"--source={source}", "--tile_size=32"]
-    result = subprocess.run(
-        [*command, f"--output_dir={tmp_path / 'r'}", "--pixel_size_m=0.3"], capture_output=True, text=True
-    )
-    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
-    assert "1 of 12 images/* lack their counterpart" in result.stderr and "--mask_files=gt/*" in result.stderr
+    named = {"dataset": "footprints", "source": source, "tile_size": 32, "pixel_size_m": 0.3}
+    result = launch("build", output_dir=tmp_path / "r", **named)
+    assert_one_line_error(result, "1 of 12 images/* lack their counterpart")
+    assert "--mask_files=gt/*" in result.stderr
 
 
 def test_the_size_of_a_build_depends_on_its_tiles(archive):

@@ -3,8 +3,6 @@
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from eo_keras.inspection import scan_records
 from eo_keras.legends.catalogue import IGNORE
 from eo_keras.records import example as records
 from tests.harness.building import all_examples, built
+from tests.launch.commands import start
 from tests.tfrecords_builder.sources import prepare_tfds
 from tests.tfrecords_builder.sources.prepare_tfds import mask_of, pixels_of
 from tfrecords_builder import build
@@ -25,8 +24,7 @@ RGB = {"band_order": "B04,B03,B02"}
 def prepared(tmp_path_factory):
     """A folder of data sets, prepared by TensorFlow Datasets itself in a process of its own."""
     folder = tmp_path_factory.mktemp("tfds")
-    command = [sys.executable, prepare_tfds.__file__, str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = start(prepare_tfds.__name__, folder).wait()
     assert result.returncode == 0, result.stderr
     return folder
 

@@ -7,7 +7,7 @@ import pytest
 from eo_keras import models
 from eo_keras.models.backbones.resnet import build_resnet
 from eo_keras.sensors.sentinel2 import EUROSAT_ORDER
-from tests.harness.networks import images, network_spec, without_weights
+from tests.harness.networks import compile_for_labels, images, network_spec, without_weights
 
 MEAN = tuple(1000.0 + 50 * band for band in range(13))
 STD = tuple(200.0 + 10 * band for band in range(13))
@@ -47,7 +47,7 @@ def test_he_normal_spread():
 def test_trains_on_logits():
     model = reduced(blocks=(1,), bands=("B04", "B03", "B02"))
     trained = keras.Model(model.input, model.get_layer("logits").output)
-    trained.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    compile_for_labels(trained)
     image, labels = images(8, 32, 32, 3), np.arange(8) % 5
     losses = trained.fit(image, labels, epochs=15, batch_size=8, verbose=0).history["loss"]
     assert losses[0] == pytest.approx(np.log(5), abs=0.5)

@@ -9,6 +9,7 @@ from eo_keras.errors import OptionError
 from eo_keras.models.pretrained.weights import load_backbones
 from tests.harness.networks import (
     RGB,
+    compile_for_labels,
     images,
     network_spec,
     outputs_of,
@@ -175,8 +176,7 @@ def test_what_it_learns_holds_at_other_sizes():
 
     model = reduced("segnet", num_classes=2)
     trained = models.logits_model(model)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    trained.compile(keras.optimizers.Adam(0.01), loss)
+    compile_for_labels(trained)
     image, labels = scenes(48, 32)
     losses = trained.fit(image, labels, epochs=8, batch_size=4, shuffle=False, verbose=0).history["loss"]
     assert losses[0] > 2 * losses[-1]
