@@ -87,8 +87,8 @@ class RecordDataset:
             return len(part.keys)
         if (split, part, share) not in self._part_counts:
             batches = serialized(self.files(split, share)).batch(PARSE_BATCH)
-            batches = batches.map(keys_of, num_parallel_calls=PARALLEL_CALLS)
-            masks = list(reading(self, batches.map(unconverted(part.contains))))
+            contained = unconverted(lambda records: part.contains(keys_of(records)))
+            masks = list(reading(self, batches.map(contained, num_parallel_calls=PARALLEL_CALLS)))
             counts = {part: sum(int(mask.numpy().sum()) for mask in masks)}
             if part.keys is None:
                 # One pass counts both parts.

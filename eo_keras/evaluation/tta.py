@@ -12,9 +12,6 @@ from eo_keras.errors import OptionError
 from eo_keras.evaluation.options import OWN, EvaluationOptions
 from eo_keras.tasks.symmetry_mean import SymmetryMean
 
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-"""The scales of DeepLabv3+'s multi-scale evaluation (Chen et al. 2018, arXiv 1802.02611, section 4.1)."""
-
 
 def wrap(model: keras.Model, options: EvaluationOptions) -> Any:
     """Returns a model, or a wrapper that averages its probabilities over versions of an image.

@@ -74,18 +74,3 @@ def _rescaled(numbers: npt.ArrayLike, given: Reflectance, wanted: Reflectance, d
     values += (given.offset - wanted.offset) / wanted.scale
     # Clipping comes before the cast, or bright numbers (clouds, roofs) would wrap around in the smaller dtype.
     return np.clip(np.rint(values), _LOWEST, np.iinfo(dtype).max).astype(dtype)
-
-
-def jpeg_to_reflectance(value: npt.ArrayLike) -> np.ndarray:
-    """Converts gray values of EuroSAT's JPEGs to top-of-atmosphere reflectance.
-
-    Args:
-        value: gray values 0..255, any shape and real dtype.
-
-    Returns:
-        float32 of the same shape, reflectance as a fraction: `(value - 1) * 2750 / 254 / 10000`, steps of 0.00108. A
-        value of 255 stands for 0.275 and everything brighter; 0, which only compression makes, is slightly negative.
-    """
-    # Subtracting in float64: uint8 would turn 0 - 1 into 255.
-    values = np.asarray(value, dtype=np.float64)
-    return ((values - _LOWEST) * JPEG_STEP).astype(np.float32)

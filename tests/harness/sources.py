@@ -4,13 +4,11 @@ import dataclasses
 
 import pytest
 
-from eo_keras.core import engines
 from eo_keras.core.options import fields
 from eo_keras.errors import SourceError
-from tests.harness.building import bytes_of, options_of
+from tests.harness.building import bytes_of, interrupt_build, options_of
 from tests.launch.commands import launch
 from tfrecords_builder import build, sources
-from tfrecords_builder.steps import shards
 
 
 def check_source(dataset, archive, tmp_path, monkeypatch, damaged, *, keeps_state=False, beam=True, **own):
@@ -38,8 +36,9 @@ def check_source(dataset, archive, tmp_path, monkeypatch, damaged, *, keeps_stat
         assert [split.examples for split in dry.card.splits.values()] == [s.examples for s in card.splits.values()]
     assert (card.version, card.encoding) == (facts.version, facts.encoding) or dataset == "tfds"
 
-    resumed = _stopped_and_resumed(dataclasses.replace(chosen, output_dir=str(tmp_path / "resumed")), monkeypatch)
-    assert resumed.kept_shards == 2 and bytes_of(tmp_path / "resumed") == expected
+    resumed = dataclasses.replace(chosen, output_dir=str(tmp_path / "resumed"))
+    interrupt_build(monkeypatch, resumed, 2)
+    assert build.build(resumed).kept_shards == 2 and bytes_of(tmp_path / "resumed") == expected
 
     build.build(dataclasses.replace(chosen, output_dir=str(tmp_path / "two"), num_workers=2))
     assert bytes_of(tmp_path / "two") == expected
@@ -55,24 +54,6 @@ def check_source(dataset, archive, tmp_path, monkeypatch, damaged, *, keeps_stat
     assert name in str(refused.value) and "\n" not in str(refused.value)
     assert (tmp_path / "refused").exists() == keeps_state
     assert not (tmp_path / "refused" / "card.json").exists()
-
-
-def _stopped_and_resumed(chosen, monkeypatch):
-    """Interrupts a build after its second shard, and calls it again."""
-    original, written = engines.LocalEngine.run, []
-
-    def run(self, function, context, units):
-        for position in original(self, function, context, units):
-            yield position
-            if function is shards.write_shard:
-                written.append(position)
-                if len(written) == 2:
-                    raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(engines.LocalEngine, "run", run)
-        build.build(chosen)
-    return build.build(chosen)
 
 
 def _build_on_beam(dataset, archive, output_dir, own):

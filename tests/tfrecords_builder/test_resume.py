@@ -1,6 +1,7 @@
 """Builds that are killed, disturbed, raced, or run out of room, and called again."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -9,10 +10,9 @@ import sys
 
 import pytest
 
-from eo_keras.core import engines
 from eo_keras.errors import RecordsError, SourceError
 from eo_keras.records import data_card as cards
-from tests.harness.building import bytes_of
+from tests.harness.building import bytes_of, interrupt_build
 from tfrecords_builder import build, sources
 from tfrecords_builder.splits.split import SplitOptions
 from tfrecords_builder.steps import shards
@@ -61,24 +61,7 @@ def test_all_27000_jpegs_killed_at_20_moments(real_data, tmp_path):
 @pytest.fixture
 def interrupted(monkeypatch):
     """A function that begins a build and interrupts it after some shards."""
-
-    def begin(chosen, shards_written):
-        original, written = engines.LocalEngine.run, []
-
-        def run(self, function, context, units):
-            for position in original(self, function, context, units):
-                yield position
-                if function is shards.write_shard:
-                    written.append(position)
-                    if len(written) == shards_written:
-                        raise KeyboardInterrupt
-
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(engines.LocalEngine, "run", run)
-            build.build(chosen)
-        assert not pathlib.Path(chosen.output_dir, cards.DATA_CARD_NAME).exists()
-
-    return begin
+    return functools.partial(interrupt_build, monkeypatch)
 
 
 def test_finished_shards_are_kept_if_they_are_whole_and_written_again_if_not(interrupted, rgb_zip, tmp_path):

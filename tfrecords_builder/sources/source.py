@@ -168,7 +168,7 @@ class Preflight:
     """
 
     facts: Facts
-    units: Sequence[Any]
+    units: Sequence[Unit]
     candidates: Patches | None = None
     products: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -304,14 +304,14 @@ class Source(Protocol):
             SourceError: if it cannot be used.
         """
 
-    def scan(self, context: Context, unit: Any) -> None:
+    def scan(self, context: Context, unit: Unit) -> None:
         """Reads and checks a unit and stores the result in the build's state, unless it is there.
 
         Raises:
             SourceError: if a part of it is damaged or not of the data set's form.
         """
 
-    def is_scanned(self, context: Context, unit: Any) -> bool:
+    def is_scanned(self, context: Context, unit: Unit) -> bool:
         """Tells whether the state holds the result of a unit's scan."""
 
     def gather(self, context: Context, listing: Listing, preflight: Preflight) -> Rows:

@@ -114,24 +114,6 @@ def scratch_report(model: keras.Model) -> InitializationReport:
     return InitializationReport("random", initialized=tuple(layer.name for layer in model.layers if layer.weights))
 
 
-def input_scale(
-    weights: str | os.PathLike | None, bands: Sequence[str], stem: str, published: PretrainedWeights | None = RESNET50
-) -> tuple[float, ...]:
-    """Returns the standard deviation of each band that the stem was trained with.
-
-    1 for random weights. For weights of `keras.applications` the spread, in the input that it trains this architecture
-    with, of the color in ImageNet whose kernel the band takes. For a model of this package what its own normalization
-    layer has for the band whose kernel is taken.
-
-    Raises:
-        BandError: if the bands do not fit the stem.
-        SourceError: if the file cannot be read, or it is none of this package's and nothing is published.
-    """
-    if weights is None:
-        return (1.0,) * len(bands)
-    return input_scales(weights, {IMAGE: bands}, stem, published)[IMAGE]
-
-
 def input_scales(
     weights: str | os.PathLike | None,
     inputs: Mapping[str, Sequence[str]],
@@ -139,10 +121,14 @@ def input_scales(
     published: PretrainedWeights | None = RESNET50,
     normalizations: Mapping[str, Normalization] | None = None,
 ) -> dict[str, tuple[float, ...]]:
-    """Returns `input_scale` of each input by name, given the bands of each.
+    """Returns the standard deviation of each band that the stem was trained with, by the input's name.
+
+    1 for random weights. For weights of `keras.applications` the spread, in the input that it trains this architecture
+    with, of the color in ImageNet whose kernel the band takes. For a model of this package what its own normalization
+    layer has for the band whose kernel is taken.
 
     Args:
-        weights: as in `load_backbones`.
+        weights: as in `load_backbones`; None for random ones.
         inputs: bands of each input.
         stem: as in `load_backbones`.
         published: likewise.
@@ -150,7 +136,8 @@ def input_scales(
 
     Raises:
         BandError: if the bands do not fit the stem.
-        SourceError: as `input_scale`, or if the file's model has several inputs and these are not the same.
+        SourceError: if the file cannot be read, it is none of this package's and nothing is published, or its model
+            has several inputs and these are not the same.
     """
     if weights is None:
         return {name: (1.0,) * len(bands) for name, bands in inputs.items()}
@@ -215,7 +202,7 @@ def load_backbones(
     with 0 there: this package's normalization makes the mean of every band 0. Where a published network has no batch
     normalization, the model's adds the bias, and normalizes from the first step of training on. The kernel of the stem
     is fitted to the bands by `inflate_stem`. The normalization layer is not touched: build the model with
-    `input_scale`.
+    `input_scales`.
 
     Each backbone of a model of several modalities starts from the same weights. Where its stem takes several inputs,
     each one's kernel is divided by their number, as in Carreira & Zisserman 2017 (arXiv 1705.07750, section 2.4): the

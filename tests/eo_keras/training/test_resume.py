@@ -185,7 +185,7 @@ def test_bits_that_flipped_in_a_zips_directory_are_damage(tmp_path, flags, metho
     path = flipped(runs.MODEL_NAME, "config.json")
     assert runs.start_from_weights(tmp_path) == "start the run again in another `run_dir`"
     with pytest.raises(SourceError, match="its configuration cannot be read"):
-        weights.input_scale(path, ("B04", "B03", "B02"), "by_name")
+        weights.input_scales(path, {"image": ("B04", "B03", "B02")}, "by_name")
     with pytest.raises(SourceError, match="its weights cannot be read"):
         weights.load_backbone(
             keras.Sequential([keras.Input((8, 8, 3))]), flipped("w.keras", "model.weights.h5"), ("B04", "B03", "B02")

@@ -9,7 +9,7 @@ from eo_keras.models import Normalization, build
 from eo_keras.models.backbones.inception_v3 import build_inception_v3
 from eo_keras.models.pretrained.catalogue import INCEPTION_V3
 from eo_keras.models.pretrained.stem import IMAGENET_MEAN, IMAGENET_STD
-from eo_keras.models.pretrained.weights import input_scale, load_backbone
+from eo_keras.models.pretrained.weights import input_scales, load_backbone
 from eo_keras.sensors.sentinel2 import NOMINAL_ORDER
 from tests.harness.networks import RGB, network_spec
 
@@ -28,7 +28,7 @@ def randomise(model):
 
 
 def reduced(bands=RGB, weights=None, normalization=IMAGENET, patch_size=None, **arguments):
-    scale = input_scale(weights, bands, "by_name", INCEPTION_V3)
+    scale = input_scales(weights, {"image": bands}, "by_name", INCEPTION_V3)["image"]
     spec = network_spec(bands, patch_size=patch_size, normalization=normalization, scale=scale, seed=5, dropout=0)
     return build_inception_v3(spec, **{"blocks": (2, 1, 1), "width": 1 / 16, "padding": "valid"} | arguments)
 

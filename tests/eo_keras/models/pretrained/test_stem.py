@@ -5,7 +5,7 @@ import pytest
 
 from eo_keras.errors import BandError, OptionError
 from eo_keras.models.pretrained.stem import IMAGENET_STD, assign_sources, inflate_stem
-from eo_keras.models.pretrained.weights import input_scale
+from eo_keras.models.pretrained.weights import input_scales
 from eo_keras.sensors.sentinel2 import EUROSAT_ORDER, NOMINAL_ORDER
 
 RED, GREEN, BLUE = IMAGENET_STD
@@ -42,8 +42,8 @@ def test_colour_infrared_by_name_and_by_position(kernel):
     by_position, plan = inflate_stem(kernel, bands, "by_position")
     np.testing.assert_array_equal(by_position, kernel)
     assert [entry.source for entry in plan] == ["B04", "B03", "B02"]
-    assert input_scale("imagenet", bands, "by_name") == (RED, RED, GREEN)
-    assert input_scale("imagenet", bands, "by_position") == (RED, GREEN, BLUE)
+    assert input_scales("imagenet", {"image": bands}, "by_name") == {"image": (RED, RED, GREEN)}
+    assert input_scales("imagenet", {"image": bands}, "by_position") == {"image": (RED, GREEN, BLUE)}
 
 
 def test_by_position_with_more_bands():
@@ -66,7 +66,7 @@ def test_bands_of_other_sensors_take_the_kernels_in_turn(kernel):
     assert [(entry.source, entry.factor) for entry in plan] == [("B04", 0.5), ("B04", 0.5), ("B03", 1)]
     plan = assign_sources(("VH", "B04"), sources=("VV", "VH"))
     assert [(entry.source, entry.factor) for entry in plan] == [("VH", 1), ("VV", 1)]
-    assert input_scale("imagenet", ("VV", "VH"), "by_name") == (RED, GREEN)
+    assert input_scales("imagenet", {"s1": ("VV", "VH")}, "by_name") == {"s1": (RED, GREEN)}
 
 
 def test_colors_of_aerial_images_are_those_of_sentinel2(kernel):

@@ -14,7 +14,7 @@ from eo_keras.models import Normalization, build, registry
 from eo_keras.models.backbones.resnet import build_resnet
 from eo_keras.models.pretrained import catalogue
 from eo_keras.models.pretrained.stem import IMAGENET_STD
-from eo_keras.models.pretrained.weights import input_scale, load_backbone
+from eo_keras.models.pretrained.weights import input_scales, load_backbone
 from eo_keras.runs import folder as runs
 from eo_keras.sensors.sentinel2 import NOMINAL_ORDER
 from tests.harness.networks import RGB, network_spec
@@ -64,7 +64,7 @@ def test_resnet50_predicts_as_the_original(original, tmp_path):
 
 def reduced(bands=RGB, weights=None, stem="by_name", mean=128.0, std=50.0, width=8, seed=5):
     normalization = Normalization((mean,) * len(bands), (std,) * len(bands))
-    scale = input_scale(weights, bands, stem)
+    scale = input_scales(weights, {"image": bands}, stem)["image"]
     spec = network_spec(bands, normalization=normalization, scale=scale, seed=seed)
     return build_resnet(spec, blocks=(1,), width=width)
 
