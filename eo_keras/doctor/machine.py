@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eo_keras.core import files
-from eo_keras.core.processors import ROOT, control_group, text_of, usable_cores, worker_count
+from eo_keras.core import control_groups, files
+from eo_keras.core.control_groups import ROOT, text_of
+from eo_keras.core.processors import usable_cores, worker_count
 from eo_keras.errors import EOKerasError
 
 OK, NOTE, WARNING, PROBLEM = LEVELS = ("ok", "note", "warning", "problem")
@@ -146,18 +147,19 @@ def has_bfloat16(root: pathlib.Path = ROOT) -> bool:
 
 
 def _cpuinfo(root: pathlib.Path) -> tuple[str, set[str]]:
-    text = text_of(root / "proc/cpuinfo") or ""
+    text = text_of(root / "proc/cpuinfo")
     name, flags = (re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE) for key in ("model name", "flags"))
     return name[1] if name else "", set(flags[1].split()) if flags else set()
 
 
 def usable_memory(root: pathlib.Path = ROOT) -> tuple[int, int, int | None]:
-    """Returns bytes of memory: all, free for new programs, and the control group's limit or None."""
-    lines = dict(line.split(":", 1) for line in (text_of(root / "proc/meminfo") or "").splitlines())
+    """Returns bytes of memory: all, free for new programs, and the control groups' limit or None."""
+    lines = dict(line.split(":", 1) for line in text_of(root / "proc/meminfo").splitlines())
     total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    limits = (control_group(root, "", "memory.max"), control_group(root, "memory", "memory.limit_in_bytes"))
+    limits = [text for (text,) in control_groups.texts(root, "", "memory.max")]
+    limits += [text for (text,) in control_groups.texts(root, "memory", "memory.limit_in_bytes")]
     # Version 1 has a number larger than any memory for "no limit".
-    limit = min((int(text) for text in limits if text and text.isdigit() and int(text) < total), default=None)
+    limit = min((int(text) for text in limits if text.isdigit() and int(text) < total), default=None)
     return total, free, limit
 
 

@@ -106,7 +106,15 @@ def test_cores_and_memory_of_a_control_group(eight_cores, tmp_path):
         "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
         "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
     }
+    # A batch system's job has the limits, and the group of its task none of its own.
+    nested = second | {
+        "proc/self/cgroup": "0::/some/group/task\n",
+        "sys/fs/cgroup/some/group/task/cpu.max": "max 100000\n",
+        "sys/fs/cgroup/some/group/task/memory.max": "max\n",
+    }
     limited, free = machine(tmp_path / "2", files=second), machine(tmp_path / "1", files=first)
+    task = machine(tmp_path / "task", files=nested)
+    assert processors.usable_cores(task) == 1.5 and doctor.usable_memory(task)[2] == 3_000_000_000
     assert processors.usable_cores(limited) == 1.5 and processors.usable_cores(free) == 8
     assert processors.worker_count(limited) == 1 and processors.worker_count(free) == 8
     assert any("may use 1.5 of the 8 cores" in finding.what for finding in doctor.processor(limited))
