@@ -232,6 +232,12 @@ def test_the_flag_files_and_the_readme_say_what_was_measured():
                 assert run.flags[name].removesuffix(".0") == value
 
 
+def figures_of(evaluations, value="mean"):
+    """Accuracy in per cent with its interval, and what it is averaged over the symmetries of the square."""
+    plain, averaged = (evaluations[name]["accuracy"] for name in ("test", "test-d4"))
+    return [f"{100 * one:.2f}" for one in (plain[value], plain["low"], plain["high"], averaged[value])]
+
+
 def test_the_flag_file_of_the_campaign_says_what_it_measured():
     campaign = FOLDER / "campaigns" / "eurosat"
     text = (harness.ROOT / "launch" / "flagfiles" / "eurosat_rgb_lite0_imagenet.flags").read_text()
@@ -240,21 +246,22 @@ def test_the_flag_file_of_the_campaign_says_what_it_measured():
     rows = {one["name"]: one for one in json.loads((campaign / "results.json").read_text())["rows"]}
     row, whole = rows["lite0"], rows["lite0_whole"]
     run = next(one for one in row["runs"] if one["seed"] == 1)
-
-    def figures(evaluations, value):
-        plain, averaged = (evaluations[name]["accuracy"] for name in ("test", "test-d4"))
-        return [f"{100 * one:.2f}" for one in (plain[value], plain["low"], plain["high"], averaged[value])]
-
-    def means(row):
-        return figures(row["evaluations"], "mean")
-
-    assert all(figure in text for figure in figures(run["evaluations"], "value"))
-    assert f"{means(row)[0]} % in the mean of seeds 1 to {len(row['runs'])}" in text
+    assert all(figure in text for figure in figures_of(run["evaluations"], "value"))
+    assert f"{figures_of(row['evaluations'])[0]} % in the mean of seeds 1 to {len(row['runs'])}" in text
     assert f"{run['seconds'] / 3600:.1f} hours" in text
-    assert f"--validation_from_train=0, which trains on all and keeps the last epoch, {means(whole)[0]} %" in text
+    mean = figures_of(whole["evaluations"])[0]
+    assert f"--validation_from_train=0, which trains on all and keeps the last epoch, {mean} %" in text
+
+
+def test_the_readme_says_what_the_campaign_measured():
+    rows = json.loads((FOLDER / "campaigns" / "eurosat" / "results.json").read_text())["rows"]
+    rows = {row["name"]: row for row in rows}
     readme = (harness.ROOT / "README.md").read_text()
-    assert all(figure in readme for figure in means(whole))
-    assert f"{whole['hours']:.1f} hours on one core" in readme
+    for name in ("lite0_whole", "lite0_spatial"):
+        value, low, high, averaged = figures_of(rows[name]["evaluations"])
+        text = f"{value} % ({low} to {high}), averaged over the symmetries of the square {averaged} %"
+        assert text in readme and f"{rows[name]['hours']:.1f} hours on one core" in readme
+    assert f"compact from random weights {figures_of(rows['compact_spatial']['evaluations'])[0]} %" in readme
 
 
 def test_the_readme_says_what_few_labels_gave():
