@@ -4,6 +4,7 @@ A plan is a folder docs/results/campaigns/NAME; benchmarks.campaign_plan says wh
 all rows before the second one begins. Each run is a folder RUNS_DIR/ROW-SEED, made by launch.train and evaluated once
 by launch.evaluate. The same command again resumes where it was interrupted: evaluated runs are kept, an interrupted one
 is resumed, failed ones are tried again. results.json is written after each run; benchmarks.report makes the page of it.
+Rows in it that another machine made are kept, where a plan compares none: a campaign may be spread over machines.
 
 Examples:
   python -m benchmarks.campaign --plan=docs/results/campaigns/ombria --runs_dir=runs/ombria
@@ -17,6 +18,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -51,8 +53,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     path_flags.define_path(
         "output",
         None,
-        "JSON file to write. Default: results.json in the plan's folder; in --runs_dir where that one has scores of "
-        "runs which are not evaluated there.",
+        "JSON file to write. Default: results.json in the plan's folder; in --runs_dir where scores in that one would "
+        "be lost.",
         **where,
     )
     flags.DEFINE_list("rows", [], "Rows to run. Default: all.", **where)
@@ -92,14 +94,27 @@ def _log(run: PlannedRun) -> pathlib.Path:
     return run.folder.parent / _LOGS_DIR / f"{run.name}.log"
 
 
-def collect(plan: Plan, planned: Sequence[PlannedRun], output: pathlib.Path, resamples: int) -> None:
+def collect(
+    plan: Plan,
+    planned: Sequence[PlannedRun],
+    output: pathlib.Path,
+    resamples: int,
+    made_elsewhere: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Writes the scores of all evaluated runs of a plan.
+
+    Args:
+        plan: the plan.
+        planned: its runs.
+        output: the JSON file.
+        resamples: number of resamples of intervals.
+        made_elsewhere: rows of an earlier file that are kept.
 
     Raises:
         RunError: if a run has other flags than the plan says, or evaluations do not fit each other.
         StorageError: if the file cannot be written.
     """
-    found = campaign_scores.results(plan, campaign_plan.complete(planned), resamples)
+    found = campaign_scores.results(plan, campaign_plan.complete(planned), resamples, made_elsewhere)
     files.make_folder(output.parent)
     files.write_json(output, found)
     if plan.curve:
@@ -155,20 +170,57 @@ def run_open(
     return failed
 
 
-def default_output(plan: Plan, runs_dir: str, states: Mapping[str, str]) -> pathlib.Path:
+def rows_made_elsewhere(
+    plan: Plan, planned: Sequence[PlannedRun], states: Mapping[str, str], path: pathlib.Path
+) -> list[dict[str, Any]]:
+    """Returns the rows of a results file of which no run was begun here: those of another machine, or moved away.
+
+    They are of the plan's flags and of the same records. A plan that compares has none, for that needs the runs.
+
+    Args:
+        plan: the plan.
+        planned: its runs.
+        states: state of each of them, by name.
+        path: the results file.
+    """
+    if plan.compare:
+        return []
+    begun = {run.row.name for run in planned if states[run.name] != campaign_plan.WAITING}
+    of_name = {run.name: run for run in planned}
+    return [
+        row
+        for row in _rows_of(path)
+        if row["name"] not in begun
+        and all(
+            run["name"] in of_name
+            and run["data_fingerprint"] == of_name[run["name"]].data_fingerprint
+            and row["flags"] == dict(of_name[run["name"]].row.flags)
+            for run in row["runs"]
+        )
+    ]
+
+
+def default_output(
+    plan: Plan, runs_dir: str, states: Mapping[str, str], made_elsewhere: Sequence[Mapping[str, Any]] = ()
+) -> pathlib.Path:
     """Returns the file that scores are written to: in the plan's folder unless scores there would be lost.
 
     Args:
         plan: the plan.
         runs_dir: folder of the run folders.
         states: state of each planned run, by name.
+        made_elsewhere: rows of the file there that are kept.
     """
     path = plan.folder / campaign_plan.RESULTS_NAME
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
-    kept = [run["name"] for row in rows for run in row["runs"]]
-    if all(states.get(name) == EVALUATED for name in kept):
+    kept = {row["name"] for row in made_elsewhere}
+    names = [run["name"] for row in _rows_of(path) if row["name"] not in kept for run in row["runs"]]
+    if all(states.get(name) == EVALUATED for name in names):
         return path
     return pathlib.Path(runs_dir) / campaign_plan.RESULTS_NAME
+
+
+def _rows_of(path: pathlib.Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
 
 
 def _chosen(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -192,7 +244,12 @@ def main() -> None:
     chosen = _chosen(planned)
     # What another run's folder holds shows before hours are spent on the first.
     states = {run.name: run.state() for run in planned}
-    output = pathlib.Path(FLAGS.output or default_output(plan, FLAGS.runs_dir, states))
+    path = pathlib.Path(FLAGS.output or plan.folder / campaign_plan.RESULTS_NAME)
+    kept = rows_made_elsewhere(plan, planned, states, path)
+    if not FLAGS.collect:
+        begins = {run.row.name for run in chosen}
+        kept = [row for row in kept if row["name"] not in begins]
+    output = path if FLAGS.output else default_output(plan, FLAGS.runs_dir, states, kept)
     if FLAGS.dry_run:
         left = [run for run in chosen if states[run.name] != EVALUATED]
         for run in left[:1] if FLAGS.next else chosen:
@@ -200,14 +257,14 @@ def main() -> None:
         print(f"dry run: {len(left)} of {len(chosen)} runs are open; would write {output}")
         return
     if FLAGS.collect:
-        collect(plan, planned, output, FLAGS.resamples)
+        collect(plan, planned, output, FLAGS.resamples, kept)
         return
     with app.StopOnSignal() as stop:
         failed = run_open(
             chosen,
             report=app.say,
             stop=stop.received,
-            after=lambda: collect(plan, planned, output, FLAGS.resamples),
+            after=lambda: collect(plan, planned, output, FLAGS.resamples, kept),
             only_next=FLAGS.next,
         )
         if stop.received():

@@ -223,7 +223,10 @@ def _check_of_run(stored: StoredEvaluation, run: PlannedRun) -> None:
 
 
 def results(
-    plan: Plan, found: Mapping[tuple[str, int], Sequence[PlannedRun]], resamples: int = RESAMPLES
+    plan: Plan,
+    found: Mapping[tuple[str, int], Sequence[PlannedRun]],
+    resamples: int = RESAMPLES,
+    made_elsewhere: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Returns the content of results.json.
 
@@ -231,15 +234,20 @@ def results(
         plan: the plan.
         found: the evaluated runs by row and seed.
         resamples: number of resamples, and of permutations.
+        made_elsewhere: rows of an earlier results.json, of runs that are not here.
 
     Raises:
         RunError: if evaluations do not fit each other or the plan.
     """
     groups = {key: group_runs(plan, members, resamples) for key, members in found.items()}
+    kept = {row["name"]: row for row in made_elsewhere}
+    known = {*groups, *((name, seed) for name, row in kept.items() for seed in row["seeds"])}
     rows = []
     for row in (row for row in plan.rows if row.scored):
         seeds = [seed for seed in plan.seeds if (row.name, seed) in groups]
-        if seeds:
+        if row.name in kept:
+            rows.append({**kept[row.name], "title": row.title})
+        elif seeds:
             rows.append(_row(plan, row.name, {seed: groups[row.name, seed] for seed in seeds}))
     described = [one["environment"] for row in rows for one in row["runs"]]
     here = {"processors": os.cpu_count(), "platform": platform.platform()}
@@ -253,7 +261,7 @@ def results(
             f"{row.name}-{seed}"
             for seed in plan.seeds
             for row in plan.rows_of(seed)
-            if row.scored and (row.name, seed) not in groups
+            if row.scored and (row.name, seed) not in known
         ],
         "rows": rows,
         "comparisons": _comparisons(plan, groups),

@@ -120,16 +120,21 @@ def _orthogonal(matrix):
     x = matrix if wide else ops.transpose(matrix)
     x = x / (_length(x) + 1e-7)
     # Each step is x -> q(x x') x with a polynomial q: all steps together are one small matrix times x, and x x' can be
-    # followed without x, which is far longer than it is wide.
+    # followed without x, which is far longer than it is wide. It needs float32 where the network computes in half
+    # precision, for its eigenvalues are the squares of the singular values.
     square = ops.matmul(x, ops.transpose(x))
     identity = ops.eye(square.shape[0], dtype=square.dtype)
-    product = identity
-    for _ in range(5):
-        step = 3.4445 * identity - 4.7750 * square + 2.0315 * ops.matmul(square, square)
-        product = ops.matmul(step, product)
+    product = step = _newton_schulz(square, identity)
+    for _ in range(4):
         square = ops.matmul(ops.matmul(step, square), step)
+        step = _newton_schulz(square, identity)
+        product = ops.matmul(step, product)
     x = ops.matmul(product, x)
     return x if wide else ops.transpose(x)
+
+
+def _newton_schulz(square, identity):
+    return 3.4445 * identity - 4.7750 * square + 2.0315 * ops.matmul(square, square)
 
 
 def make_optimizer(

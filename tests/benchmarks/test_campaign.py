@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -452,6 +453,38 @@ def test_scores_of_runs_that_are_elsewhere_are_not_written_over(work, records, t
     assert campaign.default_output(plan, "runs", states) == plan.folder / "results.json"
     states["late-2"] = WAITING
     assert str(campaign.default_output(plan, "runs", states)) == "runs/results.json"
+
+
+def test_rows_of_another_machine_are_kept(work, records, tmp_path):
+    plan, planned = work(compare=[])
+    finish(planned, records)
+    path = plan.folder / "results.json"
+    campaign.collect(plan, planned, path, RESAMPLES)
+    before = json.loads(path.read_text())
+    # Here is a run of the one row alone, which two seeds on another machine precede.
+    shutil.rmtree(tmp_path / "runs")
+    trained(planned[0], records)
+    evaluated(planned[0], 1, 0.2)
+    states = {run.name: run.state() for run in planned}
+    kept = campaign.rows_made_elsewhere(plan, planned, states, path)
+    assert [row["name"] for row in kept] == ["late"]
+    assert campaign.default_output(plan, "runs", states, kept) == pathlib.Path("runs/results.json")
+    for run in planned:
+        if run.name == "s1-2":
+            trained(run, records)
+            evaluated(run, 2, 0.2)
+    states = {run.name: run.state() for run in planned}
+    assert campaign.default_output(plan, "runs", states, kept) == path
+    campaign.collect(plan, planned, path, RESAMPLES, kept)
+    after = json.loads(path.read_text())
+    assert after["rows"][1] == before["rows"][1] and after["open"] == []
+    assert after["rows"][0]["evaluations"]["test"]["iou:b"]["values"] == pytest.approx(
+        [iou(*masks(seed, 0.2), 1) for seed in (1, 2)], rel=1e-12
+    )
+    # Other flags or a comparison: the runs are needed.
+    other = [PLAN["rows"][0], {**PLAN["rows"][1], "flags": {"bands": "s2:all"}}]
+    for changes in ({"compare": [], "rows": other}, {}):
+        assert campaign.rows_made_elsewhere(*work(**changes), states, path) == []
 
 
 def test_a_curve_has_a_line_for_each_network_and_its_figure_stands_on_the_page(work, records):
