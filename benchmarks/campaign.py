@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -108,7 +108,7 @@ def collect(
         planned: its runs.
         output: the JSON file.
         resamples: number of resamples of intervals.
-        made_elsewhere: rows of an earlier file that are kept.
+        made_elsewhere: rows of the plan's results file that are kept.
 
     Raises:
         RunError: if a run has other flags than the plan says, or evaluations do not fit each other.
@@ -170,33 +170,26 @@ def run_open(
     return failed
 
 
-def rows_made_elsewhere(
-    plan: Plan, planned: Sequence[PlannedRun], states: Mapping[str, str], path: pathlib.Path
-) -> list[dict[str, Any]]:
-    """Returns the rows of a results file of which no run was begun here: those of another machine, or moved away.
+def rows_made_elsewhere(plan: Plan, planned: Sequence[PlannedRun], here: Collection[str]) -> list[dict[str, Any]]:
+    """Returns the rows of the plan's results file whose runs are elsewhere: on another machine, or moved away.
 
     They are of the plan's flags and of the same records. A plan that compares has none, for that needs the runs.
 
     Args:
         plan: the plan.
         planned: its runs.
-        states: state of each of them, by name.
-        path: the results file.
+        here: names of the rows of which runs were begun here, or will be.
     """
     if plan.compare:
         return []
-    begun = {run.row.name for run in planned if states[run.name] != campaign_plan.WAITING}
     of_name = {run.name: run for run in planned}
+
+    def as_planned(row, run):
+        found = of_name.get(run["name"])
+        return found and (run["data_fingerprint"], row["flags"]) == (found.data_fingerprint, found.row.flags)
+
     return [
-        row
-        for row in _rows_of(path)
-        if row["name"] not in begun
-        and all(
-            run["name"] in of_name
-            and run["data_fingerprint"] == of_name[run["name"]].data_fingerprint
-            and row["flags"] == dict(of_name[run["name"]].row.flags)
-            for run in row["runs"]
-        )
+        row for row in _kept_rows(plan) if row["name"] not in here and all(as_planned(row, run) for run in row["runs"])
     ]
 
 
@@ -211,15 +204,15 @@ def default_output(
         states: state of each planned run, by name.
         made_elsewhere: rows of the file there that are kept.
     """
-    path = plan.folder / campaign_plan.RESULTS_NAME
     kept = {row["name"] for row in made_elsewhere}
-    names = [run["name"] for row in _rows_of(path) if row["name"] not in kept for run in row["runs"]]
+    names = [run["name"] for row in _kept_rows(plan) if row["name"] not in kept for run in row["runs"]]
     if all(states.get(name) == EVALUATED for name in names):
-        return path
+        return plan.folder / campaign_plan.RESULTS_NAME
     return pathlib.Path(runs_dir) / campaign_plan.RESULTS_NAME
 
 
-def _rows_of(path: pathlib.Path) -> list[dict[str, Any]]:
+def _kept_rows(plan: Plan) -> list[dict[str, Any]]:
+    path = plan.folder / campaign_plan.RESULTS_NAME
     return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
 
 
@@ -244,12 +237,11 @@ def main() -> None:
     chosen = _chosen(planned)
     # What another run's folder holds shows before hours are spent on the first.
     states = {run.name: run.state() for run in planned}
-    path = pathlib.Path(FLAGS.output or plan.folder / campaign_plan.RESULTS_NAME)
-    kept = rows_made_elsewhere(plan, planned, states, path)
-    if not FLAGS.collect:
-        begins = {run.row.name for run in chosen}
-        kept = [row for row in kept if row["name"] not in begins]
-    output = path if FLAGS.output else default_output(plan, FLAGS.runs_dir, states, kept)
+    begun = [run for run in planned if states[run.name] != campaign_plan.WAITING]
+    here = {run.row.name for run in (begun if FLAGS.collect else [*begun, *chosen])}
+    # A file of the user's own holds the scores of the runs here alone.
+    kept = [] if FLAGS.output else rows_made_elsewhere(plan, planned, here)
+    output = pathlib.Path(FLAGS.output or default_output(plan, FLAGS.runs_dir, states, kept))
     if FLAGS.dry_run:
         left = [run for run in chosen if states[run.name] != EVALUATED]
         for run in left[:1] if FLAGS.next else chosen:
