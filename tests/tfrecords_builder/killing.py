@@ -1,8 +1,9 @@
 """Kills builds at random moments and calls them again; a program of its own, without threads and TensorFlow.
 
 python killing.py DATASET SOURCE FOLDER KILLS SEED WORKERS: builds once undisturbed; then, KILLS times, begins a build
-in a process group of its own, kills the group at a moment drawn over the undisturbed build's duration, calls the same
-build again and compares all bytes. Prints a JSON object with what was found.
+in a process group of its own, kills the group, calls the same build again and compares all bytes. Every second moment
+is drawn over the undisturbed build's duration, the others over the files it leaves: a processor that is busy with
+other work stretches the former, not the latter. Prints a JSON object with what was found.
 """
 
 import contextlib
@@ -52,6 +53,14 @@ def stage_of(folder):
     return "scanning" if state.STATE_FOLDER in names else "before"
 
 
+def wait_for_files(child, folder, count):
+    """Waits until a build has put COUNT files and folders into its folder, or has ended."""
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if folder.is_dir() and len(os.listdir(folder)) >= count:
+            return
+        time.sleep(0.0005)
+
+
 def main():
     dataset, source, folder, kills, seed, workers = sys.argv[1:]
     folder, draw = pathlib.Path(folder), random.Random(int(seed))
@@ -61,14 +70,18 @@ def main():
 
     build.build(options("warm"))
     started = time.monotonic()
-    build.build(options("whole"))
+    os.waitpid(begin(options("whole")), 0)
     duration, expected = time.monotonic() - started, bytes_of(folder / "whole")
     found = {"kills": 0, "equal": 0, "kept_shards": 0, "stages": {}, "seconds": duration}
     for number in range(int(kills)):
         target = folder / f"killed{number}"
         child = begin(options(target.name))
-        # One moment in every slice of the build's time, so that no stage is left out.
-        time.sleep(duration * (number + draw.random()) / int(kills))
+        # One moment in every slice of the build, so that no stage is left out.
+        fraction = (number + draw.random()) / int(kills)
+        if number % 2:
+            time.sleep(duration * fraction)
+        else:
+            wait_for_files(child, target, 1 + int(fraction * len(expected)))
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
         stage = stage_of(target)
